@@ -1,0 +1,111 @@
+"""The exceptions a user can meet, one exit code each.
+
+    DgcError                      1   the work failed
+    ├── UsageError                2   wrong command line or API argument
+    │   └── RecipeError           2   a recipe that cannot be used (file:line:key in the message)
+    ├── DataError                 3   data missing or bad
+    ├── IntegrityError            4   digest, shape or record does not match
+    ├── UnsafeFileError           5   a file that would execute code, or write outside its folder
+    ├── NetworkError              6   nothing could be fetched
+    ├── ResourceError             7   disk, memory
+    ├── LockedError               8   the run belongs to another process
+    ├── DivergedError             9   NaN or Inf
+    ├── RankError                10   a rank died
+    ├── TargetMissedError        11   finished, but the number misses its target
+    ├── PreemptedError           75   saved and stopped on request of the scheduler
+    ├── InterruptedRunError     130   Ctrl-C: saved and stopped
+    └── TerminatedError         143   SIGTERM before anything could be saved
+
+A message is one line: what was given, what is allowed, what to do, and where.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Process exit codes of every command (documented in the README)."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DATA = 3
+    INTEGRITY = 4
+    UNSAFE = 5
+    NETWORK = 6
+    RESOURCES = 7
+    LOCKED = 8
+    DIVERGED = 9
+    RANK_DIED = 10
+    TARGET_MISSED = 11
+    PREEMPTED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class DgcError(Exception):
+    """Base of every error that is shown to a user as one line."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+
+class UsageError(DgcError):
+    exit_code = ExitCode.USAGE
+
+
+class RecipeError(UsageError):
+    """A recipe that cannot be used. `problems` holds one line each, all of them found in one pass."""
+
+    def __init__(self, problems: str | list[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(DgcError):
+    exit_code = ExitCode.DATA
+
+
+class IntegrityError(DgcError):
+    exit_code = ExitCode.INTEGRITY
+
+
+class UnsafeFileError(DgcError):
+    exit_code = ExitCode.UNSAFE
+
+
+class NetworkError(DgcError):
+    exit_code = ExitCode.NETWORK
+
+
+class ResourceError(DgcError):
+    exit_code = ExitCode.RESOURCES
+
+
+class LockedError(DgcError):
+    exit_code = ExitCode.LOCKED
+
+
+class DivergedError(DgcError):
+    exit_code = ExitCode.DIVERGED
+
+
+class RankError(DgcError):
+    exit_code = ExitCode.RANK_DIED
+
+
+class TargetMissedError(DgcError):
+    exit_code = ExitCode.TARGET_MISSED
+
+
+class PreemptedError(DgcError):
+    exit_code = ExitCode.PREEMPTED
+
+
+class InterruptedRunError(DgcError):
+    exit_code = ExitCode.INTERRUPTED
+
+
+class TerminatedError(DgcError):
+    exit_code = ExitCode.TERMINATED

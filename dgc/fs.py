@@ -1,0 +1,97 @@
+"""Durable files: everything others read is written to a temporary name, fsynced, renamed. No torch.
+
+Each step of a commit passes a named crash point, so that the tests can kill the writer exactly there:
+`DGCCTL_CRASH_AT=name:n` ends the process with SIGKILL at the n-th passage of `name` (counted from 1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+from dgc.errors import ResourceError
+
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+
+
+class CrashPoints:
+    """Counts passages of named points and kills the process at the one that the environment names."""
+
+    def __init__(self, spec: str = "") -> None:
+        self._name, _, count = spec.partition(":")
+        self._count = int(count or 1)
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, name: str) -> None:
+        if not self._name or name != self._name:
+            return
+        self._seen[name] += 1
+        if self._seen[name] == self._count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+crash_point = CrashPoints(os.environ.get("DGCCTL_CRASH_AT", ""))
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write until everything is out (a regular file may take less than was asked)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
+    """Replace `path` by `data`: after a crash at any moment it holds the old bytes or the new ones, whole.
+
+    Raises ResourceError (path and free bytes named) where the disk refuses; the old file stays.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            crash_point(f"{point}.before-write")
+            write_all(descriptor, data)
+            crash_point(f"{point}.before-fsync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        crash_point(f"{point}.before-rename")
+        os.replace(temporary, path)
+        crash_point(f"{point}.after-rename")
+        fsync_dir(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise disk_error(error, path, len(data)) from error
+
+
+def disk_error(error: OSError, path: Path, needed: int) -> Exception:
+    """The one-line ResourceError for a disk that refuses; any other OSError comes back as it is."""
+    if error.errno not in _DISK_ERRNOS:
+        return error
+    return ResourceError(
+        f"{path}: cannot write {needed:,} bytes ({os.strerror(error.errno or 0)}; {free_bytes(path):,} bytes free): "
+        "free some space or choose another folder with DGCCTL_RUNS_DIR, then `dgcctl resume`"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an ordinary user may still write on the file system of `path` (0 where it cannot be asked)."""
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            facts = os.statvfs(folder)
+            return facts.f_bavail * facts.f_frsize
+    return 0
