@@ -1,0 +1,101 @@
+"""The entry of `dgcctl`: the table of its commands, the flags that work everywhere, and errors into exit codes.
+
+Add a command by adding a row: heading -> name -> ("module:attribute", "one line of help"). The module is imported
+only when the command is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import dgc
+from dgc.errors import ExitCode
+from dgcctl.cli import diagnostics
+from dgcctl.cli.lazy import App, Table
+from dgcctl.core.settings import apply_project_file
+
+COMMANDS: Table = {
+    "Train and evaluate": {
+        "train": ("dgcctl.cli.train:train", "Train a recipe; writes a run directory."),
+        "resume": ("dgcctl.cli.train:resume", "Go on with a run that stopped or died."),
+        "eval": ("dgcctl.cli.eval:evaluate", "Error of a run, a checkpoint or a released network."),
+    },
+    "Look": {
+        "recipes": ("dgcctl.cli.recipes:app", "List, show, check, compare and copy recipes."),
+        "runs": ("dgcctl.cli.runs:app", "List, show and follow runs."),
+        "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
+    },
+    "Ground": {
+        "data": ("dgcctl.cli.data:app", "List, check and download data sets."),
+        "doctor": ("dgcctl.cli.doctor:doctor", "What this machine offers, and what is wrong with it."),
+    },
+}
+_HELP = "Train, watch and trust Dynamic Group Convolution networks."
+_COMMON = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--no-color": "no-color"}
+
+
+def build() -> App:
+    """The program: groups by table, completion, `--version`."""
+    app = App(_HELP, COMMANDS, completion=True)
+    app.callback()(_root)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dgcctl.cli import output
+
+        output.line(f"dgcctl {dgc.__version__}")
+        raise typer.Exit(0)
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, watch and trust Dynamic Group Convolution networks."""
+
+
+def take_common_flags(arguments: list[str]) -> list[str]:
+    """The arguments without -q, -v and --no-color, which are put into the environment instead."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = {_COMMON[word] for word in arguments[:end] if word in _COMMON}
+    if "no-color" in found:
+        os.environ["NO_COLOR"] = "1"
+    if found & {"quiet", "verbose"}:
+        os.environ["DGCCTL_VERBOSITY"] = "1" if "verbose" in found else "-1"
+    return [word for word in arguments[:end] if word not in _COMMON] + arguments[end:]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; return its exit code."""
+    words = take_common_flags(sys.argv[1:] if arguments is None else arguments)
+    try:
+        apply_project_file(os.environ)
+        return _code(typer.main.get_command(build()).main(words, prog_name="dgcctl", standalone_mode=False))
+    except typer.TyperException as error:
+        return _usage(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last place that can turn it into one line
+        return diagnostics.report(error)
+
+
+def _code(result: Any) -> int:
+    return int(result) if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _usage(error: typer.TyperException) -> int:
+    """A bare group shows its help; any other mistake is one line."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        diagnostics.help_text(error.format_message())
+        return int(ExitCode.USAGE)
+    return diagnostics.report(error)
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

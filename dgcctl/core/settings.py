@@ -1,0 +1,87 @@
+"""Where things lie and whether the network may be used: flag > environment > project file > default.
+
+The project file is `dgcctl.toml`, found in the working directory or the nearest folder above it:
+
+    runs_dir = "runs"
+    data_dir = "/srv/data"
+    cache_dir = ".cache"
+    offline = true
+
+Its values become defaults of the environment, so that every process started from here sees the same ones.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import UsageError
+
+FILE_NAME = "dgcctl.toml"
+_VARIABLES = {
+    "runs_dir": "DGCCTL_RUNS_DIR",
+    "data_dir": "DGCCTL_DATA_DIR",
+    "cache_dir": "DGCCTL_CACHE_DIR",
+    "offline": "DGCCTL_OFFLINE",
+}
+
+
+def project_file(start: Path) -> Path | None:
+    """The nearest `dgcctl.toml` at or above `start`."""
+    return next((path for folder in (start, *start.parents) if (path := folder / FILE_NAME).is_file()), None)
+
+
+def apply_project_file(environment: MutableMapping[str, str], start: Path | None = None) -> None:
+    """Set each variable that the project file names and the environment does not. Raises UsageError."""
+    path = project_file(start or Path.cwd())
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error}): mend or remove it") from error
+    for key, value in values.items():
+        environment.setdefault(_variable(path, key), _text(path, key, value))
+
+
+def _variable(path: Path, key: str) -> str:
+    if key not in _VARIABLES:
+        near = difflib.get_close_matches(key, _VARIABLES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_VARIABLES)}"
+        raise UsageError(f"{path}: unknown setting {key} ({hint})")
+    return _VARIABLES[key]
+
+
+def _text(path: Path, key: str, value: Any) -> str:
+    if key == "offline" and isinstance(value, bool):
+        return "1" if value else "0"
+    if key != "offline" and isinstance(value, str):
+        return str(path.parent / Path(value).expanduser())
+    wanted = "true or false" if key == "offline" else "a path in quotes"
+    raise UsageError(f"{path}: {key} = {value!r} should be {wanted}")
+
+
+def runs_dir(flag: Path | None = None) -> Path:
+    """The folder of the runs: the flag, else $DGCCTL_RUNS_DIR, else ./runs."""
+    return flag or Path(os.environ.get("DGCCTL_RUNS_DIR") or "runs")
+
+
+def data_dir(flag: Path | None = None) -> Path | None:
+    """The folder that holds the data sets: the flag, else $DGCCTL_DATA_DIR, else None (./data/<name>)."""
+    value = os.environ.get("DGCCTL_DATA_DIR")
+    return flag or (Path(value) if value else None)
+
+
+def cache_dir(flag: Path | None = None) -> Path:
+    """The folder of downloads: the flag, else $DGCCTL_CACHE_DIR, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return flag or Path(os.environ.get("DGCCTL_CACHE_DIR") or Path(base) / "dgcctl")
+
+
+def offline() -> bool:
+    """Whether $DGCCTL_OFFLINE forbids the network."""
+    return os.environ.get("DGCCTL_OFFLINE", "").lower() not in ("", "0", "false", "no")
