@@ -257,12 +257,13 @@ class EventReader:
         self.offset = 0
         self.skipped: list[int] = []
         self.restarted = False
+        self.behind = False  # whether the last poll ended at its chunk, so that complete lines may wait past it
         self._chunk = chunk
         self._inode: tuple[int, int] | None = None
 
     def poll(self) -> list[Event]:
         """New events since the last call; reads at most one chunk (call again while `behind`)."""
-        self.restarted = False
+        self.restarted = self.behind = False
         try:
             with self.path.open("rb") as file:
                 self._notice_replacement(os.fstat(file.fileno()))
@@ -271,17 +272,14 @@ class EventReader:
         except FileNotFoundError:
             return []
         complete = data.rfind(b"\n") + 1
+        self.behind = len(data) == self._chunk
+        if self.behind and not complete:  # no line of ours is that long: pass over it, or it would be read for ever
+            self.skipped.append(self.offset)
+            complete = len(data)
+            data = b""
         events = list(self._decode(data[:complete]))
         self.offset += complete
         return events
-
-    @property
-    def behind(self) -> bool:
-        """Whether complete lines may wait past the last chunk."""
-        try:
-            return self.path.stat().st_size - self.offset >= self._chunk
-        except FileNotFoundError:
-            return False
 
     def _notice_replacement(self, facts: os.stat_result) -> None:
         inode = (facts.st_dev, facts.st_ino)
