@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
-import typer.core
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
@@ -64,14 +63,6 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
         with formatter.section("Everywhere"):
             formatter.write_dl(_EVERYWHERE)
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """Names from the table, so that completion imports no command either."""
-        named = {name: row[1] for rows in self.table.values() for name, row in rows.items()}
-        named |= {name: command.get_short_help_str() for name, command in self.commands.items()}
-        return [
-            typer.core.CompletionItem(name, help=text) for name, text in named.items() if name.startswith(incomplete)
-        ]
 
 
 class App(typer.Typer):

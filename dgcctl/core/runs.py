@@ -1,0 +1,239 @@
+"""Runs in a folder: list them, find one, say its state. Reads status.json and metrics.json of each and nothing more.
+
+A run without a readable status is listed as `unreadable`, never hidden and never a crash.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dgc import records
+from dgc.errors import IntegrityError, UsageError
+from dgc.records import RunDir, State, Status
+
+UNREADABLE = "unreadable"
+RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
+_SCALARS = {"true": True, "false": False, "null": None}
+_LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its folder says now. `recipe` and `values` are read when first asked for."""
+
+    dir: RunDir
+    status: Status
+    state: str
+    problem: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.dir.id
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, from the id `<utc>-<name>-<hex>`."""
+        return recipe_name(self.id)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe with dotted keys; empty where it cannot be read."""
+        try:
+            return scan_recipe(self.dir.recipe.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return {}
+
+    def row(self) -> dict[str, Any]:
+        """What a listing shows."""
+        status = self.status
+        return {
+            "id": self.id,
+            "recipe": self.name,
+            "state": self.state,
+            "reason": self.problem or status.reason,
+            "epoch": status.epoch,
+            "epochs": status.epochs,
+            "step": status.step,
+            "steps": status.steps,
+            "top1_error": self.metrics.get("top1_error"),
+            "top5_error": self.metrics.get("top5_error"),
+            "loss": self.metrics.get("loss"),
+            "macs_dense": self.metrics.get("macs_dense"),
+            "macs_promised": self.metrics.get("macs_promised"),
+            "macs_executed": self.metrics.get("macs_executed"),
+            "parameters": self.metrics.get("parameters"),
+            "started": status.started,
+            "seconds": max(0.0, status.heartbeat - status.started),
+            "path": str(self.dir.path),
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Everything that a filter may name: the row, the other metrics, the recipe's dotted keys, the age."""
+        labels = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
+        return {**self.metrics, **self.recipe, **labels, **self.row(), "name": self.name, "age": self.age}
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return max(0.0, time.time() - self.status.started)
+
+
+def recipe_name(run_id: str) -> str:
+    """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
+    stamp, _, rest = run_id.partition("-")
+    name, _, tail = rest.rpartition("-")
+    return name if stamp and name and tail else run_id
+
+
+def iterate(runs: Path) -> Iterator[RunDir]:
+    """The run directories in a folder, newest first (an absent folder holds none)."""
+    try:
+        with os.scandir(runs) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in sorted(names, reverse=True):
+        run = RunDir(runs / name)
+        if run.status.exists() or run.recipe.exists():
+            yield run
+
+
+def read_run(run: RunDir) -> Run:
+    """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
+    try:
+        status = records.read_status(run)
+        return Run(run, status, str(records.inferred_state(status)), metrics=_metrics(run))
+    except FileNotFoundError:
+        return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
+    except (IntegrityError, OSError, ValueError, TypeError) as error:
+        return Run(run, _no_status(run), UNREADABLE, str(error))
+
+
+def _no_status(run: RunDir) -> Status:
+    try:
+        started = run.path.stat().st_mtime
+    except OSError:
+        started = 0.0
+    return Status(state=State.QUEUED, host="", pid=0, start_token=0.0, started=started, heartbeat=started)
+
+
+def _metrics(run: RunDir) -> dict[str, Any]:
+    try:
+        values = records.read_json(run.metrics)
+    except (OSError, IntegrityError):
+        return {}
+    values.pop("schema_version", None)
+    return values
+
+
+def list_runs(runs: Path) -> list[Run]:
+    """All runs of a folder, newest first."""
+    return [read_run(run) for run in iterate(runs)]
+
+
+# --- one run by what the user calls it --------------------------------------------------------------------------------
+
+
+def find_run(reference: str | Path, runs: Path) -> RunDir:
+    """The run that an id, a unique prefix (of the id or of its last part), a path, or `latest` names.
+
+    Raises UsageError with the nearest ids where there is none or more than one.
+    """
+    text = str(reference)
+    path = Path(text)
+    if ("/" in text or text == ".") or (path / "status.json").is_file():
+        return _by_path(path)
+    known = list(iterate(runs))
+    if not known:
+        raise UsageError(
+            f"{runs}: no runs here: `dgcctl train demo` makes one, --runs-dir or DGCCTL_RUNS_DIR names another"
+        )
+    if text == "latest":
+        return latest(known)
+    return _by_prefix(text, known)
+
+
+def _by_path(path: Path) -> RunDir:
+    run = RunDir(path.resolve())
+    if run.status.is_file() or run.recipe.is_file():
+        return run
+    raise UsageError(f"{path}: no run directory (it holds neither status.json nor recipe.yaml): see `dgcctl runs ls`")
+
+
+def latest(known: list[RunDir]) -> RunDir:
+    """The newest: by the second in its id, then by when its recipe was written."""
+    stamp = known[0].id.partition("-")[0]
+    same = [run for run in known if run.id.partition("-")[0] == stamp]
+    return max(same, key=_made)
+
+
+def _made(run: RunDir) -> int:
+    try:
+        return int(run.recipe.stat().st_mtime_ns)
+    except OSError:
+        return 0
+
+
+def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
+    found = [run for run in known if run.id == text]
+    found = found or [run for run in known if run.id.startswith(text) or run.id.rpartition("-")[2].startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(run.id for run in found[:3]) + (", ..." if len(found) > 3 else "")
+        raise UsageError(f"{text}: {len(found)} runs begin so ({names}): give more of the id, or `latest`")
+    ids = [run.id for run in known]
+    near = difflib.get_close_matches(text, [*ids, *(i.rpartition("-")[2] for i in ids)], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
+    raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")
+
+
+# --- the resolved recipe, quickly -------------------------------------------------------------------------------------
+
+
+def scan_recipe(text: str) -> dict[str, Any]:
+    """Dotted keys and values of a recipe as dump_recipe writes it (50 times faster than a YAML reader).
+
+    For filters and listings only; what it cannot read is left out, and `expect` and `origin` are not looked at.
+    """
+    found: dict[str, Any] = {}
+    section = ""
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        if match[5] is not None:
+            section = f"{match[5]}." if not match[4] else section
+        elif not match[1]:
+            section = ""
+            found[match[2]] = _scalar(match[3])
+        elif section not in ("", "origin.", "expect.") and len(match[1]) == 2:
+            found[section + match[2]] = _scalar(match[3])
+    return found
+
+
+def _scalar(text: str) -> Any:
+    if text in _SCALARS:
+        return _SCALARS[text]
+    if text.startswith("[") and text.endswith("]"):
+        return [_scalar(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    if text.startswith('"') and text.endswith('"'):
+        return text[1:-1]
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
