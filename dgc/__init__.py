@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dgc.engine import compile_for_inference
+    from dgc.layers import DynamicGroupConv2d, gate_l1, iter_dgc, record_gates, set_progress
+    from dgc.models import create_model, list_models, load_released
 
 __version__ = "0.1.0"
 
-# public name -> the module that holds it
-_EXPORTS = {
+_HOME = {
     "DynamicGroupConv2d": "dgc.layers",
     "gate_l1": "dgc.layers",
+    "iter_dgc": "dgc.layers",
+    "record_gates": "dgc.layers",
     "set_progress": "dgc.layers",
     "create_model": "dgc.models",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
     "compile_for_inference": "dgc.engine",
 }
-__all__ = ["__version__", *_EXPORTS]
+
+__all__ = [
+    "DynamicGroupConv2d",
+    "__version__",
+    "compile_for_inference",
+    "create_model",
+    "gate_l1",
+    "iter_dgc",
+    "list_models",
+    "load_released",
+    "record_gates",
+    "set_progress",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'dgc' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'dgc' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

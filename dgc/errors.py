@@ -2,6 +2,7 @@
 
     DgcError                      1   the work failed
     ├── UsageError                2   wrong command line or API argument
+    │   ├── ArgumentError         2   a Python argument out of range; also a ValueError
     │   └── RecipeError           2   a recipe that cannot be used (file:line:key in the message)
     ├── DataError                 3   data missing or bad
     ├── IntegrityError            4   digest, shape or record does not match
@@ -53,6 +54,10 @@ class DgcError(Exception):
 
 class UsageError(DgcError):
     exit_code = ExitCode.USAGE
+
+
+class ArgumentError(UsageError, ValueError):
+    """A bad argument of a public function or layer; Python callers may catch it as a ValueError."""
 
 
 class RecipeError(UsageError):

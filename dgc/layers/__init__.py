@@ -1,0 +1,9 @@
+"""The layer and what is done to all of them in a model."""
+
+from __future__ import annotations
+
+from dgc.layers.collect import gate_l1, iter_dgc, set_progress
+from dgc.layers.dynamic import DynamicGroupConv2d
+from dgc.layers.record import GateRecord, record_gates
+
+__all__ = ["DynamicGroupConv2d", "GateRecord", "gate_l1", "iter_dgc", "record_gates", "set_progress"]

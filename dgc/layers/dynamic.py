@@ -1,0 +1,165 @@
+"""DynamicGroupConv2d: BN, ReLU, gates, selection, convolution, shuffle; in the place of nn.Conv2d."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgc.errors import ArgumentError
+from dgc.layers import saliency, selection
+from dgc.layers.record import GateRecord
+from dgc.ops import dgc_conv2d
+from dgc.ops.dispatch import Method
+
+
+class DynamicGroupConv2d(nn.Module):
+    """Dynamic group convolution (Su et al., ECCV 2020) with its own BatchNorm and ReLU in front.
+
+    Takes (B, in_channels, H, W), returns (B, out_channels, H', W') as nn.Conv2d would. Each of `heads` heads computes
+    out_channels / heads outputs from the channels that its gates select for that sample.
+
+    `gate_factor` is the share of input channels that a head keeps at the end of the schedule, in (0, 1].
+    `squeeze_rate` is d in the gate network C -> C // d -> C (halved where in_channels < 80, as released).
+    `norm=False` leaves out BatchNorm and ReLU: the input is then taken as it is.
+
+    How many channels are off (`n_inactive`) is set from outside, see `dgc.set_progress`; it is saved in the buffer
+    `inactive_channels` and mirrored in a Python int, so that no forward reads the device.
+    Raises ArgumentError (a ValueError) for arguments that do not fit together.
+    """
+
+    inactive_channels: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        heads: int = 4,
+        squeeze_rate: int = 16,
+        gate_factor: float = 0.25,
+        *,
+        norm: bool = True,
+        method: Method = "auto",
+    ) -> None:
+        super().__init__()
+        _check(locals())
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.heads, self.squeeze_rate, self.gate_factor = heads, squeeze_rate, gate_factor
+        self.method: Method = method
+        squeezed = saliency.squeeze_width(in_channels, squeeze_rate)
+        self.norm: nn.Module | None = nn.BatchNorm2d(in_channels) if norm else None
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.fc1 = nn.Parameter(torch.empty(heads, squeezed, in_channels))
+        self.fc2 = nn.Parameter(torch.empty(heads, in_channels, squeezed))
+        self.fc2_bias = nn.Parameter(torch.empty(heads, in_channels))
+        self.register_buffer("inactive_channels", torch.zeros(1))
+        self.n_inactive = 0  # mirror of the buffer; the exact n of the eager path
+        self.n_traced = 0  # a lower bound of n that changes rarely: what a compiled graph may rely on
+        self.gate_record: GateRecord | None = None
+        self._last_gate_l1: Tensor | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal (fan-out of one head for the convolution, fan-in for the gates), gate bias 1, as released."""
+        fan_out = self.kernel_size**2 * self.out_channels // self.heads
+        nn.init.normal_(self.weight, 0.0, math.sqrt(2 / fan_out))
+        nn.init.normal_(self.fc1, 0.0, math.sqrt(2 / self.in_channels))
+        nn.init.normal_(self.fc2, 0.0, math.sqrt(2 / self.fc2.shape[-1]))
+        nn.init.ones_(self.fc2_bias)
+
+    def set_inactive(self, n: int, traced: int | None = None) -> None:
+        """Switch the n weakest channels of each head off from the next forward on.
+
+        `traced`, at most n, is the number that a compiled graph is specialised to (default n); see `set_progress`.
+        """
+        if not 0 <= n < self.in_channels:
+            raise ArgumentError(
+                f"n={n!r} inactive channels: 0 to {self.in_channels - 1} of in_channels={self.in_channels}"
+            )
+        if n != self.n_inactive:
+            self.inactive_channels.fill_(float(n))
+        self.n_inactive, self.n_traced = n, n if traced is None else min(traced, n)
+
+    @property
+    def gate_l1(self) -> Tensor:
+        """Sum over heads of the mean over (B, C) of the gates of the last forward, before any was switched off."""
+        if self._last_gate_l1 is None:
+            raise ArgumentError(
+                "gate_l1 was asked for before the layer's first forward; run the model on a batch first"
+            )
+        return self._last_gate_l1
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        a_BCHW = x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW))
+        gates_BGC = self.gates(a_BCHW)
+        kept_BGC, n = self._switch_off(gates_BGC)
+        self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
+        if self.gate_record is not None:
+            self.gate_record.add(kept_BGC)
+        return dgc_conv2d(
+            a_BCHW, self.weight, kept_BGC, n, self.stride, self.padding, self.dilation, self.heads, self.method
+        )
+
+    def gates(self, a_BCHW: Tensor) -> Tensor:
+        """Gates (B, G, C) of an activated input before selection; never in less than the parameters' precision."""
+        with torch.autocast(a_BCHW.device.type, enabled=False):
+            pooled_BC = a_BCHW.mean((2, 3), dtype=self.fc1.dtype)
+            return saliency.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
+
+    def _switch_off(self, gates_BGC: Tensor) -> tuple[Tensor, int]:
+        """Selected gates, and how many zeros each row has at least. A traced graph takes n from the buffer."""
+        if torch.compiler.is_compiling():
+            return selection.switch_off_traced(gates_BGC, self.inactive_channels), self.n_traced
+        return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        stored = state_dict.get(prefix + "inactive_channels")
+        if stored is None or stored.numel() != 1:
+            return  # reported as missing or misshapen by the base class
+        n = float(stored)
+        if n != int(n) or not 0 <= n < self.in_channels:
+            args[-1].append(
+                f"{prefix}inactive_channels is {n}, must be a whole number from 0 to {self.in_channels - 1}"
+            )
+            return
+        self.n_inactive = self.n_traced = int(n)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to one forward: a tensor inside a graph can be neither copied nor pickled."""
+        return {**self.__dict__, "_last_gate_l1": None, "gate_record": None}
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, heads={self.heads}, "
+            f"squeeze_rate={self.squeeze_rate}, gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
+        )
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Every argument is quoted with its value and what is allowed."""
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "heads", "squeeze_rate"):
+        _check_integer(name, given[name], 1)
+    _check_integer("padding", given["padding"], 0)
+    for name in ("in_channels", "out_channels"):
+        if given[name] % given["heads"]:
+            raise ArgumentError(f"{name}={given[name]} is no multiple of heads={given['heads']}")
+    factor = given["gate_factor"]
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
+        raise ArgumentError(f"gate_factor={factor!r} must be a number in (0, 1], the share of channels that is kept")
+    if round(given["in_channels"] * (1 - factor)) >= given["in_channels"]:
+        raise ArgumentError(f"gate_factor={factor!r} keeps no channel of in_channels={given['in_channels']}")
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name}={value!r} must be an integer >= {least}")

@@ -1,0 +1,85 @@
+"""DyDenseNet: the condensenet skeleton (also densenet86) with DGC in front of every growth convolution."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dgc.errors import ArgumentError
+from dgc.models.forms import Form, Gating, NormConv2d, Stem, check_choice, initialise
+
+
+class DenseLayer(nn.Module):
+    """DGC 1x1 (C -> bottleneck * growth), BN, ReLU, grouped 3x3 (-> growth), concatenated behind the input."""
+
+    def __init__(self, in_channels: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> None:
+        super().__init__()
+        self.conv_1 = gating.conv(in_channels, bottleneck * growth, 1, norm=True)
+        self.conv_2 = NormConv2d(bottleneck * growth, growth, 3, 1, 1, group_3x3)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.cat([x_BCHW, self.conv_2(self.conv_1(x_BCHW))], 1)
+
+
+class DyDenseNet(nn.Module):
+    """Stem 3x3 (2 * growth[0] channels; stride 1 for 'cifar', 2 for 'imagenet'), dense blocks with 2x2 average
+    pooling between them, BN, ReLU, global average, linear. Takes (B, 3, H, W), returns logits (B, num_classes).
+
+    Source: released code, `models/dydensenet.py`; with form='dense' or 'sgc' its baselines.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int] = (14, 14, 14),
+        growth: Sequence[int] = (8, 16, 32),
+        bottleneck: int = 4,
+        group_3x3: int = 4,
+        heads: int = 4,
+        squeeze_rate: int = 16,
+        gate_factor: float = 0.25,
+        num_classes: int = 10,
+        form: Form = "dgc",
+        stem: Stem = "cifar",
+    ) -> None:
+        super().__init__()
+        _check(stages, growth, form, stem)
+        gating = Gating(heads, squeeze_rate, gate_factor, form)
+        width = 2 * growth[0]
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        blocks["init_conv"] = nn.Conv2d(3, width, 3, 1 if stem == "cifar" else 2, 1, bias=False)
+        for i, (depth, g) in enumerate(zip(stages, growth, strict=True), start=1):
+            blocks[f"denseblock_{i}"] = _block(depth, width, g, bottleneck, group_3x3, gating)
+            width += depth * g
+            if i < len(stages):
+                blocks[f"transition_{i}"] = nn.AvgPool2d(2)
+        self.features = nn.Sequential(blocks)
+        self.bn_last = nn.BatchNorm2d(width)
+        self.relu_last = nn.ReLU(inplace=True)
+        self.pool_last = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, num_classes)
+        initialise(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        features_BCHW = self.relu_last(self.bn_last(self.features(x_BCHW)))
+        logits_BN: Tensor = self.classifier(self.pool_last(features_BCHW).flatten(1))
+        return logits_BN
+
+
+def _block(depth: int, width: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> nn.Sequential:
+    layers = (
+        (f"denselayer_{j + 1}", DenseLayer(width + j * growth, growth, bottleneck, group_3x3, gating))
+        for j in range(depth)
+    )
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _check(stages: Sequence[int], growth: Sequence[int], form: str, stem: str) -> None:
+    if len(stages) != len(growth) or not stages:
+        raise ArgumentError(f"stages={list(stages)} and growth={list(growth)} must be of one length, at least 1")
+    if min(*stages, *growth) < 1:
+        raise ArgumentError(f"stages={list(stages)} and growth={list(growth)} must be integers >= 1")
+    check_choice("form", form, Form)
+    check_choice("stem", stem, Stem)

@@ -1,0 +1,75 @@
+"""DyResNet18: resnet18 whose 3x3 and downsampling convolutions are DGC layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dgc.models.forms import Form, Gating, Stem, check_choice, initialise
+
+WIDTHS = (64, 128, 256, 512)
+
+
+class BasicBlock(nn.Module):
+    """[BN ReLU DGC] BN ReLU [BN ReLU DGC] BN + identity, ReLU; the downsampling path is [BN ReLU DGC 1x1] BN."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, gating: Gating) -> None:
+        super().__init__()
+        self.conv1 = gating.conv(in_channels, out_channels, 3, stride, 1, norm=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = gating.conv(out_channels, out_channels, 3, 1, 1, norm=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            shortcut = gating.conv(in_channels, out_channels, 1, stride, norm=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        y_BCHW = torch.relu(self.bn1(self.conv1(x_BCHW)))
+        return torch.relu(self.bn2(self.conv2(y_BCHW)) + identity)
+
+
+class DyResNet18(nn.Module):
+    """Takes (B, 3, H, W), returns logits (B, num_classes). Source: released code, `models/dyresnet.py`.
+
+    stem='imagenet': 7x7/2 convolution, BN, ReLU, 3x3/2 max-pool; stem='cifar': 3x3 convolution, BN, ReLU.
+    """
+
+    def __init__(
+        self,
+        heads: int = 4,
+        squeeze_rate: int = 16,
+        gate_factor: float = 0.45,
+        num_classes: int = 1000,
+        form: Form = "dgc",
+        stem: Stem = "imagenet",
+    ) -> None:
+        super().__init__()
+        check_choice("form", form, Form)
+        check_choice("stem", stem, Stem)
+        gating = Gating(heads, squeeze_rate, gate_factor, form)
+        small = stem == "cifar"
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False) if small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _stage(WIDTHS[max(0, i - 1)], width, 1 if i == 0 else 2, gating) for i, width in enumerate(WIDTHS)
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(WIDTHS[-1], num_classes)
+        initialise(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.maxpool(self.relu(self.bn1(self.conv1(x_BCHW))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x_BCHW = stage(x_BCHW)
+        logits_BN: Tensor = self.fc(self.avgpool(x_BCHW).flatten(1))
+        return logits_BN
+
+
+def _stage(in_channels: int, out_channels: int, stride: int, gating: Gating) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(in_channels, out_channels, stride, gating), BasicBlock(out_channels, out_channels, 1, gating)
+    )
