@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import saliency, selection
+from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.record import GateRecord
 from dgc.ops import dgc_conv2d
 from dgc.ops.dispatch import Method
@@ -63,6 +64,7 @@ class DynamicGroupConv2d(nn.Module):
         self.register_buffer("inactive_channels", torch.zeros(1))
         self.n_inactive = 0  # mirror of the buffer; the exact n of the eager path
         self.n_traced = 0  # a lower bound of n that changes rarely: what a compiled graph may rely on
+        self.norm_in_twin = norm  # whether the plain layer that this one stands for has BatchNorm and ReLU too
         self.gate_record: GateRecord | None = None
         self._last_gate_l1: Tensor | None = None
         self.reset_parameters()
@@ -108,9 +110,20 @@ class DynamicGroupConv2d(nn.Module):
             a_BCHW, self.weight, kept_BGC, n, self.stride, self.padding, self.dilation, self.heads, self.method
         )
 
+    def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
+        """MACs of one image, see dgc.macs."""
+        relu = math.prod(x_CHW) if self.norm is not None else 0
+        conv = conv_macs(self.weight.shape, y_OHW)
+        matrices, channels = self.fc1.numel() + self.fc2.numel(), self.fc2_bias.numel()
+        hidden = self.heads * self.fc1.shape[1]
+        gating = math.prod(x_CHW) + matrices + channels + hidden + 2 * channels
+        kept = conv * (self.in_channels - self.n_inactive) // self.in_channels
+        dense = conv + (relu if self.norm_in_twin else 0)
+        return Cost(dense, relu + gating + conv * self.gate_factor, relu + gating + kept)
+
     def gates(self, a_BCHW: Tensor) -> Tensor:
         """Gates (B, G, C) of an activated input before selection; never in less than the parameters' precision."""
-        with torch.autocast(a_BCHW.device.type, enabled=False):
+        with torch.autocast(_autocast_device(a_BCHW), enabled=False):
             pooled_BC = a_BCHW.mean((2, 3), dtype=self.fc1.dtype)
             return saliency.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
 
@@ -143,6 +156,11 @@ class DynamicGroupConv2d(nn.Module):
             f"padding={self.padding}, dilation={self.dilation}, heads={self.heads}, "
             f"squeeze_rate={self.squeeze_rate}, gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
         )
+
+
+def _autocast_device(x: Tensor) -> str:
+    """Shapes alone (meta tensors) know no autocast."""
+    return "cpu" if x.device.type == "meta" else x.device.type
 
 
 def _check(given: Mapping[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from dgc.layers.cost import Cost
 from dgc.models.forms import Form, Gating, Stem, check_choice, initialise
 
 WIDTHS = (64, 128, 256, 512)
@@ -15,6 +18,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, gating: Gating) -> None:
         super().__init__()
+        self.counts_children = True  # of itself it counts its two ReLUs only
         self.conv1 = gating.conv(in_channels, out_channels, 3, stride, 1, norm=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = gating.conv(out_channels, out_channels, 3, 1, 1, norm=False)
@@ -28,6 +32,10 @@ class BasicBlock(nn.Module):
         identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
         y_BCHW = torch.relu(self.bn1(self.conv1(x_BCHW)))
         return torch.relu(self.bn2(self.conv2(y_BCHW)) + identity)
+
+    def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
+        """MACs of one image beside those of its children, see dgc.macs."""
+        return Cost.same(2 * math.prod(y_OHW))
 
 
 class DyResNet18(nn.Module):

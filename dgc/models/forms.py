@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d
+from dgc.layers.cost import Cost, conv_macs
 from dgc.ops.shuffle import shuffle
 
 Form = Literal["dgc", "dense", "sgc"]
@@ -30,10 +31,12 @@ class Gating:
     ) -> nn.Module:
         """The convolution of this form; `norm` says whether a baseline keeps BatchNorm and ReLU in front."""
         if self.form == "dgc":
-            return DynamicGroupConv2d(
+            layer = DynamicGroupConv2d(
                 in_channels, out_channels, kernel_size, stride, padding, 1,
                 self.heads, self.squeeze_rate, self.gate_factor,
             )  # fmt: skip
+            layer.norm_in_twin = norm
+            return layer
         groups = self.static_groups if self.form == "sgc" else 1
         return NormConv2d(in_channels, out_channels, kernel_size, stride, padding, groups, norm=norm, mix=groups > 1)
 
@@ -71,6 +74,11 @@ class NormConv2d(nn.Module):
             x_BCHW = self.norm(x_BCHW).relu_()
         y_BOHW: Tensor = self.conv(x_BCHW)
         return shuffle(y_BOHW, self.conv.groups) if self.mix else y_BOHW
+
+    def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
+        """MACs of one image, see dgc.macs."""
+        relu = math.prod(x_CHW) if self.norm is not None else 0
+        return Cost.same(relu + conv_macs(self.conv.weight.shape, y_OHW))
 
 
 def check_choice(name: str, value: str, allowed: object) -> None:
