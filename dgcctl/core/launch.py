@@ -1,0 +1,205 @@
+"""Start the processes of dgc, each in a process group of its own; pass signals on, reap it, say why it ended.
+
+Output of a training goes to RUN/log.txt, never through a pipe to us: a manager that dies cannot block or kill it.
+One process is `python -m dgc.train`; several are started by torchrun without restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+import dgc
+from dgc import records
+from dgc.errors import UsageError
+from dgc.fs import atomic_write
+from dgc.records import RunDir, State, Status
+from dgcctl.core import provenance
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many processes train, and where they meet: the options of torchrun. None of them set: one plain process."""
+
+    nproc_per_node: str | None = None
+    nnodes: str | None = None
+    node_rank: int | None = None
+    rdzv_endpoint: str | None = None
+    rdzv_backend: str | None = None
+
+    @property
+    def torchrun(self) -> bool:
+        return any(value is not None for value in vars(self).values())
+
+    def options(self) -> list[str]:
+        """torchrun's own options. Raises UsageError for numbers that cannot be."""
+        self._check()
+        given = {key.replace("_", "-"): value for key, value in vars(self).items() if value is not None}
+        given.setdefault("nproc-per-node", "1")
+        if self.rdzv_backend is None and self.rdzv_endpoint is not None:
+            given["rdzv-backend"] = "c10d"
+        alone = [] if self.nnodes not in (None, "1") or self.rdzv_endpoint else ["--standalone"]
+        return alone + [f"--{key}={value}" for key, value in given.items()]
+
+    def _check(self) -> None:
+        if self.nproc_per_node not in (None, "auto", "gpu", "cpu") and not _positive(self.nproc_per_node):
+            raise UsageError(f"--nproc-per-node {self.nproc_per_node}: should be a number from 1, or auto")
+        if self.nnodes is not None and not all(map(_positive, self.nnodes.split(":"))):
+            raise UsageError(f"--nnodes {self.nnodes}: should be a number from 1, or MIN:MAX")
+        if self.nnodes not in (None, "1") and self.rdzv_endpoint is None:
+            raise UsageError(f"--nnodes {self.nnodes} needs --rdzv-endpoint HOST:PORT, the same on every machine")
+
+
+def _positive(text: str | None) -> bool:
+    return bool(text) and str(text).isdigit() and int(str(text)) > 0
+
+
+def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
+    """The start of a command that runs `python -m module`, under torchrun where ranks are asked for."""
+    if ranks is None or not ranks.torchrun:
+        return [sys.executable, "-m", module]
+    return [sys.executable, "-m", "torch.distributed.run", "--max-restarts=0", *ranks.options(), "-m", module]
+
+
+# --- a new run --------------------------------------------------------------------------------------------------------
+
+
+def create(runs: Path, name: str, recipe_text: str, argv: Mapping[str, Any]) -> RunDir:
+    """Make a run directory with its recipe, how it was asked for, and the code it runs with; its state is `queued`."""
+    run = records.create_run(runs, name)
+    atomic_write(run.recipe, recipe_text.encode(), point="recipe")
+    records.write_json(run.argv, {"dgcctl": dgc.__version__, "cwd": str(Path.cwd()), **argv}, point="argv")
+    provenance.record_code(run)
+    records.write_status(run, Status(state=State.QUEUED))
+    return run
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A started process group. As a context manager it leaves no child behind, whatever happens."""
+
+    def __init__(self, command: Sequence[str], *, output: IO[bytes] | int, env: Mapping[str, str], tied: bool) -> None:
+        self.command = list(command)
+        self._popen = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(env),
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()) if tied else None,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        return self._popen.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._popen.wait(timeout)
+
+    def ask(self, signum: int) -> None:
+        """Pass a signal on to those who train: the ranks of a torchrun (it would not wait), or the process."""
+        for process in self._trainers():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signum)
+
+    def _trainers(self) -> list[psutil.Process]:
+        try:
+            own = psutil.Process(self.pid)
+            ranks = own.children() if "torch.distributed.run" in self.command else []
+        except psutil.Error:
+            return []
+        return ranks or [own]
+
+    def kill_group(self, grace: float = 2.0) -> None:
+        """End all that is left of the group: SIGTERM, then SIGKILL."""
+        for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
+            if not self._group_alive():
+                return
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signum)
+            self._await_group(seconds)
+
+    def _await_group(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._group_alive() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _group_alive(self) -> bool:
+        self._popen.poll()
+        try:
+            os.killpg(self.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_group()
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """Linux: have the kernel send SIGTERM (save and stop) to the child when its starter dies."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tie
+
+
+def start_training(
+    run: RunDir, command: Sequence[str], *, detach: bool = False, env: Mapping[str, str] | None = None
+) -> Process:
+    """Start a trainer on a run, its output appended to log.txt. Detached, it outlives us."""
+    with run.log.open("ab") as log:
+        return Process(command, output=log, env=env or child_environment(), tied=not detach)
+
+
+def child_environment(**extra: str | None) -> dict[str, str]:
+    """Our environment, unbuffered and without colour, for a child whose output goes to a file."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    env.pop("FORCE_COLOR", None)
+    return {**env, **{key: value for key, value in extra.items() if value is not None}}
+
+
+@contextlib.contextmanager
+def forwarding(process: Process) -> Iterator[list[int]]:
+    """Within the block, signals for us go to the process; we stay to see its end. Yields those passed on."""
+    passed: list[int] = []
+
+    def forward(signum: int, _: object) -> None:
+        passed.append(signum)
+        process.ask(signal.SIGTERM if signum == signal.SIGHUP else signum)
+
+    before = {signum: signal.signal(signum, forward) for signum in FORWARDED}
+    try:
+        yield passed
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,85 @@
+"""Why a trainer ended: its own account first, then its error line in the log, then which rank a signal killed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import replace
+
+from dgc import errors, records
+from dgc.errors import DgcError, ExitCode, RankError
+from dgc.records import RunDir, State, Status
+from dgcctl.core.tail import log_lines
+
+_ERROR_LINE = re.compile(r"^(?:\[?rank\s*(\d+)\]?:?\s*)?error: (.*)$")
+_RANK = re.compile(r"rank\s*:\s*(\d+)")
+_EXITCODE = re.compile(r"exitcode\s*:\s*(-?\d+)")
+
+
+def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
+    """The error of an ended trainer, with the exit code it asked for; None where it is done.
+
+    `since` (seconds since the epoch): an account in status.json from before belongs to an earlier start.
+    """
+    if code == 0:
+        return None
+    status = _status(run)
+    if status is not None and status.exit_code and status.heartbeat >= since:
+        return error_of(status.exit_code, status.reason or f"run {run.id} ended with exit code {status.exit_code}")
+    lines = log_lines(run.log, 2000)
+    said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
+    if said and code > 0 and (code != 1 or not _killed_rank(lines)):
+        return error_of(code, said[2])
+    return _killed(run, code, lines)
+
+
+def settle(run: RunDir, error: DgcError) -> None:
+    """Write the end of a run whose trainer ended before it could write anything itself."""
+    status = _status(run)
+    if status is not None and status.state == State.QUEUED:
+        state, code = State.FAILED, int(error.exit_code)
+        records.write_status(run, replace(status, state=state, reason=str(error), exit_code=code))
+
+
+def _status(run: RunDir) -> Status | None:
+    try:
+        return records.read_status(run)
+    except (OSError, DgcError, ValueError, TypeError):
+        return None
+
+
+def _killed(run: RunDir, code: int, lines: list[str]) -> DgcError:
+    found = _killed_rank(lines)
+    if found:
+        rank, signum = found
+        return RankError(
+            f"rank {rank} killed by signal {signum}{_hint(signum)}: see {run.log}, then `dgcctl resume {run.id}`"
+        )
+    if code < 0:
+        text = f"the trainer was killed by signal {-code}{_hint(-code)}: see {run.log}, then `dgcctl resume {run.id}`"
+        return error_of(ExitCode.RESOURCES if -code == signal.SIGKILL else ExitCode.FAILED, text)
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return error_of(code, f"the trainer ended with exit code {code} ({last}): see {run.log}")
+
+
+def _hint(signum: int) -> str:
+    return ", likely out of memory" if signum == signal.SIGKILL else ""
+
+
+def _killed_rank(lines: list[str]) -> tuple[int, int] | None:
+    """(rank, signal) of the first rank that a signal killed, from torchrun's report."""
+    start = next((i for i, line in enumerate(lines) if "Root Cause" in line), None)
+    if start is None:
+        return None
+    report = "\n".join(lines[start : start + 12])
+    rank, exitcode = _RANK.search(report), _EXITCODE.search(report)
+    if not rank or not exitcode or int(exitcode[1]) >= 0:
+        return None
+    return int(rank[1]), -int(exitcode[1])
+
+
+def error_of(code: int, text: str) -> DgcError:
+    """An error with an exit code: the class of dgc.errors that has it, else a plain DgcError."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DgcError)]
+    kind = next((kind for kind in kinds if kind.exit_code == code and kind is not DgcError), DgcError)
+    return kind(" ".join(text.split("\n")))
