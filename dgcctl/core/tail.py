@@ -23,6 +23,7 @@ class Batch:
     run: Run
     restarted: bool = False
     skipped: list[int] = field(default_factory=list)
+    more: bool = False  # a log is being caught up with a chunk at a time: poll again at once
 
     @property
     def over(self) -> bool:
@@ -31,11 +32,15 @@ class Batch:
 
 
 class Tail:
-    """Follows one run. `poll` returns all that is new; the state is read before the log, so `over` loses no event."""
+    """Follows one run. `poll` returns all that is new; the state is read before the log, so `over` loses no event.
 
-    def __init__(self, run: RunDir) -> None:
+    With `chunk` (bytes) a poll reads no more than that, so that a reader with a screen stays awake over a long log.
+    """
+
+    def __init__(self, run: RunDir, *, chunk: int | None = None) -> None:
         self.run = run
-        self._reader = EventReader(run.events)
+        self._whole = chunk is None
+        self._reader = EventReader(run.events, chunk=chunk) if chunk else EventReader(run.events)
         self._reported = 0
 
     def poll(self) -> Batch:
@@ -45,12 +50,12 @@ class Tail:
             self._reported = 0
         skipped = self._reader.skipped[self._reported :]
         self._reported = len(self._reader.skipped)
-        return Batch(events, state, restarted, skipped)
+        return Batch(events, state, restarted, skipped, self._reader.behind)
 
     def _read(self) -> tuple[list[Event], bool]:
         events = self._reader.poll()
         restarted = self._reader.restarted
-        while self._reader.behind:
+        while self._whole and self._reader.behind:
             more = self._reader.poll()
             events = more if self._reader.restarted else events + more
             restarted = restarted or self._reader.restarted
