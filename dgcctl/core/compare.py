@@ -1,0 +1,126 @@
+"""Several runs side by side: grouped over seeds, with mean, standard deviation and n of every figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from dgc.records import Kind, State
+from dgcctl.core.facts import Facts, computing_keys
+
+RESULT_KEYS = ("top1_error", "top5_error", "loss")
+COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1; None where n < 2) of n runs."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Summary:
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed. `varied` holds the recipe keys in which the groups differ."""
+
+    varied: dict[str, Any]
+    runs: list[str]
+    seeds: list[int]
+    metrics: dict[str, Summary]
+    notes: list[str]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or "all"
+
+
+def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[Group]:
+    """Group finished and unfinished runs alike; what is unfinished is left out of the figures and said in `notes`.
+
+    Runs on other data are never averaged together: the data digest is a part of a group's identity.
+    """
+    pooled = tuple(over)
+    groups: dict[bytes, list[Facts]] = {}
+    for run in runs:
+        groups.setdefault(_identity(run, pooled), []).append(run)
+    keys = varied_keys([_shown(members[0], pooled) for members in groups.values()])
+    return [_group(members, keys, pooled) for members in groups.values()]
+
+
+def _identity(run: Facts, pooled: tuple[str, ...]) -> bytes:
+    content = {"recipe": computing_keys(run.recipe, without=pooled), "data": run.data.get("digest")}
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def _shown(run: Facts, pooled: tuple[str, ...]) -> dict[str, Any]:
+    digest = run.data.get("digest")
+    return {**computing_keys(run.recipe, without=pooled), "data.digest": digest and str(digest)[:12]}
+
+
+def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys whose value is not the same in all, in the order of the first."""
+    names = dict.fromkeys(key for recipe in recipes for key in recipe)
+    return [key for key in names if any(recipe.get(key) != recipes[0].get(key) for recipe in recipes)]
+
+
+def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> Group:
+    shown = _shown(members[0], pooled)
+    done = [run for run in members if run.state is State.DONE]
+    return Group(
+        varied={key: shown.get(key) for key in keys},
+        runs=[run.id for run in members],
+        seeds=[run.seed for run in members],
+        metrics=_summaries(done),
+        notes=_notes(members, done),
+    )
+
+
+def _summaries(done: list[Facts]) -> dict[str, Summary]:
+    columns = [figures(run) for run in done]
+    found = {name: [column[name] for column in columns if name in column] for name in (*RESULT_KEYS, *COST_KEYS)}
+    return {name: Summary.of(values) for name, values in found.items() if values}
+
+
+def figures(run: Facts) -> dict[str, float]:
+    """The numbers of one run that can be averaged."""
+    values = {**run.metrics, "seconds": run.seconds}
+    return {
+        key: float(values[key])
+        for key in (*RESULT_KEYS, *COST_KEYS)
+        if isinstance(values.get(key), int | float) and not isinstance(values[key], bool)
+    }
+
+
+def _notes(members: list[Facts], done: list[Facts]) -> list[str]:
+    notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
+    repeated = {run.seed for run in members if [other.seed for other in members].count(run.seed) > 1}
+    notes += [f"seed {seed} stands more than once" for seed in sorted(repeated)]
+    notes += [f"{name} differs within the group" for name in _mixed(done)]
+    notes += [f"{run.id}: not an exact resume" for run in done if _inexact(run)]
+    return notes
+
+
+def _mixed(done: list[Facts]) -> list[str]:
+    """What of the circumstances is not the same in all runs of a group (their mean mixes it)."""
+    seen: dict[str, set[Any]] = {
+        "code": {(run.git.get("commit"), run.git.get("patch_sha256")) for run in done},
+        "machine": {(run.status.host, run.env.get("device")) for run in done},
+        "torch": {
+            str(run.env.get("torch", {}).get("version")) for run in done if isinstance(run.env.get("torch"), dict)
+        },
+    }
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _inexact(run: Facts) -> bool:
+    return any(event.get("exact") is False for event in run.of_kind(Kind.RESUME))

@@ -1,0 +1,98 @@
+"""Reading git for the record: is a commit here; a clean worktree of recorded code. The checkout is never touched."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import DgcError, IntegrityError, UsageError
+from dgc.records import RunDir
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Standard output of a git command run in `folder`. Raises UsageError with git's own last line."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UsageError(f"git {arguments[0]} failed in {folder}: {reason}")
+    return done.stdout
+
+
+def toplevel(folder: Path) -> Path | None:
+    """Root of the checkout that holds `folder` (None: there is none)."""
+    try:
+        return Path(git(folder, "rev-parse", "--show-toplevel").strip())
+    except (UsageError, OSError):
+        return None
+
+
+def has_commit(folder: Path, commit: str) -> bool | None:
+    """Whether the repository around `folder` holds a commit; None where there is no repository."""
+    if toplevel(folder) is None:
+        return None
+    try:
+        git(folder, "cat-file", "-e", f"{commit}^{{commit}}")
+    except UsageError:
+        return False
+    return True
+
+
+def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
+    """File of the run directory -> SHA-256, as git.json names them: the patch and the untracked sources."""
+    files: dict[str, str] = {}
+    if record.get("patch_sha256"):
+        files["git.patch"] = str(record["patch_sha256"])
+    untracked = record.get("untracked") or {}
+    if isinstance(untracked, Mapping):
+        files |= {f"untracked/{name}": str(digest) for name, digest in untracked.items()}
+    return files
+
+
+@contextmanager
+def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> Iterator[Path]:
+    """A clean worktree with the code of a run: its commit, its patch, its untracked sources; removed afterwards.
+
+    Raises UsageError where the run recorded no commit or the repository lacks it, IntegrityError where the patch
+    does not apply.
+    """
+    commit = record.get("commit")
+    if not commit:
+        raise UsageError(
+            f"{run.id}: no git commit was recorded, so its code cannot be restored: --current-code uses this one"
+        )
+    if not has_commit(repository, str(commit)):
+        raise UsageError(f"{run.id}: commit {commit} is not in {repository}: fetch it, or use --current-code")
+    parent = Path(tempfile.mkdtemp(prefix="dgcctl-rerun-"))
+    tree = parent / "code"
+    try:
+        git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
+        restore_changes(run, tree)
+        yield tree
+    finally:
+        _remove_worktree(repository, tree)
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def restore_changes(run: RunDir, tree: Path) -> None:
+    """Apply the recorded patch and copy the untracked sources into a worktree."""
+    patch = run.file("git.patch")
+    if patch.is_file() and patch.stat().st_size:
+        try:
+            git(tree, "apply", "--binary", "--whitespace=nowarn", str(patch.resolve()))
+        except UsageError as error:
+            raise IntegrityError(f"{patch}: does not apply to the recorded commit ({error})") from error
+    untracked = run.file("untracked")
+    if untracked.is_dir():
+        shutil.copytree(untracked, tree, dirs_exist_ok=True, symlinks=True)
+
+
+def _remove_worktree(repository: Path, tree: Path) -> None:
+    try:
+        git(repository, "worktree", "remove", "--force", str(tree))
+    except DgcError:
+        shutil.rmtree(tree, ignore_errors=True)

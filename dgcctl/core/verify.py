@@ -1,0 +1,157 @@
+"""Recompute what a run recorded, and name each record that does not agree."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from dgc import records
+from dgc.errors import DgcError
+from dgc.records import Kind, State
+from dgcctl.core import gitstate
+from dgcctl.core.facts import Facts, read_facts
+
+Recompute = Callable[[records.RunDir], Mapping[str, Any]]
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    MISMATCH = "mismatch"
+    UNCHECKED = "unchecked"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One record held against its recomputation. `detail` says why where it could not be checked."""
+
+    name: str
+    outcome: Outcome
+    recorded: Any = None
+    found: Any = None
+    detail: str = ""
+
+
+def verify(run: records.RunDir, *, recompute: Recompute | None = None) -> list[Check]:
+    """All checks of a run, in order. `recompute` loads data and model again (a process of its own: it needs torch)."""
+    facts = read_facts(run)
+    checks = [
+        *_recipe(facts),
+        *_code(facts),
+        *_log(facts),
+        *_metrics(facts),
+        *_verdict(facts),
+        *_checkpoints(facts),
+    ]
+    return [*checks, *_recomputed(facts, recompute)] if recompute else checks
+
+
+def equal(name: str, recorded: Any, found: Any, detail: str = "") -> Check:
+    if recorded is None:
+        return Check(name, Outcome.UNCHECKED, recorded, found, detail or "nothing was recorded")
+    return Check(name, Outcome.OK if recorded == found else Outcome.MISMATCH, recorded, found, detail)
+
+
+def _recipe(facts: Facts) -> Iterator[Check]:
+    from dgc.recipe import load_recipe
+
+    starts = facts.of_kind(Kind.START)
+    recorded = starts[0].get("recipe") if starts else None
+    yield equal("recipe digest", recorded, load_recipe(facts.run.recipe).digest())
+
+
+def _code(facts: Facts) -> Iterator[Check]:
+    commit = facts.git.get("commit")
+    if commit is None:
+        yield Check("git commit", Outcome.UNCHECKED, detail="the run was not started in a git checkout")
+    elif (known := gitstate.has_commit(Path.cwd(), str(commit))) is None:
+        yield Check("git commit", Outcome.UNCHECKED, commit, detail="run this inside the repository")
+    else:
+        yield equal("git commit", commit, commit if known else "not in this repository")
+    for name, recorded in gitstate.recorded_files(facts.git).items():
+        yield equal(name, recorded, file_digest(facts.run.file(name)))
+
+
+def _log(facts: Facts) -> Iterator[Check]:
+    reader = records.EventReader(facts.run.events)
+    reader.poll()
+    while reader.behind:
+        reader.poll()
+    damaged = ", ".join(map(str, reader.skipped[:5]))
+    yield equal("event log: damaged lines", 0, len(reader.skipped), f"at offset {damaged}" if damaged else "")
+    steps = facts.of_kind(Kind.STEP)
+    numbers = [row["step"] for row in steps]
+    yield equal("event log: steps without a gap", True, numbers == list(range(1, len(numbers) + 1)))
+    if facts.state is State.DONE:
+        yield equal("event log: last step", facts.status.step, numbers[-1] if numbers else 0)
+
+
+def _metrics(facts: Facts) -> Iterator[Check]:
+    if not facts.metrics:
+        return
+    evals = facts.of_kind(Kind.EVAL)
+    last = evals[-1] if evals else {}
+    for key in ("top1_error", "top5_error", "loss", "epoch"):
+        if key in facts.metrics:
+            yield equal(f"metrics.json: {key}", facts.metrics[key], last.get(key))
+    macs = facts.model.get("macs", {})
+    for key in ("dense", "promised", "executed"):
+        if f"macs_{key}" in facts.metrics:
+            yield equal(f"metrics.json: macs_{key}", facts.metrics[f"macs_{key}"], macs.get(key))
+
+
+def _verdict(facts: Facts) -> Iterator[Check]:
+    for row in facts.verdict.get("verdicts", []):
+        value = facts.metrics.get(row["metric"])
+        yield equal(f"verdict: {row['metric']}", row["value"], value)
+        within = value is not None and value <= row["expected"] + row["tolerance"]
+        yield equal(f"verdict: {row['metric']} passed", row["passed"], within)
+
+
+def _checkpoints(facts: Facts) -> Iterator[Check]:
+    folders = sorted(facts.run.checkpoints.glob("step-*"))
+    for folder in folders:
+        yield from _checkpoint(folder)
+    for pointer in (facts.run.last, facts.run.best):
+        if pointer.is_file():
+            path = str(records.read_json(pointer)["path"])
+            yield equal(pointer.name, path, path if (facts.run.path / path).is_dir() else "absent")
+
+
+def _checkpoint(folder: Path) -> Iterator[Check]:
+    try:
+        files = records.read_json(folder / "MANIFEST.json")["files"]
+    except (OSError, DgcError, KeyError) as error:
+        yield Check(f"{folder.name}/MANIFEST.json", Outcome.MISMATCH, "a manifest", str(error))
+        return
+    for name, entry in files.items():
+        recorded = entry["sha256"] if isinstance(entry, dict) else entry
+        yield equal(f"{folder.name}/{name}", recorded, file_digest(folder / name))
+
+
+def _recomputed(facts: Facts, recompute: Recompute) -> Iterator[Check]:
+    try:
+        found = recompute(facts.run)
+    except DgcError as error:
+        yield Check("data and model", Outcome.UNCHECKED, detail=str(error))
+        return
+    if "data" in found:
+        yield equal("data digest", facts.data.get("digest"), found["data"].get("digest"))
+    model = found.get("model", {})
+    yield equal("parameters", facts.model.get("parameters"), model.get("parameters"))
+    for key in ("dense", "promised", "executed"):
+        yield equal(f"MACs, {key}", facts.model.get("macs", {}).get(key), model.get("macs", {}).get(key))
+    if "data_error" in found:
+        yield Check("data digest", Outcome.UNCHECKED, facts.data.get("digest"), detail=str(found["data_error"]))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; `absent` where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "absent"

@@ -1,0 +1,173 @@
+"""Comparing runs: grouping over seeds, differences of two runs, the first step in which a repetition parts."""
+
+import math
+import statistics
+
+import orjson
+import pytest
+
+from dgc.errors import UsageError
+from dgc.records import Kind, RunDir, State, read_events, write_json
+from dgcctl.core.compare import Summary, compare
+from dgcctl.core.divergence import (
+    Comparison,
+    check_metrics,
+    first_difference,
+    parse_tolerances,
+    tensor_differences,
+)
+from dgcctl.core.facts import read_facts
+from dgcctl.core.rundiff import diff_runs
+from tests.unit.run_factory import make_run
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Two learning rates, three seeds each."""
+    return [
+        read_facts(make_run(tmp_path / f"20260101T00000{seed}Z-demo-{rate}{seed}", f"optim.lr={rate}", f"seed={seed}"))
+        for rate in ("0.1", "0.05")
+        for seed in range(3)
+    ]
+
+
+def test_mean_and_standard_deviation_over_seeds(seeds):
+    groups = compare(seeds)
+    assert [group.varied for group in groups] == [{"optim.lr": 0.1}, {"optim.lr": 0.05}]
+    assert [group.seeds for group in groups] == [[0, 1, 2]] * 2
+    values = [run.metrics["top1_error"] for run in seeds[:3]]
+    found = groups[0].metrics["top1_error"]
+    assert (found.mean, found.std, found.n) == (statistics.fmean(values), statistics.stdev(values), 3)
+    assert groups[0].notes == []
+
+
+def test_one_run_has_no_standard_deviation():
+    assert Summary.of([3.0]) == Summary(3.0, None, 1)
+
+
+def test_labels_and_places_do_not_part_a_group(tmp_path):
+    a = read_facts(make_run(tmp_path / "a", "title=one", "data.workers=0"))
+    b = read_facts(make_run(tmp_path / "b", "title=two", "data.workers=2", "seed=1"))
+    assert [group.runs for group in compare([a, b])] == [["a", "b"]]
+
+
+def test_runs_on_other_data_are_never_averaged(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", "seed=1")
+    write_json(b.data, {"digest": "f" * 64})
+    groups = compare([read_facts(a), read_facts(b)])
+    assert [group.runs for group in groups] == [["a"], ["b"]]
+    assert groups[1].varied == {"data.digest": "f" * 12}
+
+
+def test_unfinished_runs_are_left_out_and_said(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", "seed=1", state=State.STOPPED)
+    (group,) = compare([read_facts(a), read_facts(b)])
+    assert group.metrics["top1_error"].n == 1
+    assert group.notes == ["b: stopped, left out"]
+
+
+def test_what_a_mean_mixes_is_said(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    write_json(b.git, {"commit": "2" * 40})
+    (group,) = compare([read_facts(a), read_facts(b)])
+    assert "seed 0 stands more than once" in group.notes
+    assert "code differs within the group" in group.notes
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"no run directory .*dgcctl runs ls"):
+        read_facts(RunDir(tmp_path))
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_difference_of_two_runs_by_section(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", "optim.lr=0.05")
+    write_json(b.env, {"python": "3.99", "torch": {"version": "0"}, "threads": 1, "pid": 7})
+    write_json(b.git, {"commit": "2" * 40})
+    b.file("git.patch").write_text("+new line\n")
+    (b.file("untracked") / "deep").mkdir(parents=True)
+    (b.file("untracked") / "deep" / "own.py").write_text("x = 1\n")
+    found = diff_runs(read_facts(a), read_facts(b))
+    assert [(row.key, row.a, row.b) for row in found.section("recipe")] == [("optim.lr", 0.1, 0.05)]
+    assert [row.key for row in found.section("environment")] == ["python"]
+    assert [row.key for row in found.section("code")] == ["commit"]
+    assert found.section("data") == []
+    assert {row.key for row in found.section("result")} >= {"top1_error", "loss"}
+    assert "+x = 1" in found.patch
+    assert "+++ b/untracked/deep/own.py" in found.patch
+    assert "++new line" in found.patch
+
+
+def test_a_run_does_not_differ_from_itself(tmp_path):
+    facts = read_facts(make_run(tmp_path / "a"))
+    found = diff_runs(facts, facts)
+    assert (found.differences, found.patch) == ([], [])
+
+
+# --- repetitions ------------------------------------------------------------------------------------------------------
+
+
+def test_repeated_run_is_bitwise_equal(tmp_path):
+    a, b = read_facts(make_run(tmp_path / "a")), read_facts(make_run(tmp_path / "b"))
+    found = Comparison(len(a.rows), first_difference(a.rows, b.rows), tensor_differences(a.run, b.run))
+    assert found.bitwise
+    assert found.verdict == "bitwise equal"
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_one_unit_in_the_last_place_is_found_at_its_step(tmp_path, step, monkeypatch):
+    a = read_facts(make_run(tmp_path / "a"))
+    monkeypatch.setenv("FAKE_KICK_STEP", str(step))
+    b = read_facts(make_run(tmp_path / "b"))
+    found = first_difference(a.rows, b.rows)
+    assert (found.step, found.kind, found.key) == (step, "step", "loss")
+    assert found.repeated == math.nextafter(found.recorded, 9.0)
+    assert str(found) == f"first difference at step {step}: step.loss was {found.recorded}, is now {found.repeated}"
+    assert tensor_differences(a.run, b.run) == ["model.safetensors"]
+
+
+def test_a_shorter_repetition_differs_at_the_first_step_it_lacks(tmp_path):
+    rows = read_facts(make_run(tmp_path / "a")).rows
+    found = first_difference(rows, rows[:3])
+    assert (found.step, found.key) == (4, "row")
+    assert str(found) == f"first difference at step 4: step.row was {len(rows)} rows, is now 3 rows"
+
+
+def test_nothing_computed_is_not_called_equal():
+    assert not Comparison(0, None).bitwise
+
+
+def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
+    a = read_facts(make_run(tmp_path / "a"))
+    monkeypatch.setenv("FAKE_KICK_STEP", "6")
+    b = read_facts(make_run(tmp_path / "b"))
+    strict = {check.name: check for check in check_metrics(a.rows, b.rows, {})}
+    assert not strict["eval.top1_error"].within
+    assert strict["step.lr"].within
+    loose = check_metrics(a.rows, b.rows, parse_tolerances(["top1_error=0.1", "1e-6"]))
+    assert all(check.within for check in loose)
+    assert {check.name: check.tolerance for check in loose}["eval.top1_error"] == 0.1
+    assert Comparison(7, first_difference(a.rows, b.rows), [], loose).verdict == "within tolerance"
+    assert Comparison(7, first_difference(a.rows, b.rows), [], list(strict.values())).verdict == "not reproduced"
+
+
+def test_a_metric_that_is_gone_is_outside_every_tolerance(tmp_path):
+    rows = read_facts(make_run(tmp_path / "a")).rows
+    steps = [row for row in rows if row["kind"] == Kind.STEP]
+    checks = {check.name: check for check in check_metrics(rows, steps, {"*": 1e9})}
+    assert not checks["eval.top1_error"].within
+
+
+@pytest.mark.parametrize("given", ["top1_error", "top1_error=x", "=-1", "nan", "loss=inf"])
+def test_a_wrong_tolerance_is_one_line(given):
+    with pytest.raises(UsageError, match=r"--tolerance .*: expected METRIC=NUMBER"):
+        parse_tolerances([given])
+
+
+def test_comparing_needs_no_order_of_keys(tmp_path):
+    rows = read_facts(make_run(tmp_path / "a")).rows
+    turned = [orjson.loads(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)) for row in rows]
+    assert first_difference(rows, turned) is None
+    assert next(event["kind"] for event in read_events(RunDir(tmp_path / "a"))) == "start"

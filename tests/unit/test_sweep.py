@@ -1,0 +1,239 @@
+"""Sweeps: the grid, the plan, and trials that are killed, fail, and go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dgc.errors import LockedError, RecipeError, UsageError
+from dgc.records import RunDir, State, Status, read_events, read_status, write_status
+from dgcctl.core import pool
+from dgcctl.core.grid import parse_axis, trials
+from dgcctl.core.pool import run_sweep, visible_gpus
+from dgcctl.core.sweep import TrialState, find_sweep, list_sweeps, open_or_create, trial_rows
+
+TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+
+
+@pytest.fixture(autouse=True)
+def package_is_found(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def plan(tmp_path, *axes, name=""):
+    return open_or_create(tmp_path, "demo", [], [parse_axis(axis) for axis in axes], name)
+
+
+def quietly(sweep, **options):
+    return run_sweep(sweep, trainer=TRAINER, say=lambda text: None, **options)
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------------
+
+
+def test_axes_are_lists_ranges_and_both():
+    assert parse_axis("optim.lr=0.05,0.1").values == ("0.05", "0.1")
+    assert parse_axis("seed=0..2,7").values == ("0", "1", "2", "7")
+    assert parse_axis("model.stages=[2,2,2],[4,4,4]").values == ("[2,2,2]", "[4,4,4]")
+
+
+def test_trials_turn_the_last_axis_fastest():
+    axes = [parse_axis("optim.lr=0.1,0.2"), parse_axis("seed=0..1")]
+    assert trials(axes) == [
+        ["optim.lr=0.1", "seed=0"],
+        ["optim.lr=0.1", "seed=1"],
+        ["optim.lr=0.2", "seed=0"],
+        ["optim.lr=0.2", "seed=1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ("optim.lr", "write a swept key as key=value"),
+        ("optim.lr=0.1,,0.2", "an empty value between commas"),
+        ("seed=1,0..2", "1 stands twice"),
+        ("seed=5..2", "should go up"),
+    ],
+)
+def test_a_wrong_axis_is_one_line(axis, said):
+    with pytest.raises(UsageError, match=said):
+        parse_axis(axis)
+
+
+def test_a_key_swept_twice_is_refused():
+    with pytest.raises(UsageError, match="seed is swept twice"):
+        trials([parse_axis("seed=0"), parse_axis("seed=1")])
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_trial_is_checked_before_anything_is_written(tmp_path):
+    with pytest.raises(RecipeError, match="momentum"):
+        plan(tmp_path, "optim.momentum=0.9,1.5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_values_are_the_same_sweep_and_other_values_another(tmp_path):
+    first = plan(tmp_path, "seed=0..2")
+    assert plan(tmp_path, "seed=0..2").plan == first.plan
+    assert plan(tmp_path, "seed=0..3").plan.id != first.plan.id
+    assert next(sweep.plan.id for sweep in list_sweeps(tmp_path)) == first.plan.id
+
+
+def test_a_name_with_other_values_is_refused(tmp_path):
+    plan(tmp_path, "seed=0..2", name="mine")
+    with pytest.raises(UsageError, match="planned with other values"):
+        plan(tmp_path, "seed=0..3", name="mine")
+
+
+def test_a_sweep_is_found_by_prefix_and_a_wrong_name_lists_the_known(tmp_path):
+    sweep = plan(tmp_path, "seed=0..1")
+    assert find_sweep(tmp_path, "demo").plan == sweep.plan
+    assert find_sweep(tmp_path, "latest").plan == sweep.plan
+    with pytest.raises(UsageError, match=f"no such sweep \\({sweep.plan.id}\\)"):
+        find_sweep(tmp_path, "other")
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_trials_run_each_with_its_own_values(tmp_path):
+    sweep = plan(tmp_path, "optim.lr=0.05,0.1", "seed=0..1")
+    outcome = quietly(sweep, jobs=2)
+    assert sorted(outcome.done) == [0, 1, 2, 3]
+    assert not outcome.failed
+    rates = [read_events(sweep.run_dir(trial))[1]["lr"] for trial in sweep.plan.trials]
+    assert rates == [0.05, 0.05, 0.1, 0.1]
+    assert len({row["top1_error"] for row in trial_rows(sweep)}) == 4
+
+
+def test_a_failed_trial_does_not_stop_the_rest_and_is_not_tried_again_unasked(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "lr: 0.05")
+    sweep = plan(tmp_path, "optim.lr=0.05,0.1,0.2")
+    assert quietly(sweep).failed == {0: 9}
+    assert [state.value for state in sweep.states().values()] == ["failed", "done", "done"]
+    monkeypatch.delenv("FAKE_FAIL")
+    assert quietly(sweep).done == []
+    assert quietly(sweep, retry_failed=True).done == [0]
+
+
+def test_fail_fast_starts_nothing_after_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "lr: 0.05")
+    sweep = plan(tmp_path, "optim.lr=0.05,0.1,0.2")
+    assert quietly(sweep, fail_fast=True).failed == {0: 9}
+    assert [state.value for state in sweep.states().values()] == ["failed", "pending", "pending"]
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+from dgcctl.core.pool import run_sweep
+from dgcctl.core.sweep import find_sweep
+outcome = run_sweep(find_sweep(Path(sys.argv[1]), "latest"), trainer=sys.argv[2:], jobs=1)
+sys.exit(outcome.interrupted)
+"""
+
+
+def start_runner(tmp_path):
+    return subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), *TRAINER], stdout=subprocess.DEVNULL)
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
+    """kill -9 of the sweep and of its trainer: done trials stay, the cut one resumes, none runs twice."""
+    monkeypatch.setenv("FAKE_SLEEP", "0.1")
+    sweep = plan(tmp_path, "seed=0..2")
+    runner = start_runner(tmp_path)
+    second = sweep.run_dir(sweep.plan.trials[1])
+    wait_for(lambda: any(second.checkpoints.glob("step-000002")))
+    runner.kill()
+    runner.wait()
+    os.kill(read_status(second).pid, signal.SIGKILL)
+    wait_for(lambda: sweep.state(sweep.plan.trials[1]) is TrialState.DIED)
+    before = [event["kind"] for event in read_events(sweep.run_dir(sweep.plan.trials[0]))]
+    monkeypatch.setenv("FAKE_SLEEP", "0")
+    assert quietly(sweep).done == [1, 2]
+    assert [event["kind"] for event in read_events(sweep.run_dir(sweep.plan.trials[0]))] == before
+    kinds = [event["kind"] for event in read_events(second)]
+    assert kinds.count("start") == kinds.count("resume") == 1
+    assert len(list(tmp_path.iterdir())) == 4  # three runs and `sweeps`
+
+
+def test_a_trial_that_outlived_the_killed_sweep_is_waited_for_and_not_started_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_SLEEP", "0.2")
+    sweep = plan(tmp_path, "seed=0..1")
+    runner = start_runner(tmp_path)
+    first = sweep.run_dir(sweep.plan.trials[0])
+    wait_for(lambda: any(first.checkpoints.glob("step-000001")))
+    runner.kill()
+    runner.wait()
+    assert sweep.state(sweep.plan.trials[0]) is TrialState.RUNNING
+    monkeypatch.setenv("FAKE_SLEEP", "0")
+    assert quietly(sweep).done == [0, 1]
+    assert [event["kind"] for event in read_events(first)].count("start") == 1
+
+
+def test_a_trial_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
+    sweep = plan(tmp_path, "seed=0..0")
+    run = sweep.run_dir(sweep.plan.trials[0])
+    run.path.mkdir()
+    write_status(run, Status(state=State.RUNNING, pid=2**22 + 1, start_token=1.0))
+    run.file("leftover").write_text("x")
+    assert quietly(sweep).done == [0]
+    assert not run.file("leftover").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(tmp_path, monkeypatch, number, code):
+    monkeypatch.setenv("FAKE_SLEEP", "0.1")
+    sweep = plan(tmp_path, "seed=0..1")
+    runner = start_runner(tmp_path)
+    run = sweep.run_dir(sweep.plan.trials[0])
+    wait_for(lambda: any(run.checkpoints.glob("step-000001")))
+    runner.send_signal(number)
+    assert runner.wait(timeout=20) == code
+    assert sweep.state(sweep.plan.trials[0]) is TrialState.STOPPED
+    monkeypatch.setenv("FAKE_SLEEP", "0")
+    assert quietly(sweep).done == [0, 1]
+
+
+def test_two_processes_do_not_run_one_sweep(tmp_path):
+    sweep = plan(tmp_path, "seed=0..0")
+    with pool._owned(sweep.path), pytest.raises(LockedError, match="another process runs this sweep"):
+        quietly(sweep)
+
+
+def test_each_slot_has_its_own_gpu(tmp_path):
+    script = "import os,sys; open(sys.argv[2]+'/gpu','w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    sweep = plan(tmp_path, "seed=0..3")
+    run_sweep(sweep, trainer=(sys.executable, "-c", script), jobs=2, gpus=["4", "6"], say=lambda text: None)
+    used = [(sweep.run_dir(trial).path / "gpu").read_text() for trial in sweep.plan.trials]
+    assert set(used) == {"4", "6"}
+
+
+def test_visible_gpus_are_those_the_environment_allows(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-aa")
+    assert visible_gpus() == ["2", "GPU-aa"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
+
+
+def test_a_run_folder_is_a_run_like_any_other(tmp_path):
+    sweep = plan(tmp_path, "seed=0..0")
+    quietly(sweep)
+    run = sweep.run_dir(sweep.plan.trials[0])
+    assert isinstance(run, RunDir)
+    assert read_status(run).state == "done"
+    assert run.file("sweep.json").is_file()
