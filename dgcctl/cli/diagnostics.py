@@ -64,6 +64,12 @@ def warn(text: str) -> None:
     _line(f"{paint('warning:', 'yellow', sys.stderr)} {text}")
 
 
+def draw(line: str) -> None:
+    """Rewrite the terminal's last line in place ("" takes it away)."""
+    sys.stderr.write(f"\r\x1b[2K{line}")
+    sys.stderr.flush()
+
+
 def help_text(text: str) -> None:
     """The help that a group shows when it is called without a command."""
     _line(text)

@@ -1,0 +1,94 @@
+"""The live line of a training, on stderr: rewritten in place on a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+
+from dgc.records import Event, Kind
+from dgcctl.cli import diagnostics, text
+from dgcctl.core.tail import Progress
+
+PLAIN_SECONDS = 30.0
+REDRAW_SECONDS = 0.2
+
+
+class LiveLine:
+    """Shows Progress. On a terminal one line is rewritten; elsewhere each evaluation and every 30 s print one."""
+
+    def __init__(self, gate_factor: float | None) -> None:
+        self._gate_factor = gate_factor
+        self._in_place = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = ""
+        self._last = time.monotonic()
+
+    def show(self, progress: Progress, events: Iterable[Event]) -> None:
+        """Print what the new events call for, then the line itself."""
+        if diagnostics.verbosity() < 0:
+            return
+        for event in events:
+            self._announce(event, progress)
+        now = time.monotonic()
+        if self._in_place and now - self._last >= REDRAW_SECONDS:
+            self._redraw(progress_line(progress, self._gate_factor))
+            self._last = now
+        elif not self._in_place and now - self._last >= PLAIN_SECONDS and progress.seen:
+            diagnostics.note(progress_line(progress, self._gate_factor))
+            self._last = now
+
+    def _announce(self, event: Event, progress: Progress) -> None:
+        if event["kind"] == Kind.EVAL and event.get("split", "val") in ("val", "test"):
+            self.clear()
+            diagnostics.note(eval_line(event, progress))
+            self._last = time.monotonic() if not self._in_place else 0.0
+        elif event["kind"] == Kind.ALERT and event.get("level") != "info":
+            self.clear()
+            diagnostics.warn(str(event.get("text", "")))
+
+    def _redraw(self, line: str) -> None:
+        if line == self._drawn:
+            return
+        width = shutil.get_terminal_size().columns - 1
+        diagnostics.draw(line[:width])
+        self._drawn = line
+
+    def clear(self) -> None:
+        """Take the line away, so that ordinary lines can follow."""
+        if self._drawn:
+            diagnostics.draw("")
+            self._drawn = ""
+
+
+def progress_line(progress: Progress, gate_factor: float | None) -> str:
+    """`epoch 3/6  step 210/474  loss 0.8123  error 27.1 %  lr 0.0674  pruned 31 %  1,840 images/s  ETA 42s`."""
+    if not progress.seen:
+        return "starting: loading data and network ..."
+    parts = [f"epoch {min(progress.epoch + 1, progress.epochs or 1)}/{progress.epochs}"]
+    parts.append(f"step {progress.step}/{progress.steps}")
+    for name, value, form in (
+        ("loss", progress.loss, ".4f"),
+        ("error", progress.error, ".1f"),
+        ("lr", progress.lr, ".3g"),
+    ):
+        if value is not None:
+            parts.append(f"{name} {value:{form}}{' %' if name == 'error' else ''}")
+    if gate_factor is not None and gate_factor < 1:
+        parts.append(f"pruned {100 * progress.pruned(gate_factor):.0f} %")
+    if progress.images_per_s is not None:
+        parts.append(f"{progress.images_per_s:,.0f} images/s")
+    if progress.eta_s is not None:
+        parts.append(f"ETA {text.duration(progress.eta_s)}")
+    return "  ".join(parts)
+
+
+def eval_line(event: Event, progress: Progress) -> str:
+    """`epoch 3/6  top-1 error 21.40 %  top-5 error 1.20 %  loss 0.5930`."""
+    parts = [f"epoch {event.get('epoch', progress.epoch)}/{progress.epochs}"]
+    parts.append(f"top-1 error {text.percent(event.get('top1_error'))}")
+    if event.get("top5_error") is not None:
+        parts.append(f"top-5 error {text.percent(event['top5_error'])}")
+    parts.append(f"loss {text.decimals(event.get('loss'))}")
+    return "  ".join(parts)

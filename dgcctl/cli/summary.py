@@ -1,0 +1,126 @@
+"""What a run came to: the lines that `train`, `resume` and `runs show` print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dgc import records
+from dgc.errors import DgcError, TargetMissedError
+from dgc.records import RunDir
+from dgcctl.cli import text
+from dgcctl.cli.diagnostics import paint
+from dgcctl.core.runs import RESUMABLE, Run, read_run
+
+_METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "unreadable": "red", "stopped": "yellow"}
+
+
+def state_style(state: Any) -> str:
+    return _STYLES.get(str(state), "")
+
+
+def read_optional(run: RunDir, name: str) -> dict[str, Any]:
+    """A JSON record of a run, {} where it is absent or damaged."""
+    try:
+        value = records.read_json(run.file(name))
+    except (OSError, DgcError):
+        return {}
+    value.pop("schema_version", None)
+    return value
+
+
+def verdicts(run: RunDir) -> list[dict[str, Any]]:
+    """verdict.json: what the recipe expected and what came."""
+    found = read_optional(run, "verdict.json").get("verdicts", [])
+    return [row for row in found if isinstance(row, dict)]
+
+
+def document(run: RunDir) -> dict[str, Any]:
+    """The whole of a run for --json."""
+    seen = read_run(run)
+    return {
+        "run": seen.row(),
+        "verdicts": verdicts(run),
+        "metrics": seen.metrics,
+        "model": {key: value for key, value in read_optional(run, "model.json").items() if key != "layers"},
+        "data": read_optional(run, "data.json"),
+        "git": read_optional(run, "git.json"),
+        "recipe": seen.recipe,
+        "last": read_optional(run, "last.json"),
+        "best": read_optional(run, "best.json"),
+    }
+
+
+def rows(run: RunDir) -> list[tuple[str, Any]]:
+    """`name, value` lines: result first, then what it was measured on, then where it lies."""
+    seen = read_run(run)
+    lines = [("run", seen.id), ("state", _state(seen)), *_results(run, seen), *_cost(run, seen)]
+    return [*lines, ("where", run.path), *[("next", command) for command in next_commands(seen)]]
+
+
+def _state(seen: Run) -> str:
+    status = seen.status
+    done = f"epoch {status.epoch}/{status.epochs}, step {status.step}/{status.steps}" if status.steps else "not started"
+    reason = seen.problem or status.reason
+    return f"{paint(seen.state, state_style(seen.state), sys.stdout)} ({done})" + (f": {reason}" if reason else "")
+
+
+def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
+    held = {str(row.get("metric")): row for row in verdicts(run)}
+    lines = []
+    for key, name in _METRICS.items():
+        if key in held:
+            lines.append((name, verdict_text(held[key])))
+        elif seen.metrics.get(key) is not None:
+            lines.append((name, text.percent(seen.metrics[key])))
+    return lines
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`."""
+    word = paint("reached", "green", sys.stdout) if row.get("passed") else paint("missed", "red", sys.stdout)
+    expected = f"{row.get('expected', 0):.2f} ± {row.get('tolerance', 0):.2f} %"
+    return f"{text.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): {word}"
+
+
+def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
+    macs = read_optional(run, "model.json").get("macs", {})
+    lines = []
+    for kind, meaning in (
+        ("dense", "of the same network without gates"),
+        ("promised", "by the authors' counter"),
+        ("executed", "that are really multiplied, gates included"),
+    ):
+        value = seen.metrics.get(f"macs_{kind}", macs.get(kind))
+        if value is not None:
+            lines.append((f"MACs, {kind}", f"{text.count(value)}  {meaning}"))
+    parameters = seen.metrics.get("parameters", read_optional(run, "model.json").get("parameters"))
+    return [*lines, ("parameters", text.count(parameters))] if parameters is not None else lines
+
+
+def next_commands(seen: Run) -> list[str]:
+    """Three commands that make sense now."""
+    if seen.state == "running":
+        return [f"dgcctl runs tail {seen.id} --follow", f"dgcctl runs stop {seen.id}"]
+    if seen.state in RESUMABLE:
+        return [f"dgcctl resume {seen.id}", f"dgcctl runs tail {seen.id} --log", f"dgcctl runs show {seen.id} --json"]
+    if seen.state == "done":
+        return [f"dgcctl eval --run {seen.id}", f"dgcctl profile {seen.name}", f"dgcctl runs tail {seen.id}"]
+    return []
+
+
+def check(run: RunDir) -> None:
+    """Raise TargetMissedError where a verdict is `missed`, or where nothing was expected and so nothing can be met."""
+    found = verdicts(run)
+    if not found:
+        raise TargetMissedError(
+            f"run {run.id}: --check, but its recipe has no expect: section, so no target can be met"
+        )
+    missed = [row for row in found if not row.get("passed")]
+    if missed:
+        row = missed[0]
+        raise TargetMissedError(
+            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %, above {row.get('expected'):.2f} + "
+            f"{row.get('tolerance'):.2f} % ({row.get('source')}): see `dgcctl runs show {run.id}`"
+        )

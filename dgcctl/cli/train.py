@@ -1,0 +1,254 @@
+"""`dgcctl train` and `dgcctl resume`: start a trainer, show how far it is, say what it came to."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgc.errors import DgcError, ExitCode, UsageError
+from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
+from dgc.records import RunDir
+from dgcctl.cli import diagnostics, options, output, summary
+from dgcctl.cli.live import LiveLine
+from dgcctl.core import launch, outcome, runs, settings
+from dgcctl.core.launch import Process, Ranks
+from dgcctl.core.tail import Progress, Tail
+
+POLL_SECONDS = 0.1
+NprocPerNode = Annotated[
+    str | None, typer.Option("--nproc-per-node", metavar="N|auto", help="Processes on this machine (torchrun).")
+]
+Nnodes = Annotated[str | None, typer.Option("--nnodes", metavar="N", help="Machines (torchrun).")]
+NodeRank = Annotated[int | None, typer.Option("--node-rank", min=0, help="Which machine this is (torchrun).")]
+Endpoint = Annotated[
+    str | None, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet (torchrun).")
+]
+Backend = Annotated[str | None, typer.Option("--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d].")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the training goes on by itself.")]
+Dash = Annotated[
+    bool, typer.Option("--dash", help="Open the dashboard on the run; closing it leaves training running.")
+]
+AllowChange = Annotated[
+    bool,
+    typer.Option("--allow-change", help="Go on although recipe, data, code or world size changed; the run is marked."),
+]
+Rescue = Annotated[
+    Path | None,
+    typer.Option("--rescue-dir", metavar="DIR", help="Where to save if the run directory cannot be written."),
+]
+
+
+@dataclass(frozen=True)
+class How:
+    """What a training is started with, besides its recipe."""
+
+    ranks: Ranks
+    arguments: tuple[str, ...] = ()
+    detach: bool = False
+    dash: bool = False
+    json: bool = False
+    check: bool = False
+    fresh: bool = False
+
+
+def train(
+    recipe: options.RecipeArgument,
+    overrides: options.Overrides = None,
+    data_dir: options.DataDir = None,
+    runs_dir: options.RunsDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this recipe's newest unfinished run, if there is one.")
+    ] = False,
+    check: options.Check = False,
+    detach: Detach = False,
+    dash: Dash = False,
+    dry_run: options.DryRun = False,
+    nproc_per_node: NprocPerNode = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
+    rdzv_backend: Backend = None,
+    rescue_dir: Rescue = None,
+    json: options.Json = False,
+) -> int | None:
+    """Train a recipe and write a run directory.
+
+    On standard output stands what it came to; progress is on standard error. Ctrl-C finishes the step, saves and ends
+    with 130; a second one leaves at once.
+    """
+    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *_data_override(data_dir)])
+    ranks = Ranks(nproc_per_node, nnodes, node_rank, rdzv_endpoint, rdzv_backend)
+    how = How(ranks, _arguments(rescue_dir=rescue_dir), detach, dash, json, check, fresh=True)
+    _check_ranks(wanted, ranks)
+    folder = settings.runs_dir(runs_dir)
+    if dry_run:
+        _say_what_would_be_done(wanted, folder, how)
+        return None
+    found = _unfinished(wanted, folder) if resume else None
+    if found is not None:
+        return _go_on(found, how, allow_change=False)
+    argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
+    return _carry_out(launch.create(folder, wanted.name, dump_recipe(wanted), argv), wanted, how)
+
+
+def resume(
+    run: options.RunArgument,
+    runs_dir: options.RunsDir = None,
+    allow_change: AllowChange = False,
+    check: options.Check = False,
+    detach: Detach = False,
+    dash: Dash = False,
+    nproc_per_node: NprocPerNode = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
+    rdzv_backend: Backend = None,
+    rescue_dir: Rescue = None,
+    json: options.Json = False,
+) -> int | None:
+    """Go on with a run that stopped, failed or died, as if it had never stopped."""
+    ranks = Ranks(nproc_per_node, nnodes, node_rank, rdzv_endpoint, rdzv_backend)
+    how = How(ranks, _arguments(rescue_dir=rescue_dir), detach, dash, json, check)
+    return _go_on(runs.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change)
+
+
+def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
+    state = runs.read_run(run).state
+    if state == "done":
+        raise UsageError(
+            f"run {run.id} is done: `dgcctl eval --run {run.id}` measures it, `dgcctl train` starts another"
+        )
+    recipe = load_recipe(run.recipe)
+    _check_ranks(recipe, how.ranks)
+    extra = ("--resume", *(("--allow-change",) if allow_change else ()))
+    return _carry_out(run, recipe, How(**{**vars(how), "arguments": (*how.arguments, *extra), "fresh": False}))
+
+
+def _arguments(*, rescue_dir: Path | None) -> tuple[str, ...]:
+    return ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
+
+
+def _data_override(folder: Path | None) -> list[str]:
+    return [f'data.dir="{folder.absolute()}"'] if folder else []
+
+
+def _check_ranks(recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse what cannot be before anything is made or started."""
+    ranks.options()
+    counts = [ranks.nproc_per_node or "1", ranks.nnodes or "1"]
+    if all(count.isdigit() for count in counts):
+        check_world_size(recipe, int(counts[0]) * int(counts[1]))
+
+
+def _unfinished(recipe: Recipe, folder: Path) -> RunDir | None:
+    """The newest unfinished run that computes the same; one of the same name that differs is named and left alone."""
+    for run in runs.list_runs(folder):
+        if run.name != recipe.name or run.state not in runs.RESUMABLE:
+            continue
+        try:
+            past = load_recipe(run.dir.recipe)
+        except (DgcError, OSError):
+            continue
+        changes = diff_recipes(past, recipe, semantic=True)
+        if not changes:
+            return run.dir
+        key, before, now = changes[0]
+        diagnostics.note(f"run {run.id} is unfinished too, but differs ({key}: {before} -> {now}): left as it is")
+    return None
+
+
+def _command(run: str, how: How) -> list[str]:
+    return [*launch.module_command("dgc.train", how.ranks), "--run-dir", run, *how.arguments]
+
+
+def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
+    """The resolved recipe on stdout, the rest of the plan on stderr."""
+    command = _command(str(folder / f"<utc>-{recipe.name}-<id>"), how)
+    if how.json:
+        output.document(recipe=recipe.model_dump(), digest=recipe.digest(), runs_dir=folder, command=command)
+        return
+    output.write(dump_recipe(recipe))
+    diagnostics.note(f"would make {folder}/<utc>-{recipe.name}-<id> and start: {' '.join(command)}")
+
+
+def _carry_out(run: RunDir, recipe: Recipe, how: How) -> int | None:
+    diagnostics.note(f"run {run.id}")
+    command = _command(str(run.path.absolute()), how)
+    diagnostics.detail("start: " + " ".join(command))
+    if how.detach or how.dash:
+        return _leave_running(run, command, how)
+    began = time.time()
+    code = _watch(run, recipe, command, resumed=not how.fresh)
+    error = outcome.failure(run, code, since=began)
+    if error is not None:
+        outcome.settle(run, error)
+        _forget_if_nothing_began(run, error, how)
+        raise error
+    _print(run, how)
+    if how.check:
+        summary.check(run)
+    return None
+
+
+def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], *, resumed: bool) -> int:
+    """Follow the trainer to its end; return its exit code."""
+    tail, progress = Tail(run), Progress()
+    if resumed:
+        progress.take(tail.poll().events)
+        progress.images_per_s = progress.eta_s = None
+    line = LiveLine(recipe.model.gate_factor if recipe.model.form == "dgc" else None)
+    with launch.start_training(run, command) as process, launch.forwarding(process) as passed:
+        while (code := process.poll()) is None:
+            _look(tail, progress, line)
+            _say_once(passed, line)
+            time.sleep(POLL_SECONDS)
+        _look(tail, progress, line)
+    line.clear()
+    return code
+
+
+def _look(tail: Tail, progress: Progress, line: LiveLine) -> None:
+    batch = tail.poll()
+    progress.take(batch.events)
+    line.show(progress, batch.events)
+
+
+def _say_once(passed: list[Any], line: LiveLine) -> None:
+    """The first signal is answered with what happens now; 0 marks that it was."""
+    if passed and 0 not in passed:
+        passed.append(0)
+        line.clear()
+        diagnostics.note("stopping after this step and saving; once more leaves at once")
+
+
+def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
+    process: Process = launch.start_training(run, command, detach=True)
+    if how.dash:
+        return subprocess.call([sys.executable, "-m", "dgcctl", "dash", str(run.path)])
+    if how.json:
+        output.document(run=run.id, path=run.path, pid=process.pid)
+    else:
+        output.line(run.id)
+    diagnostics.note(f"training goes on as process {process.pid}: `dgcctl runs tail {run.id} --follow`")
+    return None
+
+
+def _forget_if_nothing_began(run: RunDir, error: DgcError, how: How) -> None:
+    """A mistake of the user that was found before the first step leaves no run behind."""
+    if how.fresh and error.exit_code in (ExitCode.USAGE, ExitCode.DATA) and runs.read_run(run).status.step == 0:
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _print(run: RunDir, how: How) -> None:
+    if how.json:
+        output.document(**summary.document(run))
+    else:
+        output.facts(summary.rows(run))
