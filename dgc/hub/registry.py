@@ -1,0 +1,134 @@
+"""The released checkpoints as data: `registry.json` beside this file, read and checked. No torch.
+
+Another registry (for example with a mirror of your own) can be given with DGCCTL_REGISTRY=FILE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import IntegrityError, UsageError
+
+SCHEMA_VERSION = 1
+MIB = 1 << 20
+# the published sizes are rounded to 0.1 MiB
+_ROUNDING_MIB = 0.06
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a file lies: host `gdrive` (with a file id), `onedrive` or `https` (with a URL)."""
+
+    host: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) / std."""
+
+    resize: int | None
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One released checkpoint. Errors in per cent; MACs by the authors' counter; sizes in bytes."""
+
+    name: str
+    recipe: str
+    classes: str
+    file: str
+    links: tuple[Link, ...]
+    size_mib: float
+    sha256: str | None
+    licence: str
+    preprocessing: Preprocessing
+    top1_error: float
+    top5_error: float | None
+    source: str
+    macs: int
+    parameters: int
+    tensors: int
+    layout_sha256: str
+
+    @property
+    def size_range(self) -> tuple[int, int]:
+        """Bytes that agree with the published size."""
+        return int((self.size_mib - _ROUNDING_MIB) * MIB), int((self.size_mib + _ROUNDING_MIB) * MIB)
+
+
+def load_registry(path: Path | None = None) -> dict[str, Entry]:
+    """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot be used."""
+    chosen = path or (Path(os.environ["DGCCTL_REGISTRY"]) if os.environ.get("DGCCTL_REGISTRY") else None)
+    source = chosen or files("dgc.hub").joinpath("registry.json")
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
+        return {name: _entry(name, fields) for name, fields in content["checkpoints"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{source}: not a usable registry of checkpoints ({error!r})") from error
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    published, preprocessing = fields["published"], fields["preprocessing"]
+    return Entry(
+        name=name,
+        links=tuple(Link(link["host"], link.get("id") or link["url"]) for link in fields["links"]),
+        preprocessing=Preprocessing(
+            preprocessing["resize"],
+            preprocessing["image_size"],
+            tuple(preprocessing["mean"]),
+            tuple(preprocessing["std"]),
+        ),
+        top1_error=published["top1_error"],
+        top5_error=published["top5_error"],
+        source=published["source"],
+        **{key: fields[key] for key in _PLAIN},
+    )
+
+
+_PLAIN = [
+    "recipe",
+    "classes",
+    "file",
+    "size_mib",
+    "sha256",
+    "licence",
+    "macs",
+    "parameters",
+    "tensors",
+    "layout_sha256",
+]
+
+
+def find_entry(name: str, registry: dict[str, Entry] | None = None) -> Entry:
+    """The entry of that name. Raises UsageError with the nearest names."""
+    known = load_registry() if registry is None else registry
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    raise UsageError(f"no released checkpoint is called {name!r} ({hint}); see `dgcctl ckpt ls`")
+
+
+def class_names(classes: str) -> list[str]:
+    """Names of the classes of a data set (`imagenet`, `cifar10`, `cifar100`), in the order of the network's outputs."""
+    return files("dgc.hub").joinpath("classes", f"{classes}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def layout_digest(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
+    """One number for all (key, dtype, shape) of a released state_dict, whatever their order or `module.` prefix."""
+    lines = [f"{key.removeprefix('module.')} {dtype} {'x'.join(map(str, shape))}" for key, dtype, shape in tensors]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -1,0 +1,289 @@
+"""One file over HTTP into a `.part` file that survives everything: cuts, kills, changed files, lying servers. No torch.
+
+Beside the part lies `<part>.json` with the validators of the response it belongs to (ETag or Last-Modified, length).
+A cut transfer goes on with Range + If-Range; a server that ignores the range (200), changed the file (other ETag, 200)
+or cannot satisfy it (416) means to start at 0. Nothing here decides whether the bytes are the right ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+
+from dgc.errors import ResourceError
+from dgc.fs import free_bytes
+from dgc.hub import kinds
+from dgc.hub.hosts import Bases, HostError, after_page, download_url, is_login, plain_http_allowed
+from dgc.hub.registry import Link
+
+Progress = Callable[[int, int | None], None]
+_PAGE_LIMIT = 1 << 19
+_MAX_PAGES = 4
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_BODY_STATUS = (200, 206)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be. Times in seconds; `stall_bytes` is the least that must come in `stall` seconds."""
+
+    attempts: int = 5
+    backoff: float = 1.0
+    connect: float = 10.0
+    stall: float = 30.0
+    stall_bytes: int = 4096
+
+
+@dataclass(frozen=True)
+class Validators:
+    """What a later request must find unchanged. `total` is the length of the whole file where the server said it."""
+
+    url: str
+    etag: str = ""
+    last_modified: str = ""
+    total: int | None = None
+
+    @property
+    def if_range(self) -> str:
+        strong = self.etag if self.etag.startswith('"') else ""
+        return strong or self.last_modified
+
+
+class TryAgain(Exception):  # noqa: N818 (not an error yet)
+    """This attempt failed in a way that another may not."""
+
+
+class Transfer:
+    """Fetches links with one client (cookies and proxy settings included)."""
+
+    def __init__(self, bases: Bases, policy: Policy, progress: Progress) -> None:
+        self._bases, self._policy, self._progress = bases, policy, progress
+
+    def fetch(self, link: Link, part: Path) -> str:
+        """Fill `part` with what the link gives and return the address it came from.
+
+        Raises HostError (with what was got and expected) after `attempts` tries, at once where trying again is useless.
+        """
+        reason = ""
+        for attempt in range(self._policy.attempts):
+            if attempt:
+                time.sleep(self._policy.backoff * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
+            try:
+                with self._client() as client:
+                    return self._attempt(client, link, part)
+            except TryAgain as error:
+                reason = str(error)
+            except httpx.ProxyError as error:
+                raise HostError(_proxy_words(str(error))) from error
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                reason = f"cannot be reached ({_words(error)})"
+                if attempt:
+                    break
+            except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+                raise HostError(_words(error)) from error
+            except httpx.HTTPError as error:
+                reason = f"transfer broken off ({_words(error)}); {_got(part)}"
+            except OSError as error:
+                raise _disk_words(error, part) from error
+        raise HostError(f"{reason} after {attempt + 1} attempts")
+
+    def _client(self) -> httpx.Client:
+        timeout = httpx.Timeout(self._policy.stall, connect=self._policy.connect)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "dgcctl"}
+        hooks = {"request": [self._check_scheme]}
+        return httpx.Client(
+            timeout=timeout, headers=headers, follow_redirects=True, max_redirects=10, event_hooks=hooks
+        )
+
+    def _check_scheme(self, request: httpx.Request) -> None:
+        if request.url.scheme != "https" and not plain_http_allowed(str(request.url), self._bases):
+            raise HostError(f"leads to {request.url.host} without encryption; refused")
+
+    def _attempt(self, client: httpx.Client, link: Link, part: Path) -> str:
+        url = download_url(link, self._bases)
+        for _ in range(_MAX_PAGES):
+            known = _resumable(part, url)
+            headers = {"Range": f"bytes={_size(part)}-", "If-Range": known.if_range} if known else {}
+            with client.stream("GET", url, headers=headers) as response:
+                page = self._receive(response, link, part, known, url)
+            if page is None:
+                return str(response.url)
+            url = after_page(link, page, str(response.url))
+        raise HostError("one web page after another in place of the file")
+
+    def _receive(
+        self, response: httpx.Response, link: Link, part: Path, known: Validators | None, url: str
+    ) -> str | None:
+        """Store the body; a web page is returned instead."""
+        if response.status_code == 416:
+            _range_refused(response, part, known)
+            return None
+        _check_status(response)
+        if is_login(str(response.url)):
+            after_page(link, "", str(response.url))
+        chunks = self._chunks(response)
+        first = next(chunks, b"")
+        if "text/html" in response.headers.get("content-type", "") or (
+            response.status_code == 200 and kinds.is_html(first)
+        ):
+            return _page(first, chunks)
+        start = _start(response, part, known)
+        validators = _validators(response, url, start)
+        if not start:
+            _note(part, validators)
+        self._store(part, start, first, chunks, validators.total)
+        _check_length(part, validators.total)
+        return None
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        """The body; raises TryAgain where less than `stall_bytes` come in `stall` seconds."""
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        since, got = time.monotonic(), 0
+        for chunk in response.iter_bytes() if encoded else response.iter_raw():
+            got += len(chunk)
+            if time.monotonic() - since > self._policy.stall:
+                if got < self._policy.stall_bytes:
+                    raise TryAgain(f"stalled: {got} bytes in {self._policy.stall:g} s")
+                since, got = time.monotonic(), 0
+            yield chunk
+
+    def _store(self, part: Path, start: int, first: bytes, chunks: Iterator[bytes], total: int | None) -> None:
+        with part.open("r+b" if start else "wb") as file:
+            file.truncate(start)
+            done = file.seek(start)
+            for chunk in _chain(first, chunks):
+                done += file.write(chunk)
+                self._progress(done, total)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def discard(part: Path) -> None:
+    """Forget a part and its validators."""
+    part.unlink(missing_ok=True)
+    _note_path(part).unlink(missing_ok=True)
+
+
+def _chain(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from chunks
+
+
+def _check_status(response: httpx.Response) -> None:
+    code = response.status_code
+    if code in _BODY_STATUS:
+        return
+    words = f"{response.url.host}: HTTP {code} {response.reason_phrase}".rstrip()
+    if code == 407:
+        raise HostError(_proxy_words(words))
+    if code in (408, 425, 429) or code >= 500:
+        raise TryAgain(words)
+    gone = " (deleted or private)" if code in (401, 403, 404, 410) else ""
+    raise HostError(words + gone)
+
+
+def _page(first: bytes, chunks: Iterator[bytes]) -> str:
+    content = bytearray(first)
+    for chunk in chunks:
+        content += chunk
+        if len(content) > _PAGE_LIMIT:
+            break
+    return content.decode("utf-8", "replace")
+
+
+def _range_refused(response: httpx.Response, part: Path, known: Validators | None) -> None:
+    """416: the part is as long as the file (then it is complete), or belongs to another file (then start anew)."""
+    total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", ""))
+    if known and total and int(total[1]) == _size(part) == known.total:
+        return
+    discard(part)
+    raise TryAgain("the server refused to go on from where the transfer was cut")
+
+
+def _start(response: httpx.Response, part: Path, known: Validators | None) -> int:
+    """Where this body begins: behind the part, or at 0. A 206 that does not fit costs the part."""
+    if response.status_code != 206:
+        return 0
+    at = _size(part)
+    if known and _continues(response.headers, known, at):
+        return at
+    discard(part)
+    raise TryAgain("the file changed on the server during the transfer")
+
+
+def _continues(headers: httpx.Headers, known: Validators, at: int) -> bool:
+    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
+    mine = {"etag": known.etag, "last-modified": known.last_modified}
+    same = all(headers.get(name, value) == value for name, value in mine.items() if value)
+    return bool(place and same and int(place[1]) == at and place[2] in ("*", str(known.total)))
+
+
+def _validators(response: httpx.Response, url: str, start: int) -> Validators:
+    headers = response.headers
+    if headers.get("content-encoding", "identity") != "identity":
+        return Validators(url)  # the length is that of the packed form, and a packed stream cannot be continued
+    length = headers.get("content-length", "")
+    total = start + int(length) if length.isdigit() else None
+    return Validators(url, headers.get("etag", ""), headers.get("last-modified", ""), total)
+
+
+def _note_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _note(part: Path, validators: Validators) -> None:
+    part.unlink(missing_ok=True)
+    _note_path(part).write_text(json.dumps(asdict(validators)), encoding="utf-8")
+
+
+def _resumable(part: Path, url: str) -> Validators | None:
+    """The validators of a part that can be continued from this address; otherwise None."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = Validators(**json.loads(_note_path(part).read_text(encoding="utf-8")))
+        size = _size(part)
+        if known.url == url and known.if_range and size and (known.total is None or size <= known.total):
+            return known
+    return None
+
+
+def _check_length(part: Path, total: int | None) -> None:
+    if total is not None and _size(part) != total:
+        raise TryAgain(f"got {_size(part):,} of {total:,} bytes")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _got(part: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        total = json.loads(_note_path(part).read_text(encoding="utf-8"))["total"]
+        return f"got {_size(part):,} of {total:,} bytes" if total else f"got {_size(part):,} bytes"
+    return f"got {_size(part):,} bytes"
+
+
+def _words(error: Exception) -> str:
+    return str(error).split("\n")[0][:120] or type(error).__name__
+
+
+def _disk_words(error: OSError, part: Path) -> Exception:
+    if error.errno not in _DISK_FULL:
+        return error
+    return ResourceError(
+        f"{part}: cannot write ({error.strerror}; {free_bytes(part):,} bytes free): free some space or choose another "
+        "folder with DGCCTL_CACHE_DIR; the transfer goes on from there"
+    )
+
+
+def _proxy_words(detail: str) -> str:
+    return f"the proxy refuses ({detail[:100]}): set HTTPS_PROXY with user and password, or unset it"
