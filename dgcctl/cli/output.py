@@ -121,9 +121,10 @@ def _text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _text_row(columns: Sequence[Column], row: Row, texts: list[str], widths: list[int]) -> str:
-    last = len(columns) - 1
+    """One line without blanks at its end."""
+    last = max((index for index, text in enumerate(texts) if text), default=0)
     parts = []
-    for index, (column, text, width) in enumerate(zip(columns, texts, widths, strict=True)):
+    for index, (column, text, width) in enumerate(zip(columns[: last + 1], texts, widths, strict=False)):
         painted = paint(text, column.style(row.get(column.key)), sys.stdout)
         space = " " * (width - cell_len(text))
         parts.append(space + painted if column.right else painted + ("" if index == last else space))

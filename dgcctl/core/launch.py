@@ -100,7 +100,7 @@ class Process:
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=output,
+            stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
             env=dict(env),
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()) if tied else None,
@@ -115,6 +115,11 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         return self._popen.wait(timeout)
+
+    def lines(self) -> Iterator[str]:
+        """What it says, line by line to its end (where its output is a pipe)."""
+        for raw in self._popen.stdout or ():
+            yield raw.decode("utf-8", errors="replace").rstrip()
 
     def ask(self, signum: int) -> None:
         """Pass a signal on to those who train: the ranks of a torchrun (it would not wait), or the process."""

@@ -1,0 +1,149 @@
+"""`dgcctl recipes`: list, show, check, compare and copy recipes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgc.errors import RecipeError, UsageError
+from dgc.recipe import Recipe, diff_recipes, dump_recipe, find_recipe, load_recipe, recipes_dir, shipped_recipes
+from dgc.recipe import flatten as flat
+from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.lazy import App
+from dgcctl.cli.output import Column
+
+app = App("List, show, check, compare and copy recipes.")
+
+
+@app.command("ls")
+def ls(json: options.Json = False, csv: options.Csv = False, md: options.Markdown = False) -> None:
+    """The recipes that come with the project."""
+    form = output.form_of(json=json, csv=csv, md=md)
+    rows = [_row(name, load_recipe(recipes_dir() / f"{name}.yaml")) for name in shipped_recipes()]
+    columns = [
+        Column("name"),
+        Column("source"),
+        Column("data"),
+        Column("network"),
+        Column("epochs", right=True),
+        Column("batch", right=True),
+        Column("expected", "expected top-1 error", text.percent, right=True),
+        Column("title"),
+    ]
+    output.table("recipes", columns, rows, form)
+
+
+def _row(name: str, recipe: Recipe) -> dict[str, Any]:
+    expected = {row.metric: row.value for row in recipe.expect}
+    return {
+        "name": name,
+        "source": recipe.source,
+        "data": recipe.data.name,
+        "network": f"{recipe.model.name} ({recipe.model.form})",
+        "epochs": recipe.train.epochs,
+        "batch": recipe.train.batch_size,
+        "expected": expected.get("top1_error"),
+        "title": recipe.title,
+        "tags": list(recipe.tags),
+        "path": str(recipes_dir() / f"{name}.yaml"),
+    }
+
+
+@app.command()
+def show(
+    recipe: options.RecipeArgument,
+    overrides: options.Overrides = None,
+    why: Annotated[bool, typer.Option("--why", help="Each value with where it comes from.")] = False,
+    json: options.Json = False,
+) -> None:
+    """The whole recipe, every default written out."""
+    wanted = load_recipe(find_recipe(recipe), overrides or [])
+    if json:
+        output.document(recipe=wanted.model_dump(), digest=wanted.digest(), why=_reasons(wanted))
+    elif why:
+        output.table("values", [Column("key"), Column("value"), Column("why")], _reasons(wanted))
+    else:
+        output.write(dump_recipe(wanted))
+
+
+def _reasons(recipe: Recipe) -> list[dict[str, Any]]:
+    """Each value and its origin; what the file gives no origin for is a default of the project or a plain fact."""
+    rows = []
+    for key, value in flat(recipe):
+        if key not in ("origin", "expect"):
+            rows.append({"key": key, "value": _word(value), "why": recipe.origin.get(key, "")})
+    for row in recipe.expect:
+        value = f"{row.value:g} ± {row.tolerance:g} %"
+        rows.append({"key": f"expect.{row.metric}", "value": value, "why": row.source})
+    return rows
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_word(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_word(item) for item in value) + "]"
+    return str(value)
+
+
+@app.command()
+def validate(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files, or names of shipped ones.")],
+    json: options.Json = False,
+) -> None:
+    """Check recipes; every problem of every file in one pass. Ends with 2 where there is one."""
+    found: dict[str, list[str]] = {}
+    for name in recipes:
+        try:
+            load_recipe(find_recipe(name))
+            found[name] = []
+        except RecipeError as error:
+            found[name] = error.problems
+    if json:
+        output.document(recipes=[{"recipe": name, "ok": not bad, "problems": bad} for name, bad in found.items()])
+    else:
+        output.facts(
+            [(name, "ok" if not bad else f"{len(bad)} problem{'s' * (len(bad) > 1)}") for name, bad in found.items()]
+        )
+    problems = [line for bad in found.values() for line in bad]
+    if problems:
+        raise RecipeError(problems)
+
+
+@app.command()
+def diff(first: options.RecipeArgument, second: options.RecipeArgument, json: options.Json = False) -> None:
+    """The values in which two recipes differ. RECIPE may also be the recipe.yaml of a run."""
+    pairs = diff_recipes(load_recipe(find_recipe(first)), load_recipe(find_recipe(second)))
+    rows = [{"key": key, "first": one, "second": two} for key, one, two in pairs if key not in ("origin",)]
+    if not rows and not json:
+        diagnostics.note("no difference")
+        return
+    columns = [Column("key"), Column("first", first, _word), Column("second", second, _word)]
+    output.table("differences", columns, rows, output.form_of(json=json))
+
+
+@app.command()
+def cp(
+    recipe: options.RecipeArgument,
+    target: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to [./NAME.yaml].")] = None,
+    yes: options.Yes = False,
+) -> None:
+    """Copy a recipe, to change it by hand."""
+    source = find_recipe(recipe)
+    goal = target or Path(source.name)
+    goal = goal / source.name if goal.is_dir() else goal
+    if goal.exists() and goal.resolve() == source.resolve():
+        raise UsageError(f"{goal}: is that recipe itself: give another name, e.g. `dgcctl recipes cp {recipe} my.yaml`")
+    if not goal.parent.is_dir():
+        raise UsageError(f"{goal}: there is no folder {goal.parent}: make it first")
+    if goal.exists():
+        diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
+    shutil.copyfile(source, goal)
+    output.line(str(goal))

@@ -1,0 +1,148 @@
+"""`dgcctl runs`: list, show, follow and stop runs. Further commands load from the table when called."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from dgc.errors import UsageError
+from dgc.records import Event, Kind
+from dgcctl.cli import diagnostics, options, output, summary, text
+from dgcctl.cli.lazy import App, Table
+from dgcctl.cli.output import Column
+from dgcctl.core import filters, settings
+from dgcctl.core import runs as core
+from dgcctl.core.tail import Tail, follow, log_lines
+
+COMMANDS: Table = {}
+app = App("List, show, compare, follow and keep runs.", COMMANDS)
+_COLUMNS = [
+    Column("id", "run"),
+    Column("state", style=summary.state_style),
+    Column("epochs_done", "epoch", right=True),
+    Column("top1_error", "top-1 error", text.percent, right=True),
+    Column("macs_executed", "MACs executed", text.short_count, right=True),
+    Column("seconds", "took", text.duration, right=True),
+    Column("age", "started", text.ago, right=True),
+    Column("reason", show=lambda value: str(value or "")),
+]
+_SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
+
+
+@app.command("ls")
+def ls(
+    terms: Annotated[
+        list[str] | None, typer.Argument(metavar="FILTER", help="e.g. 'lr>0.05' state=done tag:paper name~demo")
+    ] = None,
+    runs_dir: options.RunsDir = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="|".join(_SORTS), help="By which column.")] = "started",
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    md: options.Markdown = False,
+    latex: options.Latex = False,
+) -> None:
+    """Runs, the newest first."""
+    if sort not in _SORTS:
+        raise UsageError(f"--sort {sort}: should be one of {', '.join(_SORTS)}")
+    folder = settings.runs_dir(runs_dir)
+    found = filters.select(core.list_runs(folder), filters.parse_filter(" ".join(terms or [])))
+    rows = [_row(run) for run in _sorted(found, sort)[:limit]]
+    if not rows:
+        diagnostics.note(f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one"))
+    if rows or json or csv:
+        output.table("runs", _COLUMNS, rows, output.form_of(json=json, csv=csv, md=md, latex=latex))
+
+
+def _row(run: core.Run) -> dict[str, Any]:
+    row = run.row()
+    done = f"{row['epoch']}/{row['epochs']}" if row["epochs"] else "-"
+    return {**row, "epochs_done": done, "age": run.age}
+
+
+def _sorted(runs: list[core.Run], key: str) -> list[core.Run]:
+    """Newest first; by any other column the smallest first, what has no value last."""
+    if key == "started":
+        return sorted(runs, key=lambda run: run.status.started, reverse=True)
+    return sorted(runs, key=lambda run: (run.row()[key] is None, run.row()[key] or 0))
+
+
+@app.command()
+def show(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
+    """What a run came to, what it cost, and where it lies."""
+    found = core.find_run(run, settings.runs_dir(runs_dir))
+    if json:
+        output.document(**summary.document(found))
+    else:
+        output.facts(summary.rows(found))
+
+
+@app.command()
+def tail(
+    run: options.RunArgument = "latest",
+    runs_dir: options.RunsDir = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the past.")] = 20,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="The text log instead of the events.")] = False,
+    json: options.Json = False,
+) -> None:
+    """The last events of a run; with --follow as they come. --json prints one object a line."""
+    found = core.find_run(run, settings.runs_dir(runs_dir))
+    if log:
+        for line in log_lines(found.log, lines):
+            output.line(line)
+        return
+    reader = Tail(found)
+    show_event = _event_json if json else event_line
+    first = reader.poll()
+    for event in first.events[-lines:] if lines else []:
+        output.line(show_event(event))
+    _say_skipped(first.skipped)
+    if following and not first.over:
+        for batch in follow(reader):
+            for event in batch.events:
+                output.line(show_event(event))
+            _say_skipped(batch.skipped)
+
+
+def _say_skipped(offsets: list[int]) -> None:
+    if offsets:
+        lines = "1 line" if len(offsets) == 1 else f"{len(offsets)} lines"
+        diagnostics.warn(f"{lines} skipped (offset {', '.join(map(str, offsets[:3]))})")
+
+
+def _event_json(event: Event) -> str:
+    return orjson.dumps({key: value for key, value in event.items() if key != "crc"}).decode()
+
+
+_HIDDEN = frozenset({"kind", "t", "crc", "nonfinite"})
+
+
+def event_line(event: Event) -> str:
+    """`12:01:05  step   step 20  epoch 0  loss 2.1034 ...`."""
+    clock = time.strftime("%H:%M:%S", time.gmtime(event.get("t", 0)))
+    values = "  ".join(f"{key} {_short(key, value, event)}" for key, value in event.items() if key not in _HIDDEN)
+    kind = diagnostics.paint(f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout)
+    return f"{clock}  {kind}  {values}"
+
+
+def _short(key: str, value: Any, event: Event) -> str:
+    if value is None:
+        return str(event.get("nonfinite", {}).get(key, "-"))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) -> None:
+    """Ask a running training to finish its step, save and stop (from any machine that sees the folder)."""
+    found = core.find_run(run, settings.runs_dir(runs_dir))
+    state = core.read_run(found).state
+    if state != "running":
+        raise UsageError(f"run {found.id} is {state}, not running: there is nothing to stop")
+    found.control.mkdir(exist_ok=True)
+    (found.control / "stop").touch()
+    diagnostics.note(f"asked run {found.id} to save and stop: `dgcctl resume {found.id}` goes on with it")

@@ -1,0 +1,57 @@
+"""Ask a process of dgc a question: run `python -m module ... --json FILE` and read the answer from the file.
+
+Its talk on stderr comes through to ours as it is said; its error line is taken out and raised.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dgc import records
+from dgcctl.core import launch
+from dgcctl.core.launch import Process, Ranks
+from dgcctl.core.outcome import error_of
+
+Say = Callable[[str], None]
+
+
+def ask(
+    module: str, arguments: Sequence[str], *, say: Say, ranks: Ranks | None = None, **env: str | None
+) -> dict[str, Any]:
+    """The answer of a process. Raises the DgcError that it ended with."""
+    with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
+        answer = Path(folder) / "answer.json"
+        command = [*launch.module_command(module, ranks), *arguments, "--json", str(answer)]
+        code, said = _run(command, say, launch.child_environment(**env))
+        if code:
+            raise error_of(code if code > 0 else 1, _reason(said, code, module))
+        value = records.read_json(answer)
+    value.pop("schema_version", None)
+    return value
+
+
+def _run(command: Sequence[str], say: Say, env: dict[str, str]) -> tuple[int, list[str]]:
+    """Run to the end, passing signals on and lines through; what looks like an error is kept back."""
+    kept: list[str] = []
+    with Process(command, output=subprocess.PIPE, env=env, tied=True) as process, launch.forwarding(process):
+        for line in process.lines():
+            (kept.append if _is_error(line, kept) else say)(line)
+        return process.wait(), kept
+
+
+def _is_error(line: str, kept: list[str]) -> bool:
+    """An error line, and whatever follows it."""
+    return bool(kept) or line.startswith(("error: ", "Traceback "))
+
+
+def _reason(kept: list[str], code: int, module: str) -> str:
+    first = next((line.removeprefix("error: ") for line in kept if line.startswith("error: ")), None)
+    if first is not None:
+        return first
+    if code < 0:
+        return f"python -m {module} was killed by signal {-code}" + (", likely out of memory" if code == -9 else "")
+    return f"python -m {module} failed ({kept[-1] if kept else f'exit code {code}'})"
