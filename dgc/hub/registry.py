@@ -19,8 +19,8 @@ from dgc.errors import IntegrityError, UsageError
 
 SCHEMA_VERSION = 1
 MIB = 1 << 20
-# the published sizes are rounded to 0.1 MiB
-_ROUNDING_MIB = 0.06
+# the published sizes are rounded to 0.1 MiB; the zip container is up to 0.2 MiB larger than the older one
+_TOLERANCE_MIB = 0.3
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Entry:
     @property
     def size_range(self) -> tuple[int, int]:
         """Bytes that agree with the published size."""
-        return int((self.size_mib - _ROUNDING_MIB) * MIB), int((self.size_mib + _ROUNDING_MIB) * MIB)
+        return int((self.size_mib - _TOLERANCE_MIB) * MIB), int((self.size_mib + _TOLERANCE_MIB) * MIB)
 
 
 def load_registry(path: Path | None = None) -> dict[str, Entry]:
@@ -121,11 +121,6 @@ def find_entry(name: str, registry: dict[str, Entry] | None = None) -> Entry:
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
     raise UsageError(f"no released checkpoint is called {name!r} ({hint}); see `dgcctl ckpt ls`")
-
-
-def class_names(classes: str) -> list[str]:
-    """Names of the classes of a data set (`imagenet`, `cifar10`, `cifar100`), in the order of the network's outputs."""
-    return files("dgc.hub").joinpath("classes", f"{classes}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def layout_digest(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:

@@ -1,0 +1,142 @@
+"""From a foreign file to safetensors + JSON, once, in a child process with limits. No torch here.
+
+NAME.safetensors     the weights under our names
+NAME.json            where they came from (file, digest, origin), what was stripped, the digest of the weights
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dgc
+from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
+from dgc.fs import atomic_write, fsync_dir
+from dgc.hub import containers, tensorfile
+from dgc.hub.lock import now, sha256_of
+
+SCHEMA_VERSION = 1
+WALL_SECONDS = 300.0
+_ERRORS: dict[int, type[DgcError]] = {int(ExitCode.UNSAFE): UnsafeFileError, int(ExitCode.INTEGRITY): IntegrityError}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights in our format with their record."""
+
+    weights: Path
+    record: dict[str, Any]
+
+    @property
+    def stripped(self) -> list[str]:
+        return list(self.record["stripped"])
+
+
+def convert(source: Path, name: str, weights: Path, *, origin: str = "", seconds: float = WALL_SECONDS) -> Converted:
+    """Convert the released file `source` of network `name` to `weights` (+ .json beside it).
+
+    Raises UnsafeFileError (5) before any process is started where the pickle needs more than tensors, IntegrityError
+    (4) for wrong keys, shapes or values, or where reading it takes more memory or time than its size justifies.
+    """
+    containers.inspect(source)
+    temporary = weights.with_name(f".tmp-{os.getpid()}-{weights.name}")
+    try:
+        told = run_child({"task": "convert", "file": str(source), "name": name, "out": str(temporary)}, source, seconds)
+        tensorfile.read_header(temporary)
+        record = _record(source, name, temporary, origin, told)
+        _commit(temporary, weights, record)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Converted(weights, record)
+
+
+def _record(source: Path, name: str, weights: Path, origin: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": name,
+        "source": {"file": source.name, "sha256": sha256_of(source), "origin": origin},
+        "weights": {"sha256": sha256_of(weights), "bytes": weights.stat().st_size},
+        "converted": now(),
+        **told,
+    }
+
+
+def _commit(temporary: Path, weights: Path, record: Mapping[str, Any]) -> None:
+    """Weights first, the record that names their digest second."""
+    temporary.chmod(0o644)
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, weights)
+    fsync_dir(weights.parent)
+    atomic_write(weights.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode(), point="converted")
+
+
+def existing(weights: Path, source_sha256: str) -> Converted | None:
+    """An earlier conversion of the same source, whole and unchanged; None means: convert (again)."""
+    try:
+        record = json.loads(weights.with_suffix(".json").read_bytes())
+        fits = record["schema_version"] == SCHEMA_VERSION and record["source"]["sha256"] == source_sha256
+        if fits and record["weights"]["sha256"] == sha256_of(weights):
+            tensorfile.read_header(weights)
+            return Converted(weights, record)
+    except (OSError, ValueError, KeyError, TypeError, DgcError):
+        pass
+    return None
+
+
+def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str, Any]:
+    """One job in `dgc.hub.child`; its error becomes ours."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dgc.hub.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        start_new_session=True,
+    )
+    try:
+        output, talk = process.communicate(json.dumps(job).encode(), timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise IntegrityError(f"{subject}: reading it took more than {seconds:g} s; refused") from None
+    finally:
+        _end(process)
+    return _reply(subject, process.returncode, output, talk)
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, with the package findable wherever the child starts; no GPU is needed to read a file."""
+    root = str(Path(dgc.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _reply(subject: Path, code: int, output: bytes, talk: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(output)
+    except ValueError:
+        last = (talk.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:200]
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise IntegrityError(f"{subject}: reading it ended the process that did ({how}) {last}".rstrip()) from None
+    if "error" in reply:
+        raise _ERRORS.get(reply["error"], DgcError)(_about(subject, reply["message"]))
+    return dict(reply["ok"])
+
+
+def _about(subject: Path, message: str) -> str:
+    return message if subject.name in message else f"{subject}: {message}"
