@@ -21,11 +21,10 @@ from typing import IO, Any
 import psutil
 
 import dgc
-from dgc import records
+from dgc import provenance, records
 from dgc.errors import UsageError
 from dgc.fs import atomic_write
 from dgc.records import RunDir, State, Status
-from dgcctl.core import provenance
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1

@@ -1,0 +1,32 @@
+"""`dgcctl doctor`: what this machine offers, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dgc.errors import DgcError
+from dgcctl.cli import diagnostics, options, output
+from dgcctl.cli.output import Column
+from dgcctl.core import settings
+from dgcctl.core.checkup import Level, examine
+
+_STYLES = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+
+
+def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
+    """Python, torch, CPU, GPU, native kernels, packages, memory, folders; what is wrong and what to do about it.
+
+    Ends with 1 where something must be mended before anything can work.
+    """
+    findings = list(examine(settings.runs_dir(runs_dir), say=diagnostics.detail))
+    rows = [{**vars(finding), "level": str(finding.level)} for finding in findings]
+    columns = [
+        Column("level", "", style=lambda value: _STYLES[Level(value)]),
+        Column("name", "what"),
+        Column("value", "found"),
+    ]
+    output.table("findings", columns, rows, output.form_of(json=json))
+    for finding in findings:
+        if finding.level is Level.NOTE:
+            diagnostics.note(f"note: {finding.name}: {finding.advice}")
+    problems = [finding for finding in findings if finding.level is Level.PROBLEM]
+    if problems:
+        raise DgcError("; ".join(f"{finding.name}: {finding.value}: {finding.advice}" for finding in problems))
