@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from dgc.errors import ResourceError
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+_LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
 
 class CrashPoints:
@@ -53,21 +56,26 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_durably(path: Path, data: bytes, *, point: str = "file") -> None:
+    """Write a new file and fsync it. Not atomic by itself: for a temporary name, or inside a temporary folder."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        crash_point(f"{point}.before-write")
+        write_all(descriptor, data)
+        crash_point(f"{point}.before-fsync")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
     """Replace `path` by `data`: after a crash at any moment it holds the old bytes or the new ones, whole.
 
     Raises ResourceError (path and free bytes named) where the disk refuses; the old file stays.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            crash_point(f"{point}.before-write")
-            write_all(descriptor, data)
-            crash_point(f"{point}.before-fsync")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_durably(temporary, data, point=point)
         crash_point(f"{point}.before-rename")
         os.replace(temporary, path)
         crash_point(f"{point}.after-rename")
@@ -76,6 +84,43 @@ def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise disk_error(error, path, len(data)) from error
+
+
+def temporary_name(name: str) -> str:
+    """A name that `clear_leftovers` knows as this process's unfinished work."""
+    return f".tmp-{os.getpid()}-{name}"
+
+
+def clear_leftovers(folder: Path) -> list[str]:
+    """Remove the unfinished work of dead processes in `folder` (files and folders) and return its names.
+
+    What a living process is writing stays, except under our own pid: then it was left by a namesake that is gone.
+    """
+    cleared = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = _LEFTOVER.match(entry.name)
+        if match and (int(match[1]) == os.getpid() or not _exists(int(match[1]))):
+            remove_tree(entry)
+            cleared.append(entry.name)
+    return cleared
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder; one that is already gone is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> Exception:

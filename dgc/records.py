@@ -54,7 +54,7 @@ class Kind(enum.StrEnum):
     """Event kinds. STEP, EPOCH and EVAL hold only what a repetition must reproduce; times go to PERF."""
 
     START = "start"  # recipe, world_size, steps, epochs, resumed
-    RESUME = "resume"  # step: rows after it that stand before this line are void; exact, differences
+    RESUME = "resume"  # step, closed: which rows before this line are void (see live_rows); exact, differences
     STEP = "step"  # step, epoch, progress, lr, loss, cross_entropy, gate_l1, error, inactive
     EPOCH = "epoch"  # epoch, step, train_loss, train_error
     EVAL = "eval"  # epoch, step, split, top1_error, top5_error, loss, samples
@@ -140,6 +140,7 @@ class Status:
     state: str = State.QUEUED
     reason: str = ""
     exit_code: int | None = None
+    note: str = ""  # e.g. "not exact from step 40: ..."
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     start_token: float = field(default_factory=lambda: process_start(os.getpid()))
@@ -308,14 +309,24 @@ def read_events(run: RunDir) -> list[Event]:
 
 
 def live_rows(events: Iterable[Event]) -> list[Event]:
-    """The metric rows that count: those that a resume replayed are dropped, so that no step stands twice."""
+    """The metric rows that count: those that a resume replayed are dropped, so that no step stands twice.
+
+    A resume at a step keeps the rows up to it; where it says `closed: false`, the epoch that ends at this step was not
+    closed, and its EPOCH and EVAL rows come again.
+    """
     rows: list[Event] = []
     for event in events:
         if event["kind"] == Kind.RESUME:
-            rows = [row for row in rows if row["step"] <= event["step"]]
+            rows = [row for row in rows if _survives(row, event)]
         elif event["kind"] in METRIC_KINDS:
             rows.append(event)
     return rows
+
+
+def _survives(row: Event, resume: Event) -> bool:
+    if row["step"] != resume["step"]:
+        return bool(row["step"] < resume["step"])
+    return row["kind"] == Kind.STEP or bool(resume.get("closed", True))
 
 
 def metric_digest(events: Iterable[Event]) -> str:

@@ -1,0 +1,71 @@
+"""`python -m dgc.train --run-dir RUN [--resume] [--allow-change] [--rescue-dir D]`: train the run in its directory.
+
+Also what torchrun starts. Exit code: dgc.errors.ExitCode; the error is one line on stderr and in status.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from dgc.errors import DgcError, ExitCode, RankError, UsageError
+from dgc.records import RunDir
+from dgc.train.signals import Signals
+
+
+def main(argv: list[str] | None = None) -> int:
+    signals = Signals()
+    signals.install()  # before torch is imported, which takes seconds
+    arguments = parse(argv)
+    run = RunDir(arguments.run_dir)
+    try:
+        check(run)
+        from dgc.train.entry import run_training
+        from dgc.train.session import Options
+
+        run_training(run, Options(arguments.resume, arguments.allow_change, arguments.rescue_dir), signals)
+    except DgcError as error:
+        return report(error)
+    except Exception as error:  # noqa: BLE001 - whatever is left is our own mistake, and must end in one line too
+        from dgc.train.entry import exit_code
+
+        return unexpected(run, error, exit_code(error))
+    return int(ExitCode.DONE)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dgc.train", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run directory; recipe.yaml is read from it")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    parser.add_argument("--allow-change", action="store_true", help="resume although something changed; marks the run")
+    parser.add_argument("--rescue-dir", type=Path, help="where to save if the run directory refuses a checkpoint")
+    return parser.parse_args(argv)
+
+
+def check(run: RunDir) -> None:
+    if not run.recipe.is_file():
+        raise UsageError(f"{run.path}: no run directory (recipe.yaml is missing): `dgcctl train RECIPE` makes one")
+
+
+def report(error: DgcError) -> int:
+    """Say it once: every rank knows of what all ranks share, and a lost rank tells its own story."""
+    first = os.environ.get("RANK", "0") == "0"
+    if first or not (getattr(error, "shared", False) or isinstance(error, RankError)):
+        print(f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error), file=sys.stderr)
+    return int(error.exit_code)
+
+
+def unexpected(run: RunDir, error: BaseException, code: int) -> int:
+    """A fault of ours: the traceback goes to the log, one line to stderr."""
+    with run.log.open("a") as log:
+        log.write("".join(traceback.format_exception(error)))
+    text = " ".join(str(error).split())
+    print(f"error: {type(error).__name__}: {text} (traceback in {run.log})", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The last words of a run that met NaN or Inf: which step, which rank, which samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from dgc import checkpoints
+from dgc.errors import DivergedError
+from dgc.train.metrics import Known
+from dgc.train.session import Session
+
+_LISTED = 16
+
+
+def diverged(session: Session, known: Known, fields: dict[str, Any]) -> DivergedError:
+    """The error that all ranks end with. Collective.
+
+    The parameters are still those of before the bad step, so its batch can be computed once more, each rank for
+    itself, to tell which of them the bad numbers came from.
+    """
+    found = session.ranks.gather(_again(session, known))
+    guilty = [rank for rank, (loss, norm, _) in enumerate(found) if not (math.isfinite(loss) and math.isfinite(norm))]
+    rank = guilty[0] if guilty else 0
+    loss, norm, samples = found[rank] if guilty else (fields["loss"], fields["grad_norm"], found[0][2])
+    standing = checkpoints.list_checkpoints(session.run)
+    error = DivergedError(
+        f"diverged at step {known.step} (epoch {known.epoch}) on rank {rank}: loss {loss:g}, gradient norm {norm:g}, "
+        f"lr {known.lr:g}, samples {_listed(samples)}; no update was made from that step on; "
+        f"last good: {standing[-1].path.name if standing else 'none'}; a lower optim.lr may help"
+    )
+    error.shared = True  # type: ignore[attr-defined]
+    return error
+
+
+def _again(session: Session, known: Known) -> tuple[float, float, list[int]]:
+    """This rank's own loss and gradient norm of a step, and its samples."""
+    images_BCHW, labels_B, indices_B = next(iter(session.train.epoch(known.epoch, known.batch)))
+    loss, norm = session.updater.probe(images_BCHW, labels_B, known.progress)
+    return loss, norm, torch.as_tensor(indices_B).tolist()
+
+
+def _listed(samples: list[int]) -> str:
+    more = f" and {len(samples) - _LISTED} more" if len(samples) > _LISTED else ""
+    return ", ".join(map(str, samples[:_LISTED])) + more

@@ -1,0 +1,121 @@
+"""From a run directory to a session and through it: the order in which things are opened, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from dgc import build, provenance
+from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError
+from dgc.locks import run_lock
+from dgc.recipe import Recipe, check_world_size, load_recipe
+from dgc.records import RunDir, State
+from dgc.train import record, saving, seeding
+from dgc.train.control import Control
+from dgc.train.distributed import Ranks, join
+from dgc.train.explain import explained
+from dgc.train.loop import train
+from dgc.train.metrics import Block
+from dgc.train.record import Recorder
+from dgc.train.session import Options, Session, make_updater
+from dgc.train.signals import Signals
+
+
+def run_training(run: RunDir, options: Options, signals: Signals) -> None:
+    """Train, or go on training, the run in its directory. Raises DgcError for everything a user can meet."""
+    recipe = load_recipe(run.recipe)
+    seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
+    with join(recipe.train.device) as ranks, owned(run, ranks), recorded(run, ranks, recipe) as recorder:
+        check_world_size(recipe, ranks.world)
+        session = prepare(run, recipe, ranks, options, signals, recorder)
+        with explained(session):
+            write_records(session)
+            (saving.resume if options.resume else saving.begin)(session)
+            update_status(session)
+            train(session)
+        signals.ignore()
+
+
+@contextmanager
+def owned(run: RunDir, ranks: Ranks) -> Iterator[None]:
+    """The first rank holds the run's lock; leftovers of dead writers are cleared under it."""
+    with ExitStack() as stack:
+        if ranks.first:
+            note = stack.enter_context(run_lock(run))
+            saving.clean_up(run)
+            if note:
+                provenance.append_log(run, f"warning: {note}")
+        yield
+
+
+@contextmanager
+def recorded(run: RunDir, ranks: Ranks, recipe: Recipe) -> Iterator[Recorder]:
+    """A recorder whose last word is how the block ended."""
+    recorder = Recorder(run, ranks, recipe)
+    recorder.open()
+    try:
+        yield recorder
+    except (PreemptedError, InterruptedRunError) as error:
+        recorder.close(State.STOPPED, str(error), int(error.exit_code))
+        raise
+    except DgcError as error:
+        recorder.close(State.FAILED, str(error), int(error.exit_code))
+        raise
+    except BaseException as error:
+        recorder.close(State.FAILED, f"{type(error).__name__}: {error}", int(ExitCode.FAILED))
+        raise
+    recorder.close(State.DONE)
+
+
+def prepare(
+    run: RunDir, recipe: Recipe, ranks: Ranks, options: Options, signals: Signals, recorder: Recorder
+) -> Session:
+    """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
+    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world)
+    seeding.seed_everything(recipe.seed)
+    module = build.build_model(recipe, ranks.device, ranks.world)
+    return Session(
+        run=run,
+        recipe=recipe,
+        ranks=ranks,
+        options=options,
+        updater=make_updater(recipe, ranks, module),
+        train=data.train,
+        val=data.val,
+        samples=data.train_samples,
+        eval_batches=-(-data.val_samples // recipe.eval.batch_size),
+        data_facts=data.facts,
+        control=Control(run, ranks, signals, recipe.checkpoint),
+        recorder=recorder,
+        block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
+        stands_on=saving.stands_on(recipe, ranks, data.facts),
+    )
+
+
+def write_records(session: Session) -> None:
+    """env.json, data.json, model.json, and the code's record where nobody wrote one."""
+    session.control.clear()
+    session.model_facts = record.model_facts(session.recipe, session.module)
+    if session.ranks.first:
+        provenance.record_code(session.run)
+        record.write_once(session.run.env, record.environment(session.recipe, session.ranks))
+        record.write_once(session.run.data, session.data_facts)
+        record.write_once(session.run.model, session.model_facts)
+
+
+def update_status(session: Session) -> None:
+    status = session.recorder.status
+    status.step, status.steps = session.position.step, session.last_step
+    status.epoch, status.epochs = session.position.epoch, session.recipe.train.epochs
+    session.recorder.write_status()
+
+
+def exit_code(error: BaseException) -> int:
+    """The code a process ends with for an error."""
+    if isinstance(error, DgcError):
+        return int(error.exit_code)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return int(ExitCode.RESOURCES)
+    return int(ExitCode.FAILED)

@@ -1,0 +1,186 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from dgc.layers import iter_dgc, record_gates
+from dgc.records import Kind, write_json
+from dgc.train import record
+from dgc.train.evaluate import EvaluationStoppedError, Figures, evaluate
+from dgc.train.gates import gate_map
+from dgc.train.metrics import Known
+from dgc.train.rows import flush, restart_clock
+from dgc.train.saving import save
+from dgc.train.session import Session
+from dgc.train.signals import Stop
+
+
+def train(session: Session) -> None:
+    """From where the session stands to the end of the recipe. Raises what Stop.error gives when asked to stop."""
+    while not session.finished:
+        train_epoch(session)
+        close_epoch(session)
+    finish(session)
+
+
+def train_epoch(session: Session) -> None:
+    """The remaining steps of the present epoch, with a look around after each but the last."""
+    if session.position.batch == 0:
+        session.progress.epoch_sums = {}
+    if session.epoch_trained:
+        return
+    session.module.train()
+    restart_clock(session)
+    for images_BCHW, labels_B, _ in waiting(
+        session, session.train.epoch(session.position.epoch, session.position.batch)
+    ):
+        train_step(session, images_BCHW, labels_B)
+        if session.epoch_trained:
+            break
+        look_around(session)
+
+
+def waiting(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, with the time spent waiting for them added up."""
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        session.waited += time.monotonic() - began
+        if batch is None:
+            return
+        yield batch
+
+
+def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
+    """One update; its metrics stay on the device until the block is full."""
+    position = session.position
+    p, lr = session.schedule()
+    samples = session.global_batch(position.batch)
+    row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
+    position.step += 1
+    inactive = sum(layer.n_inactive for _, layer in iter_dgc(session.module))
+    session.block.add(Known(position.step, position.epoch, position.batch, p, lr, inactive, samples), row)
+    position.batch += 1
+    session.recorder.status.step = position.step
+    if session.block.full:
+        flush(session)
+
+
+def look_around(session: Session) -> None:
+    """Between two steps: stop or save where that was asked for or is due."""
+    request = session.control.poll()
+    if request.stop:
+        save_and_stop(session, request.stop)
+    if request.save or session.control.due(session.position.step):
+        save(session)
+        restart_clock(session)
+
+
+def save_and_stop(session: Session, stop: Stop) -> None:
+    save(session)
+    raise stop.error(session.position.step)
+
+
+# --- the end of an epoch --------------------------------------------------------------------------------------------
+
+
+def close_epoch(session: Session) -> None:
+    """Evaluate, write the epoch's rows, move on to the next epoch, save.
+
+    An evaluation that is broken off leaves the epoch open: a resumed run evaluates again, and no row stands twice.
+    """
+    flush(session)
+    figures = evaluate_epoch(session) if evaluation_due(session) else None
+    write_rows(session, figures)
+    save_due = session.control.due(session.position.step)
+    session.position.epoch += 1
+    session.position.batch = 0
+    session.recorder.status.epoch = session.position.epoch
+    best = figures is not None and take_best(session, figures)
+    request = session.control.poll()
+    if best or save_due or session.finished or request.save:
+        save(session, best=best)
+    if request.stop and not session.finished:
+        save_and_stop(session, request.stop)
+
+
+def evaluation_due(session: Session) -> bool:
+    done = session.position.epoch + 1
+    return done % session.recipe.eval.every_epochs == 0 or session.position.step >= session.last_step
+
+
+def evaluate_epoch(session: Session) -> Figures:
+    """Figures on the validation set, and the gate map of this epoch."""
+    asked = Stop.NO
+
+    def stop() -> bool:
+        nonlocal asked
+        asked = session.control.poll().stop
+        return asked is not Stop.NO
+
+    with record_gates(session.module) as records:
+        try:
+            batches = ((images_BCHW, labels_B) for images_BCHW, labels_B, _ in session.val.epoch())
+            figures = evaluate(session.module, batches, session.eval_batches, session.ranks, stop=stop)
+        except EvaluationStoppedError:
+            save_and_stop(session, asked)
+    if records:
+        write_gate_map(session, records)
+    return figures
+
+
+def write_gate_map(session: Session, records: Any) -> None:
+    macs = record.layer_macs(session.module, session.recipe.data.image_size) if session.ranks.first else {}
+    layers = gate_map(session.module, records, macs, session.ranks)
+    if session.ranks.first:
+        epoch, step = session.position.epoch, session.position.step
+        path = session.run.gates / f"epoch-{epoch + 1:04d}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"epoch": epoch, "step": step, "layers": layers}, point="gates")
+        session.recorder.event(Kind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
+
+
+def write_rows(session: Session, figures: Figures | None) -> None:
+    """EPOCH and EVAL events, curves and metrics.json."""
+    sums, place = session.progress.epoch_sums, {"epoch": session.position.epoch, "step": session.position.step}
+    train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
+    session.recorder.event(Kind.EPOCH, **place, train_loss=train_loss, train_error=100 * train_error)
+    if figures is None:
+        return
+    row = {**place, "split": "val", **figures.asdict()}
+    session.progress.last_eval = row
+    session.recorder.evaluation(row)
+    session.recorder.write_curves()
+    if session.recorder.active:
+        write_json(session.run.metrics, record.result_facts(row, session.model_facts), point="metrics")
+    session.recorder.say(
+        f"epoch {place['epoch'] + 1}/{session.recipe.train.epochs} step {place['step']}: "
+        f"top-1 error {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
+    )
+
+
+def take_best(session: Session, figures: Figures) -> bool:
+    """Remember the best evaluation; True where this is one and the recipe keeps it."""
+    best = session.progress.best
+    if best is not None and best["value"] <= figures.top1_error:
+        return False
+    session.progress.best = {"step": session.position.step, "metric": "top1_error", "value": figures.top1_error}
+    return session.recipe.checkpoint.keep_best
+
+
+def finish(session: Session) -> None:
+    """The verdict. A run that was killed in here does it once more when resumed."""
+    session.control.settle()
+    if not session.recorder.active or session.progress.last_eval is None:
+        return
+    session.recorder.write_curves()
+    write_json(
+        session.run.metrics, record.result_facts(session.progress.last_eval, session.model_facts), point="metrics"
+    )
+    write_json(session.run.verdict, {"verdicts": record.verdicts(session.recipe, session.progress.last_eval)})
+    session.recorder.say(f"done: {session.position.step} steps")

@@ -1,0 +1,61 @@
+"""Reading a block of steps: STEP rows, throughput, and the end of a run that diverged."""
+
+from __future__ import annotations
+
+import time
+
+from dgc.records import Kind
+from dgc.train.divergence import diverged
+from dgc.train.record import memory_facts
+from dgc.train.session import Session
+
+_HIDDEN = ("bad", "grad_norm", "wrong")
+
+
+def flush(session: Session) -> None:
+    """Read the block and write its rows. Collective.
+
+    Raises DivergedError at the first step whose loss or gradient was not finite; the rows up to it are written, and
+    nothing has been updated since.
+    """
+    if not len(session.block):
+        return
+    written = []
+    bad = None
+    for known, fields in session.block.read():
+        written.append({key: value for key, value in fields.items() if key not in _HIDDEN})
+        if fields["bad"]:
+            bad = known, fields
+            break
+        _count(session, fields["loss"], fields["wrong"], known.samples)
+    session.recorder.rows(written)
+    if bad is not None:
+        raise diverged(session, *bad)
+    _report_speed(session, len(written))
+
+
+def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
+    sums = session.progress.epoch_sums
+    for key, value in (("loss", loss * samples), ("wrong", wrong), ("samples", samples)):
+        sums[key] = sums.get(key, 0.0) + value
+
+
+def _report_speed(session: Session, steps: int) -> None:
+    now = time.monotonic()
+    seconds = max(now - session.block_began, 1e-9)
+    per_step = seconds / steps
+    session.recorder.event(
+        Kind.PERF,
+        step=session.position.step,
+        images_per_s=session.recipe.train.batch_size / per_step,
+        step_ms=1000 * per_step,
+        data_ms=1000 * session.waited / steps,
+        eta_s=per_step * (session.last_step - session.position.step),
+        **memory_facts(session.ranks),
+    )
+    session.block_began, session.waited = now, 0.0
+
+
+def restart_clock(session: Session) -> None:
+    """Leave what was not training (an evaluation, a checkpoint) out of the throughput."""
+    session.block_began, session.waited = time.monotonic(), 0.0

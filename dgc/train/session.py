@@ -1,0 +1,121 @@
+"""Everything one process needs to train, put together once, and handed to the loop's functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dgc import build, schedule
+from dgc.recipe import Recipe
+from dgc.records import RunDir
+from dgc.train.checkpoint import Position, Progress
+from dgc.train.control import Control
+from dgc.train.distributed import Ranks
+from dgc.train.metrics import Block
+from dgc.train.record import Recorder
+from dgc.train.step import GuardedSGD, Updater
+
+
+class Batches(Protocol):
+    """What the loop asks of a loader; `epoch` yields this rank's (images, labels, indices) from a batch on."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int = 0, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to the run directory."""
+
+    resume: bool = False
+    allow_change: bool = False
+    rescue_dir: Path | None = None
+
+
+@dataclass
+class Session:
+    """`samples`: size of the training set. `eval_batches`: batches of the evaluation over all ranks."""
+
+    run: RunDir
+    recipe: Recipe
+    ranks: Ranks
+    options: Options
+    updater: Updater
+    train: Batches
+    val: Batches
+    samples: int
+    eval_batches: int
+    data_facts: dict[str, Any]
+    control: Control
+    recorder: Recorder
+    block: Block
+    progress: Progress = field(default_factory=Progress)
+    stands_on: dict[str, Any] = field(default_factory=dict)
+    model_facts: dict[str, Any] = field(default_factory=dict)
+    saved_at: Position | None = None
+    block_began: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+
+    @property
+    def module(self) -> nn.Module:
+        return self.updater.module
+
+    @property
+    def position(self) -> Position:
+        return self.progress.position
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return len(self.train)
+
+    @property
+    def last_step(self) -> int:
+        whole = self.recipe.train.epochs * self.batches
+        return min(whole, self.recipe.train.max_steps or whole)
+
+    @property
+    def epoch_trained(self) -> bool:
+        """Whether all steps of the present epoch (or of the run) are done."""
+        return self.position.batch == self.batches or self.position.step >= self.last_step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is closed too."""
+        return self.position.step >= self.last_step and self.position.batch == 0
+
+    def schedule(self) -> tuple[float, float]:
+        """Progress and learning rate of the step to come."""
+        p = schedule.progress(self.position.epoch, self.position.batch, self.recipe.train.epochs, self.batches)
+        optim = self.recipe.optim
+        if optim.schedule == "cosine":
+            return p, schedule.cosine(p, optim.lr)
+        return p, schedule.multistep(self.position.epoch, optim.lr, optim.milestones, optim.gamma)
+
+    def global_batch(self, batch: int) -> int:
+        """Samples of batch number `batch` of an epoch over all ranks: the last one may be short."""
+        size = self.recipe.train.batch_size
+        return min(size, self.samples - batch * size)
+
+
+def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module) -> Updater:
+    """The update rule of the recipe on `module`, which is already on its device."""
+    forward = build.compile_model(module) if recipe.train.compile else module
+    tripped = torch.zeros(1, device=ranks.device)
+    return Updater(
+        module=module,
+        forward=ranks.wrap(forward),
+        optimizer=GuardedSGD(module.parameters(), tripped, **build.sgd_options(recipe)),
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
+        ranks=ranks,
+        amp=recipe.train.amp,
+        gate_weight=recipe.optim.gate_l1,
+        accumulate=recipe.train.accumulate,
+    )

@@ -1,0 +1,133 @@
+"""One update: forward, backward, guard, SGD. Nothing here reads the device.
+
+Shape suffixes: B batch, C channels or classes, H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dgc.layers import gate_l1, set_progress
+from dgc.train.distributed import Ranks, without_sync
+
+COLUMNS = ("cross_entropy", "gate_l1", "wrong", "bad", "grad_norm")
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class GuardedSGD(torch.optim.SGD):
+    """Fused SGD that changes nothing once `tripped` is 1.
+
+    The fused kernels skip an update whose `found_inf` is 1 (GradScaler's way); a flag on the device that never falls
+    back therefore keeps the parameters of the last good step without the host looking at it.
+    """
+
+    def __init__(self, parameters: Any, tripped: Tensor, **options: Any) -> None:
+        super().__init__(parameters, fused=True, **options)
+        self.tripped = tripped
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        scaled = getattr(self, "found_inf", None)  # set by GradScaler.step, and removed by it afterwards
+        self.found_inf = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
+        super().step(closure)
+        if scaled is None:
+            del self.found_inf
+
+
+@dataclass
+class Updater:
+    """The recipe's update rule on one model.
+
+    `module` holds the parameters, `forward` is the same network as it is called (compiled, wrapped for ranks).
+    """
+
+    module: nn.Module
+    forward: nn.Module
+    optimizer: GuardedSGD
+    scaler: torch.amp.GradScaler
+    ranks: Ranks
+    amp: str
+    gate_weight: float
+    accumulate: int
+
+    def step(self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int) -> Tensor:
+        """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device, to be summed over
+        ranks."""
+        set_progress(self.module, p)
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums = self._backward(images_BCHW, labels_B, global_batch)
+        norm = self._guard(sums)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        bad = self.optimizer.tripped[0]
+        share = 1.0 if self.ranks.first else 0.0
+        return torch.stack([*(value.double() for value in sums), bad.double(), norm.double() * share])
+
+    def probe(self, images_BCHW: Tensor, labels_B: Tensor, p: float) -> tuple[float, float]:
+        """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a run that diverged."""
+        set_progress(self.module, p)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision(images_BCHW.device.type):
+            logits_BC = self.module(images_BCHW)
+        loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(logits_BC.device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        return float(loss), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+    def _backward(self, images_BCHW: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and wrong answers."""
+        totals: list[tuple[Tensor, Tensor, Tensor]] = []
+        chunks = list(_chunks(images_BCHW, labels_B, self.accumulate))
+        for number, (x_BCHW, y_B) in enumerate(chunks, 1):
+            share = len(y_B) / global_batch
+            with without_sync(self.forward) if number < len(chunks) else nullcontext():
+                cross_entropy, l1, wrong = self._losses(x_BCHW, y_B)
+                # DDP averages over ranks, so a rank's part of the global mean counts `world` times
+                loss = (cross_entropy + self.gate_weight * l1) * (share * self.ranks.world)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            totals.append((cross_entropy.detach() * share, l1.detach() * share, wrong))
+        return totals[0] if len(totals) == 1 else _added(totals)
+
+    def _losses(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with self._precision(x_BCHW.device.type):
+            logits_BC = self.forward(x_BCHW)
+        if logits_BC.dtype in AMP_TYPES.values():
+            logits_BC = logits_BC.float()
+        wrong = (logits_BC.detach().argmax(1) != y_B).sum()
+        return F.cross_entropy(logits_BC, y_B), gate_l1(self.module).to(logits_BC.device), wrong
+
+    def _precision(self, device_type: str) -> AbstractContextManager[Any]:
+        if self.amp == "off":
+            return nullcontext()
+        return torch.autocast(device_type, dtype=AMP_TYPES[self.amp])
+
+    def _guard(self, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Trip on a loss or a gradient that is not finite, on all ranks together. Returns the gradient norm."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        # with fp16 an overflowing gradient is GradScaler's daily work: it skips that step and lowers the scale
+        watched = sums[0] + sums[1] + (0 * norm if self.amp != "fp16" else 0)
+        bad = (~torch.isfinite(watched)).to(self.optimizer.tripped.dtype)
+        self.optimizer.tripped.copy_(torch.maximum(self.optimizer.tripped, bad))
+        self.ranks.max_(self.optimizer.tripped)
+        return norm
+
+
+def _chunks(images_BCHW: Tensor, labels_B: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    if count == 1:
+        yield images_BCHW, labels_B
+    else:
+        yield from zip(images_BCHW.tensor_split(count), labels_B.tensor_split(count), strict=True)
+
+
+def _added(totals: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    cross_entropy, l1, wrong = (torch.stack(column).sum() for column in zip(*totals, strict=True))
+    return cross_entropy, l1, wrong
