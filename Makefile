@@ -1,24 +1,79 @@
 # The two commands: `make demo` and `make test`. Everything they need is installed into .venv.
 SHELL := /bin/bash
-PYTHON ?= python3
+.SHELLFLAGS := -eu -o pipefail -c
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+# the newest interpreter that is new enough; `make PYTHON=/path/to/python3.12 demo` names another
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test install format
+.PHONY: demo test install install-dev format faults sanitize bench snapshots distributed slow clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       install, train the small demo on the CPU (no network), evaluate it, print the verdict"
+	@echo "make test       install, then format, lint, types, walls and tests: all that CI runs"
+	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots sanitize"
+	@echo "make bench      the benchmarks; results go to benchmarks/results/"
+	@echo "make format     put the sources into form"
+
+# --- installing -----------------------------------------------------------------------------------------------------
+
 install: $(VENV)/.installed
-$(VENV)/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q torch torchvision
-	$(BIN)/pip install -q -e '.[dev]'
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed and none was found (python3 is $$(python3 -V 2>&1)): install one, or name it with make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), and Python 3.11 or newer is needed: name one with make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment: install its venv package (Debian, Ubuntu: python3-venv)" >&2; rm -rf $(VENV); exit 2; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once; torch is large) ..." >&2
+	$(PIP) install torch torchvision </dev/null
+	$(PIP) install -e . </dev/null
 	touch $@
 
-test: install
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	$(PIP) install -e '.[dev]' </dev/null
+	touch $@
+
+# --- the two commands -----------------------------------------------------------------------------------------------
+
+demo: install
+	@$(BIN)/dgcctl train recipes/demo.yaml > /dev/null
+	@echo
+	@$(BIN)/dgcctl eval --run latest
+	@echo
+	@$(BIN)/dgcctl runs show latest
+
+test: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" </dev/null
 
-format: install
+format: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# --- heavy suites ---------------------------------------------------------------------------------------------------
+
+slow: install-dev
+	$(BIN)/python -m pytest -m slow </dev/null
+
+faults distributed: install-dev
+	$(BIN)/python -m pytest tests/$@ </dev/null
+
+snapshots: install-dev
+	$(BIN)/python -m pytest tests/tui </dev/null
+
+sanitize: install-dev
+	$(BIN)/python -m pytest -m slow -k sanitize </dev/null
+
+bench: install
+	$(BIN)/dgcctl bench
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
