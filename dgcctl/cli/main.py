@@ -22,12 +22,20 @@ COMMANDS: Table = {
     "Train and evaluate": {
         "train": ("dgcctl.cli.train:train", "Train a recipe; writes a run directory."),
         "resume": ("dgcctl.cli.train:resume", "Go on with a run that stopped or died."),
+        "sweep": ("dgcctl.cli.sweep:sweep", "Train a recipe once for each combination of values; resumable."),
+        "launch": ("dgcctl.cli.launch:app", "Give a training to a cluster (Slurm)."),
         "eval": ("dgcctl.cli.eval:evaluate", "Error of a run, a checkpoint or a released network."),
     },
     "Look": {
         "recipes": ("dgcctl.cli.recipes:app", "List, show, check, compare and copy recipes."),
         "runs": ("dgcctl.cli.runs:app", "List, show and follow runs."),
         "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
+    },
+    "Trust": {
+        "rerun": ("dgcctl.cli.rerun:rerun", "Run a recorded run again; with --check, say whether it is the same."),
+        "fingerprint": ("dgcctl.cli.fingerprint:fingerprint", "A determinism receipt of this machine; compare two."),
+        "report": ("dgcctl.cli.report:report", "One self-contained page about one or several runs."),
+        "stage": ("dgcctl.cli.stage:app", "The stages of dvc.yaml: prepare, train, evaluate, report."),
     },
     "Ground": {
         "data": ("dgcctl.cli.data:app", "List, check and download data sets."),

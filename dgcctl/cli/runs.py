@@ -18,7 +18,15 @@ from dgcctl.core import filters, settings
 from dgcctl.core import runs as core
 from dgcctl.core.tail import Tail, follow, log_lines
 
-COMMANDS: Table = {}
+COMMANDS: Table = {
+    "Compare and keep": {
+        "compare": ("dgcctl.cli.compare:compare", "Several runs side by side, averaged over seeds."),
+        "diff": ("dgcctl.cli.compare:diff", "What differs between two runs."),
+        "verify": ("dgcctl.cli.keep:verify", "Recompute what a run recorded; name what does not agree."),
+        "export": ("dgcctl.cli.keep:export", "An unchangeable copy or archive of a run."),
+        "rm": ("dgcctl.cli.keep:rm", "Delete runs."),
+    }
+}
 app = App("List, show, compare, follow and keep runs.", COMMANDS)
 _COLUMNS = [
     Column("id", "run"),

@@ -21,8 +21,8 @@ from typing import Any
 
 import orjson
 
-from dgc import records
-from dgc.errors import DgcError, UsageError
+from dgc import provenance, records
+from dgc.errors import DgcError, RecipeError, UsageError
 from dgc.recipe import dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core.grid import Axis, trials
@@ -119,7 +119,7 @@ def open_or_create(runs: Path, recipe: str, fixed: Sequence[str], axes: Sequence
     path = runs / FOLDER / identifier
     if (path / "plan.json").is_file():
         return _same(open_sweep(path), grid, base)
-    planned = [_plan_trial(recipe, fixed, index, overrides) for index, overrides in enumerate(grid)]
+    planned = checked_trials(recipe, fixed, axes)
     plan = Plan(
         identifier, Path(recipe).stem, [f"{axis.key}={','.join(axis.values)}" for axis in axes], time.time(), planned
     )
@@ -137,6 +137,20 @@ def _same(sweep: Sweep, grid: list[list[str]], base: str) -> Sweep:
     raise UsageError(
         f"{sweep.path}: this sweep was planned with other values: give another --name, or remove that folder"
     )
+
+
+def checked_trials(recipe: str, fixed: Sequence[str], axes: Sequence[Axis]) -> list[Trial]:
+    """The trials with their recipes' digests. Raises RecipeError with the problems of all of them, each named once."""
+    planned: list[Trial] = []
+    problems: list[str] = []
+    for index, overrides in enumerate(trials(axes)):
+        try:
+            planned.append(_plan_trial(recipe, fixed, index, overrides))
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+    return planned
 
 
 def _plan_trial(recipe: str, fixed: Sequence[str], index: int, overrides: list[str]) -> Trial:
@@ -187,6 +201,7 @@ def prepare(sweep: Sweep, trial: Trial) -> tuple[RunDir, bool]:
     run.path.mkdir(parents=True)
     recipe = load_recipe(sweep.path / "base.yaml", trial.overrides)
     run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    provenance.record_code(run)
     records.write_json(
         run.file("sweep.json"), {"sweep": sweep.plan.id, "trial": trial.index, "overrides": trial.overrides}
     )

@@ -71,8 +71,13 @@ def _code(facts: Facts) -> Iterator[Check]:
         yield Check("git commit", Outcome.UNCHECKED, commit, detail="run this inside the repository")
     else:
         yield equal("git commit", commit, commit if known else "not in this repository")
-    for name, recorded in gitstate.recorded_files(facts.git).items():
-        yield equal(name, recorded, file_digest(facts.run.file(name)))
+    files = gitstate.recorded_files(facts.git)
+    wrong = [
+        check
+        for name, recorded in files.items()
+        if (check := equal(name, recorded, file_digest(facts.run.file(name)))).outcome is not Outcome.OK
+    ]
+    yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
 
 
 def _log(facts: Facts) -> Iterator[Check]:

@@ -1,0 +1,132 @@
+"""`dgcctl runs compare` and `dgcctl runs diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgc.records import RunDir
+from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.output import Column
+from dgcctl.core import filters, runs, settings
+from dgcctl.core.compare import COST_KEYS, RESULT_KEYS, Group, Summary
+from dgcctl.core.compare import compare as compare_runs
+from dgcctl.core.facts import read_facts
+from dgcctl.core.rundiff import diff_runs
+
+_TITLES = {
+    "top1_error": "top-1 error %",
+    "top5_error": "top-5 error %",
+    "loss": "loss",
+    "macs_dense": "MACs dense",
+    "macs_promised": "MACs promised",
+    "macs_executed": "MACs executed",
+    "parameters": "parameters",
+    "seconds": "time",
+}
+Where = Annotated[
+    list[str] | None, typer.Option("--where", "-w", metavar="FILTER", help="Every run that fits, e.g. 'tag:study'.")
+]
+
+
+def compare(
+    run: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")] = None,
+    where: Where = None,
+    over: Annotated[str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")] = "seed",
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    md: options.Markdown = False,
+    latex: options.Latex = False,
+) -> None:
+    """Runs side by side: groups that differ in nothing but the seed, as mean ± standard deviation (n)."""
+    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
+    chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
+    groups = compare_runs([read_facts(one) for one in chosen], over=[key for key in over.split(",") if key])
+    rows = [_row(group) for group in groups]
+    output.table("groups", _columns(groups), rows, form)
+    for group in groups:
+        for note in group.notes:
+            diagnostics.warn(f"{group.label}: {note}")
+
+
+def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
+    """Runs by name, and those that fit a filter, each once. A usage error where none is named."""
+    chosen = [runs.find_run(name, folder) for name in names]
+    if where:
+        terms = filters.parse_filter(" ".join(where))
+        chosen += [run.dir for run in reversed(filters.select(runs.list_runs(folder), terms))]
+    if not chosen:
+        raise typer.BadParameter("name at least one run, or give --where FILTER: see `dgcctl runs ls`")
+    return list({run.path.resolve(): run for run in chosen}.values())
+
+
+def _row(group: Group) -> dict[str, Any]:
+    return {
+        **group.varied,
+        "n": max((summary.n for summary in group.metrics.values()), default=0),
+        "seeds": group.seeds,
+        "runs": group.runs,
+        "notes": group.notes,
+        **{name: vars(summary) for name, summary in group.metrics.items()},
+        **{f"{name}_mean": summary.mean for name, summary in group.metrics.items()},
+        **{f"{name}_std": summary.std for name, summary in group.metrics.items()},
+    }
+
+
+def _columns(groups: list[Group]) -> list[Column]:
+    varied = [Column(key, key) for key in (groups[0].varied if groups else {})]
+    names = [name for name in (*RESULT_KEYS, *COST_KEYS) if any(name in group.metrics for group in groups)]
+    return [*varied, Column("n", right=True), *(_figure(name) for name in names)]
+
+
+def _figure(name: str) -> Column:
+    return Column(name, _TITLES[name], show=lambda value: _spread(name, value), right=True)
+
+
+def _spread(name: str, value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    summary = Summary(**value)
+    show = _FORMS.get(name, _two_places)
+    mean = show(summary.mean)
+    return f"{mean} ± {show(summary.std)}" if summary.std else mean
+
+
+def _two_places(value: float | None) -> str:
+    return text.decimals(value, 2)
+
+
+_FORMS: dict[str, Callable[[float | None], str]] = {
+    "loss": text.decimals,
+    "seconds": text.duration,
+    **dict.fromkeys(("macs_dense", "macs_promised", "macs_executed", "parameters"), text.count),
+}
+
+
+def diff(
+    a: options.RunArgument,
+    b: options.RunArgument,
+    patch: Annotated[bool, typer.Option("--patch", help="Also the difference of the uncommitted sources.")] = False,
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    md: options.Markdown = False,
+    latex: options.Latex = False,
+) -> None:
+    """What differs between two runs: recipe, code, data, environment, result."""
+    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
+    folder = settings.runs_dir(runs_dir)
+    found = diff_runs(read_facts(runs.find_run(a, folder)), read_facts(runs.find_run(b, folder)))
+    rows = [vars(row) for row in found.differences]
+    columns = [Column("section"), Column("key"), Column("a", found.a), Column("b", found.b)]
+    output.table("differences", columns, rows, form, patch=found.patch, a=found.a, b=found.b)
+    if patch and form is output.Form.TEXT:
+        output.write("".join(f"{line}\n" for line in found.patch))
+    elif found.patch:
+        diagnostics.note(f"uncommitted sources differ too ({len(found.patch)} lines): --patch shows them")
+    if not rows and not found.patch:
+        diagnostics.note("no difference")

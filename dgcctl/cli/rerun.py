@@ -1,0 +1,89 @@
+"""`dgcctl rerun RUN [--check]`: run a recorded run again, and say whether it came out the same."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dgc.errors import TargetMissedError
+from dgcctl.cli import diagnostics, options, output
+from dgcctl.cli.output import Column
+from dgcctl.core import rerun as again
+from dgcctl.core import runs, settings
+from dgcctl.core.divergence import parse_tolerances
+
+
+def rerun(
+    run: options.RunArgument,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with the record; end with 11 where it is not reproduced.")
+    ] = False,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option("--tolerance", metavar="METRIC=X", help="How far a final metric may be off, e.g. top1_error=0.5."),
+    ] = None,
+    current_code: Annotated[
+        bool, typer.Option("--current-code", help="Run the code that is here, not that of the record.")
+    ] = False,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="RUN", help="Run nothing: compare with this run instead.")
+    ] = None,
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
+    """Restore code, recipe, seed and data of a run in a clean worktree, run it again, compare.
+
+    The answer is one of: bitwise equal; within tolerance, metric by metric; not reproduced, and the first step that
+    differs.
+    """
+    tolerances = parse_tolerances(tolerance or [])
+    folder = settings.runs_dir(runs_dir)
+    recorded = runs.find_run(run, folder)
+    if against is None:
+        diagnostics.note(f"running {recorded.id} again")
+        repeated = again.repeat(recorded, folder, current_code=current_code)
+    else:
+        repeated = runs.find_run(against, folder)
+    if not check and against is None:
+        output.line(repeated.id)
+        return
+    _report(again.compare(recorded, repeated, tolerances), json=json)
+
+
+def _report(found: again.Repetition, *, json: bool) -> None:
+    comparison = found.comparison
+    rows = [
+        {"metric": check.name, "recorded": check.recorded, "repeated": check.repeated, "within": check.within}
+        for check in comparison.metrics
+    ]
+    columns = [Column("metric"), Column("recorded", right=True), Column("repeated", right=True)]
+    columns.append(Column("within", "within tolerance", show=lambda value: "yes" if value else "no"))
+    form = output.Form.JSON if json else output.Form.TEXT
+    output.table("metrics", columns, rows, form, **(_document(found) if json else {}))
+    verdict = f"{comparison.verdict} ({comparison.rows} rows, {found.repeated.id} against {found.recorded.id})"
+    if not json:
+        output.line(verdict)
+    for difference in found.circumstances[:8]:
+        diagnostics.note(f"{difference.section}.{difference.key}: was {difference.a}, is now {difference.b}")
+    if not (comparison.bitwise or comparison.within):
+        raise TargetMissedError(f"{found.recorded.id}: not reproduced; {_where(found)}")
+
+
+def _where(found: again.Repetition) -> str:
+    comparison = found.comparison
+    return str(comparison.first or f"the same log, but other tensors: {', '.join(comparison.tensors)}")
+
+
+def _document(found: again.Repetition) -> dict[str, Any]:
+    comparison = found.comparison
+    return {
+        "verdict": comparison.verdict,
+        "bitwise": comparison.bitwise,
+        "rows": comparison.rows,
+        "first_difference": vars(comparison.first) if comparison.first else None,
+        "tensors": comparison.tensors,
+        "recorded": found.recorded.id,
+        "repeated": found.repeated.id,
+        "circumstances": [vars(row) for row in found.circumstances],
+    }

@@ -1,0 +1,117 @@
+"""Taking runs out of the folder: an immutable copy with digests of every file, and removal of what is not running."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dgc import records
+from dgc.checkpoints import list_checkpoints
+from dgc.errors import IntegrityError, LockedError, UsageError
+from dgc.fs import fsync_dir, temporary_name
+from dgc.records import RunDir, State
+from dgcctl.core.verify import file_digest
+
+DIGESTS = "SHA256SUMS"
+_LEFT_OUT = ("control/", "lock.json", ".lock.guard", ".tmp-")
+_ARCHIVES = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar": "w:"}
+
+
+def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]:
+    """Copy a run to a new folder, or to a .tar/.tar.gz archive, with SHA256SUMS. Returns the files' names.
+
+    `checkpoints`: `all`, `none`, or `best` (those that best.json and last.json point to). The copy appears whole or not
+    at all, and is read-only. Raises UsageError where the target stands already or the run is running.
+    """
+    if target.exists():
+        raise UsageError(f"{target}: stands already; an export is never changed: give another name")
+    if records.inferred_state(records.read_status(run)) is State.RUNNING:
+        raise UsageError(f"{run.id}: is running; export it when it is done, or stop it: `dgcctl runs stop {run.id}`")
+    names = list(exported_files(run, checkpoints))
+    temporary = target.with_name(temporary_name(target.name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mode = next((mode for suffix, mode in _ARCHIVES.items() if target.name.endswith(suffix)), None)
+    if mode:
+        _archive(run, names, temporary, mode)
+    else:
+        _folder(run, names, temporary)
+    os.rename(temporary, target)
+    fsync_dir(target.parent)
+    return names
+
+
+def exported_files(run: RunDir, checkpoints: str = "best") -> Iterator[str]:
+    """Names of the files that belong to a run's record, sorted."""
+    kept = _kept_checkpoints(run, checkpoints)
+    for path in sorted(run.path.rglob("*")):
+        name = path.relative_to(run.path).as_posix()
+        if not path.is_file() or any(name.startswith(left) or f"/{left}" in name for left in _LEFT_OUT):
+            continue
+        if name.startswith("checkpoints/") and name.split("/")[1] not in kept:
+            continue
+        yield name
+
+
+def _kept_checkpoints(run: RunDir, wanted: str) -> set[str]:
+    standing = {checkpoint.path.name for checkpoint in list_checkpoints(run)}
+    if wanted in ("all", "none"):
+        return standing if wanted == "all" else set()
+    if wanted != "best":
+        raise UsageError(f"--checkpoints {wanted}: should be best, all or none")
+    pointers = [records.read_json(pointer) for pointer in (run.best, run.last) if pointer.is_file()]
+    return standing & {Path(str(pointer["path"])).name for pointer in pointers}
+
+
+def _sums(run: RunDir, names: list[str]) -> bytes:
+    return "".join(f"{file_digest(run.file(name))}  {name}\n" for name in names).encode()
+
+
+def _folder(run: RunDir, names: list[str], temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name in names:
+        copy = temporary / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.file(name), copy)
+        copy.chmod(0o444)
+    sums = temporary / DIGESTS
+    sums.write_bytes(_sums(run, names))
+    sums.chmod(0o444)
+
+
+def _archive(run: RunDir, names: list[str], temporary: Path, mode: str) -> None:
+    with tarfile.open(temporary, mode) as archive:  # type: ignore[call-overload]
+        for name in names:
+            archive.add(run.file(name), f"{run.id}/{name}", recursive=False)
+        sums = _sums(run, names)
+        entry = tarfile.TarInfo(f"{run.id}/{DIGESTS}")
+        entry.size = len(sums)
+        archive.addfile(entry, io.BytesIO(sums))
+
+
+def check_export(folder: Path) -> list[str]:
+    """Names of exported files that are absent or changed ([] where all are as they were). Raises IntegrityError."""
+    try:
+        lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise IntegrityError(f"{folder}: no export of a run ({DIGESTS} is expected)") from None
+    pairs = [line.split("  ", 1) for line in lines]
+    return [name for digest, name in pairs if file_digest(folder / name) != digest]
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run. Raises LockedError where it is running, here or elsewhere."""
+    try:
+        status = records.read_status(run)
+    except (FileNotFoundError, IntegrityError):
+        status = None
+    if status is not None and records.inferred_state(status) is State.RUNNING:
+        raise LockedError(
+            f"{run.id}: is running (process {status.pid} on {status.host}): stop it with `dgcctl runs stop {run.id}`"
+        )
+    doomed = run.path.with_name(f".{temporary_name('removed-' + run.id).lstrip('.')}")
+    os.rename(run.path, doomed)  # a half-removed run never bears a run's name
+    shutil.rmtree(doomed)

@@ -1,0 +1,130 @@
+"""Run a recorded run again: its code in a clean worktree, its recipe, seed and data; then hold both logs together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgc import records
+from dgc.errors import IntegrityError, UsageError
+from dgc.fs import atomic_write
+from dgc.records import Kind, RunDir, State
+from dgcctl.core import gitstate, launch, outcome, restored
+from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
+from dgcctl.core.facts import Facts, read_facts
+from dgcctl.core.rundiff import Difference, diff_runs
+
+TRAINER = "dgc.train"
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Both runs, what the comparison showed, and how the circumstances differ."""
+
+    recorded: RunDir
+    repeated: RunDir
+    comparison: Comparison
+    circumstances: list[Difference]
+
+
+def repeat(
+    run: RunDir, runs: Path, *, current_code: bool = False, repository: Path | None = None, trainer: str = TRAINER
+) -> RunDir:
+    """Run `run` again into a new directory of `runs`, which is returned when it is done.
+
+    Raises UsageError for a run that is not done or whose code is not here, and the trainer's own error.
+    """
+    facts = read_facts(run)
+    if facts.state is not State.DONE:
+        raise UsageError(
+            f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume {run.id}`"
+        )
+    again = _new_run(facts, runs)
+    place = contextlib.nullcontext(_own_code()) if current_code else _code_of(facts, repository)
+    with place as tree:
+        _train(facts, again, command(facts, again, tree, trainer))
+    return again
+
+
+def compare(run: RunDir, again: RunDir, tolerances: Mapping[str, float]) -> Repetition:
+    """Hold the repetition against the record: rows, tensors, final metrics. Raises IntegrityError for an empty log."""
+    a, b = read_facts(run), read_facts(again)
+    if not a.rows:
+        raise IntegrityError(f"{run.events}: no metric rows, so nothing can be compared")
+    found = Comparison(
+        rows=len(a.rows),
+        first=first_difference(a.rows, b.rows),
+        tensors=tensor_differences(run, again),
+        metrics=check_metrics(a.rows, b.rows, tolerances),
+    )
+    differing = [row for row in diff_runs(a, b).differences if row.section in ("data", "environment")]
+    return Repetition(run, again, found, differing)
+
+
+def command(facts: Facts, again: RunDir, tree: Path, trainer: str) -> list[str]:
+    """The process that trains with the code of `tree`; as many ranks as the record says."""
+    boot = [sys.executable, "-P", str(restored.__file__), str(tree), str(_folder(facts)), trainer]
+    return [*_ranks(facts), *boot, "--run-dir", str(again.path.resolve())]
+
+
+def _ranks(facts: Facts) -> list[str]:
+    starts = facts.of_kind(Kind.START)
+    size = int(starts[0].get("world_size") or 1) if starts else 1
+    if size == 1:
+        return []
+    options = ["--standalone", "--max-restarts=0", f"--nproc-per-node={size}", "--no-python"]
+    return [sys.executable, "-m", "torch.distributed.run", *options]
+
+
+def _folder(facts: Facts) -> Path:
+    """Where the run was started, so that a relative data folder means the same; else here."""
+    try:
+        recorded = Path(str(records.read_json(facts.run.argv).get("cwd", ".")))
+    except FileNotFoundError:
+        return Path.cwd()
+    return recorded if recorded.is_dir() else Path.cwd()
+
+
+def _new_run(facts: Facts, runs: Path) -> RunDir:
+    name = str(facts.recipe["name"])
+    again = records.create_run(runs, name)
+    atomic_write(again.recipe, facts.run.recipe.read_bytes())
+    records.write_json(again.file("rerun.json"), {"of": facts.id, "path": str(facts.run.path.resolve())})
+    records.write_status(again, records.Status(state=State.QUEUED))
+    return again
+
+
+def _own_code() -> Path:
+    return Path(str(restored.__file__)).resolve().parents[2]
+
+
+def _code_of(facts: Facts, repository: Path | None) -> contextlib.AbstractContextManager[Path]:
+    here = repository or gitstate.toplevel(Path.cwd()) or gitstate.toplevel(_own_code())
+    if here is None:
+        raise UsageError(
+            f"{facts.id}: no git checkout here, so its code cannot be restored: --current-code uses this one"
+        )
+    return gitstate.recorded_code(facts.run, facts.git, here)
+
+
+def _train(facts: Facts, again: RunDir, words: Sequence[str]) -> None:
+    began = time.time()
+    env = launch.child_environment(**_threads(facts))
+    process = launch.start_training(again, words, env=env)
+    with process, launch.forwarding(process):
+        code = process.wait()
+    error = outcome.failure(again, code, began)
+    if error is not None:
+        outcome.settle(again, error)
+        raise error
+
+
+def _threads(facts: Facts) -> dict[str, str | None]:
+    """Sums depend on the number of threads: the recorded one again, where the recipe does not fix it."""
+    threads = facts.env.get("threads")
+    return {"OMP_NUM_THREADS": str(threads) if isinstance(threads, int) else os.environ.get("OMP_NUM_THREADS")}
