@@ -216,7 +216,8 @@ def scan_recipe(text: str) -> dict[str, Any]:
             section = f"{match[5]}." if not match[4] else section
         elif not match[1]:
             section = ""
-            found[match[2]] = _scalar(match[3])
+            if match[2] not in ("origin", "expect"):
+                found[match[2]] = _scalar(match[3])
         elif section not in ("", "origin.", "expect.") and len(match[1]) == 2:
             found[section + match[2]] = _scalar(match[3])
     return found

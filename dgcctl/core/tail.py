@@ -81,7 +81,7 @@ def log_lines(path: Path, last: int) -> list[str]:
             data = file.read()
     except OSError:
         return []
-    return data.decode("utf-8", errors="replace").splitlines()[-last:]
+    return data.decode("utf-8", errors="replace").splitlines()[-last:] if last else []
 
 
 @dataclass

@@ -1,0 +1,130 @@
+"""Tables and documents: the same rows in every form, the same bytes on a terminal and in a pipe but for colour."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgcctl.cli import diagnostics, output, text
+from dgcctl.cli.output import Column, Form
+
+COLUMNS = [
+    Column("name"),
+    Column("top1_error", "error", text.percent, right=True, style=lambda value: "red"),
+    Column("note", show=lambda value: str(value or "")),
+]
+ROWS = [{"name": "a|b", "top1_error": 4.767, "note": ""}, {"name": "größe_1", "top1_error": None, "note": "x & y"}]
+
+
+def test_text_is_aligned_and_has_no_blanks_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", COLUMNS, ROWS)
+    assert capsys.readouterr().out == "name      error  note\na|b      4.77 %\ngröße_1       -  x & y\n"
+
+
+def test_colour_is_all_that_differs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.table("rows", COLUMNS, ROWS)
+    output.facts([("where", Path("x")), ("state", None)])
+    plain = capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output.table("rows", COLUMNS, ROWS)
+    output.facts([("where", Path("x")), ("state", None)])
+    painted = capsys.readouterr().out
+    assert painted != plain
+    assert diagnostics.plain(painted) == plain
+    assert plain.endswith("where  x\nstate  -\n")
+
+
+def test_wide_characters_keep_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", [Column("a"), Column("b")], [{"a": "漢字", "b": 1}, {"a": "x", "b": 2}])
+    assert capsys.readouterr().out == "a     b\n漢字  1\nx     2\n"
+
+
+def test_json_has_a_schema_version_and_raw_values(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", COLUMNS, [{**ROWS[0], "path": Path("p"), "tags": ("t",)}], Form.JSON, extra=1)
+    assert json.loads(capsys.readouterr().out) == {
+        "schema_version": 1,
+        "rows": [{**ROWS[0], "path": "p", "tags": ["t"]}],
+        "extra": 1,
+    }
+
+
+def test_csv_reads_back_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", COLUMNS, ROWS, Form.CSV)
+    found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert found == [
+        {"name": "a|b", "top1_error": "4.767", "note": ""},
+        {"name": "größe_1", "top1_error": "", "note": "x & y"},
+    ]
+
+
+def test_markdown_and_latex_escape(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", COLUMNS, ROWS, Form.MD)
+    assert capsys.readouterr().out.splitlines() == [
+        "| name | error | note |",
+        "| --- | --: | --- |",
+        "| a\\|b | 4.77 % |  |",
+        "| größe_1 | - | x & y |",
+    ]
+    output.table("rows", COLUMNS, ROWS, Form.LATEX)
+    shown = capsys.readouterr().out
+    assert r"größe\_1 & - & x \& y \\" in shown
+    assert r"a|b & 4.77 \% &  \\" in shown
+    assert shown.startswith("\\begin{tabular}{lrl}\n\\toprule\n")
+
+
+def test_a_table_without_rows_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("rows", COLUMNS, [])
+    assert capsys.readouterr().out == "name  error  note\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "-"),
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (90000, "1d01h"),
+        (-5, "0s"),
+    ],
+)
+def test_durations(value: float | None, expected: str) -> None:
+    assert text.duration(value) == expected
+
+
+def test_numbers_as_text() -> None:
+    assert text.count(71037118) == "71,037,118"
+    assert [text.short_count(value) for value in (None, 12, 1500, 71037118, 1.28e9)] == [
+        "-",
+        "12",
+        "1.50 k",
+        "71.04 M",
+        "1.28 G",
+    ]
+    assert [text.size(value) for value in (None, 12, 2048, 3 << 20, 1 << 50)] == [
+        "-",
+        "12 B",
+        "2.0 KiB",
+        "3.0 MiB",
+        "1024.0 TiB",
+    ]
+    assert text.percent(4.766) == "4.77 %"
+    assert text.when(0) == "-"
+    assert text.when(1_700_000_000) == "2023-11-14 22:13:20 UTC"
+
+
+def test_paint_leaves_unknown_styles_and_empty_texts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "")
+    assert diagnostics.paint("", "red", sys.stdout) == ""
+    assert diagnostics.paint("x", "no such style", sys.stdout) == "x"
+    assert diagnostics.paint("x", "red", sys.stdout) == "\x1b[31mx\x1b[0m"
