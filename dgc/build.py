@@ -40,8 +40,10 @@ class Data:
 
 
 def build_data(recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
-    import numpy as np
     from pathlib import Path
+
+    import numpy as np
+
     from dgc.data.image_sets import ArraySet, Normalise, View
     from dgc.data.loader import Loader
     from dgc.data.sampler import EvalSampler, TrainSampler
@@ -76,7 +78,6 @@ def sgd_options(recipe: Recipe) -> dict[str, Any]:
     """Arguments of SGD: the same weight decay on everything, as released."""
     optim = recipe.optim
     return {
-        "lr": optim.lr,
         "momentum": optim.momentum,
         "nesterov": optim.nesterov and optim.momentum > 0,
         "weight_decay": optim.weight_decay,

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,12 @@ def _computing_sources(package: Path) -> Iterator[Path]:
 
 
 def packages() -> dict[str, str]:
-    """Name -> version of every installed distribution."""
-    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    """Name -> version of every installed distribution, by the names of their folders (reading them takes a second)."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        for info in Path(folder).glob("*.dist-info"):
+            name, _, version = info.name.removesuffix(".dist-info").partition("-")
+            found.setdefault(name.replace("_", "-"), version)
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 

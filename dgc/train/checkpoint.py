@@ -8,13 +8,11 @@ from typing import Any
 
 import orjson
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from dgc.errors import IntegrityError
 
 MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
-_MOMENTUM = "momentum/"
 
 
 @dataclass
@@ -39,13 +37,16 @@ class Progress:
 
 
 def encode(
-    model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, extra: Mapping[str, Any]
+    model: nn.Module, momentum: Mapping[str, Tensor], progress: Progress, extra: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """Files of a checkpoint. `extra` (JSON values) holds random states, scaler and what the run stands on."""
+    """Files of a checkpoint.
+
+    `momentum` is by parameter name; `extra` (JSON values) holds random states, scaler and what the run stands on.
+    """
     state = {"progress": asdict(progress), **extra}
     return {
         MODEL: safetensors.torch.save(_portable(model.state_dict())),
-        OPTIM: safetensors.torch.save(_portable(_momentum(model, optimizer))),
+        OPTIM: safetensors.torch.save(_portable({f"momentum/{name}": value for name, value in momentum.items()})),
         STATE: orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
     }
 
@@ -57,47 +58,39 @@ def decode_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, Any]]:
     return Progress(**{**plain, "position": Position(**plain["position"])}), state
 
 
-def restore(files: Mapping[str, bytes], model: nn.Module, optimizer: torch.optim.Optimizer, origin: str) -> None:
+def restore(files: Mapping[str, bytes], model: nn.Module, momentum: Mapping[str, Tensor], origin: str) -> None:
     """Put weights, buffers and momentum back. Raises IntegrityError where they do not fit this model."""
     load_model(model, safetensors.torch.load(files[MODEL]), origin)
     saved = safetensors.torch.load(files[OPTIM])
-    for name, parameter in model.named_parameters():
-        if (buffer := saved.pop(_MOMENTUM + name, None)) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-    if saved:
-        raise IntegrityError(f"{origin}: optimizer state for unknown parameters: {_listed(sorted(saved))}")
+    expected = {f"momentum/{name}": value for name, value in momentum.items()}
+    _check_fit(expected, saved, f"{origin}/{OPTIM}")
+    for name, value in expected.items():
+        value.copy_(saved[name])
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Strictly: every key, no other, every shape."""
-    expected = model.state_dict()
+    _check_fit(model.state_dict(), tensors, origin)
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], origin: str) -> None:
     problems = [
-        *(f"{key} is missing" for key in expected.keys() - tensors.keys()),
-        *(f"{key} is unknown" for key in tensors.keys() - expected.keys()),
+        *(f"{key} is missing" for key in expected.keys() - found.keys()),
+        *(f"{key} is unknown" for key in found.keys() - expected.keys()),
         *(
-            f"{key} has shape {list(tensors[key].shape)}, expected {list(value.shape)}"
+            f"{key} has shape {list(found[key].shape)}, expected {list(value.shape)}"
             for key, value in expected.items()
-            if key in tensors and tensors[key].shape != value.shape
+            if key in found and found[key].shape != value.shape
         ),
     ]
     if problems:
         raise IntegrityError(f"{origin}: does not fit the recipe's model: {_listed(sorted(problems))}")
-    model.load_state_dict(dict(tensors), strict=True)
 
 
 def _listed(items: list[str], shown: int = 5) -> str:
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return f"{len(items)} problems: " * (len(items) > 1) + "; ".join(items[:shown]) + more
-
-
-def _momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Momentum by parameter name; a parameter that has none yet is left out."""
-    found = {}
-    for name, parameter in model.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            found[_MOMENTUM + name] = buffer
-    return found
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ from dgc.train.signals import Signals
 def run_training(run: RunDir, options: Options, signals: Signals) -> None:
     """Train, or go on training, the run in its directory. Raises DgcError for everything a user can meet."""
     recipe = load_recipe(run.recipe)
-    seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
+    switches = recipe.train
+    seeding.set_switches(deterministic=switches.deterministic, threads=switches.threads, compiled=switches.compile)
     with join(recipe.train.device) as ranks, owned(run, ranks), recorded(run, ranks, recipe) as recorder:
         check_world_size(recipe, ranks.world)
         session = prepare(run, recipe, ranks, options, signals, recorder)

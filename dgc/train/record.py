@@ -186,7 +186,7 @@ def model_facts(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
     """model.json: parameters and MACs (dense, promised, executed at the end of the schedule) in all and by layer."""
     current = {name: layer.n_inactive for name, layer in iter_dgc(model)}
     set_progress(model, 1.0)
-    complexity = count(model, recipe.data.image_size)
+    complexity = count(model, recipe.data.image_size, device="cpu")
     for name, layer in iter_dgc(model):
         layer.set_inactive(current[name])
     return {
@@ -207,7 +207,7 @@ def layer_macs(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
             "executed_macs": round(row.executed),
             "dense_macs": round(row.dense),
         }
-        for row in count(model, image_size).rows
+        for row in count(model, image_size, device="cpu").rows
         if row.name in names
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _write(session: Session, random_states: list[Any], best: bool) -> None:
         "scaler": session.updater.scaler.state_dict(),
         "stands_on": session.stands_on,
     }
-    files = checkpoint.encode(session.module, session.updater.optimizer, session.progress, extra)
+    files = checkpoint.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
     session.recorder.sync()
     written = _commit(session, files)
     checkpoints.point_to(session.run.last, written)
@@ -164,7 +165,7 @@ def _newest(session: Session) -> tuple[checkpoints.Checkpoint, dict[str, bytes],
 def _load(
     session: Session, files: Mapping[str, bytes], progress: checkpoint.Progress, saved: Mapping[str, Any], origin: str
 ) -> None:
-    checkpoint.restore(files, session.module, session.updater.optimizer, origin)
+    checkpoint.restore(files, session.module, session.updater.optimizer.momentum, origin)
     session.updater.scaler.load_state_dict(saved["scaler"])
     if session.ranks.rank < len(saved["random"]):
         seeding.restore_random_state(saved["random"][session.ranks.rank])
@@ -197,8 +198,6 @@ def _tell(session: Session, found: checkpoints.Checkpoint, passed_over: list[str
 
 def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""
-    versions = provenance.packages()
-    lower = {name.lower(): version for name, version in versions.items()}
     return {
         "recipe": dump_recipe(recipe),
         "data": data_facts.get("digest"),
@@ -208,7 +207,7 @@ def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any]) -> di
         "device": device_name(ranks.device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "packages": {name: lower.get(name) for name in _WATCHED_PACKAGES},
+        "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES},
     }
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 
-def set_switches(*, deterministic: bool, threads: int | None) -> None:
+def set_switches(*, deterministic: bool, threads: int | None, compiled: bool = False) -> None:
     """Before anything is computed: deterministic kernels only (or an error), or the fastest; number of CPU threads."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    if compiled:
+        torch.use_deterministic_algorithms(deterministic)  # for torch.compile too, whose modules take seconds to import
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    torch._C._set_deterministic_fill_uninitialized_memory(False)  # a debugging aid that costs a pass over memory
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     if threads is not None:

@@ -112,7 +112,7 @@ def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module) -> Updater:
     return Updater(
         module=module,
         forward=ranks.wrap(forward),
-        optimizer=GuardedSGD(module.parameters(), tripped, **build.sgd_options(recipe)),
+        optimizer=GuardedSGD(module.named_parameters(), tripped, **build.sgd_options(recipe)),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
         ranks=ranks,
         amp=recipe.train.amp,

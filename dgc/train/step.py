@@ -5,15 +5,17 @@ Shape suffixes: B batch, C channels or classes, H, W.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
+from dgc.errors import DgcError
 from dgc.layers import gate_l1, set_progress
 from dgc.train.distributed import Ranks, without_sync
 
@@ -21,23 +23,45 @@ COLUMNS = ("cross_entropy", "gate_l1", "wrong", "bad", "grad_norm")
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class GuardedSGD(torch.optim.SGD):
-    """Fused SGD that changes nothing once `tripped` is 1.
+class GuardedSGD:
+    """Fused SGD (weight decay on everything) that changes nothing once `tripped` is 1.
 
     The fused kernels skip an update whose `found_inf` is 1 (GradScaler's way); a flag on the device that never falls
     back therefore keeps the parameters of the last good step without the host looking at it.
+    Not a torch.optim.Optimizer: making one imports torch._dynamo (a second on every start). It is what
+    torch.amp.GradScaler expects of one. Momentum starts at zero, which gives the first step of the released code.
     """
 
-    def __init__(self, parameters: Any, tripped: Tensor, **options: Any) -> None:
-        super().__init__(parameters, fused=True, **options)
-        self.tripped = tripped
+    _step_supports_amp_scaling = True  # GradScaler then hands us `found_inf` and `grad_scale` and reads no device
+    found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        scaled = getattr(self, "found_inf", None)  # set by GradScaler.step, and removed by it afterwards
-        self.found_inf = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
-        super().step(closure)
-        if scaled is None:
-            del self.found_inf
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], tripped: Tensor, **options: Any) -> None:
+        parameters = dict(named)
+        self.param_groups = [{"params": list(parameters.values())}]
+        self.momentum = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        self.tripped = tripped
+        self.options = options
+        self.lr = 0.0
+
+    def step(self) -> None:
+        parameters: list[Tensor] = list(self.param_groups[0]["params"])
+        found = self.tripped if self.found_inf is None else torch.maximum(self.tripped, self.found_inf)
+        gradients = [parameter.grad for parameter in parameters]
+        if any(gradient is None for gradient in gradients):
+            raise DgcError("a parameter has no gradient: the network has layers that its output does not depend on")
+        sgd(
+            parameters,
+            cast("list[Tensor]", gradients),
+            list(self.momentum.values()),
+            fused=True,
+            grad_scale=self.grad_scale,
+            found_inf=found,
+            lr=self.lr,
+            dampening=0.0,
+            maximize=False,
+            **self.options,
+        )
 
 
 @dataclass
@@ -60,12 +84,11 @@ class Updater:
         """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device, to be summed over
         ranks."""
         set_progress(self.module, p)
-        self.optimizer.zero_grad(set_to_none=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.module.zero_grad(set_to_none=True)
+        self.optimizer.lr = lr
         sums = self._backward(images_BCHW, labels_B, global_batch)
         norm = self._guard(sums)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
         self.scaler.update()
         bad = self.optimizer.tripped[0]
         share = 1.0 if self.ranks.first else 0.0
@@ -74,7 +97,7 @@ class Updater:
     def probe(self, images_BCHW: Tensor, labels_B: Tensor, p: float) -> tuple[float, float]:
         """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a run that diverged."""
         set_progress(self.module, p)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         with self._precision(images_BCHW.device.type):
             logits_BC = self.module(images_BCHW)
         loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(logits_BC.device)
