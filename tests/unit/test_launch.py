@@ -1,0 +1,299 @@
+"""Starting, stopping and explaining processes; fake trainers stand for the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dgc.errors import DataError, DgcError, RankError, ResourceError, UsageError
+from dgc.records import RunDir, State, Status, read_status, write_status
+from dgcctl.core import ask as asking
+from dgcctl.core import launch, outcome
+from dgcctl.core.launch import Process, Ranks
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def wait_for(path: Path, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_process_needs_no_torchrun() -> None:
+    assert launch.module_command("dgc.train", Ranks()) == [sys.executable, "-m", "dgc.train"]
+
+
+def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
+    command = launch.module_command("dgc.train", Ranks(nproc_per_node="2"))
+    assert command[1:] == [
+        *("-m", "torch.distributed.run", "--max-restarts=0"),
+        *("--standalone", "--nproc-per-node=2", "-m", "dgc.train"),
+    ]
+
+
+def test_several_machines_meet_at_an_endpoint() -> None:
+    options = Ranks(nproc_per_node="8", nnodes="2", node_rank=1, rdzv_endpoint="head:29500").options()
+    assert options == [
+        "--nproc-per-node=8",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--rdzv-endpoint=head:29500",
+        "--rdzv-backend=c10d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "line"),
+    [
+        (Ranks(nproc_per_node="0"), "--nproc-per-node 0: should be a number from 1, or auto"),
+        (Ranks(nproc_per_node="two"), "--nproc-per-node two: should be a number from 1, or auto"),
+        (Ranks(nnodes="x"), "--nnodes x: should be a number from 1, or MIN:MAX"),
+        (Ranks(nnodes="2"), "--nnodes 2 needs --rdzv-endpoint HOST:PORT, the same on every machine"),
+    ],
+)
+def test_impossible_ranks_are_refused(ranks: Ranks, line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ranks.options()
+    assert str(caught.value) == line
+
+
+def test_a_new_run_is_queued_and_has_its_records(tmp_path: Path) -> None:
+    run = launch.create(tmp_path / "runs", "demo", "name: demo\n", {"argv": ["dgcctl", "train"], "overrides": []})
+    assert run.recipe.read_text() == "name: demo\n"
+    assert read_status(run).state == State.QUEUED
+    assert json.loads(run.argv.read_text())["argv"] == ["dgcctl", "train"]
+    assert "commit" in json.loads(run.git.read_text())
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+STUBBORN_CHILD = """
+import subprocess, sys, time, pathlib
+child = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"],
+    stdout=subprocess.PIPE)
+child.stdout.readline()
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(60)
+"""
+
+
+def test_nothing_of_the_group_is_left_not_even_what_ignores_sigterm(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    command = [*python(STUBBORN_CHILD), str(note)]
+    with Process(command, output=subprocess.DEVNULL, env=os.environ, tied=True) as process:
+        wait_for(note)
+        grandchild = int(note.read_text())
+        assert not gone(grandchild)
+    assert gone(process.pid)
+    end = time.monotonic() + 5
+    while not gone(grandchild) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert gone(grandchild)
+
+
+def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
+    told, ready, pid = tmp_path / "told", tmp_path / "ready", tmp_path / "pid"
+    child = (
+        "import signal, sys, time, pathlib\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(told)!r}).touch(), sys.exit(75)))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    starter = (
+        "import os, subprocess, sys, time, pathlib\n"
+        "from dgcctl.core.launch import Process\n"
+        f"p = Process([sys.executable, '-c', {child!r}], output=subprocess.DEVNULL, env=os.environ, tied=True)\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(p.pid))\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(python(starter))
+    wait_for(ready)
+    parent.kill()
+    parent.wait()
+    wait_for(told, 5)
+
+
+def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    before = signal.getsignal(signal.SIGUSR1)
+    with (
+        Process(python(child), output=subprocess.DEVNULL, env=os.environ, tied=True) as process,
+        launch.forwarding(process) as passed,
+    ):
+        wait_for(ready)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert process.wait(10) == 75
+        assert passed == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_the_output_of_a_training_is_appended_to_its_log(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.log.write_text("before\n")
+    with launch.start_training(run, python("import sys; print('out'); print('err', file=sys.stderr)")) as process:
+        assert process.wait(10) == 0
+    assert run.log.read_text() == "before\nout\nerr\n"
+
+
+# --- why it ended -----------------------------------------------------------------------------------------------------
+
+TORCHRUN_REPORT = """\
+W1123 torch/distributed/elastic/multiprocessing/api.py] Sending process 11 closing signal SIGTERM
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+dgc.train FAILED
+------------------------------------------------------------
+Failures:
+  <NO_OTHER_FAILURES>
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-01-01_00:00:00
+  host      : here
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 12)
+  error_file: <N/A>
+  traceback : Signal 9 (SIGKILL) received by PID 12
+============================================================
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "20260101T000000Z-demo-aaa111")
+    run.path.mkdir()
+    return run
+
+
+def test_a_trainer_that_is_done_has_no_error(run: RunDir) -> None:
+    assert outcome.failure(run, 0) is None
+
+
+def test_its_own_account_comes_first(run: RunDir) -> None:
+    write_status(run, Status(state=State.FAILED, reason="no such folder", exit_code=3))
+    run.log.write_text("error: something else\n")
+    error = outcome.failure(run, 1)
+    assert isinstance(error, DataError)
+    assert str(error) == "no such folder"
+
+
+def test_an_account_of_an_earlier_start_does_not_count(run: RunDir) -> None:
+    write_status(run, Status(state=State.STOPPED, reason="stopped by Ctrl-C", exit_code=130, heartbeat=1.0))
+    run.log.write_text("error: lost its data\n")
+    error = outcome.failure(run, 3, since=2.0)
+    assert isinstance(error, DataError)
+    assert str(error) == "lost its data"
+
+
+def test_then_its_error_line(run: RunDir) -> None:
+    run.log.write_text("loading\nerror: recipe.yaml: bad\nbye\n")
+    error = outcome.failure(run, 2)
+    assert isinstance(error, UsageError)
+    assert str(error) == "recipe.yaml: bad"
+
+
+def test_then_the_rank_that_a_signal_killed(run: RunDir) -> None:
+    run.log.write_text("error: lost contact with another rank (gloo)\n" + TORCHRUN_REPORT)
+    error = outcome.failure(run, 1)
+    assert isinstance(error, RankError)
+    expected = f"rank 1 killed by signal 9, likely out of memory: see {run.log}, then `dgcctl resume {run.id}`"
+    assert str(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        (-9, ResourceError, "the trainer was killed by signal 9, likely out of memory: see"),
+        (-11, DgcError, "the trainer was killed by signal 11: see"),
+        (1, DgcError, "the trainer ended with exit code 1 (last words): see"),
+    ],
+)
+def test_then_the_exit_code_itself(run: RunDir, code: int, kind: type[DgcError], text: str) -> None:
+    run.log.write_text("first\nlast words\n\n")
+    error = outcome.failure(run, code)
+    assert type(error) is kind
+    assert str(error).startswith(text)
+
+
+def test_a_trainer_that_said_nothing(run: RunDir) -> None:
+    assert "it said nothing" in str(outcome.failure(run, 1))
+
+
+def test_the_end_of_a_run_that_never_began_is_written_for_it(run: RunDir) -> None:
+    write_status(run, Status(state=State.QUEUED))
+    outcome.settle(run, DataError("no data"))
+    status = read_status(run)
+    assert (status.state, status.reason, status.exit_code) == ("failed", "no data", 3)
+    write_status(run, Status(state=State.STOPPED, reason="x"))
+    outcome.settle(run, DataError("no data"))
+    assert read_status(run).state == State.STOPPED
+
+
+# --- questions to a process -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    return tmp_path / "oracle.py"
+
+
+def test_an_answer_is_read_and_talk_comes_through(module: Path) -> None:
+    module.write_text(
+        "import sys, pathlib\nprint('working')\npathlib.Path(sys.argv[-1]).write_text('{\"answer\": 42}')\n"
+    )
+    said: list[str] = []
+    assert asking.ask("oracle", [], say=said.append) == {"answer": 42}
+    assert said == ["working"]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        ("import sys; print('error: no data there', file=sys.stderr); sys.exit(3)", DataError, "no data there"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            DgcError,
+            "python -m oracle was killed by signal 9, likely out of memory",
+        ),
+        ("raise ValueError('odd')", DgcError, "python -m oracle failed (ValueError: odd)"),
+        ("import sys; sys.exit(1)", DgcError, "python -m oracle failed (exit code 1)"),
+    ],
+)
+def test_its_error_is_raised_and_not_printed(module: Path, code: str, kind: type[DgcError], text: str) -> None:
+    module.write_text(code)
+    said: list[str] = []
+    with pytest.raises(DgcError) as caught:
+        asking.ask("oracle", [], say=said.append)
+    assert type(caught.value) is kind
+    assert str(caught.value) == text
+    assert said == []
