@@ -1,0 +1,96 @@
+"""Finding and loading the compiled kernels. Everything here answers "why not" in one line instead of failing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dgc.errors import UsageError
+from dgc.native.structs import Op, Run
+
+ABI_VERSION = 1
+ISA_NAMES = ("baseline", "avx2", "avx512")
+FORCE = "DGC_NATIVE_ISA"
+
+
+@dataclass(frozen=True)
+class Library:
+    """The loaded library and the instruction set that is used: an index into ISA_NAMES."""
+
+    handle: ctypes.CDLL
+    path: Path
+    isa: int
+
+    def run(self, run: Run) -> None:
+        if self.handle.dgc_run(ctypes.byref(run), self.isa):
+            raise UsageError(f"this machine cannot execute the {ISA_NAMES[self.isa]} kernels; unset {FORCE}")
+
+
+@cache
+def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
+    """(library, its file, why not)."""
+    path = next(Path(__file__).parent.glob("_dgc_native*.so"), None)
+    if path is None:
+        return None, None, "the kernels were not built (no C++ compiler at installation?); plain PyTorch is used"
+    try:
+        import torch  # noqa: F401  its OpenMP library is loaded first, so that ours resolves to the same thread pool
+
+        handle = ctypes.CDLL(str(path))
+        found = (handle.dgc_abi_version(), handle.dgc_op_size())
+    except (OSError, AttributeError) as e:
+        return None, path, f"{path.name} cannot be loaded: {e}; plain PyTorch is used"
+    wanted = (ABI_VERSION, ctypes.sizeof(Op))
+    if found != wanted:
+        return None, path, f"{path.name} is of another version {found}, {wanted} is wanted; install dgcctl again"
+    return handle, path, ""
+
+
+def _choose(handle: ctypes.CDLL) -> int:
+    """The forced instruction set, or the widest that this machine has."""
+    supported = [i for i in range(len(ISA_NAMES)) if handle.dgc_supports(i)]
+    forced = os.environ.get(FORCE)
+    if not forced:
+        return supported[-1]
+    allowed = [ISA_NAMES[i] for i in supported]
+    if forced not in allowed:
+        raise UsageError(f"{FORCE}={forced}: this machine has {', '.join(allowed)}")
+    return ISA_NAMES.index(forced)
+
+
+def load() -> Library | None:
+    """The library with the instruction set to use now, or None where there is none.
+
+    Raises UsageError if the environment variable DGC_NATIVE_ISA names an instruction set that is not there.
+    """
+    handle, path, _ = _open()
+    return None if handle is None or path is None else Library(handle, path, _choose(handle))
+
+
+def available() -> bool:
+    """True if the compiled kernels are there and fit this machine."""
+    return load() is not None
+
+
+def describe() -> dict[str, object]:
+    """What is used and why: {available, isa, supported, openmp, threads, machine, path, why_not}."""
+    handle, path, why_not = _open()
+    facts: dict[str, object] = {
+        "available": handle is not None,
+        "machine": platform.machine(),
+        "path": str(path) if path else None,
+        "why_not": why_not or None,
+    }
+    if handle is None:
+        return facts
+    import torch
+
+    return facts | {
+        "isa": ISA_NAMES[_choose(handle)],
+        "supported": [name for i, name in enumerate(ISA_NAMES) if handle.dgc_supports(i)],
+        "openmp": bool(handle.dgc_has_openmp()),
+        "threads": torch.get_num_threads(),
+    }

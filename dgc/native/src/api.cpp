@@ -1,0 +1,45 @@
+// The C interface: which instruction sets this build and this machine have, and running a program with one of them.
+#include "abi.h"
+
+#define DGC_DECLARE(isa) namespace isa { void execute(const DgcRun& run); }
+
+#if defined(__x86_64__) || defined(_M_X64)
+DGC_DECLARE(dgc_avx512)
+DGC_DECLARE(dgc_avx2)
+#define DGC_X86 1
+#endif
+DGC_DECLARE(dgc_baseline)
+
+extern "C" {
+
+int dgc_abi_version() { return 1; }
+int64_t dgc_op_size() { return sizeof(DgcOp); }
+
+// 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
+int dgc_supports(int isa) {
+#ifdef DGC_X86
+    if (isa == 2)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    if (isa == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == 0;
+}
+
+int dgc_has_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+int dgc_run(const DgcRun* run, int isa) {
+    if (!dgc_supports(isa)) return 1;
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::execute(*run), 0;
+    if (isa == 1) return dgc_avx2::execute(*run), 0;
+#endif
+    return dgc_baseline::execute(*run), 0;
+}
+}

@@ -1,0 +1,39 @@
+// Where the operations of one sample find their memory, and how work is shared out.
+#pragma once
+#include "abi.h"
+#include "vec.h"
+
+namespace DGC_ISA {
+
+struct Context {
+    const DgcRun* run;
+    int64_t thread, threads;   // this worker among those that share the operation
+    int64_t sample;
+    float* bases[2];           // thread arena, sample arena
+    float* scratch;            // private to the worker
+};
+
+struct Range {
+    int64_t begin, end;
+};
+
+// A share depends on nothing but the counts, and no sum is split between workers: same bits for any number of threads.
+DGC_INLINE Range share(int64_t items, const Context& c) {
+    return {items * c.thread / c.threads, items * (c.thread + 1) / c.threads};
+}
+
+DGC_INLINE float* at(const Context& c, const DgcTensor& t) { return c.bases[t.arena] + t.offset; }
+DGC_INLINE float* at(const Context& c, const DgcRegion& r) { return c.bases[r.arena] + r.offset; }
+
+DGC_INLINE float* pixel(const DgcTensor& t, float* plane, int64_t y, int64_t x) {
+    const int64_t s = t.phases;
+    return plane + ((y % s) * s + x % s) * t.phase_plane + t.lead + (y / s) * t.row + x / s;
+}
+
+DGC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+DGC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Output channels that lie together in packed weights: eights, then a four, a two, a one.
+DGC_INLINE int64_t block_of(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+}  // namespace DGC_ISA

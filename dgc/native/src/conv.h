@@ -1,0 +1,169 @@
+// Direct convolution of selected (or a group's own) channels, any kernel, stride and dilation.
+#pragma once
+#include "gates.h"
+#include "planes.h"
+#include "tile.h"
+
+namespace DGC_ISA {
+
+struct Span {  // vectors [first, first + count) of one output sub-plane
+    int64_t subplane, first, count;
+};
+
+DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t row, const Span& q) {
+    const int64_t channel = row * op.out_step + head * op.head_step, i = q.first * VL;
+    const auto place = [&](const DgcTensor& t) {
+        return at(c, t) + channel * t.plane + q.subplane * t.phase_plane + t.lead + i;
+    };
+    Sink s = {};
+    s.bias_step = op.out_step;
+    s.relu = op.relu != 0;
+    if (op.bias) s.bias = op.bias + channel;
+    if (op.has_dst) s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
+    if (op.has_residual) s.residual = place(op.residual), s.residual_step = op.out_step * op.residual.plane;
+    if (op.has_dst2) {
+        s.dst2 = place(op.dst2), s.step2 = op.out_step * op.dst2.plane;
+        s.scale2 = op.out_scale + channel, s.shift2 = op.out_shift + channel;
+    }
+    s.mask = op.dst.mask + q.subplane * op.dst.length + i;
+    return s;
+}
+
+// All output channels [from, to) of a head over one span; `source` comes with its pixels, its weights are set here.
+inline void conv_rows(const DgcOp& op, const Context& c, Source source, const float* weight, int64_t per_row, int64_t head,
+                      Range rows, const Span& q) {
+    for (int64_t row = rows.begin; row < rows.end;) {
+        source.block = block_of(op.outs - row);
+        source.w = weight + row * per_row;
+        source.w_step = op.taps * source.block;
+        sweep(source, sink_at(op, c, head, row, q), q.count);
+        row += source.block;
+    }
+}
+
+// One selected channel: BatchNorm, ReLU and its gate in one go (the gate is positive, so it moves inside the ReLU).
+inline void pack_span(const DgcOp& op, const float* from, const int32_t* mask, float* to, int64_t channel, float gate,
+                      int64_t vectors) {
+    const V scale = splat((op.in_scale ? op.in_scale[channel] : 1.0f) * gate);
+    const V shift = splat((op.in_shift ? op.in_shift[channel] : 0.0f) * gate);
+    for (int64_t v = 0; v < vectors; ++v) {
+        V x = load(from + v * VL) * scale + shift;
+        if (op.in_relu) x = relu(x);
+        store(to + v * VL, mask ? keep(x, load_int(mask + v * VL)) : x);
+    }
+}
+
+// 1x1: the selected channels of one span, side by side in the worker's scratch, then all the head's outputs from there.
+inline void point_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
+    const Selection s = selection(c, op, head);
+    const int64_t width = q.count * VL, per_row = op.channels;
+    const float* from = at(c, op.src) + op.src.lead + op.offsets[q.subplane] + q.first * VL;
+    for (int64_t k = 0; k < *s.count; ++k)
+        pack_span(op, from + s.index[k] * op.src.plane, nullptr, c.scratch + k * width, s.index[k], s.gate[k], q.count);
+    const Source source = {c.scratch, nullptr, width, nullptr, s.index, 0, 0, *s.count, 1, nullptr};
+    conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, q);
+}
+
+// Vectors of pixels that the packed channels of a 1x1 may span: about half of the first-level cache.
+inline int64_t point_vectors(const DgcOp& op) {
+    const int64_t kept = op.channels - op.inactive;
+    const int64_t vectors = 6144 / (kept * VL) / 3 * 3;
+    return vectors < 3 ? 3 : vectors > 24 ? 24 : vectors;
+}
+
+inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {  // cut at blocks of eight
+    const int64_t blocks = ceil_div(op.outs, 8);
+    return {smaller(op.outs, blocks * part / parts * 8), smaller(op.outs, blocks * (part + 1) / parts * 8)};
+}
+
+// k x k on few pixels: each head's selected planes, times their gates, as a copy; weights are read where they lie.
+inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range rows) {
+    const Selection s = selection(c, op, head);
+    const DgcTensor& t = op.src;
+    const int64_t per_row = op.channels * op.taps;
+    const float* from = at(c, t);
+    for (int64_t k = 0; k < *s.count; ++k) {
+        float* plane = c.scratch + k * t.plane;
+        __builtin_memset(plane, 0, t.plane * 4);
+        for (int64_t p = 0; p < subplanes(t); ++p) {
+            const int64_t shift = p * t.phase_plane + t.lead;
+            pack_span(op, from + s.index[k] * t.plane + shift, t.mask + p * t.length, plane + shift, s.index[k], s.gate[k],
+                      t.length / VL);
+        }
+    }
+    for (int64_t p = 0; p < subplanes(op.dst); ++p) {
+        const Source source = {c.scratch + t.lead, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps,
+                               op.offsets + p * op.taps};
+        conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, {p, 0, op.dst.length / VL});
+    }
+}
+
+// k x k with the weights scaled beforehand (scale_panel), or static: group `head` reads its own channels.
+inline void kernel_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
+    const int64_t i = q.first * VL;
+    const float* x = at(c, op.src) + op.src.lead + i;
+    const int64_t* offsets = op.offsets + q.subplane * op.taps;
+    if (op.dynamic) {
+        const Selection s = selection(c, op, head);
+        const Source source = {x, s.index, op.src.plane, nullptr, nullptr, 0, 0, *s.count, op.taps, offsets};
+        const float* panel = at(c, op.panel) + head * op.outs * op.channels * op.taps;
+        return conv_rows(op, c, source, panel, *s.count * op.taps, head, rows, q);
+    }
+    const int64_t own = op.channels / op.heads, per_row = own * op.taps;
+    const Source source = {x + head * own * op.src.plane, nullptr, op.src.plane, nullptr, nullptr, 0, 0, own, op.taps, offsets};
+    conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, q);
+}
+
+inline void conv_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
+    if (op.taps == 1 && op.dynamic && !op.scale_weights) return point_span(op, c, head, rows, q);
+    kernel_span(op, c, head, rows, q);
+}
+
+// Spans of one output: [subplane][piece].
+struct Spans {
+    int64_t per_subplane, vectors, length;
+    int64_t count;
+    Span get(int64_t i) const {
+        const int64_t first = i % per_subplane * vectors;
+        return {i / per_subplane, first, smaller(vectors, length - first)};
+    }
+};
+
+inline Spans spans_of(const DgcOp& op) {
+    const int64_t length = op.dst.length / VL;
+    const bool point = op.taps == 1 && op.dynamic && !op.scale_weights;
+    const int64_t vectors = smaller(length, point ? point_vectors(op) : 12 * widest(8 < kRows ? 8 : kRows) / 3);
+    const int64_t pieces = ceil_div(length, vectors);
+    return {pieces, vectors, length, pieces * subplanes(op.dst)};
+}
+
+// `parts`: into how many pieces each head's rows are cut so that all workers get the same.
+inline int64_t row_parts(const DgcOp& op, const Context& c) {
+    return op.heads % c.threads == 0 ? 1 : smaller(c.threads, ceil_div(op.outs, 8));
+}
+
+inline void conv_item(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
+    const int64_t head = item / parts;
+    const Range rows = rows_of(op, item % parts, parts);
+    if (rows.begin == rows.end) return;
+    if (op.dynamic && !op.scale_weights && op.taps > 1) return kernel_scaled(op, c, head, rows);
+    const Spans spans = spans_of(op);
+    for (int64_t i = 0; i < spans.count; ++i) conv_span(op, c, head, rows, spans.get(i));
+}
+
+// Workers share the spans of a large image, the heads (or rows) of a small one.
+inline void conv(const DgcOp& op, const Context& c) {
+    const bool whole = op.dynamic && !op.scale_weights && op.taps > 1;
+    const Spans spans = spans_of(op);
+    if (!whole && (c.threads == 1 || spans.count >= 4 * c.threads)) {
+        const Range mine = share(spans.count, c);
+        for (int64_t i = mine.begin; i < mine.end; ++i)
+            for (int64_t head = 0; head < op.heads; ++head) conv_span(op, c, head, {0, op.outs}, spans.get(i));
+        return;
+    }
+    const int64_t parts = row_parts(op, c);
+    const Range mine = share(op.heads * parts, c);
+    for (int64_t i = mine.begin; i < mine.end; ++i) conv_item(op, c, i, parts);
+}
+
+}  // namespace DGC_ISA

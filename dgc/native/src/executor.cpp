@@ -1,0 +1,152 @@
+// Runs a program. Compiled once for each instruction set, in a namespace of its own; no C++ library is used, because a
+// template instantiated here with wide vectors could be picked by the linker for a machine without them.
+#include "conv.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace DGC_ISA {
+
+typedef void (*Item)(const DgcOp&, const Context&, int64_t);
+
+inline void gates_item(const DgcOp& op, const Context& c, int64_t item) {
+    const int64_t blocks = ceil_div(round_up(op.channels), kGateBlock);
+    gate_block(op, c, item / blocks, item % blocks * kGateBlock);
+}
+
+inline void select_item(const DgcOp& op, const Context& c, int64_t head) {
+    select_head(op, c, head);
+    if (op.scale_weights) scale_panel(op, c, head);
+}
+
+// Operations that are a loop over like items: how many, and what each does.
+inline Item item_of(const DgcOp& op, int64_t* items) {
+    switch (op.kind) {
+        case DGC_INPUT: return *items = op.dst.channels, input_plane;
+        case DGC_OUTPUT: return *items = op.channels, output_plane;
+        case DGC_MEAN: return *items = op.src.channels, mean_plane;
+        case DGC_LINEAR: return *items = op.outs, linear_row;
+        case DGC_GATES: return *items = op.heads * ceil_div(round_up(op.channels), kGateBlock), gates_item;
+        case DGC_SELECT: return *items = op.heads, select_item;
+        case DGC_PACK: return *items = op.src.channels, pack_plane;
+        case DGC_POOL: return *items = op.src.channels, pool_plane;
+        case DGC_ADD: return *items = op.src.channels, add_plane;
+        default: return *items = 0, nullptr;
+    }
+}
+
+inline void run_op(const DgcOp& op, const Context& c) {
+    if (op.kind == DGC_CONV) return conv(op, c);
+    int64_t items;
+    const Item item = item_of(op, &items);
+    const Range mine = share(items, c);
+    for (int64_t i = mine.begin; i < mine.end; ++i) item(op, c, i);
+}
+
+inline Context for_sample(Context c, const DgcRun& run, int64_t sample, int64_t owner) {
+    const DgcProgram& p = *run.program;
+    c.sample = sample;
+    c.bases[0] = run.arena + owner * p.thread_floats;
+    c.bases[1] = run.arena + run.threads * p.thread_floats + sample * p.sample_floats;
+    return c;
+}
+
+// Weights that are heavier than the activations: each is used for all samples while it is near.
+inline void run_batched(const DgcOp& op, const Context& worker) {
+    const DgcRun& run = *worker.run;
+    int64_t items, parts = 1;
+    const Item item = item_of(op, &items);
+    if (op.kind == DGC_CONV) parts = row_parts(op, worker), items = op.heads * parts;
+    const Range mine = share(items, worker);
+    for (int64_t i = mine.begin; i < mine.end; ++i)
+        for (int64_t s = 0; s < run.samples; ++s) {
+            const Context c = for_sample(worker, run, s, 0);
+            if (op.kind == DGC_CONV) conv_item(op, c, i, parts);
+            else item(op, c, i);
+        }
+}
+
+inline void barrier(int64_t threads) {
+    if (threads == 1) return;
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+}
+
+inline int64_t stretch(const DgcProgram& p, int64_t first) {  // operations up to the next batched one
+    int64_t i = first;
+    while (i < p.count && !p.ops[i].batched) ++i;
+    return i;
+}
+
+// Many samples: each worker takes every threads-th sample through a stretch of operations.
+inline void samples_apart(const DgcRun& run, Context worker) {
+    const DgcProgram& p = *run.program;
+    for (int64_t i = 0; i < p.count;) {
+        if (p.ops[i].batched) {
+            run_batched(p.ops[i++], worker);
+        } else {
+            const int64_t end = stretch(p, i);
+            Context alone = worker;
+            alone.thread = 0, alone.threads = 1;
+            for (int64_t s = worker.thread; s < run.samples; s += run.threads) {
+                const Context c = for_sample(alone, run, s, worker.thread);
+                for (int64_t k = i; k < end; ++k) run_op(p.ops[k], c);
+            }
+            i = end;
+        }
+        barrier(run.threads);
+    }
+}
+
+// Few samples: all workers share each operation.
+inline void samples_together(const DgcRun& run, const Context& worker) {
+    const DgcProgram& p = *run.program;
+    for (int64_t i = 0; i < p.count;) {
+        if (p.ops[i].batched) {
+            run_batched(p.ops[i++], worker);
+            barrier(run.threads);
+            continue;
+        }
+        const int64_t end = stretch(p, i);
+        for (int64_t s = 0; s < run.samples; ++s) {
+            const Context c = for_sample(worker, run, s, 0);
+            for (int64_t k = i; k < end; ++k) {
+                run_op(p.ops[k], c);
+                barrier(run.threads);
+            }
+        }
+        i = end;
+    }
+}
+
+inline void work(const DgcRun& run, int64_t thread) {
+    const DgcProgram& p = *run.program;
+    Context c = {};
+    c.run = &run;
+    c.thread = thread, c.threads = run.threads;
+    c.scratch = run.arena + run.threads * p.thread_floats + run.samples * p.sample_floats + thread * p.scratch_floats;
+    if (run.samples >= run.threads) samples_apart(run, c);
+    else samples_together(run, c);
+}
+
+void execute(const DgcRun& run) {
+#ifdef _OPENMP
+    if (run.threads > 1) {
+#pragma omp parallel num_threads(int(run.threads))
+        {
+            if (omp_get_num_threads() == run.threads) work(run, omp_get_thread_num());
+            else if (omp_get_thread_num() == 0) {  // nested in another parallel region: one worker is all there is
+                DgcRun alone = run;
+                alone.threads = 1;
+                work(alone, 0);
+            }
+        }
+        return;
+    }
+#endif
+    work(run, 0);
+}
+
+}  // namespace DGC_ISA

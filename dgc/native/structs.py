@@ -1,0 +1,66 @@
+"""The C structures of `src/abi.h`, field by field."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import Structure, c_int64, c_void_p
+from enum import IntEnum
+
+
+class Kind(IntEnum):
+    """What an operation does (`DgcKind`)."""
+
+    INPUT = 0
+    OUTPUT = 1
+    MEAN = 2
+    LINEAR = 3
+    GATES = 4
+    SELECT = 5
+    PACK = 6
+    CONV = 7
+    WINO = 8
+    POOL = 9
+    ADD = 10
+
+
+class Tensor(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("arena", "offset", "plane", "phases", "phase_plane", "lead", "row", "length")),
+        *((name, c_int64) for name in ("height", "width", "channels")),
+        ("mask", c_void_p),
+    ]
+
+
+class Region(Structure):
+    _fields_ = [("arena", c_int64), ("offset", c_int64)]
+
+
+class Op(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("kind", "batched")),
+        *((name, Tensor) for name in ("src", "dst", "dst2", "residual")),
+        *((name, Region) for name in ("input", "out", "list")),
+        *((name, c_int64) for name in ("channels", "heads", "outs", "dynamic", "taps")),
+        *((name, c_void_p) for name in ("offsets", "weight", "external", "bias")),
+        *((name, c_void_p) for name in ("in_scale", "in_shift", "out_scale", "out_shift")),
+        *((name, c_int64) for name in ("relu", "in_relu", "has_residual", "has_dst", "has_dst2")),
+        *((name, c_int64) for name in ("out_step", "head_step", "inactive", "hidden", "scale_weights")),
+        ("panel", Region),
+        *((name, c_int64) for name in ("pool_kind", "pool_kernel", "pool_stride", "pool_pad")),
+    ]
+
+
+class Program(Structure):
+    _fields_ = [
+        ("ops", ctypes.POINTER(Op)),
+        *((name, c_int64) for name in ("count", "thread_floats", "sample_floats", "scratch_floats")),
+        *((name, c_int64) for name in ("in_floats", "out_floats")),
+    ]
+
+
+class Run(Structure):
+    _fields_ = [
+        ("program", ctypes.POINTER(Program)),
+        *((name, c_void_p) for name in ("input", "output", "arena")),
+        *((name, c_int64) for name in ("samples", "threads")),
+    ]
