@@ -1,0 +1,72 @@
+"""What the dashboard can do to a run: leave a request in its control folder, or start a trainer. Nothing else.
+
+The training process knows nothing of a dashboard: it finds a file, does what it says and removes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgc.errors import DgcError, UsageError
+from dgc.recipe import dump_recipe, find_recipe, load_recipe
+from dgc.records import RunDir, State
+from dgcctl.core import launch, outcome
+from dgcctl.core.runs import RESUMABLE, Run
+
+_RUNS_HERE = frozenset({State.QUEUED, State.RUNNING})
+
+
+def request(run: Run, name: str) -> None:
+    """Leave control/stop or control/checkpoint. Raises UsageError where the run is not running."""
+    if run.state not in _RUNS_HERE:
+        raise UsageError(f"{run.id} is {run.state}: only a running run can be asked to {name}")
+    try:
+        run.dir.control.mkdir(exist_ok=True)
+        (run.dir.control / name).touch()
+    except OSError as error:
+        raise UsageError(f"{run.dir.control / name}: cannot be written ({error.strerror})") from error
+
+
+def check_resumable(run: Run) -> None:
+    """Raises UsageError where there is nothing to go on with."""
+    if run.state not in RESUMABLE:
+        raise UsageError(f"{run.id} is {run.state}: only a run that stopped, failed or died can be resumed")
+
+
+class Trainers:
+    """The trainers started from here. They outlive the dashboard; while it lives, it reaps the ended ones."""
+
+    def __init__(self) -> None:
+        self._processes: list[tuple[RunDir, launch.Process, float]] = []
+
+    def start(self, recipe: str, runs_dir: Path, overrides: Sequence[str] = ()) -> RunDir:
+        """Make a run of a recipe and train it, detached. Raises RecipeError."""
+        resolved = load_recipe(find_recipe(recipe), list(overrides))
+        argv = {"argv": ["dgcctl", "train", recipe, *overrides], "by": "dash"}
+        run = launch.create(runs_dir, resolved.name, dump_recipe(resolved), argv)
+        self._launch(run, [])
+        return run
+
+    def resume(self, run: RunDir) -> None:
+        self._launch(run, ["--resume"])
+
+    def _launch(self, run: RunDir, options: list[str]) -> None:
+        began = time.time()
+        command = [*launch.module_command("dgc.train"), "--run-dir", str(run.path), *options]
+        self._processes.append((run, launch.start_training(run, command, detach=True), began))
+
+    def reap(self) -> list[str]:
+        """One line for each that ended in failure since the last call."""
+        ended = [(run, code, began) for run, process, began in self._processes if (code := process.poll()) is not None]
+        self._processes = [entry for entry in self._processes if entry[1].poll() is None]
+        return [str(error) for error in map(_account, ended) if error is not None]
+
+
+def _account(ended: tuple[RunDir, int, float]) -> DgcError | None:
+    run, code, began = ended
+    error = outcome.failure(run, code, since=began)
+    if error is not None:
+        outcome.settle(run, error)
+    return error

@@ -1,0 +1,280 @@
+"""The dashboard application: it owns the store and the poller, switches screens, and carries out acts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from threading import Thread
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.filter import LineFilter, NoColor
+from textual.message import Message
+from textual.screen import Screen
+
+from dgc.errors import DgcError
+from dgc.records import RunDir
+from dgcctl.core import runs
+from dgcctl.tui import acts, export, keys, palette
+from dgcctl.tui.alerts import Watch
+from dgcctl.tui.feed import Batch
+from dgcctl.tui.options import Options
+from dgcctl.tui.poller import Catalogue, News, Poller
+from dgcctl.tui.screens.base import DashScreen
+from dgcctl.tui.screens.confirm import Confirm
+from dgcctl.tui.store import Store
+from dgcctl.tui.view import Memory
+
+FRAME = 0.05
+
+
+class Arrived(Message):
+    """News from the poller's thread."""
+
+    def __init__(self, news: News) -> None:
+        super().__init__()
+        self.news = news
+
+
+class DashApp(App[None]):
+    """`dgcctl dash`."""
+
+    TITLE = "dgcctl dash"
+    CSS = """
+    Screen { background: $background; color: $foreground; }
+    Footer { background: $panel; }
+    Toast { max-width: 90%; }
+    Input { border: none; height: 1; padding: 0 1; background: $panel; }
+    Input:focus { border: none; }
+    """
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.EVERYWHERE)]
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+        self.clock = options.clock
+        self.memory = Memory(options.state_dir, options.runs_dir)
+        self.store = Store(self.memory.load())
+        self.palette = palette.Palette(self._first_theme())
+        self.trainers = acts.Trainers()
+        self.frames = 0
+        self._opened = [runs.find_run(name, options.runs_dir) for name in options.open]
+        self._watch = Watch()
+        self._nocolor = NoColor()
+        self._pending = False
+        self._poller = self._make_poller()
+        self._thread = Thread(target=self._poller.run, name="poller", daemon=True)
+
+    def _make_poller(self) -> Poller:
+        options = self.options
+        return Poller(
+            Catalogue(options.runs_dir, self._opened),
+            self._post_news,
+            interval=options.interval,
+            sample=options.sample,
+            free_bytes=options.free_bytes,
+        )
+
+    def _first_theme(self) -> str:
+        if self.no_color:
+            return palette.PLAIN
+        return self.options.theme or self.store.view.theme or palette.DARK
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        for theme in palette.themes():
+            self.register_theme(theme)
+        self.theme = self.palette.theme
+        self.set_keymap(keys.load_keymap(self.options.keys_file))
+        self._thread.start()
+        self._first_screens()
+
+    def _first_screens(self) -> None:
+        from dgcctl.tui.screens.runs import RunsScreen
+
+        self.push_screen(RunsScreen())
+        for run in self._opened[1:]:
+            if run.id not in self.store.view.marks:
+                self.store.view.marks.append(run.id)
+        if self._opened:
+            self.call_later(self._open_when_listed, self._opened[0])
+
+    def _open_when_listed(self, run: RunDir) -> None:
+        if run.id in self.store.runs:
+            self.open_run(run.id)
+        else:
+            self.set_timer(FRAME, lambda: self._open_when_listed(run))
+
+    def on_unmount(self) -> None:
+        self._poller.stop()
+        self.memory.save(self.store.view)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = [found for found in super().get_line_filters() if not isinstance(found, NoColor)]
+        return [*filters, self._nocolor] if self.palette.plain else filters
+
+    # --- news --------------------------------------------------------------------------------------------------------
+
+    def _post_news(self, news: News) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may have ended between two looks
+            self.post_message(Arrived(news))
+
+    def on_arrived(self, message: Arrived) -> None:
+        self.store.take(message.news)
+        if isinstance(message.news, Batch) and not message.news.caught_up:
+            return
+        for line in self.trainers.reap():
+            self.notify(line, title="training ended", severity="error", markup=False)
+        for alert in self._watch.look(self.store):
+            self.notify(alert.text, title=alert.title, severity=alert.level, timeout=8, markup=False)
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """Let the screen look at what is known, at most once a frame."""
+        if not self._pending:
+            self._pending = True
+            self.set_timer(FRAME, self._look)
+
+    def _look(self) -> None:
+        self._pending = False
+        if isinstance(self.screen, DashScreen):
+            self.screen.look()
+
+    def screen_changed(self) -> None:
+        """Follow the logs that the screens in the stack need, forget the others."""
+        wanted = [key for screen in self.screen_stack if isinstance(screen, DashScreen) for key in screen.shown_runs()]
+        self._poller.watch(self.store.dirs(wanted))
+
+    # --- screens -----------------------------------------------------------------------------------------------------
+
+    def open_run(self, run_id: str, drawer: str = "") -> None:
+        from dgcctl.tui.screens.run import RunScreen
+
+        self.push_screen(RunScreen(run_id, drawer))
+
+    def open_gates(self, run_id: str) -> None:
+        from dgcctl.tui.screens.gates import GatesScreen
+
+        self.push_screen(GatesScreen(run_id))
+
+    def open_compare(self, run_ids: Sequence[str]) -> None:
+        from dgcctl.tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(run_ids))
+
+    def action_recipes(self) -> None:
+        from dgcctl.tui.screens.recipes import RecipesScreen
+
+        if not isinstance(self.screen, RecipesScreen):
+            self.push_screen(RecipesScreen())
+
+    def action_help(self) -> None:
+        from dgcctl.tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def action_theme(self) -> None:
+        """The next of dark, light, no colour."""
+        names = palette.THEMES
+        self.use_theme(names[(names.index(self.palette.theme) + 1) % len(names)])
+
+    def use_theme(self, name: str) -> None:
+        self.palette = palette.Palette(name)
+        self.theme = self.palette.theme
+        self.store.view.theme = self.palette.theme
+        for screen in self.screen_stack:
+            if isinstance(screen, DashScreen):
+                screen.redraw()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette holds what the keys hold."""
+        owner = screen if isinstance(screen, DashScreen) else self
+        for _, table in keys.TABLES.items():
+            for key in table:
+                if self._offers(owner, key.action):
+                    yield SystemCommand(
+                        f"{key.label} ({keys.shown_key(key.key)})", key.help, self._runner(owner, key.action)
+                    )
+
+    def _offers(self, owner: object, action: str) -> bool:
+        name = action.partition("(")[0]
+        found = hasattr(owner, f"action_{name}") or hasattr(self, f"action_{name}")
+        return found and self.check_action(name, ()) is not False
+
+    def _runner(self, owner: object, action: str) -> Callable[[], object]:
+        namespace = (
+            owner if isinstance(owner, DashScreen) and hasattr(owner, f"action_{action.partition('(')[0]}") else self
+        )
+        return lambda: self.call_later(self.run_action, action, namespace)
+
+    # --- acts --------------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """--readonly: what changes a run is neither shown nor done."""
+        if self.options.readonly and action in keys.ACTS:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_export(self) -> None:
+        if isinstance(self.screen, DashScreen):
+            try:
+                written = export.write(self, self.screen)
+            except OSError as error:
+                self.notify(f"{error.filename}: cannot be written ({error.strerror})", severity="error", markup=False)
+                return
+            self.notify("\n".join(map(str, written)), title="exported", markup=False)
+
+    def _subject(self) -> runs.Run | None:
+        run_id = self.screen.subject() if isinstance(self.screen, DashScreen) else None
+        if run_id is None:
+            self.notify("no run is chosen here", severity="warning")
+        return self.store.runs.get(run_id or "")
+
+    def action_stop(self) -> None:
+        self._ask("stop", "finishes its step, saves and stops")
+
+    def action_checkpoint(self) -> None:
+        self._ask("checkpoint", "saves after its step and goes on")
+
+    def _ask(self, name: str, what: str) -> None:
+        run = self._subject()
+        if run is not None:
+            self._confirmed(
+                f"{name.capitalize()} {run.id}?", f"It {what}.", lambda: acts.request(run, name), f"asked to {name}"
+            )
+
+    def action_resume(self) -> None:
+        run = self._subject()
+        if run is not None:
+            self._confirmed(
+                f"Resume {run.id}?", "It goes on from its newest checkpoint.", lambda: self._resume(run), "resuming"
+            )
+
+    def _resume(self, run: runs.Run) -> None:
+        acts.check_resumable(run)
+        self.trainers.resume(run.dir)
+
+    def start_recipe(self, recipe: str, overrides: Sequence[str]) -> None:
+        """Start a run of a recipe and open it. Raises RecipeError."""
+        run = self.trainers.start(recipe, self.options.runs_dir, overrides)
+        self.notify(run.id, title="started", markup=False)
+        self._open_when_listed(run)
+
+    def _confirmed(self, title: str, text: str, act: Callable[[], None], done: str) -> None:
+        def answer(agreed: bool | None) -> None:
+            if agreed:
+                self._carry_out(act, done)
+
+        self.push_screen(Confirm(title, text), answer)
+
+    def _carry_out(self, act: Callable[[], None], done: str) -> None:
+        try:
+            act()
+        except DgcError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.notify(done)

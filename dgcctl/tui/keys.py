@@ -1,0 +1,123 @@
+"""The keys, one table: id -> (key, action, label). A keys file maps ids to other keys; everything else stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from textual.binding import Binding
+
+from dgc.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Key:
+    id: str
+    key: str
+    action: str
+    label: str
+    help: str
+    shown: bool = True
+
+    def binding(self) -> Binding:
+        return Binding(self.key, self.action, self.label, id=self.id, show=self.shown, tooltip=self.help)
+
+
+EVERYWHERE = (
+    Key("help", "question_mark", "help", "Help", "what every key does"),
+    Key("quit", "q", "quit", "Quit", "leave the dashboard; training goes on"),
+    Key("theme", "t", "theme", "Theme", "dark, light, no colour", False),
+    Key("export", "e", "export", "Export", "what is on screen as CSV, and the frame as SVG", False),
+    Key("recipes", "n", "recipes", "New run", "browse recipes, start a run"),
+    Key("stop", "s", "stop", "Stop", "ask the run to finish its step, save and stop"),
+    Key("checkpoint", "c", "checkpoint", "Checkpoint", "ask the run to save now"),
+    Key("resume", "r", "resume", "Resume", "go on with a run that stopped, failed or died"),
+)
+RUNS = (
+    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 tag:paper name~demo"),
+    Key("mark", "space", "mark", "Mark", "overlay this run in every chart, compare it"),
+    Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
+    Key("diff", "d", "diff", "Diff", "compare the marked runs"),
+    Key("gates", "g", "gates", "Gates", "which channels each head chooses", False),
+    Key("log", "l", "log", "Log", "open the run at its log", False),
+    Key("group", "v", "group", "Group", "by recipe over seeds: mean and spread", False),
+    Key("sort", "o", "sort", "Sort", "by age, state, recipe, error, progress", False),
+    Key("back", "escape", "back", "Back", "drop the filter", False),
+)
+RUN = (
+    Key("logy", "y", "log_y", "Log y", "logarithmic vertical axis"),
+    Key("axis", "x", "axis", "Axis", "steps, epochs or time"),
+    Key("smoother", "plus,equals_sign", "smooth(1)", "Smooth", "smooth more"),
+    Key("rougher", "minus", "smooth(-1)", "Rougher", "smooth less", False),
+    Key("raw", "0", "smooth(0)", "Raw", "no smoothing", False),
+    Key("log", "l", "drawer('log')", "Log", "the log; / searches it"),
+    Key("gates", "g", "gates", "Gates", "which channels each head chooses"),
+    Key("checkpoints", "k", "drawer('checkpoints')", "Checkpoints", "the saved states", False),
+    Key("facts", "i", "drawer('facts')", "Facts", "recipe, target, machine, alerts", False),
+    Key("metrics", "m", "drawer('metrics')", "Metrics", "all metrics; / filters, enter shows, p pins", False),
+    Key("filter", "slash", "search", "Search", "in the log, or among the metrics", False),
+    Key("mark", "space", "mark", "Mark", "overlay this run in other runs' charts", False),
+    Key("pin", "p", "pin", "Pin", "keep the metric's chart (or the run) in front", False),
+    Key("diff", "d", "diff", "Diff", "compare with the marked runs", False),
+    Key("left", "left", "cursor(-1)", "Cursor left", "read values: move the cursor in all charts", False),
+    Key("right", "right", "cursor(1)", "Cursor right", "read values: move the cursor in all charts", False),
+    Key("far-left", "shift+left", "cursor(-10)", "Far left", "move the cursor ten columns", False),
+    Key("far-right", "shift+right", "cursor(10)", "Far right", "move the cursor ten columns", False),
+    Key("zoom-in", "z", "zoom(1)", "Zoom", "look closer around the cursor", False),
+    Key("zoom-out", "Z", "zoom(-1)", "Wider", "look from further away", False),
+    Key("one", "f", "one", "One chart", "the focused chart alone, or all again", False),
+    Key("back", "escape", "back", "Back", "drop the search, the cursor, the zoom; then leave"),
+)
+BACK = Key("back", "escape", "back", "Back", "to the screen before")
+GATES = (
+    Key("figure", "x", "figure", "Figure", "active share, entropy, most used share"),
+    Key("earlier", "left_square_bracket", "epoch(-1)", "Earlier", "the evaluation before"),
+    Key("later", "right_square_bracket", "epoch(1)", "Later", "the evaluation after"),
+    Key("left", "left", "head(-1)", "Head left", "the head before", False),
+    Key("right", "right", "head(1)", "Head right", "the head after", False),
+    BACK,
+)
+COMPARE = (
+    Key("section", "x", "section", "Section", "metrics, recipe, code and environment, scatter"),
+    BACK,
+)
+RECIPES = (Key("start", "enter", "start", "Start", "start a run of this recipe"), BACK)
+TABLES: Mapping[str, tuple[Key, ...]] = {
+    "Everywhere": EVERYWHERE, "Runs": RUNS, "Run": RUN, "Gates": GATES, "Compare": COMPARE, "Recipes": RECIPES,
+}  # fmt: skip
+ACTS = frozenset({"stop", "checkpoint", "resume", "start"})
+
+
+def bindings(table: tuple[Key, ...]) -> list[Binding]:
+    return [key.binding() for key in table]
+
+
+def known_ids() -> set[str]:
+    return {key.id for table in TABLES.values() for key in table} | {"open"}
+
+
+def load_keymap(path: Path | None) -> dict[str, str]:
+    """The user's keys: a YAML mapping of id to key. Raises UsageError for anything else; an absent file is empty."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: no readable keys file ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise UsageError(f'{path}: should map ids to keys in quotes, e.g. `stop: "ctrl+s"`')
+    unknown = sorted(str(key) for key in found if key not in known_ids())
+    if unknown:
+        raise UsageError(f"{path}: unknown key id {unknown[0]} (known: {', '.join(sorted(known_ids()))})")
+    return {str(key): value for key, value in found.items()}
+
+
+def shown_key(key: str) -> str:
+    """A key as people write it."""
+    names = {
+        "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-", "escape": "esc",
+        "left_square_bracket": "[", "right_square_bracket": "]",
+    }  # fmt: skip
+    return " ".join(names.get(part, part) for part in key.split(","))

@@ -1,0 +1,88 @@
+"""Colours by role, one table a theme; the table without colour says the same by bold, dim, reverse and underline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from rich.style import Style
+from textual.theme import Theme
+
+DARK, LIGHT, PLAIN = "dgc-dark", "dgc-light", "dgc-plain"
+THEMES = (DARK, LIGHT, PLAIN)
+_SERIES_DARK = ("#4fc3f7", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#fff176", "#4db6ac", "#f48fb1")
+_SERIES_LIGHT = ("#0277bd", "#c75b00", "#2e7d32", "#c62828", "#6a1b9a", "#7a6a00", "#00695c", "#ad1457")
+_SERIES_PLAIN = ("bold", "", "", "", "", "", "", "")
+
+_ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        DARK: {
+            "": "#d7dde4", "dim": "#7d8894", "head": "bold #9fb3c8", "title": "bold #ffffff", "good": "#81c784",
+            "warn": "#ffca66", "bad": "#ff8a80", "accent": "#4fc3f7", "target": "#ffca66", "grid": "#3a444e",
+            "cursor": "#ffffff", "faint": "#4a5a68",
+            "select": "bold #ffffff on #24506e", "blurred": "#ffffff on #2a333c",
+            "bar": "#4fc3f7",
+        },
+        LIGHT: {
+            "": "#1f2933", "dim": "#66717d", "head": "bold #3c4f63", "title": "bold #000000", "good": "#1b6e20",
+            "warn": "#8a5300", "bad": "#b3261e", "accent": "#0266a3", "target": "#8a5300", "grid": "#ccd3da",
+            "cursor": "#000000", "faint": "#b4c4d2",
+            "select": "bold #ffffff on #0266a3", "blurred": "#000000 on #d5dde4",
+            "bar": "#0266a3",
+        },
+        PLAIN: {
+            "": "", "dim": "dim", "head": "bold underline", "title": "bold", "good": "", "warn": "bold", "bad": "bold",
+            "accent": "bold", "target": "bold", "grid": "dim", "cursor": "bold", "faint": "dim", "select": "reverse",
+            "blurred": "underline", "bar": "bold",
+        },
+    }
+)  # fmt: skip
+
+
+class Palette:
+    """The styles of one theme."""
+
+    def __init__(self, theme: str) -> None:
+        self.theme = theme if theme in _ROLES else DARK
+        self.plain = self.theme == PLAIN
+        self._roles = {role: Style.parse(text) for role, text in _ROLES[self.theme].items()}
+        names = {DARK: _SERIES_DARK, LIGHT: _SERIES_LIGHT, PLAIN: _SERIES_PLAIN}[self.theme]
+        self._series = [Style.parse(text) for text in names]
+
+    def style(self, role: str) -> Style:
+        """The style of a role; `s0`, `s1`, ... are the colours of overlaid runs."""
+        if role[:1] == "s" and role[1:].isdigit():
+            return self._series[int(role[1:]) % len(self._series)]
+        return self._roles[role]
+
+    def text(self, role: str) -> str:
+        """The same as a style string."""
+        return str(self.style(role)) if role else str(self._roles[""])
+
+
+def themes() -> list[Theme]:
+    """The Textual themes that carry the widgets' own colours."""
+    return [_dark(), _light(), _plain()]
+
+
+def _dark() -> Theme:
+    return Theme(
+        name=DARK, primary="#4fc3f7", secondary="#81c784", accent="#4fc3f7", warning="#ffca66", error="#ff8a80",
+        success="#81c784", foreground="#d7dde4", background="#10161c", surface="#161d24", panel="#1e2730", dark=True,
+    )  # fmt: skip
+
+
+def _light() -> Theme:
+    return Theme(
+        name=LIGHT, primary="#0266a3", secondary="#1b6e20", accent="#0266a3", warning="#8a5300", error="#b3261e",
+        success="#1b6e20", foreground="#1f2933", background="#ffffff", surface="#f4f6f8", panel="#e6ebef", dark=False,
+    )  # fmt: skip
+
+
+def _plain() -> Theme:
+    """The terminal's own two colours."""
+    return Theme(
+        name=PLAIN, ansi=True, primary="ansi_default", secondary="ansi_default", accent="ansi_default",
+        warning="ansi_default", error="ansi_default", success="ansi_default", foreground="ansi_default",
+        background="ansi_default", surface="ansi_default", panel="ansi_default", boost="ansi_default", dark=True,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Rows of the drawer: log lines, checkpoints, facts and metrics of one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dgcctl.core.runs import Run
+from dgcctl.core.tail import log_lines
+from dgcctl.tui import clock, facts, raster
+from dgcctl.tui.alerts import skipped_text
+from dgcctl.tui.facts import Target
+from dgcctl.tui.feed import Feed
+from dgcctl.tui.store import Store, state_text
+from dgcctl.tui.widgets.listing import Row
+
+LOG_LINES = 2000
+_ROLES = {"error": "bad", "warning": "warn"}
+
+
+def rows(kind: str, store: Store, run: Run, found: list[Target]) -> list[Row]:
+    """The rows of one list."""
+    feed = store.feed(run.id)
+    match kind:
+        case "log":
+            return _log(run)
+        case "checkpoints":
+            return _checkpoints(run, feed)
+        case "facts":
+            return [Row(key, ((key, "dim"), value)) for key, value in _facts(run, feed, found)]
+        case "metrics":
+            return _metrics(store, feed)
+    return []
+
+
+def _log(run: Run) -> list[Row]:
+    return [Row(str(index), ((line, _log_role(line)),)) for index, line in enumerate(log_lines(run.dir.log, LOG_LINES))]
+
+
+def _log_role(line: str) -> str:
+    lowered = line.lower()
+    return next((role for word, role in _ROLES.items() if word in lowered), "")
+
+
+def _checkpoints(run: Run, feed: Feed) -> list[Row]:
+    """Saved states, newest first; those that were deleted since are said to be."""
+    last = facts.document(run.dir, "last.json").get("step")
+    best = facts.document(run.dir, "best.json").get("step")
+    saved = {event.get("path"): event for event in feed.checkpoints}
+    return [_checkpoint(run, event, last, best) for event in reversed(saved.values())]
+
+
+def _checkpoint(run: Run, event: dict[str, Any], last: Any, best: Any) -> Row:
+    step, path = event.get("step"), str(event.get("path"))
+    there = (run.dir.path / path).is_dir()
+    signs = " ".join(name for name, of in (("last", last), ("best", best)) if of == step)
+    role = "" if there else "dim"
+    cells = (
+        f"{step:,}", str(event.get("epoch", "")), signs, facts.size(event.get("bytes")),
+        clock.stamp(event.get("t", 0.0)),
+        f"{event.get('ms', 0):.0f}", path if there else f"{path} (deleted)",
+    )  # fmt: skip
+    return Row(path, tuple((cell, "good" if index == 2 else role) for index, cell in enumerate(cells)))
+
+
+def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
+    model, env, git = (facts.document(run.dir, f"{name}.json") for name in ("model", "env", "git"))
+    macs = model.get("macs", {})
+    told = [
+        ("state", f"{state_text(run.state)} {run.problem or run.status.reason}"),
+        *[("target", f"{t.metric} {t.value:g} ± {t.tolerance:g} ({t.source})") for t in found],
+        *_alerts(feed),
+        ("recipe", f"{run.name}: {run.recipe.get('title', '')}"),
+        ("parameters", facts.amount(model.get("parameters"))),
+        ("MACs", "  ".join(f"{name} {facts.amount(macs.get(name))}" for name in ("dense", "promised", "executed"))),
+        ("started", clock.stamp(run.status.started)),
+        (
+            "machine",
+            f"{run.status.host}  {env.get('device', '')}  pid {run.status.pid}  threads {env.get('threads', '-')}",
+        ),
+        ("torch", str((env.get("torch") or {}).get("version", "-") if isinstance(env.get("torch"), dict) else "-")),
+        ("code", f"{str(git.get('commit', '-'))[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"),
+        ("folder", str(run.dir.path)),
+    ]
+    return told + [(key, str(run.recipe[key])) for key in run.recipe if "." in key]
+
+
+def _alerts(feed: Feed) -> list[tuple[str, str]]:
+    told = [(f"alert ({event.get('level', '?')})", str(event.get("text", ""))) for event in feed.alerts[-20:]]
+    told += [("resumed", _resumed(event)) for event in feed.resumes]
+    return (
+        told + ([("log", skipped_text(feed))] if feed.skipped else []) + ([("log", feed.notice)] if feed.notice else [])
+    )
+
+
+def _resumed(event: dict[str, Any]) -> str:
+    exact = "exactly" if event.get("exact", True) else f"not exactly: {event.get('differences')}"
+    return f"at step {event.get('step')}, {exact}"
+
+
+def _metrics(store: Store, feed: Feed) -> list[Row]:
+    pins = set(store.view.metrics)
+    return [
+        Row(name, (("▴" if name in pins else "", "accent"), name, f"{len(feed.points(name)):,}", _last(feed, name)))
+        for name in feed.names()
+    ]
+
+
+def _last(feed: Feed, name: str) -> str:
+    value = feed.last(name)
+    return "-" if value is None else raster.short(value)

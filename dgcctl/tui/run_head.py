@@ -1,0 +1,79 @@
+"""The words above the charts: state, progress, speed, machine, target, and which letter is which run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dgcctl.core.runs import Run
+from dgcctl.tui import clock, curves, facts
+from dgcctl.tui.facts import Target
+from dgcctl.tui.feed import Feed
+from dgcctl.tui.processes import Sample
+from dgcctl.tui.screens.base import head
+from dgcctl.tui.store import ROLES, Store, share_done, state_text
+from dgcctl.tui.view import View
+from dgcctl.tui.widgets.bar import progress
+from dgcctl.tui.widgets.listing import Cell
+
+
+def title(run: Run, view: View, drawer: str) -> list[Cell]:
+    """Name, state, and how it is looked at."""
+    smooth = f"smooth {view.weight:g}" if view.weight else "raw"
+    settings = f"x {view.axis} · {smooth} · {'log y' if view.log else 'linear y'}"
+    return head(run.id, (f"{state_text(run.state)}  ", ROLES.get(run.state, "")), (settings, "dim"))
+
+
+def lines(store: Store, run: Run, target: Target | None, overlay: Sequence[Run]) -> list[list[Cell]]:
+    feed = store.feed(run.id)
+    return [_progress(run, feed), _figures(store, run, feed, target), _last_line(run, feed, overlay)]
+
+
+def _progress(run: Run, feed: Feed) -> list[Cell]:
+    share = share_done(run)
+    status = run.status
+    told: list[Cell] = [
+        (f"{progress(share, 8)} {share:4.0%}  ", "bar"),
+        f"step {status.step:,}/{status.steps:,}  epoch {status.epoch}/{status.epochs}  ",
+        f"{clock.duration(status.heartbeat - status.started)} ",
+    ]
+    eta = feed.last("perf.eta_s")
+    if run.state == "running" and eta is not None:
+        told.append((f" ETA {clock.duration(eta)}", "accent"))
+    rate = feed.last("perf.images_per_s")
+    if rate is not None:
+        told.append(f"  {rate:.0f} images/s")
+    return told
+
+
+def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[Cell]:
+    best = store.best(run)
+    told: list[Cell] = [f"error {facts.percent(store.last(run))}  best {facts.percent(best)}  "]
+    if target is not None:
+        met = best is not None and target.met(best)
+        sign = "✓" if met else "…"
+        text = f"{sign} target {target.value:g}±{target.tolerance:g} {curves.gap(best, target)}  "
+        told.append((text, "good" if met else "target"))
+    return [*told, *_machine(store.samples.get(run.id), feed)]
+
+
+def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
+    """Of the process where it lives here; else its own last account."""
+    if sample is None:
+        return [(f"memory {facts.size(feed.last('perf.rss'))}", "dim")]
+    gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%"
+    return [f"CPU {sample.cpu:.0f}% {facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"]
+
+
+def _last_line(run: Run, feed: Feed, overlay: Sequence[Run]) -> list[Cell]:
+    """Why it ended; else which letter is which run."""
+    reason = run.problem or (run.status.reason if run.state in ("failed", "stopped") else "")
+    if run.state == "died":
+        reason = f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
+    if reason:
+        return [(reason, ROLES.get(run.state, "bad"))]
+    if feed.notice:
+        return [(feed.notice, "warn")]
+    if len(overlay) < 2:
+        return [(run.recipe.get("title", ""), "dim")]
+    named = zip(curves.LETTERS, overlay, strict=False)
+    return [(f"{letter} {shown.id}  ", f"s{index}") for index, (letter, shown) in enumerate(named)]

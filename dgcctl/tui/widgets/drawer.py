@@ -1,0 +1,84 @@
+"""The lower part of the Run screen: log, checkpoints, facts or metrics, one list at a time, with a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from dgcctl.tui.widgets.bar import Lines
+from dgcctl.tui.widgets.listing import Column, Listing, Row
+
+if TYPE_CHECKING:
+    from dgcctl.tui.app import DashApp
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "log": (Column("log.txt"),),
+    "checkpoints": (
+        Column("step", 8, True), Column("epoch", 6, True), Column("", 6), Column("size", 9, True),
+        Column("saved", 20), Column("ms", 7, True, 1), Column("path"),
+    ),
+    "facts": (Column("what", 22), Column("is")),
+    "metrics": (Column("", 2), Column("metric"), Column("points", 8, True), Column("last", 10, True)),
+}  # fmt: skip
+EMPTY = {
+    "log": "log.txt is empty", "checkpoints": "nothing saved yet", "facts": "no records", "metrics": "no metrics yet",
+}  # fmt: skip
+LISTED_AT_MOST = 500  # metric names: a search narrows them
+
+
+class Drawer(Vertical):
+    """Shows one of the lists above. The search keeps the rows that contain the text (case does not matter)."""
+
+    DEFAULT_CSS = """
+    Drawer { height: 1fr; display: none; border-top: solid $panel; }
+    Drawer.open { display: block; }
+    """
+    app: DashApp
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.kind = ""
+        self.search = ""
+
+    def compose(self) -> ComposeResult:
+        yield Lines(id="drawer-title", height=1)
+        yield Listing(COLUMNS["log"], id="drawer-rows")
+
+    @property
+    def listing(self) -> Listing:
+        return self.query_one(Listing)
+
+    def open(self, kind: str) -> None:
+        """Show this list; an empty kind, or the one that is shown, closes the drawer."""
+        self.kind = "" if kind == self.kind else kind
+        self.search = ""
+        self.set_class(bool(self.kind), "open")
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Show the rows that the search keeps. A log that stood at its end stays at its end."""
+        if not self.kind:
+            return
+        listing = self.listing
+        kept = [row for row in rows if self.search.lower() in _text(row).lower()] if self.search else list(rows)
+        shown = kept[:LISTED_AT_MOST] if self.kind == "metrics" else kept
+        changed = listing.columns != COLUMNS[self.kind]
+        at_end = listing.cursor >= len(listing.rows) - 1
+        listing.empty = f"nothing contains {self.search!r}" if self.search else EMPTY[self.kind]
+        listing.show(shown, COLUMNS[self.kind])
+        if self.kind == "log" and (at_end or changed):
+            listing.action_edge(1)
+        elif changed:
+            listing.action_edge(0)
+        self._title(len(kept), len(shown), len(rows))
+
+    def _title(self, kept: int, shown: int, all_rows: int) -> None:
+        found = f"{kept} of {all_rows} contain {self.search!r}" if self.search else f"{all_rows}"
+        cut = f", the first {shown} shown: / narrows" if shown < kept else ""
+        self.query_one("#drawer-title", Lines).show([(f" {self.kind} ", "head"), (f"{found}{cut}", "dim")])
+
+
+def _text(row: Row) -> str:
+    return " ".join(cell if isinstance(cell, str) else cell[0] for cell in row.cells)
