@@ -1,0 +1,92 @@
+"""Unpack a tar archive that nobody vouches for: nothing outside the folder, no links, no devices, no bombs."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from dgc.errors import IntegrityError, UnsafeFileError
+
+MAX_ENTRIES = 1_000
+MAX_BYTES = 1 << 30  # CIFAR unpacks to 0.2 GiB
+_CHUNK = 1 << 20
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_digest(path: Path, expected: str, size: int) -> None:
+    """Raise IntegrityError with both digests and both sizes, where they differ."""
+    got, got_size = sha256(path), path.stat().st_size
+    if got == expected:
+        return
+    raise IntegrityError(
+        f"{path}: sha256 mismatch: expected {expected} ({size:,} bytes), got {got} ({got_size:,} bytes): "
+        "nothing was unpacked; remove the file and fetch it again"
+    )
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack into `folder`, which must be new. On any error the folder is removed again.
+
+    Raises UnsafeFileError (the member is named) before anything of that member is written, IntegrityError where the
+    archive is damaged.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in _checked(tar, archive):
+                _write(tar, member, folder)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise IntegrityError(f"{archive}: damaged archive ({error}): remove it and fetch it again") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _checked(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for number, member in enumerate(tar):
+        total += member.size
+        if reason := _unsafe(member):
+            raise UnsafeFileError(f"{archive}: refused: member {member.name!r} {reason}; nothing was kept")
+        if number >= MAX_ENTRIES:
+            raise UnsafeFileError(f"{archive}: refused: more than {MAX_ENTRIES:,} members, from {member.name!r} on")
+        if total > MAX_BYTES:
+            raise UnsafeFileError(
+                f"{archive}: refused: unpacks to more than {MAX_BYTES:,} bytes, from member {member.name!r} on"
+            )
+        yield member
+
+
+def _unsafe(member: tarfile.TarInfo) -> str | None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or "\\" in member.name or ":" in member.name:
+        return "has an absolute name"
+    if ".." in path.parts:
+        return "leads outside the folder"
+    if member.issym() or member.islnk():
+        return f"is a link (to {member.linkname!r})"
+    if member.issparse():
+        return "is a sparse file"
+    return None if member.isfile() or member.isdir() else "is neither a file nor a folder"
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    target = folder / member.name
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = tar.extractfile(member)
+    if source is not None:
+        with source, target.open("xb") as stream:
+            shutil.copyfileobj(source, stream, _CHUNK)

@@ -1,0 +1,153 @@
+"""Open a data set by name: fashion_mnist (embedded), cifar10, cifar100, imagenet, image_folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dgc.data import cifar, folder
+from dgc.data.classes import class_names
+from dgc.data.describe import describe_set
+from dgc.data.image_sets import ArraySet, Augment, FolderSet, ImageSet, Labels, View
+from dgc.data.stateless import subset
+from dgc.data.transforms import Pixels
+from dgc.errors import DataError, UsageError
+
+Name = Literal["fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder"]
+NAMES = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder")
+
+
+@dataclass(frozen=True)
+class Images:
+    """The two halves of a data set. `classes` are the names by label; `quarantined` the files that were left out."""
+
+    name: str
+    dir: Path | None
+    train: ImageSet
+    val: ImageSet
+    classes: tuple[str, ...]
+    quarantined: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """The record for data.json: counts and digests of what is used."""
+        return {
+            "name": self.name,
+            "dir": str(self.dir) if self.dir else None,
+            "classes": list(self.classes),
+            "train": describe_set(self.train, len(self.classes)),
+            "val": describe_set(self.val, len(self.classes)),
+            "quarantined": list(self.quarantined),
+        }
+
+
+def data_dir(name: str, given: str | Path | None = None) -> Path:
+    """The folder of a data set: as given, or $DGCCTL_DATA_DIR/<name>, or ./data/<name>."""
+    if given is not None:
+        return Path(given).expanduser()
+    return Path(os.environ.get("DGCCTL_DATA_DIR") or "data") / name
+
+
+def open_images(
+    *,
+    name: str,
+    dir: str | Path | None = None,
+    augment: Augment = "none",
+    image_size: int = 32,
+    crop_padding: int = 4,
+    resize: int | None = None,
+    num_classes: int | None = None,
+    limit_train: int | None = None,
+    limit_val: int | None = None,
+    download: bool = True,
+    quarantine: str | Path | None = None,
+) -> Images:
+    """Open a data set; the arguments are the keys of a recipe's `data` section (without mean, std, workers).
+
+    Raises UsageError (an unknown name), DataError (absent, empty, another number of classes), IntegrityError,
+    UnsafeFileError. Nothing is created where it fails.
+    """
+    if name not in NAMES:
+        raise UsageError(f"unknown data set {name!r}: there are {', '.join(NAMES)}")
+    views = View(augment, image_size, crop_padding, resize), View("none", image_size, crop_padding, resize)
+    limits = limit_train, limit_val
+    if name in ("imagenet", "image_folder"):
+        return _open_folder(name, data_dir(name, dir), views, limits, num_classes, quarantine)
+    return _open_arrays(name, dir, views, limits, num_classes, download)
+
+
+def _open_arrays(
+    name: str,
+    given: str | Path | None,
+    views: tuple[View, View],
+    limits: tuple[int | None, int | None],
+    num_classes: int | None,
+    download: bool,
+) -> Images:
+    root = None if name == "fashion_mnist" else data_dir(name, given)
+    classes = class_names(name)
+    if num_classes is not None and num_classes != len(classes):
+        raise DataError(f"{root or name}: {name} has {len(classes)} classes, but the network has {num_classes}")
+    halves = _fashion_mnist() if root is None else _cifar(name, root, download)
+    sets = []
+    for split, (images, labels), view, limit in zip(("train", "test"), halves, views, limits, strict=True):
+        if view.image_size != images.shape[1]:
+            raise DataError(f"{name}: data.image_size = {view.image_size}, but its images are {images.shape[1]} wide")
+        chosen = subset(len(labels), limit)
+        sets.append(ArraySet(f"{name} {split}", images[chosen], labels[chosen], view))
+    return Images(name, root, sets[0], sets[1], classes)
+
+
+def _fashion_mnist() -> list[tuple[Pixels, Labels]]:
+    """The embedded subset, padded with zeros from 28 to 32 (as in the reference run): (N, 32, 32, 1)."""
+    file = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_5k_1k.npz"
+    margin = ((0, 0), (2, 2), (2, 2))
+    with np.load(file, allow_pickle=False) as arrays:
+        return [
+            (np.pad(arrays[f"x_{split}"], margin)[..., None], arrays[f"y_{split}"].astype(np.int64))
+            for split in ("train", "test")
+        ]
+
+
+def _cifar(name: str, root: Path, download: bool) -> list[tuple[Pixels, Labels]]:
+    source = cifar.source(name)
+    cifar.ensure(source, root, download=download)
+    return [cifar.load(source, root, train=train) for train in (True, False)]
+
+
+def _open_folder(
+    name: str,
+    root: Path,
+    views: tuple[View, View],
+    limits: tuple[int | None, int | None],
+    num_classes: int | None,
+    quarantine: str | Path | None,
+) -> Images:
+    check_there(name, root)
+    names = folder.read_quarantine(Path(quarantine) if quarantine else None)
+    listings = [folder.scan(root, split, names) for split in folder.SPLITS]
+    folder.check_classes(root, listings[0].classes, listings[1].classes, num_classes)
+    sets = [_folder_set(root, *parts) for parts in zip(listings, views, limits, strict=True)]
+    classes = class_names(name) if len(listings[0].classes) == 1000 else ()
+    left_out = (*listings[0].quarantined, *listings[1].quarantined)
+    return Images(name, root, sets[0], sets[1], classes or tuple(listings[0].classes), left_out)
+
+
+def _folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:
+    chosen = subset(len(listing.names), limit)
+    return FolderSet(root, [listing.names[index] for index in chosen], np.array(listing.labels, np.int64)[chosen], view)
+
+
+def check_there(name: str, root: Path) -> None:
+    """Raise DataError with what to do where the folder of an image-folder data set is missing or unreadable."""
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder for {name}, and it cannot be downloaded: put the images at "
+            f"{root}/{{train,val}}/<class>/, or name another folder with data.dir=FOLDER; "
+            f"`dgcctl data verify {name}` checks it"
+        )
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise DataError(f"{root}: this folder may not be read: change its permissions, or name another with data.dir")

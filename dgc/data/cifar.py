@@ -1,0 +1,188 @@
+"""CIFAR-10 and CIFAR-100: fetched by torchvision, verified, unpacked beside and moved into place; then read strictly.
+
+The files hold pickles. They are read only when their digest is the published one, and then by an unpickler that knows
+nothing but arrays. A folder that torchvision itself made (`cifar-10-batches-py`) is used as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from dgc.data.archive import check_digest, unpack
+from dgc.data.image_sets import Labels
+from dgc.data.transforms import Pixels
+from dgc.errors import DataError, DgcError, IntegrityError
+
+_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a CIFAR comes from and how it is known again. md5 of the files: as published and used by torchvision."""
+
+    name: str
+    url: str
+    archive: str
+    sha256: str
+    size: int
+    folder: str
+    train: tuple[tuple[str, str], ...]
+    test: tuple[tuple[str, str], ...]
+    labels: str
+
+
+def source(name: str) -> Source:
+    """The facts about "cifar10" or "cifar100"; torchvision holds the addresses and the files' md5."""
+    from torchvision.datasets import CIFAR10, CIFAR100  # slow to import
+
+    kind, sha256, size, labels = {
+        "cifar10": (CIFAR10, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 170_498_071, "labels"),
+        "cifar100": (
+            CIFAR100,
+            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            169_001_437,
+            "fine_labels",
+        ),
+    }[name]
+    train, test = (tuple((file, md5) for file, md5 in files) for files in (kind.train_list, kind.test_list))
+    return Source(name, kind.url, kind.filename, sha256, size, kind.base_folder, train, test, labels)
+
+
+def ensure(source: Source, root: Path, *, download: bool) -> None:
+    """Make root/<folder> be there: from the archive in `root`, or from the network where `download` allows it.
+
+    Raises DataError (absent, not to be fetched; nothing is created), IntegrityError, UnsafeFileError (the archive).
+    What was unpacked before stays until the new files are complete.
+    """
+    if (root / source.folder).is_dir():
+        return
+    if (root / source.archive).is_file():
+        _install(source, root, root / source.archive)
+        return
+    if not download or os.environ.get("DGCCTL_OFFLINE") == "1":
+        raise _absent(source, root, "downloads are off (DGCCTL_OFFLINE=1 or data.download=false)")
+    with _made(root), FileLock(root / ".download.lock"):
+        if not (root / source.folder).is_dir():
+            _download(source, root)
+
+
+def _absent(source: Source, root: Path, reason: str) -> DataError:
+    return DataError(
+        f"{root}: {source.name} is not there and cannot be fetched: {reason}; put {source.archive} into that folder, "
+        f"name another with data.dir=FOLDER, or run `dgcctl data download {source.name}` where there is a network"
+    )
+
+
+@contextlib.contextmanager
+def _made(root: Path) -> Iterator[None]:
+    """Make a folder, and remove what was made of it where the body fails."""
+    made = [path for path in (root, *root.parents) if not path.exists()]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot make the data folder ({error.strerror}): name another with data.dir"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (root / ".download.lock").unlink()
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def _download(source: Source, root: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    temporary = root / f".tmp-{os.getpid()}-download"
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # torchvision sets none: a silent server would hold us forever
+    try:
+        download_url(source.url, temporary, source.archive)
+        _install(source, root, temporary / source.archive)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _absent(source, root, f"{source.url}: {' '.join(str(error).split())}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _install(source: Source, root: Path, archive: Path) -> None:
+    """Verify, unpack beside, check the files, move into place."""
+    check_digest(archive, source.sha256, source.size)
+    temporary = root / f".tmp-{os.getpid()}-unpacked"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        unpack(archive, temporary)
+        for name, md5 in (*source.train, *source.test):
+            _verified(temporary / source.folder / name, md5)
+        os.replace(temporary / source.folder, root / source.folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load(source: Source, root: Path, *, train: bool) -> tuple[Pixels, Labels]:
+    """(images (N, 32, 32, 3) uint8, labels (N,)) of a split, in the published order."""
+    parts = [_batch(root / source.folder / name, md5, source.labels) for name, md5 in getattr(source, _split(train))]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _split(train: bool) -> str:
+    return "train" if train else "test"
+
+
+def _batch(file: Path, md5: str, key: str) -> tuple[Pixels, Labels]:
+    batch = _Arrays(io.BytesIO(_verified(file, md5)), encoding="latin1").load()
+    images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), np.asarray(batch[key], np.int64)
+
+
+def _verified(file: Path, md5: str) -> bytes:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}): remove {file.parent} to fetch it again") from error
+    got = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if got != md5:
+        raise IntegrityError(
+            f"{file}: md5 mismatch: expected {md5}, got {got} ({len(data):,} bytes): remove {file.parent}"
+        )
+    return data
+
+
+class _Arrays(pickle.Unpickler):
+    """Knows what an array is made of, and refuses everything else."""
+
+    _KNOWN = frozenset({"_reconstruct", "ndarray", "dtype"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self._KNOWN:
+            return getattr(np, name) if hasattr(np, name) else _reconstruct
+        raise IntegrityError(f"a CIFAR file needs {module}.{name}, which it should not")
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], dtype: Any) -> Any:
+    return np.ndarray.__new__(np.ndarray, shape, dtype)
+
+
+def fetch(name: str, root: Path) -> None:
+    """Download one of the two now."""
+    if name not in ("cifar10", "cifar100"):
+        raise DgcError(f"{name} cannot be downloaded: only cifar10 and cifar100 can")
+    ensure(source(name), root, download=True)

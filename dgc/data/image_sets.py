@@ -1,0 +1,129 @@
+"""Sets of images: in memory, or files in a folder. Each gives a batch of pixels and labels for a list of indices."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dgc.data import transforms
+from dgc.data.image_file import read_rgb
+from dgc.data.stateless import Indices, Uniforms, uniforms
+from dgc.data.transforms import Pixels
+from dgc.errors import DataError
+
+Augment = Literal["none", "crop_flip", "resized_crop_flip"]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class View:
+    """How the images are seen. In evaluation `augment` is none."""
+
+    augment: Augment = "none"
+    image_size: int = 32
+    crop_padding: int = 4
+    resize: int | None = None
+
+
+class ImageSet(ABC):
+    """`labels` (N,) int64, and pixels by index."""
+
+    labels: Labels
+    view: View
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
+        """(B, S, S, C) uint8, C = 1 or 3, augmented with f(seed, epoch, index) where the view says so."""
+
+    @abstractmethod
+    def name_of(self, index: int) -> str:
+        """What a user would call sample `index`: a path, or a place in a set."""
+
+
+class ArraySet(ImageSet):
+    """Images in memory: images_NHWC uint8. The tensor goes to workers through shared memory."""
+
+    def __init__(self, name: str, images_NHWC: Pixels, labels_N: Labels, view: View) -> None:
+        self.name, self.view, self.labels = name, view, labels_N
+        self.images = torch.from_numpy(np.ascontiguousarray(images_NHWC))
+
+    def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
+        batch: Pixels = self.images.numpy()[indices_B]
+        if self.view.augment == "none":
+            return batch
+        draws = uniforms(seed, epoch, indices_B, transforms.CROP_FLIP_DRAWS)
+        return transforms.crop_flip(batch, draws, self.view.crop_padding)
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+
+class FolderSet(ImageSet):
+    """Image files. Their names are one array of bytes: a million Python strings would be copied to each worker."""
+
+    def __init__(self, root: Path, names: list[str], labels_N: Labels, view: View) -> None:
+        self.root, self.view, self.labels = root, view, labels_N
+        self.names = np.array([os.fsencode(name) for name in names], np.bytes_)
+
+    def path(self, index: int) -> Path:
+        return self.root / os.fsdecode(bytes(self.names[index]))
+
+    def name_of(self, index: int) -> str:
+        return str(self.path(index))
+
+    def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
+        draws = uniforms(seed, epoch, indices_B, transforms.RESIZED_CROP_FLIP_DRAWS)
+        size = self.view.image_size
+        batch = np.empty((len(indices_B), size, size, 3), np.uint8)
+        for place, index in enumerate(indices_B):
+            batch[place] = np.asarray(self._one(int(index), draws[place]))
+        if self.view.augment == "crop_flip":
+            return transforms.crop_flip(batch, draws, self.view.crop_padding)
+        return batch
+
+    def _one(self, index: int, draws: Uniforms) -> Image.Image:
+        try:
+            image = read_rgb(self.path(index))
+        except DataError as error:
+            raise DataError(
+                f"{self.path(index)} (sample {index}): {error}: mend or remove it, or list it in data.quarantine; "
+                "`dgcctl data verify` finds all such files"
+            ) from error
+        if self.view.augment == "resized_crop_flip":
+            return transforms.resized_crop_flip(image, draws, self.view.image_size)
+        return transforms.fit(image, self.view.resize, self.view.image_size)
+
+
+class Normalise:
+    """(B, S, S, C) uint8 -> (B, 3, S, S): divided by 255, minus mean, divided by std, in `dtype`, in this order."""
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.dtype, self.device = dtype, device
+        self.grey = len(set(mean)) == 1 and len(set(std)) == 1
+        self.mean, self.std = (torch.tensor(value, dtype=dtype, device=device)[:, None, None] for value in (mean, std))
+
+    def __call__(self, x_BHWC: Tensor) -> Tensor:
+        x_BCHW = x_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        if x_BCHW.shape[1] == 3:
+            return self._scale(x_BCHW, slice(None))
+        if self.grey:  # three equal channels: the arithmetic is done once
+            return self._scale(x_BCHW, slice(1)).repeat(1, 3, 1, 1)
+        return self._scale(x_BCHW.expand(-1, 3, -1, -1), slice(None))
+
+    def _scale(self, x_BCHW: Tensor, channels: slice) -> Tensor:
+        x = x_BCHW.to(self.dtype, memory_format=torch.contiguous_format)
+        return x.div_(255).sub_(self.mean[channels]).div_(self.std[channels])

@@ -1,0 +1,192 @@
+"""Loaders: batches in a fixed order, made by any number of worker processes with the same result.
+
+A worker is told all it needs in a Task and answers with pixels or with a Failure; the loader turns the first into a
+Batch on the device and the second into one line. A worker that dies becomes one line too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import signal
+import traceback
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dgc.data.image_sets import ImageSet, Normalise
+from dgc.data.sampler import EvalSampler, Task, TrainSampler
+from dgc.data.worker import settle_worker
+from dgc.errors import DataError, DgcError, ResourceError
+
+
+class Batch(NamedTuple):
+    """images (B, 3, S, S) normalised, labels (B,) int64, indices (B,) int64: the samples' places in the set."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class _Raw(NamedTuple):
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class _Failure(NamedTuple):
+    text: str
+
+
+class _Maker(Dataset[Any]):
+    """Makes the batch of a task, in a worker or in the main process."""
+
+    def __init__(self, images: ImageSet, seed: int) -> None:
+        self.images, self.seed = images, seed
+
+    def __getitem__(self, task: Task) -> _Raw | _Failure:
+        try:
+            pixels = torch.from_numpy(self.images.pixels(self.seed, task.epoch, task.indices))
+        except DgcError as error:
+            return _Failure(str(error))
+        except Exception as error:  # noqa: BLE001 - a worker's traceback would be many lines; all of it goes on in one
+            return _Failure(_unexpected(error, self.images, task))
+        labels = torch.from_numpy(self.images.labels[task.indices])
+        return _Raw(pixels, labels, torch.from_numpy(task.indices))
+
+
+def _unexpected(error: Exception, images: ImageSet, task: Task) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    first = images.name_of(int(task.indices[0])) if len(task.indices) else "an empty batch"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({where.name}, line {where.lineno}; the batch begins with {first})"
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+class _Tasks:
+    """What the DataLoader iterates over: the tasks of the epoch that was asked for last."""
+
+    def __init__(self, sampler: TrainSampler | EvalSampler) -> None:
+        self.sampler, self.epoch, self.start = sampler, 0, 0
+
+    def __iter__(self) -> Iterator[Task]:
+        return self.sampler.tasks(self.epoch, self.start)
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.start
+
+
+class Loader:
+    """Batches of one rank. `len(loader)` is the number of batches of an epoch."""
+
+    def __init__(
+        self, images: ImageSet, sampler: TrainSampler | EvalSampler, normalise: Normalise, *, seed: int, workers: int
+    ) -> None:
+        self.images, self.sampler, self.workers = images, sampler, workers
+        self._normalise = normalise
+        self._maker = _Maker(images, seed)
+        self._tasks = _Tasks(sampler)
+        self._step, self._registered = 0, False
+        self._loader = self._start_workers() if workers else None
+
+    def _start_workers(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._maker,
+            sampler=self._tasks,
+            batch_size=None,  # a task is a batch already
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            pin_memory=self._normalise.device.type == "cuda",
+            persistent_workers=True,
+            worker_init_fn=settle_worker,
+            generator=torch.Generator(),  # so that starting an epoch draws nothing from the global generator
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def close(self) -> None:
+        """End the workers now. Also done at exit, so that an interpreter with idle workers does not wait for them."""
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+        self._loader = None
+
+    def _source(self) -> Iterator[Any]:
+        if self._loader is None:
+            return map(self._maker.__getitem__, self._tasks)
+        source = iter(self._loader)
+        if not self._registered:  # after the workers have started: what is registered last runs first
+            atexit.register(_close, weakref.ref(self))
+            self._registered = True
+        return source
+
+    def epoch(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from `start_batch` on.
+
+        Raises DataError (a sample that cannot be read, named) and ResourceError (a worker died).
+        """
+        self._tasks.epoch, self._tasks.start, self._step = epoch, start_batch, start_batch
+        source = self._source()
+        while True:
+            try:
+                raw = next(source)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self.explain(error) or error from error
+            if isinstance(raw, _Failure):
+                raise DataError(f"{raw.text} (at {self._place()})")
+            yield Batch(self._normalise(raw.pixels), self._to_device(raw.labels), raw.indices)
+            self._step += 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch()
+
+    def _to_device(self, labels: Tensor) -> Tensor:
+        return labels.to(self._normalise.device, non_blocking=True)
+
+    def _place(self) -> str:
+        return f"epoch {self._tasks.epoch} step {self._tasks.epoch * len(self) + self._step}"
+
+    def explain(self, error: BaseException) -> ResourceError | None:
+        """The one line for a RuntimeError that says a worker died; None for any other error.
+
+        PyTorch raises it from a signal handler, so it can come up anywhere in the training step too.
+        """
+        if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))):
+            return None
+        pid = int(found.group(1).split(",")[0])
+        workers = getattr(getattr(self._loader, "_iterator", None), "_workers", [])
+        number = next((place for place, worker in enumerate(workers) if worker.pid == pid), "?")
+        code = next((worker.exitcode for worker in workers if worker.pid == pid), None)
+        return ResourceError(f"worker {number} died ({_cause(code, str(error))}) at {self._place()}")
+
+
+_CAUSES = {
+    signal.SIGKILL: "likely out of memory: fewer data.workers or a smaller train.batch_size need less",
+    signal.SIGBUS: "likely shared memory is full: give /dev/shm more, or set data.workers=0",
+    signal.SIGSEGV: "a crash in native code",
+}
+_NAMES = {"Killed": signal.SIGKILL, "Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}
+
+
+def _cause(exitcode: int | None, text: str) -> str:
+    number = -exitcode if exitcode is not None and exitcode < 0 else 0
+    number = number or next((int(value) for name, value in _NAMES.items() if name in text), 0)
+    if number:
+        hint = _CAUSES.get(signal.Signals(number), signal.Signals(number).name)
+        return f"signal {number}, {hint}"
+    return f"exit code {exitcode}" if exitcode is not None else "no exit code"
+
+
+def _close(reference: weakref.ref[Loader]) -> None:
+    if (loader := reference()) is not None:
+        loader.close()

@@ -1,0 +1,68 @@
+"""Which samples make which batch, and which rank takes which part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgc.data.stateless import Indices, order
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch of one rank: everything a worker needs to make it. `step` counts the batches of the epoch."""
+
+    epoch: int
+    step: int
+    indices: Indices
+
+
+@dataclass(frozen=True)
+class TrainSampler:
+    """The batches of an epoch: global batch b is order[b*B : (b+1)*B], whatever the number of ranks.
+
+    The last batch of an epoch may be short, as in the released code; it is left out only where it could not give every
+    rank and accumulation step (`parts` in all) a sample.
+    """
+
+    count: int
+    seed: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.count, self.batch_size)
+        return whole + (rest >= self.world_size * self.accumulate and rest > 0)
+
+    def tasks(self, epoch: int, start: int = 0) -> Iterator[Task]:
+        """The tasks of `epoch` from batch `start` on. Nothing is computed for the batches before."""
+        indices = order(self.seed, epoch, self.count)
+        for step in range(start, len(self)):
+            batch = indices[step * self.batch_size : (step + 1) * self.batch_size]
+            first, last = (len(batch) * part // self.world_size for part in (self.rank, self.rank + 1))
+            yield Task(epoch, step, batch[first:last])
+
+
+@dataclass(frozen=True)
+class EvalSampler:
+    """Each sample once, in order, no padding: rank r takes the whole batches r, r + world_size, ...
+
+    A batch holds the same samples under any number of ranks, so each logit is the same to the last bit.
+    """
+
+    count: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __len__(self) -> int:
+        return len(range(self.rank * self.batch_size, self.count, self.world_size * self.batch_size))
+
+    def tasks(self, epoch: int = 0, start: int = 0) -> Iterator[Task]:
+        firsts = range(self.rank * self.batch_size, self.count, self.world_size * self.batch_size)
+        for step in range(start, len(firsts)):
+            yield Task(epoch, step, np.arange(firsts[step], min(firsts[step] + self.batch_size, self.count)))
