@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dgc import records
 from dgc.errors import IntegrityError, UsageError
-from dgcctl.core.launch import child_environment
-from dgcctl.core.outcome import error_of
+from dgcctl.core.worker import ask
 
 
 @dataclass(frozen=True)
@@ -25,15 +21,8 @@ class ReceiptDiff:
 
 def make(*, steps: int, seed: int, device: str, threads: int | None) -> dict[str, Any]:
     """A receipt of this machine. Raises the process's error."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "receipt.json"
-        command = [sys.executable, "-m", "dgc.fingerprint", "--steps", str(steps), "--seed", str(seed)]
-        command += ["--device", device, "--json", str(answer), *(["--threads", str(threads)] if threads else [])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise error_of(done.returncode, said.removeprefix("error: "))
-        return records.read_json(answer)
+    words = ["--steps", str(steps), "--seed", str(seed), "--device", device]
+    return ask("dgc.fingerprint", *words, *(["--threads", str(threads)] if threads else []))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -141,11 +141,20 @@ def mac_progress(view: RunView) -> dict[str, Series]:
 
 def inactive_share(view: RunView) -> Series:
     """Share of input channels that the schedule has switched off, over epochs, all dynamic layers together."""
-    series = Series()
-    for gates in view.gates:
-        layers = gates.get("layers", [])
-        channels = sum(layer.get("in_channels", 0) for layer in layers)
-        if channels:
-            series.x.append(float(gates.get("step", 0)) / steps_per_epoch(view.facts))
-            series.mean.append(sum(layer.get("n_inactive", 0) for layer in layers) / channels)
-    return series
+    layers = view.gates[-1].get("layers", []) if view.gates else []
+    channels = sum(layer.get("in_channels", 0) for layer in layers)
+    if not channels:
+        return Series()
+    per_epoch = steps_per_epoch(view.facts)
+    counted = binned(view.facts.of_kind(Kind.STEP), "inactive", lambda row: row["step"] / per_epoch, BINS)
+    return Series(counted.x, [value / channels for value in counted.mean])
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Layer names without the parts that all of them begin or end with."""
+    parts = [name.split(".") for name in names]
+    while len(parts) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
+        parts = [part[1:] for part in parts]
+    while len(parts) > 1 and all(len(part) > 1 and part[-1] == parts[0][-1] for part in parts):
+        parts = [part[:-1] for part in parts]
+    return [".".join(part) for part in parts]

@@ -13,8 +13,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from dgcctl.core.report_data import RunView, Series, inactive_share, mac_progress
+from dgcctl.core.report_data import RunView, Series, inactive_share, mac_progress, short_names
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -106,9 +107,14 @@ def _draw(ax: Any, views: Sequence[RunView], pick: Callable[[RunView], Series], 
         if len(views) == 1 and not few:
             ax.fill_between(series.x, series.low, series.high, color=colour(view.group), alpha=0.16, lw=0)
     ax.set_title(title)
+    _epochs(ax)
+    ax.set_ylim(bottom=0)
+
+
+def _epochs(ax: Any) -> None:
     ax.set_xlabel("epoch")
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
 def _target(ax: Any, views: Sequence[RunView]) -> None:
@@ -149,15 +155,15 @@ def pruning(views: Sequence[RunView]) -> Plot | None:
     left, right = figure.subplots(1, 2)
     for view in shown:
         off, shares = inactive_share(view), mac_progress(view)
-        left.plot(off.x, off.mean, color=colour(view.group), lw=1.3, marker="o", ms=2.6)
+        left.plot(off.x, off.mean, color=colour(view.group), lw=1.3)
         for kind, dashes in (("executed", "-"), ("promised", (0, (3, 2)))):
-            right.plot(shares[kind].x, shares[kind].mean, color=colour(view.group), lw=1.3, ls=dashes, label=kind)
+            line = {"color": colour(view.group), "lw": 1.3, "ls": dashes, "label": kind}
+            right.plot(shares[kind].x, shares[kind].mean, marker="o", ms=2.6, **line)
     left.set_title("share of input channels switched off")
     right.set_title("MACs of the dynamic layers, as a share of dense ones")
     for ax in (left, right):
         ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
-        ax.set_xlim(left=0)
-        ax.set_xlabel("epoch")
+        _epochs(ax)
     handles, names = right.get_legend_handles_labels()
     right.legend(handles[:2], names[:2], loc="lower left")
     caption = "Executed counts what is really multiplied, gates included; promised is the authors' counter."
@@ -190,8 +196,8 @@ def gate_map(view: RunView) -> Plot:
         ax.grid(False)
         _numbers(ax, layers, key)
         figure.colorbar(image, ax=ax, shrink=0.9, pad=0.01)
-    panels[0].set_yticks(range(len(layers)), [layer["name"] for layer in layers], fontsize=7.5)
-    epoch, who = view.gates[-1].get("epoch"), view.facts.id
+    panels[0].set_yticks(range(len(layers)), short_names([layer["name"] for layer in layers]), fontsize=7.5)
+    epoch, who = int(view.gates[-1].get("epoch", 0)) + 1, view.facts.id
     caption = f"Run {who}, after epoch {epoch}. {_GATE_CAPTION}"
     return Plot(f"gates-{view.group}", f"Gate map: {view.label}", caption, figure)
 
@@ -233,7 +239,7 @@ def layer_costs(views: Sequence[RunView]) -> Plot | None:
     ax.barh(places, [row["executed"] / 1e6 for row in rows], height=0.42, color=COLOURS[0], label="executed")
     promised = [row["promised"] / 1e6 for row in rows]
     ax.scatter(promised, places, marker="|", s=70, color="#000000", lw=1.4, label="promised", zorder=3)
-    ax.set_yticks(places, [row["name"] for row in rows], fontsize=7)
+    ax.set_yticks(places, short_names([row["name"] for row in rows]), fontsize=7)
     ax.invert_yaxis()
     ax.set_xlabel("million MACs for one image")
     ax.legend(loc="lower right")

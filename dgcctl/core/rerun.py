@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from dgc import records
 from dgc.errors import IntegrityError, UsageError
 from dgc.fs import atomic_write
 from dgc.records import Kind, RunDir, State
-from dgcctl.core import gitstate, launch, outcome, restored
+from dgcctl.core import gitstate, launch, restored
 from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
 from dgcctl.core.facts import Facts, read_facts
 from dgcctl.core.rundiff import Difference, diff_runs
+from dgcctl.core.worker import run_to_end
 
 TRAINER = "dgc.train"
 
@@ -47,7 +47,7 @@ def repeat(
     again = _new_run(facts, runs)
     place = contextlib.nullcontext(_own_code()) if current_code else _code_of(facts, repository)
     with place as tree:
-        _train(facts, again, command(facts, again, tree, trainer))
+        run_to_end(again, command(facts, again, tree, trainer), launch.child_environment(**_threads(facts)))
     return again
 
 
@@ -110,18 +110,6 @@ def _code_of(facts: Facts, repository: Path | None) -> contextlib.AbstractContex
             f"{facts.id}: no git checkout here, so its code cannot be restored: --current-code uses this one"
         )
     return gitstate.recorded_code(facts.run, facts.git, here)
-
-
-def _train(facts: Facts, again: RunDir, words: Sequence[str]) -> None:
-    began = time.time()
-    env = launch.child_environment(**_threads(facts))
-    process = launch.start_training(again, words, env=env)
-    with process, launch.forwarding(process):
-        code = process.wait()
-    error = outcome.failure(again, code, began)
-    if error is not None:
-        outcome.settle(again, error)
-        raise error
 
 
 def _threads(facts: Facts) -> dict[str, str | None]:

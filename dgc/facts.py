@@ -1,0 +1,56 @@
+"""`python -m dgc.facts`: what a recipe stands on, measured now: content digest of the data, MACs, parameters.
+
+    python -m dgc.facts (--run-dir RUN | --recipe RECIPE) [--data-only] --json OUT
+
+OUT = {"data": {...} as in data.json, "model": {...} as in model.json}. Where the data is not there and the model was
+asked for too, "data_error" says why instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgc import build
+from dgc.errors import DataError, DgcError
+from dgc.recipe import Recipe, find_recipe, load_recipe
+from dgc.records import RunDir, write_json
+from dgc.train import record
+
+
+def measure(recipe: Recipe, *, model: bool = True) -> dict[str, Any]:
+    """Load data and network of a recipe. Raises DataError where only the data was asked for and is not there."""
+    device = torch.device("cpu")
+    if not model:
+        return {"data": build.build_data(recipe, device).facts}
+    found: dict[str, Any] = {"model": record.model_facts(recipe, build.build_model(recipe, device))}
+    try:
+        found["data"] = build.build_data(recipe, device).facts
+    except DataError as error:
+        found["data_error"] = str(error)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dgc.facts")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--run-dir", type=Path)
+    place.add_argument("--recipe")
+    parser.add_argument("--data-only", action="store_true")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        path = RunDir(options.run_dir).recipe if options.run_dir else find_recipe(options.recipe)
+        write_json(options.json, measure(load_recipe(path), model=not options.data_only))
+    except DgcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
