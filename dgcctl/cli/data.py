@@ -1,0 +1,128 @@
+"""`dgcctl data`: which data sets there are, whether they are here and whole, and how to get them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgc.errors import DataError, NetworkError, UsageError
+from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.lazy import App
+from dgcctl.cli.output import Column
+from dgcctl.core import settings
+from dgcctl.core.ask import ask
+
+app = App("List, check and download data sets.")
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="fashion_mnist, cifar10, cifar100, imagenet or image_folder.")
+]
+# name -> (what it holds, how to get it)
+_KNOWN = {
+    "fashion_mnist": ("5,000 + 1,000 images, 28x28, 10 classes (a subset)", "comes with the package"),
+    "cifar10": ("50,000 + 10,000 images, 32x32, 10 classes", "dgcctl data download cifar10"),
+    "cifar100": ("50,000 + 10,000 images, 32x32, 100 classes", "dgcctl data download cifar100"),
+    "imagenet": (
+        "1,281,167 + 50,000 images, 1,000 classes",
+        "from image-net.org by hand, as {train,val}/<class>/<image>",
+    ),
+    "image_folder": ("any images of your own", "as FOLDER/{train,val}/<class>/<image>, with data.dir=FOLDER"),
+}
+_DOWNLOADABLE = ("cifar10", "cifar100")
+
+
+@app.command("ls")
+def ls(json: options.Json = False, md: options.Markdown = False) -> None:
+    """The data sets, where each is looked for, and whether it is there."""
+    rows = [_row(name) for name in _KNOWN]
+    columns = [
+        Column("name"),
+        Column("there", style=lambda value: "green" if value == "yes" else ""),
+        Column("dir", "folder"),
+        Column("holds"),
+        Column("get", "how to get it"),
+    ]
+    output.table("data", columns, rows, output.form_of(json=json, md=md))
+
+
+def _row(name: str) -> dict[str, Any]:
+    holds, get = _KNOWN[name]
+    folder = None if name == "fashion_mnist" else _folder(name, None)
+    there = folder is None or (folder.is_dir() and any(folder.iterdir()))
+    return {"name": name, "there": "yes" if there else "no", "dir": folder, "holds": holds, "get": get}
+
+
+def _folder(name: str, given: Path | None) -> Path:
+    return given or (settings.data_dir() or Path("data")) / name
+
+
+@app.command()
+def verify(
+    name: Name,
+    data_dir: options.DataDir = None,
+    full: Annotated[bool, typer.Option("--full", help="Digest of every byte, however many there are.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Read every image; name all that are damaged, in one pass. Ends with 3 where there are any."""
+    _require_known(name)
+    arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
+    found = ask("dgc.data", arguments, say=diagnostics.note)
+    if json:
+        output.document(**found)
+    else:
+        _print(found)
+    bad = found["bad"]
+    if bad:
+        files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+        raise DataError(
+            f"{found['dir']}: {files} cannot be used: mend or remove them, or list them in a file and train with "
+            "data.quarantine=FILE"
+        )
+
+
+def _print(found: dict[str, Any]) -> None:
+    lines: list[tuple[str, Any]] = [("data", found["name"]), ("folder", found["dir"]), ("classes", found["classes"])]
+    for split in ("train", "val"):
+        facts = found[split]
+        lines.append(
+            (split, f"{text.count(facts['samples'])} images, sha256 {facts['sha256']} of {facts['digest_of']}")
+        )
+    output.facts([*lines, ("damaged", len(found["bad"]))])
+    if found["bad"]:
+        output.line()
+        output.table("bad", [Column("file"), Column("reason")], found["bad"])
+
+
+@app.command()
+def download(
+    name: Name, data_dir: options.DataDir = None, dry_run: options.DryRun = False, json: options.Json = False
+) -> None:
+    """Fetch CIFAR-10 or CIFAR-100 and check it."""
+    _require_known(name)
+    folder = _folder(name, data_dir)
+    if name not in _DOWNLOADABLE:
+        raise UsageError(f"{name} cannot be downloaded: it is got {_KNOWN[name][1]}")
+    if dry_run:
+        diagnostics.note(f"would fetch {name} into {folder}")
+        return
+    if settings.offline():
+        raise NetworkError(f"{name}: DGCCTL_OFFLINE forbids the network: unset it, or copy the data set to {folder}")
+    found = ask("dgc.data", ["download", name, *_where(data_dir)], say=diagnostics.note)
+    if json:
+        output.document(**found)
+    else:
+        _print(found)
+
+
+def _where(folder: Path | None) -> list[str]:
+    return [f"--data-dir={folder.absolute()}"] if folder else []
+
+
+def _require_known(name: str) -> None:
+    if name in _KNOWN:
+        return
+    near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_KNOWN)}"
+    raise UsageError(f"{name}: no such data set ({hint})")

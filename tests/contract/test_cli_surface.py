@@ -1,0 +1,123 @@
+"""What users rely on: the commands and options, quick help, the streams, the exit codes in the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dgc.errors import ExitCode
+from dgcctl.cli import main
+from tests.contract.surface import GOLDEN, commands, surface
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_commands_and_options_are_the_frozen_ones() -> None:
+    """To change them on purpose: python -m tests.contract.surface > tests/golden/cli_surface.txt, and CHANGELOG.md."""
+    assert surface() == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()])
+def test_every_command_has_help_in_plain_text(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([*path.split()[1:], "--help"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith(f"Usage: {path} ")
+    assert "--no-color" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_every_option_says_what_it_does() -> None:
+    silent = [f"{path} {item.opts[0]}" for path, node in commands() for item in node.params if not item.help]
+    assert silent == []
+
+
+def test_every_listing_has_json() -> None:
+    missing = [
+        path
+        for path, node in commands()
+        if path.split()[-1] in ("ls", "show", "diff", "compare", "verify", "profile", "doctor", "info", "eval")
+        and not any("--json" in item.opts for item in node.params)
+    ]
+    assert missing == []
+
+
+def test_help_takes_less_than_300_ms() -> None:
+    """The best of five starts of a fresh interpreter."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "dgcctl", "--help"], cwd=ROOT, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+
+
+def test_help_loads_none_of_the_heavy_packages_and_no_command() -> None:
+    code = (
+        "import json, sys\n"
+        "from dgcctl.cli.main import main\n"
+        "main(['--help'])\n"
+        "heavy = ('torch', 'textual', 'dvc', 'numpy', 'pydantic', 'yaml', 'httpx', 'matplotlib', 'rich.table')\n"
+        "found = [name for name in heavy if name in sys.modules]\n"
+        "found += [name for name in sys.modules if name.startswith('dgcctl.cli.') and name.split('.')[2] not in\n"
+        "          ('main', 'lazy', 'diagnostics')]\n"
+        "print(json.dumps(found), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr) == []
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m dgcctl recipes show imagenet_condensenet_h4 --why | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_terminal_and_a_pipe_get_the_same_bytes_but_for_colour() -> None:
+    """`script` lends a terminal; carriage returns are the terminal's own."""
+    command = f"{sys.executable} -m dgcctl recipes ls"
+    piped = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": ""}
+    shown = _in_a_terminal(command.split(), environment)
+    assert "\x1b[" in shown
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n") == piped
+
+
+def _in_a_terminal(command: list[str], environment: dict[str, str]) -> str:
+    """What a command writes to a terminal of 40 columns."""
+    import pty
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=slave, stderr=slave, stdin=slave, env={**environment, "COLUMNS": "40"}
+    )
+    os.close(slave)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # the last writer closed it
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    process.wait()
+    os.close(master)
+    return b"".join(chunks).decode()
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    assert listed == {int(code) for code in ExitCode}
