@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from dgc.data import Images, Loader, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
 from dgc.models import create_model
 from dgc.recipe import Recipe
@@ -25,48 +27,55 @@ def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)  # type: ignore[call-overload]
+    return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)
 
 
 @dataclass(frozen=True)
 class Data:
     """This rank's loaders, the sizes of the whole sets, and data.json's facts."""
 
-    train: Any
-    val: Any
+    train: Loader
+    val: Loader
     train_samples: int
     val_samples: int
     facts: dict[str, Any]
 
 
-def build_data(recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
-    from pathlib import Path
+def open_data(recipe: Recipe) -> Images:
+    """The recipe's images. Raises DataError (with what to do) where they are missing or do not fit."""
+    options = recipe.data.model_dump(exclude={"mean", "std", "workers"})
+    return open_images(**options, num_classes=recipe.model.num_classes)
 
-    import numpy as np
 
-    from dgc.data.image_sets import ArraySet, Normalise, View
-    from dgc.data.loader import Loader
-    from dgc.data.sampler import EvalSampler, TrainSampler
-
-    f = next((Path(__file__).parent / "data" / "fashion_mnist").glob("*.npz"))
-    z = np.load(f)
-    d = recipe.data
-    pad = lambda x: np.pad(x, ((0, 0), (2, 2), (2, 2)))[..., None]
-    norm = Normalise(d.mean, d.std, DTYPES[recipe.train.dtype], device)
-    lt, lv = d.limit_train, d.limit_val
-    tr = ArraySet(
-        "fm", pad(z["x_train"][:lt]), z["y_train"][:lt].astype(np.int64), View(d.augment, d.image_size, d.crop_padding)
-    )
-    va = ArraySet("fm", pad(z["x_test"][:lv]), z["y_test"][:lv].astype(np.int64), View())
-    ts = TrainSampler(len(tr), recipe.seed, recipe.train.batch_size, rank, world_size, recipe.train.accumulate)
-    vs = EvalSampler(len(va), recipe.eval.batch_size, rank, world_size)
+def build_data(
+    recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1, images: Images | None = None
+) -> Data:
+    """Loaders of one rank over `images` (default: the recipe's), normalised on `device` in the recipe's dtype."""
+    images = images or open_data(recipe)
+    common: dict[str, Any] = {
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "rank": rank,
+        "world_size": world_size,
+        "workers": recipe.data.workers,
+        "device": device,
+        "dtype": DTYPES[recipe.train.dtype],
+    }
+    train, batch = recipe.train, recipe.train.batch_size
     return Data(
-        Loader(tr, ts, norm, seed=recipe.seed, workers=d.workers),
-        Loader(va, vs, norm, seed=recipe.seed, workers=0),
-        len(tr),
-        len(va),
-        {"digest": "x" * 64},
+        train_loader(images.train, seed=recipe.seed, batch_size=batch, accumulate=train.accumulate, **common),
+        eval_loader(images.val, batch_size=recipe.eval.batch_size, **common),
+        len(images.train),
+        len(images.val),
+        data_facts(images),
     )
+
+
+def data_facts(images: Images) -> dict[str, Any]:
+    """data.json: what `Images.describe` says, and one digest over both halves."""
+    facts = images.describe()
+    both = "".join(facts[half]["sha256"] for half in ("train", "val"))
+    return {"digest": hashlib.sha256(both.encode()).hexdigest(), **facts}
 
 
 def compile_model(model: nn.Module) -> nn.Module:

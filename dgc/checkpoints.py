@@ -166,6 +166,16 @@ def point_to(pointer: Path, checkpoint: Checkpoint, **facts: Any) -> None:
     write_json(pointer, {"step": checkpoint.step, "path": path, **facts}, point=pointer.stem)
 
 
+def repair_pointer(run: RunDir, pointer: Path, step: int | None, **facts: Any) -> None:
+    """Before going on after a kill: let a pointer agree with the state that was loaded, whose writer may not have got
+    so far as to move it. One whose checkpoint is gone (or `step` None) is removed."""
+    standing = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.step == step]
+    if standing:
+        point_to(pointer, standing[-1], **facts)
+    else:
+        pointer.unlink(missing_ok=True)
+
+
 def purge(run: RunDir, keep_last: int, keep_steps: Collection[int] = ()) -> list[int]:
     """Remove all but the newest `keep_last` and `keep_steps`; a half-removed one never bears a checkpoint's name."""
     standing = list_checkpoints(run)

@@ -118,4 +118,5 @@ def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module) -> Updater:
         amp=recipe.train.amp,
         gate_weight=recipe.optim.gate_l1,
         accumulate=recipe.train.accumulate,
+        memory_format=torch.channels_last if recipe.train.channels_last else torch.contiguous_format,
     )

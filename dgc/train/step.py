@@ -79,6 +79,7 @@ class Updater:
     amp: str
     gate_weight: float
     accumulate: int
+    memory_format: torch.memory_format = torch.contiguous_format
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int) -> Tensor:
         """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device, to be summed over
@@ -86,6 +87,7 @@ class Updater:
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
+        images_BCHW = images_BCHW.to(memory_format=self.memory_format)
         sums = self._backward(images_BCHW, labels_B, global_batch)
         norm = self._guard(sums)
         self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
