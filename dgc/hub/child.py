@@ -43,27 +43,38 @@ def _run(job: Mapping[str, Any]) -> Reply:
 def convert(file: str, name: str, out: str) -> Reply:
     """Read the released checkpoint `file` of network `name` and write it as safetensors to `out`.
 
-    The reply holds `stripped` (what was left behind, in words), `facts` (epoch, best_prec1) and `tensors`.
-    Raises IntegrityError for keys, shapes, precisions or values that do not fit (the first five named).
+    The reply is that of `read_foreign`. Raises what that raises.
     """
     path = Path(file)
     containers.inspect(path)
     import torch
 
     from dgc.models import create_model
-    from dgc.models.released import from_released
 
     torch.set_num_threads(1)
     limits.apply(path.stat().st_size)
+    ours, reply = read_foreign(path, create_model(name), name)
+    _save(ours, out, name)
+    return reply
+
+
+def read_foreign(path: Path, model: Any, name: str) -> tuple[dict[str, Any], Reply]:
+    """Weights of a released file under our names, and a reply that holds `stripped` (what was left behind, in words),
+    `facts` (epoch, best_prec1) and `tensors`.
+
+    Raises IntegrityError for keys, shapes, precisions or values that do not fit `model` (the first five named),
+    UnsafeFileError where torch refuses the file.
+    """
+    from dgc.models.released import from_released
+
     content = _read(path)
     state = content.get("state_dict", content)
     tensors = _only_tensors(path, state)
     try:
-        ours = from_released(tensors, create_model(name))
+        ours = from_released(tensors, model)
     except IntegrityError as error:
         raise IntegrityError(f"{path}: {name}: {error}") from error
-    _save(ours, out, name)
-    return {"tensors": len(tensors), **_leftovers(content, state)}
+    return ours, {"tensors": len(tensors), **_leftovers(content, state)}
 
 
 def _read(path: Path) -> dict[str, Any]:

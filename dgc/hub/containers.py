@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub import kinds
-from dgc.hub.pickles import Program, Window, dry_run
+from dgc.hub.pickles import Program, TooLongError, Window, dry_run
 from dgc.hub.specs import Ordered, TensorSpec
 
 MAX_MEMBERS = 100_000
@@ -245,9 +245,13 @@ def _danger_in(content: Any, label: str) -> None:
     if start is None:
         return
     window = Window(content, start, len(content), label)
-    with contextlib.suppress(IntegrityError):  # no pickle, or a broken one: refused for what the file is
+    try:
         while window.tell() < len(content):
             dry_run(window, label)
+    except TooLongError:
+        raise
+    except IntegrityError:
+        return  # no pickle, or a broken one: refused for what the file is
 
 
 def _npy_payload(content: Any) -> int | None:

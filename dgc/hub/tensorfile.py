@@ -15,8 +15,8 @@ from typing import Any
 from dgc.errors import IntegrityError
 from dgc.hub import kinds
 
-MAX_HEADER = 16 << 20
-MAX_TENSORS = 100_000
+MAX_HEADER = 2 << 20  # the largest of ours needs 0.1 MiB
+MAX_TENSORS = 20_000
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
