@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dgc.data.image_sets import ImageSet, Normalise
+from dgc.data.image_sets import ImageSet
 from dgc.data.loader import Loader
+from dgc.data.normalise import Normalise
 from dgc.data.sampler import EvalSampler, TrainSampler
 
 RGB = tuple[float, float, float]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -39,6 +41,14 @@ def check(path: Path) -> None:
         raise DataError(_broken(error)) from error
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's warnings (odd metadata does not matter; a bomb is looked for here). Not for several threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -51,13 +61,11 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata does not matter; a bomb is looked for below
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb")
-            return image.convert("RGB")
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb")
+        return image.convert("RGB")
 
 
 def _bomb(text: str) -> str:

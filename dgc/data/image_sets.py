@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
 
 from dgc.data import transforms
-from dgc.data.image_file import read_rgb
+from dgc.data.image_file import quiet, read_rgb
 from dgc.data.stateless import Indices, Uniforms, uniforms
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError
@@ -87,8 +86,9 @@ class FolderSet(ImageSet):
         draws = uniforms(seed, epoch, indices_B, transforms.RESIZED_CROP_FLIP_DRAWS)
         size = self.view.image_size
         batch = np.empty((len(indices_B), size, size, 3), np.uint8)
-        for place, index in enumerate(indices_B):
-            batch[place] = np.asarray(self._one(int(index), draws[place]))
+        with quiet():
+            for place, index in enumerate(indices_B):
+                batch[place] = np.asarray(self._one(int(index), draws[place]))
         if self.view.augment == "crop_flip":
             return transforms.crop_flip(batch, draws, self.view.crop_padding)
         return batch
@@ -104,26 +104,3 @@ class FolderSet(ImageSet):
         if self.view.augment == "resized_crop_flip":
             return transforms.resized_crop_flip(image, draws, self.view.image_size)
         return transforms.fit(image, self.view.resize, self.view.image_size)
-
-
-class Normalise:
-    """(B, S, S, C) uint8 -> (B, 3, S, S): divided by 255, minus mean, divided by std, in `dtype`, in this order."""
-
-    def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.dtype, self.device = dtype, device
-        self.grey = len(set(mean)) == 1 and len(set(std)) == 1
-        self.mean, self.std = (torch.tensor(value, dtype=dtype, device=device)[:, None, None] for value in (mean, std))
-
-    def __call__(self, x_BHWC: Tensor) -> Tensor:
-        x_BCHW = x_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        if x_BCHW.shape[1] == 3:
-            return self._scale(x_BCHW, slice(None))
-        if self.grey:  # three equal channels: the arithmetic is done once
-            return self._scale(x_BCHW, slice(1)).repeat(1, 3, 1, 1)
-        return self._scale(x_BCHW.expand(-1, 3, -1, -1), slice(None))
-
-    def _scale(self, x_BCHW: Tensor, channels: slice) -> Tensor:
-        x = x_BCHW.to(self.dtype, memory_format=torch.contiguous_format)
-        return x.div_(255).sub_(self.mean[channels]).div_(self.std[channels])

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dgc.data.image_sets import ImageSet, Normalise
+from dgc.data.image_sets import ImageSet
+from dgc.data.normalise import Normalise
 from dgc.data.sampler import EvalSampler, Task, TrainSampler
 from dgc.data.worker import settle_worker
 from dgc.errors import DataError, DgcError, ResourceError
