@@ -29,6 +29,7 @@ COMMANDS: Table = {
     "Look": {
         "recipes": ("dgcctl.cli.recipes:app", "List, show, check, compare and copy recipes."),
         "runs": ("dgcctl.cli.runs:app", "List, show and follow runs."),
+        "dash": ("dgcctl.cli.dash:dash", "Watch, compare and steer runs in the terminal or a browser."),
         "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
     },
     "Trust": {

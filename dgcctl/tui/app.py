@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
-from textual.filter import LineFilter, NoColor
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
 
@@ -64,6 +64,7 @@ class DashApp(App[None]):
         self._watch = Watch()
         self._nocolor = NoColor()
         self._pending = False
+        self._waiting = bool(self._opened)
         self._poller = self._make_poller()
         self._thread = Thread(target=self._poller.run, name="poller", daemon=True)
 
@@ -103,7 +104,8 @@ class DashApp(App[None]):
             self.call_later(self._open_when_listed, self._opened[0])
 
     def _open_when_listed(self, run: RunDir) -> None:
-        if run.id in self.store.runs:
+        self._waiting = run.id not in self.store.runs
+        if not self._waiting:
             self.open_run(run.id)
         else:
             self.set_timer(FRAME, lambda: self._open_when_listed(run))
@@ -113,7 +115,8 @@ class DashApp(App[None]):
         self.memory.save(self.store.view)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = [found for found in super().get_line_filters() if not isinstance(found, NoColor)]
+        """Without colour: none at all, instead of the greys that Textual makes of NO_COLOR."""
+        filters = [found for found in super().get_line_filters() if not isinstance(found, NoColor | Monochrome)]
         return [*filters, self._nocolor] if self.palette.plain else filters
 
     # --- news --------------------------------------------------------------------------------------------------------
@@ -131,6 +134,17 @@ class DashApp(App[None]):
         for alert in self._watch.look(self.store):
             self.notify(alert.text, title=alert.title, severity=alert.level, timeout=8, markup=False)
         self.look_soon()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the screen needs has been read and shown."""
+        screen = self.screen
+        if not self.store.listed or not isinstance(screen, DashScreen) or self._pending or self._waiting:
+            return False
+        needed = [
+            key for key in screen.shown_runs() if key in self.store.runs and self.store.runs[key].dir.events.exists()
+        ]
+        return all(self.store.feed(key).caught_up for key in needed)
 
     def look_soon(self) -> None:
         """Let the screen look at what is known, at most once a frame."""
@@ -215,9 +229,14 @@ class DashApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """--readonly: what changes a run is neither shown nor done."""
-        if self.options.readonly and action in keys.ACTS:
+        if action in keys.ACTS and (self.options.readonly or self._nothing_to_act_on(action)):
             return False
         return super().check_action(action, parameters)
+
+    def _nothing_to_act_on(self, action: str) -> bool:
+        if action == "start" or not isinstance(self.screen, DashScreen):
+            return False
+        return self.screen.subject() is None
 
     def action_export(self) -> None:
         if isinstance(self.screen, DashScreen):

@@ -116,7 +116,9 @@ class CompareScreen(DashScreen):
             Picture(
                 key=(chart, *spots, self.app.palette.theme),
                 title=title,
-                traces=[Trace(letter, np.array([x]), np.array([y]), colour) for letter, x, y, colour in spots],
+                traces=[
+                    Trace(letter, np.array([x]), np.array([y]), colour, spot=True) for letter, x, y, colour in spots
+                ],
                 window=(low, high),
                 x_text=lambda value: f"{value:.4g} {unit}",
                 empty="needs runs that have been evaluated",

@@ -29,7 +29,8 @@ class RunScreen(DashScreen):
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.RUN)]
     DEFAULT_CSS = """
     RunScreen #now { height: 3; padding: 0 1; background: $surface; }
-    RunScreen #charts { height: 2fr; layout: grid; grid-size: 2; grid-gutter: 0 1; }
+    RunScreen.-wide #charts { height: 2fr; }
+    RunScreen #charts { height: 1fr; layout: grid; grid-size: 2; grid-gutter: 0 1; }
     RunScreen #search { display: none; }
     RunScreen #search.on { display: block; }
     """
@@ -130,7 +131,11 @@ class RunScreen(DashScreen):
         """Columns and number of charts that this screen has room for."""
         columns = 3 if self.size.width >= 150 else 2
         height = max(1, self.size.height - 5)
-        lines = height * 2 // 3 if self.drawer.kind else height
+        lines = (
+            height * (2 if self.has_class("-wide") else 1) // (3 if self.has_class("-wide") else 2)
+            if self.drawer.kind
+            else height
+        )
         return columns, min(CHARTS, columns * max(1, min(2, lines // 8)))
 
     def redraw(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Trace:
     y: Floats
     colour: int = 0
     faint: bool = False
+    spot: bool = False  # a point of a scatter: a sign and its letter
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ class Chart(Canvas, can_focus=True):
         """The visible part of a trace, in logarithms where the chart is logarithmic."""
         part = series.visible(trace.x, *self.picture.window)
         y = self._scale(trace.y[part])
-        return Trace(trace.label, trace.x[part], y, trace.colour, trace.faint)
+        return replace(trace, x=trace.x[part], y=y)
 
     def _scale(self, y: Floats) -> Floats:
         if not self.picture.log:
@@ -219,6 +220,10 @@ class Chart(Canvas, can_focus=True):
                 self._text(self._column(self.picture.cursor), row, "│", "cursor")
 
     def _line(self, trace: Trace) -> None:
+        if trace.spot:
+            for x, y in zip(trace.x.tolist(), trace.y.tolist(), strict=True):
+                self._text(self._column(x), self._row(y), f"◆{trace.label}", f"s{trace.colour}")
+            return
         spans = series.spans(trace.x, trace.y, *self.picture.window, 2 * self._width)
         style = self.app.palette.text("faint" if trace.faint else f"s{trace.colour}")
         dash = trace.colour if self.app.palette.plain else 0

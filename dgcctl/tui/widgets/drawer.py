@@ -33,7 +33,8 @@ class Drawer(Vertical):
     """Shows one of the lists above. The search keeps the rows that contain the text (case does not matter)."""
 
     DEFAULT_CSS = """
-    Drawer { height: 1fr; display: none; border-top: solid $panel; }
+    Drawer { height: 1fr; display: none; }
+    Drawer #drawer-title { background: $surface; }
     Drawer.open { display: block; }
     """
     app: DashApp
