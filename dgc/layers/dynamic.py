@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,14 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError
 from dgc.layers import saliency, selection
 from dgc.layers.cost import Cost, conv_macs
+from dgc.layers.fused import FusedLayer, Setting
+from dgc.layers.normalise import Moments, Normaliser, eager, normaliser, splittable
+from dgc.layers.precision import compute_dtype, without_autocast
 from dgc.layers.record import GateRecord
 from dgc.ops import dgc_conv2d
 from dgc.ops.dispatch import Method
+from dgc.ops.geometry import Geometry
+from dgc.ops.ways import plan
 
 
 class DynamicGroupConv2d(nn.Module):
@@ -99,13 +104,66 @@ class DynamicGroupConv2d(nn.Module):
             )
         return self._last_gate_l1
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        a_BCHW = x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW))
+    def forward(self, x_BCHW: Tensor, before: nn.Module | None = None, known: Moments | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, O, H', W').
+
+        A network may hand over what stands in front of the layer, to be kept in one copy: `before`, a BatchNorm whose
+        ReLU'd output is the layer's input; and `known`, the moments of x where it has computed them already.
+        """
+        if self._can_fuse(x_BCHW, before):
+            return self._fused(x_BCHW, before, known)
+        x_BCHW = x_BCHW if before is None else torch.relu(before(x_BCHW))
+        return self._composed(x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW)))
+
+    def _can_fuse(self, x_BCHW: Tensor, before: nn.Module | None) -> bool:
+        norms = [norm for norm in (before, self.norm) if norm is not None]
+        return self.method == "auto" and eager(x_BCHW) and all(splittable(norm, x_BCHW) for norm in norms)
+
+    def _fused(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> Tensor:
+        dtype = compute_dtype(x_BCHW)
+        x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
+        with without_autocast(x_BCHW):
+            chain = self._chain(x_BCHW, before, known)
+            norms = [value for link in chain for value in link.tensors]
+            y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(
+                self._setting(x_BCHW, chain), x_BCHW, weight, self.fc1, self.fc2, self.fc2_bias, *norms
+            )
+        self._record(kept_BGC)
+        return cast("Tensor", y_BOHW)
+
+    def _chain(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> tuple[Normaliser, ...]:
+        chain: list[Normaliser] = []
+        for norm in (before, self.norm):
+            if norm is not None:
+                inputs = x_BCHW if not chain else chain[-1].activate(x_BCHW)
+                chain.append(normaliser(cast("nn.BatchNorm2d", norm), inputs, known if not chain else None))
+        return tuple(chain)
+
+    def _setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> Setting:
+        h, w = (self._output_size(size) for size in x_BCHW.shape[2:])
+        way = plan(
+            self.kernel_size, self.in_channels, self.n_inactive, h * w, self.padding, cpu=x_BCHW.device.type == "cpu"
+        )
+        return Setting(
+            tuple(link.rule for link in chain),
+            self.n_inactive,
+            way,
+            Geometry(self.stride, self.padding, self.dilation, self.heads),
+        )
+
+    def _output_size(self, size: int) -> int:
+        return (size + 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
+
+    def _record(self, kept_BGC: Tensor) -> None:
+        if self.gate_record is not None:
+            self.gate_record.add(kept_BGC)
+
+    def _composed(self, a_BCHW: Tensor) -> Tensor:
+        """The layer in plain operations, after its norm: what torch.compile and unusual norms take."""
         gates_BGC = self.gates(a_BCHW)
         kept_BGC, n = self._switch_off(gates_BGC)
         self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
-        if self.gate_record is not None:
-            self.gate_record.add(kept_BGC)
+        self._record(kept_BGC)
         return dgc_conv2d(
             a_BCHW, self.weight, kept_BGC, n, self.stride, self.padding, self.dilation, self.heads, self.method
         )
@@ -123,7 +181,7 @@ class DynamicGroupConv2d(nn.Module):
 
     def gates(self, a_BCHW: Tensor) -> Tensor:
         """Gates (B, G, C) of an activated input before selection; never in less than the parameters' precision."""
-        with torch.autocast(_autocast_device(a_BCHW), enabled=False):
+        with without_autocast(a_BCHW):
             pooled_BC = a_BCHW.mean((2, 3), dtype=self.fc1.dtype)
             return saliency.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
 
@@ -156,11 +214,6 @@ class DynamicGroupConv2d(nn.Module):
             f"padding={self.padding}, dilation={self.dilation}, heads={self.heads}, "
             f"squeeze_rate={self.squeeze_rate}, gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
         )
-
-
-def _autocast_device(x: Tensor) -> str:
-    """Shapes alone (meta tensors) know no autocast."""
-    return "cpu" if x.device.type == "meta" else x.device.type
 
 
 def _check(given: Mapping[str, Any]) -> None:

@@ -22,4 +22,4 @@ def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tens
     """g_i = ReLU(W2_i ReLU(W1_i p) + b_i) for every head, before any channel is switched off: (B, G, C)."""
     h_GBS = hidden(pooled_BC, fc1_GSC).transpose(0, 1)
     g_GBC = torch.baddbmm(fc2_bias_GC[:, None], h_GBS, fc2_GCS.transpose(1, 2))
-    return torch.relu(g_GBC).transpose(0, 1)
+    return torch.relu(g_GBC).transpose(0, 1).contiguous()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
+from dgc.layers import DynamicGroupConv2d
+from dgc.layers.normalise import Moments, eager, extend, moments
+from dgc.layers.static import norm_relu_pool
 from dgc.models.forms import Form, Gating, NormConv2d, Stem, check_choice, initialise
 
 
@@ -18,10 +22,27 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> None:
         super().__init__()
         self.conv_1 = gating.conv(in_channels, bottleneck * growth, 1, norm=True)
-        self.conv_2 = NormConv2d(bottleneck * growth, growth, 3, 1, 1, group_3x3)
+        self.conv_2 = NormConv2d(bottleneck * growth, growth, 3, 1, 1, group_3x3, frugal=gating.form == "dgc")
+
+    def forward(self, x_BCHW: Tensor, known: Moments | None = None) -> Tensor:
+        """`known`: the moments of x, for its first BatchNorm, where the block has them."""
+        y_BCHW = self.conv_1(x_BCHW) if known is None else self.conv_1(x_BCHW, known=known)
+        return torch.cat([x_BCHW, self.conv_2(y_BCHW)], 1)
+
+
+class DenseBlock(nn.Sequential):
+    """Dense layers one after the other. Each channel's moments are computed once, not again in every layer."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return torch.cat([x_BCHW, self.conv_2(self.conv_1(x_BCHW))], 1)
+        first = self[0].conv_1
+        if not (self.training and isinstance(first, DynamicGroupConv2d) and first.norm is not None and eager(x_BCHW)):
+            return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
+        known = moments(x_BCHW, first.weight.dtype)
+        for layer in self:
+            width = x_BCHW.shape[1]
+            x_BCHW = layer(x_BCHW, known)
+            known = extend(known, x_BCHW[:, width:])
+        return x_BCHW
 
 
 class DyDenseNet(nn.Module):
@@ -47,6 +68,7 @@ class DyDenseNet(nn.Module):
         super().__init__()
         _check(stages, growth, form, stem)
         gating = Gating(heads, squeeze_rate, gate_factor, form)
+        self.frugal = form == "dgc"  # the baselines are what plain PyTorch makes of them
         width = 2 * growth[0]
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         blocks["init_conv"] = nn.Conv2d(3, width, 3, 1 if stem == "cifar" else 2, 1, bias=False)
@@ -63,17 +85,21 @@ class DyDenseNet(nn.Module):
         initialise(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        features_BCHW = self.relu_last(self.bn_last(self.features(x_BCHW)))
-        logits_BN: Tensor = self.classifier(self.pool_last(features_BCHW).flatten(1))
+        features_BCHW = self.features(x_BCHW)
+        if self.frugal:
+            pooled_BC11 = norm_relu_pool(self.bn_last, self.relu_last, self.pool_last, features_BCHW)
+        else:
+            pooled_BC11 = self.pool_last(self.relu_last(self.bn_last(features_BCHW)))
+        logits_BN: Tensor = self.classifier(pooled_BC11.flatten(1))
         return logits_BN
 
 
-def _block(depth: int, width: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> nn.Sequential:
+def _block(depth: int, width: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> DenseBlock:
     layers = (
         (f"denselayer_{j + 1}", DenseLayer(width + j * growth, growth, bottleneck, group_3x3, gating))
         for j in range(depth)
     )
-    return nn.Sequential(OrderedDict(layers))
+    return DenseBlock(OrderedDict(layers))
 
 
 def _check(stages: Sequence[int], growth: Sequence[int], form: str, stem: str) -> None:

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dgc.layers import DynamicGroupConv2d
 from dgc.layers.cost import Cost
+from dgc.layers.static import norm_relu_pool
 from dgc.models.forms import Form, Gating, Stem, check_choice, initialise
 
 WIDTHS = (64, 128, 256, 512)
@@ -30,8 +32,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
-        y_BCHW = torch.relu(self.bn1(self.conv1(x_BCHW)))
-        return torch.relu(self.bn2(self.conv2(y_BCHW)) + identity)
+        y_BCHW = self.conv1(x_BCHW)
+        if isinstance(self.conv2, DynamicGroupConv2d):
+            y_BCHW = self.conv2(y_BCHW, before=self.bn1)
+        else:
+            y_BCHW = self.conv2(torch.relu(self.bn1(y_BCHW)))
+        return torch.relu(self.bn2(y_BCHW) + identity)
 
     def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
         """MACs of one image beside those of its children, see dgc.macs."""
@@ -57,6 +63,7 @@ class DyResNet18(nn.Module):
         check_choice("form", form, Form)
         check_choice("stem", stem, Stem)
         gating = Gating(heads, squeeze_rate, gate_factor, form)
+        self.frugal = form == "dgc"  # the baselines are what plain PyTorch makes of them
         small = stem == "cifar"
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False) if small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -70,7 +77,11 @@ class DyResNet18(nn.Module):
         initialise(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = self.maxpool(self.relu(self.bn1(self.conv1(x_BCHW))))
+        x_BCHW = self.conv1(x_BCHW)
+        if self.frugal:
+            x_BCHW = norm_relu_pool(self.bn1, self.relu, self.maxpool, x_BCHW)
+        else:
+            x_BCHW = self.maxpool(self.relu(self.bn1(x_BCHW)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x_BCHW = stage(x_BCHW)
         logits_BN: Tensor = self.fc(self.avgpool(x_BCHW).flatten(1))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.cost import Cost, conv_macs
+from dgc.layers.static import norm_relu_conv
 from dgc.ops.shuffle import shuffle
 
 Form = Literal["dgc", "dense", "sgc"]
@@ -47,7 +48,10 @@ class Gating:
 
 
 class NormConv2d(nn.Module):
-    """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the networks."""
+    """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the networks.
+
+    `frugal`: keep the raw input alone for backward, and make the activated one again.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class NormConv2d(nn.Module):
         *,
         norm: bool = True,
         mix: bool = False,
+        frugal: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -67,13 +72,17 @@ class NormConv2d(nn.Module):
                 raise ArgumentError(f"{name}={value} is no multiple of groups={groups}")
         self.norm = nn.BatchNorm2d(in_channels) if norm else None
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        self.mix = mix
+        self.mix, self.frugal = mix, frugal
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if self.norm is not None:
-            x_BCHW = self.norm(x_BCHW).relu_()
-        y_BOHW: Tensor = self.conv(x_BCHW)
+        y_BOHW: Tensor = self.conv(x_BCHW) if self.norm is None else self._activated(self.norm, x_BCHW)
         return shuffle(y_BOHW, self.conv.groups) if self.mix else y_BOHW
+
+    def _activated(self, norm: nn.Module, x_BCHW: Tensor) -> Tensor:
+        if self.frugal:
+            return norm_relu_conv(norm, self.conv, x_BCHW)
+        y_BOHW: Tensor = self.conv(norm(x_BCHW).relu_())
+        return y_BOHW
 
     def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
         """MACs of one image, see dgc.macs."""

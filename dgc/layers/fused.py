@@ -1,0 +1,114 @@
+"""The whole layer as one autograd function that keeps its raw input, a few numbers a channel, and nothing else.
+
+Backward makes BN-ReLU's output again, walks the convolution's way back, then gates, ReLU and BatchNorm by hand.
+Legend: B samples, G heads, C channels, S hidden width of the gates, K picked channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dgc.layers import saliency, selection
+from dgc.layers.normalise import Normaliser, Rule
+from dgc.ops.geometry import Geometry, Picked, pick, unpick
+from dgc.ops.ways import WAYS, Plan
+
+
+class Setting(NamedTuple):
+    """What is fixed for one call: how the BatchNorms in front work, in order, and the numbers of the layer."""
+
+    rules: tuple[Rule, ...]
+    n_inactive: int
+    plan: Plan
+    geometry: Geometry
+
+
+class FusedLayer(torch.autograd.Function):
+    """(x, weight, fc1, fc2, fc2_bias, then weight, bias, mean and variance of every norm) -> (y, gate L1, gates).
+
+    The gates are those that were left on, without a gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        setting: Setting,
+        x: Tensor,
+        weight: Tensor,
+        fc1: Tensor,
+        fc2: Tensor,
+        fc2_bias: Tensor,
+        *norms: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        a_BCHW = _activations(_chain(norms, setting.rules), x)[-1]
+        pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
+        gates_BGC = saliency.gates(pooled_BC, fc1, fc2, fc2_bias)
+        kept_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
+        picked = pick(kept_BGC, setting.plan.channels)
+        picked = Picked(picked.gate.to(weight.dtype), picked.index)
+        y_BOHW = WAYS[setting.plan.way].forward(a_BCHW, weight, picked, setting.geometry)
+        ctx.setting = setting
+        ctx.save_for_backward(x, weight, fc1, fc2, pooled_BC, gates_BGC, picked.gate, picked.index, *norms)
+        ctx.mark_non_differentiable(kept_BGC)
+        return y_BOHW, gates_BGC.mean((0, 2)).sum(), kept_BGC
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, fc1, fc2, pooled, gates, picked_gate, index, *norms = ctx.saved_tensors
+        chain = _chain(norms, ctx.setting.rules)
+        inputs = _activations(chain, x)
+        a_BCHW = inputs[-1]
+        plan, geometry = ctx.setting.plan, ctx.setting.geometry
+        grads = WAYS[plan.way].backward(grad_y, a_BCHW, weight, Picked(picked_gate, index), geometry)
+        active_BGC = unpick(picked_gate.to(gates.dtype), index, gates.shape[-1]) > 0
+        grad_gates = unpick(grads.gate.to(gates.dtype), index, gates.shape[-1]) * active_BGC
+        grad_gates = (grad_gates + grad_l1 / (gates.shape[0] * gates.shape[-1])) * (gates > 0)
+        grad_pooled, *grad_fcs = _gates_backward(grad_gates, pooled, fc1, fc2)
+        pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
+        grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
+        grad_x, grad_norms = _chain_backward(chain, grad_a, inputs)
+        return None, grad_x, grads.weight, *grad_fcs, *grad_norms
+
+
+def _chain(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
+    """Four tensors a link."""
+    return tuple(Normaliser.of(tensors[4 * i : 4 * i + 4], rule) for i, rule in enumerate(rules))
+
+
+def _activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
+    """The raw input and the output of every BatchNorm-ReLU after it."""
+    values = [x_BCHW]
+    for link in chain:
+        values.append(link.activate(values[-1]))
+    return values
+
+
+def _gates_backward(
+    grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer ReLU."""
+    g, s, c = fc1_GSC.shape
+    h_BGS = saliency.hidden(pooled_BC, fc1_GSC)
+    grad_GBC = grad_BGC.transpose(0, 1)
+    grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))
+    grad_h = torch.bmm(grad_GBC, fc2_GCS).transpose(0, 1) * (h_BGS > 0)
+    grad_BN = grad_h.reshape(-1, g * s)
+    grad_fc1 = (grad_BN.t() @ pooled_BC).view(g, s, c)
+    return grad_BN @ fc1_GSC.view(g * s, c), grad_fc1, grad_fc2, grad_BGC.sum(0)
+
+
+def _chain_backward(
+    chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """From the gradient of the last activation to that of the raw input, and those of weights and biases."""
+    grad_norms: list[Tensor | None] = []
+    for i in reversed(range(len(chain))):
+        grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i], inputs[i + 1])
+        grad_norms[:0] = [grad_weight, grad_bias, None, None]
+    return grad, grad_norms

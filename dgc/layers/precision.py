@@ -1,0 +1,21 @@
+"""Autocast taken into our own hands: functions with a backward of their own run in one precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def device_type(x: Tensor) -> str:
+    """Shapes alone (meta tensors) know no autocast."""
+    return "cpu" if x.device.type == "meta" else x.device.type
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What a convolution of x would compute in: autocast's dtype where it is on."""
+    kind = device_type(x)
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x.dtype
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(device_type(x), enabled=False)

@@ -1,0 +1,82 @@
+"""The static parts of the networks, as autograd functions that keep the raw input and make BN-ReLU's output again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, splittable
+from dgc.layers.precision import compute_dtype, without_autocast
+
+
+def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """conv(relu(norm(x))), keeping x alone for backward where norm is a plain BatchNorm2d."""
+    if not eager(x_BCHW) or not splittable(norm, x_BCHW) or conv.bias is not None or conv._forward_hooks:
+        y_BOHW: Tensor = conv(norm(x_BCHW).relu_())
+        return y_BOHW
+    dtype = compute_dtype(x_BCHW)
+    x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
+    with without_autocast(x_BCHW):
+        link = normaliser(norm, x_BCHW)
+        out: Tensor = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
+    return out
+
+
+def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain BatchNorm2d."""
+    if not eager(x_BCHW) or not splittable(norm, x_BCHW) or pool._forward_hooks:
+        y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
+        return y_BCHW
+    link = normaliser(norm, x_BCHW)
+    out: Tensor = _NormReluPool.apply(link.rule, pool, x_BCHW, *link.tensors)
+    return out
+
+
+def _numbers(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    assert isinstance(conv.padding, tuple)
+    return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
+class _NormReluConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, numbers: tuple[Any, ...], x: Tensor, weight: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.rule, ctx.numbers = rule, numbers
+        ctx.save_for_backward(x, weight, *tensors)
+        return F.conv2d(Normaliser.of(tensors, rule).activate(x), weight, None, *numbers)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *tensors = ctx.saved_tensors
+        link = Normaliser.of(tensors, ctx.rule)
+        a_BCHW = link.activate(x)
+        stride, padding, dilation, groups = ctx.numbers
+        grad_a, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, a_BCHW, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False]
+        )
+        grad_x, grad_gamma, grad_beta = link.backward(grad_a, x, a_BCHW)
+        return None, None, grad_x, grad_weight, grad_gamma, grad_beta, None, None
+
+
+class _NormReluPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, pool: nn.Module, x: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.rule, ctx.pool = rule, pool
+        ctx.save_for_backward(x, *tensors)
+        y_BCHW: Tensor = pool(Normaliser.of(tensors, rule).activate(x))
+        return y_BCHW
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *tensors = ctx.saved_tensors
+        link = Normaliser.of(tensors, ctx.rule)
+        with torch.enable_grad():
+            a_BCHW = link.activate(x).detach().requires_grad_()
+            pooled_BCHW = ctx.pool(a_BCHW)
+        (grad_a,) = torch.autograd.grad(pooled_BCHW, a_BCHW, grad)
+        return None, None, *link.backward(grad_a, x, a_BCHW.detach()), None, None
