@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import tarfile
 import zlib
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dgc.errors import IntegrityError, UnsafeFileError
+from dgc.fs import disk_error
 
 MAX_ENTRIES = 1_000
 MAX_BYTES = 1 << 30  # CIFAR unpacks to 0.2 GiB
@@ -44,11 +46,12 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive, "r:*") as tar:
             for member in _checked(tar, archive):
                 _write(tar, member, folder)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise IntegrityError(f"{archive}: damaged archive ({error}): remove it and fetch it again") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise disk_error(error, folder, MAX_BYTES) from error
+        if isinstance(error, tarfile.TarError | EOFError | zlib.error | lzma.LZMAError | OSError):
+            raise IntegrityError(f"{archive}: damaged archive ({error}): remove it and fetch it again") from error
         raise
 
 

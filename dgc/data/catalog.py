@@ -101,11 +101,15 @@ def _open_arrays(
     return Images(name, root, sets[0], sets[1], classes)
 
 
+def fashion_mnist_file() -> Path:
+    """The embedded subset: 5,000 + 1,000 images."""
+    return Path(__file__).parent / "fashion_mnist" / "fashion_mnist_5k_1k.npz"
+
+
 def _fashion_mnist() -> list[tuple[Pixels, Labels]]:
     """The embedded subset, padded with zeros from 28 to 32 (as in the reference run): (N, 32, 32, 1)."""
-    file = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_5k_1k.npz"
     margin = ((0, 0), (2, 2), (2, 2))
-    with np.load(file, allow_pickle=False) as arrays:
+    with np.load(fashion_mnist_file(), allow_pickle=False) as arrays:
         return [
             (np.pad(arrays[f"x_{split}"], margin)[..., None], arrays[f"y_{split}"].astype(np.int64))
             for split in ("train", "test")
@@ -129,14 +133,16 @@ def _open_folder(
     check_there(name, root)
     names = folder.read_quarantine(Path(quarantine) if quarantine else None)
     listings = [folder.scan(root, split, names) for split in folder.SPLITS]
+    folder.raise_problems(listings)
     folder.check_classes(root, listings[0].classes, listings[1].classes, num_classes)
-    sets = [_folder_set(root, *parts) for parts in zip(listings, views, limits, strict=True)]
+    sets = [folder_set(root, *parts) for parts in zip(listings, views, limits, strict=True)]
     classes = class_names(name) if len(listings[0].classes) == 1000 else ()
     left_out = (*listings[0].quarantined, *listings[1].quarantined)
     return Images(name, root, sets[0], sets[1], classes or tuple(listings[0].classes), left_out)
 
 
-def _folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:
+def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:
+    """The images of a listing, all or `limit` of them."""
     chosen = subset(len(listing.names), limit)
     return FolderSet(root, [listing.names[index] for index in chosen], np.array(listing.labels, np.int64)[chosen], view)
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 from dgc.data.archive import check_digest, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
-from dgc.errors import DataError, DgcError, IntegrityError
+from dgc.errors import DataError, IntegrityError
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -61,25 +61,43 @@ def source(name: str) -> Source:
     return Source(name, kind.url, kind.filename, sha256, size, kind.base_folder, train, test, labels)
 
 
-def ensure(source: Source, root: Path, *, download: bool) -> None:
+def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) -> None:
     """Make root/<folder> be there: from the archive in `root`, or from the network where `download` allows it.
+
+    `repair`: a folder with damaged files is fetched again (else only its absence counts; reading names the damage).
 
     Raises DataError (absent, not to be fetched; nothing is created), IntegrityError, UnsafeFileError (the archive).
     What was unpacked before stays until the new files are complete.
     """
-    if (root / source.folder).is_dir():
+    if _is_there(source, root, repair):
         return
     if (root / source.archive).is_file():
         _install(source, root, root / source.archive)
         return
-    if not download or os.environ.get("DGCCTL_OFFLINE") == "1":
-        raise _absent(source, root, "downloads are off (DGCCTL_OFFLINE=1 or data.download=false)")
+    if os.environ.get("DGCCTL_OFFLINE") == "1":
+        raise absent(source, root, "DGCCTL_OFFLINE=1 forbids the network")
+    if not download:
+        raise absent(source, root, "data.download is false")
     with _made(root), FileLock(root / ".download.lock"):
-        if not (root / source.folder).is_dir():
+        if not _is_there(source, root, repair):
             _download(source, root)
 
 
-def _absent(source: Source, root: Path, reason: str) -> DataError:
+def _is_there(source: Source, root: Path, repair: bool) -> bool:
+    return (root / source.folder).is_dir() and not (repair and any(damaged(source, root)))
+
+
+def damaged(source: Source, root: Path) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) of the unpacked files."""
+    for name, md5 in (*source.train, *source.test):
+        try:
+            verified(root / source.folder / name, md5)
+        except (DataError, IntegrityError) as error:
+            yield name, str(error)
+
+
+def absent(source: Source, root: Path, reason: str) -> DataError:
+    """The line for data that is not there: folder, flag and command."""
     return DataError(
         f"{root}: {source.name} is not there and cannot be fetched: {reason}; put {source.archive} into that folder, "
         f"name another with data.dir=FOLDER, or run `dgcctl data download {source.name}` where there is a network"
@@ -117,7 +135,7 @@ def _download(source: Source, root: Path) -> None:
         download_url(source.url, temporary, source.archive)
         _install(source, root, temporary / source.archive)
     except (OSError, RuntimeError, ValueError) as error:
-        raise _absent(source, root, f"{source.url}: {' '.join(str(error).split())}") from error
+        raise absent(source, root, f"{source.url}: {' '.join(str(error).split())}") from error
     finally:
         socket.setdefaulttimeout(before)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -126,15 +144,18 @@ def _download(source: Source, root: Path) -> None:
 def _install(source: Source, root: Path, archive: Path) -> None:
     """Verify, unpack beside, check the files, move into place."""
     check_digest(archive, source.sha256, source.size)
-    temporary = root / f".tmp-{os.getpid()}-unpacked"
+    temporary, old = (root / f".tmp-{os.getpid()}-{name}" for name in ("unpacked", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         unpack(archive, temporary)
         for name, md5 in (*source.train, *source.test):
-            _verified(temporary / source.folder / name, md5)
+            verified(temporary / source.folder / name, md5)
+        if (root / source.folder).exists():
+            os.replace(root / source.folder, old)
         os.replace(temporary / source.folder, root / source.folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load(source: Source, root: Path, *, train: bool) -> tuple[Pixels, Labels]:
@@ -148,12 +169,13 @@ def _split(train: bool) -> str:
 
 
 def _batch(file: Path, md5: str, key: str) -> tuple[Pixels, Labels]:
-    batch = _Arrays(io.BytesIO(_verified(file, md5)), encoding="latin1").load()
+    batch = _Arrays(io.BytesIO(verified(file, md5)), encoding="latin1").load()
     images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.asarray(batch[key], np.int64)
 
 
-def _verified(file: Path, md5: str) -> bytes:
+def verified(file: Path, md5: str) -> bytes:
+    """The bytes of a file. Raises DataError (not readable) or IntegrityError (another md5)."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -179,10 +201,3 @@ class _Arrays(pickle.Unpickler):
 
 def _reconstruct(kind: type, shape: tuple[int, ...], dtype: Any) -> Any:
     return np.ndarray.__new__(np.ndarray, shape, dtype)
-
-
-def fetch(name: str, root: Path) -> None:
-    """Download one of the two now."""
-    if name not in ("cifar10", "cifar100"):
-        raise DgcError(f"{name} cannot be downloaded: only cifar10 and cifar100 can")
-    ensure(source(name), root, download=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from dgc.data.image_file import EXTENSIONS
 from dgc.errors import DataError
@@ -14,68 +14,112 @@ from dgc.errors import DataError
 SPLITS = ("train", "val")
 
 
+class Problem(NamedTuple):
+    """A file or folder that cannot be used (its name relative to the data folder), and why."""
+
+    file: str
+    reason: str
+
+
 @dataclass
 class Listing:
     """The images of one split: names relative to the data folder, `/` between the parts, sorted; and their classes."""
 
-    classes: list[str]
+    root: Path
+    split: str
+    quarantine: frozenset[str] = frozenset()
+    classes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    loops: list[str] = field(default_factory=list)  # links that lead back to a folder above them
+    problems: list[Problem] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+
+    def problem(self, name: str, reason: str) -> None:
+        if name in self.quarantine:
+            self.quarantined.append(name)
+        else:
+            self.problems.append(Problem(name, reason))
 
 
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
-    """List a split. Raises DataError: no such folder, not readable, no class folder, an empty class."""
-    folder = root / split
-    listing = Listing([entry.name for entry in _entries(folder) if _is_dir(entry)])
-    if not listing.classes:
-        raise DataError(f"{folder}: no class folder in it: images are expected at {folder}/<class>/<image>.jpg")
-    for label, name in enumerate(listing.classes):
-        before = len(listing.names) + len(listing.quarantined)
-        for image in _walk(folder / name, f"{split}/{name}", listing.loops, ()):
+    """List a split; everything that is wrong with its folders is in `problems`, nothing is raised."""
+    listing = Listing(root, split, quarantine)
+    above = _identity(root), _identity(root / split)
+    folders = [entry.name for entry in _entries(listing, split) if _is_dir(listing, entry, split)]
+    if not folders and not listing.problems:
+        listing.problem(split, f"no class folder in it: images are expected at {root / split}/<class>/<image>.jpg")
+    for name in folders:
+        listing.classes.append(name)
+        before = _found(listing)
+        for image in _walk(listing, f"{split}/{name}", above):
             if image in quarantine:
                 listing.quarantined.append(image)
             else:
                 listing.names.append(image)
-                listing.labels.append(label)
-        if len(listing.names) + len(listing.quarantined) == before:
-            raise DataError(f"{folder / name}: 0 images in this class folder: fill it or remove it")
+                listing.labels.append(len(listing.classes) - 1)
+        if _found(listing) == before:
+            listing.problem(f"{split}/{name}", "0 images in this class folder: fill it or remove it")
     return listing
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _found(listing: Listing) -> int:
+    return len(listing.names) + len(listing.quarantined) + len(listing.problems)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
     try:
-        with os.scandir(folder) as entries:
+        facts = folder.stat()
+    except OSError:
+        return 0, 0  # whoever lists it says why
+    return facts.st_dev, facts.st_ino
+
+
+def _entries(listing: Listing, name: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(listing.root / name) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise DataError(f"{folder}: cannot list this folder ({reason})") from error
+        listing.problem(name, f"cannot list this folder ({os.strerror(error.errno or 0)})")
+        return []
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
+    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless it is named like an image."""
     if entry.name.startswith("."):
         return False
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            return False
-        raise DataError(f"{entry.path}: cannot be read ({os.strerror(error.errno or 0)})") from error
+        if not _is_image(entry.name):  # an image is reported where it is read
+            listing.problem(f"{name}/{entry.name}", f"cannot be followed ({os.strerror(error.errno or 0)})")
+        return False
 
 
-def _walk(folder: Path, name: str, loops: list[str], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    facts = os.stat(folder)
-    here = (facts.st_dev, facts.st_ino)
+def _walk(listing: Listing, name: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    here = _identity(listing.root / name)
     if here in above:
-        loops.append(name)
+        listing.problem(name, "a symbolic link that leads back to a folder above it")
         return
-    for entry in _entries(folder):
+    for entry in _entries(listing, name):
         inner = f"{name}/{entry.name}"
-        if _is_dir(entry):
-            yield from _walk(folder / entry.name, inner, loops, (*above, here))
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+        if _is_dir(listing, entry, name):
+            yield from _walk(listing, inner, (*above, here))
+        elif _is_image(entry.name):
             yield inner
+
+
+def raise_problems(listings: Sequence[Listing]) -> None:
+    """Raise DataError with the first problem and the number of the others."""
+    problems = [(listing.root / problem.file, problem.reason) for listing in listings for problem in listing.problems]
+    if not problems:
+        return
+    path, reason = problems[0]
+    more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
+    raise DataError(f"{path}: {reason}{more}; `dgcctl data verify` lists all that is wrong")
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:

@@ -1,0 +1,114 @@
+"""Read every image of a data set and name all that cannot be used, in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dgc.data import cifar, folder, image_file
+from dgc.data.catalog import Images, check_there, data_dir, fashion_mnist_file, folder_set, open_images
+from dgc.data.describe import content_digest
+from dgc.data.folder import Listing, Problem
+from dgc.data.image_sets import View
+from dgc.errors import DataError
+
+_FASHION_MNIST_SHA256 = "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb"
+_CIFAR = ("cifar10", "cifar100")
+_NOTHING: Mapping[str, Any] = {"samples": 0, "sha256": "", "digest_of": "nothing"}
+
+
+def verify(name: str, given: str | Path | None = None, *, full: bool = False) -> dict[str, Any]:
+    """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is downloaded.
+
+    train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every byte, however many.
+    Raises DataError only where there is nothing to look at.
+    """
+    if name in ("imagenet", "image_folder"):
+        return _verify_folder(name, data_dir(name, given), full)
+    root = data_dir(name, given) if name in _CIFAR else fashion_mnist_file().parent
+    bad = _bad_cifar(name, root) if name in _CIFAR else _bad_fashion_mnist()
+    facts = {"name": name, "dir": str(root), "bad": [problem._asdict() for problem in bad]}
+    if bad:
+        return facts | {"classes": None} | {key: _NOTHING for key in folder.SPLITS}
+    return facts | _good(open_images(name=name, dir=root, download=False), full)
+
+
+def _good(images: Images, full: bool) -> dict[str, Any]:
+    return {"classes": len(images.classes)} | {
+        split: dict(zip(("digest_of", "sha256"), content_digest(half, full=full), strict=True)) | {"samples": len(half)}
+        for split, half in (("train", images.train), ("val", images.val))
+    }
+
+
+def _bad_fashion_mnist() -> list[Problem]:
+    file = fashion_mnist_file()
+    got = hashlib.sha256(file.read_bytes()).hexdigest()
+    if got == _FASHION_MNIST_SHA256:
+        return []
+    return [Problem(file.name, f"sha256 mismatch: expected {_FASHION_MNIST_SHA256}, got {got}: install dgcctl again")]
+
+
+def _bad_cifar(name: str, root: Path) -> list[Problem]:
+    source = cifar.source(name)
+    if not (root / source.folder).is_dir():
+        raise cifar.absent(source, root, "it was not downloaded yet")
+    return [Problem(f"{source.folder}/{file}", reason) for file, reason in cifar.damaged(source, root)]
+
+
+def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
+    check_there(name, root)
+    listings = [folder.scan(root, split) for split in folder.SPLITS]
+    bad = [*(problem for listing in listings for problem in listing.problems), *_bad_images(root, listings)]
+    bad += _odd_classes(root, listings)
+    facts: dict[str, Any] = {"name": name, "dir": str(root), "classes": len(listings[0].classes)}
+    facts["bad"] = [problem._asdict() for problem in bad]
+    good = _without(root, listings, frozenset(problem.file for problem in bad))
+    return facts | {listing.split: _facts(listing, full) for listing in good}
+
+
+def _bad_images(root: Path, listings: Sequence[Listing]) -> Iterator[Problem]:
+    names = [name for listing in listings for name in listing.names]
+    with image_file.quiet(), ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding releases the interpreter lock
+        for name, reason in zip(names, threads.map(lambda name: _reason(root / name), names), strict=True):
+            if reason:
+                yield Problem(name, reason)
+
+
+def _reason(path: Path) -> str:
+    try:
+        image_file.check(path)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _odd_classes(root: Path, listings: Sequence[Listing]) -> list[Problem]:
+    if any(listing.problems for listing in listings):
+        return []  # a missing folder would be told twice
+    try:
+        folder.check_classes(root, listings[0].classes, listings[1].classes, None)
+    except DataError as error:
+        return [Problem(".", str(error))]
+    return []
+
+
+def _without(root: Path, listings: Sequence[Listing], bad: frozenset[str]) -> list[Listing]:
+    return [folder.scan(root, listing.split, bad) for listing in listings]
+
+
+def _facts(listing: Listing, full: bool) -> dict[str, Any]:
+    kind, digest = content_digest(folder_set(listing.root, listing, View(), None), full=full)
+    return {"samples": len(listing.names), "sha256": digest, "digest_of": kind}
+
+
+def write_quarantine(path: Path, bad: Sequence[dict[str, str]]) -> None:
+    """Write the bad files in the form that data.quarantine reads: name, tab, reason."""
+    lines = [
+        "# file (relative to the data folder), tab, reason",
+        *(f"{item['file']}\t{item['reason']}" for item in bad),
+    ]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
