@@ -24,12 +24,11 @@ from dgc.train import record
 
 def measure(recipe: Recipe, *, model: bool = True) -> dict[str, Any]:
     """Load data and network of a recipe. Raises DataError where only the data was asked for and is not there."""
-    device = torch.device("cpu")
     if not model:
-        return {"data": build.build_data(recipe, device).facts}
-    found: dict[str, Any] = {"model": record.model_facts(recipe, build.build_model(recipe, device))}
+        return {"data": build.data_facts(build.open_data(recipe))}
+    found: dict[str, Any] = {"model": record.model_facts(recipe, build.build_model(recipe, torch.device("cpu")))}
     try:
-        found["data"] = build.build_data(recipe, device).facts
+        found["data"] = build.data_facts(build.open_data(recipe))
     except DataError as error:
         found["data_error"] = str(error)
     return found

@@ -1,0 +1,190 @@
+"""rerun: the code of the record, not the code that is here; what came out the same, and what did not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgc import provenance
+from dgc.errors import IntegrityError, UsageError
+from dgc.records import RunDir, State, read_json, read_status, write_json, write_status
+from dgcctl.core import gitstate
+from dgcctl.core import rerun as again
+from tests.unit.run_factory import make_run
+
+HERE = Path(__file__).resolve()
+PACKAGE = HERE.parents[2] / "dgc"
+NO_TORCH = ["errors.py", "fs.py", "records.py", "checkpoints.py", "schedule.py", "yaml12.py", "recipe*.py"]
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A checkout with a trainer without torch; `dgc/kick.py` decides what it computes."""
+    root = tmp_path / "project"
+    package = root / "dgc"
+    (package / "train").mkdir(parents=True)
+    for pattern in NO_TORCH:
+        for path in PACKAGE.glob(pattern):
+            shutil.copy(path, package / path.name)
+    shutil.copytree(PACKAGE.parent / "recipes", root / "recipes")
+    (package / "__init__.py").write_text("")
+    (package / "kick.py").write_text("KICK = 0\n")
+    source = HERE.with_name("fake_trainer.py").read_text()
+    kicked = source.replace('int(os.environ.get("FAKE_KICK_STEP", "0"))', '__import__("dgc.kick").kick.KICK')
+    assert kicked != source
+    (package / "train" / "__init__.py").write_text("")
+    (package / "train" / "__main__.py").write_text(kicked)
+    git(tmp_path, "init", "-q", str(root))
+    (root / ".gitignore").write_text("__pycache__/\nruns/\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    return root
+
+
+def run_in(project, name, *overrides):
+    """A run as `dgcctl train` makes it, in the project's own code."""
+    run = make_run(project / "runs" / f"20260101T000000Z-demo-{name}", *overrides)
+    recipe = run.recipe.read_bytes()
+    shutil.rmtree(run.path)
+    run.path.mkdir(parents=True)
+    run.recipe.write_bytes(recipe)
+    write_json(run.git, provenance.code_facts(project, run))
+    write_json(run.argv, {"argv": ["dgcctl", "train"], "cwd": str(project)})
+    command = [sys.executable, "-m", "dgc.train", "--run-dir", str(run.path)]
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(command, cwd=project, check=True, env=env)
+    return run
+
+
+def repeat(project, run, **options):
+    repeated = again.repeat(run, project / "runs", repository=project, **options)
+    return again.compare(run, repeated, {})
+
+
+def test_committed_code_is_repeated_bit_by_bit(project):
+    found = repeat(project, run_in(project, "a"))
+    assert found.comparison.bitwise
+    assert read_json(found.repeated.file("rerun.json"))["of"] == found.recorded.id
+
+
+def test_the_code_of_the_record_runs_and_not_the_one_that_is_here(project):
+    run = run_in(project, "a")
+    (project / "dgc" / "kick.py").write_text("KICK = 4\n")
+    git(project, "commit", "-qam", "changes what is computed")
+    assert repeat(project, run).comparison.bitwise
+
+
+def test_with_the_code_that_is_here_the_first_differing_step_is_named(project, monkeypatch):
+    run = run_in(project, "a")
+    (project / "dgc" / "kick.py").write_text("KICK = 4\n")
+    monkeypatch.setattr(again, "_own_code", lambda: project)
+    found = repeat(project, run, current_code=True)
+    assert not found.comparison.bitwise
+    assert (found.comparison.first.step, found.comparison.first.key) == (4, "loss")
+    assert found.comparison.verdict == "not reproduced"
+
+
+def test_uncommitted_changes_and_untracked_sources_are_restored(project):
+    (project / "dgc" / "kick.py").write_text("from dgc.own import KICK\n")
+    (project / "dgc" / "own.py").write_text("KICK = 2\n")
+    run = run_in(project, "a")
+    assert read_json(run.git)["dirty"]
+    plain = run_in(project, "b")
+    git(project, "checkout", "-q", "dgc/kick.py")
+    (project / "dgc" / "own.py").unlink()
+    found = repeat(project, run)
+    assert found.comparison.bitwise
+    git(project, "status")
+    assert subprocess.check_output(["git", "-C", str(project), "status", "--porcelain"]) == b""
+    assert again.compare(plain, found.repeated, {}).comparison.bitwise
+
+
+def test_one_value_of_the_record_changed_by_hand_is_found(project):
+    run = run_in(project, "a")
+    again_run = again.repeat(run, project / "runs", repository=project)
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    from dgc.records import decode_event, encode_event
+
+    for index, line in enumerate(lines):
+        event = decode_event(line.rstrip(b"\n"))
+        if event["kind"] == "step" and event["step"] == 3:
+            fields = {key: value for key, value in event.items() if key not in ("kind", "t", "crc")}
+            lines[index] = encode_event("step", {**fields, "loss": fields["loss"] + 1e-12}, now=event["t"])
+    run.events.write_bytes(b"".join(lines))
+    found = again.compare(run, again_run, {})
+    assert found.comparison.first.step == 3
+    assert not found.comparison.bitwise
+
+
+def test_no_worktree_is_left_behind(project):
+    run = run_in(project, "a")
+    repeat(project, run)
+    assert subprocess.check_output(["git", "-C", str(project), "worktree", "list"]).count(b"\n") == 1
+
+
+def test_a_commit_that_is_not_here_is_one_line(project):
+    run = run_in(project, "a")
+    write_json(run.git, {**read_json(run.git), "commit": "0" * 40})
+    with pytest.raises(UsageError, match=r"commit 0{40} is not in .*: fetch it, or use --current-code"):
+        repeat(project, run)
+
+
+def test_a_run_without_git_is_one_line(project):
+    run = run_in(project, "a")
+    write_json(run.git, {"commit": None})
+    with pytest.raises(UsageError, match=r"no git commit was recorded.*--current-code"):
+        repeat(project, run)
+
+
+def test_a_patch_that_does_not_apply_is_an_integrity_error(project):
+    (project / "dgc" / "kick.py").write_text("KICK = 2\n")
+    run = run_in(project, "a")
+    patch = run.file("git.patch")
+    patch.write_text(patch.read_text().replace("KICK = 0", "KICK = 7"))
+    with pytest.raises(IntegrityError, match=r"does not apply to the recorded commit"):
+        repeat(project, run)
+
+
+def test_an_unfinished_run_is_not_repeated(project):
+    run = run_in(project, "a")
+    status = read_status(run)
+    status.state = State.STOPPED
+    write_status(run, status)
+    with pytest.raises(UsageError, match=r"the run is stopped, so there is no result to repeat: `dgcctl resume"):
+        repeat(project, run)
+
+
+def test_a_run_without_a_log_is_an_integrity_error(project):
+    run = run_in(project, "a")
+    other = run_in(project, "b")
+    run.events.unlink()
+    with pytest.raises(IntegrityError, match="no metric rows"):
+        again.compare(run, other, {})
+
+
+def test_several_ranks_are_repeated_by_as_many(tmp_path):
+    run = make_run(tmp_path / "a")
+    from dgc.records import EventWriter, Kind
+    from dgcctl.core.facts import read_facts
+
+    run.events.unlink()
+    writer = EventWriter(run)
+    writer.append(Kind.START, world_size=2, recipe="x", steps=1, epochs=1)
+    writer.close()
+    words = again.command(read_facts(run), RunDir(tmp_path / "b"), tmp_path, "dgc.train")
+    assert "torch.distributed.run" in words
+    assert "--nproc-per-node=2" in words
+    assert "--no-python" in words
+
+
+def test_a_commit_is_looked_for_without_touching_the_checkout(project):
+    assert gitstate.has_commit(project, "0" * 40) is False
+    assert gitstate.has_commit(project.parent, "0" * 40) is None
