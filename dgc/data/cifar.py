@@ -150,12 +150,22 @@ def _install(source: Source, root: Path, archive: Path) -> None:
         unpack(archive, temporary)
         for name, md5 in (*source.train, *source.test):
             verified(temporary / source.folder / name, md5)
-        if (root / source.folder).exists():
-            os.replace(root / source.folder, old)
-        os.replace(temporary / source.folder, root / source.folder)
+        _swap(temporary / source.folder, root / source.folder, old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Put `new` in the place of `target`, which comes back where that fails."""
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(source: Source, root: Path, *, train: bool) -> tuple[Pixels, Labels]:

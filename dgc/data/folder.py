@@ -88,7 +88,7 @@ def _is_image(name: str) -> bool:
 
 
 def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
-    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless it is named like an image."""
+    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name is an image's."""
     if entry.name.startswith("."):
         return False
     try:

@@ -33,7 +33,7 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     bad = _bad_cifar(name, root) if name in _CIFAR else _bad_fashion_mnist()
     facts = {"name": name, "dir": str(root), "bad": [problem._asdict() for problem in bad]}
     if bad:
-        return facts | {"classes": None} | {key: _NOTHING for key in folder.SPLITS}
+        return facts | {"classes": None} | dict.fromkeys(folder.SPLITS, _NOTHING)
     return facts | _good(open_images(name=name, dir=root, download=False), full)
 
 
