@@ -6,9 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgc.api import create_model
     from dgc.engine import compile_for_inference
     from dgc.layers import DynamicGroupConv2d, gate_l1, iter_dgc, record_gates, set_progress
-    from dgc.models import create_model, list_models, load_released
+    from dgc.models import list_models, load_released
 
 __version__ = "0.1.0"
 
@@ -18,7 +19,7 @@ _HOME = {
     "iter_dgc": "dgc.layers",
     "record_gates": "dgc.layers",
     "set_progress": "dgc.layers",
-    "create_model": "dgc.models",
+    "create_model": "dgc.api",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
     "compile_for_inference": "dgc.engine",

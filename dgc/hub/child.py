@@ -40,8 +40,8 @@ def _run(job: Mapping[str, Any]) -> Reply:
     return jobs[job["task"]](**{key: value for key, value in job.items() if key != "task"})
 
 
-def convert(file: str, name: str, out: str) -> Reply:
-    """Read the released checkpoint `file` of network `name` and write it as safetensors to `out`.
+def convert(file: str, name: str, out: str, arguments: Mapping[str, Any] | None = None) -> Reply:
+    """Read the released checkpoint `file` of network `name` (with `arguments`) and write it as safetensors to `out`.
 
     The reply is that of `read_foreign`. Raises what that raises.
     """
@@ -53,7 +53,7 @@ def convert(file: str, name: str, out: str) -> Reply:
 
     torch.set_num_threads(1)
     limits.apply(path.stat().st_size)
-    ours, reply = read_foreign(path, create_model(name), name)
+    ours, reply = read_foreign(path, create_model(name, **(arguments or {})), name)
     _save(ours, out, name)
     return reply
 

@@ -39,8 +39,18 @@ class Converted:
         return list(self.record["stripped"])
 
 
-def convert(source: Path, name: str, weights: Path, *, origin: str = "", seconds: float = WALL_SECONDS) -> Converted:
+def convert(
+    source: Path,
+    name: str,
+    weights: Path,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    origin: str = "",
+    seconds: float = WALL_SECONDS,
+) -> Converted:
     """Convert the released file `source` of network `name` to `weights` (+ .json beside it).
+
+    `arguments` are those of dgc.create_model(name, ...) for a network that is none of the released ones.
 
     Raises UnsafeFileError (5) before any process is started where the pickle needs more than tensors, IntegrityError
     (4) for wrong keys, shapes or values, or where reading it takes more memory or time than its size justifies.
@@ -48,7 +58,8 @@ def convert(source: Path, name: str, weights: Path, *, origin: str = "", seconds
     containers.inspect(source)
     temporary = weights.with_name(f".tmp-{os.getpid()}-{weights.name}")
     try:
-        told = run_child({"task": "convert", "file": str(source), "name": name, "out": str(temporary)}, source, seconds)
+        job = {"task": "convert", "file": str(source), "name": name, "out": str(temporary)}
+        told = run_child({**job, "arguments": dict(arguments or {})}, source, seconds)
         tensorfile.read_header(temporary)
         record = _record(source, name, temporary, origin, told)
         _commit(temporary, weights, record)
