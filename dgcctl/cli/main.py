@@ -30,6 +30,7 @@ COMMANDS: Table = {
         "recipes": ("dgcctl.cli.recipes:app", "List, show, check, compare and copy recipes."),
         "runs": ("dgcctl.cli.runs:app", "List, show and follow runs."),
         "dash": ("dgcctl.cli.dash:dash", "Watch, compare and steer runs in the terminal or a browser."),
+        "predict": ("dgcctl.cli.predict:predict", "The best classes of an image, and the channels chosen for it."),
         "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
     },
     "Trust": {
@@ -39,6 +40,7 @@ COMMANDS: Table = {
         "stage": ("dgcctl.cli.stage:app", "The stages of dvc.yaml: prepare, train, evaluate, report."),
     },
     "Ground": {
+        "ckpt": ("dgcctl.cli.ckpt:app", "The released checkpoints: list, download, verify; import and export files."),
         "data": ("dgcctl.cli.data:app", "List, check and download data sets."),
         "doctor": ("dgcctl.cli.doctor:doctor", "What this machine offers, and what is wrong with it."),
     },

@@ -1,0 +1,128 @@
+"""`python -m dgc.predict`: what a network sees in images, and which channels each head chose for each of them.
+
+    python -m dgc.predict (--pretrained NAME | --run-dir RUN [--step N|best|last] | --checkpoint FILE [--recipe RECIPE])
+                          [--top 5] --json OUT IMAGE...
+
+OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers": [{"name", "in_channels",
+"keeps", "heads": [[channel, ...], ...]}]}]}; one image at a time, so that the choice is that image's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dgc.data.classes import class_names
+from dgc.data.image_file import read_rgb
+from dgc.data.normalise import Normalise
+from dgc.data.transforms import fit
+from dgc.errors import DataError, DgcError, UsageError
+from dgc.hub.download import Options
+from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
+from dgc.hub.registry import Preprocessing
+from dgc.layers import iter_dgc, record_gates
+from dgc.recipe import find_recipe, load_recipe
+from dgc.records import RunDir, read_json, write_json
+
+
+def predict(opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5) -> list[dict[str, Any]]:
+    """One entry an image. Raises DataError naming the first image that cannot be read, before any is run."""
+    grey = opened.recipe.data.name == "fashion_mnist"
+    prepared = [prepare(path, opened.preprocessing, grey=grey) for path in images]
+    return [
+        {"path": str(path), **look(opened.model, x_BCHW, names, top)}
+        for path, x_BCHW in zip(images, prepared, strict=True)
+    ]
+
+
+def prepare(path: Path, how: Preprocessing, *, grey: bool = False) -> Tensor:
+    """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
+    try:
+        image = fit(read_rgb(path), how.resize, how.image_size)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    pixels = np.asarray(image.convert("L").convert("RGB") if grey else image)
+    normalise = Normalise(how.mean, how.std, torch.float32, torch.device("cpu"))
+    return normalise(torch.from_numpy(pixels.copy())[None])
+
+
+def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> dict[str, Any]:
+    """The best classes of one image (1, 3, S, S) and the channels that each head of each layer chose for it."""
+    dtype = next(model.parameters()).dtype
+    with torch.no_grad(), record_gates(model) as records:
+        probabilities = model(x_BCHW.to(dtype)).double().softmax(1)[0]
+    values, indices = probabilities.topk(min(top, len(probabilities)))
+    return {
+        "classes": [
+            {"index": index, "name": _name(names, index), "probability": value}
+            for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+        ],
+        "layers": [
+            {
+                "name": name,
+                "in_channels": records[name].chosen.shape[1],
+                "keeps": records[name].chosen.shape[1] - layer.n_inactive,
+                "heads": [row.nonzero().flatten().tolist() for row in records[name].chosen],
+            }
+            for name, layer in iter_dgc(model)
+        ],
+    }
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def _names(opened: Opened, run: Path | None) -> Sequence[str]:
+    """Names of the classes: of the data set, or as the run recorded them from its folders."""
+    known = class_names(opened.recipe.data.name)
+    if known or run is None or not RunDir(run).data.exists():
+        return known
+    return list(read_json(RunDir(run).data).get("classes", []))
+
+
+def _open(given: argparse.Namespace) -> Opened:
+    if given.pretrained:
+        return open_pretrained(given.pretrained, Options(say=_say))
+    if given.run_dir:
+        return open_run(RunDir(given.run_dir), given.step)
+    return open_file(given.checkpoint, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dgc.predict")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pretrained")
+    source.add_argument("--run-dir", type=Path)
+    source.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--recipe")
+    parser.add_argument("--step", default="best")
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("images", nargs="+", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        if given.top < 1:
+            raise UsageError(f"--top {given.top}: should be a number from 1")
+        opened = _open(given)
+        found = predict(opened, _names(opened, given.run_dir), given.images, given.top)
+        write_json(given.json, {"title": opened.title, "images": found})
+    except DgcError as error:
+        _say(f"error: {error}")
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

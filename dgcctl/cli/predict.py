@@ -1,0 +1,109 @@
+"""`dgcctl predict`: the best classes of an image by name, and which channels each head chose for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgc.errors import UsageError
+from dgc.recipe import find_recipe
+from dgcctl.cli import diagnostics, options, output
+from dgcctl.cli.output import Column
+from dgcctl.core import runs, settings
+from dgcctl.core.ask import ask
+
+_WIDTH = 72
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    pretrained: Annotated[str | None, typer.Option("--pretrained", metavar="NAME", help="A released network.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="RUN", help="A run: id, prefix, path, `latest`.", autocompletion=options.complete_run
+        ),
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", metavar="FILE", help="A weights file.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help="Network of --checkpoint.")] = None,
+    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of --run.")] = "best",
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes.")] = 5,
+    channels: Annotated[bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")] = False,
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
+    """The best classes of each image, and which channels each head chose.
+
+    Give one of --pretrained, --run and --checkpoint.
+    """
+    arguments = _source(pretrained, run, checkpoint, recipe, step, settings.runs_dir(runs_dir))
+    found = ask("dgc.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note)
+    if json:
+        output.document(**found)
+        return
+    for image in found["images"]:
+        _print(image, _WIDTH if not channels else None)
+
+
+def _plain(path: Path) -> str:
+    """A path that no parser takes for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def _source(
+    pretrained: str | None, run: str | None, checkpoint: Path | None, recipe: str | None, step: str, folder: Path
+) -> list[str]:
+    given = {"--pretrained": pretrained, "--run": run, "--checkpoint": checkpoint}
+    named = [name for name, value in given.items() if value]
+    if len(named) != 1:
+        what = f"{' and '.join(named)} exclude each other" if named else "no network was named"
+        raise UsageError(f"{what}: give one of --pretrained NAME, --run RUN, --checkpoint FILE")
+    if pretrained:
+        return [f"--pretrained={pretrained}"]
+    if run:
+        return [f"--run-dir={runs.find_run(run, folder).path}", f"--step={step}"]
+    return [f"--checkpoint={checkpoint}", *([f"--recipe={find_recipe(recipe)}"] if recipe else [])]
+
+
+def _print(image: dict[str, Any], width: int | None) -> None:
+    output.line(image["path"])
+    rows = [{**row, "share": 100 * row["probability"]} for row in image["classes"]]
+    columns = [Column("share", "%", lambda value: f"{value:.1f}", right=True), Column("name", "class")]
+    output.table("classes", columns, rows)
+    output.line()
+    columns = [
+        Column("name", "layer"),
+        Column("head", right=True),
+        Column("share", "chosen", right=True),
+        Column("channels"),
+    ]
+    output.table("layers", columns, list(_head_rows(image["layers"], width)))
+    output.line()
+
+
+def _head_rows(layers: Iterable[dict[str, Any]], width: int | None) -> Iterable[dict[str, Any]]:
+    for layer in layers:
+        for number, chosen in enumerate(layer["heads"]):
+            yield {
+                "name": layer["name"] if number == 0 else "",
+                "head": number,
+                "share": f"{len(chosen)} of {layer['in_channels']}",
+                "channels": _ranges(chosen, width),
+            }
+
+
+def _ranges(numbers: list[int], width: int | None) -> str:
+    """0-3, 7, 9-12; shortened to `width` characters with an ellipsis at a comma."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    text = ", ".join("-".join(map(str, span)) for span in spans) or "none"
+    if width is None or len(text) <= width:
+        return text
+    return text[: text.rindex(",", 0, width - 2) + 1] + " …"
