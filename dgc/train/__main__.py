@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dgc.errors import DgcError, ExitCode, RankError, UsageError
 from dgc.records import RunDir
-from dgc.train.signals import Signals
+from dgc.train.signals import Signals, die_with_parent
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     signals.install()  # before torch is imported, which takes seconds
     arguments = parse(argv)
     run = RunDir(arguments.run_dir)
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        die_with_parent()
+        keep_errors(run, int(os.environ.get("RANK", "0")))
     try:
         check(run)
         from dgc.train.entry import run_training
@@ -50,10 +53,22 @@ def check(run: RunDir) -> None:
         raise UsageError(f"{run.path}: no run directory (recipe.yaml is missing): `dgcctl train RECIPE` makes one")
 
 
+def keep_errors(run: RunDir, rank: int) -> None:
+    """Ranks other than the first write their stderr to RUN/ranks/rank-N.err, where the launcher looks for the cause."""
+    if rank == 0 or not run.path.is_dir():
+        return
+    folder = run.file("ranks")
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder / f"rank-{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 def report(error: DgcError) -> int:
-    """Say it once: every rank knows of what all ranks share, and a lost rank tells its own story."""
+    """One line on stderr; what all ranks share is said by the first alone."""
     first = os.environ.get("RANK", "0") == "0"
-    if first or not (getattr(error, "shared", False) or isinstance(error, RankError)):
+    told_by_launcher = isinstance(error, RankError) and "DGCCTL_LAUNCHED" in os.environ
+    if not told_by_launcher and (first or not getattr(error, "shared", False)):
         print(f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error), file=sys.stderr)
     return int(error.exit_code)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
-import sys
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import DgcError, RankError, UsageError
-from dgc.train.signals import die_with_parent
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT_SECONDS = 600.0
@@ -125,8 +124,6 @@ class Agreement:
 def join(device: str) -> Iterator[Ranks]:
     """Take part in what torchrun started (or be the only one). `device`: auto, cpu or cuda."""
     world, rank, local_rank = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
-    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
-        die_with_parent()
     ranks = Ranks(rank, world, local_rank, choose_device(device, local_rank))
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
@@ -178,11 +175,13 @@ def _as_rank_error() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, torch.distributed.DistBackendError) as error:
-        raise RankError(f"lost contact with another rank ({_first_line(error)})") from error
+        raise RankError(f"lost contact with another rank ({first_line(error)})") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def first_line(error: BaseException) -> str:
+    """What the backend says, without its source line and its advice."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^]]*\]\s*", "", text).split(". This")[0][:120]
 
 
 def is_rank_loss(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import torch
 from dgc import checkpoints
 from dgc.errors import DataError, DgcError, RankError, ResourceError
 from dgc.fs import disk_error
-from dgc.train.distributed import is_rank_loss
+from dgc.train.distributed import first_line, is_rank_loss
 from dgc.train.session import Session
 
 
@@ -42,8 +42,7 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
     if worker is not None:
         return ResourceError(_with_place(session, str(worker)))
     if session.ranks.world > 1 and is_rank_loss(error):
-        text = (str(error).strip().splitlines() or ["no message"])[0][:160]
-        return RankError(_with_place(session, f"lost contact with another rank ({text})"))
+        return RankError(_with_place(session, f"lost contact with another rank ({first_line(error)})"))
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dgc.fs import crash_point
 from dgc.layers import iter_dgc, record_gates
 from dgc.records import Kind, write_json
 from dgc.train import record
@@ -67,6 +68,7 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     session.block.add(Known(position.step, position.epoch, position.batch, p, lr, inactive, samples), row)
     position.batch += 1
     session.recorder.status.step = position.step
+    crash_point("train.step")
     if session.block.full:
         flush(session)
 
@@ -95,11 +97,13 @@ def close_epoch(session: Session) -> None:
     An evaluation that is broken off leaves the epoch open: a resumed run evaluates again, and no row stands twice.
     """
     flush(session)
+    crash_point("train.epoch-end")
     figures = evaluate_epoch(session) if evaluation_due(session) else None
     write_rows(session, figures)
     save_due = session.control.due(session.position.step)
     session.position.epoch += 1
     session.position.batch = 0
+    crash_point("train.epoch-closed")
     session.recorder.status.epoch = session.position.epoch
     best = figures is not None and take_best(session, figures)
     request = session.control.poll()
@@ -107,6 +111,12 @@ def close_epoch(session: Session) -> None:
         save(session, best=best)
     if request.stop and not session.finished:
         save_and_stop(session, request.stop)
+
+
+def passing(name: str, value: Any) -> Any:
+    """A named crash point inside an expression."""
+    crash_point(name)
+    return value
 
 
 def evaluation_due(session: Session) -> bool:
@@ -125,7 +135,7 @@ def evaluate_epoch(session: Session) -> Figures:
 
     with record_gates(session.module) as records:
         try:
-            batches = ((images_BCHW, labels_B) for images_BCHW, labels_B, _ in session.val.epoch())
+            batches = (passing("train.evaluate", batch[:2]) for batch in session.val.epoch())
             figures = evaluate(session.module, batches, session.eval_batches, session.ranks, stop=stop)
         except EvaluationStoppedError:
             save_and_stop(session, asked)
@@ -176,6 +186,7 @@ def take_best(session: Session, figures: Figures) -> bool:
 def finish(session: Session) -> None:
     """The verdict. A run that was killed in here does it once more when resumed."""
     session.control.settle()
+    crash_point("train.finish")
     if not session.recorder.active or session.progress.last_eval is None:
         return
     session.recorder.write_curves()

@@ -139,27 +139,28 @@ def resume(session: Session) -> None:
 
     Raises UsageError (no checkpoint; or something changed and was not allowed to), IntegrityError (none is whole).
     """
-    found, files, passed_over = session.ranks.from_first(lambda: _newest(session))
+    found, files, passed_over, differences = session.ranks.from_first(lambda: _newest(session))
     progress, saved = checkpoint.decode_state(files)
-    differences = describe_changes(saved["stands_on"], session.stands_on)
-    if differences and not session.options.allow_change:
-        raise UsageError(
-            f"{session.run.id} cannot go on exactly: {'; '.join(differences)}: undo that, or pass --allow-change "
-            "(the run is then marked 'not exact')"
-        )
     _load(session, files, progress, saved, str(found.path))
     progress.notes += [f"not exact from step {progress.position.step}: {'; '.join(differences)}"] if differences else []
     session.ranks.from_first(lambda: _tell(session, found, passed_over, differences))
 
 
-def _newest(session: Session) -> tuple[checkpoints.Checkpoint, dict[str, bytes], list[str]]:
+def _newest(session: Session) -> tuple[checkpoints.Checkpoint, dict[str, bytes], list[str], list[str]]:
+    """The checkpoint to go on from, its files, what was passed over, and the changes since (if they are allowed)."""
     newest = checkpoints.newest_valid(session.run)
     if newest is None:
         raise UsageError(
             f"{session.run.path}: no checkpoint to resume from, nothing was trained yet: "
             f"start afresh with `python -m dgc.train --run-dir {session.run.path}` (or `dgcctl train`)"
         )
-    return newest
+    differences = describe_changes(checkpoint.decode_state(newest[1])[1]["stands_on"], session.stands_on)
+    if differences and not session.options.allow_change:
+        raise UsageError(
+            f"{session.run.id} cannot go on exactly: {'; '.join(differences)}: undo that, or pass --allow-change "
+            "(the run is then marked 'not exact')"
+        )
+    return *newest, differences
 
 
 def _load(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
     """The start of a command that runs `python -m module`, under torchrun where ranks are asked for."""
     if ranks is None or not ranks.torchrun:
         return [sys.executable, "-m", module]
-    return [sys.executable, "-m", "torch.distributed.run", "--max-restarts=0", *ranks.options(), "-m", module]
+    return [sys.executable, "-m", "dgc.train.launch", "--max-restarts=0", *ranks.options(), "-m", module]
 
 
 # --- a new run --------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Process:
     def _trainers(self) -> list[psutil.Process]:
         try:
             own = psutil.Process(self.pid)
-            ranks = own.children() if "torch.distributed.run" in self.command else []
+            ranks = own.children() if "dgc.train.launch" in self.command else []
         except psutil.Error:
             return []
         return ranks or [own]
@@ -182,6 +183,8 @@ def start_training(
 ) -> Process:
     """Start a trainer on a run, its output appended to log.txt. Detached, it outlives us."""
     with run.log.open("ab") as log:
+        log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start: {shlex.join(command)}\n".encode())
+        log.flush()
         return Process(command, output=log, env=env or child_environment(), tied=not detach)
 
 

@@ -48,7 +48,7 @@ def test_one_process_needs_no_torchrun() -> None:
 def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
     command = launch.module_command("dgc.train", Ranks(nproc_per_node="2"))
     assert command[1:] == [
-        *("-m", "torch.distributed.run", "--max-restarts=0"),
+        *("-m", "dgc.train.launch", "--max-restarts=0"),
         *("--standalone", "--nproc-per-node=2", "-m", "dgc.train"),
     ]
 
@@ -161,7 +161,10 @@ def test_the_output_of_a_training_is_appended_to_its_log(tmp_path: Path) -> None
     run.log.write_text("before\n")
     with launch.start_training(run, python("import sys; print('out'); print('err', file=sys.stderr)")) as process:
         assert process.wait(10) == 0
-    assert run.log.read_text() == "before\nout\nerr\n"
+    first, mark, *said = run.log.read_text().splitlines()
+    assert first == "before"
+    assert outcome.START_MARK in mark
+    assert said == ["out", "err"]
 
 
 # --- why it ended -----------------------------------------------------------------------------------------------------
@@ -221,12 +224,20 @@ def test_then_its_error_line(run: RunDir) -> None:
     assert str(error) == "recipe.yaml: bad"
 
 
-def test_then_the_rank_that_a_signal_killed(run: RunDir) -> None:
-    run.log.write_text("error: lost contact with another rank (gloo)\n" + TORCHRUN_REPORT)
+def test_a_rank_that_a_signal_killed_comes_before_what_the_others_say_of_it(run: RunDir) -> None:
+    write_status(run, Status(state=State.FAILED, reason="lost contact with another rank", exit_code=10, step=41))
+    run.log.write_text("t start: torchrun\nerror: lost contact with another rank (gloo)\n" + TORCHRUN_REPORT)
     error = outcome.failure(run, 1)
     assert isinstance(error, RankError)
-    expected = f"rank 1 killed by signal 9, likely out of memory: see {run.log}, then `dgcctl resume {run.id}`"
+    expected = (
+        f"rank 1 killed by signal 9, likely out of memory at step 41 (log {run.log}): `dgcctl resume {run.id}` goes on"
+    )
     assert str(error) == expected
+
+
+def test_what_an_earlier_start_said_does_not_count(run: RunDir) -> None:
+    run.log.write_text(f"t start: torchrun\nerror: old\n{TORCHRUN_REPORT}t start: torchrun\nerror: new\n")
+    assert str(outcome.failure(run, 1)) == "new"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""`python -m dgc.train.launch [torchrun options] -m dgc.train --run-dir RUN ...`: torchrun that ends in one line.
+
+Takes torchrun's own options. What torchrun reports as a traceback and a table becomes what happened: the failing rank's
+own error line and exit code, or `rank 1 killed by signal 9 at step 41 (log ...)` and exit code 10, in status.json too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError
+from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
+
+LAUNCHED = "DGCCTL_LAUNCHED"  # set for the ranks: the launcher will say which of them was lost
+
+
+def main(argv: list[str]) -> int:
+    run = _run_dir(argv)
+    try:
+        _launch(argv)
+    except DgcError as error:
+        if isinstance(error, RankError) or not _told(run, int(error.exit_code)):
+            settle(run, error)
+            print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return int(ExitCode.DONE)
+
+
+def _launch(argv: list[str]) -> None:
+    """Run torchrun; raises the DgcError that describes how its ranks ended."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser
+    from torch.distributed.run import run as torchrun
+
+    os.environ[LAUNCHED] = "1"
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    try:
+        torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        raise explain(_run_dir(argv), {rank: failure.exitcode for rank, failure in error.failures.items()}) from error
+    except SignalException as error:
+        raise _stopped(_run_dir(argv), int(error.sigval)) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RankError(f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port") from error
+
+
+def explain(run: RunDir, exit_codes: dict[int, int]) -> DgcError:
+    """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost contact.
+
+    torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause.
+    """
+    killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and code != -15}
+    if killed:
+        rank = min(killed)
+        hint = ", likely out of memory" if killed[rank] == 9 else ""
+        return RankError(
+            f"rank {rank} killed by signal {killed[rank]}{hint} at step {_step(run)} (log {rank_log(run, rank)}): "
+            f"`dgcctl resume {run.id}`"
+        )
+    own = {rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED}
+    rank, code = min((own or exit_codes).items())
+    return _error_of(code, last_line(run, rank) or f"rank {rank} ended with exit code {code}")
+
+
+def _stopped(run: RunDir, number: int) -> DgcError:
+    """torchrun itself was told to stop: its ranks have saved, and left their code in status.json."""
+    with contextlib.suppress(OSError, DgcError):
+        status = read_status(run)
+        if status.exit_code:
+            return _error_of(status.exit_code, status.reason)
+    kind = InterruptedRunError if number == 2 else TerminatedError
+    return kind(f"stopped by signal {number} before anything was saved")
+
+
+def _error_of(code: int, text: str) -> DgcError:
+    """An error of the class whose exit code this is."""
+    pending = [DgcError]
+    while pending:
+        kind = pending.pop()
+        if kind.exit_code == code:
+            return kind(text)
+        pending += kind.__subclasses__()
+    return DgcError(text)
+
+
+def rank_log(run: RunDir, rank: int) -> Path:
+    """Where a rank other than the first writes its errors."""
+    return run.file("ranks") / f"rank-{rank}.err" if rank else run.log
+
+
+def last_line(run: RunDir, rank: int) -> str:
+    """The error line of a rank ('' where it left none)."""
+    try:
+        lines = rank_log(run, rank).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+
+
+def _told(run: RunDir, code: int) -> bool:
+    """Whether the first rank has already written (and said) this end."""
+    with contextlib.suppress(OSError, DgcError):
+        return read_status(run).exit_code == code
+    return False
+
+
+def settle(run: RunDir, error: DgcError) -> None:
+    """Write the end of a run whose first rank could not, or that mistook another rank's end for its own."""
+    with contextlib.suppress(OSError, DgcError):
+        status = read_status(run)
+        status.state, status.reason, status.exit_code = State.FAILED, str(error), int(error.exit_code)
+        write_status(run, status)
+        events = EventWriter(run)
+        events.append(Kind.END, state=str(State.FAILED), reason=str(error), step=status.step)
+        events.close()
+
+
+def _step(run: RunDir) -> int:
+    """The last step that is known of: the first rank's status is some seconds old if it was itself killed."""
+    steps = [0]
+    with contextlib.suppress(OSError, DgcError):
+        steps.append(read_status(run).step)
+        steps += [row["step"] for row in live_rows(read_events(run))[-1:]]
+    return max(steps)
+
+
+def _run_dir(argv: list[str]) -> RunDir:
+    place = argv.index("--run-dir") if "--run-dir" in argv else -1
+    return RunDir(Path(argv[place + 1] if place >= 0 else "."))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""A training small enough to be killed often: a DGC net of three layers on 48 images, crop and flip on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgc import checkpoints, records
+from dgc.records import RunDir
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+name: tiny
+title: three DGC layers, for tests
+source: ours
+seed: 3
+model: {name: dydensenet, stem: cifar, num_classes: 10, gate_factor: 0.25, stages: [1, 1, 1], growth: [4, 4, 4]}
+data: {name: fashion_mnist, augment: crop_flip, image_size: 32, mean: [0.286, 0.286, 0.286], std: [0.353, 0.353, 0.353],
+       workers: 0, limit_train: 44, limit_val: 30}
+optim: {lr: 0.05}
+train: {epochs: 3, batch_size: 8, log_every: 3, threads: 1, device: cpu}
+eval: {batch_size: 16}
+checkpoint: {every_steps: 4}
+"""
+STEPS = 18  # 3 epochs of 6 batches, the last of 4 images
+
+
+def make_run(folder: Path, *changes: tuple[str, str]) -> RunDir:
+    """A run directory with the recipe, each (old, new) text replaced."""
+    folder.mkdir(parents=True)
+    text = RECIPE
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    (folder / "recipe.yaml").write_text(text)
+    return RunDir(folder)
+
+
+def command(run: RunDir, *arguments: str, ranks: int = 1) -> list[str]:
+    module = ["-m", "dgc.train", "--run-dir", str(run.path), *arguments]
+    if ranks == 1:
+        return [sys.executable, *module]
+    return [sys.executable, "-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={ranks}", *module]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+
+
+def train(
+    run: RunDir, *arguments: str, ranks: int = 1, timeout: float = 240, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(run, *arguments, ranks=ranks),
+        cwd=ROOT,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def start(run: RunDir, *arguments: str, ranks: int = 1, **env: str) -> subprocess.Popen[str]:
+    """In a process group of its own, so that a test can end all of it."""
+    return subprocess.Popen(
+        command(run, *arguments, ranks=ranks),
+        cwd=ROOT,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Nothing of a started training outlives its test."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    """Until `condition()` is true; AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def logged(run: RunDir, kind: str) -> list[records.Event]:
+    return [event for event in records.read_events(run) if event["kind"] == kind]
+
+
+def fingerprint(run: RunDir) -> dict[str, str]:
+    """SHA-256 of everything that a run comes to: weights and buffers, momentum, all other state, metric rows."""
+    newest = checkpoints.newest_valid(run)
+    assert newest is not None
+    found, files, passed_over = newest
+    assert passed_over == []
+    state = json.loads(files["state.json"])
+    del state["stands_on"]  # names the number of workers, which may change
+    files = {**files, "state.json": json.dumps(state, sort_keys=True).encode()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    plots = {
+        name: hashlib.sha256((run.file("plots") / name).read_bytes()).hexdigest() for name in ("train.csv", "eval.csv")
+    }
+    return {
+        "step": str(found.step),
+        **digests,
+        **plots,
+        "rows": records.metric_digest(records.read_events(run)),
+        "metrics": hashlib.sha256(run.metrics.read_bytes()).hexdigest(),
+    }
+
+
+class Zygote:
+    """Trainings of one process, started quickly (tests/faults/zygote.py). A context manager."""
+
+    def __enter__(self) -> Zygote:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+    def _answer(self) -> dict[str, int]:
+        assert self._server.stdout is not None
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, run: RunDir, *arguments: str, **env: str) -> Child:
+        errors = run.path.with_name(run.id + ".err")
+        errors.write_text("")
+        order = {"argv": ["--run-dir", str(run.path), *arguments], "env": env, "errors": str(errors)}
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.flush()
+        return Child(self._answer()["pid"], errors, self)
+
+    def train(self, run: RunDir, *arguments: str, **env: str) -> tuple[int, str]:
+        """Exit code (negative: a signal) and what was said."""
+        return self.start(run, *arguments, **env).wait()
+
+
+@dataclass
+class Child:
+    """One training; `wait` must be called before the next is started."""
+
+    pid: int
+    errors: Path
+    zygote: Zygote
+
+    def wait(self) -> tuple[int, str]:
+        return self.zygote._answer()["code"], self.errors.read_text()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
