@@ -12,7 +12,7 @@ from pathlib import Path
 from dgc import records
 from dgc.checkpoints import list_checkpoints
 from dgc.errors import IntegrityError, LockedError, UsageError
-from dgc.fs import fsync_dir, temporary_name
+from dgc.fs import fsync_dir, remove_tree, temporary_name
 from dgc.records import RunDir, State
 from dgcctl.core.verify import file_digest
 
@@ -35,10 +35,11 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
     temporary = target.with_name(temporary_name(target.name))
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = next((mode for suffix, mode in _ARCHIVES.items() if target.name.endswith(suffix)), None)
-    if mode:
-        _archive(run, names, temporary, mode)
-    else:
-        _folder(run, names, temporary)
+    try:
+        _archive(run, names, temporary, mode) if mode else _folder(run, names, temporary)
+    except BaseException:
+        remove_tree(temporary)
+        raise
     os.rename(temporary, target)
     fsync_dir(target.parent)
     return names

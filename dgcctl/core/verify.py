@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc import records
+from dgc.checkpoints import read_manifest
 from dgc.errors import DgcError
 from dgc.records import Kind, State
 from dgcctl.core import gitstate
@@ -128,13 +129,12 @@ def _checkpoints(facts: Facts) -> Iterator[Check]:
 
 def _checkpoint(folder: Path) -> Iterator[Check]:
     try:
-        files = records.read_json(folder / "MANIFEST.json")["files"]
-    except (OSError, DgcError, KeyError) as error:
+        files = read_manifest(folder)["files"]
+    except (DgcError, KeyError) as error:
         yield Check(f"{folder.name}/MANIFEST.json", Outcome.MISMATCH, "a manifest", str(error))
         return
     for name, entry in files.items():
-        recorded = entry["sha256"] if isinstance(entry, dict) else entry
-        yield equal(f"{folder.name}/{name}", recorded, file_digest(folder / name))
+        yield equal(f"{folder.name}/{name}", entry["sha256"], file_digest(folder / name))
 
 
 def _recomputed(facts: Facts, recompute: Recompute) -> Iterator[Check]:

@@ -1,0 +1,221 @@
+"""runs verify, export and rm: a record that was changed anywhere is named."""
+
+import os
+import tarfile
+
+import orjson
+import pytest
+
+from dgc.errors import DataError, IntegrityError, LockedError, UsageError
+from dgc.records import Kind, State, Status, encode_event, process_start, read_json, write_json, write_status
+from dgcctl.core import export
+from dgcctl.core.verify import Outcome, verify
+from tests.unit.run_factory import make_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "20260101T000000Z-demo-aaaaaa")
+
+
+def outcomes(run, **options):
+    return {check.name: check.outcome for check in verify(run, **options)}
+
+
+def mismatches(run, **options):
+    return [name for name, outcome in outcomes(run, **options).items() if outcome is Outcome.MISMATCH]
+
+
+def without_git(run):
+    write_json(run.git, {"commit": None})
+    return run
+
+
+def test_an_untouched_run_agrees_in_every_record(run):
+    found = outcomes(without_git(run))
+    assert set(found.values()) == {Outcome.OK, Outcome.UNCHECKED}
+    assert [name for name, outcome in found.items() if outcome is Outcome.UNCHECKED] == ["git commit"]
+    assert found["step-000006/model.safetensors"] is Outcome.OK
+
+
+def edit_json(file, **changes):
+    write_json(file, {**read_json(file), **changes})
+
+
+def change_recipe(run):
+    run.recipe.write_text(run.recipe.read_text().replace("lr: 0.1", "lr: 0.2"))
+
+
+def change_checkpoint(run):
+    path = run.checkpoints / "step-000006" / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def damage_log(run):
+    data = bytearray(run.events.read_bytes())
+    data[data.index(b'"loss":') + 8] ^= 1
+    run.events.write_bytes(bytes(data))
+
+
+def lose_a_step(run):
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    run.events.write_bytes(b"".join(line for line in lines if b'"step":3,' not in line))
+
+
+def edit_manifest(run):
+    path = run.checkpoints / "step-000005" / "MANIFEST.json"
+    path.write_text(path.read_text().replace('"bytes":', '"bytes": 1'))
+
+
+DAMAGE = {
+    "recipe digest": change_recipe,
+    "metrics.json: top1_error": lambda run: edit_json(run.metrics, top1_error=1.0),
+    "metrics.json: macs_dense": lambda run: edit_json(run.model, macs={"dense": 1, "promised": 400, "executed": 420}),
+    "step-000006/model.safetensors": change_checkpoint,
+    "step-000005/MANIFEST.json": edit_manifest,
+    "event log: damaged lines": damage_log,
+    "event log: steps without a gap": lose_a_step,
+    "last.json": lambda run: edit_json(run.last, path="checkpoints/step-000099"),
+    "uncommitted patch": lambda run: write_json(run.git, {"commit": None, "patch_sha256": "0" * 64}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_each_changed_record_is_named(run, name):
+    without_git(run)
+    DAMAGE[name](run)
+    assert {"uncommitted patch": "git.patch"}.get(name, name) in mismatches(run)
+
+
+def test_a_log_that_lost_its_end_is_noticed_by_what_the_status_says(run):
+    without_git(run)
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    run.events.write_bytes(b"".join(line for line in lines if b'"step":6,' not in line))
+    assert "event log: last step" in mismatches(run)
+
+
+def test_a_verdict_that_says_more_than_the_figures_is_named(run):
+    without_git(run)
+    value = read_json(run.metrics)["top1_error"]
+    row = {
+        "metric": "top1_error",
+        "value": value,
+        "expected": value - 9,
+        "tolerance": 1.0,
+        "source": "x",
+        "passed": True,
+    }
+    write_json(run.verdict, {"verdicts": [row]})
+    assert mismatches(run) == ["verdict: top1_error passed"]
+    write_json(run.verdict, {"verdicts": [{**row, "passed": False}]})
+    assert mismatches(run) == []
+
+
+def test_untracked_sources_are_checked_by_their_digest(run):
+    target = run.file("untracked") / "own.py"
+    target.parent.mkdir()
+    target.write_text("x = 1\n")
+    write_json(run.git, {"commit": None, "untracked": {"own.py": "0" * 64}})
+    assert mismatches(run) == ["untracked/own.py"]
+
+
+def test_an_unknown_commit_is_a_mismatch(run, monkeypatch):
+    import dgcctl.core.gitstate as gitstate
+
+    monkeypatch.setattr(gitstate, "has_commit", lambda folder, commit: False)
+    assert mismatches(run) == ["git commit"]
+
+
+def test_data_and_model_are_compared_with_what_is_found_now(run):
+    without_git(run)
+    now = {"data": {"digest": "f" * 64}, "model": {"parameters": 1234, "macs": {"dense": 1000, "promised": 400}}}
+    assert mismatches(run, recompute=lambda _: now) == ["data digest", "MACs, executed"]
+
+
+def test_absent_data_is_not_checked_and_not_called_wrong(run):
+    without_git(run)
+
+    def no_data(_):
+        raise DataError("data/cifar10: no such folder")
+
+    checks = {check.name: check for check in verify(run, recompute=no_data)}
+    assert checks["data and model"].outcome is Outcome.UNCHECKED
+    assert "data/cifar10: no such folder" in checks["data and model"].detail
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_holds_the_record_and_the_last_checkpoint_and_is_read_only(run, tmp_path):
+    (run.file("control")).mkdir()
+    (run.file("control") / "stop").touch()
+    target = tmp_path / "out" / "kept"
+    names = export.export(run, target)
+    assert "recipe.yaml" in names
+    assert "control/stop" not in names
+    assert [path.name for path in (target / "checkpoints").iterdir()] == ["step-000006"]
+    assert export.check_export(target) == []
+    assert not (target / "recipe.yaml").stat().st_mode & 0o222
+    assert (target / "events.jsonl").read_bytes() == run.events.read_bytes()
+    assert verify(type(run)(target))
+
+
+def test_a_changed_export_names_the_file(run, tmp_path):
+    target = tmp_path / "kept"
+    export.export(run, target)
+    (target / "metrics.json").chmod(0o644)
+    (target / "metrics.json").write_text("{}")
+    (target / "data.json").unlink()
+    assert sorted(export.check_export(target)) == ["data.json", "metrics.json"]
+    with pytest.raises(IntegrityError, match="no export of a run"):
+        export.check_export(tmp_path)
+
+
+def test_an_archive_has_the_same_files(run, tmp_path):
+    names = export.export(run, tmp_path / "run.tar.gz", checkpoints="none")
+    with tarfile.open(tmp_path / "run.tar.gz") as archive:
+        assert sorted(archive.getnames()) == sorted(f"{run.id}/{name}" for name in [*names, "SHA256SUMS"])
+    assert not any(name.startswith("checkpoints/") for name in names)
+
+
+def test_what_stands_is_never_overwritten(run, tmp_path):
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(UsageError, match="stands already; an export is never changed"):
+        export.export(run, tmp_path / "kept")
+
+
+def running(run):
+    write_status(run, Status(state=State.RUNNING, pid=os.getpid(), start_token=process_start(os.getpid())))
+    return run
+
+
+def test_a_running_run_is_neither_exported_nor_removed(run, tmp_path):
+    running(run)
+    with pytest.raises(UsageError, match=r"is running; export it when it is done"):
+        export.export(run, tmp_path / "kept")
+    with pytest.raises(LockedError, match=r"is running \(process \d+ on .*\): stop it with `dgcctl runs stop"):
+        export.remove(run)
+    assert run.recipe.exists()
+
+
+def test_removal_leaves_nothing(run, tmp_path):
+    export.remove(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_no_target(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_sums", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+    with pytest.raises(OSError, match="no space"):
+        export.export(run, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    assert not any(path.name.startswith(".tmp-") for path in tmp_path.iterdir())
+
+
+def test_the_log_says_what_the_metrics_say(run):
+    """The check is able to fail: an evaluation that was appended later makes metrics.json stale."""
+    without_git(run)
+    row = {"epoch": 1, "step": 6, "split": "val", "top1_error": 3.0, "top5_error": 1.0, "loss": 0.5, "samples": 10}
+    with run.events.open("ab") as log:
+        log.write(encode_event(Kind.EVAL, row))
+    assert {"metrics.json: top1_error", "metrics.json: loss"} <= set(mismatches(run))
+    assert orjson.loads(run.metrics.read_bytes())["top1_error"] != 3.0
