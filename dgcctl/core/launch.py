@@ -29,6 +29,7 @@ from dgc.records import RunDir, State, Status
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
+_STARTERS = frozenset({"dgc.train.launch", "torch.distributed.run"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
     """The start of a command that runs `python -m module`, under torchrun where ranks are asked for."""
     if ranks is None or not ranks.torchrun:
         return [sys.executable, "-m", module]
-    return [sys.executable, "-m", "dgc.train.launch", "--max-restarts=0", *ranks.options(), "-m", module]
+    starter = "dgc.train.launch" if module == "dgc.train" else "torch.distributed.run"
+    return [sys.executable, "-m", starter, "--max-restarts=0", *ranks.options(), "-m", module]
 
 
 # --- a new run --------------------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ class Process:
     def _trainers(self) -> list[psutil.Process]:
         try:
             own = psutil.Process(self.pid)
-            ranks = own.children() if "dgc.train.launch" in self.command else []
+            ranks = own.children() if _STARTERS & set(self.command) else []
         except psutil.Error:
             return []
         return ranks or [own]

@@ -1,4 +1,4 @@
-"""Why a trainer ended: its own account first, then its error line in the log, then which rank a signal killed."""
+"""Why a trainer ended: a rank that a signal killed, else its own account, else its error line in the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dgc.errors import DgcError, ExitCode, RankError
 from dgc.records import RunDir, State, Status
 from dgcctl.core.tail import log_lines
 
-_ERROR_LINE = re.compile(r"^(?:\[?rank\s*(\d+)\]?:?\s*)?error: (.*)$")
+START_MARK = " start: "
+_ERROR_LINE = re.compile(r"^(?:\[?rank\s*\d+\]?:?\s*)?error: (.*)$")
 _RANK = re.compile(r"rank\s*:\s*(\d+)")
 _EXITCODE = re.compile(r"exitcode\s*:\s*(-?\d+)")
 
@@ -23,14 +24,27 @@ def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
     """
     if code == 0:
         return None
-    status = _status(run)
+    status, lines = _status(run), _last_start(log_lines(run.log, 5000))
+    killed = _killed_rank(lines) if code == 1 else None  # torchrun itself always ends with 1
+    if killed:
+        return _rank_error(run, *killed, status)
     if status is not None and status.exit_code and status.heartbeat >= since:
         return error_of(status.exit_code, status.reason or f"run {run.id} ended with exit code {status.exit_code}")
-    lines = log_lines(run.log, 2000)
     said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
-    if said and code > 0 and (code != 1 or not _killed_rank(lines)):
-        return error_of(code, said[2])
-    return _killed(run, code, lines)
+    return error_of(code, said[1]) if said and code > 0 else _unexplained(run, code, lines)
+
+
+def _last_start(lines: list[str]) -> list[str]:
+    """What was said since the trainer was last started."""
+    starts = [index for index, line in enumerate(lines) if START_MARK in line]
+    return lines[starts[-1] + 1 :] if starts else lines
+
+
+def _rank_error(run: RunDir, rank: int, signum: int, status: Status | None) -> DgcError:
+    step = f" at step {status.step}" if status else ""
+    return RankError(
+        f"rank {rank} killed by signal {signum}{_hint(signum)}{step} (log {run.log}): `dgcctl resume {run.id}` goes on"
+    )
 
 
 def settle(run: RunDir, error: DgcError) -> None:
@@ -48,13 +62,7 @@ def _status(run: RunDir) -> Status | None:
         return None
 
 
-def _killed(run: RunDir, code: int, lines: list[str]) -> DgcError:
-    found = _killed_rank(lines)
-    if found:
-        rank, signum = found
-        return RankError(
-            f"rank {rank} killed by signal {signum}{_hint(signum)}: see {run.log}, then `dgcctl resume {run.id}`"
-        )
+def _unexplained(run: RunDir, code: int, lines: list[str]) -> DgcError:
     if code < 0:
         text = f"the trainer was killed by signal {-code}{_hint(-code)}: see {run.log}, then `dgcctl resume {run.id}`"
         return error_of(ExitCode.RESOURCES if -code == signal.SIGKILL else ExitCode.FAILED, text)
