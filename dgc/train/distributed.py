@@ -76,6 +76,12 @@ class Ranks:
             raise failure
         return cast("T", value)
 
+    def alone_first(self, work: Callable[[], T]) -> T:
+        """Let every rank do the same, the first one before the others (it downloads, they find it done)."""
+        result: list[T] = []
+        self.from_first(lambda: result.append(work()))
+        return result[0] if result else work()
+
     def barrier(self) -> None:
         self.max_(torch.zeros(1, device=self.device))
 

@@ -74,9 +74,8 @@ def prepare(
     run: RunDir, recipe: Recipe, ranks: Ranks, options: Options, signals: Signals, recorder: Recorder
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
-    if ranks.world > 1:
-        ranks.from_first(lambda: check_data(recipe))  # a download happens once, and its failure is told once
-    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world)
+    images = ranks.alone_first(lambda: build.open_data(recipe))
+    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
     seeding.seed_everything(recipe.seed)
     module = build.build_model(recipe, ranks.device, ranks.world)
     return Session(
@@ -95,10 +94,6 @@ def prepare(
         block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
         stands_on=saving.stands_on(recipe, ranks, data.facts),
     )
-
-
-def check_data(recipe: Recipe) -> None:
-    build.open_data(recipe)
 
 
 def write_records(session: Session) -> None:

@@ -45,20 +45,23 @@ def evaluate(
     ranks: Ranks,
     *,
     stop: Callable[[], bool] = lambda: False,
-    place: Callable[[Tensor, Tensor], Batch] | None = None,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Figures:
     """Run `model` in eval mode over this rank's `batches` (numbers rank, rank + world, ... of `total_batches`).
 
-    `stop` is asked once a round by all ranks alike; when it answers yes, EvaluationStoppedError is raised.
+    `stop` is asked once a round by all ranks alike; when it answers yes, EvaluationStoppedError is raised. `watch` sees
+    the (logits, labels) of each batch.
     """
     slots = torch.zeros(total_batches, _SLOT, dtype=torch.float64, device=ranks.device)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for number, batch in _rounds(batches, total_batches, ranks, stop):
-                images_BCHW, labels_B = place(*batch) if place else batch
-                slots[number].copy_(score(model(images_BCHW), labels_B))
+            for number, (images_BCHW, labels_B) in _rounds(batches, total_batches, ranks, stop):
+                logits_BC = model(images_BCHW)
+                slots[number].copy_(score(logits_BC, labels_B))
+                if watch:
+                    watch(logits_BC, labels_B)
     finally:
         model.train(training)
     return summarize(ranks.sum_(slots))

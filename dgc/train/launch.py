@@ -23,7 +23,9 @@ def main(argv: list[str]) -> int:
     try:
         _launch(argv)
     except DgcError as error:
-        if isinstance(error, RankError) or not _told(run, int(error.exit_code)):
+        if "dgc.train" not in argv:
+            print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, RankError) or not _told(run, int(error.exit_code)):
             settle(run, error)
             print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

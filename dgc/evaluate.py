@@ -1,0 +1,188 @@
+"""`python -m dgc.evaluate (--run-dir RUN [--step N|best|last] | --weights FILE | --pretrained NAME) --json OUT`.
+
+Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
+OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, macs, parameters}, on request `per_class`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgc import build
+from dgc.data import Images
+from dgc.engine import compile_for_inference
+from dgc.errors import DgcError, UsageError
+from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
+from dgc.hub.registry import Entry
+from dgc.macs import count
+from dgc.native import available, describe
+from dgc.recipe import Recipe, find_recipe, load_recipe
+from dgc.records import RunDir, write_json
+from dgc.train import seeding
+from dgc.train.distributed import Ranks, join
+from dgc.train.evaluate import Figures, evaluate
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = parse(argv)
+    try:
+        with join(given.device) as ranks:
+            answer = measure(given, ranks)
+            if ranks.first:
+                write_json(given.json, answer)
+    except DgcError as error:
+        if os.environ.get("RANK", "0") == "0" or not getattr(error, "shared", False):
+            print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dgc.evaluate")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run-dir", type=Path)
+    what.add_argument("--weights", type=Path)
+    what.add_argument("--pretrained")
+    parser.add_argument("--step", default="last", help="checkpoint of --run-dir: a step, best or last")
+    parser.add_argument("--recipe", help="network and data of --weights")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--engine", choices=["eager", "compile", "native", "auto"], default="eager")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--limit", type=int, help="only so many images, spread over the set")
+    parser.add_argument("--per-class", action="store_true")
+    parser.add_argument("--plot", type=Path, help="write the confusion matrix as a picture")
+    parser.add_argument("--json", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
+    """Open, run, count. Collective under torchrun."""
+    opened = ranks.alone_first(lambda: open_weights(given))
+    recipe = for_evaluation(opened.recipe, given.data_dir, given.limit)
+    seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
+    images = ranks.alone_first(lambda: build.open_data(recipe))
+    model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype])
+    engine, runner = choose_engine(given.engine, model, ranks.device)
+    confusion = Confusion(recipe.model.num_classes, ranks.device)
+    figures, seconds = timed(runner, images, recipe, ranks, confusion.add)
+    complexity = count(model, recipe.data.image_size, device="cpu")
+    answer = {
+        **figures.asdict(),
+        "images_per_s": figures.samples / seconds,
+        "engine": engine,
+        "device": str(ranks.device),
+        "world_size": ranks.world,
+        "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
+        "parameters": complexity.params,
+        "expected": published(opened.entry),
+    }
+    counts_CC = ranks.sum_(confusion.counts_CC).cpu()
+    if given.per_class:
+        answer["per_class"] = per_class(counts_CC, images.classes)
+    if given.plot and ranks.first:
+        plot(counts_CC, images.classes, given.plot)
+    return answer
+
+
+def open_weights(given: argparse.Namespace) -> Opened:
+    """What was named, as a network in evaluation mode."""
+    if given.pretrained:
+        return open_pretrained(given.pretrained)
+    if given.weights:
+        return open_file(given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
+    return open_run(RunDir(given.run_dir), given.step)
+
+
+def for_evaluation(recipe: Recipe, data_dir: Path | None, limit: int | None) -> Recipe:
+    """The recipe with another folder or fewer images."""
+    changes: dict[str, Any] = {}
+    if data_dir is not None:
+        changes["dir"] = str(data_dir)
+    if limit is not None:
+        changes["limit_val"] = limit
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+
+
+def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:
+    """(name, network) of the way to run it; `auto` is native on a CPU that has it. Raises UsageError."""
+    fits = device.type == "cpu" and next(model.parameters()).dtype == torch.float32
+    native = fits and wanted in ("native", "auto") and available()
+    if wanted == "native" and not native:
+        why = describe().get("why_not") or "it runs float32 networks on the CPU only"
+        raise UsageError(f"--engine native: not available here ({why}): use --engine eager")
+    if native:
+        return "native", compile_for_inference(model)
+    return ("compile", build.compile_model(model)) if wanted == "compile" else ("eager", model)
+
+
+def timed(
+    model: nn.Module, images: Images, recipe: Recipe, ranks: Ranks, watch: Callable[[Tensor, Tensor], None]
+) -> tuple[Figures, float]:
+    """Figures of the evaluation, and how long it took with reading the images."""
+    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
+    batches = ((batch.images, batch.labels) for batch in data.val.epoch())
+    began = time.monotonic()
+    figures = evaluate(model, batches, -(-data.val_samples // recipe.eval.batch_size), ranks, watch=watch)
+    return figures, time.monotonic() - began
+
+
+class Confusion:
+    """counts_CC[true, answered], on the device."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.counts_CC = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+
+    def add(self, logits_BC: Tensor, labels_B: Tensor) -> None:
+        classes = len(self.counts_CC)
+        places_B = labels_B * classes + logits_BC.argmax(1)
+        self.counts_CC += torch.bincount(places_B, minlength=classes * classes).view(classes, classes)
+
+
+def published(entry: Entry | None) -> list[dict[str, Any]]:
+    """What the authors report for a released network; met where the last published digit is."""
+    if entry is None:
+        return []
+    values = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
+    return [
+        {"metric": metric, "expected": value, "tolerance": 0.005, "source": entry.source}
+        for metric, value in values.items()
+        if value is not None
+    ]
+
+
+def per_class(counts_CC: Tensor, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Error of each class, in percent; None where no image of it was seen."""
+    rows = []
+    for label, row in enumerate(counts_CC.tolist()):
+        samples = sum(row)
+        error = 100 * (samples - row[label]) / samples if samples else None
+        rows.append({"class": label, "name": names[label], "samples": samples, "top1_error": error})
+    return rows
+
+
+def plot(counts_CC: Tensor, names: tuple[str, ...], path: Path) -> None:
+    """The confusion matrix as a picture (the format follows the file's ending)."""
+    from matplotlib.figure import Figure
+
+    shares_CC = counts_CC.double() / counts_CC.sum(1, keepdim=True).clamp(min=1)
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares_CC.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="answered", ylabel="true", title=f"{int(counts_CC.sum()):,} images, share of each true class")
+    if len(names) <= 20:
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+        axes.set_yticks(range(len(names)), names)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
