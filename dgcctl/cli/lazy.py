@@ -55,7 +55,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        super_rows = [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
+        super_rows = [(name, command.get_short_help_str(400)) for name, command in self.commands.items()]
         sections = {"Commands": super_rows} if super_rows else {}
         sections |= {head: [(name, row[1]) for name, row in rows.items()] for head, rows in self.table.items()}
         for head, rows in sections.items():
