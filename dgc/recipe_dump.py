@@ -48,6 +48,8 @@ def _flow(value: Any) -> str:
 
 def _number(value: int | float) -> str:
     text = repr(value)
+    if text in ("inf", "-inf"):
+        return text.replace("inf", ".inf")
     # 1e-05 -> 1.0e-05: YAML 1.1 readers want the point
     return re.sub(r"^(-?\d+)e", r"\1.0e", text)
 

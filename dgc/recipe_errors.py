@@ -20,6 +20,7 @@ _NOUNS: dict[type, tuple[str, str]] = {
     float: ("a number", "numbers"),
     str: ("a text", "texts"),
 }
+MAX_HINTS = 50  # looking for the nearest key of thousands would take seconds
 _SIGNS = ((annotated_types.Gt, "gt", ">"), (annotated_types.Ge, "ge", ">="))
 _UPPER = ((annotated_types.Lt, "lt", "<"), (annotated_types.Le, "le", "<="))
 
@@ -54,15 +55,17 @@ def _schema_problems(tree: Any, schema: type[BaseModel]) -> Iterator[tuple[Loc, 
     try:
         schema.model_validate(tree)
     except ValidationError as error:
-        # one problem a field: a list with three bad entries is one mistake
-        for item in error.errors(include_url=False):
-            yield item["loc"], _describe(item["type"], item["loc"], item["input"], schema)
+        known = list(_keys(schema))
+        for number, item in enumerate(error.errors(include_url=False)):
+            if item["type"] == "extra_forbidden":
+                hint = did_you_mean(_dotted(item["loc"]), known) if number < MAX_HINTS else ""
+                yield item["loc"], f"unknown field {_dotted(item['loc'])}{hint}"
+            else:
+                yield item["loc"], _describe(item["type"], item["loc"], item["input"], schema)
 
 
 def _describe(kind: str, loc: Loc, value: Any, schema: type[BaseModel]) -> str:
     key = _dotted(loc)
-    if kind == "extra_forbidden":
-        return f"unknown field {key}{did_you_mean(key, list(_keys(schema)))}"
     field = _field(loc, schema)
     allowed = f"; allowed: {allowed_values(field)}" if field else ""
     if kind == "missing":
