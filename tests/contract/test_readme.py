@@ -1,0 +1,125 @@
+"""What the README shows is what happens: its commands and its code are run, its figures are the known ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from dgcctl.cli.main import build
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Put behind each `train`, so that a test of the README takes seconds.
+SMALL = (
+    *("model.stages=[1,1]", "model.growth=[8,8]", "train.max_steps=3", "train.batch_size=16"),
+    *("data.limit_train=64", "data.limit_val=20", "train.threads=1"),
+)
+
+
+def blocks(language: str, *, run: bool = True) -> Iterator[str]:
+    for skipped, name, text in BLOCK.findall(README):
+        if name == language and run is not bool(skipped):
+            yield text
+
+
+def commands(*, run: bool) -> list[str]:
+    lines = [line for text in blocks("bash", run=run) for line in text.splitlines()]
+    return [line for line in lines if line.startswith("dgcctl ")]
+
+
+def every_command() -> list[str]:
+    inline = re.findall(r"`(dgcctl [a-z][^`]*)`", README)
+    return [*commands(run=True), *commands(run=False), *inline]
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    return folder
+
+
+def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "DGCCTL_RUNS_DIR": str(folder / "runs"),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+def test_its_commands_run_in_their_order(playground: Path) -> None:
+    """One after the other: later ones use the run that an earlier one made."""
+    assert len(commands(run=True)) >= 8
+    for line in commands(run=True):
+        words = shlex.split(line)[1:]
+        small = SMALL if words[0] == "train" else ()
+        done = call([sys.executable, "-m", "dgcctl", *words, *small], playground)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert done.stdout, line
+
+
+def test_its_make_targets_exist() -> None:
+    targets = [line.split()[1] for text in blocks("bash") for line in text.splitlines() if line.startswith("make ")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", every_command())
+def test_each_command_it_names_is_a_command(line: str) -> None:
+    """Also those that need data or GPUs: the words are parsed as the program would."""
+    words = shlex.split(line.replace("...", "").replace(" RUN", " latest"))[1:]
+    node: Any = typer.main.get_command(build())
+    while hasattr(node, "list_commands"):
+        node = node.get_command(None, words[0])
+        assert node is not None, line
+        words = words[1:]
+        if not words and hasattr(node, "list_commands"):
+            return
+    node.make_context("dgcctl", words)
+
+
+def test_its_code_runs(playground: Path) -> None:
+    codes = list(blocks("python"))
+    assert codes
+    for code in codes:
+        done = call([sys.executable, "-c", code.replace("range(100)", "range(3)")], playground)
+        assert done.returncode == 0, done.stderr
+
+
+def test_it_quotes_the_published_figures_and_no_others() -> None:
+    """The table, from the recipes' own `expect`, whose figures have a source."""
+    from dgc.recipe import find_recipe, load_recipe
+
+    section = README.partition("## The paper's recipes")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", section, re.MULTILINE))
+    assert sorted(rows) == ["cifar100_h4", "cifar10_h4", "imagenet_condensenet_h4", "imagenet_resnet18_h4"]
+    for name, shown in rows.items():
+        expected = {row.metric: row.value for row in load_recipe(find_recipe(name)).expect}
+        first, second = (text.strip() for text in shown.split("/"))
+        assert float(first.removesuffix(" %")) == expected["top1_error"]
+        if second == "-":
+            assert "top5_error" not in expected
+        else:
+            assert float(second.removesuffix(" %")) == expected["top5_error"]
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
