@@ -103,10 +103,16 @@ def open_weights(given: argparse.Namespace) -> Opened:
 
 
 def for_evaluation(recipe: Recipe, data_dir: Path | None, limit: int | None) -> Recipe:
-    """The recipe with another folder or fewer images."""
+    """The recipe with another folder or fewer images.
+
+    A folder of images per class (`val/<class>/`) is read as such even where the recipe's own data set is an archive:
+    CIFAR as an image folder, with the recipe's sizes and normalisation.
+    """
     changes: dict[str, Any] = {}
     if data_dir is not None:
         changes["dir"] = str(data_dir)
+        if recipe.data.name in ("cifar10", "cifar100") and (data_dir / "val").is_dir():
+            changes["name"] = "image_folder"
     if limit is not None:
         changes["limit_val"] = limit
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
