@@ -47,7 +47,7 @@ def compare(
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
     groups = compare_runs([read_facts(one) for one in chosen], over=[key for key in over.split(",") if key])
     rows = [_row(group) for group in groups]
-    output.table("groups", _columns(groups), rows, form)
+    output.table("groups", _columns(groups, raw=form is output.Form.CSV), rows, form)
     for group in groups:
         for note in group.notes:
             diagnostics.warn(f"{group.label}: {note}")
@@ -77,9 +77,12 @@ def _row(group: Group) -> dict[str, Any]:
     }
 
 
-def _columns(groups: list[Group]) -> list[Column]:
+def _columns(groups: list[Group], *, raw: bool) -> list[Column]:
+    """What differs, n, and the figures; `raw`: mean and standard deviation as columns of their own."""
     varied = [Column(key, key) for key in (groups[0].varied if groups else {})]
     names = [name for name in (*RESULT_KEYS, *COST_KEYS) if any(name in group.metrics for group in groups)]
+    if raw:
+        return [*varied, Column("n"), *(Column(f"{name}_{part}") for name in names for part in ("mean", "std"))]
     return [*varied, Column("n", right=True), *(_figure(name) for name in names)]
 
 

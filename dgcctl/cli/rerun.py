@@ -80,7 +80,7 @@ def _document(found: again.Repetition) -> dict[str, Any]:
     return {
         "verdict": comparison.verdict,
         "bitwise": comparison.bitwise,
-        "rows": comparison.rows,
+        "compared_rows": comparison.rows,
         "first_difference": vars(comparison.first) if comparison.first else None,
         "tensors": comparison.tensors,
         "recorded": found.recorded.id,

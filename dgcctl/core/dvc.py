@@ -111,11 +111,18 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
     weights = run.path / str(records.read_json(run.last)["path"])
     path = find_recipe(recipe)
     answer = ask("dgc.evaluate", "--weights", str(weights / "model.safetensors"), "--recipe", str(path))
-    figures = {key: value for key, value in answer.items() if key not in (*_TIMES, "schema_version")}
+    figures = _figures(answer)
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {**figures, **_verdicts(load_recipe(path), figures)}
     records.write_json(out, found)
     return found
+
+
+def _figures(answer: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an evaluation that a repetition must give again, named as in a run's metrics.json."""
+    flat = {**answer, **{f"macs_{key}": value for key, value in answer.get("macs", {}).items()}}
+    left_out = (*_TIMES, "schema_version", "world_size")
+    return {key: value for key, value in flat.items() if isinstance(value, int | float) and key not in left_out}
 
 
 def _verdicts(recipe: Recipe, figures: dict[str, Any]) -> dict[str, bool]:

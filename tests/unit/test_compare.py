@@ -153,6 +153,14 @@ def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
     assert Comparison(7, first_difference(a.rows, b.rows), [], list(strict.values())).verdict == "not reproduced"
 
 
+def test_equal_ends_of_unequal_logs_are_no_reproduction_unless_a_tolerance_is_asked(tmp_path):
+    rows = read_facts(make_run(tmp_path / "a")).rows
+    changed = [{**row, "loss": 9.0} if row["step"] == 2 else row for row in rows]
+    for tolerances, verdict in (({}, "not reproduced"), ({"*": 0.0}, "within tolerance")):
+        checks = check_metrics(rows, changed, tolerances)
+        assert Comparison(7, first_difference(rows, changed), [], checks).verdict == verdict
+
+
 def test_a_metric_that_is_gone_is_outside_every_tolerance(tmp_path):
     rows = read_facts(make_run(tmp_path / "a")).rows
     steps = [row for row in rows if row["kind"] == Kind.STEP]

@@ -1,0 +1,192 @@
+"""The commands of comparing and keeping, as a user types them: output in every form, exit codes, one-line errors."""
+
+import csv
+import io
+import json
+import shutil
+
+import pytest
+
+from dgc.records import Kind, encode_event, read_json, write_json
+from dgcctl.cli.main import main
+from tests.unit.run_factory import make_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Four finished runs, made once."""
+    folder = tmp_path_factory.mktemp("made")
+    for form in ("dgc", "dense"):
+        for seed in (0, 1):
+            name = f"2026010{seed}T000000Z-demo-{form[:2]}{seed}aaa"
+            run = make_run(folder / name, f"model.form={form}", f"seed={seed}", "tags=[study]")
+            write_json(run.git, {"commit": None})
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("DGCCTL_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "runs")
+    return tmp_path
+
+
+def run(capsys, *words, code=0):
+    """(stdout, stderr) of a command line that must end with `code`."""
+    assert main(list(words)) == code, capsys.readouterr()
+    return capsys.readouterr()
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+def test_compare_groups_by_what_differs_but_the_seed(folder, capsys):
+    said = run(capsys, "runs", "compare", "-w", "tag:study", "--json").out
+    groups = json.loads(said)["groups"]
+    assert {group["model.form"] for group in groups} == {"dgc", "dense"}
+    assert all(group["n"] == 2 and sorted(group["seeds"]) == [0, 1] for group in groups)
+    assert groups[0]["top1_error"]["std"] == groups[0]["top1_error_std"] > 0
+
+
+@pytest.mark.parametrize("flag", ["--md", "--latex", "--csv"])
+def test_compare_prints_tables_for_papers_and_programs(folder, capsys, flag):
+    said = run(capsys, "runs", "compare", "dg0aaa", "dg1aaa", "de0aaa", flag).out
+    if flag == "--csv":
+        rows = list(csv.DictReader(io.StringIO(said)))
+        assert [row["n"] for row in rows] == ["2", "1"]
+        assert float(rows[0]["top1_error_mean"]) > 0
+        assert float(rows[0]["top1_error_std"]) > 0
+        assert rows[1]["top1_error_std"] == ""
+    else:
+        assert ("± " in said) or (r"$\pm$" in said)
+        assert "top-1 error" in said
+
+
+def test_compare_without_a_run_is_a_usage_error(folder, capsys):
+    said = run(capsys, "runs", "compare", code=2).err
+    assert said.startswith("error: ")
+    assert "name at least one run, or give --where FILTER" in said
+
+
+def test_compare_says_what_it_left_out(folder, capsys):
+    make_run(folder / "runs" / "20260103T000000Z-demo-dg2aaa", "seed=2", "tags=[study]", state="stopped")
+    said = run(capsys, "runs", "compare", "-w", "tag:study")
+    assert "20260103T000000Z-demo-dg2aaa: stopped, left out" in said.err
+
+
+# --- diff -------------------------------------------------------------------------------------------------------------
+
+
+def test_diff_names_section_key_and_both_values(folder, capsys):
+    rows = json.loads(run(capsys, "runs", "diff", "dg0aaa", "de0aaa", "--json").out)["differences"]
+    assert {"section": "recipe", "key": "model.form", "a": "dgc", "b": "dense"} in rows
+    assert {row["section"] for row in rows} == {"recipe", "result"}
+
+
+def test_diff_shows_the_uncommitted_sources_when_asked(folder, capsys):
+    (folder / "runs" / "20260100T000000Z-demo-de0aaa" / "git.patch").write_text("+changed = 1\n")
+    said = run(capsys, "runs", "diff", "dg0aaa", "de0aaa")
+    assert "uncommitted sources differ too" in said.err
+    assert "++changed = 1" in run(capsys, "runs", "diff", "dg0aaa", "de0aaa", "--patch").out
+
+
+def test_no_difference_is_said(folder, capsys):
+    assert "no difference" in run(capsys, "runs", "diff", "dg0aaa", "dg0aaa").err
+
+
+# --- verify, export, rm -----------------------------------------------------------------------------------------------
+
+
+def test_verify_ends_with_4_and_names_every_wrong_record(folder, capsys):
+    assert "records agree" in run(capsys, "runs", "verify", "dg0aaa", "--quick").err
+    path = folder / "runs" / "20260100T000000Z-demo-dg0aaa"
+    write_json(path / "metrics.json", {**read_json(path / "metrics.json"), "top1_error": 1.0})
+    said = run(capsys, "runs", "verify", "dg0aaa", "--quick", code=4)
+    assert "records do not agree: metrics.json: top1_error" in said.err
+    rows = json.loads(run(capsys, "runs", "verify", "dg0aaa", "--quick", "--json", code=4).out)["checks"]
+    assert [row["name"] for row in rows if row["outcome"] == "mismatch"] == ["metrics.json: top1_error"]
+
+
+def test_export_prints_where_it_is(folder, capsys):
+    assert run(capsys, "runs", "export", "dg0aaa", "kept").out == "kept\n"
+    assert (folder / "kept" / "SHA256SUMS").is_file()
+    assert "stands already" in run(capsys, "runs", "export", "dg0aaa", "kept", code=2).err
+    assert (
+        "should be best, all or none" in run(capsys, "runs", "export", "dg0aaa", "x", "--checkpoints", "x", code=2).err
+    )
+
+
+def test_rm_asks_and_without_a_terminal_wants_yes(folder, capsys):
+    said = run(capsys, "runs", "rm", "dg0aaa", code=2).err
+    assert "stdin is no terminal, so nobody can be asked: pass --yes to agree" in said
+    assert "would delete" in run(capsys, "runs", "rm", "dg0aaa", "--dry-run").err
+    assert run(capsys, "runs", "rm", "dg0aaa", "--yes").out == "20260100T000000Z-demo-dg0aaa\n"
+    assert not (folder / "runs" / "20260100T000000Z-demo-dg0aaa").exists()
+
+
+# --- sweep ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_planned_without_being_run(folder, capsys):
+    said = run(capsys, "sweep", "demo", "optim.lr=0.05,0.1", "seed=0..1", "--dry-run", "--json").out
+    rows = json.loads(said)["trials"]
+    assert rows[0]["overrides"] == "optim.lr=0.05 seed=0"
+    assert len({row["digest"] for row in rows}) == 4
+    assert not (folder / "runs" / "sweeps").exists()
+
+
+def test_mistakes_of_a_sweep_are_found_before_anything_is_written(folder, capsys):
+    said = run(capsys, "sweep", "demo", "optim.lr=0.1,-1", "seed=0..2", "--dry-run", code=2).err
+    assert said.count("error: ") == 1
+    assert "override 'optim.lr=-1': optim.lr is -1" in said
+    assert "name at least one key" in run(capsys, "sweep", "demo", code=2).err
+    assert "no such sweep" in run(capsys, "sweep", "show", "nothing", code=2).err
+    assert run(capsys, "sweep", "ls").out.startswith("sweep")
+
+
+# --- rerun --against --------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_repetition_is_compared_without_running(folder, capsys):
+    make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]")
+    said = run(capsys, "rerun", "dg0aaa", "--against", "again0")
+    assert said.out.splitlines()[-1].startswith("bitwise equal (7 rows,")
+
+
+def test_what_is_not_reproduced_ends_with_11_and_names_the_step(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FAKE_KICK_STEP", "4")
+    make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]")
+    said = run(capsys, "rerun", "dg0aaa", "--against", "again0", code=11)
+    assert "not reproduced; first difference at step 4: step.loss was" in said.err
+    found = json.loads(run(capsys, "rerun", "dg0aaa", "--against", "again0", "--json", code=11).out)
+    assert (found["verdict"], found["first_difference"]["step"]) == ("not reproduced", 4)
+    said = run(capsys, "rerun", "dg0aaa", "--against", "again0", "--tolerance", "0.01")
+    assert said.out.splitlines()[-1].startswith("within tolerance")
+
+
+def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
+    path = make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0").events
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = next(index for index, line in enumerate(lines) if b'"step":5,' in line and b'"kind":"step"' in line)
+    event = json.loads(lines[at])
+    fields = {key: value for key, value in event.items() if key not in ("kind", "t", "crc")}
+    lines[at] = encode_event(Kind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
+    path.write_bytes(b"".join(lines))
+    said = run(capsys, "rerun", "dg0aaa", "--against", "again0", code=11)
+    assert "first difference at step 5: step.lr was 0.1, is now 0.1000001" in said.err
+
+
+# --- report, launch ---------------------------------------------------------------------------------------------------
+
+
+def test_report_prints_the_files_it_wrote(folder, capsys):
+    said = run(capsys, "report", "dg0aaa", "-o", "page.html", "--plots", "plots").out.split()
+    assert said[0] == "page.html"
+    assert (folder / "plots" / "curves.png").is_file()
+
+
+def test_launch_prints_a_script(folder, capsys):
+    assert run(capsys, "launch", "slurm", "demo", "--dry-run").out.startswith("#!/usr/bin/env bash\n#SBATCH")
+    assert "--time soon: should be" in run(capsys, "launch", "slurm", "demo", "--time", "soon", code=2).err
