@@ -1,0 +1,80 @@
+"""One of several processes: gradients of its share of a batch, and its share of an evaluation.
+
+RANK=r WORLD_SIZE=n ... python -m tests.distributed.worker OUT.pt      (the first rank writes)
+"""
+
+import sys
+
+import torch
+from torch import nn
+
+from dgc import create_model, set_progress
+from dgc.data import eval_loader, open_images
+from dgc.recipe import parse_recipe
+from dgc.train.distributed import Ranks, join
+from dgc.train.evaluate import evaluate
+from dgc.train.session import make_updater
+from tests.faults.training import RECIPE
+
+BATCH = 12
+SHARES = {1: [12], 2: [7, 5]}  # uneven on purpose
+EVALUATIONS = ((50, 16), (33, 16), (5, 16), (30, 7))  # (samples, batch size): uneven, and fewer batches than ranks
+
+
+def frozen_model() -> nn.Module:
+    """A small DGC network in training mode, its BatchNorms in evaluation mode with statistics of their own."""
+    torch.manual_seed(0)
+    model = create_model(
+        "dydensenet", stages=[1, 1, 1], growth=[4, 4, 4], num_classes=10, gate_factor=0.25, stem="cifar"
+    )
+    for module in model.train().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model.double()
+
+
+def gradients(ranks: Ranks, *, accumulate: int = 1) -> dict[str, torch.Tensor]:
+    """Gradients after one real step on this rank's share of one batch of 12."""
+    recipe = parse_recipe(RECIPE, "recipe")
+    model = frozen_model()
+    updater = make_updater(recipe, ranks, model)
+    updater.accumulate = accumulate
+    images = torch.randn(BATCH, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(BATCH) % 10
+    parts = [part[ranks.rank] for part in (images.split(SHARES[ranks.world]), labels.split(SHARES[ranks.world]))]
+    updater.step(*parts, lr=0.0, p=0.5, global_batch=BATCH)
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def figures(ranks: Ranks, samples: int, batch_size: int) -> dict[str, float]:
+    model = frozen_model().float()
+    set_progress(model, 0.9)
+    images = open_images(name="fashion_mnist", limit_val=samples)
+    loader = eval_loader(
+        images.val,
+        batch_size=batch_size,
+        mean=(0.286,) * 3,
+        std=(0.353,) * 3,
+        rank=ranks.rank,
+        world_size=ranks.world,
+    )
+    batches = ((batch.images, batch.labels) for batch in loader.epoch())
+    return evaluate(model, batches, -(-samples // batch_size), ranks).asdict()
+
+
+def results(ranks: Ranks) -> dict[str, object]:
+    torch.set_num_threads(1)
+    return {"gradients": gradients(ranks), "figures": [figures(ranks, *sizes) for sizes in EVALUATIONS]}
+
+
+def main() -> None:
+    with join("cpu") as ranks:
+        found = results(ranks)
+        if ranks.first:
+            torch.save(found, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()
