@@ -100,7 +100,7 @@ def train(
 
 
 def resume(
-    run: options.RunArgument,
+    run: options.RunArgument = "latest",
     runs_dir: options.RunsDir = None,
     allow_change: AllowChange = False,
     check: options.Check = False,
