@@ -7,11 +7,14 @@ Batch on the device and the second into one line. A worker that dies becomes one
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import signal
 import traceback
+import warnings
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +101,11 @@ class Loader:
         self._loader = self._start_workers() if workers else None
 
     def _start_workers(self) -> DataLoader[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than cores is the user's choice
+            return self._data_loader()
+
+    def _data_loader(self) -> DataLoader[Any]:
         return DataLoader(
             self._maker,
             sampler=self._tasks,
@@ -106,7 +114,7 @@ class Loader:
             collate_fn=_as_it_is,
             pin_memory=self._normalise.device.type == "cuda",
             persistent_workers=True,
-            worker_init_fn=settle_worker,
+            worker_init_fn=partial(settle_worker, os.getpid()),
             generator=torch.Generator(),  # so that starting an epoch draws nothing from the global generator
         )
 

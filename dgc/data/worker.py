@@ -12,8 +12,8 @@ import threading
 _PR_SET_PDEATHSIG = 1
 
 
-def settle_worker(_: int) -> None:
-    """Called in each worker as it starts.
+def settle_worker(parent: int, _: int) -> None:
+    """Called in each worker as it starts; `parent` is the process that made it.
 
     Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the trainer still needs its workers to finish
     the step: a worker ignores them, unless its parent itself ends it.
@@ -26,6 +26,8 @@ def settle_worker(_: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before this worker could ask to be told
+        os._exit(0)
 
 
 def _await_parent_signal() -> None:

@@ -43,18 +43,12 @@ def at(fragment, text):
 
 
 def test_unknown_keys_are_all_listed_with_the_nearest_ones(fault_table):
-    text = (
-        changed("  epochs: ", "  epoch: 3\n  lr: 0.1\n  epochs: ").replace("  heads: 4\n", "  headz: 4\n") + "zzz: 1\n"
-    )
+    text = changed("  epochs: ", "  epoch: 3\n  lr: 7\n  epochs: ").replace("  heads: 4\n", "  headz: 4\n") + "zzz: 1\n"
     with fault_table.case(1, "unknown keys: all of them, each with the nearest") as case, case.run():
         assert problems(text) == [
             at("headz", text) + "unknown field model.headz (did you mean model.heads?)",
             at("epoch: 3", text) + "unknown field train.epoch (did you mean train.epochs?)",
-            at(
-                "  lr: 0.1\n".strip("\n"),
-                text[text.index("train:") :].join(["\n" * text[: text.index("train:")].count("\n"), ""]),
-            )
-            + "unknown field train.lr (did you mean optim.lr?)",
+            at("lr: 7", text) + "unknown field train.lr (did you mean optim.lr?)",
             at("zzz", text) + "unknown field zzz",
         ]
 
