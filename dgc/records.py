@@ -153,9 +153,10 @@ class Status:
 
 
 def process_start(pid: int) -> float:
-    """Start time of a process, which with its pid names it for good (0.0: there is none)."""
+    """Start time of a process, which with its pid names it for good (0.0: there is none, or it has ended)."""
     try:
-        return float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.Error:
         return 0.0
 

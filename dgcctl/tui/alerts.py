@@ -14,7 +14,7 @@ from dgc.records import State
 from dgcctl.core.runs import UNREADABLE, Run
 from dgcctl.tui.facts import TOP1, Target, recipe_of, size, targets
 from dgcctl.tui.feed import Feed
-from dgcctl.tui.store import Store
+from dgcctl.tui.store import Store, reason
 
 Level = Literal["information", "warning", "error"]
 DISK_LOW = 2 << 30
@@ -60,15 +60,15 @@ class Watch:
             return []
         match run.state:
             case State.FAILED:
-                return [Alert("error", f"{run.id} failed", run.status.reason or "no reason given")]
+                return [Alert("error", f"{run.id} failed", reason(run) or "no reason given")]
             case State.DIED:
                 text = f"process {run.status.pid} is gone at step {run.status.step}: press r to resume it"
                 return [Alert("error", f"{run.id} died", text)]
             case State.DONE:
-                return [Alert("information", f"{run.id} is done", run.status.reason or "all steps taken")]
+                return [Alert("information", f"{run.id} is done", reason(run) or "all steps taken")]
             case State.STOPPED:
-                return [Alert("information", f"{run.id} stopped", run.status.reason or "press r to resume it")]
-        return [Alert("error", f"{run.id} cannot be read", run.problem)] if run.state == UNREADABLE else []
+                return [Alert("information", f"{run.id} stopped", reason(run) or "press r to resume it")]
+        return [Alert("error", f"{run.id} cannot be read", reason(run))] if run.state == UNREADABLE else []
 
     def _feed(self, run: Run, feed: Feed) -> list[Alert]:
         facts = self._facts(run, feed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from rich.style import Style
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK, LIGHT, PLAIN = "dgc-dark", "dgc-light", "dgc-plain"
 THEMES = (DARK, LIGHT, PLAIN)
@@ -80,9 +81,7 @@ def _light() -> Theme:
 
 
 def _plain() -> Theme:
-    """The terminal's own two colours."""
-    return Theme(
-        name=PLAIN, ansi=True, primary="ansi_default", secondary="ansi_default", accent="ansi_default",
-        warning="ansi_default", error="ansi_default", success="ansi_default", foreground="ansi_default",
-        background="ansi_default", surface="ansi_default", panel="ansi_default", boost="ansi_default", dark=True,
-    )  # fmt: skip
+    """The terminal's own two colours: Textual's theme of ANSI colours, whose colours the app then takes away."""
+    base = BUILTIN_THEMES["ansi-dark"]
+    reverse = {"block-cursor-text-style": "reverse", "input-cursor-text-style": "reverse"}
+    return replace(base, name=PLAIN, variables={**base.variables, **reverse})

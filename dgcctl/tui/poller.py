@@ -76,7 +76,7 @@ class Catalogue:
         self._folder, self._listed_at = folder, now
         inside = list(runs.iterate(self.runs_dir))
         paths = {run.path.resolve() for run in inside}
-        self._dirs = inside + [run for run in self._extra if run.path.resolve() not in paths]
+        self._dirs = inside + [run for run in self._extra if run.path.is_dir() and run.path.resolve() not in paths]
         self._known = {run.path: self._known[run.path] for run in self._dirs if run.path in self._known}
 
     def _read(self, run: RunDir) -> Run:

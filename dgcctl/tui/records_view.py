@@ -10,7 +10,7 @@ from dgcctl.tui import clock, facts, raster
 from dgcctl.tui.alerts import skipped_text
 from dgcctl.tui.facts import Target
 from dgcctl.tui.feed import Feed
-from dgcctl.tui.store import Store, state_text
+from dgcctl.tui.store import Store, reason, state_text
 from dgcctl.tui.widgets.listing import Row
 
 LOG_LINES = 2000
@@ -66,7 +66,7 @@ def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
     model, env, git = (facts.document(run.dir, f"{name}.json") for name in ("model", "env", "git"))
     macs = model.get("macs", {})
     told = [
-        ("state", f"{state_text(run.state)} {run.problem or run.status.reason}"),
+        ("state", f"{state_text(run.state)} {reason(run)}"),
         *[("target", f"{t.metric} {t.value:g} ± {t.tolerance:g} ({t.source})") for t in found],
         *_alerts(feed),
         ("recipe", f"{run.name}: {run.recipe.get('title', '')}"),

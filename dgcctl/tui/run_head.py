@@ -10,7 +10,7 @@ from dgcctl.tui.facts import Target
 from dgcctl.tui.feed import Feed
 from dgcctl.tui.processes import Sample
 from dgcctl.tui.screens.base import head
-from dgcctl.tui.store import ROLES, Store, share_done, state_text
+from dgcctl.tui.store import ROLES, Store, reason, share_done, state_text
 from dgcctl.tui.view import View
 from dgcctl.tui.widgets.bar import progress
 from dgcctl.tui.widgets.listing import Cell
@@ -66,11 +66,11 @@ def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
 
 def _last_line(run: Run, feed: Feed, overlay: Sequence[Run]) -> list[Cell]:
     """Why it ended; else which letter is which run."""
-    reason = run.problem or (run.status.reason if run.state in ("failed", "stopped") else "")
+    why = reason(run) if run.problem or run.state in ("failed", "stopped") else ""
     if run.state == "died":
-        reason = f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
-    if reason:
-        return [(reason, ROLES.get(run.state, "bad"))]
+        why = f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
+    if why:
+        return [(why, ROLES.get(run.state, "bad"))]
     if feed.notice:
         return [(feed.notice, "warn")]
     if len(overlay) < 2:

@@ -37,6 +37,12 @@ def share_done(run: Run) -> float:
     return min(1.0, run.status.step / run.status.steps) if run.status.steps else 0.0
 
 
+def reason(run: Run) -> str:
+    """Why a run ended or cannot be read, in one line that begins with what matters (the folder is known)."""
+    text = run.problem or run.status.reason
+    return text.replace(f"{run.dir.path}/", "").splitlines()[0] if text else ""
+
+
 @dataclass(frozen=True)
 class Shown:
     """The runs that pass the filter, and what is wrong with the filter (then all pass)."""

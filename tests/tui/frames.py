@@ -57,7 +57,7 @@ async def until(pilot: Pilot[None], holds: Any, seconds: float = 10.0) -> None:
     raise AssertionError(f"did not happen in {seconds} s")
 
 
-async def settled(pilot: Pilot[None], seconds: float = 0.25) -> None:
+async def settled(pilot: Pilot[None], seconds: float = 0.12) -> None:
     """Wait until nothing more arrives for a while."""
     dash = pilot.app
     assert isinstance(dash, DashApp)

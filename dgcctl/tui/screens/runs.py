@@ -15,13 +15,13 @@ from dgcctl.core.runs import Run
 from dgcctl.tui import clock, facts, keys, view
 from dgcctl.tui.curves import Curves, Look
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
-from dgcctl.tui.store import ROLES, Shown, share_done, state_text
+from dgcctl.tui.store import ROLES, Shown, reason, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
 from dgcctl.tui.widgets.chart import Chart
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 COLUMNS = (
-    Column("", 2), Column("state", 11), Column("run"), Column("progress", 15), Column("epoch", 7, True, 3),
+    Column("", 2), Column("state", 12), Column("run"), Column("progress", 15), Column("epoch", 7, True, 3),
     Column("best", 6, True), Column("last", 6, True, 1), Column("age", 4, True, 2),
 )  # fmt: skip
 GROUP = "group:"
@@ -120,13 +120,16 @@ class RunsScreen(DashScreen):
 
     def _group_row(self, members: list[Run]) -> Row:
         done = [value for run in members if run.state == "done" and (value := self.app.store.last(run)) is not None]
-        seeds = ",".join(str(run.recipe.get("seed", "?")) for run in members)
+        seeds = _ranges(sorted({int(run.recipe.get("seed", 0)) for run in members}))
         spread = f" ± {statistics.stdev(done):.2f}" if len(done) > 1 else ""
-        mean = f"mean {statistics.fmean(done):.2f}{spread} (n={len(done)})" if done else "none done"
-        return Row(
-            GROUP + members[0].id,
-            ("", (f"{len(members)} runs", "head"), (f"{members[0].name}  seeds {seeds}", "head"), (mean, "head")),
+        mean = f"{statistics.fmean(done):.2f}{spread} n={len(done)}" if done else "none done"
+        cells = (
+            "",
+            f"{len(members)} run{'s' if len(members) > 1 else ''}",
+            f"{mean}  {members[0].name}",
+            f"seeds {seeds}",
         )
+        return Row(GROUP + members[0].id, tuple((cell, "head") for cell in cells))
 
     def _about(self) -> None:
         """Two lines on the run under the cursor, and its curve."""
@@ -140,7 +143,7 @@ class RunsScreen(DashScreen):
             [(run.id, "head"), "  ", ("  ".join(told), "dim")],
             [
                 (
-                    run.problem or run.status.reason or str(values.get("title", "")),
+                    reason(run) or str(values.get("title", "")),
                     "bad" if run.problem or run.state == "failed" else "",
                 )
             ],
@@ -264,6 +267,17 @@ class RunsScreen(DashScreen):
 
 
 _TOLD = {"model.form": "form", "data.name": "on", "seed": "seed", "optim.lr": "lr", "train.batch_size": "batch"}
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`0-3,7` of [0, 1, 2, 3, 7]."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def short_id(run: Run) -> str:

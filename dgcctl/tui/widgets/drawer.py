@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "log": (Column("log.txt"),),
     "checkpoints": (
-        Column("step", 8, True), Column("epoch", 6, True), Column("", 6), Column("size", 9, True),
+        Column("step", 8, True), Column("epoch", 6, True), Column("", 9), Column("size", 9, True),
         Column("saved", 20), Column("ms", 7, True, 1), Column("path"),
     ),
     "facts": (Column("what", 22), Column("is")),

@@ -1,0 +1,59 @@
+"""How to reach every screen: for the snapshots and for the pictures in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from dgcctl.tui.app import DashApp
+from tests.tui import frames
+
+
+@dataclass(frozen=True)
+class Screen:
+    """`marks` and `chosen` are ends of ids; `keys` are pressed on the Runs screen, or on the run that is opened."""
+
+    name: str
+    keys: Sequence[str] = ()
+    marks: Sequence[str] = ()
+    chosen: str = ""
+    open: tuple[str, ...] = ()
+    all_themes: bool = True  # in dark alone, where a screen of the same parts is there in all themes
+
+    async def reach(self, dash: DashApp, pilot: Pilot[Any], runs: Path) -> None:
+        await frames.until(pilot, lambda: dash.store.listed and dash.complete)
+        dash.store.view.marks[:] = [_id(dash, ending) for ending in self.marks]
+        if self.chosen:
+            dash.screen.listing.go(_id(dash, self.chosen))
+        for key in self.keys:
+            await pilot.press(key)
+        await frames.settled(pilot)
+        await frames.until(pilot, lambda: dash.complete and getattr(dash.screen, "_found", 0) is not None)
+        await frames.until(pilot, lambda: bool(dash.store.samples) and dash.store.free is not None)
+        await frames.settled(pilot)
+
+
+def _id(dash: DashApp, ending: str) -> str:
+    return next(run_id for run_id in dash.store.runs if run_id.endswith(ending))
+
+
+_CURSOR = ("shift+left",) * 2
+SCREENS = (
+    Screen("runs", marks=("aaa001", "bbb001"), chosen="ddd001"),
+    Screen("runs-grouped", ("v",), all_themes=False),
+    Screen("run", ("plus", "plus", *_CURSOR), open=("fff001", "aaa001")),
+    Screen("run-failed", ("l",), open=("ccc001",), all_themes=False),
+    Screen("run-metrics", ("m",), open=("aaa001",), all_themes=False),
+    Screen("gates", ("g", "down", "right")),
+    Screen("compare", ("d",), marks=("aaa001", "aaa002", "aaa003", "bbb001")),
+    Screen("compare-differences", ("d", "x"), marks=("aaa001", "bbb001"), all_themes=False),
+    Screen("compare-scatter", ("d", "x", "x"), marks=("aaa001", "aaa002", "aaa003", "bbb001"), all_themes=False),
+    Screen("help", ("question_mark",)),
+    Screen("confirm", ("s",)),
+)
+# The shipped recipes change for reasons of their own: in the documentation, but not among the snapshots.
+RECIPES = Screen("recipes", ("n", "down", "down"))

@@ -1,0 +1,169 @@
+"""Acts: stop, checkpoint, resume, start. Each is asked first; a read-only dashboard offers none."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from dgc import records
+from dgc.errors import UsageError
+from dgc.records import RunDir
+from dgcctl.core.runs import read_run
+from dgcctl.tui import acts
+from dgcctl.tui.screens.confirm import Confirm
+from dgcctl.tui.screens.recipes import Ask
+from dgcctl.tui.screens.run import RunScreen
+from tests.tui import frames, synthetic
+from tests.tui.conftest import one
+from tests.tui.frames import press, text
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have been started."""
+    found: list[list[str]] = []
+
+    class Ended:
+        def poll(self) -> None:
+            return None
+
+    def start(run: RunDir, command: list[str], *, detach: bool) -> Ended:
+        assert detach, "training must outlive the dashboard"
+        found.append(list(command))
+        return Ended()
+
+    monkeypatch.setattr(acts.launch, "start_training", start)
+    return found
+
+
+@pytest.mark.parametrize(("key", "name"), [("s", "stop"), ("c", "checkpoint")])
+async def test_s_and_c_ask_first_and_leave_a_request_in_the_control_folder(runs: Path, key: str, name: str) -> None:
+    request = one(runs, "fff001") / "control" / name
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, [key])
+        assert isinstance(dash.screen, Confirm)
+        assert not request.exists()
+        await press(pilot, ["y"])
+        assert request.exists()
+        assert request.stat().st_size == 0
+        assert f"asked to {name}" in text(dash)
+
+
+@pytest.mark.parametrize("answer", ["n", "escape", "enter"])
+async def test_a_no_an_escape_and_a_careless_enter_change_nothing(runs: Path, answer: str) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["s", answer])
+        assert not isinstance(dash.screen, Confirm)
+        assert not (one(runs, "fff001") / "control").exists()
+
+
+async def test_a_click_on_yes_agrees(runs: Path) -> None:
+    async with frames.opened(runs) as (_, pilot):
+        await press(pilot, ["s"])
+        await pilot.click("#yes")
+        await press(pilot, [])
+        assert (one(runs, "fff001") / "control" / "stop").exists()
+
+
+async def test_a_run_that_is_done_cannot_be_stopped_and_the_reason_is_told(runs: Path) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["end", "s", "y"])
+        assert "only a running run can be asked to stop" in " ".join(text(dash).split())
+        assert not (one(runs, "aaa001") / "control").exists()
+
+
+async def test_r_resumes_a_stopped_run_in_a_process_of_its_own(runs: Path, started: list[list[str]]) -> None:
+    run = one(runs, "ddd001")
+    async with frames.opened(runs) as (dash, pilot):
+        dash.screen.listing.go(run.name)
+        await press(pilot, ["r", "y"])
+    assert [command[1:] for command in started] == [["-m", "dgc.train", "--run-dir", str(run), "--resume"]]
+
+
+async def test_a_running_run_cannot_be_resumed(runs: Path, started: list[list[str]]) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["r", "y"])
+        assert "can be resumed" in text(dash)
+    assert started == []
+
+
+async def test_enter_on_a_recipe_asks_for_changes_and_starts_a_run_that_is_opened(
+    runs: Path, started: list[list[str]]
+) -> None:
+    async with frames.opened(runs, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["n"])
+        dash.screen.query_one("#names").go("demo")
+        await press(pilot, ["enter"])
+        assert isinstance(dash.screen, Ask)
+        await press(pilot, [*"seed=7", "enter"])
+        await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen))
+        run = dash.store.runs[dash.screen.run_id]
+        assert run.recipe["seed"] == 7
+        assert run.state == "queued"
+    assert len(started) == 1
+
+
+async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(runs: Path, started: list[list[str]]) -> None:
+    async with frames.opened(runs, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["n"])
+        dash.screen.query_one("#names").go("demo")
+        await press(pilot, ["enter", *"train.epoch=3", "enter"])
+        assert "did you mean" in text(dash)
+    assert started == []
+
+
+async def test_readonly_hides_the_acts_and_their_keys_do_nothing(runs: Path, started: list[list[str]]) -> None:
+    async with frames.opened(runs, frames.LARGE, readonly=True) as (dash, pilot):
+        frame = text(dash)
+        for label in ("Stop", "Checkpoint", "Resume"):
+            assert label not in frame
+        await press(pilot, ["s", "c", "r", "n", "enter"])
+        assert not isinstance(dash.screen, Confirm | Ask)
+    assert started == []
+    assert not (one(runs, "fff001") / "control").exists()
+
+
+async def test_the_training_process_needs_nothing_of_the_dashboard_but_that_file(runs: Path) -> None:
+    before = {path: path.read_bytes() for path in one(runs, "fff001").rglob("*") if path.is_file()}
+    async with frames.opened(runs) as (_, pilot):
+        await press(pilot, ["enter", "l", "k", "escape", "s", "y"])
+    after = {path: path.read_bytes() for path in one(runs, "fff001").rglob("*") if path.is_file()}
+    assert after.pop(one(runs, "fff001") / "control" / "stop") == b""
+    assert after == before
+
+
+def test_a_control_folder_that_cannot_be_written_is_one_line(runs: Path) -> None:
+    run = one(runs, "fff001")
+    (run / "control").write_text("in the way")
+    with pytest.raises(UsageError, match=r"control/stop: cannot be written"):
+        acts.request(read_run(RunDir(run)), "stop")
+
+
+def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: Path) -> None:
+    run = synthetic.make(tmp_path, synthetic.Spec(state="stopped", now_step=100))
+    (run.path / "recipe.yaml").write_text("name: [")
+    trainers = acts.Trainers()
+    trainers.resume(run)
+    told: list[str] = []
+    end = time.monotonic() + 60
+    while not told and time.monotonic() < end:
+        time.sleep(0.1)
+        told = trainers.reap()
+    assert len(told) == 1
+    assert "recipe.yaml" in told[0]
+    assert trainers.reap() == []
+
+
+def test_a_zombie_is_no_living_writer(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    token = records.process_start(os.getpid())
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) is None:
+        time.sleep(0.01)
+    status = records.Status(state="running", pid=child, start_token=token)
+    try:
+        assert records.inferred_state(status) is records.State.DIED
+    finally:
+        os.waitpid(child, 0)

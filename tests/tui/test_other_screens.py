@@ -1,0 +1,168 @@
+"""Gates, Compare, Recipes and Help, as a user tells them."""
+
+from pathlib import Path
+
+from dgcctl.tui.screens.compare import CompareScreen
+from dgcctl.tui.screens.gates import GatesScreen
+from dgcctl.tui.screens.help import HelpScreen
+from dgcctl.tui.screens.recipes import RecipesScreen
+from dgcctl.tui.widgets.chart import Chart
+from tests.tui import frames, synthetic
+from tests.tui.conftest import one
+from tests.tui.frames import lines, press, text
+
+
+async def gates(pilot, dash) -> GatesScreen:
+    await press(pilot, ["g"])
+    await frames.until(pilot, lambda: "dense1" in text(dash))
+    return dash.screen
+
+
+async def test_the_gate_map_shows_each_layer_and_head_with_costs(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        await gates(pilot, dash)
+        row = next(line for line in lines(dash) if "dense3.layer1.conv1" in line)
+        for told in ("96", "63", " 34 ", "4.82 M", "415 k", "449 k", "+8%"):
+            assert told in row, told
+
+
+async def test_x_changes_the_figure_of_the_map(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        screen = await gates(pilot, dash)
+        shown = []
+        for _ in range(3):
+            shown.append((lines(dash)[0].split("epoch 4")[1].strip(), screen.listing.rows[0].cells[3][0].strip()))
+            await press(pilot, ["x"])
+        assert [name for name, _ in shown] == ["active share", "entropy", "most used"]
+        assert len({cell for _, cell in shown}) == 3
+
+
+async def test_the_schedule_says_you_are_here(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await gates(pilot, dash)
+        assert "▲ you are here: 70% of training" in text(dash)
+
+
+async def test_brackets_go_to_earlier_and_later_evaluations(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await gates(pilot, dash)
+        await press(pilot, ["left_square_bracket", "left_square_bracket"])
+        assert "evaluation 2/4  epoch 2" in lines(dash)[0]
+        await press(pilot, ["right_square_bracket"])
+        assert "evaluation 3/4  epoch 3" in lines(dash)[0]
+
+
+async def test_arrows_choose_layer_and_head_and_its_channels_are_told(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await gates(pilot, dash)
+        await press(pilot, ["down", "right", "right"])
+        frame = text(dash)
+        assert "dense1.layer2.conv1" in frame
+        assert "head 2: active 33.3%" in frame
+        assert "▸head 2" in frame
+        expected = synthetic.gate_map(synthetic.Spec(seed=5), 4)["layers"][1]["heads"][2]
+        assert f"ch {expected['most'][0][0]:<5}100.0%" in frame
+        assert f"ch {expected['least'][3][0]:<5}  3.0%" in frame
+
+
+async def test_a_dense_network_has_no_gates_and_says_so(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        dash.screen.listing.go(one(made_runs, "bbb001").name)
+        await press(pilot, ["g"])
+        assert "a dense network has no gates" in text(dash)
+
+
+async def test_a_damaged_gate_map_is_named_and_nothing_breaks(runs: Path) -> None:
+    (one(runs, "fff001") / "gates" / "epoch-0004.json").write_text('{"epoch": 4, "step": 1, "layers": [{}]}')
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["g"])
+        await frames.until(pilot, lambda: "epoch-0004.json: not a gate map" in text(dash))
+        await press(pilot, ["left_square_bracket"])
+        assert "dense1.layer1.conv1" in text(dash)
+
+
+# --- Compare ----------------------------------------------------------------------------------------------------------
+
+
+async def compared(pilot, dash, runs: Path, *endings: str) -> CompareScreen:
+    dash.store.view.marks[:] = [one(runs, ending).name for ending in endings]
+    await press(pilot, ["d"])
+    await frames.until(pilot, lambda: getattr(dash.screen, "_found", None) is not None)
+    await press(pilot, [])
+    return dash.screen
+
+
+async def test_seeds_are_compared_with_mean_spread_and_n(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        await compared(pilot, dash, made_runs, "aaa001", "aaa002", "aaa003", "bbb001")
+        frame = text(dash)
+        assert "model.form=dgc  n=3" in frame
+        assert "8.41 ± 0.23" in frame
+        assert "model.form=dense  n=1" in frame
+        assert "! code differs within the group" in frame
+
+
+async def test_x_shows_what_differs_in_recipe_code_and_result(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        screen = await compared(pilot, dash, made_runs, "aaa001", "bbb001", "aaa003")
+        await press(pilot, ["x"])
+        rows = {
+            row.key: [cell if isinstance(cell, str) else cell[0] for cell in row.cells]
+            for row in screen.query_one("#table").rows
+        }
+        assert rows["recipe.model.form"][2:] == ["dgc", "dense", "dgc"]
+        assert rows["code.commit"][4].endswith("2")
+        assert "result.macs_executed" in rows
+        assert "recipe.optim.lr" not in rows
+
+
+async def test_the_scatter_sets_error_against_macs_and_against_measured_speed(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        screen = await compared(pilot, dash, made_runs, "aaa001", "bbb001")
+        await press(pilot, ["x", "x"])
+        cost, speed = (chart.picture for chart in screen.query(Chart))
+        assert [trace.x[0] for trace in cost.traces] == [1.9, 4.1]
+        assert [round(float(trace.x[0]), -1) for trace in speed.traces] == [410.0, 530.0]
+        assert text(dash).count("◆A") == 2
+        assert text(dash).count("◆B") == 2
+
+
+async def test_a_damaged_run_is_left_out_of_the_comparison_and_named(runs: Path) -> None:
+    (one(runs, "aaa001") / "recipe.yaml").write_text("name: [")
+    async with frames.opened(runs, frames.LARGE) as (dash, pilot):
+        await compared(pilot, dash, runs, "aaa001", "bbb001")
+        assert "compare 1 runs" in text(dash)
+        assert any("aaa001:" in line for line in lines(dash))
+
+
+# --- Recipes and help -------------------------------------------------------------------------------------------------
+
+
+async def test_n_shows_each_recipe_with_the_reason_for_every_value(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["n"])
+        assert isinstance(dash.screen, RecipesScreen)
+        dash.screen.query_one("#names").go("demo")
+        await press(pilot, [])
+        frame = text(dash)
+        assert "model.gate_factor" in frame
+        assert "paper: pruning rate 0.75" in frame
+
+
+async def test_question_mark_lists_every_key_and_sign(made_runs: Path) -> None:
+    async with frames.opened(made_runs, (120, 120)) as (dash, pilot):
+        await press(pilot, ["question_mark"])
+        assert isinstance(dash.screen, HelpScreen)
+        frame = text(dash)
+        for told in (
+            "ctrl+p",
+            "smooth more",
+            "logarithmic vertical axis",
+            "† died",
+            "overlay this run",
+            "[",
+            "keep this run at the top",
+        ):
+            assert told in frame, told
+        await press(pilot, ["escape"])
+        assert "8/8" in text(dash)
