@@ -131,8 +131,8 @@ def browse(address: str, tmp_path: Path, seconds: int) -> tuple[str, bytes]:
     picture = tmp_path / "page.png"
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,800", "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}", f"--virtual-time-budget={seconds * 1000}", f"--timeout={seconds * 1000}",
-        "--dump-dom", f"--screenshot={picture}", address,
+        f"--user-data-dir={tmp_path / 'profile'}", f"--virtual-time-budget={seconds * 1000}",
+        f"--timeout={seconds * 1000}", "--dump-dom", f"--screenshot={picture}", address,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout, picture.read_bytes() if picture.exists() else b""
