@@ -15,7 +15,7 @@ ARCHIVE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10_jpe
 
 
 def unpack(folder: Path, train: int = 640, val: int = 130) -> Path:
-    """Write the first `train` and `val` images as folder/{train,val}/<class>/<n>.jpg. Skips where there is no archive."""
+    """Write the first images as folder/{train,val}/<class>/<n>.jpg. Skips where there is no archive."""
     if not ARCHIVE.is_file():
         pytest.skip(f"{ARCHIVE.name} is not there: it may not be shipped, so this needs a machine that has it")
     with np.load(ARCHIVE, allow_pickle=False) as arrays:

@@ -57,9 +57,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _checked(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
     total = 0
+    names: set[PurePosixPath] = set()
     for number, member in enumerate(tar):
         total += member.size
-        if reason := _unsafe(member):
+        path = PurePosixPath(member.name)
+        reason = _unsafe(member) or ("comes twice" if path in names else None)
+        names.add(path)
+        if reason:
             raise UnsafeFileError(f"{archive}: refused: member {member.name!r} {reason}; nothing was kept")
         if number >= MAX_ENTRIES:
             raise UnsafeFileError(f"{archive}: refused: more than {MAX_ENTRIES:,} members, from {member.name!r} on")

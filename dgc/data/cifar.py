@@ -24,7 +24,7 @@ from filelock import FileLock
 from dgc.data.archive import check_digest, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
-from dgc.errors import DataError, IntegrityError
+from dgc.errors import DataError, IntegrityError, UnsafeFileError
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -179,7 +179,12 @@ def _split(train: bool) -> str:
 
 
 def _batch(file: Path, md5: str, key: str) -> tuple[Pixels, Labels]:
-    batch = _Arrays(io.BytesIO(verified(file, md5)), encoding="latin1").load()
+    try:
+        batch = _Arrays(io.BytesIO(verified(file, md5)), encoding="latin1").load()
+    except UnsafeFileError as error:
+        raise UnsafeFileError(
+            f"{file}: refused: it needs {error}, which no array needs: remove {file.parent}"
+        ) from error
     images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.asarray(batch[key], np.int64)
 
@@ -206,7 +211,7 @@ class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in self._KNOWN:
             return getattr(np, name) if hasattr(np, name) else _reconstruct
-        raise IntegrityError(f"a CIFAR file needs {module}.{name}, which it should not")
+        raise UnsafeFileError(f"{module}.{name}")
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], dtype: Any) -> Any:
