@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     try:
         _launch(argv)
     except DgcError as error:
-        if "dgc.train" not in argv:
+        if "dgc.evaluate" in argv or not run.recipe.is_file():  # nothing of a training run to settle
             print(f"error: {error}", file=sys.stderr)
         elif isinstance(error, RankError) or not _told(run, int(error.exit_code)):
             settle(run, error)

@@ -105,7 +105,7 @@ class Updater:
         loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(logits_BC.device)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        return float(loss), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        return float(loss.detach()), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
 
     def _backward(self, images_BCHW: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and wrong answers."""
