@@ -23,7 +23,7 @@ from dgc.data.classes import class_names
 from dgc.data.image_file import read_rgb
 from dgc.data.normalise import Normalise
 from dgc.data.transforms import fit
-from dgc.errors import DataError, DgcError, UsageError
+from dgc.errors import DataError, DgcError, IntegrityError, UsageError
 from dgc.hub.download import Options
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Preprocessing
@@ -58,6 +58,8 @@ def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> di
     dtype = next(model.parameters()).dtype
     with torch.no_grad(), record_gates(model) as records:
         probabilities = model(x_BCHW.to(dtype)).double().softmax(1)[0]
+    if not probabilities.isfinite().all():
+        raise IntegrityError("the network answers NaN or Inf: its weights are untrained or damaged")
     values, indices = probabilities.topk(min(top, len(probabilities)))
     return {
         "classes": [

@@ -28,6 +28,8 @@ def random_network(name: str, image_size: int, seed: int = 0) -> nn.Module:
         nn.init.uniform_(norm.bias, -0.2, 0.2)
     dgc.set_progress(model, 1.0)
     with torch.no_grad():
+        for _, layer in dgc.iter_dgc(model):
+            layer.fc2.mul_(0.1)  # gates near 1: a product per layer would run away on an untrained network
         model.train()(torch.randn(4, 3, image_size, image_size))
     for norm in norms:
         norm.momentum = 0.1

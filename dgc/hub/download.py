@@ -99,6 +99,13 @@ def by_hand(entry: Entry) -> str:
     return f"Fetch it with a browser from {links} and run: dgcctl ckpt import FILE --name {entry.name}"
 
 
+def absent(entry: Entry, cache: Cache) -> NetworkError:
+    """The error of a command that works on the cache alone."""
+    return NetworkError(
+        f"{entry.name}: not in the cache {cache.folder}: dgcctl ckpt download {entry.name}. {by_hand(entry)}"
+    )
+
+
 def cached(entry: Entry, cache: Cache) -> Fetched | None:
     """The file in the cache, its digest checked; None where there is none. Works offline and read-only."""
     path = cache.file(entry.file)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgc.errors import DgcError, NetworkError
+from dgc.errors import DgcError
 from dgc.hub.cache import Cache
 from dgc.hub.containers import inspect, state_dict_of
-from dgc.hub.download import Fetched, Options, by_hand, cached
+from dgc.hub.download import Fetched, Options, absent, cached
 from dgc.hub.pretrained import converted, load_weights
 from dgc.hub.registry import Entry, layout_digest
 from dgc.macs import count
@@ -33,7 +33,7 @@ def verify(entry: Entry, cache: Cache, options: Options) -> list[dict[str, Any]]
     except DgcError as error:
         return [asdict(Check("sha256", "as pinned", "another", False, str(error)))]
     if fetched is None:
-        raise NetworkError(f"{entry.name}: not in the cache: dgcctl ckpt download {entry.name}. {by_hand(entry)}")
+        raise absent(entry, cache)
     return [asdict(check) for check in [*_file_checks(entry, fetched), *_model_checks(entry, fetched, cache, options)]]
 
 

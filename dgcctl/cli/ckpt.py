@@ -11,7 +11,7 @@ import typer
 from dgc.errors import IntegrityError, UsageError
 from dgc.hub import hosts
 from dgc.hub.cache import Cache
-from dgc.hub.download import Fetched, Options, download, identify, import_file
+from dgc.hub.download import Fetched, Options, absent, download, identify, import_file
 from dgc.hub.export import export_own, export_released
 from dgc.hub.lock import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry, load_registry
@@ -172,6 +172,8 @@ def verify(
 ) -> None:
     """Digest, keys and shapes, parameters and MACs against the table; with --eval the published error too."""
     entry = find_entry(name)
+    if not Cache.default().file(entry.file).exists():
+        raise absent(entry, Cache.default())
     checks = ask("dgc.hub", ["verify", name], say=diagnostics.note)["checks"]
     if evaluate and all(check["passed"] for check in checks):
         checks += _measured(entry, data_dir)

@@ -24,6 +24,16 @@ from tests import released
 from tests.faults import hosts as play
 
 NAMES = list(load_registry())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 FORMS = [(name, zipped, optimizer) for name in NAMES for zipped in (False, True) for optimizer in (False, True)]
 ALWAYS = ("cifar10_dydensenet86_h4", False, True)
 
