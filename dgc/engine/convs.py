@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HEAVY = 256 * 1024  # bytes of weights from which an operation runs over all samples at once
 FEW_PIXELS = 256  # up to here the gates multiply a copy of the input, above it the weights
+LANE_PIXELS = 64
 
 
 def lower(to: Lowering, node: Node) -> None:
@@ -47,6 +48,12 @@ def fits(have: Layout, wanted: Layout) -> bool:
 
 def few_pixels(layout: Layout) -> bool:
     return layout.length * layout.phases**2 <= FEW_PIXELS
+
+
+def over_outputs(conv: Conv, out: Layout) -> bool:
+    """Whether vectors run over output channels: few pixels, and heads of whole vectors."""
+    pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
+    return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
 
 
 def _dynamic(to: Lowering, node: Node, conv: Conv, w: Window, images: dict[str, Image]) -> None:
@@ -110,13 +117,17 @@ def _emit(
     out, source = images["dst"].layout, images["src"].layout
     outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
     heavy = few_pixels(out) and conv.weight.numel() * 4 >= HEAVY
-    constants = {"weight": weights.blocks(conv.weight, conv.groups), "bias": conv.bias}
+    lanes = over_outputs(conv, out)
+    pack = weights.lanes if lanes else weights.blocks
+    constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias}
     constants |= {"in_scale": norm.scale, "in_shift": norm.shift}
-    to.scratch = max(to.scratch, channels * max(400, source.plane) + 4096)
+    room = channels * max(400, source.plane) + source.lead + 32 * out.height * out.width + out.length + 4096
+    to.scratch = max(to.scratch, room)
     to.emit(
         Kind.CONV, images, regions, constants | {"offsets": w.offsets(source, out.phases)},
         channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=w.kernel[0] * w.kernel[1],
         relu=int(node.relu), in_relu=int(norm.relu), has_residual=int("residual" in images), has_dst=1,
         out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
         inactive=conv.n_inactive, scale_weights=int("panel" in regions), batched=int(heavy),
+        lanes=int(lanes),
     )  # fmt: skip

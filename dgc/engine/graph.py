@@ -63,7 +63,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, DynamicGroupConv2d) or super().is_leaf_module(m, module_qualified_name)
 
-    def create_arg(self, a: object) -> object:
+    def create_arg(self, a: Any) -> Any:
         """A module handed to a module (`before` of DynamicGroupConv2d) becomes a node that names it."""
         if isinstance(a, nn.Module):
             return self.create_node("get_attr", self.path_of_module(a), (), {})

@@ -57,6 +57,7 @@ class Lowering(Emitter):
     def _pack(self, source: Image, target: Image, node: Node | None = None) -> None:
         norm = {} if node is None else {"in_scale": node.scale, "in_shift": node.shift}
         relu = int(node is not None and node.relu)
+        self.scratch = max(self.scratch, source.layout.width + 64)
         self.emit(Kind.PACK, {"src": source, "dst": target}, constants=norm, in_relu=relu)
 
     def realised(self, node: Node) -> Image:
@@ -93,7 +94,7 @@ class Lowering(Emitter):
         return self.finish(self.in_shape, (image.channels, *self.sizes[self.output]))
 
     def _node(self, node: Node) -> None:
-        kinds: dict[str, Callable[[Node], None]] = {
+        kinds: dict[str, Callable[[Node], object]] = {
             "input": lambda n: self.emit(Kind.INPUT, {"dst": self.target(n)}),
             "conv": lambda n: convs.lower(self, n),
             "affine": self._affine,
@@ -131,16 +132,18 @@ class Lowering(Emitter):
     def _pool(self, node: Node) -> None:
         kind, k, s, p = node.pool
         source, target = self.realised(node.inputs[0]), self.target(node)
+        self.scratch = max(self.scratch, 4 * (source.layout.width + p) + 64)
         self.emit(
             Kind.POOL, {"src": source, "dst": target},
-            pool_kind=int(kind == "average"), pool_kernel=k, pool_stride=s, pool_pad=p, taps=k * k,
+            pool_kind=int(kind == "average"), pool_kernel=k, pool_stride=s, pool_pad=p,
         )  # fmt: skip
 
     def _mean(self, node: Node) -> None:
         before = node.inputs[0]
         norm = before if before.kind == "affine" and before not in self.images else None
         source = self.realised(before if norm is None else norm.inputs[0])
-        region = self.means(source, norm and norm.scale, norm and norm.shift, norm is not None and norm.relu)
+        inside = norm or Node("affine")
+        region = self.means(source, inside.scale, inside.shift, inside.relu)
         self.vectors[node] = region, source.channels
 
     def means(self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool) -> Buffer:

@@ -28,3 +28,10 @@ def blocks(weight_OCkk: Tensor, groups: int) -> Tensor:
     for part in by_group:
         pieces += [p.permute(1, 2, 0).reshape(-1) for p in part.split(row_blocks(o // groups))]
     return torch.cat(pieces)
+
+
+def lanes(weight_OCkk: Tensor, groups: int) -> Tensor:
+    """The same for vectors over output channels: blocks of 32, then a 16."""
+    o, c = weight_OCkk.shape[:2]
+    by_group = weight_OCkk.reshape(groups, o // groups, c, -1)
+    return torch.cat([p.permute(1, 2, 0).reshape(-1) for part in by_group for p in part.split(32)])

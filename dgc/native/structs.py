@@ -46,6 +46,7 @@ class Op(Structure):
         *((name, c_int64) for name in ("relu", "in_relu", "has_residual", "has_dst", "has_dst2")),
         *((name, c_int64) for name in ("out_step", "head_step", "inactive", "hidden", "scale_weights")),
         ("panel", Region),
+        ("lanes", c_int64),
         *((name, c_int64) for name in ("pool_kind", "pool_kernel", "pool_stride", "pool_pad")),
     ]
 
@@ -63,4 +64,5 @@ class Run(Structure):
         ("program", ctypes.POINTER(Program)),
         *((name, c_void_p) for name in ("input", "output", "arena")),
         *((name, c_int64) for name in ("samples", "threads")),
+        ("seconds", c_void_p),
     ]

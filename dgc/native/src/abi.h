@@ -52,6 +52,7 @@ struct DgcOp {
     int64_t hidden;               // hidden units per head
     int64_t scale_weights;        // 1: gates multiply the weights (a scaled copy in `panel`), 0: they multiply the input
     DgcRegion panel;
+    int64_t lanes;                // 1: few pixels, weights for vectors over output channels (lanes.h)
     int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average
 };
 
@@ -68,5 +69,6 @@ struct DgcRun {
     float* output;
     float* arena;  // threads * thread_floats, then samples * sample_floats, then threads * scratch_floats
     int64_t samples, threads;
+    double* seconds;  // per operation, as the first thread sees them; null: nobody asks
 };
 }

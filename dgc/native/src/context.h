@@ -11,6 +11,7 @@ struct Context {
     int64_t sample;
     float* bases[2];           // thread arena, sample arena
     float* scratch;            // private to the worker
+    bool first_worker;         // the one whose time counts, if somebody asks
 };
 
 struct Range {

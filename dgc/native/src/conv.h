@@ -1,7 +1,6 @@
 // Direct convolution of selected (or a group's own) channels, any kernel, stride and dilation.
 #pragma once
-#include "gates.h"
-#include "planes.h"
+#include "lanes.h"
 #include "tile.h"
 
 namespace DGC_ISA {
@@ -71,29 +70,37 @@ inline int64_t point_vectors(const DgcOp& op) {
     return vectors < 3 ? 3 : vectors > 24 ? 24 : vectors;
 }
 
-inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {  // cut at blocks of eight
-    const int64_t blocks = ceil_div(op.outs, 8);
-    return {smaller(op.outs, blocks * part / parts * 8), smaller(op.outs, blocks * (part + 1) / parts * 8)};
+DGC_INLINE int64_t row_unit(const DgcOp& op) { return op.lanes ? kLaneBlock : kBlock; }
+
+inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {  // cut where blocks of weights end
+    const int64_t unit = row_unit(op), blocks = ceil_div(op.outs, unit);
+    return {smaller(op.outs, blocks * part / parts * unit), smaller(op.outs, blocks * (part + 1) / parts * unit)};
 }
 
-// k x k on few pixels: each head's selected planes, times their gates, as a copy; weights are read where they lie.
+// On few pixels each head's selected planes, times their gates, are copied; weights are read where they lie.
+inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
+    const Selection s = selection(c, op, head);
+    const DgcTensor& t = op.src;
+    const float* from = at(c, t);
+    for (int64_t k = 0; k < *s.count; ++k)
+        for (int64_t p = 0; p < subplanes(t); ++p) {
+            float* to = c.scratch + k * t.plane + p * t.phase_plane;
+            __builtin_memset(to, 0, t.lead * 4);
+            pack_span(op, from + s.index[k] * t.plane + p * t.phase_plane + t.lead, t.mask + p * t.length, to + t.lead,
+                      s.index[k], s.gate[k], t.length / VL);
+        }
+    __builtin_memset(c.scratch + *s.count * t.plane, 0, (t.lead + 4 * kAlign) * 4);
+}
+
 inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range rows) {
     const Selection s = selection(c, op, head);
     const DgcTensor& t = op.src;
+    scaled_planes(op, c, head);
+    const float* x = c.scratch + t.lead;
+    if (op.lanes) return lane_rows(op, c, x, c.scratch + op.channels * t.plane + t.lead + 4 * kAlign, head, rows);
     const int64_t per_row = op.channels * op.taps;
-    const float* from = at(c, t);
-    for (int64_t k = 0; k < *s.count; ++k) {
-        float* plane = c.scratch + k * t.plane;
-        __builtin_memset(plane, 0, t.plane * 4);
-        for (int64_t p = 0; p < subplanes(t); ++p) {
-            const int64_t shift = p * t.phase_plane + t.lead;
-            pack_span(op, from + s.index[k] * t.plane + shift, t.mask + p * t.length, plane + shift, s.index[k], s.gate[k],
-                      t.length / VL);
-        }
-    }
     for (int64_t p = 0; p < subplanes(op.dst); ++p) {
-        const Source source = {c.scratch + t.lead, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps,
-                               op.offsets + p * op.taps};
+        const Source source = {x, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps, op.offsets + p * op.taps};
         conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, {p, 0, op.dst.length / VL});
     }
 }
@@ -139,23 +146,25 @@ inline Spans spans_of(const DgcOp& op) {
 
 // `parts`: into how many pieces each head's rows are cut so that all workers get the same.
 inline int64_t row_parts(const DgcOp& op, const Context& c) {
-    return op.heads % c.threads == 0 ? 1 : smaller(c.threads, ceil_div(op.outs, 8));
+    return op.heads % c.threads == 0 ? 1 : smaller(c.threads, ceil_div(op.outs, row_unit(op)));
 }
+
+// All pixels of a head at once, from a scaled copy of its channels.
+DGC_INLINE bool from_copy(const DgcOp& op) { return op.dynamic && !op.scale_weights && (op.taps > 1 || op.lanes); }
 
 inline void conv_item(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
     const int64_t head = item / parts;
     const Range rows = rows_of(op, item % parts, parts);
     if (rows.begin == rows.end) return;
-    if (op.dynamic && !op.scale_weights && op.taps > 1) return kernel_scaled(op, c, head, rows);
+    if (from_copy(op)) return kernel_scaled(op, c, head, rows);
     const Spans spans = spans_of(op);
     for (int64_t i = 0; i < spans.count; ++i) conv_span(op, c, head, rows, spans.get(i));
 }
 
 // Workers share the spans of a large image, the heads (or rows) of a small one.
 inline void conv(const DgcOp& op, const Context& c) {
-    const bool whole = op.dynamic && !op.scale_weights && op.taps > 1;
     const Spans spans = spans_of(op);
-    if (!whole && (c.threads == 1 || spans.count >= 4 * c.threads)) {
+    if (!from_copy(op) && (c.threads == 1 || spans.count >= 4 * c.threads)) {
         const Range mine = share(spans.count, c);
         for (int64_t i = mine.begin; i < mine.end; ++i)
             for (int64_t head = 0; head < op.heads; ++head) conv_span(op, c, head, {0, op.outs}, spans.get(i));

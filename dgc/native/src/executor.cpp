@@ -2,6 +2,8 @@
 // template instantiated here with wide vectors could be picked by the linker for a machine without them.
 #include "conv.h"
 
+#include <time.h>
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -36,7 +38,24 @@ inline Item item_of(const DgcOp& op, int64_t* items) {
     }
 }
 
+struct Timer {
+    double* into;
+    timespec start;
+    explicit Timer(const Context& c, const DgcOp& op) : into(nullptr) {
+        if (!c.run->seconds || !c.first_worker) return;
+        into = c.run->seconds + (&op - c.run->program->ops);
+        clock_gettime(CLOCK_MONOTONIC, &start);
+    }
+    ~Timer() {
+        if (!into) return;
+        timespec end;
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        *into += double(end.tv_sec - start.tv_sec) + 1e-9 * double(end.tv_nsec - start.tv_nsec);
+    }
+};
+
 inline void run_op(const DgcOp& op, const Context& c) {
+    const Timer timer(c, op);
     if (op.kind == DGC_CONV) return conv(op, c);
     int64_t items;
     const Item item = item_of(op, &items);
@@ -54,6 +73,7 @@ inline Context for_sample(Context c, const DgcRun& run, int64_t sample, int64_t 
 
 // Weights that are heavier than the activations: each is used for all samples while it is near.
 inline void run_batched(const DgcOp& op, const Context& worker) {
+    const Timer timer(worker, op);
     const DgcRun& run = *worker.run;
     int64_t items, parts = 1;
     const Item item = item_of(op, &items);
@@ -125,6 +145,7 @@ inline void work(const DgcRun& run, int64_t thread) {
     const DgcProgram& p = *run.program;
     Context c = {};
     c.run = &run;
+    c.first_worker = thread == 0;
     c.thread = thread, c.threads = run.threads;
     c.scratch = run.arena + run.threads * p.thread_floats + run.samples * p.sample_floats + thread * p.scratch_floats;
     if (run.samples >= run.threads) samples_apart(run, c);

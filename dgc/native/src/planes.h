@@ -97,50 +97,44 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
     }
 }
 
-DGC_INLINE V pooled(V acc, V x, bool average) {
-    if (average) return acc + x;
-    const VI take = (x > acc) | (x != x);
-    return take ? x : acc;
+DGC_INLINE float pooled(float acc, float x, bool average) {
+    return average ? acc + x : (x > acc) | (x != x) ? x : acc;
 }
 
-// Windows whose taps lie at fixed offsets (see DgcOp.offsets), so that vectors run over output pixels.
-inline void pool_taps(const DgcOp& op, const Context& c, int64_t channel) {
-    const DgcTensor &s = op.src, &d = op.dst;
+// One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad borders on both sides.
+template <int S>
+inline void reduce_line(const DgcOp& op, const float* line, float* out) {
     const bool average = op.pool_kind == 1;
-    const V factor = splat(average ? 1.0f / float(op.taps) : 1.0f);
-    const float* from = at(c, s) + channel * s.plane + s.lead;
-    float* to = at(c, d) + channel * d.plane + d.lead;
-    for (int64_t p = 0; p < subplanes(d); ++p) {
-        const int64_t* offsets = op.offsets + p * op.taps;
-        for (int64_t i = 0; i < d.length; i += VL) {
-            V acc = load(from + offsets[0] + i);
-            for (int64_t t = 1; t < op.taps; ++t) acc = pooled(acc, load(from + offsets[t] + i), average);
-            store(to + p * d.phase_plane + i, keep(acc * factor, load_int(d.mask + p * d.length + i)));
-        }
-    }
+    const int64_t s = S ? S : op.pool_stride, width = op.dst.width;
+    const float factor = average ? 1.0f / float(op.pool_kernel * op.pool_kernel) : 1.0f;
+    for (int64_t x = 0; x < width; ++x) out[x] = line[x * s];
+    for (int64_t k = 1; k < op.pool_kernel; ++k)
+        for (int64_t x = 0; x < width; ++x) out[x] = pooled(out[x], line[x * s + k], average);
+    for (int64_t x = 0; x < width; ++x) out[x] *= factor;
 }
 
-inline float pool_window(const DgcOp& op, const float* plane, int64_t y0, int64_t x0) {
+inline void pool_row(const DgcOp& op, const Context& c, const float* from, float* to, int64_t y) {
     const DgcTensor& s = op.src;
-    float acc = op.pool_kind == 1 ? 0.0f : -__builtin_inff();
-    for (int64_t y = y0; y < y0 + op.pool_kernel; ++y)
-        for (int64_t x = x0; x < x0 + op.pool_kernel; ++x) {
-            if (y < 0 || x < 0 || y >= s.height || x >= s.width) continue;
-            const float value = *pixel(s, (float*)plane, y, x);
-            if (op.pool_kind == 1) acc += value;
-            else if (value > acc || value != value) acc = value;
-        }
-    return op.pool_kind == 1 ? acc / float(op.pool_kernel * op.pool_kernel) : acc;
+    const bool average = op.pool_kind == 1;
+    const int64_t reach = s.width + 2 * op.pool_pad;
+    float *row = c.scratch, *line = row + s.width, *out = line + reach;
+    for (int64_t x = 0; x < reach; ++x) line[x] = average ? 0.0f : -__builtin_inff();
+    for (int64_t k = 0; k < op.pool_kernel; ++k) {
+        const int64_t y0 = y * op.pool_stride - op.pool_pad + k;
+        if (y0 < 0 || y0 >= s.height) continue;
+        const float* pixels = s.phases == 1 ? pixel(s, (float*)from, y0, 0) : row;
+        if (s.phases != 1) gather_row(s, from, y0, row);
+        for (int64_t x = 0; x < s.width; ++x) line[op.pool_pad + x] = pooled(line[op.pool_pad + x], pixels[x], average);
+    }
+    if (op.pool_stride == 2) reduce_line<2>(op, line, out);
+    else reduce_line<0>(op, line, out);
+    scatter_row(op.dst, to, y, out);
 }
 
 inline void pool_plane(const DgcOp& op, const Context& c, int64_t channel) {
-    if (op.offsets) return pool_taps(op, c, channel);
     const float* from = at(c, op.src) + channel * op.src.plane;
     float* to = at(c, op.dst) + channel * op.dst.plane;
-    for (int64_t y = 0; y < op.dst.height; ++y)
-        for (int64_t x = 0; x < op.dst.width; ++x)
-            *pixel(op.dst, to, y, x) =
-                pool_window(op, from, y * op.pool_stride - op.pool_pad, x * op.pool_stride - op.pool_pad);
+    for (int64_t y = 0; y < op.dst.height; ++y) pool_row(op, c, from, to, y);
 }
 
 inline void add_plane(const DgcOp& op, const Context& c, int64_t channel) {

@@ -1,0 +1,131 @@
+// Convolution of few pixels: vector lanes run over output channels and each pixel is broadcast, so that no lane is spent
+// on padding and every weight that is fetched is used at once.
+#pragma once
+#include "gates.h"
+#include "planes.h"
+
+namespace DGC_ISA {
+
+constexpr int64_t kLaneBlock = 32;  // output channels that lie together in these weights (then 16)
+constexpr int kLaneColumns = kRegisters >= 32 ? 7 : 5;
+constexpr int kLaneRows = kRegisters >= 32 ? 2 : 1;
+
+struct LaneSource {
+    const float* x;          // packed channels, at the tile's first pixel
+    int64_t x_step, x_row;
+    const float* w;          // [channel][tap][block]
+    int64_t block;
+    const int32_t* index;    // which channel of the weights the k-th packed one is
+    int64_t channels, taps;
+    const int64_t* offsets;
+};
+
+// ROWS x COLUMNS pixels x VECTORS vectors of output channels; `out` has `block` floats for each pixel.
+template <int ROWS, int COLUMNS, int VECTORS>
+__attribute__((noinline)) void lane_tile(const LaneSource& s, float* out, int64_t out_row) {
+    V acc[ROWS][COLUMNS][VECTORS] = {};
+    const int64_t chunk = s.taps * s.block;
+    for (int64_t k = 0; k < s.channels; ++k) {
+        const float* w = s.w + s.index[k] * chunk;
+        const float* next = s.w + s.index[smaller(k + (s.taps == 1 ? 8 : 1), s.channels - 1)] * chunk;
+        const float* x = s.x + k * s.x_step;
+        for (int64_t t = 0; t < s.taps; ++t, w += s.block, next += s.block) {
+            __builtin_prefetch(next);
+            if (VECTORS * VL > 16) __builtin_prefetch(next + 16);
+            V weight[VECTORS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * VL);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+                for (int p = 0; p < COLUMNS; ++p) {
+                    const V pixel = splat(x[s.offsets[t] + r * s.x_row + p]);
+#pragma GCC unroll 8
+                    for (int v = 0; v < VECTORS; ++v) acc[r][p][v] += pixel * weight[v];
+                }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+        for (int p = 0; p < COLUMNS; ++p)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) store(out + r * out_row + p * s.block + v * VL, acc[r][p][v]);
+}
+
+typedef void (*LaneTile)(const LaneSource&, float*, int64_t);
+
+constexpr int kLaneVectors = 2;  // a tile takes at once; a block of 16 is a single vector where vectors are that long
+
+template <int ROWS, int COLUMNS, int VECTORS>
+LaneTile pick_columns(int columns) {
+    if constexpr (COLUMNS > 1) {
+        if (columns < COLUMNS) return pick_columns<ROWS, COLUMNS - 1, VECTORS>(columns);
+    }
+    return lane_tile<ROWS, COLUMNS, VECTORS>;
+}
+
+template <int ROWS>
+LaneTile pick_lanes(int columns, int64_t block) {
+    return block < kLaneVectors * VL ? pick_columns<ROWS, kLaneColumns, 1>(columns)
+                                     : pick_columns<ROWS, kLaneColumns, kLaneVectors>(columns);
+}
+
+// All pixels of an image for one block of output channels: out[pixel][block].
+inline void lane_image(LaneSource s, const DgcTensor& t, float* out) {
+    const float *x = s.x, *w = s.w;
+    const int64_t pieces = ceil_div(t.width, kLaneColumns), wide = smaller(s.block, kLaneVectors * VL);
+    for (int64_t y = 0; y < t.height;) {
+        const int64_t rows = smaller(kLaneRows, t.height - y);
+        for (int64_t p = 0; p < pieces; ++p) {
+            const int64_t first = t.width * p / pieces, columns = t.width * (p + 1) / pieces - first;
+            const LaneTile run = rows == 2 ? pick_lanes<kLaneRows>(int(columns), s.block)
+                                           : pick_lanes<1>(int(columns), s.block);
+            s.x = x + y * s.x_row + first;
+            for (int64_t o = 0; o < s.block; o += wide) {
+                s.w = w + o;
+                run(s, out + (y * t.width + first) * s.block + o, t.width * s.block);
+            }
+        }
+        y += rows;
+    }
+}
+
+// One output channel from out[pixel][block] to its plane, with all that comes behind the sum.
+inline void lane_finish(const DgcOp& op, const Context& c, int64_t channel, const float* pixels, int64_t block, float* line) {
+    const DgcTensor& t = op.dst;
+    for (int64_t y = 0; y < t.height; ++y)
+        for (int64_t x = 0; x < t.width; ++x) line[y * t.row + x] = pixels[(y * t.width + x) * block];
+    const V bias = splat(op.bias ? op.bias[channel] : 0.0f);
+    for (int64_t i = 0; i < t.length; i += VL) {
+        V y = load(line + i) + bias;
+        if (op.has_residual) y += load(at(c, op.residual) + channel * op.residual.plane + op.residual.lead + i);
+        if (op.relu) y = relu(y);
+        const VI mask = load_int(t.mask + i);
+        if (op.has_dst) store(at(c, t) + channel * t.plane + t.lead + i, keep(y, mask));
+        if (!op.has_dst2) continue;
+        const V z = relu(y * splat(op.out_scale[channel]) + splat(op.out_shift[channel]));
+        store(at(c, op.dst2) + channel * op.dst2.plane + op.dst2.lead + i, keep(z, mask));
+    }
+}
+
+DGC_INLINE int64_t lane_block(int64_t left) { return left >= kLaneBlock ? kLaneBlock : 16; }
+
+// `x` holds the selected channels, packed and scaled; rows are a head's output channels, cut at blocks of 32.
+inline void lane_rows(const DgcOp& op, const Context& c, const float* x, float* scratch, int64_t head, Range rows) {
+    const Selection sel = selection(c, op, head);
+    const DgcTensor &s = op.src, &d = op.dst;
+    float* line = scratch + d.height * d.width * kLaneBlock;
+    __builtin_memset(line, 0, d.length * 4);
+    for (int64_t row = rows.begin; row < rows.end;) {
+        const int64_t block = lane_block(op.outs - row);
+        const float* w = op.weight + (head * op.outs + row) * op.channels * op.taps;
+        const LaneSource from = {x, s.plane, s.row, w, block, sel.index, *sel.count, op.taps, op.offsets};
+        lane_image(from, d, scratch);
+        for (int64_t o = 0; o < block; ++o)
+            lane_finish(op, c, (row + o) * op.out_step + head * op.head_step, scratch + o, block, line);
+        row += block;
+    }
+}
+
+}  // namespace DGC_ISA
