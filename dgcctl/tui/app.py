@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
@@ -24,6 +25,7 @@ from dgcctl.tui.poller import Catalogue, News, Poller
 from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.confirm import Confirm
 from dgcctl.tui.store import Store
+from dgcctl.tui.suspend import guard_sigcont
 from dgcctl.tui.view import Memory
 
 FRAME = 0.05
@@ -90,6 +92,7 @@ class DashApp(App[None]):
             self.register_theme(theme)
         self.theme = self.palette.theme
         self.set_keymap(keys.load_keymap(self.options.keys_file))
+        guard_sigcont(self._driver, self._redraw_all)
         self._thread.start()
         self._first_screens()
 
@@ -109,6 +112,10 @@ class DashApp(App[None]):
             self.open_run(run.id)
         else:
             self.set_timer(FRAME, lambda: self._open_when_listed(run))
+
+    def _redraw_all(self) -> None:
+        """From a signal handler: something else may have written on the terminal."""
+        asyncio.get_running_loop().call_soon(self.refresh)
 
     def on_unmount(self) -> None:
         self._poller.stop()
@@ -154,7 +161,7 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self._pending = False
-        if isinstance(self.screen, DashScreen):
+        if self.screen_stack and isinstance(self.screen, DashScreen):  # none: it is about to end
             self.screen.look()
 
     def screen_changed(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tests.tui import frames, synthetic
 from tests.tui.frames import press, settled, text
 from tests.tui.synthetic import Spec
 
-REFRESH = 0.1  # seconds; the row's bar. Doubled below, for the machine that runs the tests may be busy.
+REFRESH = 0.1  # seconds: the row's bar
 
 
 @pytest.fixture
@@ -34,9 +33,7 @@ async def watched(run: RunDir, hurt: Callable[[], None], told: Callable[[str], b
         await press(pilot, ["i"])
         hurt()
         await frames.until(pilot, lambda: told(text(dash)), 20)
-        began = time.monotonic()
-        await pilot.press("y")
-        assert time.monotonic() - began < 2 * REFRESH + 0.3  # the pilot itself waits for quiet
+        assert frames.refresh_seconds(dash) < REFRESH
         await press(pilot, ["x", "plus", "l", "escape", "escape"])
         assert "runs  1/1" in text(dash)
 
@@ -158,12 +155,9 @@ async def test_a_log_that_becomes_two_gigabytes_while_shown_keeps_the_keys_quick
             os.truncate(run.events, 2 << 30)  # sparse: no disk is used, every byte is read
             waits = []
             for _ in range(10):
-                began = time.monotonic()
-                dash.screen.action_log_y()
-                await pilot.pause()
-                waits.append(time.monotonic() - began)
+                waits.append(frames.refresh_seconds(dash))
                 await pilot.pause(0.05)
-            assert sorted(waits)[5] < 2 * REFRESH, waits
+            assert sorted(waits)[5] < REFRESH, waits
             assert "step 120/600" in text(dash)
 
 

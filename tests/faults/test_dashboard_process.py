@@ -97,7 +97,8 @@ def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(training, tm
         try:
             terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
             terminal.process.send_signal(signal.SIGSTOP)
-            assert psutil.Process(terminal.process.pid).status() == psutil.STATUS_STOPPED
+            seen = psutil.Process(terminal.process.pid)
+            terminal.wait_for(lambda: seen.status() == psutil.STATUS_STOPPED, what="the stop")
             assert_training_goes_on(run, process)
             terminal.output.clear()
             terminal.process.send_signal(signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,6 +72,19 @@ async def press(pilot: Pilot[None], keys: Sequence[str]) -> None:
     for key in keys:
         await pilot.press(key)
     await settled(pilot)
+
+
+def refresh_seconds(dash: DashApp) -> float:
+    """What a key costs until its frame is there, in seconds of this thread (the machine may be busy with others)."""
+    began = time.thread_time()
+    dash.screen.action_log_y()  # type: ignore[attr-defined]
+    lines(dash)
+    return time.thread_time() - began
+
+
+def notified(dash: DashApp) -> str:
+    """What the notifications say (on screen a long one is broken into lines)."""
+    return "\n".join(f"{found.title}: {found.message}" for found in dash._notifications)
 
 
 def lines(dash: DashApp) -> list[str]:

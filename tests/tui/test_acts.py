@@ -69,7 +69,7 @@ async def test_a_click_on_yes_agrees(runs: Path) -> None:
 async def test_a_run_that_is_done_cannot_be_stopped_and_the_reason_is_told(runs: Path) -> None:
     async with frames.opened(runs) as (dash, pilot):
         await press(pilot, ["end", "s", "y"])
-        assert "only a running run can be asked to stop" in " ".join(text(dash).split())
+        assert "only a running run can be asked to stop" in frames.notified(dash)
         assert not (one(runs, "aaa001") / "control").exists()
 
 
@@ -84,7 +84,7 @@ async def test_r_resumes_a_stopped_run_in_a_process_of_its_own(runs: Path, start
 async def test_a_running_run_cannot_be_resumed(runs: Path, started: list[list[str]]) -> None:
     async with frames.opened(runs) as (dash, pilot):
         await press(pilot, ["r", "y"])
-        assert "can be resumed" in text(dash)
+        assert "can be resumed" in frames.notified(dash)
     assert started == []
 
 
@@ -109,7 +109,7 @@ async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(runs: Pa
         await press(pilot, ["n"])
         dash.screen.query_one("#names").go("demo")
         await press(pilot, ["enter", *"train.epoch=3", "enter"])
-        assert "did you mean" in text(dash)
+        assert "did you mean" in frames.notified(dash)
     assert started == []
 
 
