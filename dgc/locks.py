@@ -54,6 +54,8 @@ def acquire(run: RunDir) -> str:
 
 def release(run: RunDir) -> None:
     """Give the run back if it is ours; a run folder that vanished has nothing to give back."""
+    if not run.path.is_dir():  # filelock would make it anew
+        return
     with contextlib.suppress(OSError), _guard(run):
         owner = read_owner(run)
         if owner and (owner.get("host"), owner.get("pid")) == (socket.gethostname(), os.getpid()):

@@ -9,7 +9,7 @@ import torch
 
 from dgc import checkpoints
 from dgc.errors import DataError, DgcError, RankError, ResourceError
-from dgc.fs import disk_error
+from dgc.train import saving
 from dgc.train.distributed import first_line, is_rank_loss
 from dgc.train.session import Session
 
@@ -20,7 +20,7 @@ def explained(session: Session) -> Iterator[None]:
     try:
         yield
     except (DataError, ResourceError, RankError) as error:
-        raise type(error)(_with_place(session, str(error))) from error
+        raise type(error)(_with_place(session, str(error) + _rescued(session, error))) from error
     except DgcError:
         raise
     except (MemoryError, RuntimeError, OSError) as error:
@@ -30,13 +30,28 @@ def explained(session: Session) -> Iterator[None]:
         raise known from error
 
 
+def _rescued(session: Session, error: BaseException) -> str:
+    """Rescue the state from a disk that refused (nothing else is a reason to), if asked to; what to say about it.
+
+    Not where the log refused: its rows are lost, so the last checkpoint is what goes with the log.
+    """
+    folder, cause = session.options.rescue_dir, error if isinstance(error, OSError) else error.__cause__
+    if (
+        folder is None
+        or not session.ranks.first
+        or not isinstance(cause, OSError)
+        or str(session.run.events) in str(error)
+    ):
+        return ""
+    return f"; {saving.rescue(session, folder)}"
+
+
 def translate(session: Session, error: BaseException) -> DgcError | None:
     """The DgcError for a memory, disk, worker or rank trouble; None for a fault of our own."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return ResourceError(_with_place(session, _memory_line(session)))
     if isinstance(error, OSError):
-        line = disk_error(error, session.run.path, 0)
-        return line if isinstance(line, DgcError) else None
+        return _folder_trouble(session, error)
     explain = getattr(session.train, "explain", None)
     worker = explain(error) if explain else None
     if worker is not None:
@@ -44,6 +59,14 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
     if session.ranks.world > 1 and is_rank_loss(error):
         return RankError(_with_place(session, f"lost contact with another rank ({first_line(error)})"))
     return None
+
+
+def _folder_trouble(session: Session, error: OSError) -> DgcError | None:
+    """A run folder that went away or was made read-only; None for a path that is not the run's."""
+    if not str(error.filename or "").startswith(str(session.run.path)):
+        return None
+    line = f"{error.filename}: cannot write ({error.strerror}): was the run's folder moved, or made read-only?"
+    return ResourceError(_with_place(session, line + _rescued(session, error)))
 
 
 def _memory_line(session: Session) -> str:

@@ -44,14 +44,9 @@ def save(session: Session, *, best: bool = False) -> None:
 
 def _write(session: Session, random_states: list[Any], best: bool) -> None:
     began = time.monotonic()
-    extra = {
-        "random": random_states,
-        "scaler": session.updater.scaler.state_dict(),
-        "stands_on": session.stands_on,
-    }
-    files = checkpoint.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
+    files = _encode(session, random_states)
     session.recorder.sync()
-    written = _commit(session, files)
+    written = checkpoints.commit(session.run, session.position.step, files)
     checkpoints.point_to(session.run.last, written)
     if best and session.progress.best:
         checkpoints.point_to(session.run.best, written, **session.progress.best)
@@ -59,24 +54,23 @@ def _write(session: Session, random_states: list[Any], best: bool) -> None:
     _announce(session, written, files, time.monotonic() - began, best)
 
 
-def _commit(session: Session, files: Mapping[str, bytes]) -> checkpoints.Checkpoint:
-    try:
-        return checkpoints.commit(session.run, session.position.step, files)
-    except ResourceError as error:
-        if session.options.rescue_dir is None:
-            raise
-        raise ResourceError(f"{error}; {_rescue(session, session.options.rescue_dir, files)}") from error
+def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
+    extra = {
+        "random": random_states,
+        "scaler": session.updater.scaler.state_dict(),
+        "stands_on": session.stands_on,
+    }
+    return checkpoint.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
 
 
-def _rescue(session: Session, folder: Path, files: Mapping[str, bytes]) -> str:
-    """Write the state elsewhere; returns what to say about it."""
-    rescued = RunDir(folder / session.run.id)
+def rescue(session: Session, folder: Path) -> str:
+    """Where the run's folder refuses: write the state elsewhere. Returns what to say about it."""
+    rescued, step = RunDir(folder / session.run.id), session.position.step
     try:
         rescued.checkpoints.mkdir(parents=True, exist_ok=True)
-        written = checkpoints.commit(rescued, session.position.step, files)
+        written = checkpoints.commit(rescued, step, _encode(session, [seeding.random_state()]))
     except (OSError, DgcError) as error:
         return f"the rescue folder refused it too ({error})"
-    step = session.position.step
     return f"the state of step {step} was rescued to {written.path}: copy it into {session.run.checkpoints}"
 
 

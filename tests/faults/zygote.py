@@ -7,7 +7,9 @@ answers {"pid", "code"} (negative: the signal). One child at a time is waited fo
 import json
 import os
 import sys
+import time
 import traceback
+import types
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def child(order, crash_point, train) -> int:
         os.dup2(errors, descriptor)
     os.environ.update(order["env"])
     crash_point.__init__(order["env"].get("DGCCTL_CRASH_AT", ""))
+    disturb(order["env"])
     sys.argv = ["dgc.train", *order["argv"]]
     try:
         return int(train(order["argv"]))
@@ -44,6 +47,27 @@ def child(order, crash_point, train) -> int:
         return 1
     finally:
         sys.stderr.flush()
+
+
+def disturb(env) -> None:
+    """SIGNAL_INSTEAD: what a crash point does instead of SIGKILL (a signal's number, or `hang`). FREE_BYTES: a lie."""
+    import dgc.fs
+    from dgc.train import saving
+
+    if "FREE_BYTES" in env:
+        saving.free_bytes = lambda path: int(env["FREE_BYTES"])
+    if instead := env.get("SIGNAL_INSTEAD"):
+        stand_in = types.SimpleNamespace(SIGKILL=instead)
+        kill = os.kill
+        dgc.fs.signal = stand_in
+        dgc.fs.os = types.SimpleNamespace(**{**vars(os), "kill": lambda pid, what: act(kill, pid, what)})
+
+
+def act(kill, pid: int, what) -> None:
+    if what == "hang":
+        while True:
+            time.sleep(0.01)
+    kill(pid, int(what))
 
 
 if __name__ == "__main__":
