@@ -23,7 +23,7 @@ class Project:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DGCCTL_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).with_name("own_code"))]),
             "DVC_NO_ANALYTICS": "1",
             **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _WHO.items()},
         }
@@ -82,5 +82,8 @@ def origin(folder: Path, edits: dict[str, tuple[str, str]] | None = None) -> Pat
 
 
 def clone(source: Path, target: Path) -> Project:
+    """A clone that runs its own code."""
     subprocess.run(["git", "clone", "-q", str(source), str(target)], check=True)
-    return Project(target)
+    project = Project(target)
+    assert project.call("python", "-c", "import dgc; print(dgc.__file__)").startswith(str(target))
+    return project

@@ -20,7 +20,11 @@ OUT = "results/demo"
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = origin(tmp_path_factory.mktemp("dvc") / "origin", SMALL)
-    edits = {"epochs: 6": "epochs: 2", "batch_size: 64": "batch_size: 32", "every_seconds: 60": "every_steps: 4"}
+    edits = {
+        "epochs: 6": "epochs: 2",
+        "batch_size: 64": "batch_size: 32\n  log_every: 4",
+        "every_seconds: 60": "every_steps: 4",
+    }
     project = clone(folder, folder.parent / "edit")
     for old, new in edits.items():
         project.edit("recipes/demo.yaml", old, new)
@@ -96,12 +100,12 @@ def test_a_changed_value_runs_again_just_what_depends_on_it(project):
 def test_an_experiment_changes_a_value_and_the_difference_is_shown(project):
     project.dvc("exp", "run", "-S", "recipes/demo.yaml:optim.lr=0.02")
     changed = json.loads(project.dvc("metrics", "diff", "--json"))[f"{OUT}/evaluation.json"]
-    assert "loss" in changed or "top1_error" in changed
+    assert changed["loss"]["diff"] != 0
     params = json.loads(project.dvc("params", "diff", "--json"))["recipes/demo.yaml"]
-    assert params["optim.lr"] == {"old": 0.1, "new": 0.02, "diff": -0.08} or params["optim.lr"]["new"] == 0.02
+    assert (params["optim.lr"]["old"], params["optim.lr"]["new"]) == (0.1, 0.02)
     assert "optim.lr" in project.dvc("exp", "show", "--csv")
     project.git("checkout", "-q", ".")
-    project.dvc("checkout", "--force")
+    project.dvc("checkout", "--force", "--allow-missing")
     assert project.ran() == []
 
 
@@ -110,7 +114,7 @@ def test_a_pushed_result_is_pulled_into_another_clone_and_nothing_is_run(project
     project.dvc("push")
     project.git("commit", "-qam", "a remote")
     other = clone(project.folder, project.folder.parent / "other")
-    other.dvc("pull")
+    other.dvc("pull", "--allow-missing")
     assert figures(other) == figures(project)
     assert other.ran() == []
     assert runs(other) == []
