@@ -197,7 +197,7 @@ class DynamicGroupConv2d(nn.Module):
         if stored is None or stored.numel() != 1:
             return  # reported as missing or misshapen by the base class
         n = float(stored)
-        if n != int(n) or not 0 <= n < self.in_channels:
+        if not n.is_integer() or not 0 <= n < self.in_channels:
             args[-1].append(
                 f"{prefix}inactive_channels is {n}, must be a whole number from 0 to {self.in_channels - 1}"
             )

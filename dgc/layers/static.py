@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,22 +42,50 @@ def _numbers(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
     return conv.stride, conv.padding, conv.dilation, conv.groups
 
 
+def narrow_groups(weight_shape: Sequence[int], groups: int) -> bool:
+    """Whether the CPU's grouped convolution is several times faster in channels-last (measured: O/G <= 4)."""
+    return groups > 1 and weight_shape[0] // groups <= 4
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def _laid_out(x_BCHW: Tensor, weight: Tensor, numbers: tuple[Any, ...]) -> Tensor:
+    if x_BCHW.device.type == "cpu" and narrow_groups(weight.shape, numbers[-1]):
+        return x_BCHW.contiguous(memory_format=torch.channels_last)
+    return x_BCHW
+
+
 class _NormReluConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rule: Rule, numbers: tuple[Any, ...], x: Tensor, weight: Tensor, *tensors: Tensor) -> Tensor:
         ctx.rule, ctx.numbers = rule, numbers
         ctx.save_for_backward(x, weight, *tensors)
-        return F.conv2d(Normaliser.of(tensors, rule).activate(x), weight, None, *numbers)
+        a_BCHW = Normaliser.of(tensors, rule).activate(_laid_out(x, weight, numbers))
+        return F.conv2d(a_BCHW, weight, None, *numbers).contiguous(memory_format=_layout(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *tensors = ctx.saved_tensors
         link = Normaliser.of(tensors, ctx.rule)
-        a_BCHW = link.activate(x)
         stride, padding, dilation, groups = ctx.numbers
+        x = _laid_out(x, weight, ctx.numbers)
+        a_BCHW = link.activate(x)
         grad_a, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad, a_BCHW, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False]
+            grad.contiguous(memory_format=_layout(x)),
+            a_BCHW,
+            weight,
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            [True, True, False],
         )
         grad_x, grad_gamma, grad_beta = link.backward(grad_a, x, a_BCHW)
         return None, None, grad_x, grad_weight, grad_gamma, grad_beta, None, None
