@@ -7,9 +7,12 @@ Batch on the device and the second into one line. A worker that dies becomes one
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import signal
+import threading
+import time
 import traceback
 import warnings
 import weakref
@@ -98,12 +101,9 @@ class Loader:
         self._maker = _Maker(images, seed)
         self._tasks = _Tasks(sampler)
         self._step, self._registered = 0, False
-        self._loader = self._start_workers() if workers else None
-
-    def _start_workers(self) -> DataLoader[Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more workers than cores is the user's choice
-            return self._data_loader()
+            warnings.simplefilter("ignore")
+            self._loader = self._data_loader() if workers else None
 
     def _data_loader(self) -> DataLoader[Any]:
         return DataLoader(
@@ -131,7 +131,9 @@ class Loader:
     def _source(self) -> Iterator[Any]:
         if self._loader is None:
             return map(self._maker.__getitem__, self._tasks)
-        source = iter(self._loader)
+        with _own_child_handler(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than cores is the user's choice
+            source = iter(self._loader)
         if not self._registered:  # after the workers have started: what is registered last runs first
             atexit.register(_close, weakref.ref(self))
             self._registered = True
@@ -146,10 +148,12 @@ class Loader:
         source = self._source()
         while True:
             try:
+                self._require_workers()
                 raw = next(source)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # a dead worker's pixels cannot be fetched either
+                self._require_workers(patience=0.0 if isinstance(error, RuntimeError) else 2.0)
                 raise self.explain(error) or error from error
             if isinstance(raw, _Failure):
                 raise DataError(f"{raw.text} (at {self._place()})")
@@ -166,17 +170,33 @@ class Loader:
         return f"epoch {self._tasks.epoch} step {self._tasks.epoch * len(self) + self._step}"
 
     def explain(self, error: BaseException) -> ResourceError | None:
-        """The one line for a RuntimeError that says a worker died; None for any other error.
-
-        PyTorch raises it from a signal handler, so it can come up anywhere in the training step too.
-        """
+        """The one line for a RuntimeError of PyTorch that says a worker died; None for any other error."""
         if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))):
             return None
         pid = int(found.group(1).split(",")[0])
-        workers = getattr(getattr(self._loader, "_iterator", None), "_workers", [])
-        number = next((place for place, worker in enumerate(workers) if worker.pid == pid), "?")
-        code = next((worker.exitcode for worker in workers if worker.pid == pid), None)
-        return ResourceError(f"worker {number} died ({_cause(code, str(error))}) at {self._place()}")
+        number = next((place for place, worker in enumerate(self._workers()) if worker.pid == pid), None)
+        code = None if number is None else self._workers()[number].exitcode
+        return self._death(number, _cause(code, str(error)))
+
+    def _workers(self) -> list[Any]:
+        return getattr(getattr(self._loader, "_iterator", None), "_workers", [])
+
+    def _require_workers(self, patience: float = 0.0) -> None:
+        """Raise ResourceError where a worker has died, without waiting for PyTorch's five seconds.
+
+        A worker that is dying closes its sockets before it can be waited for: `patience` is for that, in seconds.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            for number, worker in enumerate(self._workers()):
+                if worker.exitcode is not None:
+                    raise self._death(number, _cause(worker.exitcode, ""))
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.01)
+
+    def _death(self, number: int | None, cause: str) -> ResourceError:
+        return ResourceError(f"worker {'?' if number is None else number} died ({cause}) at {self._place()}")
 
 
 _CAUSES = {
@@ -194,6 +214,17 @@ def _cause(exitcode: int | None, text: str) -> str:
         hint = _CAUSES.get(signal.Signals(number), signal.Signals(number).name)
         return f"signal {number}, {hint}"
     return f"exit code {exitcode}" if exitcode is not None else "no exit code"
+
+
+@contextlib.contextmanager
+def _own_child_handler() -> Iterator[None]:
+    """Keep the handler of SIGCHLD: PyTorch's raises in whatever line the process is at, be it a checkpoint's write."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _close(reference: weakref.ref[Loader]) -> None:

@@ -1,0 +1,287 @@
+"""Rows 8 and 9: data folders that are missing, unreadable, empty or full of bad images."""
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dgc.data import open_images, train_loader
+from dgc.data.verify import verify
+from dgc.errors import DataError
+from tests import image_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+NORM = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return image_folder.make(tmp_path / "images", classes=3, train=4, val=2)
+
+
+def refused(**options):
+    """The one line of a data set that cannot be opened."""
+    with pytest.raises(DataError) as caught:
+        open_images(name=options.pop("name", "image_folder"), **options)
+    assert caught.value.exit_code == 3
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+# --- row 8 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["imagenet", "image_folder"])
+def test_missing_folder_names_folder_flag_and_command(name, tmp_path, monkeypatch, fault_table):
+    monkeypatch.chdir(tmp_path)
+    with fault_table.case(8, "missing folder: path, flag, command; nothing created") as case:
+        for given, shown in ((tmp_path / "no" / "where", str(tmp_path / "no" / "where")), (None, f"data/{name}")):
+            with case.run():
+                line = refused(name=name, dir=given)
+                assert line.startswith(f"{shown}: no such folder for {name}, and it cannot be downloaded")
+                assert f"{shown}/{{train,val}}/<class>/" in line
+                assert "data.dir=FOLDER" in line
+                assert f"`dgcctl data verify {name}`" in line
+                assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGCCTL_DATA_DIR", str(tmp_path / "all"))
+    assert refused(name="imagenet").startswith(f"{tmp_path}/all/imagenet: no such folder")
+
+
+def test_parts_that_are_missing_or_empty(folder, fault_table):
+    def without_val():
+        os.rename(folder / "val", folder / "validation")
+        return f"{folder}/val: cannot list this folder (No such file or directory)"
+
+    def flat():
+        (folder / "val").mkdir()
+        (folder / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
+        return f"{folder}/val: no class folder in it: images are expected at {folder}/val/<class>/<image>.jpg"
+
+    def missing_class():
+        (folder / "val" / "ILSVRC2012_val_00000001.JPEG").unlink()
+        for image in (folder / "validation").iterdir():
+            if image.name != "class1":
+                os.rename(image, folder / "val" / image.name)
+        return f"{folder}: train has 3 classes and val 2; only in one of them: class1"
+
+    def empty_class():
+        (folder / "val" / "class1").mkdir()
+        return f"{folder}/val/class1: 0 images in this class folder: fill it or remove it"
+
+    with fault_table.case(8, "split missing, flat, with a class less, with an empty class") as case:
+        for damage in (without_val, flat, missing_class, empty_class):
+            with case.run():
+                said = damage()
+                assert refused(dir=folder).startswith(said)
+
+
+def test_class_count_differs_from_the_network(folder, fault_table):
+    with fault_table.case(8, "class count differs from the network: both numbers") as case, case.run():
+        line = refused(dir=folder, num_classes=10)
+        assert line == (
+            f"{folder}: 3 class folders in {folder}/train, but the network has 10 classes: "
+            "set model.num_classes=3 or give another folder with data.dir=FOLDER"
+        )
+
+
+UNREADABLE = """
+import os, sys
+from dgc.data import open_images  # while the interpreter may still be read
+os.setgid(65534); os.setuid(65534)
+from dgc.errors import DgcError
+try:
+    open_images(name="image_folder", dir=sys.argv[1])
+except DgcError as error:
+    print(error)
+    sys.exit(int(error.exit_code))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+@pytest.mark.parametrize("part", ["", "train", "train/class1"])
+def test_unreadable_folder(part, tmp_path_factory, fault_table):
+    base = tmp_path_factory.mktemp("unreadable")
+    for path in (base, *base.parents):
+        if path != Path("/tmp") and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o755)
+    folder = image_folder.make(base / "images", train=1, val=1)
+    (folder / part).chmod(0)
+    with fault_table.case(8, "folder with mode 000: named") as case, case.run():
+        done = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, folder],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        (folder / part).chmod(0o755)
+        assert done.returncode == 3, done.stderr
+        expected = "this folder may not be read" if not part else "cannot list this folder (Permission denied)"
+        assert done.stdout.startswith(f"{folder / part}: {expected}")
+
+
+# --- row 9 ------------------------------------------------------------------------------------------------------------
+
+
+def png(width, height, pixels=b""):
+    """A PNG with these sides in its header and whatever data."""
+
+    def chunk(kind, data, crc=None):
+        body = kind + data
+        return len(data).to_bytes(4, "big") + body + (zlib.crc32(body) if crc is None else crc).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels, crc=None) + chunk(b"IEND", b"")
+
+
+def spoil(folder):
+    """Put one of each bad file into train/class0. Returns name -> what verify must say."""
+    place = folder / "train" / "class0"
+    whole = (place / "000.jpg").read_bytes()
+    (place / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (place / "empty.jpg").write_bytes(b"")
+    (place / "page.jpg").write_bytes(b"<!DOCTYPE html><html>quota exceeded</html>")
+    (place / "text.jpg").write_bytes(b"hello world, this is no image")
+    data = bytearray(png(8, 8, zlib.compress(bytes(8 * 25))))
+    data[data.index(b"IDAT") + 6] ^= 1
+    (place / "crc.png").write_bytes(data)
+    (place / "bomb.png").write_bytes(png(20_000, 20_000, zlib.compress(b"")))
+    (place / "big.png").write_bytes(png(9_500, 9_500, zlib.compress(b"")))
+    (place / "loop.jpg").symlink_to("loop.jpg")
+    (place / "nowhere.jpg").symlink_to("absent.jpg")
+    (place / "up").symlink_to("../..")
+    (place / "self").symlink_to("self")
+    return {
+        "cut.jpg": "cut short (",
+        "empty.jpg": "empty (0 bytes)",
+        "page.jpg": "an HTML page, not an image",
+        "text.jpg": "not an image (begins with b'hello wo')",
+        "crc.png": "damaged (",
+        "bomb.png": "more than 89,478,485 pixels: a decompression bomb",
+        "big.png": "9500 x 9500 pixels, more than 89,478,485: a decompression bomb",
+        "loop.jpg": "a symbolic link that leads to itself",
+        "nowhere.jpg": "a symbolic link that leads nowhere",
+        "up": "a symbolic link that leads back to a folder above it",
+        "self": "cannot be followed (Too many levels of symbolic links)",
+    }
+
+
+def good_odd_ones(folder):
+    """Files that are odd, and fine: CMYK, grey, palette, 16 bit, upper case, one folder deeper."""
+    place = folder / "val" / "class1"
+    pixels = np.arange(48 * 48 * 4, dtype=np.uint8).reshape(48, 48, 4)
+    Image.fromarray(pixels, "CMYK").save(place / "cmyk.jpg")
+    Image.fromarray(pixels[..., 0]).save(place / "grey.JPG")
+    Image.fromarray(pixels[..., 0]).convert("P").save(place / "palette.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16)).save(place / "deep.png")
+    (place / "more").mkdir()
+    Image.fromarray(pixels[..., :3]).save(place / "more" / "alpha.webp")
+    (place / "notes.txt").write_text("no image, and nobody says so")
+    return 5
+
+
+def test_verify_lists_all_bad_files_in_one_pass(folder, fault_table):
+    expected = spoil(folder)
+    odd = good_odd_ones(folder)
+    with fault_table.case(9, "verify: every bad file in one pass, odd ones pass") as case, case.run():
+        found = verify("image_folder", folder)
+        bad = {item["file"]: item["reason"] for item in found["bad"]}
+        assert set(bad) == {f"train/class0/{name}" for name in expected}
+        for name, said in expected.items():
+            assert bad[f"train/class0/{name}"].startswith(said), name
+        assert (found["train"]["samples"], found["val"]["samples"]) == (12, 6 + odd)
+        assert found["classes"] == 3
+
+
+def test_odd_images_become_rgb(folder):
+    good_odd_ones(folder)
+    images = open_images(name="image_folder", dir=folder, image_size=32)
+    pixels = images.val.pixels(0, 0, np.arange(len(images.val)))
+    assert pixels.shape == (11, 32, 32, 3)
+    names = [images.val.name_of(index) for index in range(len(images.val))]
+    assert f"{folder}/val/class1/more/alpha.webp" in names
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["cut.jpg", "page.jpg", "bomb.png", "crc.png", "loop.jpg"])
+def test_training_stops_at_a_bad_file_and_names_it(name, workers, folder, fault_table):
+    reason = spoil(folder)[name]
+    for other in (folder / "train" / "class0").iterdir():
+        if not other.name.startswith("0") and other.name != name:
+            other.unlink()
+    with fault_table.case(9, "training stops at a bad file: path, sample, what to do") as case, case.run():
+        images = open_images(name="image_folder", dir=folder)
+        index = [images.train.name_of(number) for number in range(13)].index(f"{folder}/train/class0/{name}")
+        loader = train_loader(images.train, seed=0, batch_size=4, workers=workers, **NORM)
+        with pytest.raises(DataError) as caught:
+            list(loader.epoch(2))
+        loader.close()
+        (line,) = str(caught.value).splitlines()
+        assert caught.value.exit_code == 3
+        assert line.startswith(f"{folder}/train/class0/{name} (sample {index}): {reason}")
+        assert "or list it in data.quarantine; `dgcctl data verify` finds all such files" in line
+        assert "epoch 2 step " in line
+
+
+def test_a_quarantined_file_is_left_out_and_recorded(folder, tmp_path, fault_table):
+    bad = spoil(folder)
+    listed = tmp_path / "bad.txt"
+    with fault_table.case(9, "quarantine: written by verify, left out of training, recorded") as case, case.run():
+        assert "train/class0/self: cannot be followed (Too many levels of symbolic links) (and 1 more" in refused(
+            dir=folder
+        )
+        done = run_tool("verify", "image_folder", "--data-dir", folder, "--write-quarantine", listed)
+        assert done.returncode == 3
+        assert f"{folder}: {len(bad)} of its files cannot be used" in done.stderr
+        images = open_images(name="image_folder", dir=folder, quarantine=listed)
+        assert len(images.train) == 12
+        assert set(images.describe()["quarantined"]) == {f"train/class0/{name}" for name in bad}
+        assert len(list(train_loader(images.train, seed=0, batch_size=4, **NORM).epoch(0))) == 3
+
+
+def test_quarantine_file_that_cannot_be_read(folder, tmp_path):
+    assert refused(dir=folder, quarantine=tmp_path / "none.txt").startswith(
+        f"{tmp_path}/none.txt: cannot read the quar"
+    )
+
+
+def run_tool(*arguments, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "dgc.data", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_tool_answers_in_json_and_with_one_line(folder, tmp_path, fault_table):
+    (folder / "train" / "class0" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    answer = tmp_path / "answer.json"
+    with fault_table.case(9, "`python -m dgc.data`: JSON answer; one error line") as case:
+        with case.run():
+            done = run_tool("verify", "image_folder", "--data-dir", folder, "--json", answer)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            found = json.loads(answer.read_text())
+            assert [item["file"] for item in found["bad"]] == ["train/class0/cut.jpg"]
+            assert (found["schema_version"], found["train"]["digest_of"]) == (1, "content")
+        with case.run():
+            done = run_tool("download", "cifar10", DGCCTL_OFFLINE="1", DGCCTL_DATA_DIR=str(tmp_path / "d"))
+            assert done.returncode == 3
+            (line,) = done.stderr.splitlines()
+            assert line.startswith(
+                f"error: {tmp_path}/d/cifar10: cifar10 is not there and cannot be fetched: DGCCTL_OFF"
+            )
+            assert not (tmp_path / "d").exists()
