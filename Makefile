@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test install install-dev format faults sanitize bench snapshots distributed slow clean
+.PHONY: demo test install install-dev format faults sanitize bench bench-dashboard screenshots snapshots distributed slow clean
 .DEFAULT_GOAL := help
 
 help:

@@ -10,6 +10,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from dgcctl.tui.app import DashApp
+from dgcctl.tui.screens.base import DashScreen
 from tests.tui import frames
 
 
@@ -26,15 +27,20 @@ class Screen:
 
     async def reach(self, dash: DashApp, pilot: Pilot[Any], runs: Path) -> None:
         await frames.until(pilot, lambda: dash.store.listed and dash.complete)
-        dash.store.view.marks[:] = [_id(dash, ending) for ending in self.marks]
+        dash.store.view.marks += [_id(dash, ending) for ending in self.marks]
         if self.chosen:
             dash.screen.listing.go(_id(dash, self.chosen))
         for key in self.keys:
             await pilot.press(key)
         await frames.settled(pilot)
-        await frames.until(pilot, lambda: dash.complete and getattr(dash.screen, "_found", 0) is not None)
+        await frames.until(pilot, lambda: _shown(dash) and getattr(dash.screen, "_found", 0) is not None)
         await frames.until(pilot, lambda: bool(dash.store.samples) and dash.store.free is not None)
         await frames.settled(pilot)
+
+
+def _shown(dash: DashApp) -> bool:
+    """A question stands over a screen and reads nothing itself."""
+    return dash.complete or not isinstance(dash.screen, DashScreen)
 
 
 def _id(dash: DashApp, ending: str) -> str:

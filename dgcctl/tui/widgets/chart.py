@@ -159,7 +159,7 @@ class Chart(Canvas, can_focus=True):
         picture = self.picture
         found = []
         for trace in picture.traces:
-            if not trace.faint and len(trace.y):
+            if not trace.faint and not trace.spot and len(trace.y):
                 value = self._value(trace)
                 found.append((f"{trace.label} {raster.short(value)}", f"s{trace.colour}"))
         if picture.target is not None:
