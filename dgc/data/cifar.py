@@ -25,6 +25,7 @@ from dgc.data.archive import check_digest, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError, IntegrityError, UnsafeFileError
+from dgc.fs import clear_leftovers, temporary_name
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -71,6 +72,7 @@ def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) 
     """
     if _is_there(source, root, repair):
         return
+    clear_leftovers(root)
     if (root / source.archive).is_file():
         _install(source, root, root / source.archive)
         return
@@ -128,7 +130,7 @@ def _made(root: Path) -> Iterator[None]:
 def _download(source: Source, root: Path) -> None:
     from torchvision.datasets.utils import download_url
 
-    temporary = root / f".tmp-{os.getpid()}-download"
+    temporary = root / temporary_name("download")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # torchvision sets none: a silent server would hold us forever
     try:
@@ -144,8 +146,7 @@ def _download(source: Source, root: Path) -> None:
 def _install(source: Source, root: Path, archive: Path) -> None:
     """Verify, unpack beside, check the files, move into place."""
     check_digest(archive, source.sha256, source.size)
-    temporary, old = (root / f".tmp-{os.getpid()}-{name}" for name in ("unpacked", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, old = (root / temporary_name(name) for name in ("unpacked", "old"))
     try:
         unpack(archive, temporary)
         for name, md5 in (*source.train, *source.test):

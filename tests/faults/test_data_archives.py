@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import os
 import pickle
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +139,24 @@ def test_absent_and_not_to_be_fetched_is_one_line_and_creates_nothing(way, good,
     for part in (str(root), "data.dir=FOLDER", "`dgcctl data download cifar10`"):
         assert part in text
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_killed_download_left_is_cleared_and_a_living_ones_stays(good, root, fault_table):
+    path, source = good
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for pid in (dead.pid, os.getppid()):
+        (root / f".tmp-{pid}-download").mkdir(parents=True)
+        (root / f".tmp-{pid}-download" / ARCHIVE).write_bytes(b"half")
+    (root / ARCHIVE).write_bytes(path.read_bytes())
+    with (
+        fault_table.case(10, "leftovers of a killed download: cleared; those of a living one stay") as case,
+        case.run(),
+    ):
+        cifar.ensure(source, root, download=False)
+        assert sorted(entry.name for entry in root.iterdir()) == sorted(
+            [f".tmp-{os.getppid()}-download", ARCHIVE, source.folder]
+        )
 
 
 class Malicious:
