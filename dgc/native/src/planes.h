@@ -7,9 +7,11 @@ namespace DGC_ISA {
 DGC_INLINE int64_t subplanes(const DgcTensor& t) { return t.phases * t.phases; }
 
 template <int S>
-inline void split_row(const float* from, float* to, int64_t width, int64_t step) {
-    for (int p = 0; p < S; ++p)
-        for (int64_t x = p; x < width; x += S) to[p * step + x / S] = from[x];
+inline void split_row(const float* __restrict__ from, float* __restrict__ to, int64_t width, int64_t step) {
+    for (int p = 0; p < S; ++p) {
+        const int64_t pixels = (width - p + S - 1) / S;
+        for (int64_t i = 0; i < pixels; ++i) to[p * step + i] = from[i * S + p];
+    }
 }
 
 // A contiguous row of the image to its place in a tensor.
@@ -91,9 +93,10 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
         return;
     }
     for (int64_t y = 0; y < d.height; ++y) {
-        gather_row(s, from, y, c.scratch);
-        for (int64_t x = 0; x < d.width; x += VL) store(c.scratch + x, apply(norm, load(c.scratch + x)));
-        scatter_row(d, to, y, c.scratch);
+        float* line = c.scratch;
+        gather_row(s, from, y, line);
+        for (int64_t x = 0; x < d.width; x += VL) store(line + x, apply(norm, load(line + x)));
+        scatter_row(d, to, y, line);
     }
 }
 
@@ -103,7 +106,7 @@ DGC_INLINE float pooled(float acc, float x, bool average) {
 
 // One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad borders on both sides.
 template <int S>
-inline void reduce_line(const DgcOp& op, const float* line, float* out) {
+inline void reduce_line(const DgcOp& op, const float* __restrict__ line, float* __restrict__ out) {
     const bool average = op.pool_kind == 1;
     const int64_t s = S ? S : op.pool_stride, width = op.dst.width;
     const float factor = average ? 1.0f / float(op.pool_kernel * op.pool_kernel) : 1.0f;
