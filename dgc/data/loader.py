@@ -47,6 +47,7 @@ class _Raw(NamedTuple):
 
 class _Failure(NamedTuple):
     text: str
+    kind: type[DgcError] = DataError
 
 
 class _Maker(Dataset[Any]):
@@ -60,6 +61,8 @@ class _Maker(Dataset[Any]):
             pixels = torch.from_numpy(self.images.pixels(self.seed, task.epoch, task.indices))
         except DgcError as error:
             return _Failure(str(error))
+        except MemoryError:
+            return _Failure("out of memory while making a batch: lower train.batch_size or data.workers", ResourceError)
         except Exception as error:  # noqa: BLE001 - a worker's traceback would be many lines; all of it goes on in one
             return _Failure(_unexpected(error, self.images, task))
         labels = torch.from_numpy(self.images.labels[task.indices])
@@ -156,7 +159,7 @@ class Loader:
                 self._require_workers(patience=0.0 if isinstance(error, RuntimeError) else 2.0)
                 raise self.explain(error) or error from error
             if isinstance(raw, _Failure):
-                raise DataError(f"{raw.text} (at {self._place()})")
+                raise raw.kind(f"{raw.text} (at {self._place()})")
             yield Batch(self._normalise(raw.pixels), self._to_device(raw.labels), raw.indices)
             self._step += 1
 

@@ -63,6 +63,21 @@ def test_a_worker_that_raises_is_one_line_with_the_place(workers, fault_table):
         )
 
 
+def exhausted():
+    raise MemoryError
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_worker_without_memory(workers, fault_table):
+    loader = train_loader(Odd(exhausted), seed=0, batch_size=4, workers=workers, **NORM)
+    with fault_table.case(12, "worker out of memory: exit 7") as case, case.run():
+        with pytest.raises(
+            ResourceError, match=r"^out of memory while making a batch: lower .* \(at epoch 0 step \d+\)$"
+        ):
+            list(loader.epoch(0))
+        loader.close()
+
+
 DEATHS = {
     signal.SIGKILL: "signal 9, likely out of memory: fewer data.workers or a smaller train.batch_size need less",
     signal.SIGBUS: "signal 7, likely shared memory is full: give /dev/shm more, or set data.workers=0",
