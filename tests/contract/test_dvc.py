@@ -135,7 +135,7 @@ def interrupted(project, number, steps):
     dvc.wait(timeout=60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_repro_resumes_the_training_and_gives_the_same_numbers(source, project, tmp_path, number):
     broken = clone(source, tmp_path / "clone")
     interrupted(broken, number, 4)

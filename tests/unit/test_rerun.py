@@ -17,6 +17,7 @@ from tests.unit.run_factory import make_run
 
 HERE = Path(__file__).resolve()
 PACKAGE = HERE.parents[2] / "dgc"
+OWN_CODE = HERE.parents[1] / "contract" / "own_code"  # keeps an editable install of another checkout from hiding ours
 NO_TORCH = ["errors.py", "fs.py", "records.py", "checkpoints.py", "schedule.py", "yaml12.py", "recipe*.py"]
 
 
@@ -59,7 +60,7 @@ def run_in(project, name, *overrides):
     write_json(run.git, provenance.code_facts(project, run))
     write_json(run.argv, {"argv": ["dgcctl", "train"], "cwd": str(project)})
     command = [sys.executable, "-m", "dgc.train", "--run-dir", str(run.path)]
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env = {**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{OWN_CODE}"}
     subprocess.run(command, cwd=project, check=True, env=env)
     return run
 
