@@ -32,9 +32,7 @@ class GuardedSGD:
     torch.amp.GradScaler expects of one. Momentum starts at zero, which gives the first step of the released code.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler then hands us `found_inf` and `grad_scale` and reads no device
-    found_inf: Tensor | None = None
-    grad_scale: Tensor | None = None
+    _step_supports_amp_scaling = True  # GradScaler then sets `found_inf` and `grad_scale` for a step, reading no device
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], tripped: Tensor, **options: Any) -> None:
         parameters = dict(named)
@@ -46,7 +44,8 @@ class GuardedSGD:
 
     def step(self) -> None:
         parameters: list[Tensor] = list(self.param_groups[0]["params"])
-        found = self.tripped if self.found_inf is None else torch.maximum(self.tripped, self.found_inf)
+        scaled: Tensor | None = getattr(self, "found_inf", None)
+        found = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
         gradients = [parameter.grad for parameter in parameters]
         if any(gradient is None for gradient in gradients):
             raise DgcError("a parameter has no gradient: the network has layers that its output does not depend on")
@@ -55,7 +54,7 @@ class GuardedSGD:
             cast("list[Tensor]", gradients),
             list(self.momentum.values()),
             fused=True,
-            grad_scale=self.grad_scale,
+            grad_scale=getattr(self, "grad_scale", None),
             found_inf=found,
             lr=self.lr,
             dampening=0.0,

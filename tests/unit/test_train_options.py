@@ -1,0 +1,145 @@
+"""Each switch of the recipe through the real trainer, in this process; and what a training writes besides."""
+
+import csv
+import json
+
+import pytest
+
+from dgc.errors import RecipeError, UsageError
+from dgc.records import Kind, RunDir, State, read_events, read_json, read_status
+from dgc.train.entry import run_training
+from dgc.train.session import Options
+from dgc.train.signals import Signals
+from tests.faults.training import RECIPE
+
+
+def run_it(folder, *changes: tuple[str, str]) -> RunDir:
+    text = RECIPE.replace("epochs: 3", "epochs: 3, max_steps: 8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(text)
+    run = RunDir(folder)
+    run_training(run, Options(), Signals())
+    return run
+
+
+def losses(run: RunDir) -> list[float]:
+    return [event["loss"] for event in read_events(run) if event["kind"] == Kind.STEP]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> RunDir:
+    return run_it(tmp_path_factory.mktemp("plain") / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ("amp: bf16", 0.05),
+        ("amp: fp16", 0.05),
+        ("channels_last: true", 1e-3),
+        ("dtype: float64", 1e-3),
+        ("deterministic: false", 1e-3),
+        ("accumulate: 1", 0.0),
+        pytest.param("compile: true", 1e-2, marks=pytest.mark.slow),
+    ],
+)
+def test_switches_train_the_same_to_begin_with(options, tolerance, plain, tmp_path):
+    """Three steps at n = 0 agree up to rounding; then top-k may choose otherwise."""
+    run = run_it(tmp_path / "run", ("log_every: 3", f"log_every: 3, {options}"))
+    assert len(losses(run)) == 8
+    for mine, theirs in zip(losses(run)[:3], losses(plain)[:3], strict=True):
+        assert mine == pytest.approx(theirs, rel=tolerance, abs=0)
+
+
+def test_accumulation_sees_other_batch_statistics(plain, tmp_path):
+    """Half the batch a time: BatchNorm normalises each half by itself, so losses are near and not equal."""
+    found = losses(run_it(tmp_path / "run", ("log_every: 3", "log_every: 3, accumulate: 2")))
+    assert found[0] == pytest.approx(losses(plain)[0], rel=0.2)
+    assert found != losses(plain)
+
+
+@pytest.mark.parametrize("form", ["dense", "sgc"])
+def test_twins_train(form, tmp_path):
+    run = run_it(tmp_path / "run", ("stem: cifar", f"stem: cifar, form: {form}"))
+    steps = [event for event in read_events(run) if event["kind"] == Kind.STEP]
+    assert {(row["inactive"], row["gate_l1"]) for row in steps} == {(0, 0.0)}
+
+
+def test_multistep(tmp_path):
+    run = run_it(tmp_path / "run", ("lr: 0.05", "lr: 0.05, schedule: multistep, milestones: [1]"))
+    rates = [event["lr"] for event in read_events(run) if event["kind"] == Kind.STEP]
+    assert rates == pytest.approx([0.05] * 6 + [0.005] * 2)
+
+
+def test_every_file_of_the_contract(plain):
+    names = (
+        "recipe.yaml env.json git.json argv.json data.json model.json status.json events.jsonl metrics.json last.json"
+    )
+    names += (
+        " best.json log.txt verdict.json plots/train.csv plots/eval.csv gates/epoch-0001.json gates/epoch-0002.json"
+    )
+    assert [name for name in names.split() if not plain.file(name).is_file()] == []
+    assert sorted(path.name for path in plain.checkpoints.iterdir()) == ["step-000006", "step-000008"]
+    status = read_status(plain)
+    assert (status.state, status.exit_code, status.step, status.steps, status.epoch) == (State.DONE, 0, 8, 8, 2)
+    kinds = {event["kind"] for event in read_events(plain)}
+    assert {"start", "step", "epoch", "eval", "perf", "gates", "checkpoint", "end"} <= kinds
+
+
+def test_gate_map(plain):
+    """The last map agrees with what the layer may have on at most."""
+    found = read_json(plain.gates / "epoch-0002.json")
+    assert (found["epoch"], found["step"]) == (1, 8)
+    assert len(found["layers"]) == 3
+    for layer in found["layers"]:
+        assert layer["n_inactive"] > 0
+        assert 0 < layer["promised_macs"] < layer["dense_macs"]
+        assert len(layer["heads"]) == 4
+        for head in layer["heads"]:
+            allowed = 1 - layer["n_inactive"] / layer["in_channels"]
+            assert 0 < head["active_share"] <= allowed + 1e-12
+            assert 0 <= head["entropy"] <= 1
+            assert [share for _, share in head["most"]] == sorted((s for _, s in head["most"]), reverse=True)
+            assert head["least"][0][1] <= head["most"][-1][1]
+
+
+def test_metrics_and_curves(plain):
+    metrics, model = read_json(plain.metrics), read_json(plain.model)
+    evals = [event for event in read_events(plain) if event["kind"] == Kind.EVAL]
+    assert metrics["top1_error"] == evals[-1]["top1_error"]
+    assert metrics["macs_executed"] == model["macs"]["executed"]
+    assert metrics["parameters"] == model["parameters"]
+    assert evals[-1]["samples"] == 30
+    with (plain.file("plots") / "train.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    with (plain.file("plots") / "eval.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [6, 8]
+
+
+def test_verdict(tmp_path):
+    expect = "expect: [{metric: top1_error, value: 100, tolerance: 0, source: nobody}, "
+    expect += "{metric: top5_error, value: 0, tolerance: 0.5, source: nobody}]\nseed: 3"
+    run = run_it(tmp_path / "run", ("seed: 3", expect))
+    found = read_json(run.verdict)["verdicts"]
+    assert [row["passed"] for row in found] == [True, False]
+    assert found[0]["value"] == read_json(run.metrics)["top1_error"]
+
+
+def test_environment(plain):
+    env = read_json(plain.env)
+    assert env["torch"]["version"]
+    assert env["world_size"] == 1
+    assert env["determinism"]["algorithms"] is True
+    assert "numpy" in env["packages"]
+    assert json.loads(plain.data.read_text())["train"]["samples"] == 44
+
+
+def test_what_cannot_be(tmp_path):
+    with pytest.raises(RecipeError, match=r"train\.batch_size"):
+        run_it(tmp_path / "a", ("log_every: 3", "log_every: 3, accumulate: 3"))
+    with pytest.raises(UsageError, match=r"train\.device = cuda, but torch sees no CUDA device here"):
+        run_it(tmp_path / "b", ("device: cpu", "device: cuda"))
