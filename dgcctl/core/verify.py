@@ -42,6 +42,7 @@ def verify(run: records.RunDir, *, recompute: Recompute | None = None) -> list[C
     checks = [
         *_recipe(facts),
         *_code(facts),
+        *_code_that_ran(facts),
         *_log(facts),
         *_metrics(facts),
         *_verdict(facts),
@@ -79,6 +80,17 @@ def _code(facts: Facts) -> Iterator[Check]:
         if (check := equal(name, recorded, file_digest(facts.run.file(name)))).outcome is not Outcome.OK
     ]
     yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
+
+
+def _code_that_ran(facts: Facts) -> Iterator[Check]:
+    """git.json is written by who starts a run; each checkpoint holds the digest of the code that really computed it."""
+    for folder in sorted(facts.run.checkpoints.glob("step-*")):
+        try:
+            ran = records.read_json(folder / "state.json").get("stands_on", {}).get("code")
+        except (OSError, DgcError):
+            continue  # its digest is checked, and named, with the checkpoint's files
+        if ran is not None:
+            yield equal(f"{folder.name}: code that ran", facts.git.get("code"), ran)
 
 
 def _log(facts: Facts) -> Iterator[Check]:

@@ -219,3 +219,13 @@ def test_the_log_says_what_the_metrics_say(run):
         log.write(encode_event(Kind.EVAL, row))
     assert {"metrics.json: top1_error", "metrics.json: loss"} <= set(mismatches(run))
     assert orjson.loads(run.metrics.read_bytes())["top1_error"] != 3.0
+
+
+def test_code_that_is_not_the_recorded_one_is_named(run):
+    """As where an installed copy hides the checkout that the record describes."""
+    write_json(run.git, {"commit": None, "code": "a" * 64})
+    state = run.checkpoints / "step-000006" / "state.json"
+    write_json(state, {"stands_on": {"code": "a" * 64}})
+    assert mismatches(run) == []
+    write_json(state, {"stands_on": {"code": "b" * 64}})
+    assert mismatches(run) == ["step-000006: code that ran"]
