@@ -29,14 +29,15 @@ class NativeModule(nn.Module):
         self._plans: dict[tuple[int, ...], Plan | None] = {}
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        plan = None if torch.compiler.is_compiling() else self._plan(x_BCHW)
+        plan = None if torch.compiler.is_compiling() else self.plan_for(x_BCHW)
         loaded = library.load()
         if plan is None or loaded is None:
             y: Tensor = self.original(x_BCHW)
             return y
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
-    def _plan(self, x_BCHW: Tensor) -> Plan | None:
+    def plan_for(self, x_BCHW: Tensor) -> Plan | None:
+        """The plan for images like these; None if they run through the original module."""
         if x_BCHW.dim() != 4 or x_BCHW.dtype != torch.float32 or x_BCHW.device.type != "cpu" or len(x_BCHW) == 0:
             return None
         shape = tuple(x_BCHW.shape[1:])

@@ -84,9 +84,7 @@ class Plan:
             self._arena, self._arena_for = _pages(floats), (samples, threads)
         return int(self._arena.ctypes.data)
 
-    def run(
-        self, x_BCHW: Tensor, library: Library, threads: int, seconds: NDArray[np.float64] | None = None
-    ) -> Tensor:
+    def run(self, x_BCHW: Tensor, library: Library, threads: int, seconds: NDArray[np.float64] | None = None) -> Tensor:
         """(B, *in_shape) -> (B, *out_shape), both contiguous float32.
 
         `seconds`, one for each operation, are counted up by what the first thread spends in it.

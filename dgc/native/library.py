@@ -29,6 +29,11 @@ class Library:
         if self.handle.dgc_run(ctypes.byref(run), self.isa):
             raise UsageError(f"this machine cannot execute the {ISA_NAMES[self.isa]} kernels; unset {FORCE}")
 
+    def peak(self) -> float:
+        """Measured multiply-adds per second of one core with all operands in registers, in GMAC/s."""
+        self.handle.dgc_peak.restype = ctypes.c_double
+        return float(self.handle.dgc_peak(self.isa)) / 1e9
+
 
 @cache
 def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:

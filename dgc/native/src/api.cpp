@@ -1,7 +1,7 @@
 // The C interface: which instruction sets this build and this machine have, and running a program with one of them.
 #include "abi.h"
 
-#define DGC_DECLARE(isa) namespace isa { void execute(const DgcRun& run); }
+#define DGC_DECLARE(isa) namespace isa { void execute(const DgcRun& run); double peak(); }
 
 #if defined(__x86_64__) || defined(_M_X64)
 DGC_DECLARE(dgc_avx512)
@@ -41,5 +41,13 @@ int dgc_run(const DgcRun* run, int isa) {
     if (isa == 1) return dgc_avx2::execute(*run), 0;
 #endif
     return dgc_baseline::execute(*run), 0;
+}
+
+double dgc_peak(int isa) {
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::peak();
+    if (isa == 1) return dgc_avx2::peak();
+#endif
+    return isa == 0 ? dgc_baseline::peak() : 0;
 }
 }

@@ -170,4 +170,27 @@ void execute(const DgcRun& run) {
     work(run, 0);
 }
 
+// Multiply-adds per second of one core with everything in registers: what no kernel can exceed.
+double peak() {
+    constexpr int kChains = kRegisters >= 32 ? 24 : 12;
+    constexpr int64_t kRounds = 1 << 20;
+    V acc[kChains] = {};
+    const V a = splat(1.0000001f), b = splat(1e-9f);
+    timespec start, end;
+    double best = 0;
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        for (int64_t i = 0; i < kRounds; ++i)
+#pragma GCC unroll 24
+            for (int k = 0; k < kChains; ++k) acc[k] = acc[k] * a + b;
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        const double s = double(end.tv_sec - start.tv_sec) + 1e-9 * double(end.tv_nsec - start.tv_nsec);
+        const double rate = double(kRounds) * kChains * VL / s;
+        best = rate > best ? rate : best;
+    }
+    volatile float used = 0;
+    for (int k = 0; k < kChains; ++k) used = used + sum(acc[k]);
+    return best;
+}
+
 }  // namespace DGC_ISA

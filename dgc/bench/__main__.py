@@ -1,0 +1,70 @@
+"""`python -m dgc.bench`: measure cells and merge them into one report. Run it on an idle machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgc.bench import machine
+from dgc.bench.cells import measure
+from dgc.bench.contenders import MAKERS
+from dgc.bench.layers import table
+from dgc.bench.networks import NETWORKS
+from dgc.bench.report import write
+from dgc.fs import atomic_write
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dgc.bench", description=__doc__)
+    parser.add_argument("--network", choices=sorted(NETWORKS), action="append")
+    parser.add_argument("--batch", type=int, action="append")
+    parser.add_argument("--threads", type=int, action="append")
+    parser.add_argument("--contender", choices=sorted(MAKERS), action="append")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of timing for a cell")
+    parser.add_argument("--layers", action="store_true", help="the per-layer table instead of the cells")
+    parser.add_argument("--report-only", action="store_true", help="table and plots from what the JSON file holds")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/inference.json"))
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    a = _arguments(argv)
+    report: dict[str, Any] = orjson.loads(a.out.read_bytes()) if a.out.exists() else {"cells": [], "layers": {}}
+    if not a.report_only:
+        report["machine"] = machine.facts()
+        for name in a.network or NETWORKS:
+            _measure(report, name, a)
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    write(report, a.out)
+    return 0
+
+
+def _measure(report: dict[str, Any], name: str, a: argparse.Namespace) -> None:
+    if a.layers:
+        report["layers"][name] = table(name)
+        return
+    for batch in a.batch or (1, 32):
+        for threads in a.threads or (1, 2):
+            wanted = a.contender or [c for c in MAKERS if c != "dense_compile"]
+            cell = measure(name, batch, threads, wanted, a.budget)
+            print(orjson.dumps(cell).decode(), file=sys.stderr)
+            _merge(report["cells"], cell)
+            a.out.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(a.out, orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+
+def _merge(cells: list[dict[str, Any]], new: dict[str, Any]) -> None:
+    """A cell measured again with the same contenders replaces the old one; ratios are only taken inside a cell."""
+
+    def key(c: dict[str, Any]) -> tuple[object, ...]:
+        return c["network"], c["batch"], c["threads"], tuple(sorted(c["ms_per_image"]))
+
+    cells[:] = [c for c in cells if key(c) != key(new)] + [new]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

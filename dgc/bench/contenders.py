@@ -1,0 +1,94 @@
+"""Callables to be timed: the project, its twins, and the dense network in other engines."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgc.bench.networks import build, with_method
+from dgc.engine import compile_for_inference
+
+Call = Callable[[], object]
+Maker = Callable[[str, Tensor, int], Call]
+
+
+def _torch_call(model: nn.Module, x: Tensor) -> Call:
+    def call() -> object:
+        with torch.inference_mode():
+            return model(x)
+
+    return call
+
+
+def _native(name: str, x: Tensor, threads: int) -> Call:
+    return _torch_call(compile_for_inference(build(name, "dgc")), x)
+
+
+def _plain(name: str, x: Tensor, threads: int) -> Call:
+    return _torch_call(with_method(build(name, "dgc"), "auto"), x)
+
+
+def _masked(name: str, x: Tensor, threads: int) -> Call:
+    return _torch_call(with_method(build(name, "dgc"), "masked"), x)
+
+
+def _dense(name: str, x: Tensor, threads: int) -> Call:
+    return _torch_call(build(name, "dense"), x)
+
+
+def _sgc(name: str, x: Tensor, threads: int) -> Call:
+    return _torch_call(build(name, "sgc"), x)
+
+
+def _dense_compiled(name: str, x: Tensor, threads: int) -> Call:
+    model: Any = torch.compile(copy.deepcopy(build(name, "dense")))
+    return _torch_call(model, x)
+
+
+def _onnx(name: str, x: Tensor) -> bytes:
+    """The dense network as ONNX for exactly this batch."""
+    out = io.BytesIO()
+    model = build(name, "dense")
+    torch.onnx.export(model, (x,), out, dynamo=False, input_names=["x"], output_names=["y"])  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _dense_onnxruntime(name: str, x: Tensor, threads: int) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(_onnx(name, x), options, providers=["CPUExecutionProvider"])
+    feed = {"x": x.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def _dense_openvino(name: str, x: Tensor, threads: int) -> Call:
+    """In float32: where the CPU has bfloat16 units, OpenVINO would take those by itself."""
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    model = core.read_model(io.BytesIO(_onnx(name, x)))
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    feed = {0: x.numpy()}
+    return lambda: request.infer(feed)
+
+
+MAKERS: dict[str, Maker] = {
+    "native": _native,
+    "plain": _plain,
+    "dense_eager": _dense,
+    "dense_onnxruntime": _dense_onnxruntime,
+    "dense_openvino": _dense_openvino,
+    "dense_compile": _dense_compiled,
+    "sgc_eager": _sgc,
+    "masked": _masked,
+}
+DENSE_ENGINES = ("dense_eager", "dense_compile", "dense_onnxruntime", "dense_openvino")

@@ -1,0 +1,58 @@
+"""Per operation of the native plan: milliseconds and GMAC/s, batch 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dgc.bench.networks import NETWORKS, build
+from dgc.engine.module import NativeModule
+from dgc.native import library
+from dgc.native.structs import Kind, Op
+
+
+def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
+    """One row for each convolution (with what it multiplies), and one for all operations of each other kind."""
+    loaded = library.load()
+    module = NativeModule(build(name, "dgc"))
+    side = NETWORKS[name].image
+    x = torch.randn(1, 3, side, side)
+    plan = module.plan_for(x)
+    if loaded is None or plan is None:
+        return []
+    torch.set_num_threads(1)
+    best = np.full(len(plan.ops), np.inf)
+    for _ in range(rounds):
+        seconds = np.zeros(len(plan.ops))
+        plan.run(x, loaded, 1, seconds)
+        best = np.minimum(best, seconds)
+    convolutions = [_row(op, t * 1e3) for op, t in zip(plan.ops, best, strict=True) if op.kind == Kind.CONV]
+    return convolutions + _others(list(plan.ops), best)
+
+
+def _row(op: Op, ms: float) -> dict[str, object]:
+    kept = op.channels - op.inactive if op.dynamic else op.channels // op.heads
+    macs = kept * op.outs * op.heads * op.taps * op.dst.height * op.dst.width
+    floats = op.channels * op.src.height * op.src.width + op.outs * op.heads * op.dst.height * op.dst.width
+    floats += kept * op.outs * op.heads * op.taps
+    return {
+        "kind": "dynamic" if op.dynamic else "static",
+        "channels": op.channels,
+        "kept": kept,
+        "outputs": op.outs * op.heads,
+        "heads": op.heads,
+        "taps": op.taps,
+        "size": f"{op.dst.height}x{op.dst.width}",
+        "ms": round(ms, 4),
+        "gmacs": round(macs / ms / 1e6, 1),
+        "macs_per_byte": round(macs / (4 * floats), 2),
+    }
+
+
+def _others(ops: list[Op], seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[dict[str, object]]:
+    totals: dict[str, float] = {}
+    for op, t in zip(ops, seconds, strict=True):
+        if op.kind != Kind.CONV:
+            kind = Kind(op.kind).name.lower()
+            totals[kind] = totals.get(kind, 0.0) + t * 1e3
+    return [{"kind": kind, "ms": round(ms, 4)} for kind, ms in sorted(totals.items(), key=lambda kv: -kv[1])]

@@ -1,0 +1,134 @@
+"""The report: JSON, a table in Markdown, plots. It says what was measured, whether or not a bar was reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgc.bench.contenders import DENSE_ENGINES
+from dgc.bench.networks import NETWORKS
+from dgc.fs import atomic_write
+
+Cell = dict[str, Any]
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """path (JSON), and beside it the same name with .md, -speedup.png and -roofline.png."""
+    report["cells"].sort(key=lambda c: (list(NETWORKS).index(c["network"]), c["batch"], c["threads"]))
+    atomic_write(path, orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    atomic_write(path.with_suffix(".md"), markdown(report).encode())
+    if report["cells"]:
+        _plot_speedup(report, path.with_name(path.stem + "-speedup.png"))
+    if report["layers"]:
+        _plot_roofline(report, path.with_name(path.stem + "-roofline.png"))
+
+
+def ratio(cell: Cell, name: str) -> float | None:
+    """How many times as long `name` takes as the native plan, both medians of one interleaved run."""
+    times = cell["ms_per_image"]
+    return times[name]["median"] / times["native"]["median"] if name in times and "native" in times else None
+
+
+def best_dense(cell: Cell) -> tuple[str, float] | None:
+    """The fastest dense engine of the cell and its ratio."""
+    found = [(r, n) for n in DENSE_ENGINES if (r := ratio(cell, n)) is not None]
+    return (min(found)[1], min(found)[0]) if found else None
+
+
+def markdown(report: dict[str, Any]) -> str:
+    m = report.get("machine", {})
+    versions = ", ".join(f"{k} {v}" for k, v in m.get("packages", {}).items() if v)
+    lines = [
+        "# Inference: DGC against its dense twin, side by side",
+        "",
+        f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('system')}; kernels {m.get('isa')}, measured peak of one core "
+        f"{m.get('peak_gmacs')} GMAC/s; Python {m.get('python')}, {versions}; {m.get('date')}. float32.",
+        "",
+        "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). All contenders of a row",
+        "ran in one process, one call of each after the other. `x dense`, `x best dense` and `x masked`: how many",
+        "times faster the native plan is in that row.",
+        "",
+    ]
+    return "\n".join(lines + _cells(report["cells"]) + _layers(report["layers"])) + "\n"
+
+
+def _cells(cells: list[Cell]) -> list[str]:
+    shown = sorted({n for c in cells for n in c["ms_per_image"]}, key=_order)
+    rows = [["network", "batch", "threads", *shown, "n", "x dense", "x best dense", "x masked"]]
+    for c in cells:
+        times = c["ms_per_image"]
+        best = best_dense(c)
+        rows.append(
+            [c["network"], str(c["batch"]), str(c["threads"])]
+            + [f"{times[n]['median']:.2f}" if n in times else "" for n in shown]
+            + [str(min(t["n"] for t in times.values())), _times(ratio(c, "dense_eager"))]
+            + [f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "", _times(ratio(c, "masked"))]
+        )
+    return _table(rows)
+
+
+def _order(name: str) -> tuple[int, str]:
+    order = ("native", "plain", *DENSE_ENGINES, "sgc_eager", "masked")
+    return order.index(name) if name in order else len(order), name
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    head, *body = rows
+    return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
+
+
+def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
+    lines: list[str] = []
+    for name, rows in layers.items():
+        convolutions = [r for r in rows if "gmacs" in r]
+        others = [f"{r['kind']} {r['ms']:.2f} ms" for r in rows if "gmacs" not in r]
+        keys = ("kind", "channels", "kept", "outputs", "heads", "taps", "size", "ms", "gmacs")
+        lines += [f"## {name}: each convolution of the plan, batch 1, 1 thread", ""]
+        lines += _table([list(keys), *([str(r[k]) for k in keys] for r in convolutions)])
+        lines += ["Everything else: " + ", ".join(others) + ".", ""]
+    return lines
+
+
+def _plot_speedup(report: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure((6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for cell in report["cells"]:
+        speedup = ratio(cell, "dense_eager")
+        if speedup is None:
+            continue
+        promised = NETWORKS[cell["network"]].mac_ratio
+        axes.plot(
+            promised, speedup, "o" if cell["batch"] == 1 else "s", mfc="C0" if cell["threads"] == 1 else "C1", mec="k"
+        )
+        axes.annotate(cell["network"], (promised, 0.3), rotation=90, fontsize=8, ha="right")
+    limit = axes.get_ylim()[1]
+    axes.plot([1, limit], [1, limit], "k:", label="as the MACs promise")
+    axes.set(xlim=(1.8, 2.7), ylim=(0, limit), xlabel="MACs, dense / DGC", ylabel="time, dense PyTorch / native")
+    axes.set_title("circle: batch 1, square: larger; blue: 1 thread, orange: 2", fontsize=9)
+    axes.legend()
+    figure.savefig(str(path), dpi=120)
+
+
+def _plot_roofline(report: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure((6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (name, rows) in enumerate(report["layers"].items()):
+        for kind, marker in (("dynamic", "o"), ("static", "^")):
+            points = [(r["macs_per_byte"], r["gmacs"]) for r in rows if r["kind"] == kind]
+            axes.plot(*zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}")
+    peak = report.get("machine", {}).get("peak_gmacs")
+    if peak:
+        axes.axhline(peak, color="k", ls=":", label="measured peak of one core")
+    axes.set(xscale="log", yscale="log", xlabel="MACs per byte of input, output and kept weights", ylabel="GMAC/s")
+    axes.legend(fontsize=8)
+    figure.savefig(str(path), dpi=120)

@@ -1,0 +1,40 @@
+"""Interleaved timing: one call of each contender after the other, round by round, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Milliseconds per image: median, quartiles, and how many rounds they come from."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], images: int, budget_s: float) -> dict[str, Sample]:
+    """Rounds of all calls until the budget is spent: at least 3, at most 40."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + budget_s
+    rounds = 0
+    while rounds < 3 or (rounds < 40 and time.perf_counter() < end):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+        rounds += 1
+    return {name: _sample(times, images) for name, times in seconds.items()}
+
+
+def _sample(seconds: list[float], images: int) -> Sample:
+    ms = sorted(s * 1e3 / images for s in seconds)
+    low, _, high = statistics.quantiles(ms, n=4, method="inclusive")
+    return Sample(round(statistics.median(ms), 4), round(low, 4), round(high, 4), len(ms))
