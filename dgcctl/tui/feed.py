@@ -118,8 +118,10 @@ class Table:
         self.step, self.time = Column(), Column()
         self.rows: dict[str, Column] = {}
         self.values: dict[str, Column] = {}
+        self.generation = 0  # grows with every change
 
     def add(self, part: Rows) -> None:
+        self.generation += 1
         base = self.step.size
         self.step.extend(part.steps)
         self.time.extend(part.times)
@@ -129,6 +131,7 @@ class Table:
 
     def void_after(self, step: float) -> None:
         """Drop the rows that a resume replays."""
+        self.generation += 1
         keep = int(np.searchsorted(self.step.view, step, "right"))
         self.step.truncate(keep)
         self.time.truncate(keep)
@@ -136,6 +139,9 @@ class Table:
             left = int(np.searchsorted(rows.view, keep, "left"))
             rows.truncate(left)
             self.values[name].truncate(left)
+
+
+_NO_POINTS = Points(np.empty(0), np.empty(0), np.empty(0))
 
 
 class Feed:
@@ -148,6 +154,7 @@ class Feed:
 
     def _clear(self) -> None:
         self.tables: dict[str, Table] = {}
+        self._points: dict[str, tuple[int, Points]] = {}
         self.start: Event = {}
         self.alerts: list[Event] = []
         self.checkpoints: list[Event] = []
@@ -200,14 +207,27 @@ class Feed:
         return [f"{kind}.{name}" for kind, table in self.tables.items() for name in table.values]
 
     def points(self, name: str) -> Points:
-        """The points of `kind.name` (empty where there are none)."""
+        """The points of `kind.name` (none where there are none); the same object until there are others."""
         kind, _, metric = name.partition(".")
         table = self.tables.get(kind)
         if table is None or metric not in table.values:
-            return Points(np.empty(0), np.empty(0), np.empty(0))
+            return _NO_POINTS
+        kept = self._points.get(name)
+        if kept is None or kept[0] != table.generation:
+            kept = (table.generation, self._gather(table, metric))
+            self._points[name] = kept
+        return kept[1]
+
+    def _gather(self, table: Table, metric: str) -> Points:
         rows = table.rows[metric].view.astype(np.int64)
         seconds = np.maximum.accumulate(table.time.view[rows] - self.started) if len(rows) else np.empty(0)
-        return Points(table.step.view[rows], np.maximum(0.0, seconds), table.values[metric].view)
+        return Points(table.step.view[rows], np.maximum(0.0, seconds), table.values[metric].view.copy())
+
+    def count(self, name: str) -> int:
+        """How many points `kind.name` has."""
+        kind, _, metric = name.partition(".")
+        table = self.tables.get(kind)
+        return table.values[metric].size if table and metric in table.values else 0
 
     def last(self, name: str) -> float | None:
         kind, _, metric = name.partition(".")

@@ -48,6 +48,8 @@ class Palette:
         self.plain = self.theme == PLAIN
         self._roles = {role: Style.parse(text) for role, text in _ROLES[self.theme].items()}
         names = {DARK: _SERIES_DARK, LIGHT: _SERIES_LIGHT, PLAIN: _SERIES_PLAIN}[self.theme]
+        self._texts: dict[str, str] = {}
+        self._parsed: dict[str, Style] = {}
         self._series = [Style.parse(text) for text in names]
 
     def style(self, role: str) -> Style:
@@ -57,8 +59,16 @@ class Palette:
         return self._roles[role]
 
     def text(self, role: str) -> str:
-        """The same as a style string."""
-        return str(self.style(role)) if role else str(self._roles[""])
+        """The same as a style string, for a canvas."""
+        if role not in self._texts:
+            style = self.style(role)
+            self._texts[role] = str(style)
+            self._parsed[self._texts[role]] = style
+        return self._texts[role]
+
+    def parsed(self, text: str) -> Style:
+        """The style of such a string."""
+        return self._parsed.get(text, Style.null())
 
 
 def themes() -> list[Theme]:

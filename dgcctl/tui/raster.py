@@ -35,19 +35,14 @@ def characters(bits: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:
         yield column, row, chr(0x2800 + value)
 
 
-def limits(values: list[Floats], log: bool) -> tuple[float, float] | None:
-    """Lowest and highest finite value (positive where `log`), with a little room; None where there is none."""
-    kept = [part[np.isfinite(part) & ((part > 0) | (not log))] for part in values]
+def limits(values: list[Floats]) -> tuple[float, float] | None:
+    """Lowest and highest finite value, with a little room; None where there is none."""
+    kept = [part[np.isfinite(part)] for part in values]
     kept = [part for part in kept if len(part)]
     if not kept:
         return None
     low, high = min(float(part.min()) for part in kept), max(float(part.max()) for part in kept)
-    if low == high:
-        pad = abs(low) * 0.1 or 1.0
-        return (low * 0.8, high * 1.25) if log else (low - pad, high + pad)
-    if log:
-        return low, high
-    pad = (high - low) * 0.04
+    pad = (high - low) * 0.04 or abs(low) * 0.1 or 1.0
     return low - pad, high + pad
 
 

@@ -11,25 +11,36 @@ from dgcctl.tui.alerts import skipped_text
 from dgcctl.tui.facts import Target
 from dgcctl.tui.feed import Feed
 from dgcctl.tui.store import Store, reason, state_text
+from dgcctl.tui.widgets.drawer import Found
 from dgcctl.tui.widgets.listing import Row
 
 LOG_LINES = 2000
+LISTED_AT_MOST = 500  # metric names: a search narrows them
 _ROLES = {"error": "bad", "warning": "warn"}
 
 
-def rows(kind: str, store: Store, run: Run, found: list[Target]) -> list[Row]:
-    """The rows of one list."""
-    feed = store.feed(run.id)
+def find(kind: str, search: str, store: Store, run: Run, targets: list[Target]) -> Found:
+    """The rows of one list that contain the search (case does not matter)."""
+    if kind == "metrics":
+        return _metrics(store, store.feed(run.id), search.lower())
+    rows = _rows(kind, store.feed(run.id), run, targets)
+    kept = [row for row in rows if search.lower() in _text(row).lower()] if search else rows
+    return Found(kept, len(kept), len(rows))
+
+
+def _rows(kind: str, feed: Feed, run: Run, targets: list[Target]) -> list[Row]:
     match kind:
         case "log":
             return _log(run)
         case "checkpoints":
             return _checkpoints(run, feed)
         case "facts":
-            return [Row(key, ((key, "dim"), value)) for key, value in _facts(run, feed, found)]
-        case "metrics":
-            return _metrics(store, feed)
+            return [Row(key, ((key, "dim"), value)) for key, value in _facts(run, feed, targets)]
     return []
+
+
+def _text(row: Row) -> str:
+    return " ".join(cell if isinstance(cell, str) else cell[0] for cell in row.cells)
 
 
 def _log(run: Run) -> list[Row]:
@@ -97,12 +108,16 @@ def _resumed(event: dict[str, Any]) -> str:
     return f"at step {event.get('step')}, {exact}"
 
 
-def _metrics(store: Store, feed: Feed) -> list[Row]:
+def _metrics(store: Store, feed: Feed, search: str) -> Found:
+    """Names first: with 12,000 of them only those that are shown cost anything."""
+    names = feed.names()
+    kept = [name for name in names if search in name.lower()]
     pins = set(store.view.metrics)
-    return [
-        Row(name, (("▴" if name in pins else "", "accent"), name, f"{len(feed.points(name)):,}", _last(feed, name)))
-        for name in feed.names()
+    rows = [
+        Row(name, (("▴" if name in pins else "", "accent"), name, f"{feed.count(name):,}", _last(feed, name)))
+        for name in kept[:LISTED_AT_MOST]
     ]
+    return Found(rows, len(kept), len(names))
 
 
 def _last(feed: Feed, name: str) -> str:

@@ -68,9 +68,17 @@ def smooth(values: Floats, weight: float) -> Floats:
         return values
     finite = np.isfinite(values)
     sums = _decayed_sums(np.where(finite, values, 0.0), weight)
-    counts = _decayed_sums(finite.astype(np.float64), weight)
+    counts = _decayed_sums(finite.astype(np.float64), weight) if not finite.all() else _full_counts(len(values), weight)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(finite, sums / counts, np.nan)
+
+
+def _full_counts(length: int, weight: float) -> Floats:
+    """The same for all ones: (1 - weight ** n) / (1 - weight), which soon is its limit."""
+    counts = np.full(length, 1 / (1 - weight))
+    early = min(length, int(-17 / math.log10(weight)) + 1)
+    counts[:early] = (1 - weight ** np.arange(1.0, early + 1)) / (1 - weight)
+    return counts
 
 
 def _decayed_sums(values: Floats, weight: float) -> Floats:
@@ -101,10 +109,12 @@ def visible(x: Floats, first: float, last: float) -> slice:
 def spans(x: Floats, y: Floats, first: float, last: float, columns: int) -> Spans:
     """Reduce a line to at most one span a dot column, keeping every extreme: nothing seen is averaged away."""
     width = (last - first) or 1.0
-    at = np.clip(((x - first) / width * (columns - 1) + 0.5).astype(np.int64), 0, columns - 1)
+    at = np.clip(((x - first) * ((columns - 1) / width) + 0.5).astype(np.int64), 0, columns - 1)
     finite = np.isfinite(y)
-    broken = np.unique(at[~finite])
-    at, y = at[finite], y[finite]
+    broken = np.empty(0, np.int64)
+    if not finite.all():
+        broken = np.unique(at[~finite])
+        at, y = at[finite], y[finite]
     if len(at) == 0:
         empty = np.empty(0)
         return Spans(np.empty(0, np.int64), empty, empty, broken)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,12 @@ class Browser:
     async def open(self, address: str) -> None:
         await self.call("Page.navigate", url=address)
 
+    async def click(self, x: int, y: int) -> None:
+        """A click, which also gives the page its focus."""
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        await asyncio.sleep(0.5)
+
     async def press(self, key: str, text: str) -> None:
         """One key, as a user presses it; what is shown afterwards starts anew."""
         self.shown = ""
@@ -99,10 +106,15 @@ class Browser:
 
     async def until(self, holds: Callable[[str], bool], what: str) -> None:
         for _ in range(300):
-            if holds(self.shown):
+            if holds(self.plain):
                 return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"the page does not show {what}: {self.shown[-1500:]!r}")
+        raise AssertionError(f"the page does not show {what}: {self.plain[-3000:]!r}")
+
+    @property
+    def plain(self) -> str:
+        """What was shown since the last key, without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown)
 
     async def picture(self) -> bytes:
         answer = await self.call("Page.captureScreenshot", format="png")

@@ -165,7 +165,7 @@ async def test_nothing_is_drawn_while_nothing_changes(
         drawn: list[object] = []
         shown = dash._display
         monkeypatch.setattr(dash, "_display", lambda screen, what: (drawn.append(what), shown(screen, what)))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5)
         assert drawn == []
         await pilot.press("t")
         await settled(pilot)

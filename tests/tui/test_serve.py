@@ -154,6 +154,7 @@ async def test_chromium_shows_the_runs_and_takes_keys_with_the_token(running: st
     async with Browser(str(BROWSER), tmp_path / "profile") as browser:
         await browser.open(running)
         await browser.until(lambda text: "demo_fashion" in text and "✓ done" in text, "the runs")
+        await browser.click(400, 10)
         await browser.press("Enter", "\r")
         await browser.until(lambda text: "images/s" in text and "step 420/600" in text, "the run")
         await browser.press("?", "?")

@@ -97,7 +97,7 @@ class RunScreen(DashScreen):
         self.query_one("#now", Lines).show(*run_head.lines(store, run, target, store.overlay(self.run_id)))
         self._draw_charts()
         if self.drawer.kind:
-            self.drawer.show(records_view.rows(self.drawer.kind, store, run, self._targets))
+            self.drawer.show(records_view.find(self.drawer.kind, self.drawer.search, store, run, self._targets))
 
     def _look(self) -> Look:
         kept = self.app.store.view

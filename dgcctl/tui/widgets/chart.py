@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.message import Message
+from textual.strip import Strip
 from textual_hires_canvas import Canvas
 
 from dgcctl.tui import raster, series
-from dgcctl.tui.series import Floats
+from dgcctl.tui.series import Floats, Spans
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
@@ -73,6 +77,8 @@ class Chart(Canvas, can_focus=True):
         super().__init__(1, 1, id=id)
         self.picture = EMPTY
         self._low, self._high = 0.0, 1.0
+        self._kept: dict[int, tuple[Floats, Floats, object, Spans]] = {}
+        self._strips: list[Strip] = []
 
     def show(self, picture: Picture) -> None:
         """Draw this picture, unless it looks like the one that is shown."""
@@ -114,12 +120,15 @@ class Chart(Canvas, can_focus=True):
 
     def draw(self) -> None:
         """Draw the picture anew (a theme may have changed)."""
+        self._strips = []
         if self.size.width < GUTTER + 8 or self.size.height < 4:
             return
         self.reset(refresh=False)
         with self.batch_refresh():
-            drawn = [self._scaled(trace) for trace in self.picture.traces]
-            bounds = raster.limits([trace.y for trace in drawn] + self._target_values(), False)
+            drawn = [(trace, self._reduced(index, trace)) for index, trace in enumerate(self.picture.traces)]
+            bounds = raster.limits(
+                [edge for _, spans in drawn for edge in (spans.low, spans.high)] + self._target_values()
+            )
             self._title()
             if bounds is None:
                 self._text(GUTTER + 1, 1 + self._height // 2, self.picture.empty, "dim")
@@ -128,24 +137,37 @@ class Chart(Canvas, can_focus=True):
             self._axes()
             self._target()
             self._cursor()
-            for trace in sorted(drawn, key=lambda trace: (not trace.faint, -trace.colour)):
-                self._line(trace)
+            for trace, spans in sorted(drawn, key=lambda pair: (not pair[0].faint, -pair[0].colour)):
+                self._line(trace, spans)
 
-    def _scaled(self, trace: Trace) -> Trace:
-        """The visible part of a trace, in logarithms where the chart is logarithmic."""
-        part = series.visible(trace.x, *self.picture.window)
-        y = self._scale(trace.y[part])
-        return replace(trace, x=trace.x[part], y=y)
+    def _reduced(self, index: int, trace: Trace) -> Spans:
+        """The visible part of a trace as spans; kept, for most keys leave it as it is."""
+        how = (self.picture.window, self._width, self.picture.log)
+        kept = self._kept.get(index)
+        if kept is None or kept[0] is not trace.x or kept[1] is not trace.y or kept[2] != how:
+            part = series.visible(trace.x, *self.picture.window)
+            y = trace.y[part]
+            if self.picture.log:
+                y = np.where(y > 0, y, np.nan)
+            kept = (
+                trace.x,
+                trace.y,
+                how,
+                self._logged(series.spans(trace.x[part], y, *self.picture.window, 2 * self._width)),
+            )
+            self._kept[index] = kept
+        return kept[3]
+
+    def _logged(self, spans: Spans) -> Spans:
+        return replace(spans, low=self._scale(spans.low), high=self._scale(spans.high))
 
     def _scale(self, y: Floats) -> Floats:
-        if not self.picture.log:
-            return y
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(y > 0, np.log10(y), np.nan))
+        """Logarithms of values above 0 where the chart is logarithmic."""
+        return np.asarray(np.log10(y)) if self.picture.log else y
 
     def _target_values(self) -> list[Floats]:
         target = self.picture.target
-        return [] if target is None else [self._scale(np.array([target]))]
+        return [] if target is None or (self.picture.log and target <= 0) else [self._scale(np.array([target]))]
 
     def _title(self) -> None:
         style = "title"
@@ -219,22 +241,21 @@ class Chart(Canvas, can_focus=True):
             for row in range(1, 1 + self._height):
                 self._text(self._column(self.picture.cursor), row, "│", "cursor")
 
-    def _line(self, trace: Trace) -> None:
+    def _line(self, trace: Trace, spans: Spans) -> None:
         if trace.spot:
-            for x, y in zip(trace.x.tolist(), trace.y.tolist(), strict=True):
+            for x, y in zip(trace.x.tolist(), self._scale(trace.y).tolist(), strict=True):
                 self._text(self._column(x), self._row(y), f"◆{trace.label}", f"s{trace.colour}")
             return
-        spans = series.spans(trace.x, trace.y, *self.picture.window, 2 * self._width)
         style = self.app.palette.text("faint" if trace.faint else f"s{trace.colour}")
         dash = trace.colour if self.app.palette.plain else 0
         if len(spans.at):
-            for column, row, character in raster.characters(
-                raster.cells(spans, self._low, self._high, self._width, self._height, dash)
-            ):
-                self.set_pixel(column + GUTTER, row + 1, character, style)
+            bits = raster.cells(spans, self._low, self._high, self._width, self._height, dash)
+            for column, row, character in raster.characters(bits):
+                self._buffer[row + 1][column + GUTTER] = character
+                self._styles[row + 1][column + GUTTER] = style
         self._marks(spans, trace)
 
-    def _marks(self, spans: series.Spans, trace: Trace) -> None:
+    def _marks(self, spans: Spans, trace: Trace) -> None:
         """A cross where a value is no number; the letter at the end of each line where there are several."""
         for column in spans.broken.tolist():
             self._text(GUTTER + column // 2, self._height, "✗", "bad")
@@ -244,6 +265,30 @@ class Chart(Canvas, can_focus=True):
             self._text(column, self._row(middle), trace.label, f"s{trace.colour}")
 
     def _text(self, x: int, y: int, text: str, role: str) -> None:
-        style = self.app.palette.text(role)
-        for index, character in enumerate(text):
-            self.set_pixel(x + index, y, character, style)
+        """Write into the canvas, cut at its edges."""
+        width, height = self._canvas_size
+        text = text[: max(0, width - x)]
+        if 0 <= y < height and x >= 0 and text:
+            self._buffer[y][x : x + len(text)] = text
+            self._styles[y][x : x + len(text)] = [self.app.palette.text(role)] * len(text)
+
+    def render_line(self, y: int) -> Strip:
+        """A line of the canvas, kept until the next drawing (Textual asks again when something lies over it)."""
+        if not self._strips:
+            base = self.rich_style
+            self._strips = [self._strip(line, base) for line in range(self._canvas_size.height)]
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
+
+    def _strip(self, y: int, base: Style) -> Strip:
+        segments = []
+        buffer, at = self._buffer[y], 0
+        for text, group in itertools.groupby(self._styles[y]):
+            end = at + sum(1 for _ in group)
+            segments.append(Segment("".join(buffer[at:end]), base + self.app.palette.parsed(text)))
+            at = end
+        return Strip(segments, self._canvas_size.width)
+
+    def notify_style_update(self) -> None:
+        """Focus and theme change the background."""
+        self._strips = []
+        super().notify_style_update()

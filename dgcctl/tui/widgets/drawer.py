@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -26,7 +26,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 EMPTY = {
     "log": "log.txt is empty", "checkpoints": "nothing saved yet", "facts": "no records", "metrics": "no metrics yet",
 }  # fmt: skip
-LISTED_AT_MOST = 500  # metric names: a search narrows them
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows to show, of how many the search kept, of how many there are."""
+
+    rows: list[Row]
+    kept: int
+    total: int
 
 
 class Drawer(Vertical):
@@ -58,28 +66,23 @@ class Drawer(Vertical):
         self.search = ""
         self.set_class(bool(self.kind), "open")
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Show the rows that the search keeps. A log that stood at its end stays at its end."""
+    def show(self, found: Found) -> None:
+        """Show the rows that were found. A log that stood at its end stays at its end."""
         if not self.kind:
             return
         listing = self.listing
-        kept = [row for row in rows if self.search.lower() in _text(row).lower()] if self.search else list(rows)
-        shown = kept[:LISTED_AT_MOST] if self.kind == "metrics" else kept
         changed = listing.columns != COLUMNS[self.kind]
         at_end = listing.cursor >= len(listing.rows) - 1
         listing.empty = f"nothing contains {self.search!r}" if self.search else EMPTY[self.kind]
-        listing.show(shown, COLUMNS[self.kind])
+        listing.show(found.rows, COLUMNS[self.kind])
         if self.kind == "log" and (at_end or changed):
             listing.action_edge(1)
         elif changed:
             listing.action_edge(0)
-        self._title(len(kept), len(shown), len(rows))
+        self._title(found)
 
-    def _title(self, kept: int, shown: int, all_rows: int) -> None:
-        found = f"{kept} of {all_rows} contain {self.search!r}" if self.search else f"{all_rows}"
-        cut = f", the first {shown} shown: / narrows" if shown < kept else ""
-        self.query_one("#drawer-title", Lines).show([(f" {self.kind} ", "head"), (f"{found}{cut}", "dim")])
-
-
-def _text(row: Row) -> str:
-    return " ".join(cell if isinstance(cell, str) else cell[0] for cell in row.cells)
+    def _title(self, found: Found) -> None:
+        text = f"{found.kept} of {found.total} contain {self.search!r}" if self.search else f"{found.total}"
+        shown = len(found.rows)
+        cut = f", the first {shown} shown: / narrows" if shown < found.kept else ""
+        self.query_one("#drawer-title", Lines).show([(f" {self.kind} ", "head"), (f"{text}{cut}", "dim")])
