@@ -13,7 +13,8 @@ from dgc.records import Event, Kind
 from dgcctl.core.compare import varied_keys
 from dgcctl.core.facts import Facts, computing_keys
 
-BINS = 240
+BINS = 240  # points of a curve that stands alone
+MANY_BINS = 48  # and of each of many, which would hide one another
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,22 @@ def views(runs: Sequence[Facts]) -> list[RunView]:
     recipes = [computing_keys(run.recipe, without=["seed"]) for run in runs]
     keys = varied_keys(recipes)
     groups: list[dict[str, Any]] = []
+    bins = max(MANY_BINS, BINS // len(runs))
     found = []
     for run, recipe in zip(runs, recipes, strict=True):
         if recipe not in groups:
             groups.append(recipe)
         named = ", ".join(f"{key.rpartition('.')[2]} {recipe.get(key)}" for key in keys) or str(run.recipe["name"])
-        found.append(_view(run, named, groups.index(recipe)))
+        found.append(_view(run, named, groups.index(recipe), bins))
     return found
 
 
-def _view(run: Facts, label: str, group: int) -> RunView:
+def _view(run: Facts, label: str, group: int, bins: int) -> RunView:
     per_epoch = steps_per_epoch(run)
     steps, evals = run.of_kind(Kind.STEP), run.of_kind(Kind.EVAL)
 
-    def curve(rows: list[Event], key: str, bins: int = BINS) -> Series:
-        return binned(rows, key, lambda row: row["step"] / per_epoch, bins)
+    def curve(rows: list[Event], key: str) -> Series:
+        return binned(rows, key, lambda row: row["step"] / per_epoch, bins if rows is steps else len(rows))
 
     return RunView(
         facts=run,
@@ -69,7 +71,7 @@ def _view(run: Facts, label: str, group: int) -> RunView:
         group=group,
         loss=curve(steps, "loss"),
         train_error=curve(steps, "error"),
-        val_error=curve(evals, "top1_error", len(evals)),
+        val_error=curve(evals, "top1_error"),
         rate=curve(steps, "lr"),
         gate_l1=curve(steps, "gate_l1"),
         gates=gate_maps(run),

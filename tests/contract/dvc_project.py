@@ -40,7 +40,7 @@ class Project:
         return done.stdout
 
     def dvc(self, *words: str, code: int = 0) -> str:
-        return self.call("dvc", *words, code=code)
+        return self.call("dvc", *words, code=code, timeout=900)
 
     def git(self, *words: str) -> str:
         return self.call("git", *words)
