@@ -17,8 +17,8 @@ from dgc.models import create_model
 from dgc.models.released import to_released
 
 
-def random_network(name: str, image_size: int, seed: int = 0) -> nn.Module:
-    """Network `name` at the end of its pruning schedule; BatchNorm has the statistics of one random batch."""
+def random_network(name: str, image_size: int, seed: int = 0, images: torch.Tensor | None = None) -> nn.Module:
+    """Network `name` at the end of its pruning schedule; BatchNorm has the statistics of `images` (or of noise)."""
     torch.manual_seed(seed)
     model = create_model(name)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -29,8 +29,8 @@ def random_network(name: str, image_size: int, seed: int = 0) -> nn.Module:
     dgc.set_progress(model, 1.0)
     with torch.no_grad():
         for _, layer in dgc.iter_dgc(model):
-            layer.fc2.mul_(0.1)  # gates near 1: a product per layer would run away on an untrained network
-        model.train()(torch.randn(4, 3, image_size, image_size))
+            layer.fc2.mul_(0.01)  # gates near 1: a product per layer would run away on an untrained network
+        model.train()(torch.randn(4, 3, image_size, image_size) if images is None else images)
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
