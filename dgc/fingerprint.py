@@ -25,7 +25,7 @@ from dgc.records import write_json
 from dgc.train import seeding
 
 BATCH, SIZE, CLASSES = 16, 32, 10
-NETWORK = {"stages": [2, 2, 2], "growth": [8, 16, 32], "bottleneck": 4, "group_3x3": 4, "heads": 4}
+NETWORK: dict[str, Any] = {"stages": [2, 2, 2], "growth": [8, 16, 32], "bottleneck": 4, "group_3x3": 4, "heads": 4}
 
 
 def receipt(steps: int, seed: int, device: str, threads: int | None = None) -> dict[str, Any]:
