@@ -12,32 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from dgc.layers import DynamicGroupConv2d
+from dgc.native.conv import Conv
 
 
 class UnknownError(Exception):
     """The network does something the plan has no operation for; it then runs as the module it was."""
-
-
-@dataclass
-class Conv:
-    """A convolution, static (`fc1` is None) or dynamic; `groups` are its groups or heads."""
-
-    weight: Tensor  # (O, C / groups, kh, kw), dynamic (O, C, kh, kw)
-    bias: Tensor | None
-    stride: int
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    fc1: Tensor | None = None
-    fc2: Tensor | None = None
-    fc2_bias: Tensor | None = None
-    n_inactive: int = 0
-    scale: Tensor | None = None  # BatchNorm and ReLU inside a dynamic convolution
-    shift: Tensor | None = None
-
-    @property
-    def dynamic(self) -> bool:
-        return self.fc1 is not None
 
 
 @dataclass(eq=False)

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dgc.engine import convs, weights
-from dgc.engine.emit import Emitter
+from dgc.engine import convs
 from dgc.engine.graph import Node, UnknownError, ordered, users
-from dgc.engine.layout import Layout, Window
-from dgc.engine.memory import Buffer, Image, new_image, new_region
-from dgc.engine.program import Plan
 from dgc.engine.shapes import canonical_layouts, shapes
+from dgc.native import weights
+from dgc.native.conv import HEAVY
+from dgc.native.emit import Emitter
+from dgc.native.layout import Layout, Window
+from dgc.native.memory import Buffer, Image, new_image, new_region
+from dgc.native.program import Plan
 from dgc.native.structs import Kind
-
-HEAVY = 256 * 1024  # bytes of weights from which an operation runs over all samples at once
 
 
 class Lowering(Emitter):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from dgc.engine.fuse import fuse
 from dgc.engine.graph import Node, UnknownError, read
 from dgc.engine.lower import Lowering
-from dgc.engine.program import Plan
 from dgc.layers import DynamicGroupConv2d
 from dgc.native import library
+from dgc.native.program import Plan
 
 
 class NativeModule(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgc.engine.graph import Node, UnknownError
-from dgc.engine.layout import Layout, Window
+from dgc.native.layout import Layout, Window
 
 Size = tuple[int, int]
 

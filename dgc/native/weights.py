@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgc.engine.layout import up
+from dgc.native.layout import up
 
 
 def rows(matrix: Tensor) -> Tensor:

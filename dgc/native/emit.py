@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dgc.engine.layout import Layout
-from dgc.engine.memory import Buffer, Image, place
-from dgc.engine.program import Constants, Plan
 from dgc.native import structs
+from dgc.native.layout import Layout
+from dgc.native.memory import Buffer, Image, place
+from dgc.native.program import Constants, Plan
 from dgc.native.structs import Kind, Op
 
 Constant = Tensor | NDArray[np.int64] | NDArray[np.int32] | NDArray[np.float32] | None

@@ -84,14 +84,21 @@ class Plan:
             self._arena, self._arena_for = _pages(floats), (samples, threads)
         return int(self._arena.ctypes.data)
 
-    def run(self, x_BCHW: Tensor, library: Library, threads: int, seconds: NDArray[np.float64] | None = None) -> Tensor:
+    def run(
+        self,
+        x_BCHW: Tensor,
+        library: Library,
+        threads: int,
+        seconds: NDArray[np.float64] | None = None,
+        chunk: int = CHUNK,
+    ) -> Tensor:
         """(B, *in_shape) -> (B, *out_shape), both contiguous float32.
 
         `seconds`, one for each operation, are counted up by what the first thread spends in it.
         """
         timer = None if seconds is None else seconds.ctypes.data
         y = torch.empty(x_BCHW.shape[0], *self.out_shape)
-        for xs, ys in zip(torch.split(x_BCHW, CHUNK), torch.split(y, CHUNK), strict=True):
+        for xs, ys in zip(torch.split(x_BCHW, chunk), torch.split(y, chunk), strict=True):
             arena = self._memory(xs.shape[0], threads)
             program = ctypes.pointer(self._program)
             library.run(Run(program, xs.data_ptr(), ys.data_ptr(), arena, xs.shape[0], threads, timer))

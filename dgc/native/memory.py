@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from dgc.engine.layout import Layout, up
+from dgc.native.layout import Layout, up
 
 THREAD, SAMPLE = 0, 1
 
