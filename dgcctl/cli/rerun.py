@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import TargetMissedError
+from dgc.records import RunDir
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.cli.output import Column
+from dgcctl.core import gitstate, runs, settings
 from dgcctl.core import rerun as again
-from dgcctl.core import runs, settings
 from dgcctl.core.divergence import parse_tolerances
+from dgcctl.core.facts import read_facts
 
 
 def rerun(
@@ -41,6 +43,7 @@ def rerun(
     folder = settings.runs_dir(runs_dir)
     recorded = runs.find_run(run, folder)
     if against is None:
+        _say_what_lacks(recorded)
         diagnostics.note(f"running {recorded.id} again")
         repeated = again.repeat(recorded, folder, current_code=current_code)
     else:
@@ -49,6 +52,14 @@ def rerun(
         output.line(repeated.id)
         return
     _report(again.compare(recorded, repeated, tolerances), json=json)
+
+
+def _say_what_lacks(recorded: RunDir) -> None:
+    """A file too large for the record may be what the code needs."""
+    lacking = gitstate.not_kept(read_facts(recorded).git)
+    if lacking:
+        names = ", ".join(lacking[:3])
+        diagnostics.warn(f"{recorded.id}: {len(lacking)} untracked files were too large to be kept ({names})")
 
 
 def _report(found: again.Repetition, *, json: bool) -> None:

@@ -53,6 +53,11 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
     return files
 
 
+def not_kept(record: Mapping[str, Any]) -> list[str]:
+    """Untracked files that were too large for the record: a worktree of it lacks them."""
+    return [str(name) for name in record.get("left_out") or ()]
+
+
 @contextmanager
 def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> Iterator[Path]:
     """A clean worktree with the code of a run: its commit, its patch, its untracked sources; removed afterwards.

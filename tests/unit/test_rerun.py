@@ -189,3 +189,15 @@ def test_several_ranks_are_repeated_by_as_many(tmp_path):
 def test_a_commit_is_looked_for_without_touching_the_checkout(project):
     assert gitstate.has_commit(project, "0" * 40) is False
     assert gitstate.has_commit(project.parent, "0" * 40) is None
+
+
+def test_untracked_files_that_were_too_large_are_said(project, capsys, monkeypatch):
+    from dgcctl.cli import rerun as command
+
+    run = run_in(project, "a")
+    write_json(run.git, {**read_json(run.git), "left_out": ["weights.npz"]})
+    monkeypatch.chdir(project)
+    command.rerun(str(run.path), runs_dir=project / "runs", check=True)
+    said = capsys.readouterr()
+    assert "1 untracked files were too large to be kept (weights.npz)" in said.err
+    assert "bitwise equal" in said.out
