@@ -23,7 +23,7 @@ import psutil
 
 import dgc
 from dgc import provenance, records
-from dgc.errors import UsageError
+from dgc.errors import ResourceError, UsageError
 from dgc.fs import atomic_write
 from dgc.records import RunDir, State, Status
 
@@ -82,12 +82,22 @@ def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
 
 def create(runs: Path, name: str, recipe_text: str, argv: Mapping[str, Any]) -> RunDir:
     """Make a run directory with its recipe, how it was asked for, and the code it runs with; its state is `queued`."""
-    run = records.create_run(runs, name)
+    run = _new_folder(runs, name)
     atomic_write(run.recipe, recipe_text.encode(), point="recipe")
     records.write_json(run.argv, {"dgcctl": dgc.__version__, "cwd": str(Path.cwd()), **argv}, point="argv")
     provenance.record_code(run)
     records.write_status(run, Status(state=State.QUEUED))
     return run
+
+
+def _new_folder(runs: Path, name: str) -> RunDir:
+    try:
+        return records.create_run(runs, name)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ResourceError(
+            f"{runs}: cannot make a run directory here ({reason}): name another folder with --runs-dir or DGCCTL_RUNS_DIR"
+        ) from error
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -87,6 +87,16 @@ def test_a_new_run_is_queued_and_has_its_records(tmp_path: Path) -> None:
     assert "commit" in json.loads(run.git.read_text())
 
 
+def test_a_folder_that_takes_no_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ResourceError) as caught:
+        launch.create(tmp_path / "file" / "runs", "demo", "name: demo\n", {})
+    expected = (
+        "cannot make a run directory here (not a directory): name another folder with --runs-dir or DGCCTL_RUNS_DIR"
+    )
+    assert str(caught.value) == f"{tmp_path / 'file' / 'runs'}: {expected}"
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 STUBBORN_CHILD = """
