@@ -52,7 +52,9 @@ def evaluate(
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of --run.", show_default=True)
     ] = "last",
     engine: Annotated[Engine, typer.Option("--engine", help="Which way the network is run.")] = Engine.AUTO,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only N images, spread over the set.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only N images, spread over the set.")
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="The error of each class too.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a confusion picture.")] = None,
     check: options.Check = False,

@@ -96,7 +96,8 @@ def _new_folder(runs: Path, name: str) -> RunDir:
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise ResourceError(
-            f"{runs}: cannot make a run directory here ({reason}): name another folder with --runs-dir or DGCCTL_RUNS_DIR"
+            f"{runs}: cannot make a run directory here ({reason}): "
+            "name another folder with --runs-dir or DGCCTL_RUNS_DIR"
         ) from error
 
 
