@@ -80,7 +80,7 @@ sanitize: install-dev
 	$(BIN)/python -m pytest -m slow -k sanitize </dev/null
 
 bench: install
-	$(BIN)/dgcctl bench
+	$(BIN)/python -m dgc.bench
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
