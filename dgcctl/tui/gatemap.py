@@ -83,6 +83,21 @@ def shade(value: float, width: int = 7) -> str:
     return f"{bounded * 100:4.0f} {dark * (room if room < 4 else round(bounded * room))}"
 
 
+def short_names(names: list[str]) -> list[str]:
+    """Names without the dotted parts that all of them begin or end with, and without the `dense` of `denseblock`."""
+    parts = [name.split(".") for name in names]
+    if len(parts) < 2:
+        return names
+    first, last = _shared(parts), _shared([part[::-1] for part in parts])
+    kept = [".".join(part[first : len(part) - last]) or ".".join(part) for part in parts]
+    return [name.replace("denseblock_", "block_").replace("denselayer_", "layer_") for name in kept]
+
+
+def _shared(parts: list[list[str]]) -> int:
+    """How many leading parts are the same in all."""
+    return next((i for i, same in enumerate(zip(*parts, strict=False)) if len(set(same)) > 1), min(map(len, parts)))
+
+
 def pruning_curve(gate_factor: float, points: int = 200) -> tuple[Floats, Floats]:
     """Progress and the share of input channels that every head leaves out there (dgc.schedule on 1,000 channels)."""
     progress = np.linspace(0.0, 1.0, points)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dgcctl.tui import gatemap
 from dgcctl.tui.screens.compare import CompareScreen
 from dgcctl.tui.screens.gates import GatesScreen
 from dgcctl.tui.screens.help import HelpScreen
@@ -14,7 +15,7 @@ from tests.tui.frames import lines, press, text
 
 async def gates(pilot, dash) -> GatesScreen:
     await press(pilot, ["g"])
-    await frames.until(pilot, lambda: "dense1" in text(dash))
+    await frames.until(pilot, lambda: "dense1" in text(dash) or "layer1" in text(dash))
     return dash.screen
 
 
@@ -31,10 +32,18 @@ async def test_x_changes_the_figure_of_the_map(made_runs: Path) -> None:
         screen = await gates(pilot, dash)
         shown = []
         for _ in range(3):
-            shown.append((lines(dash)[0].split("epoch 4")[1].strip(), screen.listing.rows[0].cells[3][0].strip()))
+            shown.append((lines(dash)[0].split("step 400")[1].strip(), screen.listing.rows[0].cells[3][0].strip()))
             await press(pilot, ["x"])
         assert [name for name, _ in shown] == ["active share", "entropy", "most used"]
         assert len({cell for _, cell in shown}) == 3
+
+
+def test_narrow_screens_leave_out_what_all_layers_share() -> None:
+    names = [f"features.denseblock_{b}.denselayer_{n}.conv_1" for b in (1, 2) for n in (1, 2)]
+    assert gatemap.short_names(names) == ["block_1.layer_1", "block_1.layer_2", "block_2.layer_1", "block_2.layer_2"]
+    assert gatemap.short_names(["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])[0] == "layer1.0.conv1"
+    assert gatemap.short_names(["only.one"]) == ["only.one"]
+    assert gatemap.short_names(["a.b", "a.b"]) == ["a.b", "a.b"]
 
 
 async def test_the_schedule_says_you_are_here(made_runs: Path) -> None:
@@ -47,9 +56,9 @@ async def test_brackets_go_to_earlier_and_later_evaluations(made_runs: Path) -> 
     async with frames.opened(made_runs) as (dash, pilot):
         await gates(pilot, dash)
         await press(pilot, ["left_square_bracket", "left_square_bracket"])
-        assert "evaluation 2/4  epoch 2" in lines(dash)[0]
+        assert "evaluation 2/4  step 200" in lines(dash)[0]
         await press(pilot, ["right_square_bracket"])
-        assert "evaluation 3/4  epoch 3" in lines(dash)[0]
+        assert "evaluation 3/4  step 300" in lines(dash)[0]
 
 
 async def test_arrows_choose_layer_and_head_and_its_channels_are_told(made_runs: Path) -> None:

@@ -12,6 +12,7 @@ from dgcctl.tui.widgets.listing import Cell
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
 
+WIDE = 110
 Sheet = tuple[Sequence[str], Sequence[Sequence[object]]]  # the head and the rows of a CSV file
 
 
@@ -19,8 +20,16 @@ class DashScreen(Screen[None]):
     """`look` shows what is known now; it is called on news, on return, and after a key changed the view."""
 
     name_for_files: ClassVar[str] = "screen"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual's own declaration
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  Textual's own declaration
     app: DashApp
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is room for whole names (the class -wide says the same to the style sheets)."""
+        return self.app.size.width >= WIDE
+
+    def on_resize(self) -> None:
+        self.look()
 
     def look(self) -> None:
         """Show what is known now."""

@@ -72,7 +72,9 @@ class GatesScreen(DashScreen):
             self.listing.show((), (Column("layer"),))
             self.query_one("#head", Lines).show()
             return
-        self.listing.show([self._row(layer) for layer in found.layers], self._columns(found))
+        names = gatemap.short_names([layer.name for layer in found.layers])
+        rows = [self._row(layer, name) for layer, name in zip(found.layers, names, strict=True)]
+        self.listing.show(rows, self._columns(found))
         self._about_head(found)
 
     def _files(self) -> list[str]:
@@ -94,7 +96,7 @@ class GatesScreen(DashScreen):
 
     def _title(self, run: Run, files: list[str], found: GateMap | str) -> None:
         where = (
-            f"evaluation {self._place(files) + 1}/{len(files)}  epoch {found.epoch}  "
+            f"evaluation {self._place(files) + 1}/{len(files)}  step {found.step:,}  "
             if isinstance(found, GateMap)
             else ""
         )
@@ -117,14 +119,15 @@ class GatesScreen(DashScreen):
             Column("executed", 8, True),
             Column("excess", 6, True, 1),
         )
-        return (Column("layer"), Column("in", 4, True), Column("off", 4, True), *heads, *costs)
+        return (Column("layer", tail=True), Column("in", 4, True), Column("off", 4, True), *heads, *costs)
 
     def _cell_width(self, heads: int) -> int:
         """Wider cells where the screen has room beside names (34) and figures (50)."""
         return max(7, min(24, (self.size.width - 84) // max(1, heads)))
 
-    def _row(self, layer: Layer) -> Row:
-        cells: list[Cell] = [layer.name, str(layer.in_channels), str(layer.n_inactive)]
+    def _row(self, layer: Layer, short: str) -> Row:
+        name = layer.name if self.wide else short
+        cells: list[Cell] = [name, str(layer.in_channels), str(layer.n_inactive)]
         width = self._cell_width(len(layer.heads))
         cells += [(gatemap.shade(one.figure(self._figure), width), "bar") for one in layer.heads]
         over = layer.executed / layer.promised - 1 if layer.promised else 0.0
@@ -138,7 +141,7 @@ class GatesScreen(DashScreen):
         self._head = min(self._head, len(layer.heads) - 1)
         one = layer.heads[self._head]
         self.query_one("#head", Lines).show(
-            [(f"{layer.name}", "head")],
+            [(layer.name[-40:], "head")],
             [f"head {self._head}: active {one.active_share:.1%}  entropy {one.entropy:.3f}"],
             *_channels(one),
         )

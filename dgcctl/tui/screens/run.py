@@ -69,9 +69,6 @@ class RunScreen(DashScreen):
     def _focus(self) -> None:
         (self.drawer.listing if self.drawer.kind else self.charts[0]).focus()
 
-    def on_resize(self) -> None:
-        self.look()
-
     # --- what is shown -----------------------------------------------------------------------------------------------
 
     @property
@@ -131,11 +128,7 @@ class RunScreen(DashScreen):
         """Columns and number of charts that this screen has room for."""
         columns = 3 if self.size.width >= 150 else 2
         height = max(1, self.size.height - 5)
-        lines = (
-            height * (2 if self.has_class("-wide") else 1) // (3 if self.has_class("-wide") else 2)
-            if self.drawer.kind
-            else height
-        )
+        lines = height * (2 if self.wide else 1) // (3 if self.wide else 2) if self.drawer.kind else height
         return columns, min(CHARTS, columns * max(1, min(2, lines // 8)))
 
     def redraw(self) -> None:

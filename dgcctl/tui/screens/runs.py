@@ -98,7 +98,7 @@ class RunsScreen(DashScreen):
             (
                 (signs, "accent"),
                 (state_text(run.state), ROLES.get(run.state, "")),
-                indent + (run.id if self.has_class("-wide") else short_id(run)),
+                indent + (run.id if self.wide else short_id(run)),
                 (f"{progress(share, 10)} {share:4.0%}", "bar"),
                 f"{run.status.epoch}/{run.status.epochs}",
                 facts.percent(store.best(run)),

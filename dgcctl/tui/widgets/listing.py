@@ -30,6 +30,7 @@ class Column:
     width: int = 0
     right: bool = False
     drop: int = 0
+    tail: bool = False  # what is too long loses its beginning, not its end (names of layers, paths)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Listing(ScrollView, can_focus=True):
         for (index, width), cell in zip(self._widths(), self._kept(cells), strict=False):
             text, role = (cell, "") if isinstance(cell, str) else cell
             style = palette.style(role)
-            segments.append(Segment(_fit(text, width, self.columns[index].right), style + over if over else style))
+            segments.append(Segment(_fit(text, width, self.columns[index]), style + over if over else style))
             segments.append(Segment(" ", over or Style.null()))
         return self._strip(segments, over)
 
@@ -190,7 +191,9 @@ class Listing(ScrollView, can_focus=True):
         return sum((self.columns[i].width or 16) + 1 for i in kept)
 
 
-def _fit(text: str, width: int, right: bool) -> str:
+def _fit(text: str, width: int, column: Column) -> str:
+    if cell_len(text) > width and column.tail:
+        return "…" + text[-max(0, width - 1) :]
     if cell_len(text) > width:
         return set_cell_size(text[: max(0, width - 1)], max(0, width - 1)) + "…"
-    return " " * (width - cell_len(text)) + text if right else set_cell_size(text, width)
+    return " " * (width - cell_len(text)) + text if column.right else set_cell_size(text, width)
