@@ -137,10 +137,8 @@ def join(device: str) -> Iterator[Ranks]:
         yield ranks
         return
     _start_group(ranks)
-    try:
-        yield ranks
-    finally:
-        torch.distributed.destroy_process_group()
+    yield ranks
+    torch.distributed.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
 
 _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

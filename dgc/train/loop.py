@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dgc.fs import crash_point
-from dgc.layers import iter_dgc, record_gates
+from dgc.layers import record_gates
 from dgc.records import Kind, write_json
 from dgc.train import record
 from dgc.train.evaluate import EvaluationStoppedError, Figures, evaluate
@@ -64,8 +64,8 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     samples = session.global_batch(position.batch)
     row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
     position.step += 1
-    inactive = sum(layer.n_inactive for _, layer in iter_dgc(session.module))
-    session.block.add(Known(position.step, position.epoch, position.batch, p, lr, inactive, samples), row)
+    known = Known(position.step, position.epoch, position.batch, p, lr, session.updater.inactive, samples)
+    session.block.add(known, row)
     position.batch += 1
     session.recorder.status.step = position.step
     crash_point("train.step")

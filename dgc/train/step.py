@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from dgc.errors import DgcError
-from dgc.layers import gate_l1, set_progress
+from dgc.layers import gate_l1, iter_dgc, set_progress
 from dgc.train.distributed import Ranks, without_sync
 
 COLUMNS = ("cross_entropy", "gate_l1", "wrong", "bad", "grad_norm")
@@ -79,6 +79,14 @@ class Updater:
     gate_weight: float
     accumulate: int
     memory_format: torch.memory_format = torch.contiguous_format
+
+    def __post_init__(self) -> None:
+        self._layers = [layer for _, layer in iter_dgc(self.module)]
+
+    @property
+    def inactive(self) -> int:
+        """Sum of the numbers of inactive channels over all DGC layers."""
+        return sum(layer.n_inactive for layer in self._layers)
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int) -> Tensor:
         """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device, to be summed over

@@ -6,6 +6,8 @@ answers {"pid", "code"} (negative: the signal). One child at a time is waited fo
 
 import json
 import os
+import pathlib
+import resource
 import sys
 import time
 import traceback
@@ -50,12 +52,16 @@ def child(order, crash_point, train) -> int:
 
 
 def disturb(env) -> None:
-    """SIGNAL_INSTEAD: what a crash point does instead of SIGKILL (a signal's number, or `hang`). FREE_BYTES: a lie."""
+    """SIGNAL_INSTEAD: what a crash point does instead of SIGKILL (a signal's number, or `hang`). FREE_BYTES: a lie.
+    MORE_MEMORY: so many bytes on top of what is mapped, and then no more."""
     import dgc.fs
     from dgc.train import saving
 
     if "FREE_BYTES" in env:
         saving.free_bytes = lambda path: int(env["FREE_BYTES"])
+    if "MORE_MEMORY" in env:
+        mapped = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + int(env["MORE_MEMORY"]),) * 2)
     if instead := env.get("SIGNAL_INSTEAD"):
         stand_in = types.SimpleNamespace(SIGKILL=instead)
         kill = os.kill
