@@ -18,7 +18,7 @@ from typing import Any
 
 import dgc
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
-from dgc.fs import atomic_write, fsync_dir
+from dgc.fs import atomic_write, fsync_dir, temporary_name
 from dgc.hub import containers, tensorfile
 from dgc.hub.lock import now, sha256_of
 
@@ -56,7 +56,7 @@ def convert(
     (4) for wrong keys, shapes or values, or where reading it takes more memory or time than its size justifies.
     """
     containers.inspect(source)
-    temporary = weights.with_name(f".tmp-{os.getpid()}-{weights.name}")
+    temporary = weights.with_name(temporary_name(weights.name))
     try:
         job = {"task": "convert", "file": str(source), "name": name, "out": str(temporary)}
         told = run_child({**job, "arguments": dict(arguments or {})}, source, seconds)

@@ -18,7 +18,7 @@ from typing import Any
 import dgc
 from dgc.checkpoints import list_checkpoints, read_verified
 from dgc.errors import IntegrityError, UsageError
-from dgc.fs import atomic_write
+from dgc.fs import atomic_write, temporary_name
 from dgc.hub.convert import WALL_SECONDS, run_child
 from dgc.hub.lock import now
 from dgc.recipe import Recipe, load_recipe, parse_recipe
@@ -86,7 +86,7 @@ def export_released(run: RunDir, out: Path, step: str = "best", container: str =
     files = read_verified(folder)
     _refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+    temporary = out.with_name(temporary_name(out.name))
     try:
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as scratch:
             weights = Path(scratch, MODEL_FILE)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dgc.errors import IntegrityError
+from dgc.fs import clear_leftovers
 from dgc.hub.cache import Cache, hold
 from dgc.hub.convert import Converted, convert, existing
 from dgc.hub.download import Fetched, Options, download
@@ -47,6 +48,7 @@ def converted(entry: Entry, fetched: Fetched, cache: Cache, options: Options) ->
         return
     try:
         with hold(cache.lock(weights.name), options.say):
+            clear_leftovers(cache.folder)
             found = existing(weights, fetched.sha256) or _convert(entry, fetched, weights, options)
     except PermissionError:
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:

@@ -95,7 +95,10 @@ def test_pretrained_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     released.write(cache.file(f"{name}.tar"), released.released_content(model), zipped=False)
     monkeypatch.setenv("DGCCTL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("DGCCTL_OFFLINE", "1")
+    leftover = cache.folder / f".tmp-999999999-{name}.safetensors"  # of a conversion that was killed
+    leftover.write_bytes(b"half")
     first = dgc.create_model(name, pretrained=True)
+    assert not leftover.exists()
     stamp = cache.converted(name).stat().st_mtime_ns
     second = dgc.create_model(name, pretrained=True)
     assert cache.converted(name).stat().st_mtime_ns == stamp
