@@ -44,7 +44,6 @@ class DashApp(App[None]):
 
     TITLE = "dgcctl dash"
     CSS = """
-    Screen { background: $background; color: $foreground; }
     Footer { background: $panel; }
     Toast { max-width: 90%; }
     Input { border: none; height: 1; padding: 0 1; background: $panel; }

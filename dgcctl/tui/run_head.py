@@ -58,9 +58,11 @@ def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[
 
 def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     """Of the process where it lives here; else its own last account."""
+    held = feed.last("perf.gpu_memory")
+    gpu_memory = f" {facts.size(held)}" if held else ""
     if sample is None:
-        return [(f"memory {facts.size(feed.last('perf.rss'))}", "dim")]
-    gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%"
+        return [(f"memory {facts.size(feed.last('perf.rss'))}{'  GPU' + gpu_memory if held else ''}", "dim")]
+    gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%{gpu_memory}"
     return [f"CPU {sample.cpu:.0f}% {facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"]
 
 
