@@ -1,4 +1,4 @@
-"""The only file that touches torch.distributed: who we are among the ranks, and what ranks tell each other.
+"""The only file that touches torch.distributed (launch.py runs torchrun): who we are, and what ranks tell each other.
 
 With one process nothing of torch.distributed is initialised and every collective is the identity.
 """

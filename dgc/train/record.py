@@ -35,6 +35,7 @@ from dgc.records import (
     State,
     Status,
     encode_event,
+    read_status,
     write_json,
     write_status,
 )
@@ -64,9 +65,17 @@ class Recorder:
         if not self.active:
             return
         self._events = EventWriter(self.run)
+        self._keep_start()
         self.write_status()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
+
+    def _keep_start(self) -> None:
+        """A resumed run began when it was first started."""
+        with contextlib.suppress(OSError, DgcError):
+            before = read_status(self.run)
+            if before.state != State.QUEUED:
+                self.status.started = before.started
 
     def close(self, state: State, reason: str = "", exit_code: int = 0) -> None:
         """The last status and the END event. A disk that refuses them must not hide why the run ended."""

@@ -143,3 +143,12 @@ def test_what_cannot_be(tmp_path):
         run_it(tmp_path / "a", ("log_every: 3", "log_every: 3, accumulate: 3"))
     with pytest.raises(UsageError, match=r"train\.device = cuda, but torch sees no CUDA device here"):
         run_it(tmp_path / "b", ("device: cpu", "device: cuda"))
+
+
+def test_a_resumed_run_began_when_it_was_first_started(plain):
+    before = read_status(plain)
+    run_training(plain, Options(resume=True), Signals())
+    after = read_status(plain)
+    assert after.started == before.started
+    assert after.heartbeat > before.heartbeat
+    assert after.state == State.DONE
