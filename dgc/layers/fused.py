@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dgc.layers import saliency, selection
-from dgc.layers.normalise import Normaliser, Rule
+from dgc.layers.normalise import Normaliser, Rule, relu_backward_
 from dgc.ops.geometry import Geometry, Picked, pick, unpick
 from dgc.ops.ways import WAYS, Plan
+
+PIECE = 1 << 20  # numbers of one copy of a piece's activations
 
 
 class Setting(NamedTuple):
@@ -62,18 +64,52 @@ class FusedLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, fc1, fc2, pooled, gates, picked_gate, index, *norms = ctx.saved_tensors
         chain = _chain(norms, ctx.setting.rules)
-        inputs = _activations(chain, x)
-        a_BCHW = inputs[-1]
-        plan, geometry = ctx.setting.plan, ctx.setting.geometry
-        grads = WAYS[plan.way].backward(grad_y, a_BCHW, weight, Picked(picked_gate, index), geometry)
-        active_BGC = unpick(picked_gate.to(gates.dtype), index, gates.shape[-1]) > 0
-        grad_gates = unpick(grads.gate.to(gates.dtype), index, gates.shape[-1]) * active_BGC
-        grad_gates = (grad_gates + grad_l1 / (gates.shape[0] * gates.shape[-1])) * (gates > 0)
-        grad_pooled, *grad_fcs = _gates_backward(grad_gates, pooled, fc1, fc2)
+        inputs = _activations(chain[:-1], x)
+        layer = _Layer(ctx.setting, weight, fc1, fc2, chain[-1] if chain else None, grad_l1 / gates[:, 0].numel())
+        grad_a = torch.empty_like(inputs[-1])
+        totals: list[Tensor] = []
+        for rows in pieces(inputs[-1]):
+            picked = Picked(picked_gate[rows], None if index is None else index[rows])
+            grad_a[rows], *grads = layer.backward(grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], picked)
+            totals = grads if not totals else [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
+        grad_x, grad_norms = _chain_backward(chain, grad_a, inputs)
+        return None, grad_x, *totals, *grad_norms
+
+
+def pieces(x_BCHW: Tensor) -> list[slice]:
+    """Groups of samples whose activations fit into a CPU's cache; a GPU takes all at once."""
+    samples = x_BCHW.shape[0]
+    step = samples if x_BCHW.is_cuda else max(1, PIECE * samples // max(1, x_BCHW.numel()))
+    return [slice(first, first + step) for first in range(0, samples, step)]
+
+
+class _Layer(NamedTuple):
+    """What the backward of every piece of a batch shares; `grad_l1` is the gradient of each gate from the L1 term."""
+
+    setting: Setting
+    weight: Tensor
+    fc1: Tensor
+    fc2: Tensor
+    norm: Normaliser | None
+    grad_l1: Tensor
+
+    def backward(
+        self, grad_y: Tensor, raw: Tensor, pooled: Tensor, gates: Tensor, picked: Picked
+    ) -> tuple[Tensor, ...]:
+        """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2, fc2_bias."""
+        a_BCHW = raw if self.norm is None else self.norm.activate(raw)
+        grads = WAYS[self.setting.plan.way].backward(grad_y, a_BCHW, self.weight, picked, self.setting.geometry)
+        grad_gates = self._gates(grads.gate, gates, picked)
+        grad_pooled, *grad_fcs = _gates_backward(grad_gates, pooled, self.fc1, self.fc2)
         pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
         grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
-        grad_x, grad_norms = _chain_backward(chain, grad_a, inputs)
-        return None, grad_x, grads.weight, *grad_fcs, *grad_norms
+        return grad_a if self.norm is None else relu_backward_(grad_a, a_BCHW), grads.weight, *grad_fcs
+
+    def _gates(self, grad_BGK: Tensor, gates_BGC: Tensor, picked: Picked) -> Tensor:
+        """Of the gates before their ReLU: kept ones hear from the convolution, all positive ones from the L1 term."""
+        channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
+        heard_BGK = grad_BGK.to(dtype) * (picked.gate > 0)
+        return (unpick(heard_BGK, picked.index, channels) + self.grad_l1) * (gates_BGC > 0)
 
 
 def _chain(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
@@ -106,9 +142,11 @@ def _gates_backward(
 def _chain_backward(
     chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """From the gradient of the last activation to that of the raw input, and those of weights and biases."""
+    """From the gradient before the last ReLU to that of the raw input, and those of weights and biases."""
     grad_norms: list[Tensor | None] = []
     for i in reversed(range(len(chain))):
-        grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i], inputs[i + 1])
+        if i + 1 < len(chain):
+            grad = relu_backward_(grad, inputs[i + 1])
+        grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i])
         grad_norms[:0] = [grad_weight, grad_bias, None, None]
     return grad, grad_norms

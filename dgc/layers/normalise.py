@@ -47,14 +47,19 @@ class Normaliser(NamedTuple):
         """relu(BN(x)), one copy."""
         return F.batch_norm(x_BCHW, self.mean, self.var, self.weight, self.bias, False, 0.0, self.rule.eps).relu_()
 
-    def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor, a_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients for x, weight and bias from that of a = activate(x)."""
-        grad_BCHW = torch.ops.aten.threshold_backward(grad_BCHW, a_BCHW, 0)
+    def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients for x, weight and bias from that of BN(x), before the ReLU."""
         invstd = torch.rsqrt(self.var + self.rule.eps)
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad_BCHW, x_BCHW, self.weight, self.mean, self.var, self.mean, invstd, *reversed(self.rule), [True] * 3
         )
         return grad_x, grad_weight, grad_bias
+
+
+def relu_backward_(grad: Tensor, a: Tensor) -> Tensor:
+    """In place: zero where a = relu(..) is not above zero."""
+    torch.ops.aten.threshold_backward.grad_input(grad, a, 0, grad_input=grad)
+    return grad
 
 
 def eager(x_BCHW: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, splittable
+from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, relu_backward_, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
@@ -87,7 +87,7 @@ class _NormReluConv(torch.autograd.Function):
             groups,
             [True, True, False],
         )
-        grad_x, grad_gamma, grad_beta = link.backward(grad_a, x, a_BCHW)
+        grad_x, grad_gamma, grad_beta = link.backward(relu_backward_(grad_a, a_BCHW), x)
         return None, None, grad_x, grad_weight, grad_gamma, grad_beta, None, None
 
 
@@ -108,4 +108,4 @@ class _NormReluPool(torch.autograd.Function):
             a_BCHW = link.activate(x).detach().requires_grad_()
             pooled_BCHW = ctx.pool(a_BCHW)
         (grad_a,) = torch.autograd.grad(pooled_BCHW, a_BCHW, grad)
-        return None, None, *link.backward(grad_a, x, a_BCHW.detach()), None, None
+        return None, None, *link.backward(relu_backward_(grad_a.clone(), a_BCHW.detach()), x), None, None
