@@ -32,6 +32,7 @@ COMMANDS: Table = {
         "dash": ("dgcctl.cli.dash:dash", "Watch, compare and steer runs in the terminal or a browser."),
         "predict": ("dgcctl.cli.predict:predict", "The best classes of an image, and the channels chosen for it."),
         "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
+        "bench": ("dgcctl.cli.bench:bench", "Time the project against dense networks in other engines, side by side."),
     },
     "Trust": {
         "rerun": ("dgcctl.cli.rerun:rerun", "Run a recorded run again; with --check, say whether it is the same."),
