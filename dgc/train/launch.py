@@ -2,6 +2,7 @@
 
 Takes torchrun's own options. What torchrun reports as a traceback and a table becomes what happened: the failing rank's
 own error line and exit code, or `rank 1 killed by signal 9 at step 41 (log ...)` and exit code 10, in status.json too.
+With several machines RUN lies on a file system that all of them see.
 """
 
 from __future__ import annotations

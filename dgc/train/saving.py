@@ -179,7 +179,7 @@ def _tell(session: Session, found: checkpoints.Checkpoint, passed_over: list[str
     if passed_over:
         session.recorder.say(f"going on from {found.path.name} instead", "warning")
     checkpoints.set_aside_after(session.run, found.step)
-    best = session.progress.best or {"step": None}
+    best = (session.recipe.checkpoint.keep_best and session.progress.best) or {"step": None}
     checkpoints.repair_pointer(session.run, session.run.last, found.step)
     checkpoints.repair_pointer(session.run, session.run.best, **best)
     session.recorder.event(
