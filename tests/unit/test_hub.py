@@ -169,6 +169,24 @@ def test_import_says_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"dgcctl ckpt download {NAME}" in said(capsys)
 
 
+def test_a_published_error_is_met_to_its_last_digit() -> None:
+    from dgcctl.cli.ckpt import _figure
+
+    assert _figure("top1_error", 31.22, 31.2249)["passed"]
+    assert not _figure("top1_error", 31.22, 31.226)["passed"]
+    assert _figure("top1_error", 25.4, 25.352)["passed"]
+    assert not _figure("top1_error", 4.77, 4.78)["passed"]
+    assert "published 4.77 %, measured 4.7800 %" in _figure("top1_error", 4.77, 4.78)["detail"]
+
+
+def test_the_lock_file_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dgc.hub.cache import Cache
+
+    assert Cache(tmp_path).pins == tmp_path / "checkpoints.lock"
+    monkeypatch.setenv("DGCCTL_CHECKPOINTS_LOCK", str(tmp_path / "project.lock"))
+    assert Cache(tmp_path).pins == tmp_path / "project.lock"
+
+
 # --- exports ----------------------------------------------------------------------------------------------------------
 
 
