@@ -1,0 +1,66 @@
+"""The two commands: what `make` says on a machine that lacks something, and that CI runs the second and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in ("Makefile", "pyproject.toml", "CMakeLists.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_python_that_is_too_old_is_named(checkout: Path) -> None:
+    old = checkout / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = make(checkout, "demo", f"PYTHON={old}")
+    assert done.returncode == 2
+    line = f"error: {old} is Python 3.9.1, and Python 3.11 or newer is needed: name one with make PYTHON="
+    assert done.stderr.startswith(line)
+    assert not (checkout / ".venv").exists()
+
+
+def test_no_python_at_all_is_said(checkout: Path) -> None:
+    done = make(checkout, "test", "PYTHON=")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Python 3.11 or newer is needed and none was found")
+
+
+def test_a_failed_installation_leaves_no_stamp(checkout: Path) -> None:
+    """So that the next `make` tries again."""
+    venv = checkout / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    pip = venv / "python"
+    pip.write_text('#!/bin/sh\ncase "$*" in *install*) echo "no network" >&2; exit 1;; esac\nexit 0\n')
+    pip.chmod(0o755)
+    done = make(checkout, "install")
+    assert done.returncode == 2
+    assert "no network" in done.stderr
+    assert not (checkout / ".venv" / ".installed").exists()
+
+
+def test_ci_runs_make_test_and_nothing_else() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+
+
+def test_make_test_runs_every_check(checkout: Path) -> None:
+    shown = make(checkout, "-n", "test").stdout
+    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports", 'pytest -m "not slow"'):
+        assert check in shown
