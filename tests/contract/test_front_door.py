@@ -1,4 +1,4 @@
-"""The two commands: what `make` says on a machine that lacks something, and that CI runs the second and nothing else."""
+"""The two commands: what `make` says on a machine that lacks something; CI runs the second and nothing else."""
 
 from __future__ import annotations
 
