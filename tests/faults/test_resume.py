@@ -32,7 +32,8 @@ POINTS = [
     ),
     *(f"last.{moment}" for moment in ("before-write:2", "after-rename:6")),
     *("best.before-write:1", "purge.after-rename:2", "gates.before-rename:2", "metrics.before-rename:2"),
-    *("plots.before-rename:3", "json.before-rename:1"),
+    # the third plain JSON file of a run is its verdict; before the first two nothing can be resumed yet
+    *("plots.before-rename:3", "json.before-rename:3"),
 ]
 
 
