@@ -118,7 +118,7 @@ def test_a_missed_figure_is_called_missed(tmp_path):
 
 
 def test_without_an_expected_figure_there_is_no_verdict(tmp_path):
-    write_report([read_facts(make_run(tmp_path / "a"))], tmp_path / "report.html")
+    write_report([read_facts(make_run(tmp_path / "a", "expect=[]"))], tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text()).text
     assert "No figure was expected." in text
     assert "reached" not in text
