@@ -41,7 +41,7 @@ def _dynamic(to: Lowering, node: Node, conv: Conv, w: Window, images: dict[str, 
     wanted = w.input_layout(to.sizes[node.inputs[0]], out.phases, out.row)
     regions: dict[str, Buffer] = {}
     if needs_panel(conv, out):
-        regions["panel"] = new_region(int(conv.weight.numel()))
+        regions["panel"] = new_region(int(conv.weight.numel()), "panel")
     regions["list"] = _chosen(to, x, conv, regions.get("panel"))
     inside = "panel" not in regions and fits(x.layout, wanted)
     if not inside and (conv.scale is not None or not fits(x.layout, wanted)):
@@ -58,7 +58,7 @@ def _chosen(to: Lowering, x: Image, conv: Conv, panel: Buffer | None) -> Buffer:
     heads, hidden, channels = conv.fc1.shape
     p = to.means(x, conv.scale, conv.shift, conv.scale is not None)
     h = to.linear(p, channels, conv.fc1.reshape(heads * hidden, channels), None, relu=True)
-    g = new_region(heads * up(channels))
+    g = new_region(heads * up(channels), "gates")
     to.emit(
         Kind.GATES, regions={"input": h, "out": g},
         constants={"weight": weights.rows(conv.fc2.transpose(1, 2)), "bias": weights.rows(conv.fc2_bias)},

@@ -147,7 +147,7 @@ class Lowering(Emitter):
         self.vectors[node] = region, source.channels
 
     def means(self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool) -> Buffer:
-        region = new_region(source.channels)
+        region = new_region(source.channels, "means")
         norm = {"in_scale": scale, "in_shift": shift}
         self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
         return region
@@ -169,7 +169,7 @@ class Lowering(Emitter):
 
     def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
         """weight (rows, n) times x, plus bias."""
-        y = new_region(int(weight.shape[0]))
+        y = new_region(int(weight.shape[0]), "linear")
         heavy = int(weight.numel() * 4 >= HEAVY)
         self.emit(
             Kind.LINEAR, regions={"input": x, "out": y}, constants={"weight": weights.rows(weight), "bias": bias},

@@ -67,7 +67,7 @@ def select(to: Emitter, regions: dict[str, Buffer], conv: Conv, panel: Buffer | 
     """The list of selected channels among gates that are in the region `input`, or at the address `external`; with a
     `panel`, also the selected weights times their gates."""
     heads, channels = conv.groups, int(conv.weight.shape[1])
-    listed = new_region(heads * (16 + 2 * up(channels)))
+    listed = new_region(heads * (16 + 2 * up(channels)), "list")
     regions = regions | {"list": listed}
     if panel is not None:
         regions["panel"] = panel

@@ -15,6 +15,7 @@ from dgc.native.structs import Op, Run
 ABI_VERSION = 1
 ISA_NAMES = ("baseline", "avx2", "avx512")
 FORCE = "DGC_NATIVE_ISA"
+ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Library:
 @cache
 def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
     """(library, its file, why not)."""
-    path = next(Path(__file__).parent.glob("_dgc_native*.so"), None)
+    named = os.environ.get(ELSEWHERE)
+    path = Path(named) if named else next(Path(__file__).parent.glob("_dgc_native*.so"), None)
     if path is None:
         return None, None, "the kernels were not built (no C++ compiler at installation?); plain PyTorch is used"
     try:

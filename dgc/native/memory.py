@@ -36,8 +36,10 @@ def new_image(layout: Layout, channels: int) -> Image:
     return Image(Buffer(layout.floats(channels), (layout, channels)), layout, channels)
 
 
-def new_region(floats: int) -> Buffer:
-    return Buffer(up(floats), up(floats))
+def new_region(floats: int, role: str) -> Buffer:
+    """Numbers that are no image. Only regions of one role and size follow each other: the padding of means has to stay
+    zero, and what pads gates may be the NaN of a broken sample."""
+    return Buffer(up(floats), (role, floats))
 
 
 def segments(batched: list[bool]) -> list[int]:

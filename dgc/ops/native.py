@@ -69,7 +69,7 @@ def _plan(conv: Conv, shape: tuple[int, int, int], gates: int) -> Plan:
     to.emit(Kind.INPUT, {"dst": x})
     regions: dict[str, Buffer] = {}
     if needs_panel(conv, y.layout):
-        regions["panel"] = new_region(int(conv.weight.numel()))
+        regions["panel"] = new_region(int(conv.weight.numel()), "panel")
     regions["list"] = select(to, {}, conv, regions.get("panel"), external=gates)
     images: dict[str, Image] = {"src": x, "dst": y}
     assert fits(x.layout, wanted)

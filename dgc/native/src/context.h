@@ -28,6 +28,8 @@ DGC_INLINE float* at(const Context& c, const DgcRegion& r) { return c.bases[r.ar
 
 DGC_INLINE float* pixel(const DgcTensor& t, float* plane, int64_t y, int64_t x) {
     const int64_t s = t.phases;
+    if (s == 1) return plane + t.lead + y * t.row + x;
+    if (s == 2) return plane + ((y & 1) * 2 + (x & 1)) * t.phase_plane + t.lead + (y >> 1) * t.row + (x >> 1);
     return plane + ((y % s) * s + x % s) * t.phase_plane + t.lead + (y / s) * t.row + x / s;
 }
 

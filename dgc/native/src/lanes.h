@@ -14,6 +14,7 @@ struct LaneSource {
     const float* x;          // packed channels, at the tile's first pixel
     int64_t x_step, x_row;
     const float* w;          // [channel][tap][block]
+    const float* ahead;      // weights to fetch meanwhile: these, a channel or more early, or the next block's
     int64_t block;
     const int32_t* index;    // which channel of the weights the k-th packed one is
     int64_t channels, taps;
@@ -24,10 +25,10 @@ struct LaneSource {
 template <int ROWS, int COLUMNS, int VECTORS>
 __attribute__((noinline)) void lane_tile(const LaneSource& s, float* out, int64_t out_row) {
     V acc[ROWS][COLUMNS][VECTORS] = {};
-    const int64_t chunk = s.taps * s.block;
+    const int64_t chunk = s.taps * s.block, early = ceil_div(32, s.taps);  // taps: some hundred cycles
     for (int64_t k = 0; k < s.channels; ++k) {
         const float* w = s.w + s.index[k] * chunk;
-        const float* next = s.w + s.index[smaller(k + (s.taps == 1 ? 8 : 1), s.channels - 1)] * chunk;
+        const float* next = s.ahead + s.index[smaller(k + early, s.channels - 1)] * chunk;
         const float* x = s.x + k * s.x_step;
         for (int64_t t = 0; t < s.taps; ++t, w += s.block, next += s.block) {
             __builtin_prefetch(next);
@@ -72,7 +73,8 @@ LaneTile pick_lanes(int columns, int64_t block) {
 }
 
 // All pixels of an image for one block of output channels: out[pixel][block].
-inline void lane_image(LaneSource s, const DgcTensor& t, float* out) {
+// While the second rows are computed from weights that are near by now, those of the next block are fetched.
+inline void lane_image(LaneSource s, const DgcTensor& t, const float* next_block, float* out) {
     const float *x = s.x, *w = s.w;
     const int64_t pieces = ceil_div(t.width, kLaneColumns), wide = smaller(s.block, kLaneVectors * VL);
     for (int64_t y = 0; y < t.height;) {
@@ -84,6 +86,7 @@ inline void lane_image(LaneSource s, const DgcTensor& t, float* out) {
             s.x = x + y * s.x_row + first;
             for (int64_t o = 0; o < s.block; o += wide) {
                 s.w = w + o;
+                s.ahead = (y > 0 && y <= kLaneRows && next_block ? next_block : w) + o;
                 run(s, out + (y * t.width + first) * s.block + o, t.width * s.block);
             }
         }
@@ -120,8 +123,9 @@ inline void lane_rows(const DgcOp& op, const Context& c, const float* x, float* 
     for (int64_t row = rows.begin; row < rows.end;) {
         const int64_t block = lane_block(op.outs - row);
         const float* w = op.weight + (head * op.outs + row) * op.channels * op.taps;
-        const LaneSource from = {x, s.plane, s.row, w, block, sel.index, *sel.count, op.taps, op.offsets};
-        lane_image(from, d, scratch);
+        const LaneSource from = {x, s.plane, s.row, w, w, block, sel.index, *sel.count, op.taps, op.offsets};
+        const bool more = row + 2 * kLaneBlock <= op.outs;  // the next block is laid out like this one
+        lane_image(from, d, more ? w + kLaneBlock * op.channels * op.taps : nullptr, scratch);
         for (int64_t o = 0; o < block; ++o)
             lane_finish(op, c, (row + o) * op.out_step + head * op.head_step, scratch + o, block, line);
         row += block;

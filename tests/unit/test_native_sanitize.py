@@ -1,0 +1,82 @@
+"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: built apart, driven by a process of its own.
+
+Each arena comes from the allocator, so reading or writing past it, past an image or past the weights is seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = all(shutil.which(tool) for tool in ("cmake", "c++", "gcc"))
+
+DRIVER = """
+import sys
+import torch
+import dgc
+from dgc.layers import DynamicGroupConv2d
+from dgc.native import library
+from dgc.ops.masked import masked_conv2d
+from dgc.ops.native import native_conv2d
+
+torch.manual_seed(0)
+torch.set_num_threads(2)
+many = sys.argv[1] == "many"
+for k in (1, 3, 5):
+    for heads, channels, outs in ((1, 8, 5), (4, 32, 8), (2, 96, 32), (3, 24, 7)) + (((8, 1024, 16),) if many else ()):
+        for size in (1, 7, 14, 33):
+            for stride in (1, 2, 3):
+                x = torch.randn(2, channels, size, size + 1)
+                w = torch.randn(heads * outs, channels, k, k)
+                g = torch.relu(torch.randn(2, heads, channels))
+                y = native_conv2d(x, w, g, 0, stride, k // 2, 1, heads)
+                z = masked_conv2d(x, w, g, stride, k // 2, 1)
+                assert (y - z).abs().max() <= 1e-4 * max(1, z.abs().max()), (k, heads, channels, outs, size, stride)
+for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 40)):
+    numbers = {"stages": (2, 2), "growth": (8, 32)} if name == "dydensenet" else {}
+    model = dgc.create_model(name, num_classes=7, **numbers).eval()
+    dgc.set_progress(model, 0.9)
+    engine = dgc.compile_for_inference(model)
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, size, size)
+        assert engine.plan_for(x) is not None
+        assert torch.isfinite(engine(x)).all()
+print("clean")
+"""
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build = tmp_path_factory.mktemp("sanitize")
+    options = ["-DDGC_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    subprocess.run(["cmake", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build, "--parallel"], check=True, capture_output=True)
+    return build / "_dgc_native.so"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TOOLS, reason="needs cmake and a C++ compiler")
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_the_kernels_are_clean_under_the_sanitizers(sanitized: Path, isa: str) -> None:
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    environment = os.environ | {
+        "LD_PRELOAD": found.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "DGC_NATIVE_LIBRARY": str(sanitized),
+        "DGC_NATIVE_ISA": isa,
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", DRIVER, "few"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    if "this machine has" in done.stderr:
+        pytest.skip(f"this machine has no {isa}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["clean"]
