@@ -43,8 +43,8 @@ def _row(op: Op, ms: float) -> dict[str, object]:
         "heads": op.heads,
         "taps": op.taps,
         "size": f"{op.dst.height}x{op.dst.width}",
-        "ms": round(ms, 4),
-        "gmacs": round(macs / ms / 1e6, 1),
+        "ms": round(float(ms), 4),
+        "gmacs": round(float(macs / ms / 1e6), 1),
         "macs_per_byte": round(macs / (4 * floats), 2),
     }
 
@@ -55,4 +55,4 @@ def _others(ops: list[Op], seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
         if op.kind != Kind.CONV:
             kind = Kind(op.kind).name.lower()
             totals[kind] = totals.get(kind, 0.0) + t * 1e3
-    return [{"kind": kind, "ms": round(ms, 4)} for kind, ms in sorted(totals.items(), key=lambda kv: -kv[1])]
+    return [{"kind": kind, "ms": round(float(ms), 4)} for kind, ms in sorted(totals.items(), key=lambda kv: -kv[1])]
