@@ -49,6 +49,7 @@ def test_held_by_a_living_process(run, fault_table):
 def test_owner_killed_while_its_workers_live(run, fault_table):
     """A forked worker inherits every descriptor of the trainer; it must not hold its lock."""
     owner = hold(run, "import os; os.fork(); time.sleep(60)")
+    wait_for(lambda: psutil.Process(owner.pid).children() != [])
     workers = psutil.Process(owner.pid).children()
     try:
         with fault_table.case(34, "owner killed, its forked workers alive: taken over with a note") as case, case.run():
