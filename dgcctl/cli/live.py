@@ -22,7 +22,7 @@ class LiveLine:
     def __init__(self, gate_factor: float | None) -> None:
         self._gate_factor = gate_factor
         self._in_place = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._drawn = ""
+        self._drawn = self._said = ""
         self._last = time.monotonic()
 
     def show(self, progress: Progress, events: Iterable[Event]) -> None:
@@ -36,7 +36,7 @@ class LiveLine:
             self._redraw(progress_line(progress, self._gate_factor))
             self._last = now
         elif not self._in_place and now - self._last >= PLAIN_SECONDS and progress.seen:
-            diagnostics.note(progress_line(progress, self._gate_factor))
+            self._say_if_new(progress_line(progress, self._gate_factor))
             self._last = now
 
     def _announce(self, event: Event, progress: Progress) -> None:
@@ -47,6 +47,12 @@ class LiveLine:
         elif event["kind"] == Kind.ALERT and event.get("level") != "info":
             self.clear()
             diagnostics.warn(str(event.get("text", "")))
+
+    def _say_if_new(self, line: str) -> None:
+        """A slow training would fill a log with the same line."""
+        if line != self._said:
+            diagnostics.note(line)
+            self._said = line
 
     def _redraw(self, line: str) -> None:
         if line == self._drawn:
