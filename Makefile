@@ -80,7 +80,9 @@ sanitize: install-dev
 	$(BIN)/python -m pytest -m slow -k sanitize </dev/null
 
 bench: install
+	$(PIP) install -e '.[bench]' </dev/null
 	$(BIN)/python -m dgc.bench
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
