@@ -160,7 +160,7 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self._pending = False
-        if self.screen_stack and isinstance(self.screen, DashScreen):  # none: it is about to end
+        if self.screen_stack and isinstance(self.screen, DashScreen) and self.screen.ready:  # none: it is about to end
             self.screen.look()
 
     def screen_changed(self) -> None:

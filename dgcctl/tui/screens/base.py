@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.screen import Screen
 
+from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.listing import Cell
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ class DashScreen(Screen[None]):
         """Whether there is room for whole names (the class -wide says the same to the style sheets)."""
         return self.app.size.width >= WIDE
 
+    @property
+    def ready(self) -> bool:
+        """Whether its widgets are there: a screen on its way in or out is on the stack without them."""
+        return bool(self.is_attached and self.query(Bar))
+
     def on_resize(self) -> None:
-        self.look()
+        if self.ready:
+            self.look()
 
     def look(self) -> None:
         """Show what is known now."""
