@@ -202,8 +202,8 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
 
 
 FORBIDDEN = re.compile(
-    r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError\b|pytest\.skip\(\)|(?<![\w.])/work/|/tmp/tools"
-    r"|files\.pythonhosted\.org|\bpypi\.org\b|\banthropic\b|\bclaude\b|weights_only\s*=\s*False(?!\s*anywhere)",
+    r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError\b|pytest\.skip\(\)|(?<![\w.<$}])/(home|root|Users)/\w"
+    r"|weights_only\s*=\s*False(?!\s*anywhere)",
     re.IGNORECASE,
 )
 # Texts that must name what they forbid.
@@ -222,7 +222,7 @@ def test_nothing_unfinished_and_nothing_of_one_machine_in_the_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["# TODO later", "raise NotImplementedError", "see /work/main", "torch.load(f, weights_only=False)"]
+    "line", ["# TODO later", "raise NotImplementedError", "see /home/someone/dgc", "torch.load(f, weights_only=False)"]
 )
 def test_the_forbidden_words_are_found(line: str) -> None:
     assert FORBIDDEN.search(line)
