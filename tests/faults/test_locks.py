@@ -94,7 +94,7 @@ def test_damaged_record(run):
 
 def test_two_trainers_on_one_run(tmp_path, fault_table):
     with Zygote() as zygote:
-        run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 60"))
+        run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
         child = zygote.start(run)
         try:
             wait_for(lambda: len(logged(run, "step")) >= 3)

@@ -17,7 +17,7 @@ from tests.faults.training import ROOT, end_group, environment, logged, make_run
 
 @pytest.mark.slow
 def test_hanging_rank(tmp_path, fault_table):
-    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 60"))
+    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
     process = start(run, ranks=2, DGCCTL_RANK_TIMEOUT="5")
     try:
         with (

@@ -190,7 +190,7 @@ def test_one_of_two_ranks_killed(tmp_path, fault_table):
     """The other one ends too, the line names rank, signal, step and log; no process is left."""
     import psutil
 
-    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 60"))
+    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
     process = start(run, ranks=2)
     try:
         with fault_table.case(38, "rank 1 of 2 killed: named, code 10, down within 10 s") as case, case.run():
@@ -216,7 +216,7 @@ def test_launcher_killed(tmp_path, fault_table):
     """Ranks do not outlive their launcher: they save and leave."""
     import psutil
 
-    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 60"))
+    run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
     process = start(run, ranks=2)
     try:
         with fault_table.case(38, "launcher killed: ranks save and end with it") as case, case.run():

@@ -136,6 +136,7 @@ class Zygote:
             text=True,
         )
         self._answer()
+        self._running: Child | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,13 +148,17 @@ class Zygote:
         return json.loads(self._server.stdout.readline())
 
     def start(self, run: RunDir, *arguments: str, **env: str) -> Child:
+        if self._running is not None:  # its test failed before it could wait
+            self._running.signal(signal.SIGKILL)
+            self._running.wait()
         errors = run.path.with_name(run.id + ".err")
         errors.write_text("")
         order = {"argv": ["--run-dir", str(run.path), *arguments], "env": env, "errors": str(errors)}
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()
-        return Child(self._answer()["pid"], errors, self)
+        self._running = Child(self._answer()["pid"], errors, self)
+        return self._running
 
     def train(self, run: RunDir, *arguments: str, **env: str) -> tuple[int, str]:
         """Exit code (negative: a signal) and what was said."""
@@ -169,7 +174,10 @@ class Child:
     zygote: Zygote
 
     def wait(self) -> tuple[int, str]:
-        return self.zygote._answer()["code"], self.errors.read_text()
+        code = self.zygote._answer()["code"]
+        self.zygote._running = None
+        return code, self.errors.read_text()
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
