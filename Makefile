@@ -64,8 +64,11 @@ format: install-dev
 slow: install-dev
 	$(BIN)/python -m pytest -m slow </dev/null
 
-faults distributed: install-dev
-	$(BIN)/python -m pytest tests/$@ </dev/null
+faults: install-dev
+	DGCCTL_FAULT_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults </dev/null
+
+distributed: install-dev
+	$(BIN)/python -m pytest tests/distributed </dev/null
 
 snapshots: install-dev
 	$(BIN)/python -m pytest tests/tui </dev/null
