@@ -18,21 +18,23 @@ from dgcctl.core.runs import RESUMABLE, Run
 _RUNS_HERE = frozenset({State.QUEUED, State.RUNNING})
 
 
+def refusal(run: Run | None, act: str) -> str:
+    """Why this act would do nothing to this run now; empty where it would."""
+    if run is None:
+        return "no run is chosen here"
+    if act == "resume":
+        told = f"{run.id} is {run.state}: only a run that stopped, failed or died can be resumed"
+        return "" if run.state in RESUMABLE else told
+    return "" if run.state in _RUNS_HERE else f"{run.id} is {run.state}: only a running run can be asked to {act}"
+
+
 def request(run: Run, name: str) -> None:
-    """Leave control/stop or control/checkpoint. Raises UsageError where the run is not running."""
-    if run.state not in _RUNS_HERE:
-        raise UsageError(f"{run.id} is {run.state}: only a running run can be asked to {name}")
+    """Leave control/stop or control/checkpoint. Raises UsageError where it cannot be written."""
     try:
         run.dir.control.mkdir(exist_ok=True)
         (run.dir.control / name).touch()
     except OSError as error:
         raise UsageError(f"{run.dir.control / name}: cannot be written ({error.strerror})") from error
-
-
-def check_resumable(run: Run) -> None:
-    """Raises UsageError where there is nothing to go on with."""
-    if run.state not in RESUMABLE:
-        raise UsageError(f"{run.id} is {run.state}: only a run that stopped, failed or died can be resumed")
 
 
 class Trainers:

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.dom import DOMNode
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
 
-from dgc.errors import DgcError
+from dgc.errors import DgcError, UsageError
 from dgc.records import RunDir
 from dgcctl.core import runs
 from dgcctl.tui import acts, export, keys, palette
@@ -27,6 +28,7 @@ from dgcctl.tui.screens.confirm import Confirm
 from dgcctl.tui.store import Store
 from dgcctl.tui.suspend import guard_sigcont
 from dgcctl.tui.view import Memory
+from dgcctl.tui.widgets.keyline import Shown
 
 FRAME = 0.05
 
@@ -44,13 +46,15 @@ class DashApp(App[None]):
 
     TITLE = "dgcctl dash"
     CSS = """
-    Footer { background: $panel; }
     Toast { max-width: 90%; }
     Input { border: none; height: 1; padding: 0 1; background: $panel; }
     Input:focus { border: none; }
     """
     ENABLE_COMMAND_PALETTE = True
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.EVERYWHERE)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *keys.bindings(keys.EVERYWHERE),
+        *keys.bindings(keys.ACTING),
+    ]
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -59,6 +63,7 @@ class DashApp(App[None]):
         self.memory = Memory(options.state_dir, options.runs_dir)
         self.store = Store(self.memory.load())
         self.palette = palette.Palette(self._first_theme())
+        self.own_keys = keys.load_keymap(options.keys_file)
         self.trainers = acts.Trainers()
         self.frames = 0
         self._opened = [runs.find_run(name, options.runs_dir) for name in options.open]
@@ -90,7 +95,7 @@ class DashApp(App[None]):
         for theme in palette.themes():
             self.register_theme(theme)
         self.theme = self.palette.theme
-        self.set_keymap(keys.load_keymap(self.options.keys_file))
+        self.set_keymap(self.own_keys)
         guard_sigcont(self._driver, self._redraw_all)
         self._thread.start()
         self._first_screens()
@@ -144,8 +149,8 @@ class DashApp(App[None]):
     @property
     def complete(self) -> bool:
         """Whether everything that the screen needs has been read and shown."""
-        screen = self.screen
-        if not self.store.listed or not isinstance(screen, DashScreen) or self._pending or self._waiting:
+        screen = self.front
+        if screen is None or not self.store.listed or self._pending or self._waiting:
             return False
         needed = [
             key for key in screen.shown_runs() if key in self.store.runs and self.store.runs[key].dir.events.exists()
@@ -160,8 +165,13 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self._pending = False
-        if self.screen_stack and isinstance(self.screen, DashScreen) and self.screen.ready:  # none: it is about to end
-            self.screen.look()
+        if self.front is not None and self.front.ready:
+            self.front.look()
+
+    @property
+    def front(self) -> DashScreen | None:
+        """The screen that is looked at; a question may lie over it. None: the app is about to end."""
+        return next((found for found in reversed(self.screen_stack) if isinstance(found, DashScreen)), None)
 
     def screen_changed(self) -> None:
         """Follow the logs that the screens in the stack need, forget the others."""
@@ -212,37 +222,26 @@ class DashApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette holds what the keys hold."""
-        owner = screen if isinstance(screen, DashScreen) else self
-        for _, table in keys.TABLES.items():
-            for key in table:
-                if self._offers(owner, key.action):
-                    yield SystemCommand(
-                        f"{key.label} ({keys.shown_key(key.key)})", key.help, self._runner(owner, key.action)
-                    )
+        own = [(key, screen) for key in screen.own_keys] if isinstance(screen, DashScreen) else []
+        for key, owner in (*own, *((key, self) for key in keys.EVERYWHERE)):
+            if self.check_action(key.name, ()) is not False:
+                yield SystemCommand(
+                    f"{key.label} ({self.written(key).text})", key.help, self._runner(key.action, owner)
+                )
 
-    def _offers(self, owner: object, action: str) -> bool:
-        name = action.partition("(")[0]
-        found = hasattr(owner, f"action_{name}") or hasattr(self, f"action_{name}")
-        return found and self.check_action(name, ()) is not False
+    def written(self, key: keys.Key) -> Shown:
+        """A key as it is now (the user may have given it another place)."""
+        pressed = self.own_keys.get(key.id, key.key)
+        return Shown(pressed.partition(",")[0], keys.shown_key(pressed.partition(",")[0]), key.label)
 
-    def _runner(self, owner: object, action: str) -> Callable[[], object]:
-        namespace = (
-            owner if isinstance(owner, DashScreen) and hasattr(owner, f"action_{action.partition('(')[0]}") else self
-        )
-        return lambda: self.call_later(self.run_action, action, namespace)
+    def _runner(self, action: str, owner: DOMNode) -> Callable[[], object]:
+        return lambda: self.call_later(self.run_action, action, owner)
 
     # --- acts --------------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """--readonly: what changes a run is neither shown nor done."""
-        if action in keys.ACTS and (self.options.readonly or self._nothing_to_act_on(action)):
-            return False
-        return super().check_action(action, parameters)
-
-    def _nothing_to_act_on(self, action: str) -> bool:
-        if action == "start" or not isinstance(self.screen, DashScreen):
-            return False
-        return self.screen.subject() is None
+        return False if action in keys.ACTS and self.options.readonly else super().check_action(action, parameters)
 
     def action_export(self) -> None:
         if isinstance(self.screen, DashScreen):
@@ -253,35 +252,43 @@ class DashApp(App[None]):
                 return
             self.notify("\n".join(map(str, written)), title="exported", markup=False)
 
-    def _subject(self) -> runs.Run | None:
-        run_id = self.screen.subject() if isinstance(self.screen, DashScreen) else None
-        if run_id is None:
-            self.notify("no run is chosen here", severity="warning")
-        return self.store.runs.get(run_id or "")
-
     def action_stop(self) -> None:
-        self._ask("stop", "finishes its step, saves and stops")
+        self._ask("stop", "It finishes its step, saves and stops.", "asked to stop", _requests("stop"))
 
     def action_checkpoint(self) -> None:
-        self._ask("checkpoint", "saves after its step and goes on")
-
-    def _ask(self, name: str, what: str) -> None:
-        run = self._subject()
-        if run is not None:
-            self._confirmed(
-                f"{name.capitalize()} {run.id}?", f"It {what}.", lambda: acts.request(run, name), f"asked to {name}"
-            )
+        self._ask("checkpoint", "It saves after its step and goes on.", "asked to checkpoint", _requests("checkpoint"))
 
     def action_resume(self) -> None:
-        run = self._subject()
-        if run is not None:
-            self._confirmed(
-                f"Resume {run.id}?", "It goes on from its newest checkpoint.", lambda: self._resume(run), "resuming"
-            )
+        self._ask("resume", "It goes on from its newest checkpoint.", "resuming", self._resume)
 
     def _resume(self, run: runs.Run) -> None:
-        acts.check_resumable(run)
         self.trainers.resume(run.dir)
+
+    def _ask(self, act: str, what: str, done: str, do: Callable[[runs.Run], None]) -> None:
+        """Ask before an act on the run that is chosen; say at once where it cannot be."""
+        run = self.store.runs.get((self.front.subject() if self.front else None) or "")
+        why = acts.refusal(run, act)
+        if run is None or why:
+            self.notify(why, severity="warning", markup=False)
+            return
+
+        def answer(agreed: bool | None) -> None:
+            if agreed:
+                self._carry_out(run, act, done, do)
+
+        self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what), answer)
+
+    def _carry_out(self, run: runs.Run, act: str, done: str, do: Callable[[runs.Run], None]) -> None:
+        """The run may have ended while the question stood."""
+        try:
+            why = acts.refusal(self.store.runs.get(run.id), act)
+            if why:
+                raise UsageError(why)
+            do(run)
+        except DgcError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.notify(done)
 
     def start_recipe(self, recipe: str, overrides: Sequence[str]) -> None:
         """Start a run of a recipe and open it. Raises RecipeError."""
@@ -289,17 +296,6 @@ class DashApp(App[None]):
         self.notify(run.id, title="started", markup=False)
         self._open_when_listed(run)
 
-    def _confirmed(self, title: str, text: str, act: Callable[[], None], done: str) -> None:
-        def answer(agreed: bool | None) -> None:
-            if agreed:
-                self._carry_out(act, done)
 
-        self.push_screen(Confirm(title, text), answer)
-
-    def _carry_out(self, act: Callable[[], None], done: str) -> None:
-        try:
-            act()
-        except DgcError as error:
-            self.notify(str(error), severity="error", markup=False)
-        else:
-            self.notify(done)
+def _requests(name: str) -> Callable[[runs.Run], None]:
+    return lambda run: acts.request(run, name)

@@ -21,6 +21,11 @@ class Key:
     help: str
     shown: bool = True
 
+    @property
+    def name(self) -> str:
+        """Of the action, without its owner and its arguments."""
+        return self.action.removeprefix("app.").partition("(")[0]
+
     def binding(self) -> Binding:
         return Binding(self.key, self.action, self.label, id=self.id, show=self.shown, tooltip=self.help)
 
@@ -28,14 +33,20 @@ class Key:
 EVERYWHERE = (
     Key("help", "question_mark", "help", "Help", "what every key does"),
     Key("quit", "q", "quit", "Quit", "leave the dashboard; training goes on"),
-    Key("theme", "t", "theme", "Theme", "dark, light, no colour", False),
-    Key("export", "e", "export", "Export", "what is on screen as CSV, and the frame as SVG", False),
+    Key("theme", "t", "theme", "Theme", "dark, light, no colour"),
+    Key("export", "e", "export", "Export", "what is on screen as CSV, and the frame as SVG"),
     Key("recipes", "n", "recipes", "New run", "browse recipes, start a run"),
-    Key("stop", "s", "stop", "Stop", "ask the run to finish its step, save and stop"),
-    Key("checkpoint", "c", "checkpoint", "Checkpoint", "ask the run to save now"),
-    Key("resume", "r", "resume", "Resume", "go on with a run that stopped, failed or died"),
+)
+PALETTE = Key("palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name")
+ALWAYS = (*EVERYWHERE[:2], PALETTE)  # at the right end of the last line
+# on the screens that are about a run (elsewhere they say that none is chosen)
+ACTING = (
+    Key("stop", "s", "app.stop", "Stop", "ask the run to finish its step, save and stop"),
+    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "ask the run to save now"),
+    Key("resume", "r", "app.resume", "Resume", "go on with a run that stopped, failed or died"),
 )
 RUNS = (
+    Key("open", "enter", "open", "Open", "the run's curves and records"),
     Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 tag:paper name~demo"),
     Key("mark", "space", "mark", "Mark", "overlay this run in every chart, compare it"),
     Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
@@ -85,7 +96,8 @@ COMPARE = (
 )
 RECIPES = (Key("start", "enter", "start", "Start", "start a run of this recipe"), BACK)
 TABLES: Mapping[str, tuple[Key, ...]] = {
-    "Everywhere": EVERYWHERE, "Runs": RUNS, "Run": RUN, "Gates": GATES, "Compare": COMPARE, "Recipes": RECIPES,
+    "Everywhere": EVERYWHERE, "Acts": ACTING, "Runs": RUNS, "Run": RUN, "Gates": GATES, "Compare": COMPARE,
+    "Recipes": RECIPES,
 }  # fmt: skip
 ACTS = frozenset({"stop", "checkpoint", "resume", "start"})
 
@@ -95,7 +107,7 @@ def bindings(table: tuple[Key, ...]) -> list[Binding]:
 
 
 def known_ids() -> set[str]:
-    return {key.id for table in TABLES.values() for key in table} | {"open"}
+    return {key.id for table in TABLES.values() for key in table}
 
 
 def load_keymap(path: Path | None) -> dict[str, str]:
@@ -118,6 +130,6 @@ def shown_key(key: str) -> str:
     """A key as people write it."""
     names = {
         "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-", "escape": "esc",
-        "left_square_bracket": "[", "right_square_bracket": "]",
+        "left_square_bracket": "[", "right_square_bracket": "]", "ctrl+p": "^p", "enter": "⏎",
     }  # fmt: skip
     return " ".join(names.get(part, part) for part in key.split(","))

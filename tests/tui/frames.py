@@ -44,7 +44,7 @@ async def opened(
     """A running dashboard that has listed its runs."""
     dash = app(runs, **changes)
     async with dash.run_test(size=size, notifications=True) as pilot:
-        await until(pilot, lambda: dash.store.listed)
+        await until(pilot, lambda: dash.complete)
         await settled(pilot)
         yield dash, pilot
 

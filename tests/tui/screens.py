@@ -10,7 +10,6 @@ from typing import Any
 from textual.pilot import Pilot
 
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.screens.base import DashScreen
 from tests.tui import frames
 
 
@@ -26,21 +25,24 @@ class Screen:
     all_themes: bool = True  # in dark alone, where a screen of the same parts is there in all themes
 
     async def reach(self, dash: DashApp, pilot: Pilot[Any], runs: Path) -> None:
-        await frames.until(pilot, lambda: dash.store.listed and dash.complete)
-        dash.store.view.marks += [_id(dash, ending) for ending in self.marks]
+        """By keys alone, and each only when all that the poller has to tell has been told."""
+        await _everything_told(dash, pilot)
+        for ending in self.marks:
+            dash.screen.listing.go(_id(dash, ending))
+            await pilot.press("space")
         if self.chosen:
             dash.screen.listing.go(_id(dash, self.chosen))
         for key in self.keys:
             await pilot.press(key)
-        await frames.settled(pilot)
-        await frames.until(pilot, lambda: _shown(dash) and getattr(dash.screen, "_found", 0) is not None)
-        await frames.until(pilot, lambda: bool(dash.store.samples) and dash.store.free is not None)
-        await frames.settled(pilot)
+        await _everything_told(dash, pilot)
 
 
-def _shown(dash: DashApp) -> bool:
-    """A question stands over a screen and reads nothing itself."""
-    return dash.complete or not isinstance(dash.screen, DashScreen)
+async def _everything_told(dash: DashApp, pilot: Pilot[Any]) -> None:
+    """Wait for the list, the disk, the machine, and the logs and records of what is shown."""
+    await frames.until(pilot, lambda: dash.complete and bool(dash.store.samples) and dash.store.free is not None)
+    await frames.settled(pilot)
+    await frames.until(pilot, lambda: dash.complete and getattr(dash.screen, "_found", 0) is not None)
+    await frames.settled(pilot)
 
 
 def _id(dash: DashApp, ending: str) -> str:

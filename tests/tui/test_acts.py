@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from dgc.errors import UsageError
 from dgc.records import RunDir
 from dgcctl.core.runs import read_run
 from dgcctl.tui import acts
+from dgcctl.tui.app import DashApp
 from dgcctl.tui.screens.confirm import Confirm
 from dgcctl.tui.screens.recipes import Ask
 from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.widgets.keyline import KeyLine
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
-from tests.tui.frames import press, text
+from tests.tui.frames import lines, press, text
 
 
 @pytest.fixture
@@ -50,6 +53,16 @@ async def test_s_and_c_ask_first_and_leave_a_request_in_the_control_folder(runs:
         assert f"asked to {name}" in text(dash)
 
 
+async def test_a_run_that_ended_while_the_question_stood_gets_no_request(runs: Path) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["s"])
+        synthetic.set_status(RunDir(one(runs, "fff001")), synthetic.Spec(state="done"))
+        await frames.until(pilot, lambda: "✓ 5 done" in lines(dash)[0])
+        await press(pilot, ["y"])
+        assert "only a running run can be asked to stop" in frames.notified(dash)
+        assert not (one(runs, "fff001") / "control").exists()
+
+
 @pytest.mark.parametrize("answer", ["n", "escape", "enter"])
 async def test_a_no_an_escape_and_a_careless_enter_change_nothing(runs: Path, answer: str) -> None:
     async with frames.opened(runs) as (dash, pilot):
@@ -66,9 +79,51 @@ async def test_a_click_on_yes_agrees(runs: Path) -> None:
         assert (one(runs, "fff001") / "control" / "stop").exists()
 
 
+async def test_below_stand_the_acts_that_would_do_something_to_the_chosen_run_now(tmp_path: Path) -> None:
+    spec = synthetic.Spec(now_step=100, state="running", pid=os.getpid())
+    async with frames.opened(tmp_path / "runs", frames.LARGE) as (dash, pilot):
+        assert not shown_acts(dash)
+        run = synthetic.make(tmp_path / "runs", spec)
+        await frames.until(pilot, lambda: "1/1" in text(dash))
+        assert shown_acts(dash) == ["s Stop", "c Checkpoint"]
+        synthetic.set_status(run, replace(spec, state="stopped"))
+        await frames.until(pilot, lambda: "■ stopped" in text(dash))
+        assert shown_acts(dash) == ["r Resume"]
+        synthetic.set_status(run, replace(spec, state="done"))
+        await frames.until(pilot, lambda: "✓ done" in text(dash))
+        assert not shown_acts(dash)
+
+
+def shown_acts(dash: DashApp) -> list[str]:
+    return [act for act in ("s Stop", "c Checkpoint", "r Resume") if f" {act} " in lines(dash)[-1]]
+
+
+async def test_a_click_on_a_key_below_presses_it(runs: Path) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await pilot.click(KeyLine, offset=(lines(dash)[-1].index("s Stop"), 0))
+        await frames.until(pilot, lambda: isinstance(dash.screen, Confirm))
+
+
+@pytest.mark.parametrize("where", [[], ["n"], ["question_mark"]])
+async def test_an_act_where_no_run_is_chosen_says_so(tmp_path: Path, where: list[str]) -> None:
+    async with frames.opened(tmp_path / "runs") as (dash, pilot):
+        await press(pilot, [*where, "s"])
+        assert not isinstance(dash.screen, Confirm)
+        assert "no run is chosen here" in frames.notified(dash)
+
+
+async def test_under_the_question_the_list_goes_on(runs: Path) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        await press(pilot, ["s"])
+        synthetic.make(runs, synthetic.Spec(suffix="new999", started=synthetic.T0 + 8000))
+        await frames.until(pilot, lambda: "9/9" in lines(dash)[0])
+        assert isinstance(dash.screen, Confirm)
+
+
 async def test_a_run_that_is_done_cannot_be_stopped_and_the_reason_is_told(runs: Path) -> None:
     async with frames.opened(runs) as (dash, pilot):
-        await press(pilot, ["end", "s", "y"])
+        await press(pilot, ["end", "s"])
+        assert not isinstance(dash.screen, Confirm)
         assert "only a running run can be asked to stop" in frames.notified(dash)
         assert not (one(runs, "aaa001") / "control").exists()
 
@@ -83,7 +138,8 @@ async def test_r_resumes_a_stopped_run_in_a_process_of_its_own(runs: Path, start
 
 async def test_a_running_run_cannot_be_resumed(runs: Path, started: list[list[str]]) -> None:
     async with frames.opened(runs) as (dash, pilot):
-        await press(pilot, ["r", "y"])
+        await press(pilot, ["r"])
+        assert not isinstance(dash.screen, Confirm)
         assert "can be resumed" in frames.notified(dash)
     assert started == []
 

@@ -129,7 +129,7 @@ def test_the_keys_that_the_conventions_name_are_these() -> None:
         "g": "gates",
         "esc": "back",
     }
-    for table, wanted in ((keys.EVERYWHERE, named), (keys.RUNS, runs), (keys.RUN, run)):
+    for table, wanted in ((keys.EVERYWHERE + keys.ACTING, named), (keys.RUNS, runs), (keys.RUN, run)):
         found = {keys.shown_key(key.key): key.id for key in table}
         assert wanted.items() <= found.items()
 
@@ -143,6 +143,17 @@ async def test_ctrl_p_finds_what_has_a_key(made_runs: Path) -> None:
         await press(pilot, ["enter", "enter"])
         await settled(pilot)
         assert dash.store.view.log
+
+
+@pytest.mark.parametrize("where", [[], ["enter"], ["g"], ["space", "space", "d"], ["n"], ["question_mark"]])
+async def test_the_palette_has_each_key_of_a_screen_once(made_runs: Path, where: list[str]) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await press(pilot, where)
+        titles = [command.title for command in dash.get_system_commands(dash.screen)]
+        assert len(titles) == len(set(titles))
+        assert len(titles) == len(dash.screen.own_keys) + len(keys.EVERYWHERE)
+        assert "Export (e)" in titles
+        assert ("Stop (s)" in titles) is (where in ([], ["enter"], ["g"]))
 
 
 async def test_tab_goes_around_the_parts_of_a_screen(made_runs: Path) -> None:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.screen import Screen
 
+from dgcctl.core.runs import Run
+from dgcctl.tui import acts, keys
+from dgcctl.tui.keys import Key
 from dgcctl.tui.widgets.bar import Bar
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ class DashScreen(Screen[None]):
     """`look` shows what is known now; it is called on news, on return, and after a key changed the view."""
 
     name_for_files: ClassVar[str] = "screen"
+    own_keys: ClassVar[tuple[Key, ...]] = ()
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  Textual's own declaration
     app: DashApp
 
@@ -32,14 +37,29 @@ class DashScreen(Screen[None]):
     @property
     def ready(self) -> bool:
         """Whether its widgets are there: a screen on its way in or out is on the stack without them."""
-        return bool(self.is_attached and self.query(Bar))
+        return bool(self.is_mounted and self.is_attached and self.query(Bar))
 
     def on_resize(self) -> None:
-        if self.ready:
-            self.look()
+        self.look()
 
     def look(self) -> None:
-        """Show what is known now."""
+        """Show what is known now, and what can be done."""
+        if self.ready:
+            self.show_now()
+            self.tell_keys()
+
+    def show_now(self) -> None:
+        """What is known, on this screen."""
+
+    def tell_keys(self) -> None:
+        run = self.app.store.runs.get(self.subject() or "")
+        own = [key for key in self.own_keys if key.shown and self._does_something(key, run)]
+        self.query_one(KeyLine).tell(map(self.app.written, own), map(self.app.written, keys.ALWAYS))
+
+    def _does_something(self, key: Key, run: Run | None) -> bool:
+        if key.id in keys.ACTS and self.app.options.readonly:
+            return False
+        return key not in keys.ACTING or not acts.refusal(run, key.id)
 
     def subject(self) -> str | None:
         """The run that stop, checkpoint and resume are about."""

@@ -10,7 +10,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
-from textual.widgets import Footer
 
 from dgcctl.core.compare import figures
 from dgcctl.tui import comparison, curves, keys
@@ -18,6 +17,7 @@ from dgcctl.tui.comparison import Comparison
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart, Picture, Trace
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Listing
 
 SECTIONS = ("figures", "differences", "scatter")
@@ -26,7 +26,8 @@ Spot = tuple[str, float, float, int]  # letter, x, y, colour
 
 class CompareScreen(DashScreen):
     name_for_files = "compare"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.COMPARE)]
+    own_keys = keys.COMPARE
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
     CompareScreen #scatter { height: 1fr; display: none; }
     CompareScreen #legend { padding: 0 1; height: auto; max-height: 6; background: $surface; }
@@ -45,7 +46,7 @@ class CompareScreen(DashScreen):
         with Horizontal(id="scatter"):
             yield Chart(id="cost")
             yield Chart(id="speed")
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.query_one(Listing).focus()
@@ -67,9 +68,9 @@ class CompareScreen(DashScreen):
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def show_now(self) -> None:
         found = self._found
-        if not self.is_mounted or found is None:
+        if found is None:
             return
         tabs = [(f"{name}  ", "accent" if name == self._section else "dim") for name in SECTIONS]
         marked = [(f"[{text.strip()}]  " if role == "accent" else text, role) for text, role in tabs]

@@ -8,7 +8,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
-from textual.widgets import Footer
 
 from dgcctl.core.runs import Run
 from dgcctl.tui import facts, gatemap, keys
@@ -17,12 +16,14 @@ from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart, Picture, Trace
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
 
 
 class GatesScreen(DashScreen):
     name_for_files = "gates"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.GATES)]
+    own_keys = keys.GATES + keys.ACTING
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
     GatesScreen #below { height: 9; }
     GatesScreen #head { width: 42; padding: 0 1; background: $surface; height: 9; }
@@ -43,7 +44,7 @@ class GatesScreen(DashScreen):
         with Horizontal(id="below"):
             yield Lines(id="head", height=9)
             yield Chart(id="schedule")
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.listing = self.query_one(Listing)
@@ -59,9 +60,9 @@ class GatesScreen(DashScreen):
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def show_now(self) -> None:
         run = self.app.store.runs.get(self.run_id)
-        if not self.is_mounted or run is None:
+        if run is None:
             return
         files = self._files()
         found = self._map(run, files)

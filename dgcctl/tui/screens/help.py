@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Footer
 
 from dgcctl.tui import keys
 from dgcctl.tui.keys import BACK
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import GLYPHS, ROLES
 from dgcctl.tui.widgets.bar import Bar
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 _FIXED = (
@@ -27,33 +27,32 @@ _FIXED = (
 
 class HelpScreen(DashScreen):
     name_for_files = "help"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings((BACK,))]
+    own_keys = (BACK,)
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
 
     def compose(self) -> ComposeResult:
         yield Bar()
         yield Listing(
             (Column("where", 10), Column("key", 13), Column("id", 12, drop=1), Column("what it does")), id="keys"
         )
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.query_one(Listing).focus()
         super().on_mount()
 
-    def look(self) -> None:
-        if self.is_mounted:
-            where = self.app.options.keys_file
-            note = f"keys can be changed in {where}" if where else "keys can be changed: dgcctl dash --keys FILE"
-            self.query_one(Bar).show(head("help", (note, "dim")))
-            self.query_one(Listing).show(self._rows())
+    def show_now(self) -> None:
+        where = self.app.options.keys_file
+        note = f"keys can be changed in {where}" if where else "keys can be changed: dgcctl dash --keys FILE"
+        self.query_one(Bar).show(head("help", (note, "dim")))
+        self.query_one(Listing).show(self._rows())
 
     def _rows(self) -> list[Row]:
-        changed = keys.load_keymap(self.app.options.keys_file)
         rows = [Row(f"fixed {where} {key}", ((where, "dim"), (key, "accent"), "", text)) for where, key, text in _FIXED]
         for where, table in keys.TABLES.items():
             for key in table:
                 if not (self.app.options.readonly and key.id in keys.ACTS):
-                    shown = keys.shown_key(changed.get(key.id, key.key))
+                    shown = keys.shown_key(self.app.own_keys.get(key.id, key.key))
                     rows.append(
                         Row(f"{where} {key.id}", ((where, "dim"), (shown, "accent"), (key.id, "dim"), key.help))
                     )

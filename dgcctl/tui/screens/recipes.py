@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from dgc import recipe as recipes
 from dgc.errors import DgcError
@@ -16,6 +16,7 @@ from dgc.recipe import Recipe
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.widgets.bar import Bar
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 
@@ -56,7 +57,8 @@ class Ask(ModalScreen[str | None]):
 
 class RecipesScreen(DashScreen):
     name_for_files = "recipes"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.RECIPES)]
+    own_keys = keys.RECIPES
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
     RecipesScreen #names { width: 34; }
     RecipesScreen #why { width: 1fr; }
@@ -70,16 +72,14 @@ class RecipesScreen(DashScreen):
             yield Listing((Column("recipe"),), id="names", empty="no recipes")
             yield Listing((Column("key", 22), Column("value", 18), Column("why")), id="why", empty="")
         yield Static(id="note", markup=False)
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._recipes: dict[str, Recipe | str] = {name: _load(name) for name in recipes.shipped_recipes()}
         self.query_one("#names", Listing).focus()
         super().on_mount()
 
-    def look(self) -> None:
-        if not self.is_mounted or not hasattr(self, "_recipes"):
-            return
+    def show_now(self) -> None:
         names = self.query_one("#names", Listing)
         names.show([Row(name, (name,)) for name in self._recipes])
         self.query_one(Bar).show(head("recipes", (f"{len(self._recipes)}", "dim")))

@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from dgcctl.core.runs import Run
 from dgcctl.tui import curves, facts, keys, records_view, run_head, view
@@ -18,6 +18,7 @@ from dgcctl.tui.screens.base import DashScreen, Sheet
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import GUTTER, Chart
 from dgcctl.tui.widgets.drawer import Drawer
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Listing
 
 CHARTS = 6
@@ -26,7 +27,8 @@ METRICS = "metrics"
 
 class RunScreen(DashScreen):
     name_for_files = "run"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.RUN)]
+    own_keys = keys.RUN + keys.ACTING
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
     RunScreen #now { height: 3; padding: 0 1; background: $surface; }
     RunScreen.-wide #charts { height: 2fr; }
@@ -52,7 +54,7 @@ class RunScreen(DashScreen):
                 yield Chart(id=f"chart{index}")
         yield Drawer(id="drawer")
         yield Input(placeholder="search", id="search")
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.curves = Curves(self.app.store)
@@ -81,10 +83,8 @@ class RunScreen(DashScreen):
     def shown_runs(self) -> Sequence[str]:
         return [run.id for run in self.app.store.overlay(self.run_id)]
 
-    def look(self) -> None:
+    def show_now(self) -> None:
         run = self.run_shown
-        if not self.is_mounted or not hasattr(self, "charts"):
-            return
         if run is None:
             self.query_one("#now", Lines).show([(f"{self.run_id}: its folder is gone", "bad")])
             return

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from dgcctl.core.facts import computing_keys
 from dgcctl.core.runs import Run
@@ -18,6 +18,7 @@ from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import ROLES, Shown, reason, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
 from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 COLUMNS = (
@@ -31,7 +32,8 @@ SETTLE = 0.15  # seconds the cursor rests before a log is read
 
 class RunsScreen(DashScreen):
     name_for_files = "runs"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.RUNS)]
+    own_keys = keys.RUNS + keys.ACTING
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
     RunsScreen #filter { display: none; }
     RunsScreen #filter.on { display: block; }
@@ -45,7 +47,7 @@ class RunsScreen(DashScreen):
         yield Listing(COLUMNS, id="runs", empty="no runs yet: press n to start one, or `dgcctl train demo`")
         yield Lines(id="about", height=2)
         yield Chart(id="preview")
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.curves = Curves(self.app.store)
@@ -61,9 +63,7 @@ class RunsScreen(DashScreen):
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        if not self.is_mounted:
-            return
+    def show_now(self) -> None:
         shown = self.app.store.shown()
         rows = self._grouped(shown.runs) if self.app.store.view.grouped else [self._row(run) for run in shown.runs]
         self.listing.empty = "looking for runs" if not self.app.store.listed else self._nothing(shown)
@@ -178,7 +178,11 @@ class RunsScreen(DashScreen):
 
     def on_listing_moved(self) -> None:
         self._about()
+        self.tell_keys()
         self._settling = self.set_timer(SETTLE, self.app.screen_changed)
+
+    def action_open(self) -> None:
+        self.listing.action_open()
 
     def on_listing_opened(self, event: Listing.Opened) -> None:
         self.app.open_run(event.key.removeprefix(GROUP))
