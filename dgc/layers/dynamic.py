@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.layers import saliency, selection
+from dgc.layers import native, saliency, selection
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.fused import FusedLayer, Setting
+from dgc.layers.native import LayerSetting, NativeLayer
 from dgc.layers.normalise import Moments, Normaliser, eager, normaliser, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 from dgc.layers.record import GateRecord
+from dgc.native.training import Shape
 from dgc.ops import dgc_conv2d
 from dgc.ops.dispatch import Method
 from dgc.ops.geometry import Geometry
@@ -124,12 +126,24 @@ class DynamicGroupConv2d(nn.Module):
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
             chain = self._chain(x_BCHW, before, known)
-            norms = [value for link in chain for value in link.tensors]
-            y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(
-                self._setting(x_BCHW, chain), x_BCHW, weight, self.fc1, self.fc2, self.fc2_bias, *norms
-            )
+            given = (x_BCHW, weight, self.fc1, self.fc2, self.fc2_bias, *(t for link in chain for t in link.tensors))
+            if native.suits(*given):
+                y_BOHW, self._last_gate_l1, kept_BGC = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
+            else:
+                y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(self._setting(x_BCHW, chain), *given)
         self._record(kept_BGC)
         return cast("Tensor", y_BOHW)
+
+    def native_shape(self, size: tuple[int, int]) -> Shape:
+        """The convolution as the kernels take it, on images of this size."""
+        k, p, d = self.kernel_size, self.padding, self.dilation
+        outs = self.out_channels // self.heads
+        return Shape(self.in_channels, size, self.heads, outs, (k, k), self.stride, (p, p), (d, d))
+
+    def _native_setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> LayerSetting:
+        h, w = x_BCHW.shape[2:]
+        rules = tuple(link.rule for link in chain)
+        return LayerSetting(rules, self.n_inactive, self.native_shape((h, w)), self.gate_record is not None)
 
     def _chain(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> tuple[Normaliser, ...]:
         chain: list[Normaliser] = []

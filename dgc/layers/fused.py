@@ -47,7 +47,7 @@ class FusedLayer(torch.autograd.Function):
         fc2_bias: Tensor,
         *norms: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        a_BCHW = _activations(_chain(norms, setting.rules), x)[-1]
+        a_BCHW = activations(chain_of(norms, setting.rules), x)[-1]
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
         gates_BGC = saliency.gates(pooled_BC, fc1, fc2, fc2_bias)
         kept_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
@@ -63,8 +63,8 @@ class FusedLayer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, fc1, fc2, pooled, gates, picked_gate, index, *norms = ctx.saved_tensors
-        chain = _chain(norms, ctx.setting.rules)
-        inputs = _activations(chain[:-1], x)
+        chain = chain_of(norms, ctx.setting.rules)
+        inputs = activations(chain[:-1], x)
         layer = _Layer(ctx.setting, weight, fc1, fc2, chain[-1] if chain else None, grad_l1 / gates[:, 0].numel())
         grad_a = torch.empty_like(inputs[-1])
         totals: list[Tensor] = []
@@ -72,7 +72,7 @@ class FusedLayer(torch.autograd.Function):
             picked = Picked(picked_gate[rows], None if index is None else index[rows])
             grad_a[rows], *grads = layer.backward(grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], picked)
             totals = grads if not totals else [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
-        grad_x, grad_norms = _chain_backward(chain, grad_a, inputs)
+        grad_x, grad_norms = chain_backward(chain, grad_a, inputs)
         return None, grad_x, *totals, *grad_norms
 
 
@@ -100,7 +100,7 @@ class _Layer(NamedTuple):
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
         grads = WAYS[self.setting.plan.way].backward(grad_y, a_BCHW, self.weight, picked, self.setting.geometry)
         grad_gates = self._gates(grads.gate, gates, picked)
-        grad_pooled, *grad_fcs = _gates_backward(grad_gates, pooled, self.fc1, self.fc2)
+        grad_pooled, *grad_fcs = gates_backward(grad_gates, pooled, self.fc1, self.fc2)
         pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
         grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
         return grad_a if self.norm is None else relu_backward_(grad_a, a_BCHW), grads.weight, *grad_fcs
@@ -112,12 +112,12 @@ class _Layer(NamedTuple):
         return (unpick(heard_BGK, picked.index, channels) + self.grad_l1) * (gates_BGC > 0)
 
 
-def _chain(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
+def chain_of(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
     """Four tensors a link."""
     return tuple(Normaliser.of(tensors[4 * i : 4 * i + 4], rule) for i, rule in enumerate(rules))
 
 
-def _activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
+def activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
     """The raw input and the output of every BatchNorm-ReLU after it."""
     values = [x_BCHW]
     for link in chain:
@@ -125,7 +125,7 @@ def _activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
     return values
 
 
-def _gates_backward(
+def gates_backward(
     grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer ReLU."""
@@ -139,13 +139,16 @@ def _gates_backward(
     return grad_BN @ fc1_GSC.view(g * s, c), grad_fc1, grad_fc2, grad_BGC.sum(0)
 
 
-def _chain_backward(
+def chain_backward(
     chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """From the gradient before the last ReLU to that of the raw input, and those of weights and biases."""
+    """From the gradient before the last ReLU to that of the raw input, and those of weights and biases.
+
+    `inputs`: the raw input and what follows; one more than the chain has links where `grad` is behind its last ReLU.
+    """
     grad_norms: list[Tensor | None] = []
     for i in reversed(range(len(chain))):
-        if i + 1 < len(chain):
+        if i + 1 < len(inputs):
             grad = relu_backward_(grad, inputs[i + 1])
         grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i])
         grad_norms[:0] = [grad_weight, grad_bias, None, None]

@@ -118,11 +118,12 @@ def normaliser(norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = Non
         return Normaliser(norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False))
     found = known or moments(x_BCHW, norm.weight.dtype)
     if norm.training and norm.running_mean is not None:
-        _move_on(norm, found, _count(x_BCHW))
+        move_on(norm, found, _count(x_BCHW))
     return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))
 
 
-def _move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
+def move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
+    """The running statistics, after a batch with these moments of `count` values a channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

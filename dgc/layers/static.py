@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dgc.layers import native
+from dgc.layers.native import NativeStatic
 from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, relu_backward_, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 
@@ -23,7 +25,12 @@ def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
         link = normaliser(norm, x_BCHW)
-        out: Tensor = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
+        if conv.groups > 1 and native.suits(x_BCHW, weight, *link.tensors):
+            h, w = x_BCHW.shape[2:]
+            way, numbers = NativeStatic, native.static_shape(conv, (h, w))
+        else:
+            way, numbers = _NormReluConv, _numbers(conv)
+        out: Tensor = way.apply(link.rule, numbers, x_BCHW, weight, *link.tensors)
     return out
 
 

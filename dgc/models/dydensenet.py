@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.layers import DynamicGroupConv2d
+from dgc.layers import DynamicGroupConv2d, dense_block
 from dgc.layers.normalise import Moments, eager, extend, moments
 from dgc.layers.static import norm_relu_pool
 from dgc.models.forms import Form, Gating, NormConv2d, Stem, check_choice, initialise
@@ -35,6 +35,10 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         first = self[0].conv_1
+        if isinstance(first, DynamicGroupConv2d):
+            layers = [dense_block.Parts(m.conv_1, m.conv_2.norm, m.conv_2.conv) for m in self]
+            if dense_block.fits(self, layers, x_BCHW):
+                return dense_block.run(layers, x_BCHW)
         if not (self.training and isinstance(first, DynamicGroupConv2d) and first.norm is not None and eager(x_BCHW)):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
         known = moments(x_BCHW, first.weight.dtype)

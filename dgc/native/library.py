@@ -12,7 +12,7 @@ from pathlib import Path
 from dgc.errors import UsageError
 from dgc.native.structs import Op, Run
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISA_NAMES = ("baseline", "avx2", "avx512")
 FORCE = "DGC_NATIVE_ISA"
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests

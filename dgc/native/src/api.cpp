@@ -1,7 +1,14 @@
 // The C interface: which instruction sets this build and this machine have, and running a program with one of them.
 #include "abi.h"
+#include "train_abi.h"
 
-#define DGC_DECLARE(isa) namespace isa { void execute(const DgcRun& run); double peak(); }
+#define DGC_DECLARE(isa) \
+    namespace isa { \
+    void execute(const DgcRun& run); \
+    double peak(); \
+    void train(const DgcTrain& pass); \
+    int64_t train_room(const DgcTrain& pass); \
+    }
 
 #if defined(__x86_64__) || defined(_M_X64)
 DGC_DECLARE(dgc_avx512)
@@ -12,7 +19,7 @@ DGC_DECLARE(dgc_baseline)
 
 extern "C" {
 
-int dgc_abi_version() { return 1; }
+int dgc_abi_version() { return 2; }
 int64_t dgc_op_size() { return sizeof(DgcOp); }
 
 // 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
@@ -41,6 +48,19 @@ int dgc_run(const DgcRun* run, int isa) {
     if (isa == 1) return dgc_avx2::execute(*run), 0;
 #endif
     return dgc_baseline::execute(*run), 0;
+}
+
+// Floats of scratch that each thread needs for a pass; the same for every instruction set.
+int64_t dgc_train_room(const DgcTrain* pass) { return dgc_baseline::train_room(*pass); }
+int64_t dgc_train_size() { return sizeof(DgcTrain); }
+
+int dgc_train(const DgcTrain* pass, int isa) {
+    if (!dgc_supports(isa)) return 1;
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::train(*pass), 0;
+    if (isa == 1) return dgc_avx2::train(*pass), 0;
+#endif
+    return dgc_baseline::train(*pass), 0;
 }
 
 double dgc_peak(int isa) {

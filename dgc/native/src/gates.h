@@ -83,27 +83,35 @@ inline int32_t threshold(const int32_t* bits, int64_t width, int64_t n) {
     return high;
 }
 
-// Every gate <= the n-th smallest is off, ties included; so is a gate of zero. A NaN counts as the largest and stays on.
-inline void select_head(const DgcOp& op, const Context& c, int64_t head) {
-    const int64_t channels = op.channels, width = round_up(channels);
-    const float* gates = (op.external ? op.external + c.sample * op.heads * width : at(c, op.in)) + head * width;
-    int32_t* bits = (int32_t*)c.scratch;
+// Gates as integers that order as they do; a NaN counts as the largest, and what pads the width is beyond all.
+inline void gate_bits(const float* gates, int64_t channels, int64_t width, int32_t* bits) {
     for (int64_t i = 0; i < width; ++i) {
-        int32_t b;
-        __builtin_memcpy(&b, gates + i, 4);
+        int32_t b = INT32_MAX;
+        if (i < channels) __builtin_memcpy(&b, gates + i, 4);
         b = b == INT32_MIN ? 0 : b;  // minus zero
-        bits[i] = i >= channels ? INT32_MAX : gates[i] != gates[i] ? 0x7fc00000 : b;
+        bits[i] = i < channels && gates[i] != gates[i] ? 0x7fc00000 : b;
     }
-    const int32_t limit = threshold(bits, width, op.inactive);
-    const Selection s = selection(c, op, head);
+}
+
+// Every gate <= the n-th smallest is off, ties included; so is a gate of zero. A NaN stays on. How many are on.
+inline int32_t list_chosen(const float* gates, const int32_t* bits, int64_t channels, int32_t limit, int32_t* index, float* gate) {
     int32_t count = 0;
     for (int32_t i = 0; i < channels; ++i) {
         if (bits[i] <= limit && bits[i] != 0x7fc00000) continue;
         if (bits[i] == 0) continue;
-        s.index[count] = i;
-        s.gate[count++] = gates[i];
+        index[count] = i;
+        gate[count++] = gates[i];
     }
-    *s.count = count;
+    return count;
+}
+
+inline void select_head(const DgcOp& op, const Context& c, int64_t head) {
+    const int64_t width = round_up(op.channels);
+    const float* gates = (op.external ? op.external + c.sample * op.heads * width : at(c, op.in)) + head * width;
+    int32_t* bits = (int32_t*)c.scratch;
+    gate_bits(gates, op.channels, width, bits);
+    const Selection s = selection(c, op, head);
+    *s.count = list_chosen(gates, bits, op.channels, threshold(bits, width, op.inactive), s.index, s.gate);
 }
 
 // The selected channels' weights times their gates, block by block as the tile reads them.

@@ -1,0 +1,223 @@
+"""A dense block as one autograd function over one buffer: no concatenation, no copy of a channel for each layer.
+
+Every layer reads the front of the buffer and writes its own channels behind. Backward walks the same way back with one
+buffer of gradients. The channels' mean and variance are common to all layers, so what they add to the gradient (x * a + b
+of each channel, see dgc.layers.native) is summed over the layers and added once, when a channel's gradient is complete.
+Kept for backward: the buffer, each layer's bottleneck, and the gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from dgc.layers.native import Gated, affine_of, batch_moments, input_grad, norm_grads, static_shape, suits
+from dgc.layers.normalise import Moments, Normaliser, Rule, eager, move_on
+from dgc.native import training
+from dgc.native.training import Shape
+
+if TYPE_CHECKING:
+    from dgc.layers.dynamic import DynamicGroupConv2d
+
+PARAMETERS, KEPT = 9, 8  # tensors of a layer that come from its modules, and that are made on the way
+
+
+class Parts(NamedTuple):
+    """The modules of one dense layer: gated 1x1, then BatchNorm, ReLU and grouped convolution."""
+
+    dynamic: DynamicGroupConv2d
+    norm: nn.Module
+    conv: nn.Conv2d
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        d, norm_in, norm = self.dynamic, self.dynamic.norm, self.norm
+        assert isinstance(norm_in, nn.BatchNorm2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return (
+            norm_in.weight, norm_in.bias, d.weight, d.fc1, d.fc2, d.fc2_bias, norm.weight, norm.bias, self.conv.weight,
+        )  # fmt: skip
+
+
+def fits(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
+    """Whether the block is in training, made of nothing but what the kernels know, and nobody looks into it."""
+    if not (block.training and layers and eager(x_BCHW) and torch.is_grad_enabled()):
+        return False
+    watched = nn.modules.module._has_any_global_hook() or any(_hooked(m) for m in block.modules() if m is not block)
+    return not watched and all(_known(p) and suits(x_BCHW, *p.parameters) for p in layers)
+
+
+def _hooked(m: nn.Module) -> bool:
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+
+
+def _known(p: Parts) -> bool:
+    d = p.dynamic
+    norms = all(isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _plain(n) for n in (d.norm, p.norm))
+    return norms and d.method == "auto" and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
+
+
+def _plain(norm: nn.BatchNorm2d) -> bool:
+    return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
+def run(layers: Sequence[Parts], x_BCHW: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C + all growth, H, W); sets each layer's gate L1."""
+    parameters = [t for p in layers for t in p.parameters]
+    out: tuple[Tensor, Tensor] = _Block.apply(tuple(layers), x_BCHW, *parameters)
+    for part, gate_l1 in zip(layers, out[1].unbind(), strict=True):
+        part.dynamic._last_gate_l1 = gate_l1
+    return out[0]
+
+
+class _Setting(NamedTuple):
+    """One layer in numbers: where its input ends in the buffer, and its two convolutions."""
+
+    width: int
+    grown: int
+    dynamic: Shape
+    static: Shape
+    eps: tuple[float, float]
+    n_inactive: int
+
+    @classmethod
+    def of(cls, p: Parts, size: tuple[int, int]) -> _Setting:
+        d = p.dynamic
+        eps = (d.norm.eps, p.norm.eps)  # type: ignore[union-attr]
+        grown = d.in_channels + p.conv.out_channels
+        return cls(d.in_channels, grown, d.native_shape(size), static_shape(p.conv, size), eps, d.n_inactive)  # type: ignore[arg-type]
+
+
+class _Links(NamedTuple):
+    """The two BatchNorms of a layer on this batch."""
+
+    first: Normaliser
+    second: Normaliser
+
+    @classmethod
+    def of(cls, s: _Setting, parameters: Sequence[Tensor], known: Moments, second: Moments) -> _Links:
+        first_rule, second_rule = (Rule(eps, True) for eps in s.eps)
+        front = Moments(known.mean[: s.width], known.var[: s.width])
+        return cls(
+            Normaliser(*parameters[0:2], *front, first_rule), Normaliser(*parameters[6:8], *second, second_rule)
+        )
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, layers: tuple[Parts, ...], x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        b, width, h, w = x.shape
+        settings = tuple(_Setting.of(p, (h, w)) for p in layers)
+        buffer = x.new_empty(b, settings[-1].grown, h, w)
+        buffer[:, :width] = x
+        known = Moments(x.new_empty(settings[-1].grown), x.new_empty(settings[-1].grown))
+        _note(known, slice(0, width), batch_moments(training.moments(x), h * w))
+        kept, gate_l1 = [], []
+        for part, s, own in zip(layers, settings, _each(parameters, PARAMETERS), strict=True):
+            made, l1 = _forward(part, s, own, buffer, known)
+            kept += made
+            gate_l1.append(l1)
+        ctx.settings = settings
+        ctx.save_for_backward(buffer, *known, *parameters, *kept)
+        return buffer, torch.stack(gate_l1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor, grad_l1: Tensor) -> tuple[Tensor | None, ...]:
+        buffer, mean, var, *rest = ctx.saved_tensors
+        count = PARAMETERS * len(ctx.settings)
+        owns, kepts = list(_each(rest[:count], PARAMETERS)), list(_each(rest[count:], KEPT))
+        walk = _Walk(buffer, Moments(mean, var), grad_out.clone(memory_format=torch.contiguous_format))
+        grads: list[Tensor] = []
+        for i in reversed(range(len(ctx.settings))):
+            grads[:0] = walk.back(ctx.settings[i], owns[i], kepts[i], grad_l1[i])
+        return None, walk.complete(slice(0, ctx.settings[0].width)), *grads
+
+
+def _each(tensors: Sequence[Tensor], n: int) -> Iterator[Sequence[Tensor]]:
+    return (tensors[i : i + n] for i in range(0, len(tensors), n))
+
+
+def _note(known: Moments, where: slice, found: Moments) -> None:
+    known.mean[where], known.var[where] = found
+
+
+def _forward(
+    part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, known: Moments
+) -> tuple[list[Tensor], Tensor]:
+    """One layer: its channels go into the buffer. Returns what backward needs (KEPT tensors), and the gate L1."""
+    front, pixels = buffer[:, : s.width], buffer.shape[2] * buffer.shape[3]
+    count = len(buffer) * pixels
+    _, _, weight, fc1, fc2, fc2_bias, _, _, weight_2 = own
+    empty = Moments(buffer.new_empty(0), buffer.new_empty(0))
+    first = _Links.of(s, own, known, empty).first
+    affine = affine_of(first)
+    gated = Gated.of(front, affine, fc1, fc2, fc2_bias, s.n_inactive)
+    y = buffer.new_empty(len(buffer), len(weight), *buffer.shape[2:])
+    planes = training.forward(s.dynamic, front, affine, gated.chosen, s.dynamic.pack(weight), y, with_moments=True)
+    assert planes is not None
+    second = batch_moments(planes, pixels)
+    fresh = slice(s.width, s.grown)
+    link = _Links.of(s, own, known, second).second
+    grown = training.forward(
+        s.static, y, affine_of(link), None, s.static.pack(weight_2), buffer[:, fresh], with_moments=True
+    )
+    assert grown is not None
+    _note(known, fresh, batch_moments(grown, pixels))
+    move_on(part.dynamic.norm, Moments(first.mean, first.var), count)  # type: ignore[arg-type]
+    move_on(part.norm, second, count)  # type: ignore[arg-type]
+    return [y, *second, *gated.tensors], gated.gates_BGC.mean((0, 2)).sum()
+
+
+class _Walk:
+    """The way back: a buffer of gradients, and what mean and variance of each channel are still to add to it."""
+
+    def __init__(self, buffer: Tensor, known: Moments, grad: Tensor) -> None:
+        self.buffer, self.known, self.grad = buffer, known, grad
+        self.a, self.b = (torch.zeros(buffer.shape[1], dtype=torch.float64) for _ in range(2))
+
+    def complete(self, where: slice) -> Tensor:
+        """The gradient of these channels; no layer behind reads them any more."""
+        grad = self.grad[:, where]
+        training.add_affine(grad, self.buffer[:, where], self.a[where].float(), self.b[where].float())
+        return grad
+
+    def back(
+        self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One layer: the gradient of its input joins the buffer's, those of its parameters are returned."""
+        y, mean, var, *gates = kept
+        links, gated = _Links.of(s, own, self.known, Moments(mean, var)), Gated.from_saved(gates)
+        grad_y, grad_weight_2, grad_norm_2 = self._static(s, own, y, links.second)
+        front, fronts_grad = self.buffer[:, : s.width], self.grad[:, : s.width]
+        given = (s.dynamic, front, affine_of(links.first), gated.chosen, s.dynamic.pack(own[2]), grad_y)
+        grad_packed, heard = training.grad_weight(*given)
+        assert heard is not None
+        grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, own[3], own[4])
+        grad_pooled.div_(front.shape[2] * front.shape[3])
+        sums = training.grad_input(*given, grad_pooled, fronts_grad, add=True)
+        norm = norm_grads(links.first, sums, front.numel() // s.width)
+        self.a[: s.width] += norm.a
+        self.b[: s.width] += norm.b
+        return norm.weight, norm.bias, s.dynamic.unpack(grad_packed), *grad_fcs, *grad_norm_2, grad_weight_2
+
+    def _static(
+        self, s: _Setting, own: Sequence[Tensor], y: Tensor, link: Normaliser
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Gradients of the bottleneck, of the grouped convolution's weights, of its BatchNorm."""
+        grad_fresh = self.complete(slice(s.width, s.grown))
+        given = (s.static, y, affine_of(link), None, s.static.pack(own[8]), grad_fresh)
+        grad_packed, _ = training.grad_weight(*given)
+        grad_y = torch.empty_like(y)
+        sums = training.grad_input(*given, None, grad_y)
+        grad_norm = input_grad(link, y, grad_y, sums)
+        assert grad_norm[0] is not None
+        assert grad_norm[1] is not None
+        return grad_y, s.static.unpack(grad_packed), (grad_norm[0], grad_norm[1])
+
+
+

@@ -1,0 +1,260 @@
+// Training: the three register tiles. All sums run over terms: a channel's pixels, seen through one tap, times a weight.
+#pragma once
+#include "tile.h"
+#include "train_planes.h"
+
+namespace DGC_ISA {
+
+// ---- forward: rows of outputs x vectors of pixels -------------------------------------------------------------------
+
+struct Terms {               // term i: pixels at x + where[i], weights at w + i * step
+    const float* x;
+    const int32_t* where;
+    const float* w;
+    int64_t step, count;
+};
+
+struct Rows {                // of pixels, `step` apart
+    float* to;
+    int64_t step;
+};
+
+template <int MR, int NV>
+__attribute__((noinline)) void sum_terms(const Terms& t, const Rows& r) {
+    V acc[MR][NV] = {};
+    for (int64_t i = 0; i < t.count; ++i) step<MR, NV>(acc, t.x + t.where[i], t.w + i * t.step);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(r.to + m * r.step + v * VL, acc[m][v]);
+}
+
+// ---- backward to the input: rows of chosen channels x vectors of pixels, summed over outputs and taps ---------------
+
+struct Back {
+    const float* x;          // gradient planes of the head's outputs, at the tile's first pixel
+    int64_t x_step;
+    const int64_t* taps;     // how many, then (weight offset, pixel offset) of each
+    const float* const* w;   // a row of weights for each channel
+    float* const* to;        // a plane for each channel
+    const float* gate;       // null: 1
+    int64_t outs, first;     // `first`: pixel of the tile
+};
+
+template <int MR, int NV>
+DGC_INLINE void back_step(V (&acc)[MR][NV], const float* x, const float* const (&w)[MR], int64_t i) {
+    V pixels[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) pixels[v] = load(x + v * VL);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+        const V weight = splat(w[m][i]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[m][v] += weight * pixels[v];
+    }
+}
+
+template <int MR, int NV>
+__attribute__((noinline)) void sum_outputs(const Back& b) {
+    V acc[MR][NV] = {};
+    const int64_t taps = b.taps[0];
+    for (int64_t t = 0; t < taps; ++t) {
+        const float* w[MR];
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) w[m] = b.w[m] + b.taps[1 + 2 * t];
+        const float* x = b.x + b.first + b.taps[2 + 2 * t];
+        for (int64_t j = 0; j < b.outs; ++j) back_step<MR, NV>(acc, x + j * b.x_step, w, j);
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+        float* to = b.to[m] + b.first;
+        const V gate = splat(b.gate ? b.gate[m] : 1.0f);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(to + v * VL, load(to + v * VL) + acc[m][v] * gate);
+    }
+}
+
+// Halves added until one is left.
+template <int N>
+struct Wide {
+    typedef float T __attribute__((vector_size(N * 4)));
+};
+
+template <int N>
+DGC_INLINE float across(typename Wide<N>::T v) {
+    if constexpr (N == 1) {
+        return v[0];
+    } else {
+        typename Wide<N / 2>::T half[2];
+        __builtin_memcpy(half, &v, sizeof(v));
+        return across<N / 2>(half[0] + half[1]);
+    }
+}
+
+// ---- backward to the weights: terms x outputs, summed over pixels ---------------------------------------------------
+
+constexpr int kTerms = kRegisters >= 32 ? 6 : 3;  // x 4 outputs
+
+struct Correlate {
+    const float* x;          // input planes
+    const int32_t* where;    // of each term
+    const float* y;          // gradient planes of the outputs
+    int64_t y_step, vectors;
+    float* to;               // [terms][outs]
+    int64_t to_step;
+};
+
+template <int NT, int MJ>
+__attribute__((noinline)) void sum_pixels(const Correlate& c) {
+    V acc[NT][MJ] = {};
+    const float *x[NT], *y = c.y;
+#pragma GCC unroll 8
+    for (int t = 0; t < NT; ++t) x[t] = c.x + c.where[t];
+    for (int64_t i = 0; i < c.vectors * VL; i += VL) {
+        V pixels[MJ];
+#pragma GCC unroll 8
+        for (int j = 0; j < MJ; ++j) pixels[j] = load(y + j * c.y_step + i);
+#pragma GCC unroll 8
+        for (int t = 0; t < NT; ++t) {
+            const V a = load(x[t] + i);
+#pragma GCC unroll 8
+            for (int j = 0; j < MJ; ++j) acc[t][j] += a * pixels[j];
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < NT; ++t)
+#pragma GCC unroll 8
+        for (int j = 0; j < MJ; ++j) c.to[t * c.to_step + j] = across<VL>(acc[t][j]);
+}
+
+// The same where images are small and outputs many: lanes run over outputs, `y` is [pixel][outs], and no sum is left.
+struct Lanes {
+    const float* x;
+    const int32_t* where;
+    const float* y;
+    int64_t y_step, height, width, row;
+    float* to;
+    int64_t to_step;
+};
+
+constexpr int kLaneTerms = kRegisters >= 32 ? 10 : 6;  // x 2 vectors of outputs
+
+template <int NT, int NJ>
+__attribute__((noinline)) void sum_lanes(const Lanes& s) {
+    V acc[NT][NJ] = {};
+    const float* y = s.y;
+    for (int64_t r = 0; r < s.height; ++r) {
+        const float* x = s.x + r * s.row;
+        for (int64_t i = 0; i < s.width; ++i, y += s.y_step) {
+            V grads[NJ];
+#pragma GCC unroll 8
+            for (int j = 0; j < NJ; ++j) grads[j] = load(y + j * VL);
+#pragma GCC unroll 16
+            for (int t = 0; t < NT; ++t) {
+                const V a = splat(x[s.where[t] + i]);
+#pragma GCC unroll 8
+                for (int j = 0; j < NJ; ++j) acc[t][j] += a * grads[j];
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < NT; ++t)
+#pragma GCC unroll 8
+        for (int j = 0; j < NJ; ++j) store(s.to + t * s.to_step + j * VL, acc[t][j]);
+}
+
+// ---- choosing a tile ------------------------------------------------------------------------------------------------
+
+template <int MR, int NV>
+inline void run_terms(int nv, const Terms& t, const Rows& r) {
+    if constexpr (NV > 1) {
+        if (nv < NV) return run_terms<MR, NV - 1>(nv, t, r);
+    }
+    sum_terms<MR, NV>(t, r);
+}
+
+// `rows` outputs over `vectors` vectors of pixels.
+template <int MR>
+inline void sweep_terms(Terms t, Rows r, int64_t rows, int64_t vectors) {
+    for (; rows >= MR; rows -= MR, t.w += MR, r.to += MR * r.step) {
+        const int64_t pieces = ceil_div(vectors, widest(MR));
+        for (int64_t p = 0; p < pieces; ++p) {
+            const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
+            Terms from = t;
+            from.x += first * VL;
+            run_terms<MR, widest(MR)>(int(nv), from, {r.to + first * VL, r.step});
+        }
+    }
+    if constexpr (MR > 1) {
+        if (rows) sweep_terms<MR / 2>(t, r, rows, vectors);
+    }
+}
+
+template <int MR, int NV>
+inline void run_back(int nv, const Back& b) {
+    if constexpr (NV > 1) {
+        if (nv < NV) return run_back<MR, NV - 1>(nv, b);
+    }
+    sum_outputs<MR, NV>(b);
+}
+
+template <int MR>
+inline void sweep_back(Back b, int64_t rows, int64_t first, int64_t vectors) {
+    for (; rows >= MR; rows -= MR, b.w += MR, b.to += MR, b.gate += b.gate ? MR : 0) {
+        const int64_t pieces = ceil_div(vectors, widest(MR));
+        for (int64_t p = 0; p < pieces; ++p) {
+            const int64_t start = vectors * p / pieces, nv = vectors * (p + 1) / pieces - start;
+            b.first = first + start * VL;
+            run_back<MR, widest(MR)>(int(nv), b);
+        }
+    }
+    if constexpr (MR > 1) {
+        if (rows) sweep_back<MR / 2>(b, rows, first, vectors);
+    }
+}
+
+template <int NT, int MJ>
+inline void run_pixels(int64_t n, const Correlate& c) {
+    if constexpr (NT > 1) {
+        if (n < NT) return run_pixels<NT - 1, MJ>(n, c);
+    }
+    sum_pixels<NT, MJ>(c);
+}
+
+template <int MJ>
+inline void sweep_pixels(Correlate c, int64_t count, int64_t outs) {
+    for (; outs >= MJ; outs -= MJ, c.y += MJ * c.y_step, c.to += MJ)
+        for (int64_t t = 0; t < count; t += kTerms) {
+            Correlate part = c;
+            part.where += t;
+            part.to += t * c.to_step;
+            run_pixels<kTerms, MJ>(smaller(kTerms, count - t), part);
+        }
+    if constexpr (MJ > 1) {
+        if (outs) sweep_pixels<MJ / 2>(c, count, outs);
+    }
+}
+
+template <int NT, int NJ>
+inline void run_lanes(int64_t n, const Lanes& s) {
+    if constexpr (NT > 1) {
+        if (n < NT) return run_lanes<NT - 1, NJ>(n, s);
+    }
+    sum_lanes<NT, NJ>(s);
+}
+
+template <int NJ>
+inline void sweep_lanes(Lanes s, int64_t count, int64_t outs) {
+    for (; outs >= NJ * VL; outs -= NJ * VL, s.y += NJ * VL, s.to += NJ * VL)
+        for (int64_t t = 0; t < count; t += kLaneTerms) {
+            Lanes part = s;
+            part.where += t;
+            part.to += t * s.to_step;
+            run_lanes<kLaneTerms, NJ>(smaller(kLaneTerms, count - t), part);
+        }
+    if constexpr (NJ > 1) {
+        if (outs) sweep_lanes<NJ / 2>(s, count, outs);
+    }
+}
+
+}  // namespace DGC_ISA
