@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dgc.layers.native import Gated, affine_of, batch_moments, input_grad, norm_grads, static_shape, suits
-from dgc.layers.normalise import Moments, Normaliser, Rule, eager, move_on
+from dgc.layers.native import Gated, affine_of, input_grad, norm_grads, static_shape, suits
+from dgc.layers.normalise import Moments, Normaliser, Rule, batch_moments, eager, move_on
 from dgc.native import training
 from dgc.native.training import Shape
 

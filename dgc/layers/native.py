@@ -14,30 +14,20 @@ from torch.autograd.function import once_differentiable
 
 from dgc.layers import saliency, selection
 from dgc.layers.fused import activations, chain_backward, chain_of, gates_backward
-from dgc.layers.normalise import Moments, Normaliser, Rule
+from dgc.layers.normalise import Normaliser, Rule
 from dgc.native import training
 from dgc.native.training import Affine, Chosen, Shape
 
 
 def suits(x_BCHW: Tensor, *others: Tensor) -> bool:
     """Whether the kernels were built and take these: float32 on the CPU, planes as they come, no autocast."""
-    h, w = x_BCHW.shape[2:]
-    plain = x_BCHW.stride()[1:] == (h * w, w, 1) and not torch.is_autocast_enabled("cpu")
-    return plain and training.takes(x_BCHW, *others) and x_BCHW.numel() > 0
+    return training.plain(x_BCHW) and training.takes(x_BCHW, *others) and not torch.is_autocast_enabled("cpu")
 
 
 def affine_of(link: Normaliser) -> Affine:
     """BatchNorm as scale and shift."""
     scale = link.weight * torch.rsqrt(link.var + link.rule.eps)
     return Affine(scale, link.bias - link.mean * scale, link.mean)
-
-
-def batch_moments(planes: training.Moments, pixels: int) -> Moments:
-    """Mean and biased variance over the batch, from those of its planes (B, C) of `pixels` each."""
-    means = planes.mean.double()
-    mean = means.mean(0)
-    var = (planes.square.double().sum(0) + pixels * (means - mean).square().sum(0)) / (len(means) * pixels)
-    return Moments(mean.float(), var.float())
 
 
 class NormGrads(NamedTuple):

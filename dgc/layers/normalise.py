@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgc.native import training
+
 
 class Moments(NamedTuple):
     """Mean and biased variance of each channel over (B, H, W)."""
@@ -90,9 +92,19 @@ def moments(x_BCHW: Tensor, dtype: torch.dtype) -> Moments:
     if x_BCHW.is_cuda:
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
+    if training.takes(x_BCHW) and training.plain(x_BCHW) and dtype == torch.float32:
+        return batch_moments(training.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
     mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)
     centred_BCHW = x_BCHW - mean_C[:, None, None]
     return Moments(mean_C, torch.linalg.vector_norm(centred_BCHW, dim=(2, 3)).square().sum(0) / _count(x_BCHW))
+
+
+def batch_moments(planes: training.Moments, pixels: int) -> Moments:
+    """Mean and biased variance over the batch, from those of its planes (B, C) of `pixels` each."""
+    means = planes.mean.double()
+    mean = means.mean(0)
+    var = (planes.square.double().sum(0) + pixels * (means - mean).square().sum(0)) / (len(means) * pixels)
+    return Moments(mean.float(), var.float())
 
 
 def _count(x_BCHW: Tensor) -> int:

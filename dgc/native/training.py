@@ -78,10 +78,15 @@ def takes(*tensors: Tensor) -> bool:
     return available() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
+def plain(x: Tensor) -> bool:
+    """Whether each sample's channels lie one after the other; samples may lie apart."""
+    h, w = x.shape[2:]
+    return x.stride()[1:] == (h * w, w, 1) and x.numel() > 0
+
+
 def planes(x: Tensor) -> Tensor:
-    """x (B, C, H, W) with each sample's channels one after the other; samples may lie apart."""
-    (_, _, h, w), strides = x.shape, x.stride()
-    return x if strides[1:] == (h * w, w, 1) else x.contiguous()
+    """x (B, C, H, W), copied where it is not plain."""
+    return x if plain(x) else x.contiguous()
 
 
 class Affine(NamedTuple):

@@ -63,17 +63,37 @@ inline void locate(const DgcTrain& t, const Chosen& s, int32_t* where) {
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
-// The head's weights of what it chose, times the gates: [term][outs]. A static group's lie like that already.
-inline const float* scaled(const DgcTrain& t, int64_t head, const Chosen& s, float* panel) {
-    const float* weight = weights_of(t, head);
-    if (!s.index) return weight;
-    const int64_t chunk = t.taps * t.outs;
+// `blocks` neighbouring blocks of a panel, each [term][MR]: what a cache line brings is used at once.
+template <int MR>
+inline void fill_blocks(const DgcTrain& t, const float* weight, const Chosen& s, float* to, int64_t blocks) {
+    const int64_t step = MR * s.count * t.taps;
     for (int64_t k = 0; k < s.count; ++k) {
-        const float *from = weight + s.index[k] * chunk, gate = s.gate[k];
-        float* to = panel + k * chunk;
-        for (int64_t i = 0; i < chunk; ++i) to[i] = from[i] * gate;
+        const float *from = weight + s.index[k] * t.taps * t.outs, gate = s.gate[k];
+        for (int64_t i = 0; i < t.taps; ++i, from += t.outs, to += MR)
+            for (int64_t b = 0; b < blocks; ++b)
+                for (int m = 0; m < MR; ++m) to[b * step + m] = from[b * MR + m] * gate;
     }
-    return panel;
+}
+
+template <int MR>
+inline void fill_panel(const DgcTrain& t, const float* weight, const Chosen& s, float* to, int64_t rows) {
+    while (rows >= MR) {
+        const int64_t blocks = smaller(rows / MR, 32 / MR), n = blocks * MR;
+        fill_blocks<MR>(t, weight, s, to, blocks);
+        rows -= n, weight += n, to += n * s.count * t.taps;
+    }
+    if constexpr (MR > 1) {
+        if (rows) fill_panel<MR / 2>(t, weight, s, to, rows);
+    }
+}
+
+// The head's weights of what it chose, times the gates. A static group's lie well already.
+inline Terms terms_of(const DgcTrain& t, int64_t head, const Chosen& s, const Room& room) {
+    const float* weight = weights_of(t, head);
+    const int64_t count = s.count * t.taps;
+    if (!s.index) return {room.in, room.where, weight, t.outs, count, 0};
+    fill_panel<kRows>(t, weight, s, room.panel, t.outs);
+    return {room.in, room.where, room.panel, 0, count, count};
 }
 
 inline void forward_flat(const DgcTrain& t, const Terms& terms, float* y, int64_t step, int64_t count, float* line) {
@@ -105,7 +125,7 @@ inline void forward_planes(const DgcTrain& t, const Terms& terms, float* y, int6
 inline void forward_head(const DgcTrain& t, int64_t sample, int64_t head, const Piece& p, const Room& room) {
     const Chosen s = chosen(t, sample, head);
     locate(t, s, room.where);
-    const Terms terms = {room.in, room.where, scaled(t, head, s, room.panel), t.outs, s.count * t.taps};
+    const Terms terms = terms_of(t, head, s, room);
     float* y = t.y + sample * t.y_step + head * t.head_step * pixels_out(t) + p.first;
     const int64_t step = t.out_step * pixels_out(t);
     if (flat(t)) forward_flat(t, terms, y, step, p.count, room.line);
@@ -141,19 +161,32 @@ inline void transposed(const DgcTrain& t, int64_t sample, int64_t head, const Pi
         for (int64_t j = 0; j < t.outs; ++j) to[i * t.outs + j] = y[j * step + i];
 }
 
-// raw [term][outs]: what the weights would get if all gates were 1.
-inline void correlate(const DgcTrain& t, int64_t sample, int64_t head, const Piece& p, const Room& room, int64_t count) {
-    if (over_outputs(t)) {
-        transposed(t, sample, head, p, room.out);
-        const int64_t height = flat(t) ? 1 : t.out_height, width = flat(t) ? p.count : t.out_width;
-        const Lanes s = {room.in, room.where, room.out, t.outs, height, width, t.planes.row, room.panel, t.outs};
-        return sweep_lanes<2>(s, count, t.outs);
-    }
-    const Planes y = gradient(t, sample, head, p, room);
-    sweep_pixels<4>({room.in, room.where, y.at, y.step, vectors_of(t, p), room.panel, t.outs}, count, t.outs);
+struct Heard {  // a head's weights, their gradients, and those of its gates (null: no gates)
+    const float* weight;
+    float *grad, *gates;
+};
+
+inline Heard heard_of(const DgcTrain& t, int64_t sample, int64_t thread, int64_t head) {
+    const int64_t all = t.heads * (t.own ? t.own : t.channels) * t.taps * t.outs;
+    const float* weight = weights_of(t, head);
+    float* gates = t.own ? nullptr : t.grad_gate + (sample * t.heads + head) * t.kept;
+    return {weight, t.grad_weight + thread * all + (weight - t.weight), gates};
 }
 
-// The raw sums of one channel, to its weights and its gate.
+// Small images: lanes run over outputs.
+inline void correlate_lanes(const DgcTrain& t, int64_t sample, int64_t head, const Piece& p, const Room& room, const Chosen& s,
+                            const Heard& to) {
+    const int64_t count = s.count * t.taps;
+    int32_t *rows = (int32_t*)room.panel, *owner = rows + count;
+    for (int64_t i = 0; i < count; ++i) owner[i] = int32_t(i / t.taps), rows[i] = int32_t(s.row(owner[i]) * t.taps + i % t.taps);
+    transposed(t, sample, head, p, room.out);
+    const int64_t height = flat(t) ? 1 : t.out_height, width = flat(t) ? p.count : t.out_width;
+    const Lanes lanes = {room.in, room.where, room.out, t.outs, height, width, t.planes.row, rows, owner, s.gate,
+                         to.weight, to.grad, to.gates};
+    for (int64_t i = 0; i < count; i += kLaneTerms) sweep_lanes<2>(lanes, smaller(kLaneTerms, count - i), i, t.outs);
+}
+
+// The raw sums of one channel, to its weights; what its gate hears is returned.
 inline float deposit(const float* raw, const float* weight, float* grad, float gate, int64_t n) {
     V heard = V{};
     int64_t i = 0;
@@ -167,18 +200,26 @@ inline float deposit(const float* raw, const float* weight, float* grad, float g
     return total;
 }
 
-inline void weights_head(const DgcTrain& t, int64_t sample, int64_t thread, int64_t head, const Piece& p, const Room& room) {
-    const Chosen s = chosen(t, sample, head);
-    locate(t, s, room.where);
-    correlate(t, sample, head, p, room, s.count * t.taps);
-    const int64_t chunk = t.taps * t.outs, all = t.heads * (t.own ? t.own : t.channels) * chunk;
-    const float* weight = weights_of(t, head);
-    float* grad = t.grad_weight + thread * all + (weight - t.weight);
+// Large images: lanes run over pixels; [term][outs] is what the weights would get if all gates were 1.
+inline void correlate_pixels(const DgcTrain& t, int64_t sample, int64_t head, const Piece& p, const Room& room, const Chosen& s,
+                             const Heard& to) {
+    const Planes y = gradient(t, sample, head, p, room);
+    const int64_t chunk = t.taps * t.outs;
+    sweep_pixels<4>({room.in, room.where, y.at, y.step, vectors_of(t, p), room.panel, t.outs}, s.count * t.taps, t.outs);
     for (int64_t k = 0; k < s.count; ++k) {
         const int64_t row = s.row(k) * chunk;
-        const float heard = deposit(room.panel + k * chunk, weight + row, grad + row, s.gate ? s.gate[k] : 1.0f, chunk);
-        if (s.gate) t.grad_gate[(sample * t.heads + head) * t.kept + k] += heard;
+        const float gate = s.gate ? s.gate[k] : 1.0f;
+        const float heard = deposit(room.panel + k * chunk, to.weight + row, to.grad + row, gate, chunk);
+        if (to.gates) to.gates[k] += heard;
     }
+}
+
+inline void weights_head(const DgcTrain& t, int64_t sample, int64_t thread, int64_t head, const Piece& p, const Room& room) {
+    const Chosen s = chosen(t, sample, head);
+    const Heard to = heard_of(t, sample, thread, head);
+    locate(t, s, room.where);
+    if (over_outputs(t)) correlate_lanes(t, sample, head, p, room, s, to);
+    else correlate_pixels(t, sample, head, p, room, s, to);
 }
 
 inline void weights_sample(const DgcTrain& t, int64_t sample, int64_t thread, const Room& room) {

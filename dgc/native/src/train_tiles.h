@@ -12,6 +12,7 @@ struct Terms {               // term i: pixels at x + where[i], weights at w + i
     const int32_t* where;
     const float* w;
     int64_t step, count;
+    int64_t panel;           // terms of a panel, whose rows lie in blocks of [term][rows]; 0: `step` holds all rows
 };
 
 struct Rows {                // of pixels, `step` apart
@@ -127,40 +128,57 @@ __attribute__((noinline)) void sum_pixels(const Correlate& c) {
         for (int j = 0; j < MJ; ++j) c.to[t * c.to_step + j] = across<VL>(acc[t][j]);
 }
 
-// The same where images are small and outputs many: lanes run over outputs, `y` is [pixel][outs], and no sum is left.
+// The same where images are small and outputs many: lanes run over outputs, `y` is [pixel][outs], and the sums go straight
+// to the weights they belong to, and to the gates.
 struct Lanes {
     const float* x;
     const int32_t* where;
     const float* y;
-    int64_t y_step, height, width, row;
-    float* to;
-    int64_t to_step;
+    int64_t outs, height, width, row;
+    const int32_t* rows;     // of each term, among the head's rows of weights
+    const int32_t* owner;    // of each term: which of the chosen channels
+    const float *gate, *weight;
+    float *grad, *heard;     // as `weight`, as `gate`
 };
 
 constexpr int kLaneTerms = kRegisters >= 32 ? 10 : 6;  // x 2 vectors of outputs
 
+template <int NJ>
+DGC_INLINE void settle(const Lanes& s, int64_t term, const V (&raw)[NJ]) {
+    const float *w = s.weight + s.rows[term] * s.outs, gate = s.gate ? s.gate[s.owner[term]] : 1.0f;
+    float* grad = s.grad + s.rows[term] * s.outs;
+    V heard = V{};
+#pragma GCC unroll 8
+    for (int j = 0; j < NJ; ++j) {
+        store(grad + j * VL, load(grad + j * VL) + raw[j] * gate);
+        heard += raw[j] * load(w + j * VL);
+    }
+    if (s.heard) s.heard[s.owner[term]] += across<VL>(heard);
+}
+
 template <int NT, int NJ>
-__attribute__((noinline)) void sum_lanes(const Lanes& s) {
+__attribute__((noinline)) void sum_lanes(const Lanes& s, int64_t term) {
     V acc[NT][NJ] = {};
     const float* y = s.y;
+    int64_t where[NT];
+#pragma GCC unroll 16
+    for (int t = 0; t < NT; ++t) where[t] = s.where[term + t];
     for (int64_t r = 0; r < s.height; ++r) {
         const float* x = s.x + r * s.row;
-        for (int64_t i = 0; i < s.width; ++i, y += s.y_step) {
+        for (int64_t i = 0; i < s.width; ++i, y += s.outs) {
             V grads[NJ];
 #pragma GCC unroll 8
             for (int j = 0; j < NJ; ++j) grads[j] = load(y + j * VL);
 #pragma GCC unroll 16
             for (int t = 0; t < NT; ++t) {
-                const V a = splat(x[s.where[t] + i]);
+                const V a = splat(x[where[t] + i]);
 #pragma GCC unroll 8
                 for (int j = 0; j < NJ; ++j) acc[t][j] += a * grads[j];
             }
         }
     }
 #pragma GCC unroll 16
-    for (int t = 0; t < NT; ++t)
-#pragma GCC unroll 8
-        for (int j = 0; j < NJ; ++j) store(s.to + t * s.to_step + j * VL, acc[t][j]);
+    for (int t = 0; t < NT; ++t) settle<NJ>(s, term + t, acc[t]);
 }
 
 // ---- choosing a tile ------------------------------------------------------------------------------------------------
@@ -176,12 +194,13 @@ inline void run_terms(int nv, const Terms& t, const Rows& r) {
 // `rows` outputs over `vectors` vectors of pixels.
 template <int MR>
 inline void sweep_terms(Terms t, Rows r, int64_t rows, int64_t vectors) {
-    for (; rows >= MR; rows -= MR, t.w += MR, r.to += MR * r.step) {
+    for (; rows >= MR; rows -= MR, t.w += t.panel ? MR * t.panel : MR, r.to += MR * r.step) {
         const int64_t pieces = ceil_div(vectors, widest(MR));
         for (int64_t p = 0; p < pieces; ++p) {
             const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
             Terms from = t;
             from.x += first * VL;
+            if (t.panel) from.step = MR;
             run_terms<MR, widest(MR)>(int(nv), from, {r.to + first * VL, r.step});
         }
     }
@@ -236,24 +255,20 @@ inline void sweep_pixels(Correlate c, int64_t count, int64_t outs) {
 }
 
 template <int NT, int NJ>
-inline void run_lanes(int64_t n, const Lanes& s) {
+inline void run_lanes(int64_t n, const Lanes& s, int64_t term) {
     if constexpr (NT > 1) {
-        if (n < NT) return run_lanes<NT - 1, NJ>(n, s);
+        if (n < NT) return run_lanes<NT - 1, NJ>(n, s, term);
     }
-    sum_lanes<NT, NJ>(s);
+    sum_lanes<NT, NJ>(s, term);
 }
 
+// Some terms and all of a head's outputs, so that rows of weights are walked along.
 template <int NJ>
-inline void sweep_lanes(Lanes s, int64_t count, int64_t outs) {
-    for (; outs >= NJ * VL; outs -= NJ * VL, s.y += NJ * VL, s.to += NJ * VL)
-        for (int64_t t = 0; t < count; t += kLaneTerms) {
-            Lanes part = s;
-            part.where += t;
-            part.to += t * s.to_step;
-            run_lanes<kLaneTerms, NJ>(smaller(kLaneTerms, count - t), part);
-        }
+inline void sweep_lanes(Lanes s, int64_t terms, int64_t term, int64_t outs) {
+    for (; outs >= NJ * VL; outs -= NJ * VL, s.y += NJ * VL, s.weight += NJ * VL, s.grad += NJ * VL)
+        run_lanes<kLaneTerms, NJ>(terms, s, term);
     if constexpr (NJ > 1) {
-        if (outs) sweep_lanes<NJ / 2>(s, count, outs);
+        if (outs) sweep_lanes<NJ / 2>(s, terms, term, outs);
     }
 }
 
