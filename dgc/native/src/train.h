@@ -4,8 +4,9 @@
 
 namespace DGC_ISA {
 
-constexpr int64_t kSpan = 4 * (kRegisters >= 32 ? 3 : 3);  // vectors of pixels that all rows take before the next ones
-constexpr int64_t kLanePixels = 256;                       // up to here lanes run over outputs where there are enough
+constexpr int64_t kSpan = 12;          // vectors of pixels that all rows take before the next ones
+constexpr int64_t kLanePixels = 256;   // up to here lanes run over outputs where there are enough
+constexpr int64_t kNearFloats = 6144;  // of pixels that many rows of weights meet
 
 struct Piece {  // pixels [first, first + count) of a 1x1 convolution; everything of any other
     int64_t first, count;
@@ -91,32 +92,38 @@ inline void fill_panel(const DgcTrain& t, const float* weight, const Chosen& s, 
 inline Terms terms_of(const DgcTrain& t, int64_t head, const Chosen& s, const Room& room) {
     const float* weight = weights_of(t, head);
     const int64_t count = s.count * t.taps;
-    if (!s.index) return {room.in, room.where, weight, t.outs, count, 0};
+    if (!s.index) return {room.in, room.where, weight, t.outs, 0, count, 0};
     fill_panel<kRows>(t, weight, s, room.panel, t.outs);
-    return {room.in, room.where, room.panel, 0, count, count};
+    return {room.in, room.where, room.panel, 0, 0, count, count};
 }
 
-inline void forward_flat(const DgcTrain& t, const Terms& terms, float* y, int64_t step, int64_t count, float* line) {
-    const int64_t whole = count / VL, rest = count % VL;
-    for (int64_t v = 0; v < whole; v += kSpan) {
-        Terms from = terms;
-        from.x += v * VL;
-        sweep_terms<kRows>(from, {y + v * VL, step}, t.outs, smaller(kSpan, whole - v));
+// A span of pixels: so many channels at a time that their pixels stay in the first-level cache.
+inline void forward_span(const DgcTrain& t, Terms terms, Rows rows, int64_t vectors) {
+    const int64_t reach = flat(t) ? 0 : 2 * t.planes.row, near = larger_of(8, kNearFloats / (vectors * VL + reach)) * t.taps;
+    const int64_t all = terms.count, parts = larger_of(1, ceil_div(all, near)), channels = all / t.taps;
+    for (int64_t i = 0; i < parts; ++i) {
+        terms.first = channels * i / parts * t.taps;
+        terms.count = channels * (i + 1) / parts * t.taps - terms.first;
+        rows.add = i > 0;
+        sweep_terms<kRows>(terms, rows, t.outs, vectors);
     }
+}
+
+inline void forward_flat(const DgcTrain& t, Terms terms, float* y, int64_t step, int64_t count, float* line) {
+    const int64_t whole = count / VL, rest = count % VL;
+    const float* start = terms.x;
+    for (int64_t v = 0; v < whole; v += kSpan, terms.x += kSpan * VL)
+        forward_span(t, terms, {y + v * VL, step, false}, smaller(kSpan, whole - v));
     if (!rest) return;
-    Terms from = terms;
-    from.x += whole * VL;
-    sweep_terms<kRows>(from, {line, VL}, t.outs, 1);
+    terms.x = start + whole * VL;
+    forward_span(t, terms, {line, VL, false}, 1);
     for (int64_t j = 0; j < t.outs; ++j) __builtin_memcpy(y + j * step + whole * VL, line + j * VL, rest * 4);
 }
 
-inline void forward_planes(const DgcTrain& t, const Terms& terms, float* y, int64_t step, float* planes) {
+inline void forward_planes(const DgcTrain& t, Terms terms, float* y, int64_t step, float* planes) {
     const int64_t vectors = t.planes.length / VL;
-    for (int64_t v = 0; v < vectors; v += kSpan) {
-        Terms from = terms;
-        from.x += v * VL;
-        sweep_terms<kRows>(from, {planes + v * VL, t.planes.length}, t.outs, smaller(kSpan, vectors - v));
-    }
+    for (int64_t v = 0; v < vectors; v += kSpan, terms.x += kSpan * VL)
+        forward_span(t, terms, {planes + v * VL, t.planes.length, false}, smaller(kSpan, vectors - v));
     for (int64_t j = 0; j < t.outs; ++j)
         for (int64_t r = 0; r < t.out_height; ++r)
             __builtin_memcpy(y + j * step + r * t.out_width, planes + j * t.planes.length + r * t.planes.row, t.out_width * 4);

@@ -11,13 +11,14 @@ struct Terms {               // term i: pixels at x + where[i], weights at w + i
     const float* x;
     const int32_t* where;
     const float* w;
-    int64_t step, count;
+    int64_t step, first, count;
     int64_t panel;           // terms of a panel, whose rows lie in blocks of [term][rows]; 0: `step` holds all rows
 };
 
-struct Rows {                // of pixels, `step` apart
+struct Rows {                // of pixels, `step` apart, written or added to
     float* to;
     int64_t step;
+    bool add;
 };
 
 template <int MR, int NV>
@@ -27,7 +28,10 @@ __attribute__((noinline)) void sum_terms(const Terms& t, const Rows& r) {
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) store(r.to + m * r.step + v * VL, acc[m][v]);
+        for (int v = 0; v < NV; ++v) {
+            float* to = r.to + m * r.step + v * VL;
+            store(to, r.add ? load(to) + acc[m][v] : acc[m][v]);
+        }
 }
 
 // ---- backward to the input: rows of chosen channels x vectors of pixels, summed over outputs and taps ---------------
@@ -201,7 +205,8 @@ inline void sweep_terms(Terms t, Rows r, int64_t rows, int64_t vectors) {
             Terms from = t;
             from.x += first * VL;
             if (t.panel) from.step = MR;
-            run_terms<MR, widest(MR)>(int(nv), from, {r.to + first * VL, r.step});
+            from.w += t.first * from.step, from.where += t.first;
+            run_terms<MR, widest(MR)>(int(nv), from, {r.to + first * VL, r.step, r.add});
         }
     }
     if constexpr (MR > 1) {
