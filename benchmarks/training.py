@@ -2,9 +2,10 @@
 
     python benchmarks/training.py [--networks densenet86 condensenet resnet18] [--progress 0.0 0.5 0.9] [--steps 5]
 
-One run measures side by side, interleaved: the dense twin, the project (plain PyTorch), the masked formulation of the
-released code. Writes training.json and training.md into --out. Saved activations are exact and carry over to a GPU:
-bytes of the distinct storages kept for backward that are neither parameters nor buffers, for one sample.
+One run measures side by side, interleaved: the dense twin, the project (with the C++ kernels, and plain PyTorch alone),
+and the masked formulation of the released code. Writes training.json and training.md into --out. Saved activations are
+exact, and those of plain PyTorch carry over to a GPU: bytes of the distinct storages kept for backward that are neither
+parameters nor buffers, for one sample.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dgc
+from dgc.native import library
 
 HERE = Path(__file__).parent
 NETWORKS = {
@@ -34,12 +36,14 @@ NETWORKS = {
     "condensenet": ("imagenet_dydensenet_h4", 8, 224, 1000, 0.8, 0.6),
     "resnet18": ("imagenet_dyresnet18_h4", 16, 224, 1000, 1.0, 0.8),
 }
-WAYS = ("dense", "dgc", "masked")
+WAYS = ("dense", "dgc", "plain", "masked")
+METHODS: dict[str, Any] = {"dense": "auto", "dgc": "auto", "plain": "plain", "masked": "masked"}
 HEADER = """# Training: DGC against its dense twin
 
 {cpu}, {threads} threads, torch {torch}, Python {python}, {date}; float32.
 Time: forward + backward + update, median of n interleaved steps; ratio: median over neighbouring steps (range).
-The dense twin is plain PyTorch (no activations made again).
+The dense twin is plain PyTorch (no activations made again). dgc: the project as it comes, here with the C++ kernels
+({kernels}); plain: without them, which is what a GPU runs; masked: the formulation of the released code.
 Saved: MB a sample kept for backward. Peak: resident MB of a process.
 
 | network, batch | progress | way | n | s/step | time / dense | saved MB | saved / dense | peak MB | target |
@@ -51,8 +55,7 @@ def build(model: str, way: str, progress: float) -> nn.Module:
     torch.manual_seed(0)
     net = dgc.create_model(model, form="dense" if way == "dense" else "dgc")
     dgc.set_progress(net, progress)
-    for _, layer in dgc.iter_dgc(net):
-        layer.method = "masked" if way == "masked" else "auto"
+    dgc.set_method(net, METHODS[way])
     return net.train()
 
 
@@ -151,17 +154,19 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
+        "kernels": library.in_use(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def verdict(cell: dict[str, Any]) -> str:
+def verdict(cell: dict[str, Any], way: str) -> str:
     time_limit, saved_limit = NETWORKS[cell["network"]][4:]
     limit = time_limit if cell["progress"] >= 0.75 else EARLY_LIMIT
-    ours = cell["dgc"]
-    words = [("time", ours["time_ratio"], limit), ("saved", ours["saved_ratio"], saved_limit)]
+    ours = cell[way]
+    words = [("time", ours["time_ratio"], limit)] if way == "dgc" else []
+    words.append(("saved", ours["saved_ratio"], saved_limit))
     return ", ".join(f"{name} {'met' if value <= most else 'MISSED'} (<= {most})" for name, value, most in words)
 
 
@@ -182,7 +187,7 @@ def line(cell: dict[str, Any], way: str) -> str:
         f"| {cell['network']}, {cell['batch']} | {cell['progress']} | {way} | {cell['n']} "
         f"| {value['seconds_median']:.3f} "
         f"| {value['time_ratio']:.2f} ({low:.2f}-{high:.2f}) | {value['saved_mb_per_sample']:.2f} "
-        f"| {value['saved_ratio']:.2f} | {peak} | {verdict(cell) if way == 'dgc' else ''} |"
+        f"| {value['saved_ratio']:.2f} | {peak} | {verdict(cell, way) if way in ('dgc', 'plain') else ''} |"
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dgc.api import create_model
     from dgc.engine import compile_for_inference
-    from dgc.layers import DynamicGroupConv2d, gate_l1, iter_dgc, record_gates, set_progress
+    from dgc.layers import DynamicGroupConv2d, gate_l1, iter_dgc, record_gates, set_method, set_progress
     from dgc.models import list_models, load_released
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ _HOME = {
     "gate_l1": "dgc.layers",
     "iter_dgc": "dgc.layers",
     "record_gates": "dgc.layers",
+    "set_method": "dgc.layers",
     "set_progress": "dgc.layers",
     "create_model": "dgc.api",
     "list_models": "dgc.models",
@@ -35,6 +36,7 @@ __all__ = [
     "list_models",
     "load_released",
     "record_gates",
+    "set_method",
     "set_progress",
 ]
 

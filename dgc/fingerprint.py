@@ -21,6 +21,7 @@ from torch.nn import functional
 import dgc
 from dgc import provenance
 from dgc.errors import DgcError, UsageError
+from dgc.native import library
 from dgc.records import write_json
 from dgc.train import seeding
 
@@ -81,6 +82,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": library.in_use(),
         "cuda": torch.version.cuda,
         "gpu": gpu,
         "device": str(device),

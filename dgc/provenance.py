@@ -20,7 +20,7 @@ from dgc.records import RunDir, write_json
 UNTRACKED_FILE_LIMIT = 1 << 20
 UNTRACKED_TOTAL_LIMIT = 16 << 20
 # The files whose text decides what a training computes; a resumed run compares their digest.
-_COMPUTING = ("build.py", "schedule.py", "layers", "ops", "models", "data", "train")
+_COMPUTING = ("build.py", "schedule.py", "layers", "ops", "models", "native", "data", "train")
 
 
 def record_code(run: RunDir, argv: Sequence[str] | None = None) -> None:
@@ -99,7 +99,8 @@ def code_digest() -> str:
 def _computing_sources(package: Path) -> Iterator[Path]:
     for name in _COMPUTING:
         path = package / name
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        found = (p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp")) if path.is_dir() else [path]
+        yield from sorted(found)
 
 
 def packages() -> dict[str, str]:

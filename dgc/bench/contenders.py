@@ -30,7 +30,7 @@ def _native(name: str, x: Tensor, threads: int) -> Call:
 
 
 def _plain(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(with_method(build(name, "dgc"), "auto"), x)
+    return _torch_call(with_method(build(name, "dgc"), "plain"), x)
 
 
 def _masked(name: str, x: Tensor, threads: int) -> Call:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dgc.layers import iter_dgc, set_progress
+from dgc.layers import set_method, set_progress
 from dgc.models import create_model
+from dgc.ops.dispatch import Method
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ def build(name: str, form: str) -> nn.Module:
     return model.eval()
 
 
-def with_method(model: nn.Module, method: str) -> nn.Module:
-    """The same model with every DGC layer computed in one way."""
-    for _, layer in iter_dgc(model):
-        layer.method = method  # type: ignore[assignment]
+def with_method(model: nn.Module, method: Method) -> nn.Module:
+    """The same model with every layer computed in one way."""
+    set_method(model, method)
     return model

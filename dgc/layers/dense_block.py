@@ -1,8 +1,8 @@
 """A dense block as one autograd function over one buffer: no concatenation, no copy of a channel for each layer.
 
 Every layer reads the front of the buffer and writes its own channels behind. Backward walks the same way back with one
-buffer of gradients. The channels' mean and variance are common to all layers, so what they add to the gradient (x * a + b
-of each channel, see dgc.layers.native) is summed over the layers and added once, when a channel's gradient is complete.
+buffer of gradients. A channel's mean and variance are common to all layers, so what they add to the gradient (x * a +
+b, see dgc.layers.native) is summed over the layers and added once, when the channel's gradient is complete.
 Kept for backward: the buffer, each layer's bottleneck, and the gates.
 """
 
@@ -47,7 +47,8 @@ def fits(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
     """Whether the block is in training, made of nothing but what the kernels know, and nobody looks into it."""
     if not (block.training and layers and eager(x_BCHW) and torch.is_grad_enabled()):
         return False
-    watched = nn.modules.module._has_any_global_hook() or any(_hooked(m) for m in block.modules() if m is not block)
+    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    watched = globally or any(_hooked(m) for m in block.modules() if m is not block)
     return not watched and all(_known(p) and suits(x_BCHW, *p.parameters) for p in layers)
 
 
@@ -58,7 +59,7 @@ def _hooked(m: nn.Module) -> bool:
 def _known(p: Parts) -> bool:
     d = p.dynamic
     norms = all(isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _plain(n) for n in (d.norm, p.norm))
-    return norms and d.method == "auto" and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
+    return norms and d.kernels and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
 
 
 def _plain(norm: nn.BatchNorm2d) -> bool:
@@ -100,11 +101,10 @@ class _Links(NamedTuple):
 
     @classmethod
     def of(cls, s: _Setting, parameters: Sequence[Tensor], known: Moments, second: Moments) -> _Links:
-        first_rule, second_rule = (Rule(eps, True) for eps in s.eps)
-        front = Moments(known.mean[: s.width], known.var[: s.width])
-        return cls(
-            Normaliser(*parameters[0:2], *front, first_rule), Normaliser(*parameters[6:8], *second, second_rule)
-        )
+        rules = [Rule(eps, True) for eps in s.eps]
+        front = (known.mean[: s.width], known.var[: s.width])
+        first = Normaliser.of([*parameters[0:2], *front], rules[0])
+        return cls(first, Normaliser.of([*parameters[6:8], *second], rules[1]))
 
 
 class _Block(torch.autograd.Function):
@@ -170,7 +170,7 @@ def _forward(
     _note(known, fresh, batch_moments(grown, pixels))
     move_on(part.dynamic.norm, Moments(first.mean, first.var), count)  # type: ignore[arg-type]
     move_on(part.norm, second, count)  # type: ignore[arg-type]
-    return [y, *second, *gated.tensors], gated.gates_BGC.mean((0, 2)).sum()
+    return [y, *second, *gated.tensors], gated.gates.mean((0, 2)).sum()
 
 
 class _Walk:
@@ -186,9 +186,7 @@ class _Walk:
         training.add_affine(grad, self.buffer[:, where], self.a[where].float(), self.b[where].float())
         return grad
 
-    def back(
-        self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor
-    ) -> tuple[Tensor, ...]:
+    def back(self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor) -> tuple[Tensor, ...]:
         """One layer: the gradient of its input joins the buffer's, those of its parameters are returned."""
         y, mean, var, *gates = kept
         links, gated = _Links.of(s, own, self.known, Moments(mean, var)), Gated.from_saved(gates)
@@ -218,6 +216,3 @@ class _Walk:
         assert grad_norm[0] is not None
         assert grad_norm[1] is not None
         return grad_y, s.static.unpack(grad_packed), (grad_norm[0], grad_norm[1])
-
-
-

@@ -13,6 +13,7 @@ from dgc.errors import ArgumentError
 from dgc.layers import native, saliency, selection
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.fused import FusedLayer, Setting
+from dgc.layers.method import HasMethod
 from dgc.layers.native import LayerSetting, NativeLayer
 from dgc.layers.normalise import Moments, Normaliser, eager, normaliser, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
@@ -24,7 +25,7 @@ from dgc.ops.geometry import Geometry
 from dgc.ops.ways import plan
 
 
-class DynamicGroupConv2d(nn.Module):
+class DynamicGroupConv2d(HasMethod):
     """Dynamic group convolution (Su et al., ECCV 2020) with its own BatchNorm and ReLU in front.
 
     Takes (B, in_channels, H, W), returns (B, out_channels, H', W') as nn.Conv2d would. Each of `heads` heads computes
@@ -61,7 +62,7 @@ class DynamicGroupConv2d(nn.Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.heads, self.squeeze_rate, self.gate_factor = heads, squeeze_rate, gate_factor
-        self.method: Method = method
+        self.method = method
         squeezed = saliency.squeeze_width(in_channels, squeeze_rate)
         self.norm: nn.Module | None = nn.BatchNorm2d(in_channels) if norm else None
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
@@ -119,7 +120,7 @@ class DynamicGroupConv2d(nn.Module):
 
     def _can_fuse(self, x_BCHW: Tensor, before: nn.Module | None) -> bool:
         norms = [norm for norm in (before, self.norm) if norm is not None]
-        return self.method == "auto" and eager(x_BCHW) and all(splittable(norm, x_BCHW) for norm in norms)
+        return self.method in ("auto", "plain") and eager(x_BCHW) and all(splittable(norm, x_BCHW) for norm in norms)
 
     def _fused(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> Tensor:
         dtype = compute_dtype(x_BCHW)
@@ -127,7 +128,7 @@ class DynamicGroupConv2d(nn.Module):
         with without_autocast(x_BCHW):
             chain = self._chain(x_BCHW, before, known)
             given = (x_BCHW, weight, self.fc1, self.fc2, self.fc2_bias, *(t for link in chain for t in link.tensors))
-            if native.suits(*given):
+            if self.kernels and native.suits(*given):
                 y_BOHW, self._last_gate_l1, kept_BGC = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
             else:
                 y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(self._setting(x_BCHW, chain), *given)
@@ -150,7 +151,9 @@ class DynamicGroupConv2d(nn.Module):
         for norm in (before, self.norm):
             if norm is not None:
                 inputs = x_BCHW if not chain else chain[-1].activate(x_BCHW)
-                chain.append(normaliser(cast("nn.BatchNorm2d", norm), inputs, known if not chain else None))
+                chain.append(
+                    normaliser(cast("nn.BatchNorm2d", norm), inputs, known if not chain else None, kernels=self.kernels)
+                )
         return tuple(chain)
 
     def _setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> Setting:

@@ -1,11 +1,12 @@
 """The same layers by the C++ kernels, for float32 on the CPU: kept for backward is what the plain ways keep.
 
-BatchNorm's backward is taken apart: the kernels write g * scale and sum g and g * (x - mean); what its mean and variance
+BatchNorm's backward is taken apart: the kernels write g * scale and sum g and g * (x - mean); what mean and variance
 add is x * a + b of each channel. Legend: B samples, G heads, C channels, K capacity of a head's list.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,10 +67,10 @@ def input_grad(
 
 
 class Gated(NamedTuple):
-    """What the gates said of a batch."""
+    """What the gates said of a batch: the pooled input (B, C), all gates (B, G, C), and what they chose."""
 
-    pooled_BC: Tensor
-    gates_BGC: Tensor
+    pooled: Tensor
+    gates: Tensor
     chosen: Chosen
 
     @classmethod
@@ -79,22 +80,22 @@ class Gated(NamedTuple):
         return cls(pooled_BC, gates_BGC, training.choose(gates_BGC, n))
 
     @classmethod
-    def from_saved(cls, tensors: list[Tensor]) -> Gated:
+    def from_saved(cls, tensors: Sequence[Tensor]) -> Gated:
         pooled_BC, gates_BGC, *chosen = tensors
         return cls(pooled_BC, gates_BGC, Chosen(*chosen))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.pooled_BC, self.gates_BGC, *self.chosen
+        return self.pooled, self.gates, *self.chosen
 
     def backward(
         self, heard_BGK: Tensor, grad_l1: Tensor, fc1: Tensor, fc2: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gradients of the pooled input, fc1, fc2, fc2_bias: from the convolution and from the gate L1 (a scalar)."""
-        positive = self.gates_BGC > 0
-        grad_BGC = torch.zeros_like(self.gates_BGC).scatter_add_(-1, self.chosen.index.long(), heard_BGK)
-        grad_BGC = (grad_BGC + grad_l1 / self.gates_BGC[:, 0].numel()) * positive
-        return gates_backward(grad_BGC, self.pooled_BC, fc1, fc2)
+        positive = self.gates > 0
+        grad_BGC = torch.zeros_like(self.gates).scatter_add_(-1, self.chosen.channels.long(), heard_BGK)
+        grad_BGC = (grad_BGC + grad_l1 / self.gates[:, 0].numel()) * positive
+        return gates_backward(grad_BGC, self.pooled, fc1, fc2)
 
 
 class LayerSetting(NamedTuple):
@@ -105,7 +106,7 @@ class LayerSetting(NamedTuple):
 
 
 class NativeLayer(torch.autograd.Function):
-    """A whole layer, as FusedLayer: (x, weight, fc1, fc2, fc2_bias, four tensors of every norm) -> (y, gate L1, gates)."""
+    """A whole layer, as FusedLayer: (x, weight, fc1, fc2, fc2_bias, four tensors a norm) -> (y, gate L1, gates)."""
 
     @staticmethod
     def forward(
@@ -120,7 +121,7 @@ class NativeLayer(torch.autograd.Function):
         training.forward(setting.shape, u, affine, gated.chosen, setting.shape.pack(weight), y)
         ctx.setting = setting
         ctx.save_for_backward(x, weight, fc1, fc2, *gated.tensors, *norms)
-        gates = gated.gates_BGC
+        gates = gated.gates
         kept = selection.switch_off(gates, setting.n_inactive) if setting.record else gates.new_empty(0)
         ctx.mark_non_differentiable(kept)
         return y, gates.mean((0, 2)).sum(), kept
@@ -149,12 +150,11 @@ class NativeLayer(torch.autograd.Function):
 
 
 def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> Shape:
-    (kh, kw), (ph, pw), (dh, dw) = conv.kernel_size, conv.padding, conv.dilation
-    assert isinstance(ph, int)
-    assert isinstance(pw, int)
+    (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
+    assert not isinstance(conv.padding, str)
     return Shape(
-        conv.in_channels, size, conv.groups, conv.out_channels // conv.groups, (kh, kw), conv.stride[0], (ph, pw),
-        (dh, dw), static=True,
+        conv.in_channels, size, conv.groups, conv.out_channels // conv.groups, (kh, kw), conv.stride[0],
+        (conv.padding[0], conv.padding[1]), (dh, dw), static=True,
     )  # fmt: skip
 
 

@@ -87,12 +87,15 @@ def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm
 
 
 @torch.no_grad()
-def moments(x_BCHW: Tensor, dtype: torch.dtype) -> Moments:
-    """Of this batch, in `dtype`. On the CPU in two passes, which is as exact as torch's and takes half its time."""
+def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Moments:
+    """Of this batch, in `dtype`; by the C++ kernels where they can.
+
+    On the CPU in two passes, which is as exact as torch's and takes half its time.
+    """
     if x_BCHW.is_cuda:
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
-    if training.takes(x_BCHW) and training.plain(x_BCHW) and dtype == torch.float32:
+    if kernels and training.takes(x_BCHW) and training.plain(x_BCHW) and dtype == torch.float32:
         return batch_moments(training.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
     mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)
     centred_BCHW = x_BCHW - mean_C[:, None, None]
@@ -111,14 +114,16 @@ def _count(x_BCHW: Tensor) -> int:
     return x_BCHW.numel() // x_BCHW.shape[1]
 
 
-def extend(known: Moments, fresh_BCHW: Tensor) -> Moments:
+def extend(known: Moments, fresh_BCHW: Tensor, *, kernels: bool = True) -> Moments:
     """Moments of a concatenation, from those of its front and the channels that came behind it."""
-    fresh = moments(fresh_BCHW, known.mean.dtype)
+    fresh = moments(fresh_BCHW, known.mean.dtype, kernels=kernels)
     return Moments(torch.cat([known.mean, fresh.mean]), torch.cat([known.var, fresh.var]))
 
 
 @torch.no_grad()
-def normaliser(norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = None) -> Normaliser:
+def normaliser(
+    norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = None, *, kernels: bool = True
+) -> Normaliser:
     """What `norm` does to this batch; in training its running statistics move on, as nn.BatchNorm2d's do.
 
     `known`: the batch's moments where the caller has them already.
@@ -128,7 +133,7 @@ def normaliser(norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = Non
         assert norm.running_mean is not None
         assert norm.running_var is not None
         return Normaliser(norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False))
-    found = known or moments(x_BCHW, norm.weight.dtype)
+    found = known or moments(x_BCHW, norm.weight.dtype, kernels=kernels)
     if norm.training and norm.running_mean is not None:
         move_on(norm, found, _count(x_BCHW))
     return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))

@@ -16,21 +16,25 @@ from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, relu_backw
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
-def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """conv(relu(norm(x))), keeping x alone for backward where norm is a plain BatchNorm2d."""
+def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels: bool = True) -> Tensor:
+    """conv(relu(norm(x))), keeping x alone for backward where norm is a plain BatchNorm2d.
+
+    `kernels`: by the C++ kernels where they can work and the convolution has groups.
+    """
     if not eager(x_BCHW) or not splittable(norm, x_BCHW) or conv.bias is not None or conv._forward_hooks:
         y_BOHW: Tensor = conv(norm(x_BCHW).relu_())
         return y_BOHW
     dtype = compute_dtype(x_BCHW)
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
-        link = normaliser(norm, x_BCHW)
-        if conv.groups > 1 and native.suits(x_BCHW, weight, *link.tensors):
+        link = normaliser(norm, x_BCHW, kernels=kernels)
+        if kernels and conv.groups > 1 and native.suits(x_BCHW, weight, *link.tensors):
             h, w = x_BCHW.shape[2:]
-            way, numbers = NativeStatic, native.static_shape(conv, (h, w))
+            out: Tensor = NativeStatic.apply(
+                link.rule, native.static_shape(conv, (h, w)), x_BCHW, weight, *link.tensors
+            )
         else:
-            way, numbers = _NormReluConv, _numbers(conv)
-        out: Tensor = way.apply(link.rule, numbers, x_BCHW, weight, *link.tensors)
+            out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
     return out
 
 

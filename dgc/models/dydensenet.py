@@ -24,6 +24,11 @@ class DenseLayer(nn.Module):
         self.conv_1 = gating.conv(in_channels, bottleneck * growth, 1, norm=True)
         self.conv_2 = NormConv2d(bottleneck * growth, growth, 3, 1, 1, group_3x3, frugal=gating.form == "dgc")
 
+    @property
+    def parts(self) -> dense_block.Parts:
+        assert self.conv_2.norm is not None
+        return dense_block.Parts(cast("DynamicGroupConv2d", self.conv_1), self.conv_2.norm, self.conv_2.conv)
+
     def forward(self, x_BCHW: Tensor, known: Moments | None = None) -> Tensor:
         """`known`: the moments of x, for its first BatchNorm, where the block has them."""
         y_BCHW = self.conv_1(x_BCHW) if known is None else self.conv_1(x_BCHW, known=known)
@@ -36,16 +41,16 @@ class DenseBlock(nn.Sequential):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         first = self[0].conv_1
         if isinstance(first, DynamicGroupConv2d):
-            layers = [dense_block.Parts(m.conv_1, m.conv_2.norm, m.conv_2.conv) for m in self]
+            layers = [cast("DenseLayer", m).parts for m in self]
             if dense_block.fits(self, layers, x_BCHW):
                 return dense_block.run(layers, x_BCHW)
         if not (self.training and isinstance(first, DynamicGroupConv2d) and first.norm is not None and eager(x_BCHW)):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
-        known = moments(x_BCHW, first.weight.dtype)
+        known = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)
         for layer in self:
             width = x_BCHW.shape[1]
             x_BCHW = layer(x_BCHW, known)
-            known = extend(known, x_BCHW[:, width:])
+            known = extend(known, x_BCHW[:, width:], kernels=first.kernels)
         return x_BCHW
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.cost import Cost, conv_macs
+from dgc.layers.method import HasMethod
 from dgc.layers.static import norm_relu_conv
 from dgc.ops.shuffle import shuffle
 
@@ -47,7 +48,7 @@ class Gating:
         return max(1, round(1 / self.gate_factor))
 
 
-class NormConv2d(nn.Module):
+class NormConv2d(HasMethod):
     """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the networks.
 
     `frugal`: keep the raw input alone for backward, and make the activated one again.
@@ -80,7 +81,7 @@ class NormConv2d(nn.Module):
 
     def _activated(self, norm: nn.Module, x_BCHW: Tensor) -> Tensor:
         if self.frugal:
-            return norm_relu_conv(norm, self.conv, x_BCHW)
+            return norm_relu_conv(norm, self.conv, x_BCHW, kernels=self.kernels)
         y_BOHW: Tensor = self.conv(norm(x_BCHW).relu_())
         return y_BOHW
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from dgc.errors import UsageError
-from dgc.native.structs import Op, Run
+from dgc.native.structs import Op, Run, Train
 
 ABI_VERSION = 2
 ISA_NAMES = ("baseline", "avx2", "avx512")
@@ -47,10 +47,10 @@ def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
         import torch  # noqa: F401  its OpenMP library is loaded first, so that ours resolves to the same thread pool
 
         handle = ctypes.CDLL(str(path))
-        found = (handle.dgc_abi_version(), handle.dgc_op_size())
+        found = (handle.dgc_abi_version(), handle.dgc_op_size(), handle.dgc_train_size())
     except (OSError, AttributeError) as e:
         return None, path, f"{path.name} cannot be loaded: {e}; plain PyTorch is used"
-    wanted = (ABI_VERSION, ctypes.sizeof(Op))
+    wanted = (ABI_VERSION, ctypes.sizeof(Op), ctypes.sizeof(Train))
     if found != wanted:
         return None, path, f"{path.name} is of another version {found}, {wanted} is wanted; install dgcctl again"
     return handle, path, ""
@@ -80,6 +80,12 @@ def load() -> Library | None:
 def available() -> bool:
     """True if the compiled kernels are there and fit this machine."""
     return load() is not None
+
+
+def in_use() -> str:
+    """The instruction set of the kernels that compute now, or 'none'; results differ between them in the last bits."""
+    loaded = load()
+    return "none" if loaded is None else ISA_NAMES[loaded.isa]
 
 
 def describe() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The C structures of `src/abi.h`, field by field."""
+"""The C structures of `src/abi.h` and `src/train_abi.h`, field by field."""
 
 from __future__ import annotations
 
@@ -65,4 +65,45 @@ class Run(Structure):
         *((name, c_void_p) for name in ("input", "output", "arena")),
         *((name, c_int64) for name in ("samples", "threads")),
         ("seconds", c_void_p),
+    ]
+
+
+class Pass(IntEnum):
+    """What is done (`DgcPass`)."""
+
+    MOMENTS = 0
+    POOLED = 1
+    CHOOSE = 2
+    ADD_AFFINE = 3
+    FORWARD = 4
+    GRAD_WEIGHT = 5
+    GRAD_INPUT = 6
+
+
+class Planes(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("stride", "row", "lead", "length")),
+        *((name, c_void_p) for name in ("phase", "shift")),
+    ]
+
+
+class Train(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("op", "samples", "threads", "channels", "height", "width")),
+        *((name, c_int64) for name in ("out_height", "out_width", "heads", "outs", "taps", "own", "kept", "inactive")),
+        *((name, c_int64) for name in ("out_step", "head_step")),
+        ("planes", Planes),
+        ("x", c_void_p),
+        ("x_step", c_int64),
+        *((name, c_void_p) for name in ("scale", "shift", "mean", "gates", "count", "index", "gate", "weight")),
+        ("y", c_void_p),
+        ("y_step", c_int64),
+        *((name, c_void_p) for name in ("plane_mean", "plane_square", "grad_weight", "grad_gate", "grad_pooled")),
+        ("grad_x", c_void_p),
+        ("grad_x_step", c_int64),
+        ("factor", c_void_p),
+        ("add", c_int64),
+        ("sums", c_void_p),
+        ("scratch", c_void_p),
+        ("scratch_step", c_int64),
     ]

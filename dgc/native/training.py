@@ -1,4 +1,4 @@
-"""Passes over a batch for training, as the kernels in `src/train.h` make them: float32 on the CPU, nothing allocated there.
+"""Passes over a batch for training, as the kernels in `src/train.h` make them: float32 on the CPU.
 
 Legend: B samples, C channels, G heads, K capacity of a head's list, T taps, J outputs of a head.
 """
@@ -6,10 +6,8 @@ Legend: B samples, C channels, G heads, K capacity of a head's list, T taps, J o
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from ctypes import Structure, c_int64, c_void_p
+from ctypes import c_int64
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
@@ -20,57 +18,11 @@ from torch import Tensor
 
 from dgc.native import library
 from dgc.native.layout import Window
-
-
-class Pass(IntEnum):
-    """What is done (`DgcPass`)."""
-
-    MOMENTS = 0
-    POOLED = 1
-    CHOOSE = 2
-    ADD_AFFINE = 3
-    FORWARD = 4
-    GRAD_WEIGHT = 5
-    GRAD_INPUT = 6
-
-
-class _Planes(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("stride", "row", "lead", "length")),
-        *((name, c_void_p) for name in ("phase", "shift")),
-    ]
-
-
-class _Train(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("op", "samples", "threads", "channels", "height", "width")),
-        *((name, c_int64) for name in ("out_height", "out_width", "heads", "outs", "taps", "own", "kept", "inactive")),
-        *((name, c_int64) for name in ("out_step", "head_step")),
-        ("planes", _Planes),
-        *((name, kind) for name, kind in (("x", c_void_p), ("x_step", c_int64))),
-        *((name, c_void_p) for name in ("scale", "shift", "mean", "gates", "count", "index", "gate", "weight")),
-        *((name, kind) for name, kind in (("y", c_void_p), ("y_step", c_int64))),
-        *((name, c_void_p) for name in ("plane_mean", "plane_square", "grad_weight", "grad_gate", "grad_pooled")),
-        *((name, kind) for name, kind in (("grad_x", c_void_p), ("grad_x_step", c_int64), ("factor", c_void_p))),
-        *((name, kind) for name, kind in (("add", c_int64), ("sums", c_void_p))),
-        *((name, kind) for name, kind in (("scratch", c_void_p), ("scratch_step", c_int64))),
-    ]
-
-
-@cache
-def _entry() -> tuple[Callable[..., int], Callable[..., int], int] | None:
-    """(run, floats of scratch a thread, instruction set), or None without the kernels."""
-    loaded = library.load()
-    if loaded is None:
-        return None
-    assert loaded.handle.dgc_train_size() == ctypes.sizeof(_Train)
-    room = loaded.handle.dgc_train_room
-    room.restype = c_int64
-    return loaded.handle.dgc_train, room, loaded.isa
+from dgc.native.structs import Pass, Planes, Train
 
 
 def available() -> bool:
-    return _entry() is not None
+    return library.load() is not None
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -98,11 +50,11 @@ class Affine(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Each head's channels, ascending: `count` (B, G) and `index` (B, G, K) int32, `gate` (B, G, K)."""
+    """Each head's channels, ascending: how many (B, G) and which (B, G, K), int32, and their gates (B, G, K)."""
 
-    count: Tensor
-    index: Tensor
-    gate: Tensor
+    counts: Tensor
+    channels: Tensor
+    gates: Tensor
 
 
 class Moments(NamedTuple):
@@ -181,41 +133,42 @@ def _address(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def _image(t: _Train, x: Tensor) -> None:
+def _image(t: Train, x: Tensor) -> None:
     t.samples, t.channels, t.height, t.width = x.shape
     t.x, t.x_step = x.data_ptr(), x.stride(0)
 
 
-def _convolution(shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor) -> _Train:
+def _convolution(shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor) -> Train:
     g = _geometry(shape)
-    t = _Train()
+    t = Train()
     _image(t, x)
     t.out_height, t.out_width = g.out
     t.heads, t.outs, t.taps, t.own = shape.heads, shape.outs, shape.taps, shape.own
     t.out_step, t.head_step = (1, shape.outs) if shape.static else (shape.heads, 1)
-    t.planes = _Planes(shape.stride, g.row, g.lead, g.length, g.phase.ctypes.data, g.shift.ctypes.data)
+    t.planes = Planes(shape.stride, g.row, g.lead, g.length, g.phase.ctypes.data, g.shift.ctypes.data)
     if affine is not None:
         t.scale, t.shift, t.mean = affine.scale.data_ptr(), affine.shift.data_ptr(), affine.mean.data_ptr()
     if chosen is not None:
-        t.kept = chosen.index.shape[-1]
+        t.kept = chosen.channels.shape[-1]
         t.count, t.index, t.gate = (part.data_ptr() for part in chosen)
     t.weight = weight.data_ptr()
     return t
 
 
-def _run(op: Pass, t: _Train) -> None:
-    entry = _entry()
-    assert entry is not None
-    run, room, isa = entry
+def _run(op: Pass, t: Train) -> None:
+    loaded = library.load()
+    assert loaded is not None
     t.op, t.threads = int(op), min(torch.get_num_threads(), t.samples)
+    room = loaded.handle.dgc_train_room
+    room.restype = c_int64
     t.scratch_step = room(ctypes.byref(t))
     scratch = torch.empty(t.threads * t.scratch_step if op >= Pass.FORWARD or op == Pass.CHOOSE else 0)
     t.scratch = scratch.data_ptr()
-    run(ctypes.byref(t), isa)
+    loaded.handle.dgc_train(ctypes.byref(t), loaded.isa)
 
 
 def moments(x_BCHW: Tensor) -> Moments:
-    t = _Train()
+    t = Train()
     _image(t, x_BCHW)
     found = Moments(*(x_BCHW.new_empty(x_BCHW.shape[:2]) for _ in range(2)))
     t.plane_mean, t.plane_square = found.mean.data_ptr(), found.square.data_ptr()
@@ -225,7 +178,7 @@ def moments(x_BCHW: Tensor) -> Moments:
 
 def pooled(x_BCHW: Tensor, affine: Affine | None) -> Tensor:
     """Mean of each activated plane: (B, C)."""
-    t = _Train()
+    t = Train()
     _image(t, x_BCHW)
     if affine is not None:
         t.scale, t.shift = affine.scale.data_ptr(), affine.shift.data_ptr()
@@ -237,7 +190,7 @@ def pooled(x_BCHW: Tensor, affine: Affine | None) -> Tensor:
 
 def choose(gates_BGC: Tensor, n_inactive: int) -> Chosen:
     """The gates that are left when the n smallest, ties included, and those at zero are off."""
-    t = _Train()
+    t = Train()
     t.samples, t.heads, t.channels = gates_BGC.shape
     t.kept, t.inactive, t.height, t.width = t.channels - n_inactive, n_inactive, 1, 1
     shape = (*gates_BGC.shape[:2], t.kept)
@@ -252,7 +205,7 @@ def choose(gates_BGC: Tensor, n_inactive: int) -> Chosen:
 
 def add_affine(grad_BCHW: Tensor, x_BCHW: Tensor, scale: Tensor, shift: Tensor) -> None:
     """grad += x * scale + shift, channel by channel, in place."""
-    t = _Train()
+    t = Train()
     _image(t, x_BCHW)
     t.scale, t.shift = scale.data_ptr(), shift.data_ptr()
     t.grad_x, t.grad_x_step = grad_BCHW.data_ptr(), grad_BCHW.stride(0)
@@ -280,7 +233,7 @@ def grad_weight(
     t = _convolution(shape, x, affine, chosen, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)
     grads = x.new_zeros(min(torch.get_num_threads(), len(x)), *weight.shape)
-    heard = None if chosen is None else torch.zeros_like(chosen.gate)
+    heard = None if chosen is None else torch.zeros_like(chosen.gates)
     t.grad_weight, t.grad_gate = grads.data_ptr(), _address(heard)
     _run(Pass.GRAD_WEIGHT, t)
     return grads.sum(0), heard
@@ -290,8 +243,10 @@ def grad_input(
     shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor, grad_y: Tensor,
     grad_pooled: Tensor | None, out: Tensor, *, add: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Into `out` (B, C, H, W), or added to it: the gradient g of x * scale + shift, times scale. `grad_pooled` (B, C) is
-    what each pixel of the activated input gets besides. Returns sums of g and of g * (x - mean), both (C,) float64.
+    """Into `out` (B, C, H, W), or added to it: the gradient g of x * scale + shift, times scale.
+
+    `grad_pooled` (B, C) is what each pixel of the activated input gets besides. Returns the sums of g and of
+    g * (x - mean), both (C,) float64.
     """
     t = _convolution(shape, x, affine, chosen, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)

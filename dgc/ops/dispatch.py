@@ -12,9 +12,9 @@ from dgc.errors import ArgumentError
 from dgc.ops.gathered import gathered_conv2d
 from dgc.ops.masked import masked_conv2d
 
-Method = Literal["auto", "masked", "gathered", "native"]
+Method = Literal["auto", "plain", "masked", "gathered", "native"]
 Way = Callable[[Tensor, Tensor, Tensor, int, int, int, int, int], Tensor]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def choose(kernel_size: int, in_channels: int, n_inactive: int) -> Method:
@@ -41,7 +41,7 @@ def dgc_conv2d(
     """
     if gates_BGC.shape[1] != heads:
         raise ArgumentError(f"gates have {gates_BGC.shape[1]} heads, heads={heads} was given")
-    if method == "auto":
+    if method in ("auto", "plain"):
         method = choose(weight_OCkk.shape[-1], x_BCHW.shape[1], n_inactive)
     if method == "masked":
         return masked_conv2d(x_BCHW, weight_OCkk, gates_BGC, stride, padding, dilation)

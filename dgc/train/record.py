@@ -26,6 +26,7 @@ from dgc.errors import DgcError
 from dgc.fs import atomic_write
 from dgc.layers import iter_dgc, set_progress
 from dgc.macs import count
+from dgc.native import library
 from dgc.recipe import Recipe
 from dgc.records import (
     HEARTBEAT_SECONDS,
@@ -169,6 +170,7 @@ def environment(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "device": device_name(ranks.device),
         "world_size": ranks.world,
         "threads": torch.get_num_threads(),
+        "kernels": library.in_use(),
         "determinism": {
             "algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_deterministic": torch.backends.cudnn.deterministic,

@@ -14,6 +14,7 @@ import torch
 from dgc import checkpoints, provenance
 from dgc.errors import DgcError, ResourceError, UsageError
 from dgc.fs import clear_leftovers, free_bytes
+from dgc.native import library
 from dgc.recipe import Recipe, diff_recipes, dump_recipe, parse_recipe
 from dgc.records import Kind, RunDir, live_rows, read_events
 from dgc.train import checkpoint, seeding
@@ -204,6 +205,7 @@ def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any]) -> di
         "torch": torch.__version__,
         "device": device_name(ranks.device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": library.in_use(),
         "threads": torch.get_num_threads(),
         "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES},
     }
@@ -213,9 +215,9 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Each difference that can change results, in words; threads are put back to what they were instead."""
     recipes = [parse_recipe(facts["recipe"], "recipe.yaml") for facts in (before, now)]
     changes = [f"{key} was {old!r}, is {new!r}" for key, old, new in diff_recipes(*recipes, semantic=True)]
-    for key in ("world_size", "torch", "device", "cpu_capability"):
-        if before[key] != now[key]:
-            changes.append(f"{key} was {before[key]}, is {now[key]}")
+    for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
+        if before.get(key) != now[key]:
+            changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
     changes += [
         f"{key} digest was {before[key][:12]}, is {now[key][:12]}"
         for key in ("data", "code")

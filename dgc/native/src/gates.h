@@ -93,10 +93,12 @@ inline void gate_bits(const float* gates, int64_t channels, int64_t width, int32
     }
 }
 
-// Every gate <= the n-th smallest is off, ties included; so is a gate of zero. A NaN stays on. How many are on.
-inline int32_t list_chosen(const float* gates, const int32_t* bits, int64_t channels, int32_t limit, int32_t* index, float* gate) {
+// Every gate <= the n-th smallest is off, ties included; so is a gate of zero. A NaN stays on: of many, as many as there
+// is `room` for. How many are on.
+inline int32_t list_chosen(const float* gates, const int32_t* bits, int64_t channels, int64_t room, int32_t limit, int32_t* index,
+                           float* gate) {
     int32_t count = 0;
-    for (int32_t i = 0; i < channels; ++i) {
+    for (int32_t i = 0; i < channels && count < room; ++i) {
         if (bits[i] <= limit && bits[i] != 0x7fc00000) continue;
         if (bits[i] == 0) continue;
         index[count] = i;
@@ -111,7 +113,7 @@ inline void select_head(const DgcOp& op, const Context& c, int64_t head) {
     int32_t* bits = (int32_t*)c.scratch;
     gate_bits(gates, op.channels, width, bits);
     const Selection s = selection(c, op, head);
-    *s.count = list_chosen(gates, bits, op.channels, threshold(bits, width, op.inactive), s.index, s.gate);
+    *s.count = list_chosen(gates, bits, op.channels, op.channels, threshold(bits, width, op.inactive), s.index, s.gate);
 }
 
 // The selected channels' weights times their gates, block by block as the tile reads them.

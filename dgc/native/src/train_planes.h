@@ -74,7 +74,7 @@ inline void choose(const DgcTrain& t, int64_t sample, int64_t head, int32_t* bit
     const float* gates = t.gates + i * t.channels;
     gate_bits(gates, t.channels, width, bits);
     const int32_t limit = threshold(bits, width, t.inactive);
-    t.count[i] = list_chosen(gates, bits, t.channels, limit, t.index + i * t.kept, t.gate + i * t.kept);
+    t.count[i] = list_chosen(gates, bits, t.channels, t.kept, limit, t.index + i * t.kept, t.gate + i * t.kept);
 }
 
 // ---- rows ---------------------------------------------------------------------------------------------------------
