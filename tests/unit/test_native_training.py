@@ -192,12 +192,12 @@ def test_a_block_over_one_buffer_has_the_oracles_gradients(progress: float) -> N
 
 def graph_names(net: nn.Module, x: Tensor) -> set[str]:
     """The kinds of steps in the backward graph of a network."""
-    found, todo = set(), [net(x).grad_fn]
-    while todo:
-        node = todo.pop()
+    found, ahead = set(), [net(x).grad_fn]
+    while ahead:
+        node = ahead.pop()
         if node is not None and type(node).__name__ not in found | {"AccumulateGrad"}:
             found.add(type(node).__name__)
-            todo += [n for n, _ in node.next_functions]
+            ahead += [n for n, _ in node.next_functions]
     return found
 
 
