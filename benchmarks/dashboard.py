@@ -100,7 +100,7 @@ async def opened(folder: Path, *names: str) -> Any:
     app = DashApp(frames.options(folder, open=names, interval=0.2))
     async with app.run_test(size=SIZE) as pilot:
         await frames.until(pilot, lambda: app.complete and (not names or isinstance(app.screen, RunScreen)), 120)
-        await frames.settled(pilot, 0.4)
+        await frames.settled(pilot)
         yield app, pilot
 
 

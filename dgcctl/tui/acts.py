@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgc.errors import DgcError, UsageError
-from dgc.recipe import dump_recipe, find_recipe, load_recipe
+from dgc.recipe import dump_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core import launch, outcome
 from dgcctl.core.runs import RESUMABLE, Run
@@ -43,10 +43,10 @@ class Trainers:
     def __init__(self) -> None:
         self._processes: list[tuple[RunDir, launch.Process, float]] = []
 
-    def start(self, recipe: str, runs_dir: Path, overrides: Sequence[str] = ()) -> RunDir:
-        """Make a run of a recipe and train it, detached. Raises RecipeError."""
-        resolved = load_recipe(find_recipe(recipe), list(overrides))
-        argv = {"argv": ["dgcctl", "train", recipe, *overrides], "by": "dash"}
+    def start(self, recipe: Path, runs_dir: Path, overrides: Sequence[str] = ()) -> RunDir:
+        """Make a run of a recipe's file and train it, detached. Raises RecipeError."""
+        resolved = load_recipe(recipe, list(overrides))
+        argv = {"argv": ["dgcctl", "train", str(recipe), *overrides], "by": "dash"}
         run = launch.create(runs_dir, resolved.name, dump_recipe(resolved), argv)
         self._launch(run, [])
         return run

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
+from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
@@ -69,10 +71,10 @@ class DashApp(App[None]):
         self._opened = [runs.find_run(name, options.runs_dir) for name in options.open]
         self._watch = Watch()
         self._nocolor = NoColor()
-        self._pending = False
+        self.pending = False
         self._waiting = bool(self._opened)
-        self._poller = self._make_poller()
-        self._thread = Thread(target=self._poller.run, name="poller", daemon=True)
+        self.poller = self._make_poller()
+        self._thread = Thread(target=self.poller.run, name="poller", daemon=True)
 
     def _make_poller(self) -> Poller:
         options = self.options
@@ -122,7 +124,7 @@ class DashApp(App[None]):
         asyncio.get_running_loop().call_soon(self.refresh)
 
     def on_unmount(self) -> None:
-        self._poller.stop()
+        self.poller.stop()
         self.memory.save(self.store.view)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -150,7 +152,7 @@ class DashApp(App[None]):
     def complete(self) -> bool:
         """Whether everything that the screen needs has been read and shown."""
         screen = self.front
-        if screen is None or not self.store.listed or self._pending or self._waiting:
+        if screen is None or not screen.loaded or not self.store.listed or self.pending or self._waiting:
             return False
         needed = [
             key for key in screen.shown_runs() if key in self.store.runs and self.store.runs[key].dir.events.exists()
@@ -159,12 +161,12 @@ class DashApp(App[None]):
 
     def look_soon(self) -> None:
         """Let the screen look at what is known, at most once a frame."""
-        if not self._pending:
-            self._pending = True
+        if not self.pending:
+            self.pending = True
             self.set_timer(FRAME, self._look)
 
     def _look(self) -> None:
-        self._pending = False
+        self.pending = False
         if self.front is not None and self.front.ready:
             self.front.look()
 
@@ -176,7 +178,7 @@ class DashApp(App[None]):
     def screen_changed(self) -> None:
         """Follow the logs that the screens in the stack need, forget the others."""
         wanted = [key for screen in self.screen_stack if isinstance(screen, DashScreen) for key in screen.shown_runs()]
-        self._poller.watch(self.store.dirs(wanted))
+        self.poller.watch(self.store.dirs(wanted))
 
     # --- screens -----------------------------------------------------------------------------------------------------
 
@@ -244,12 +246,16 @@ class DashApp(App[None]):
         return False if action in keys.ACTS and self.options.readonly else super().check_action(action, parameters)
 
     def action_export(self) -> None:
-        if isinstance(self.screen, DashScreen):
-            try:
-                written = export.write(self, self.screen)
-            except OSError as error:
-                self.notify(f"{error.filename}: cannot be written ({error.strerror})", severity="error", markup=False)
-                return
+        if self.front is not None:
+            self._write(export.take(self, self.front))
+
+    @work(thread=True)
+    def _write(self, taken: export.Taken) -> None:
+        try:
+            written = export.write(taken, self.options.export_dir)
+        except (OSError, DgcError) as error:
+            self.notify(_why(error), severity="error", markup=False)
+        else:
             self.notify("\n".join(map(str, written)), title="exported", markup=False)
 
     def action_stop(self) -> None:
@@ -290,11 +296,15 @@ class DashApp(App[None]):
         else:
             self.notify(done)
 
-    def start_recipe(self, recipe: str, overrides: Sequence[str]) -> None:
+    def start_recipe(self, recipe: Path, overrides: Sequence[str]) -> None:
         """Start a run of a recipe and open it. Raises RecipeError."""
         run = self.trainers.start(recipe, self.options.runs_dir, overrides)
         self.notify(run.id, title="started", markup=False)
         self._open_when_listed(run)
+
+
+def _why(error: OSError | DgcError) -> str:
+    return f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def _requests(name: str) -> Callable[[runs.Run], None]:

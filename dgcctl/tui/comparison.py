@@ -58,20 +58,22 @@ def _merged(diffs: list[list[Difference]]) -> list[tuple[str, str, tuple[object,
 
 def metric_columns() -> tuple[Column, ...]:
     return (
-        Column("run"), Column("seed", 5, True, 3), Column("top-1 %", 14, True), Column("top-5 %", 13, True, 2),
-        Column("loss", 14, True, 4), Column("dense", 7, True, 5),
+        Column("run", least=26), Column("seed", 5, True, 3), Column("top-1 %", 14, True),
+        Column("top-5 %", 13, True, 2), Column("loss", 14, True, 4), Column("dense", 7, True, 5),
         Column("promised", 8, True, 1), Column("executed", 8, True),
         Column("images/s", 8, True),
     )  # fmt: skip
 
 
-def metric_rows(found: Comparison, speed: dict[str, float | None]) -> list[Row]:
+def metric_rows(found: Comparison, speed: dict[str, float | None], *, wide: bool) -> list[Row]:
     """Each group of seeds with mean, spread and n; below it its runs."""
     rows = []
     by_id = {run.id: run for run in found.runs}
     for index, group in enumerate(found.groups):
         rows.append(_group_row(index, group))
-        rows += [_run_row(by_id[run_id], found.runs.index(by_id[run_id]), speed.get(run_id)) for run_id in group.runs]
+        for run_id in group.runs:
+            name = run_id if wide else facts.short_id(run_id)
+            rows.append(_run_row(by_id[run_id], found.runs.index(by_id[run_id]), name, speed.get(run_id)))
         rows += [Row(f"note {index} {note}", ((f"  ! {note}", "warn"),)) for note in group.notes]
     return rows + [Row(problem, ((problem, "bad"),)) for problem in found.problems]
 
@@ -89,11 +91,11 @@ def _spread(summary: Summary | None) -> str:
     return f"{summary.mean:.3g}" + ("" if summary.std is None else f" ± {summary.std:.2g}")
 
 
-def _run_row(run: Facts, index: int, images_per_s: float | None) -> Row:
+def _run_row(run: Facts, index: int, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
     errors = [f"{values[name]:.3g}" if name in values else "-" for name in _ERRORS]
     costs = [facts.amount(values.get(name)) for name in _COSTS[:3]]
-    name: Cell = (f"  {curves.LETTERS[index % 26]} {run.id}", f"s{index}")
+    name: Cell = (f"  {curves.LETTERS[index % 26]} {shown}", f"s{index}")
     return Row(run.id, (name, str(run.seed), *errors, *costs, curves.shorten(images_per_s)))
 
 

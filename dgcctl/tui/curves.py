@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,8 @@ TITLES = {
     "step.lr": "learning rate", "perf.images_per_s": "images/s", "step.inactive": "inactive channels",
     "step.gate_l1": "gate L1", "step.cross_entropy": "cross-entropy",
 }  # fmt: skip
-# Evaluations are few and exact: smoothing them would hide what they say.
-_NEVER_SMOOTHED = ("eval.", "epoch.")
+# Evaluations are few and exact, schedules are no measurements: smoothing them would hide what they say.
+_NEVER_SMOOTHED = ("eval.", "epoch.", "step.lr", "step.inactive", "step.progress")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -139,16 +139,17 @@ def zoomed(
 
 def table_at(
     curves: Curves, store: Store, runs: Sequence[Run], metrics: Sequence[str], axis: Axis
-) -> list[list[object]]:
-    """All points of the shown curves as rows: run, metric, axis value, value (for CSV)."""
-    rows: list[list[object]] = []
+) -> Iterator[tuple[object, ...]]:
+    """All points of the shown curves as rows: run, metric, axis value, value (for CSV). Made when asked for."""
+    columns = []
     for run in runs:
         feed = store.feed(run.id)
         for metric in metrics:
             points = feed.points(metric)
-            x = curves.x_of(feed, points, axis)
-            rows += [[run.id, metric, a, b] for a, b in zip(x.tolist(), points.value.tolist(), strict=True)]
-    return rows
+            columns.append((run.id, metric, curves.x_of(feed, points, axis), points.value))
+    return (
+        (name, metric, x, y) for name, metric, xs, ys in columns for x, y in zip(xs.tolist(), ys.tolist(), strict=True)
+    )
 
 
 def gap(value: float | None, target: Target | None) -> str:

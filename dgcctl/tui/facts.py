@@ -11,7 +11,7 @@ from dgc import records
 from dgc.errors import DgcError
 from dgc.recipe import Recipe, load_recipe
 from dgc.records import RunDir
-from dgcctl.core.runs import Run
+from dgcctl.core.runs import Run, recipe_name
 from dgcctl.tui.feed import Feed
 
 TOP1 = "eval.top1_error"
@@ -28,6 +28,11 @@ class Target:
 
     def met(self, error: float) -> bool:
         return error <= self.value + self.tolerance
+
+
+def short_id(run_id: str) -> str:
+    """Recipe and the id's last part, which names it in every command too."""
+    return f"{recipe_name(run_id)}-{run_id.rpartition('-')[2]}"
 
 
 def recipe_of(run: RunDir) -> Recipe | str:

@@ -84,6 +84,7 @@ class Follower:
         self.run = run
         self._tail = Tail(run, chunk=CHUNK)
         self._seen: tuple[int, int, int] | None = None
+        self._began = False
 
     def poll(self) -> Batch | None:
         """What is new, or None. Never raises for what may happen to a file that is being written or taken away."""
@@ -105,8 +106,9 @@ class Follower:
 
     def _read(self, facts: tuple[int, int, int] | None) -> Batch | None:
         found = self._tail.poll()
+        first, self._began = not self._began, True  # an empty log is told once: nobody need wait for more
         self._seen = None if found.more else facts
-        if not (found.events or found.restarted or found.skipped):
+        if not (found.events or found.restarted or found.skipped or first):
             return None
         return Batch(self.run.id, sort_events(found.events), found.restarted, tuple(found.skipped), not found.more)
 

@@ -32,23 +32,23 @@ class Key:
 
 EVERYWHERE = (
     Key("help", "question_mark", "help", "Help", "what every key does"),
-    Key("quit", "q", "quit", "Quit", "leave the dashboard; training goes on"),
+    Key("quit", "q", "quit", "Quit", "leave; training goes on"),
     Key("theme", "t", "theme", "Theme", "dark, light, no colour"),
-    Key("export", "e", "export", "Export", "what is on screen as CSV, and the frame as SVG"),
+    Key("export", "e", "export", "Export", "numbers as CSV, the frame as SVG and PNG"),
     Key("recipes", "n", "recipes", "New run", "browse recipes, start a run"),
 )
 PALETTE = Key("palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name")
 ALWAYS = (*EVERYWHERE[:2], PALETTE)  # at the right end of the last line
 # on the screens that are about a run (elsewhere they say that none is chosen)
 ACTING = (
-    Key("stop", "s", "app.stop", "Stop", "ask the run to finish its step, save and stop"),
-    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "ask the run to save now"),
-    Key("resume", "r", "app.resume", "Resume", "go on with a run that stopped, failed or died"),
+    Key("stop", "s", "app.stop", "Stop", "finish the step, save and stop"),
+    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "save after the step and go on"),
+    Key("resume", "r", "app.resume", "Resume", "go on after a stop, a failure, a death"),
 )
 RUNS = (
     Key("open", "enter", "open", "Open", "the run's curves and records"),
-    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 tag:paper name~demo"),
-    Key("mark", "space", "mark", "Mark", "overlay this run in every chart, compare it"),
+    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 name~demo"),
+    Key("mark", "space", "mark", "Mark", "lay it over all charts; compare it"),
     Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
     Key("diff", "d", "diff", "Diff", "compare the marked runs"),
     Key("gates", "g", "gates", "Gates", "which channels each head chooses", False),
@@ -67,19 +67,19 @@ RUN = (
     Key("gates", "g", "gates", "Gates", "which channels each head chooses"),
     Key("checkpoints", "k", "drawer('checkpoints')", "Checkpoints", "the saved states", False),
     Key("facts", "i", "drawer('facts')", "Facts", "recipe, target, machine, alerts", False),
-    Key("metrics", "m", "drawer('metrics')", "Metrics", "all metrics; / filters, enter shows, p pins", False),
+    Key("metrics", "m", "drawer('metrics')", "Metrics", "/ filters, enter shows one, p pins it", False),
     Key("filter", "slash", "search", "Search", "in the log, or among the metrics", False),
-    Key("mark", "space", "mark", "Mark", "overlay this run in other runs' charts", False),
-    Key("pin", "p", "pin", "Pin", "keep the metric's chart (or the run) in front", False),
+    Key("mark", "space", "mark", "Mark", "lay it over other runs' charts", False),
+    Key("pin", "p", "pin", "Pin", "keep the metric (or the run) in front", False),
     Key("diff", "d", "diff", "Diff", "compare with the marked runs", False),
-    Key("left", "left", "cursor(-1)", "Cursor left", "read values: move the cursor in all charts", False),
-    Key("right", "right", "cursor(1)", "Cursor right", "read values: move the cursor in all charts", False),
+    Key("left", "left", "cursor(-1)", "Cursor left", "read values in all charts", False),
+    Key("right", "right", "cursor(1)", "Cursor right", "read values in all charts", False),
     Key("far-left", "shift+left", "cursor(-10)", "Far left", "move the cursor ten columns", False),
     Key("far-right", "shift+right", "cursor(10)", "Far right", "move the cursor ten columns", False),
     Key("zoom-in", "z", "zoom(1)", "Zoom", "look closer around the cursor", False),
     Key("zoom-out", "Z", "zoom(-1)", "Wider", "look from further away", False),
-    Key("one", "f", "one", "One chart", "the focused chart alone, or all again", False),
-    Key("back", "escape", "back", "Back", "drop the search, the cursor, the zoom; then leave"),
+    Key("one", "f", "one", "One chart", "the focused chart alone, all again", False),
+    Key("back", "escape", "back", "Back", "drop search, cursor, zoom; then leave"),
 )
 BACK = Key("back", "escape", "back", "Back", "to the screen before")
 GATES = (
@@ -91,7 +91,7 @@ GATES = (
     BACK,
 )
 COMPARE = (
-    Key("section", "x", "section", "Section", "metrics, recipe, code and environment, scatter"),
+    Key("section", "x", "section", "Section", "figures, what differs, scatter"),
     BACK,
 )
 RECIPES = (Key("start", "enter", "start", "Start", "start a run of this recipe"), BACK)

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dgc.fs import free_bytes
+from dgc.recipe import recipes_dir, shipped_recipes
 from dgcctl.core import settings
 from dgcctl.tui.clock import Clock
 from dgcctl.tui.processes import Sample, Sampler
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the project, by name."""
+    return {name: recipes_dir() / f"{name}.yaml" for name in shipped_recipes()}
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Options:
     export_dir: Path = field(default_factory=Path.cwd)
     interval: float = 0.2
     clock: Clock = field(default_factory=Clock)
+    recipes: Callable[[], dict[str, Path]] = shipped
     free_bytes: Callable[[Path], int] = free_bytes
     sample: Callable[[int], Sample | None] = field(default_factory=Sampler)
 

@@ -134,6 +134,7 @@ class Poller:
         self._followers: dict[str, Follower] = {}
         self._watched: tuple[RunDir, ...] = ()
         self._runs: tuple[Run, ...] = ()
+        self.looks = 0  # how often everything that was due has been looked at
         self._due = {"scan": 0.0, "sample": 0.0, "disk": 0.0}
         self._free: int | None = None
         self._sampled: dict[str, Sample | None] = {}
@@ -169,6 +170,7 @@ class Poller:
             self._sample_live()
         if self._is_due("disk", now, DISK_EVERY):
             self._look_at_disk()
+        self.looks += 1
         return busy
 
     def _is_due(self, name: str, now: float, every: float) -> bool:

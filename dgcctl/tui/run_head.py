@@ -19,13 +19,14 @@ from dgcctl.tui.widgets.listing import Cell
 def title(run: Run, view: View, drawer: str) -> list[Cell]:
     """Name, state, and how it is looked at."""
     smooth = f"smooth {view.weight:g}" if view.weight else "raw"
-    settings = f"x {view.axis} · {smooth} · {'log y' if view.log else 'linear y'}"
-    return head(run.id, (f"{state_text(run.state)}  ", ROLES.get(run.state, "")), (settings, "dim"))
+    settings = (f"x {view.axis}", f" · {smooth}", f" · {'log y' if view.log else 'linear y'}")
+    told = [(text, "dim") for text in settings]
+    return head(run.id, (f"{state_text(run.state)}  ", ROLES.get(run.state, "")), *told)
 
 
-def lines(store: Store, run: Run, target: Target | None, overlay: Sequence[Run]) -> list[list[Cell]]:
+def lines(store: Store, run: Run, target: Target | None, overlay: Sequence[Run], *, wide: bool) -> list[list[Cell]]:
     feed = store.feed(run.id)
-    return [_progress(run, feed), _figures(store, run, feed, target), _last_line(run, feed, overlay)]
+    return [_progress(run, feed), _figures(store, run, feed, target), _last_line(run, feed, overlay, wide)]
 
 
 def _progress(run: Run, feed: Feed) -> list[Cell]:
@@ -66,7 +67,7 @@ def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     return [f"CPU {sample.cpu:.0f}% {facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"]
 
 
-def _last_line(run: Run, feed: Feed, overlay: Sequence[Run]) -> list[Cell]:
+def _last_line(run: Run, feed: Feed, overlay: Sequence[Run], wide: bool) -> list[Cell]:
     """Why it ended; else which letter is which run."""
     why = reason(run) if run.problem or run.state in ("failed", "stopped") else ""
     if run.state == "died":
@@ -77,5 +78,9 @@ def _last_line(run: Run, feed: Feed, overlay: Sequence[Run]) -> list[Cell]:
         return [(feed.notice, "warn")]
     if len(overlay) < 2:
         return [(run.recipe.get("title", ""), "dim")]
+    short = not wide or len(overlay) > 3
     named = zip(curves.LETTERS, overlay, strict=False)
-    return [(f"{letter} {shown.id}  ", f"s{index}") for index, (letter, shown) in enumerate(named)]
+    return [
+        (f"{letter} {facts.short_id(shown.id) if short else shown.id}  ", f"s{index}")
+        for index, (letter, shown) in enumerate(named)
+    ]

@@ -100,7 +100,7 @@ async def test_a_last_line_without_its_newline_waits_for_it(shown, fault_table) 
         with fault_table.case(35, "dashboard: missing newline") as case, case.run():
             await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
             append(run, line[:-1])
-            await settled(pilot, 0.4)
+            await settled(pilot)
             assert "0.777" not in text(dash)
             append(run, b"\n")
             await frames.until(pilot, lambda: "A 0.777" in text(dash))

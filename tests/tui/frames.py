@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from dgcctl.tui.app import DashApp
@@ -17,6 +21,7 @@ from dgcctl.tui.processes import Sample
 from tests.tui.synthetic import T0
 
 NOW = T0 + 9000
+RECIPES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 SMALL, LARGE = (80, 24), (160, 48)
 
 
@@ -29,6 +34,7 @@ def options(runs: Path, **changes: Any) -> Options:
     """Options under which a frame depends on nothing but the runs."""
     fixed_facts: dict[str, Any] = {
         "interval": 0.02, "clock": fixed(NOW), "free_bytes": lambda path: 40 << 30, "sample": same_sample,
+        "recipes": lambda: RECIPES,
     }  # fmt: skip
     return Options(runs, **{**fixed_facts, **changes})
 
@@ -49,33 +55,49 @@ async def opened(
         yield dash, pilot
 
 
-async def until(pilot: Pilot[None], holds: Any, seconds: float = 10.0) -> None:
+async def until(pilot: Pilot[None], holds: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until something holds."""
-    for _ in range(int(seconds / 0.02)):
-        if holds():
-            return
-        await pilot.pause(0.02)
-    raise AssertionError(f"did not happen in {seconds} s")
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"did not happen in {seconds} s"
+        await pilot.pause(0.005)
 
 
-async def settled(pilot: Pilot[None], seconds: float = 0.12) -> None:
-    """Wait until nothing more arrives for a while."""
+async def settled(pilot: Pilot[None]) -> None:
+    """Wait until all that has happened is on screen: the poller has looked twice, and nothing came of it."""
     dash = pilot.app
     assert isinstance(dash, DashApp)
-    before = -1
-    while before != dash.store.version:
-        before = dash.store.version
-        await pilot.pause(seconds)
+    version = -1
+    while version != dash.store.version and dash.return_code is None:
+        version, looks = dash.store.version, dash.poller.looks
+        await until(pilot, partial(_looked, dash, looks + 2))
+        await pilot.pause(0)
+
+
+def _looked(dash: DashApp, often: int) -> bool:
+    """The poller has looked so often and all that the screen needs is shown (or the app has ended)."""
+    return dash.return_code is not None or (dash.poller.looks >= often and dash.complete)
 
 
 async def press(pilot: Pilot[None], keys: Sequence[str]) -> None:
+    """Press keys, each when the one before has done its work."""
     for key in keys:
-        await pilot.press(key)
+        typed = len(key) == 1
+        pilot.app.post_message(events.Key(_character_to_key(key) if typed else key, key if typed else None))
+        for _ in range(_HOPS):
+            await pilot.pause(0)
     await settled(pilot)
 
 
-def refresh_seconds(dash: DashApp) -> float:
-    """What a key costs until its frame is there, in seconds of this thread (the machine may be busy with others)."""
+_HOPS = 4  # from the app to the screen, to the widget that has the focus, to a new screen
+
+
+def refresh_seconds(dash: DashApp, times: int = 5) -> float:
+    """What a key costs until its frame is there: median, in seconds of this thread alone."""
+    return statistics.median(_refresh(dash) for _ in range(times))
+
+
+def _refresh(dash: DashApp) -> float:
     began = time.thread_time()
     dash.screen.action_log_y()  # type: ignore[attr-defined]
     lines(dash)

@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from dgcctl.tui import palette
+from dgcctl.tui.options import shipped
 from tests.tui import frames, synthetic
-from tests.tui.screens import RECIPES, SCREENS, Screen
+from tests.tui.screens import SCREENS, Screen
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 SIZE = (132, 38)
@@ -18,7 +19,7 @@ SIZE = (132, 38)
 
 async def take(screen: Screen, runs: Path, theme: str = palette.DARK) -> str:
     """One frame as SVG."""
-    dash = frames.app(runs, theme=theme, open=screen.open)
+    dash = frames.app(runs, theme=theme, open=screen.open, recipes=shipped)
     async with dash.run_test(size=SIZE) as pilot:
         await screen.reach(dash, pilot, runs)
         picture = dash.export_screenshot(title=f"dgcctl dash: {screen.name}")
@@ -30,7 +31,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         runs = Path(place) / "runs"
         synthetic.gallery(runs)
-        for screen in (*SCREENS, RECIPES):
+        for screen in SCREENS:
             (folder / f"{screen.name}.svg").write_text(asyncio.run(take(screen, runs)), encoding="utf-8")
         for theme in (palette.LIGHT, palette.PLAIN):
             run = next(screen for screen in SCREENS if screen.name == "run")

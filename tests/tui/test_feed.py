@@ -87,6 +87,16 @@ def test_nan_and_infinity_come_back_from_null_and_flag(tmp_path: Path) -> None:
     assert np.isposinf(values[2])
 
 
+def test_an_empty_log_is_told_once_so_that_nobody_waits_for_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.events.touch()
+    follower = Follower(run)
+    batch = follower.poll()
+    assert batch is not None
+    assert batch.caught_up
+    assert follower.poll() is None
+
+
 def test_a_long_log_comes_in_chunks_so_that_the_screen_stays_awake(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     synthetic.fast_steps(run, 20_000)

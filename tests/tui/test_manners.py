@@ -9,7 +9,6 @@ from textual.screen import Screen
 from dgc.errors import UsageError
 from dgcctl.tui import keys, palette
 from dgcctl.tui.screens.help import HelpScreen
-from dgcctl.tui.screens.run import RunScreen
 from dgcctl.tui.view import Memory, View
 from tests.tui import frames, synthetic
 from tests.tui.frames import press, settled, text
@@ -181,31 +180,6 @@ async def test_nothing_is_drawn_while_nothing_changes(
         await pilot.press("t")
         await settled(pilot)
         assert drawn, "the counter counts"
-
-
-async def test_e_exports_the_numbers_and_the_frame(made_runs: Path, tmp_path: Path) -> None:
-    async with frames.opened(made_runs, export_dir=tmp_path, open=("aaa001",)) as (dash, pilot):
-        await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
-        await press(pilot, ["e", "e"])
-        assert "exported" in text(dash)
-    tables, pictures = sorted(tmp_path.glob("*.csv")), sorted(tmp_path.glob("*.svg"))
-    assert len(tables) == len(pictures) == 2
-    head, *rows = tables[0].read_text().splitlines()
-    assert head == "run,metric,step,value"
-    loss = [row.split(",") for row in rows if ",step.loss," in row]
-    assert len(loss) == 600
-    assert float(loss[99][3]) == synthetic.loss_at(synthetic.Spec(final_error=8.1), 100)
-    assert pictures[0].read_text().startswith("<svg")
-
-
-@pytest.mark.parametrize("keys_pressed", [[], ["g"], ["n"], ["question_mark"], ["space", "space", "d"]])
-async def test_every_screen_can_be_exported(made_runs: Path, tmp_path: Path, keys_pressed: list[str]) -> None:
-    async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (_, pilot):
-        await press(pilot, [*keys_pressed, "e"])
-        await settled(pilot, 0.3)
-    rows = next(tmp_path.glob("*.csv")).read_text().splitlines()
-    assert len(rows) > 2
-    assert all(row.count(",") >= 2 for row in rows)
 
 
 def test_a_screen_of_ours_is_never_blocked_by_a_file() -> None:

@@ -32,7 +32,12 @@ async def test_x_changes_the_figure_of_the_map(made_runs: Path) -> None:
         screen = await gates(pilot, dash)
         shown = []
         for _ in range(3):
-            shown.append((lines(dash)[0].split("step 400")[1].strip(), screen.listing.rows[0].cells[3][0].strip()))
+            shown.append(
+                (
+                    lines(dash)[0].split("running")[1].split("evaluation")[0].strip(),
+                    screen.listing.rows[0].cells[3][0].strip(),
+                )
+            )
             await press(pilot, ["x"])
         assert [name for name, _ in shown] == ["active share", "entropy", "most used"]
         assert len({cell for _, cell in shown}) == 3
@@ -168,10 +173,35 @@ async def test_question_mark_lists_every_key_and_sign(made_runs: Path) -> None:
             "smooth more",
             "logarithmic vertical axis",
             "† died",
-            "overlay this run",
+            "lay it over all charts",
             "[",
             "keep this run at the top",
         ):
             assert told in frame, told
         await press(pilot, ["escape"])
         assert "8/8" in text(dash)
+
+
+async def test_every_help_text_is_whole_at_80_columns(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await press(pilot, ["question_mark"])
+        told = []
+        for _ in range(8):
+            told.append(text(dash))
+            await press(pilot, ["pagedown"])
+        assert "its process is gone" in told[-1], "the end of the list"
+        assert "…" not in "".join(told).replace("… queued", "")
+
+
+async def test_the_whole_reason_of_a_value_is_told_below_where_its_column_is_narrow(made_runs: Path) -> None:
+    async with frames.opened(made_runs) as (dash, pilot):
+        await press(pilot, ["n", "tab", *["down"] * 6])
+        assert "model.heads 4: paper: 4 heads" in lines(dash)[-2]
+
+
+async def test_a_recipe_with_a_mistake_says_so_and_is_not_started(made_runs: Path) -> None:
+    async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["n", "end"])
+        assert "mistaken.yaml:37: train.epochs is missing" in lines(dash)[-3]
+        await press(pilot, ["enter", "enter"])
+        assert "train.epochs is missing" in frames.notified(dash)

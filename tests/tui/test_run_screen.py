@@ -63,7 +63,7 @@ async def test_i_see_why_a_run_failed(made_runs: Path) -> None:
 async def test_the_recipes_target_is_a_line_with_the_gap_to_it(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
-        assert "target 9 -0.79" in text(dash)
+        assert "gap -0.79  target 9" in text(dash)
         assert "╌╌╌" in text(dash)
         assert chart(dash, "top-1 %").picture.target == 9.0
         assert "✓ target 9±0.5 gap -0.79" in text(dash)
@@ -80,7 +80,7 @@ async def test_marked_runs_lie_over_this_one_with_letters(made_runs: Path) -> No
         await ready(pilot)
         traces = chart(dash, "loss").picture.traces
         assert [trace.label for trace in traces] == ["A", "B"]
-        assert "A 20260105T090000Z-demo_fashion-aaa001  B 2026" in text(dash)
+        assert "A demo_fashion-aaa001  B demo_dense-bbb001" in text(dash)
 
 
 async def test_y_makes_the_vertical_axis_logarithmic_and_back(made_runs: Path) -> None:
@@ -126,6 +126,17 @@ async def test_evaluations_are_never_smoothed(made_runs: Path) -> None:
         before = chart(dash, "top-1 %").picture.traces[0].y.tolist()
         await press(pilot, ["plus", "plus", "plus"])
         assert chart(dash, "top-1 %").picture.traces[-1].y.tolist() == before
+
+
+async def test_schedules_are_never_smoothed(made_runs: Path) -> None:
+    async with opened(made_runs, size=frames.LARGE) as (dash, pilot):
+        await ready(pilot)
+        before = {
+            name: chart(dash, name).picture.traces[0].y.tolist() for name in ("learning rate", "inactive channels")
+        }
+        await press(pilot, ["plus", "plus", "plus"])
+        for name, values in before.items():
+            assert [trace.y.tolist() for trace in chart(dash, name).picture.traces] == [values]
 
 
 async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(made_runs: Path) -> None:

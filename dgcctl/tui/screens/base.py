@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.screen import Screen
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
 
 WIDE = 110
-Sheet = tuple[Sequence[str], Sequence[Sequence[object]]]  # the head and the rows of a CSV file
+Sheet = tuple[Sequence[str], Iterable[Sequence[object]]]  # the head and the rows of a CSV file
 
 
 class DashScreen(Screen[None]):
@@ -38,6 +38,11 @@ class DashScreen(Screen[None]):
     def ready(self) -> bool:
         """Whether its widgets are there: a screen on its way in or out is on the stack without them."""
         return bool(self.is_mounted and self.is_attached and self.query(Bar))
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it has read the records that it reads itself."""
+        return True
 
     def on_resize(self) -> None:
         self.look()
@@ -70,7 +75,7 @@ class DashScreen(Screen[None]):
         return ()
 
     def sheet(self) -> Sheet:
-        """What is on screen, as a table."""
+        """What is on screen, as a table. The rows may be made later, in another thread: from what is known now."""
         return (), ()
 
     def redraw(self) -> None:

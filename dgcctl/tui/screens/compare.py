@@ -57,11 +57,15 @@ class CompareScreen(DashScreen):
     @work(thread=True, exclusive=True)
     def _read(self) -> None:
         found = comparison.read(self.app.store.dirs(self.run_ids))
-        self.app.call_from_thread(self._take, found)
+        self.call_later(self._take, found)  # nobody waits: the screen may be gone
 
     def _take(self, found: Comparison) -> None:
         self._found = found
         self.look()
+
+    @property
+    def loaded(self) -> bool:
+        return self._found is not None
 
     def shown_runs(self) -> Sequence[str]:
         return self.run_ids
@@ -84,7 +88,7 @@ class CompareScreen(DashScreen):
     def _fill(self, found: Comparison) -> None:
         listing = self.query_one(Listing)
         if self._section == "figures":
-            listing.show(comparison.metric_rows(found, self._speed()), comparison.metric_columns())
+            listing.show(comparison.metric_rows(found, self._speed(), wide=self.wide), comparison.metric_columns())
         elif self._section == "differences":
             listing.empty = "nothing differs: recipe, code, data, environment and results are the same"
             listing.show(comparison.difference_rows(found), comparison.difference_columns(len(found.runs)))

@@ -25,8 +25,8 @@ class GatesScreen(DashScreen):
     own_keys = keys.GATES + keys.ACTING
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
     DEFAULT_CSS = """
-    GatesScreen #below { height: 9; }
-    GatesScreen #head { width: 42; padding: 0 1; background: $surface; height: 9; }
+    GatesScreen #below { height: 40%; min-height: 9; max-height: 20; }
+    GatesScreen #head { width: 42; padding: 0 1; background: $surface; height: 1fr; }
     GatesScreen #schedule { width: 1fr; }
     """
 
@@ -42,7 +42,7 @@ class GatesScreen(DashScreen):
         yield Bar()
         yield Listing((), id="map")
         with Horizontal(id="below"):
-            yield Lines(id="head", height=9)
+            yield Lines(id="head")
             yield Chart(id="schedule")
         yield KeyLine()
 
@@ -96,17 +96,15 @@ class GatesScreen(DashScreen):
         return self._read[file]
 
     def _title(self, run: Run, files: list[str], found: GateMap | str) -> None:
-        where = (
-            f"evaluation {self._place(files) + 1}/{len(files)}  step {found.step:,}  "
-            if isinstance(found, GateMap)
-            else ""
-        )
+        where: list[Cell] = []
+        if isinstance(found, GateMap):
+            where = [f"evaluation {self._place(files) + 1}/{len(files)}  ", f"step {found.step:,}"]
         self.query_one(Bar).show(
             head(
-                f"gates {run.id}",
+                f"gates {run.id if self.wide else facts.short_id(run.id)}",
                 (f"{state_text(run.state)}  ", ROLES.get(run.state, "")),
-                where,
-                (FIGURES[self._figure], "accent"),
+                (f"{FIGURES[self._figure]}  ", "accent"),
+                *where,
             )
         )
 

@@ -16,10 +16,10 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 _FIXED = (
-    ("Everywhere", "ctrl+p", "command palette: everything that has a key, by name"),
+    ("Everywhere", "ctrl+p", "command palette: all that has a key"),
     ("Everywhere", "tab", "focus the next part of the screen"),
-    ("Lists", "up down j k", "move; page up, page down, home, end too"),
-    ("Lists", "enter", "open what is chosen; so does a second click"),
+    ("Lists", "up down j k", "move; page up and down, home, end too"),
+    ("Lists", "enter", "open the row; so does a second click"),
     ("Charts", "click", "put the cursor there, in all charts"),
     ("Charts", "wheel", "zoom around the mouse"),
 )
@@ -32,9 +32,7 @@ class HelpScreen(DashScreen):
 
     def compose(self) -> ComposeResult:
         yield Bar()
-        yield Listing(
-            (Column("where", 10), Column("key", 13), Column("id", 12, drop=1), Column("what it does")), id="keys"
-        )
+        yield Listing((Column("where", 10), Column("key", 13), Column("id", 12), Column("what it does")), id="keys")
         yield KeyLine()
 
     def on_mount(self) -> None:
@@ -71,7 +69,7 @@ _STATES = {
     "running": "its process lives",
     "done": "took all its steps",
     "failed": "ended by an error, which is shown",
-    "stopped": "saved and ended on request: r resumes it",
-    "died": "says it runs, but its process is gone: r resumes it",
-    "unreadable": "its records cannot be read, which is shown",
+    "stopped": "saved, ended on request: r resumes it",
+    "died": "its process is gone: r resumes it",
+    "unreadable": "its records cannot be read",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -15,9 +17,12 @@ from dgc.errors import DgcError
 from dgc.recipe import Recipe
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
-from dgcctl.tui.widgets.bar import Bar
+from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Column, Listing, Row
+from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
+
+COLUMNS = (Column("key", 22), Column("value", 18), Column("why"))
+WIDE_COLUMNS = (Column("key", 24), Column("value", 30), Column("why"))
 
 
 class Ask(ModalScreen[str | None]):
@@ -63,40 +68,70 @@ class RecipesScreen(DashScreen):
     RecipesScreen #names { width: 34; }
     RecipesScreen #why { width: 1fr; }
     RecipesScreen.-narrow #names { width: 24; }
-    RecipesScreen #note { height: 1; padding: 0 1; background: $surface; }
+    RecipesScreen #note { height: 2; padding: 0 1; background: $surface; }
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recipes: dict[str, Recipe | str] | None = None
 
     def compose(self) -> ComposeResult:
         yield Bar()
         with Horizontal():
-            yield Listing((Column("recipe"),), id="names", empty="no recipes")
-            yield Listing((Column("key", 22), Column("value", 18), Column("why")), id="why", empty="")
-        yield Static(id="note", markup=False)
+            yield Listing((Column("recipe"),), id="names", empty="reading the recipes")
+            yield Listing((), id="why", empty="")
+        yield Lines(id="note", height=2)
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self._recipes: dict[str, Recipe | str] = {name: _load(name) for name in recipes.shipped_recipes()}
-        self.query_one("#names", Listing).focus()
+        self.names, self.why = self.query_one("#names", Listing), self.query_one("#why", Listing)
+        self.names.focus()
+        self._read()
         super().on_mount()
 
+    @work(thread=True, exclusive=True)
+    def _read(self) -> None:
+        self.call_later(self._take, {name: _load(path) for name, path in self.app.options.recipes().items()})
+
+    def _take(self, found: dict[str, Recipe | str]) -> None:
+        self._recipes = found
+        self.names.empty = "no recipes"
+        self.look()
+
+    @property
+    def loaded(self) -> bool:
+        return self._recipes is not None
+
+    # --- what is shown -----------------------------------------------------------------------------------------------
+
     def show_now(self) -> None:
-        names = self.query_one("#names", Listing)
-        names.show([Row(name, (name,)) for name in self._recipes])
-        self.query_one(Bar).show(head("recipes", (f"{len(self._recipes)}", "dim")))
-        found = self._recipes.get(names.current or "")
-        self.query_one("#why", Listing).show(why_rows(found))
-        self.query_one("#note", Static).update(found.title if isinstance(found, Recipe) else found or "")
+        found = self._recipes or {}
+        self.names.show([Row(name, (name,)) for name in found])
+        self.query_one(Bar).show(head("recipes", (f"{len(found)}", "dim")))
+        self.why.show(why_rows(self._chosen()), WIDE_COLUMNS if self.wide else COLUMNS)
+        self._note()
+
+    def _chosen(self) -> Recipe | str:
+        """The recipe under the cursor, or why it cannot be read."""
+        return (self._recipes or {}).get(self.names.current or "", "")
+
+    def _note(self) -> None:
+        """What the recipe is, and the value under the other cursor with its whole reason."""
+        found = self._chosen()
+        row = next((row for row in self.why.rows if row.key == self.why.current), None)
+        key, value, why = map(_cell, row.cells) if row else ("", "", "")
+        told: list[Cell] = [(f"{key} {value}: ", "accent"), (why, "")] if row else []
+        self.query_one("#note", Lines).show([found.title if isinstance(found, Recipe) else (found, "bad")], told)
 
     def on_listing_moved(self, event: Listing.Moved) -> None:
-        if event.listing.id == "names":
-            self.look()
+        self.look()
 
     def on_listing_opened(self, event: Listing.Opened) -> None:
         if event.listing.id == "names" and self.app.check_action("start", ()):
             self.action_start()
 
     def action_start(self) -> None:
-        name = self.query_one("#names", Listing).current
+        name = self.names.current
         if name is not None and not self.app.options.readonly:
             self.app.push_screen(Ask(name), lambda changes: self._start(name, changes))
 
@@ -104,23 +139,22 @@ class RecipesScreen(DashScreen):
         if changes is None:
             return
         try:
-            self.app.start_recipe(name, changes.split())
+            self.app.start_recipe(self.app.options.recipes()[name], changes.split())
         except (DgcError, OSError) as error:
             self.notify(str(error), title="not started", severity="error", timeout=10, markup=False)
 
     def sheet(self) -> Sheet:
-        found = self._recipes.get(self.query_one("#names", Listing).current or "")
-        return ("key", "value", "why"), [[_cell(cell) for cell in row.cells] for row in why_rows(found)]
+        return ("key", "value", "why"), [[_cell(cell) for cell in row.cells] for row in why_rows(self._chosen())]
 
 
-def _load(name: str) -> Recipe | str:
+def _load(path: Path) -> Recipe | str:
     try:
-        return recipes.load_recipe(recipes.find_recipe(name))
-    except DgcError as error:
+        return recipes.load_recipe(path)
+    except (DgcError, OSError) as error:
         return str(error).splitlines()[0]
 
 
-def why_rows(found: Recipe | str | None) -> list[Row]:
+def why_rows(found: Recipe | str) -> list[Row]:
     """Each value of a recipe with its origin; what it is expected to reach first."""
     if not isinstance(found, Recipe):
         return []
@@ -140,7 +174,10 @@ def why_rows(found: Recipe | str | None) -> list[Row]:
 
 
 def _text(value: object) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else "-" if value is None else str(value)
+    """Stages as people write them: 2-2-2."""
+    if isinstance(value, tuple):
+        return ("-" if all(isinstance(part, int) for part in value) else " ").join(map(str, value))
+    return "-" if value is None else str(value)
 
 
 def _cell(cell: object) -> str:

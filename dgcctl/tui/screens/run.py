@@ -91,7 +91,8 @@ class RunScreen(DashScreen):
         store = self.app.store
         target = self._targets[0] if self._targets else None
         self.query_one(Bar).show(run_head.title(run, store.view, self.drawer.kind))
-        self.query_one("#now", Lines).show(*run_head.lines(store, run, target, store.overlay(self.run_id)))
+        told = run_head.lines(store, run, target, store.overlay(self.run_id), wide=self.wide)
+        self.query_one("#now", Lines).show(*told)
         self._draw_charts()
         if self.drawer.kind:
             self.drawer.show(records_view.find(self.drawer.kind, self.drawer.search, store, run, self._targets))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,6 +14,7 @@ from textual.widgets import Input
 from dgcctl.core.facts import computing_keys
 from dgcctl.core.runs import Run
 from dgcctl.tui import clock, facts, keys, view
+from dgcctl.tui.alerts import DISK_LOW
 from dgcctl.tui.curves import Curves, Look
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import ROLES, Shown, reason, share_done, state_text
@@ -22,9 +24,13 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 COLUMNS = (
-    Column("", 2), Column("state", 12), Column("run"), Column("progress", 15), Column("epoch", 7, True, 3),
+    Column("", 2), Column("state", 12), Column("run"), Column("progress", 13), Column("epoch", 7, True, 3),
     Column("best", 6, True), Column("last", 6, True, 1), Column("age", 4, True, 2),
 )  # fmt: skip
+WIDE_BAR = 40  # cells of progress where there is room for whole names
+WIDE_COLUMNS = tuple(
+    replace(column, width=WIDE_BAR + 5) if column.title == "progress" else column for column in COLUMNS
+)
 GROUP = "group:"
 PREVIEW_AT = 30  # lines of screen from which there is room for it
 SETTLE = 0.15  # seconds the cursor rests before a log is read
@@ -67,7 +73,7 @@ class RunsScreen(DashScreen):
         shown = self.app.store.shown()
         rows = self._grouped(shown.runs) if self.app.store.view.grouped else [self._row(run) for run in shown.runs]
         self.listing.empty = "looking for runs" if not self.app.store.listed else self._nothing(shown)
-        self.listing.show(rows)
+        self.listing.show(rows, WIDE_COLUMNS if self.wide else COLUMNS)
         self._head(shown)
         self._about()
 
@@ -84,10 +90,11 @@ class RunsScreen(DashScreen):
         ]
         limits = [(f"filter: {store.view.filter}  ", "accent")] if store.view.filter else []
         problem = [(shown.problem, "bad")] if shown.problem else []
-        disk = [(f"disk {facts.size(store.free)} free", "dim")] if store.free is not None else []
-        self.query_one(Bar).show(
-            head("runs", f"{len(shown.runs)}/{len(states)}  ", *(problem or [*limits, *counts, *disk]))
-        )
+        told = problem or [*limits, *counts]
+        if store.free is not None:
+            disk = (f"disk {facts.size(store.free)} free  ", "bad" if store.free < DISK_LOW else "dim")
+            told.insert(0 if store.free < DISK_LOW else len(told), disk)
+        self.query_one(Bar).show(head("runs", f"{len(shown.runs)}/{len(states)}  ", *told))
 
     def _row(self, run: Run, indent: str = "") -> Row:
         store = self.app.store
@@ -98,8 +105,8 @@ class RunsScreen(DashScreen):
             (
                 (signs, "accent"),
                 (state_text(run.state), ROLES.get(run.state, "")),
-                indent + (run.id if self.wide else short_id(run)),
-                (f"{progress(share, 10)} {share:4.0%}", "bar"),
+                indent + (run.id if self.wide else facts.short_id(run.id)),
+                (f"{progress(share, WIDE_BAR if self.wide else 8)} {share:4.0%}", "bar"),
                 f"{run.status.epoch}/{run.status.epochs}",
                 facts.percent(store.best(run)),
                 facts.percent(store.last(run)),
@@ -138,9 +145,9 @@ class RunsScreen(DashScreen):
             self.query_one("#about", Lines).show()
             return
         values = run.recipe
-        told = [f"{name} {values[key]}" for key, name in _TOLD.items() if key in values]
+        told = [(f"{name} {values[key]}  ", "dim") for key, name in _TOLD.items() if key in values]
         self.query_one("#about", Lines).show(
-            [(run.id, "head"), "  ", ("  ".join(told), "dim")],
+            [(run.id, "head"), "  ", *told],
             [
                 (
                     reason(run) or str(values.get("title", "")),
@@ -282,8 +289,3 @@ def _ranges(numbers: list[int]) -> str:
         else:
             parts.append([number])
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-
-
-def short_id(run: Run) -> str:
-    """Recipe and the id's last part, which names it in every command too."""
-    return f"{run.name}-{run.id.rpartition('-')[2]}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Lines(Widget):
-    """Lines of cells, cut at the right edge."""
+    """Lines of cells. What has no room at the right is left out whole; a first cell that is too long is cut."""
 
     DEFAULT_CSS = "Lines { height: auto; }"
     app: DashApp
@@ -40,12 +40,22 @@ class Lines(Widget):
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
-        segments = []
-        for cell in self.lines[y] if y < len(self.lines) else ():
-            text, role = (cell, "") if isinstance(cell, str) else cell
-            segments.append(Segment(text, base + self.app.palette.style(role)))
+        told = fitting(self.lines[y] if y < len(self.lines) else (), self.size.width)
+        segments = [Segment(text, base + self.app.palette.style(role)) for text, role in told]
         strip = Strip(segments, sum(cell_len(segment.text) for segment in segments))
         return strip.adjust_cell_length(self.size.width, base)
+
+
+def fitting(cells: Sequence[Cell], room: int) -> Iterator[tuple[str, str]]:
+    """The cells (text and role) that fit side by side; blanks at the end of one need no room."""
+    for index, cell in enumerate(cells):
+        text, role = (cell, "") if isinstance(cell, str) else cell
+        if cell_len(text.rstrip()) > room:
+            if index == 0:
+                yield set_cell_size(text, max(0, room - 1)) + "…", role
+            return
+        yield text, role
+        room -= cell_len(text)
 
 
 class Bar(Lines):

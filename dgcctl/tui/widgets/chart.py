@@ -170,14 +170,15 @@ class Chart(Canvas, can_focus=True):
         return [] if target is None or (self.picture.log and target <= 0) else [self._scale(np.array([target]))]
 
     def _title(self) -> None:
-        style = "title"
+        """The name and what is read off; a text that has no room is left out."""
         at = 0
-        for text, role in [(self.picture.title, style), *self._readout()]:
-            self._text(at, 0, text, role)
-            at += cell_len(text) + 2
+        for text, role in [(self.picture.title, "title"), *self._readout()]:
+            if at == 0 or at + cell_len(text) < self.size.width:
+                self._text(at, 0, text, role)
+                at += cell_len(text) + 2
 
     def _readout(self) -> list[tuple[str, str]]:
-        """The value of each run under the cursor, or its last one; then the gap to the target."""
+        """The value of each run under the cursor, or its last one; the gap to the target, and the target."""
         picture = self.picture
         found = []
         for trace in picture.traces:
@@ -185,7 +186,7 @@ class Chart(Canvas, can_focus=True):
                 value = self._value(trace)
                 found.append((f"{trace.label} {raster.short(value)}", f"s{trace.colour}"))
         if picture.target is not None:
-            found.append((f"target {raster.short(picture.target)}{self._gap()}", "target"))
+            found += [(self._gap(), "target"), (f"target {raster.short(picture.target)}", "target")]
         return found
 
     def _value(self, trace: Trace) -> float:
@@ -198,7 +199,7 @@ class Chart(Canvas, can_focus=True):
         lines = [trace for trace in self.picture.traces if not trace.faint and len(trace.y)]
         if not lines or self.picture.target is None:
             return ""
-        return f" {self._value(lines[0]) - self.picture.target:+.2f}"
+        return f"gap {self._value(lines[0]) - self.picture.target:+.2f}"
 
     def _axes(self) -> None:
         bottom = 1 + self._height

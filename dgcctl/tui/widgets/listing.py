@@ -31,6 +31,7 @@ class Column:
     right: bool = False
     drop: int = 0
     tail: bool = False  # what is too long loses its beginning, not its end (names of layers, paths)
+    least: int = 16  # what a column of width 0 needs before others are dropped for it
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Listing(ScrollView, can_focus=True):
         return [(i, self.columns[i].width or share) for i in kept]
 
     def _needed(self, kept: Sequence[int]) -> int:
-        return sum((self.columns[i].width or 16) + 1 for i in kept)
+        return sum((self.columns[i].width or self.columns[i].least) + 1 for i in kept)
 
 
 def _fit(text: str, width: int, column: Column) -> str:
