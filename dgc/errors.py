@@ -114,3 +114,13 @@ class InterruptedRunError(DgcError):
 
 class TerminatedError(DgcError):
     exit_code = ExitCode.TERMINATED
+
+
+def error_of(code: int, text: str) -> DgcError:
+    """What a process that ended with `code` would have raised: the most general class that has this code."""
+    kinds: list[type[DgcError]] = [DgcError]
+    for kind in kinds:
+        if kind.exit_code == code:
+            return kind(" ".join(text.split("\n")))
+        kinds += kind.__subclasses__()
+    return DgcError(" ".join(text.split("\n")))

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from dgc.errors import IntegrityError, LockedError
-from dgc.records import RunDir, process_start, read_json, write_json
+from dgc.records import RunDir, boot_id, is_process, process_start, read_json, write_json
 
 _GUARD_SECONDS = 30.0
 
@@ -63,7 +63,7 @@ def release(run: RunDir) -> None:
 
 
 def read_owner(run: RunDir) -> dict[str, Any] | None:
-    """Who holds the run: {host, pid, start_token, since}, or None. A damaged record counts as none."""
+    """Who holds the run: {host, boot, pid, start_token, since}, or None. A damaged record counts as none."""
     try:
         return read_json(lock_path(run))
     except (FileNotFoundError, IntegrityError):
@@ -75,8 +75,8 @@ def _guard(run: RunDir) -> filelock.BaseFileLock:
 
 
 def _own_record() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "start_token": process_start(pid), "since": time.time()}
+    pid, host = os.getpid(), socket.gethostname()
+    return {"host": host, "boot": boot_id(), "pid": pid, "start_token": process_start(pid), "since": time.time()}
 
 
 def _lives(owner: dict[str, Any]) -> bool:
@@ -84,8 +84,7 @@ def _lives(owner: dict[str, Any]) -> bool:
         return True
     if owner.get("pid") == os.getpid():
         return False
-    started = process_start(int(owner.get("pid", 0)))
-    return started > 0 and abs(started - float(owner.get("start_token", 0))) < 1.0
+    return is_process(int(owner.get("pid", 0)), float(owner.get("start_token", 0)), str(owner.get("boot", "")))
 
 
 def _refusal(run: RunDir, owner: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ from dgc.fs import atomic_write, disk_error, write_all
 
 SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 5.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Event = dict[str, Any]
 
 
@@ -51,7 +52,11 @@ class State(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """Event kinds. STEP, EPOCH and EVAL hold only what a repetition must reproduce; times go to PERF."""
+    """Event kinds. STEP, EPOCH and EVAL hold only what a repetition must reproduce; times go to PERF.
+
+    `epoch` is everywhere, as in status.json, the number of epochs that are finished there: 0 in the steps of the first
+    epoch, 1 in the rows that close it.
+    """
 
     START = "start"  # recipe, world_size, steps, epochs, resumed
     RESUME = "resume"  # step, closed: which rows before this line are void (see live_rows); exact, differences
@@ -144,6 +149,7 @@ class Status:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     start_token: float = field(default_factory=lambda: process_start(os.getpid()))
+    boot: str = field(default_factory=lambda: boot_id())
     started: float = field(default_factory=time.time)
     heartbeat: float = field(default_factory=time.time)
     epoch: int = 0
@@ -153,12 +159,33 @@ class Status:
 
 
 def process_start(pid: int) -> float:
-    """Start time of a process, which with its pid names it for good (0.0: there is none, or it has ended)."""
+    """Start time of a process, which with pid and boot names it for good (0.0: there is none, or it has ended).
+
+    On Linux in seconds since the machine came up: the start by the wall clock moves whenever that clock is set.
+    """
     try:
         process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.Error:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return 0.0
+        return float(process.create_time()) if not _BOOT_ID.exists() else _start_after_boot(pid)
+    except (psutil.Error, OSError):
         return 0.0
+
+
+def _start_after_boot(pid: int) -> float:
+    """Field 22 of /proc/PID/stat; the name before it, in parentheses, may hold anything."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def boot_id() -> str:
+    """Names the time since this machine came up ('' where the system gives no such name)."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+
+
+def is_process(pid: int, start_token: float, boot: str) -> bool:
+    """Whether the process that was recorded by these three still lives on this machine."""
+    return boot == boot_id() and start_token > 0 and process_start(pid) == start_token
 
 
 def write_status(run: RunDir, status: Status) -> None:
@@ -175,8 +202,7 @@ def is_alive(status: Status) -> bool:
     """Whether the writer still lives: by pid and start token here, by heartbeat from another host."""
     if status.host != socket.gethostname():
         return time.time() - status.heartbeat < 12 * HEARTBEAT_SECONDS
-    started = process_start(status.pid)
-    return started > 0 and abs(started - status.start_token) < 1.0
+    return is_process(status.pid, status.start_token, status.boot)
 
 
 def inferred_state(status: Status) -> State:

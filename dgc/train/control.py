@@ -56,7 +56,7 @@ class Control:
         self._agreement.settle()
 
     def clear(self) -> None:
-        """Requests to an earlier process of this run are void."""
+        """Requests are met, or void because they were made to an earlier process of this run."""
         if self._ranks.first:
             for name in ("stop", "checkpoint"):
                 self._file(name).unlink(missing_ok=True)

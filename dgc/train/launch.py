@@ -1,7 +1,8 @@
 """`python -m dgc.train.launch [torchrun options] -m dgc.train --run-dir RUN ...`: torchrun that ends in one line.
 
-Takes torchrun's own options. What torchrun reports as a traceback and a table becomes what happened: the failing rank's
-own error line and exit code, or `rank 1 killed by signal 9 at step 41 (log ...)` and exit code 10, in status.json too.
+Takes torchrun's own options; `-m dgc.evaluate` is started the same way, and writes to no run. What torchrun reports as
+a traceback and a table becomes what happened: the failing rank's own error line and exit code, or `rank 1 killed by
+signal 9 at step 41 (log ...)` and exit code 10, in status.json too.
 With several machines RUN lies on a file system that all of them see.
 """
 
@@ -13,27 +14,33 @@ import os
 import sys
 from pathlib import Path
 
-from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError
+from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, error_of
 from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
 
 LAUNCHED = "DGCCTL_LAUNCHED"  # set for the ranks: the launcher will say which of them was lost
 
 
 def main(argv: list[str]) -> int:
-    run = _run_dir(argv)
+    run = trained_run(argv)
     try:
-        _launch(argv)
+        _launch(argv, run)
     except DgcError as error:
-        if "dgc.evaluate" in argv or not run.recipe.is_file():  # nothing of a training run to settle
-            print(f"error: {error}", file=sys.stderr)
-        elif isinstance(error, RankError) or not _told(run, int(error.exit_code)):
-            settle(run, error)
+        if isinstance(error, RankError) or not _told(run, int(error.exit_code)):
+            if run is not None and run.recipe.is_file():
+                settle(run, error)
             print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
     return int(ExitCode.DONE)
 
 
-def _launch(argv: list[str]) -> None:
+def trained_run(argv: list[str]) -> RunDir | None:
+    """The run that the ranks write; None where they only measure."""
+    if "dgc.evaluate" in argv or "--run-dir" not in argv[:-1]:
+        return None
+    return RunDir(Path(argv[argv.index("--run-dir") + 1]))
+
+
+def _launch(argv: list[str], run: RunDir | None) -> None:
     """Run torchrun; raises the DgcError that describes how its ranks ended."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -45,15 +52,15 @@ def _launch(argv: list[str]) -> None:
     try:
         torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        raise explain(_run_dir(argv), {rank: failure.exitcode for rank, failure in error.failures.items()}) from error
+        raise explain(run, {rank: failure.exitcode for rank, failure in error.failures.items()}) from error
     except SignalException as error:
-        raise _stopped(_run_dir(argv), int(error.sigval)) from error
+        raise _stopped(run, int(error.sigval)) from error
     except (OSError, RuntimeError, ValueError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RankError(f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port") from error
 
 
-def explain(run: RunDir, exit_codes: dict[int, int]) -> DgcError:
+def explain(run: RunDir | None, exit_codes: dict[int, int]) -> DgcError:
     """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost contact.
 
     torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause.
@@ -62,34 +69,20 @@ def explain(run: RunDir, exit_codes: dict[int, int]) -> DgcError:
     if killed:
         rank = min(killed)
         hint = ", likely out of memory" if killed[rank] == 9 else ""
-        return RankError(
-            f"rank {rank} killed by signal {killed[rank]}{hint} at step {_step(run)} (log {rank_log(run, rank)}): "
-            f"`dgcctl resume {run.id}`"
-        )
+        where = f" at step {_step(run)} (log {rank_log(run, rank)}): `dgcctl resume {run.id}`" if run else ""
+        return RankError(f"rank {rank} killed by signal {killed[rank]}{hint}{where}")
     own = {rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED}
     rank, code = min((own or exit_codes).items())
-    return _error_of(code, last_line(run, rank) or f"rank {rank} ended with exit code {code}")
+    return error_of(code, (run and last_line(run, rank)) or f"rank {rank} ended with exit code {code}")
 
 
-def _stopped(run: RunDir, number: int) -> DgcError:
+def _stopped(run: RunDir | None, number: int) -> DgcError:
     """torchrun itself was told to stop: its ranks have saved, and left their code in status.json."""
     with contextlib.suppress(OSError, DgcError):
-        status = read_status(run)
-        if status.exit_code:
-            return _error_of(status.exit_code, status.reason)
+        if run is not None and (status := read_status(run)).exit_code:
+            return error_of(status.exit_code, status.reason)
     kind = InterruptedRunError if number == 2 else TerminatedError
-    return kind(f"stopped by signal {number} before anything was saved")
-
-
-def _error_of(code: int, text: str) -> DgcError:
-    """An error of the class whose exit code this is."""
-    pending = [DgcError]
-    while pending:
-        kind = pending.pop()
-        if kind.exit_code == code:
-            return kind(text)
-        pending += kind.__subclasses__()
-    return DgcError(text)
+    return kind(f"stopped by signal {number}" + (" before anything was saved" if run else ""))
 
 
 def rank_log(run: RunDir, rank: int) -> Path:
@@ -106,8 +99,10 @@ def last_line(run: RunDir, rank: int) -> str:
     return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
 
 
-def _told(run: RunDir, code: int) -> bool:
-    """Whether the first rank has already written (and said) this end."""
+def _told(run: RunDir | None, code: int) -> bool:
+    """Whether the first rank has already said this end, and written it where there is a run."""
+    if run is None:
+        return True
     with contextlib.suppress(OSError, DgcError):
         return read_status(run).exit_code == code
     return False
@@ -131,11 +126,6 @@ def _step(run: RunDir) -> int:
         steps.append(read_status(run).step)
         steps += [row["step"] for row in live_rows(read_events(run))[-1:]]
     return max(steps)
-
-
-def _run_dir(argv: list[str]) -> RunDir:
-    place = argv.index("--run-dir") if "--run-dir" in argv else -1
-    return RunDir(Path(argv[place + 1] if place >= 0 else "."))
 
 
 if __name__ == "__main__":

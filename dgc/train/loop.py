@@ -85,6 +85,7 @@ def look_around(session: Session) -> None:
 
 def save_and_stop(session: Session, stop: Stop) -> None:
     save(session)
+    session.control.clear()
     raise stop.error(session.position.step)
 
 
@@ -148,8 +149,8 @@ def write_gate_map(session: Session, records: Any) -> None:
     macs = record.layer_macs(session.module, session.recipe.data.image_size) if session.ranks.first else {}
     layers = gate_map(session.module, records, macs, session.ranks)
     if session.ranks.first:
-        epoch, step = session.position.epoch, session.position.step
-        path = session.run.gates / f"epoch-{epoch + 1:04d}.json"
+        epoch, step = session.position.epoch + 1, session.position.step
+        path = session.run.gates / f"epoch-{epoch:04d}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"epoch": epoch, "step": step, "layers": layers}, point="gates")
         session.recorder.event(Kind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
@@ -157,7 +158,7 @@ def write_gate_map(session: Session, records: Any) -> None:
 
 def write_rows(session: Session, figures: Figures | None) -> None:
     """EPOCH and EVAL events, curves and metrics.json."""
-    sums, place = session.progress.epoch_sums, {"epoch": session.position.epoch, "step": session.position.step}
+    sums, place = session.progress.epoch_sums, {"epoch": session.position.epoch + 1, "step": session.position.step}
     train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
     session.recorder.event(Kind.EPOCH, **place, train_loss=train_loss, train_error=100 * train_error)
     if figures is None:
@@ -169,7 +170,7 @@ def write_rows(session: Session, figures: Figures | None) -> None:
     if session.recorder.active:
         write_json(session.run.metrics, record.result_facts(row, session.model_facts), point="metrics")
     session.recorder.say(
-        f"epoch {place['epoch'] + 1}/{session.recipe.train.epochs} step {place['step']}: "
+        f"epoch {place['epoch']}/{session.recipe.train.epochs} step {place['step']}: "
         f"top-1 error {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
     )
 

@@ -92,7 +92,7 @@ def progress_line(progress: Progress, gate_factor: float | None) -> str:
 
 def eval_line(event: Event, progress: Progress) -> str:
     """`epoch 3/6  top-1 error 21.40 %  top-5 error 1.20 %  loss 0.5930`."""
-    parts = [f"epoch {event.get('epoch', progress.epoch) + 1}/{progress.epochs}"]
+    parts = [f"epoch {event.get('epoch', progress.epoch + 1)}/{progress.epochs}"]
     parts.append(f"top-1 error {text.percent(event.get('top1_error'))}")
     if event.get("top5_error") is not None:
         parts.append(f"top-5 error {text.percent(event['top5_error'])}")

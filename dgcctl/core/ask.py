@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from dgc import records
+from dgc.errors import error_of
 from dgcctl.core import launch
 from dgcctl.core.launch import Process, Ranks
-from dgcctl.core.outcome import error_of
 
 Say = Callable[[str], None]
 
 
+def silently(_: str) -> None:
+    """What a process says besides its answer is not for anybody."""
+
+
 def ask(
-    module: str, arguments: Sequence[str], *, say: Say, ranks: Ranks | None = None, **env: str | None
+    module: str, arguments: Sequence[str], *, say: Say = silently, ranks: Ranks | None = None, **env: str | None
 ) -> dict[str, Any]:
     """The answer of a process. Raises the DgcError that it ended with."""
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
@@ -49,9 +53,9 @@ def _is_error(line: str, kept: list[str]) -> bool:
 
 
 def _reason(kept: list[str], code: int, module: str) -> str:
-    first = next((line.removeprefix("error: ") for line in kept if line.startswith("error: ")), None)
-    if first is not None:
-        return first
+    last = next((line.removeprefix("error: ") for line in reversed(kept) if line.startswith("error: ")), None)
+    if last is not None:  # the launcher of several ranks speaks last, and knows which of them was lost
+        return last
     if code < 0:
         return f"python -m {module} was killed by signal {-code}" + (", likely out of memory" if code == -9 else "")
     return f"python -m {module} failed ({kept[-1] if kept else f'exit code {code}'})"

@@ -18,9 +18,10 @@ from dgc.errors import DgcError, UsageError
 from dgc.recipe import Recipe, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core import export, launch, runs
+from dgcctl.core.ask import ask
 from dgcctl.core.facts import read_facts
 from dgcctl.core.report import write_report
-from dgcctl.core.worker import ask, run_to_end
+from dgcctl.core.worker import run_to_end
 
 MARK = "stage.json"
 _TIMES = ("images_per_s", "seconds")
@@ -29,7 +30,7 @@ Say = Callable[[str], None]
 
 def prepare(recipe: str, out: Path) -> dict[str, Any]:
     """Check that the data is there and write its digest and counts. Raises DataError, saying what is missing."""
-    data: dict[str, Any] = dict(ask("dgc.facts", "--recipe", str(find_recipe(recipe)), "--data-only")["data"])
+    data: dict[str, Any] = dict(ask("dgc.facts", ["--recipe", str(find_recipe(recipe)), "--data-only"])["data"])
     out.parent.mkdir(parents=True, exist_ok=True)
     records.write_json(out, data)
     return data
@@ -110,7 +111,7 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
     run = RunDir(exported)
     weights = run.path / str(records.read_json(run.last)["path"])
     path = find_recipe(recipe)
-    answer = ask("dgc.evaluate", "--weights", str(weights / "model.safetensors"), "--recipe", str(path))
+    answer = ask("dgc.evaluate", ["--weights", str(weights / "model.safetensors"), "--recipe", str(path)])
     figures = _figures(answer)
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {**figures, **_verdicts(load_recipe(path), figures)}
@@ -121,7 +122,7 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
 def _figures(answer: dict[str, Any]) -> dict[str, Any]:
     """The numbers of an evaluation that a repetition must give again, named as in a run's metrics.json."""
     flat = {**answer, **{f"macs_{key}": value for key, value in answer.get("macs", {}).items()}}
-    left_out = (*_TIMES, "schema_version", "world_size")
+    left_out = (*_TIMES, "world_size")
     return {key: value for key, value in flat.items() if isinstance(value, int | float) and key not in left_out}
 
 

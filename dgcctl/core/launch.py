@@ -29,7 +29,7 @@ from dgc.records import RunDir, State, Status
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
-_STARTERS = frozenset({"dgc.train.launch", "torch.distributed.run"})
+RANKS_STARTER = "dgc.train.launch"  # torchrun that ends in one line
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,12 @@ def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
     """The start of a command that runs `python -m module`, under torchrun where ranks are asked for."""
     if ranks is None or not ranks.torchrun:
         return [sys.executable, "-m", module]
-    starter = "dgc.train.launch" if module == "dgc.train" else "torch.distributed.run"
-    return [sys.executable, "-m", starter, "--max-restarts=0", *ranks.options(), "-m", module]
+    return [*ranks_command(ranks), "-m", module]
+
+
+def ranks_command(ranks: Ranks) -> list[str]:
+    """What starts several processes and waits for them; what each of them runs is to follow."""
+    return [sys.executable, "-m", RANKS_STARTER, "--max-restarts=0", *ranks.options()]
 
 
 # --- a new run --------------------------------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ class Process:
     def _trainers(self) -> list[psutil.Process]:
         try:
             own = psutil.Process(self.pid)
-            ranks = own.children() if _STARTERS & set(self.command) else []
+            ranks = own.children() if RANKS_STARTER in self.command else []
         except psutil.Error:
             return []
         return ranks or [own]

@@ -1,4 +1,4 @@
-"""Why a trainer ended: a rank that a signal killed, else its own account, else its error line in the log."""
+"""Why a trainer ended: its own account (or its launcher's, of a rank), else its error line in the log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import re
 import signal
 from dataclasses import replace
 
-from dgc import errors, records
-from dgc.errors import DgcError, ExitCode, RankError
+from dgc import records
+from dgc.errors import DgcError, ExitCode, error_of
 from dgc.records import RunDir, State, Status
 from dgcctl.core.tail import log_lines
 
 START_MARK = " start: "
-_ERROR_LINE = re.compile(r"^(?:\[?rank\s*\d+\]?:?\s*)?error: (.*)$")
-_RANK = re.compile(r"rank\s*:\s*(\d+)")
-_EXITCODE = re.compile(r"exitcode\s*:\s*(-?\d+)")
+_ERROR_LINE = re.compile(r"^error: (.*)$")
 
 
 def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
@@ -25,9 +23,6 @@ def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
     if code == 0:
         return None
     status, lines = _status(run), _last_start(log_lines(run.log, 5000))
-    killed = _killed_rank(lines) if code == 1 else None  # torchrun itself always ends with 1
-    if killed:
-        return _rank_error(run, *killed, status)
     if status is not None and status.exit_code and status.heartbeat >= since:
         return error_of(status.exit_code, status.reason or f"run {run.id} ended with exit code {status.exit_code}")
     said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
@@ -38,13 +33,6 @@ def _last_start(lines: list[str]) -> list[str]:
     """What was said since the trainer was last started."""
     starts = [index for index, line in enumerate(lines) if START_MARK in line]
     return lines[starts[-1] + 1 :] if starts else lines
-
-
-def _rank_error(run: RunDir, rank: int, signum: int, status: Status | None) -> DgcError:
-    step = f" at step {status.step}" if status else ""
-    return RankError(
-        f"rank {rank} killed by signal {signum}{_hint(signum)}{step} (log {run.log}): `dgcctl resume {run.id}` goes on"
-    )
 
 
 def settle(run: RunDir, error: DgcError) -> None:
@@ -72,22 +60,3 @@ def _unexplained(run: RunDir, code: int, lines: list[str]) -> DgcError:
 
 def _hint(signum: int) -> str:
     return ", likely out of memory" if signum == signal.SIGKILL else ""
-
-
-def _killed_rank(lines: list[str]) -> tuple[int, int] | None:
-    """(rank, signal) of the first rank that a signal killed, from torchrun's report."""
-    start = next((i for i, line in enumerate(lines) if "Root Cause" in line), None)
-    if start is None:
-        return None
-    report = "\n".join(lines[start : start + 12])
-    rank, exitcode = _RANK.search(report), _EXITCODE.search(report)
-    if not rank or not exitcode or int(exitcode[1]) >= 0:
-        return None
-    return int(rank[1]), -int(exitcode[1])
-
-
-def error_of(code: int, text: str) -> DgcError:
-    """An error with an exit code: the class of dgc.errors that has it, else a plain DgcError."""
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DgcError)]
-    kind = next((kind for kind in kinds if kind.exit_code == code and kind is not DgcError), DgcError)
-    return kind(" ".join(text.split("\n")))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dgc import records
 from dgc.errors import IntegrityError, UsageError
-from dgcctl.core.worker import ask
+from dgcctl.core.ask import ask
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ReceiptDiff:
 def make(*, steps: int, seed: int, device: str, threads: int | None) -> dict[str, Any]:
     """A receipt of this machine. Raises the process's error."""
     words = ["--steps", str(steps), "--seed", str(seed), "--device", device]
-    return ask("dgc.fingerprint", *words, *(["--threads", str(threads)] if threads else []))
+    return ask("dgc.fingerprint", [*words, *(["--threads", str(threads)] if threads else [])])
 
 
 def read(path: Path) -> dict[str, Any]:

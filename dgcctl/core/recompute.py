@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgc.records import RunDir
-from dgcctl.core.worker import ask
+from dgcctl.core.ask import ask
 
 
 def in_a_process(run: RunDir) -> Mapping[str, Any]:
     """{"data": {...}, "model": {...}} as the trainer would write them now. Raises the process's error."""
-    return ask("dgc.facts", "--run-dir", str(run.path))
+    return ask("dgc.facts", ["--run-dir", str(run.path)])

@@ -197,7 +197,7 @@ def gate_map(view: RunView) -> Plot:
         _numbers(ax, layers, key)
         figure.colorbar(image, ax=ax, shrink=0.9, pad=0.01)
     panels[0].set_yticks(range(len(layers)), short_names([layer["name"] for layer in layers]), fontsize=7.5)
-    epoch, who = int(view.gates[-1].get("epoch", 0)) + 1, view.facts.id
+    epoch, who = int(view.gates[-1].get("epoch", 0)), view.facts.id
     caption = f"Run {who}, after epoch {epoch}. {_GATE_CAPTION}"
     return Plot(f"gates-{view.group}", f"Gate map: {view.label}", caption, figure)
 

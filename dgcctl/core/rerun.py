@@ -16,6 +16,7 @@ from dgc.records import Kind, RunDir, State
 from dgcctl.core import gitstate, launch, restored
 from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
 from dgcctl.core.facts import Facts, read_facts
+from dgcctl.core.launch import Ranks
 from dgcctl.core.rundiff import Difference, diff_runs
 from dgcctl.core.worker import run_to_end
 
@@ -77,8 +78,7 @@ def _ranks(facts: Facts) -> list[str]:
     size = int(starts[0].get("world_size") or 1) if starts else 1
     if size == 1:
         return []
-    options = ["--standalone", "--max-restarts=0", f"--nproc-per-node={size}", "--no-python"]
-    return [sys.executable, "-m", "torch.distributed.run", *options]
+    return [*launch.ranks_command(Ranks(nproc_per_node=str(size))), "--no-python"]
 
 
 def _folder(facts: Facts) -> Path:

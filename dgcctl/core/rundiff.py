@@ -12,7 +12,7 @@ from dgcctl.core.compare import figures
 from dgcctl.core.facts import Facts, flatten
 
 # Facts of the moment, not of the environment: they differ between any two runs.
-_MOMENTARY = frozenset({"pid", "start_token", "time", "started", "hostname_pid", "argv", "run_dir"})
+_MOMENTARY = frozenset({"pid", "start_token", "boot", "time", "started", "hostname_pid", "argv", "run_dir"})
 
 
 @dataclass(frozen=True)

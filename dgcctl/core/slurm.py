@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dgc.errors import UsageError
 from dgc.recipe import Recipe, check_world_size, dump_recipe
+from dgcctl.core.launch import RANKS_STARTER
 
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}")
 _END = "DGCCTL_RECIPE"
@@ -48,6 +49,7 @@ def script(recipe: Recipe, job: Job, runs: Path, folder: Path) -> str:
         "@FOLDER@": shlex.quote(str(folder)),
         "@RUN@": shlex.quote(f"{runs.absolute()}/{stamp}-{recipe.name}-"),
         "@PYTHON@": shlex.quote(sys.executable),
+        "@STARTER@": RANKS_STARTER,
         "@NODES@": str(job.nodes),
         "@RANKS@": str(job.ranks_per_node),
         "@CPUS@": str(job.cpus_per_task // job.ranks_per_node or 1),
@@ -107,7 +109,7 @@ PORT=$((20000 + SLURM_JOB_ID % 20000))
 WARNED=0
 trap 'WARNED=1; touch "$RUN/control/stop"' USR1
 trap 'touch "$RUN/control/stop"' TERM
-srun --kill-on-bad-exit=1 "$PYTHON" -m torch.distributed.run \
+srun --kill-on-bad-exit=1 "$PYTHON" -m @STARTER@ \
   --nnodes=@NODES@ --nproc-per-node=@RANKS@ --max-restarts=0 \
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$HEAD:$PORT" \
   -m dgc.train --run-dir "$RUN" "${RESUME[@]}" &
@@ -116,7 +118,7 @@ CODE=0
 wait "$TRAINER" || CODE=$?
 while kill -0 "$TRAINER" 2>/dev/null; do CODE=0; wait "$TRAINER" || CODE=$?; done
 
-# torchrun ends with 1 whatever its ranks end with: their own code stands in the run's status.
+# srun ends with the largest code of all nodes, 143 for one that it ended itself: the run's own stands in its status.
 SAID=$(sed -n 's/.*"exit_code": *\([0-9][0-9]*\).*/\1/p' "$RUN/status.json" 2>/dev/null)
 CODE=${SAID:-$CODE}
 if [ "$CODE" -eq 75 ] || { [ "$WARNED" -eq 1 ] && [ "$CODE" -ne 0 ]; }; then

@@ -89,8 +89,8 @@ class Sweep:
 
     def note_start(self, trial: Trial, pid: int) -> None:
         """Remember the process of a trial that has not written its status yet."""
-        started = records.process_start(pid)
-        records.write_json(self._starter(trial), {"pid": pid, "start_token": started})
+        token = {"pid": pid, "start_token": records.process_start(pid), "boot": records.boot_id()}
+        records.write_json(self._starter(trial), token)
 
     def _starter(self, trial: Trial) -> Path:
         return self.path / f"trial-{trial.index:03d}.json"
@@ -100,8 +100,7 @@ class Sweep:
             starter = records.read_json(self._starter(trial))
         except FileNotFoundError:
             return False
-        started = records.process_start(int(starter["pid"]))
-        return started > 0 and started == starter["start_token"]
+        return records.is_process(*(starter[key] for key in ("pid", "start_token", "boot")))
 
     def states(self) -> dict[int, TrialState]:
         return {trial.index: self.state(trial) for trial in self.plan.trials}

@@ -138,6 +138,8 @@ def test_control_files(zygote, tmp_path, fault_table):
         code, said = child.wait()
         assert code == ExitCode.INTERRUPTED
         assert "stopped on request: saved at step" in said
+        assert not (run.control / "stop").exists()
+        (run.control / "stop").touch()
         again = zygote.start(run, "--resume")  # an old request does not stop the next start
         wait_for(lambda: logged(run, "resume") != [])
         assert not (run.control / "stop").exists()

@@ -212,10 +212,13 @@ def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: P
 
 
 def test_a_zombie_is_no_living_writer(tmp_path: Path) -> None:
+    hold, release = os.pipe()
     child = os.fork()
     if child == 0:
+        os.read(hold, 1)
         os._exit(0)
-    token = records.process_start(os.getpid())
+    token = records.process_start(child)
+    os.write(release, b".")
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) is None:
         time.sleep(0.01)
     status = records.Status(state="running", pid=child, start_token=token)

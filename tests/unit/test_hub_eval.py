@@ -132,7 +132,7 @@ def test_the_compiled_engine_too(small: tuple[Path, Path, nn.Module], folder: Pa
 
 def on_ranks(count: int, tmp_path: Path, arguments: list[str], **env: str) -> dict[str, Any]:
     out = tmp_path / "ranks.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={count}"]
     command += ["-m", "dgc.evaluate", *arguments, "--device=cpu", "--json", str(out)]
     subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, timeout=280)
     return dict(json.loads(out.read_text()))

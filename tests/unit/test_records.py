@@ -6,7 +6,9 @@ import os
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
 from dgc import records
@@ -94,6 +96,7 @@ def test_status_round_trip_and_inferred_state(run):
     assert records.read_status(run) == status
     assert records.inferred_state(status) is State.RUNNING
     assert records.inferred_state(replace(status, pid=4194304)) is State.DIED
+    assert records.inferred_state(replace(status, boot="an earlier one")) is State.DIED
     assert records.inferred_state(replace(status, start_token=status.start_token - 100)) is State.DIED
     elsewhere = replace(status, host="another", pid=4194304)
     assert records.inferred_state(elsewhere) is State.RUNNING
@@ -126,3 +129,14 @@ def test_unknown_keys_of_a_status_are_left_out(run):
 
 def test_metric_kinds_are_the_reproducible_ones():
     assert {Kind.STEP, Kind.EPOCH, Kind.EVAL} == records.METRIC_KINDS
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="elsewhere only the wall clock tells when a process began"
+)
+def test_a_wall_clock_that_is_set_kills_no_writer(monkeypatch):
+    """Who is alive is asked of the clock that runs since the machine came up."""
+    status = Status(state=State.RUNNING)
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) - 3600)
+    assert records.inferred_state(status) is State.RUNNING

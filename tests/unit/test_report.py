@@ -21,7 +21,9 @@ def with_gates(run):
     run.gates.mkdir()
     for epoch in range(2):
         layers = [gate_layer(name, epoch) for name in LAYERS]
-        write_json(run.gates / f"epoch-{epoch + 1:04d}.json", {"epoch": epoch, "step": 3 * epoch + 3, "layers": layers})
+        write_json(
+            run.gates / f"epoch-{epoch + 1:04d}.json", {"epoch": epoch + 1, "step": 3 * epoch + 3, "layers": layers}
+        )
     rows = [{"name": name, "dense": 4e6, "promised": 1e6, "executed": 1.2e6} for name in LAYERS]
     write_json(run.model, {**read_json(run.model), "layers": rows})
     return run

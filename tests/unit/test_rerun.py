@@ -181,7 +181,7 @@ def test_several_ranks_are_repeated_by_as_many(tmp_path):
     writer.append(Kind.START, world_size=2, recipe="x", steps=1, epochs=1)
     writer.close()
     words = again.command(read_facts(run), RunDir(tmp_path / "b"), tmp_path, "dgc.train")
-    assert "torch.distributed.run" in words
+    assert "dgc.train.launch" in words
     assert "--nproc-per-node=2" in words
     assert "--no-python" in words
 

@@ -30,6 +30,7 @@ def test_the_script_asks_for_everything_a_requeued_job_needs(tmp_path):
         "#SBATCH --partition=gpu",
         "#SBATCH --account=me",
         "#SBATCH --constraint=h100",
+        'srun --kill-on-bad-exit=1 "$PYTHON" -m dgc.train.launch \\',
         "  --nnodes=2 --nproc-per-node=4 --max-restarts=0 \\",
     ):
         assert line in found.splitlines()

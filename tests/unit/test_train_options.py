@@ -92,7 +92,7 @@ def test_every_file_of_the_contract(plain):
 def test_gate_map(plain):
     """The last map agrees with what the layer may have on at most."""
     found = read_json(plain.gates / "epoch-0002.json")
-    assert (found["epoch"], found["step"]) == (1, 8)
+    assert (found["epoch"], found["step"]) == (2, 8)
     assert len(found["layers"]) == 3
     for layer in found["layers"]:
         assert layer["n_inactive"] > 0
