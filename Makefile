@@ -33,6 +33,7 @@ $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard dgc/native/src/*) |
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install torch torchvision </dev/null
 	$(PIP) install -e . </dev/null
+	@$(BIN)/python -c 'from dgc.native import describe; why = describe()["why_not"]; why and print("note:", why)' >&2
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed

@@ -95,7 +95,7 @@ def _open(given: argparse.Namespace) -> Opened:
         return open_pretrained(given.pretrained, Options(say=_say))
     if given.run_dir:
         return open_run(RunDir(given.run_dir), given.step)
-    return open_file(given.checkpoint, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
+    return open_file(given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
 
 
 def _say(line: str) -> None:
@@ -107,9 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pretrained")
     source.add_argument("--run-dir", type=Path)
-    source.add_argument("--checkpoint", type=Path)
+    source.add_argument("--weights", type=Path)
     parser.add_argument("--recipe")
-    parser.add_argument("--step", default="best")
+    parser.add_argument("--step", default="last")
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("images", nargs="+", type=Path)

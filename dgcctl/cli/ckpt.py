@@ -16,7 +16,9 @@ from dgc.hub.export import export_own, export_released
 from dgc.hub.lock import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry, load_registry
 from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.lazy import App
+from dgcctl.cli.network import complete_released
 from dgcctl.cli.output import Column
 from dgcctl.cli.transfer import progress_line
 from dgcctl.core import runs, settings
@@ -25,14 +27,9 @@ from dgcctl.core.ask import ask
 app = App("The released checkpoints: list, download, verify; import and export files.")
 
 
-def complete_name(incomplete: str) -> list[str]:
-    """Names of the released checkpoints, for shell completion."""
-    return [name for name in load_registry() if name.startswith(incomplete)]
-
-
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A name from `dgcctl ckpt ls`.", autocompletion=complete_name),
+    typer.Argument(metavar="NAME", help="A name from `dgcctl ckpt ls`.", autocompletion=complete_released),
 ]
 Repin = Annotated[bool, typer.Option("--repin", help="Trust a file whose digest is not the pinned one.")]
 
@@ -45,7 +42,8 @@ class Container(enum.StrEnum):
 
 
 @app.command("ls")
-def ls(json: options.Json = False, csv: options.Csv = False, md: options.Markdown = False) -> None:
+@tabular
+def ls(*, form: output.Form) -> None:
     """What there is, before anything is fetched."""
     columns = [
         Column("name"),
@@ -57,7 +55,7 @@ def ls(json: options.Json = False, csv: options.Csv = False, md: options.Markdow
         Column("state"),
     ]
     rows = [_row(entry) for entry in load_registry().values()]
-    output.table("checkpoints", columns, rows, output.form_of(json=json, csv=csv, md=md))
+    output.table("checkpoints", columns, rows, form)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -144,7 +142,7 @@ def _print_fetched(fetched: Fetched, json: bool) -> None:
 def take(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file fetched by hand.")],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Which one it is.", autocompletion=complete_name)
+        str | None, typer.Option("--name", metavar="NAME", help="Which one it is.", autocompletion=complete_released)
     ] = None,
     repin: Repin = False,
     json: options.Json = False,

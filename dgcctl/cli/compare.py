@@ -10,6 +10,7 @@ import typer
 
 from dgc.records import RunDir
 from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
 from dgcctl.core import filters, runs, settings
 from dgcctl.core.compare import COST_KEYS, RESULT_KEYS, Group, Summary
@@ -32,18 +33,16 @@ Where = Annotated[
 ]
 
 
+@tabular
 def compare(
     run: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")] = None,
     where: Where = None,
     over: Annotated[str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")] = "seed",
     runs_dir: options.RunsDir = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Runs side by side: groups that differ in nothing but the seed, as mean ± standard deviation (n)."""
-    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
     groups = compare_runs([read_facts(one) for one in chosen], over=[key for key in over.split(",") if key])
     rows = [_row(group) for group in groups]
@@ -110,18 +109,16 @@ _FORMS: dict[str, Callable[[float | None], str]] = {
 }
 
 
+@tabular
 def diff(
     a: options.RunArgument,
     b: options.RunArgument,
     patch: Annotated[bool, typer.Option("--patch", help="Also the difference of the uncommitted sources.")] = False,
     runs_dir: options.RunsDir = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> None:
     """What differs between two runs: recipe, code, data, environment, result."""
-    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
     folder = settings.runs_dir(runs_dir)
     found = diff_runs(read_facts(runs.find_run(a, folder)), read_facts(runs.find_run(b, folder)))
     rows = [vars(row) for row in found.differences]

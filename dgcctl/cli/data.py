@@ -10,6 +10,7 @@ import typer
 
 from dgc.errors import DataError, NetworkError, UsageError
 from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.lazy import App
 from dgcctl.cli.output import Column
 from dgcctl.core import settings
@@ -34,7 +35,8 @@ _DOWNLOADABLE = ("cifar10", "cifar100")
 
 
 @app.command("ls")
-def ls(json: options.Json = False, md: options.Markdown = False) -> None:
+@tabular
+def ls(*, form: output.Form) -> None:
     """The data sets, where each is looked for, and whether it is there."""
     rows = [_row(name) for name in _KNOWN]
     columns = [
@@ -44,7 +46,7 @@ def ls(json: options.Json = False, md: options.Markdown = False) -> None:
         Column("holds"),
         Column("get", "how to get it"),
     ]
-    output.table("data", columns, rows, output.form_of(json=json, md=md))
+    output.table("data", columns, rows, form)
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from dgc.errors import IntegrityError
 from dgcctl.cli import diagnostics, options, output
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
 from dgcctl.core import export as exporting
 from dgcctl.core import recompute, runs, settings
@@ -18,19 +19,17 @@ from dgcctl.core.verify import verify as verify_run
 _STYLES = {Outcome.OK: "green", Outcome.MISMATCH: "red", Outcome.UNCHECKED: "yellow"}
 
 
+@tabular
 def verify(
     run: options.RunArgument,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only what needs no torch: leave out data set, MACs, parameters.")
     ] = False,
     runs_dir: options.RunsDir = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Recompute what a run recorded and name each record that does not agree; ends with 4 if one does not."""
-    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
     found = runs.find_run(run, settings.runs_dir(runs_dir))
     checks = verify_run(found, recompute=None if quick else recompute.in_a_process)
     rows = [{**vars(check), "outcome": str(check.outcome)} for check in checks]

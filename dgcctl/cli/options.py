@@ -48,9 +48,6 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
-Markdown = Annotated[bool, typer.Option("--md", help="Print a Markdown table.")]
-Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
 Check = Annotated[bool, typer.Option("--check", help="End with 11 where a figure misses what is expected of it.")]

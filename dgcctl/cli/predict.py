@@ -8,38 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc.errors import UsageError
-from dgc.recipe import find_recipe
 from dgcctl.cli import diagnostics, options, output
+from dgcctl.cli.network import Named, named
 from dgcctl.cli.output import Column
-from dgcctl.core import runs, settings
+from dgcctl.core import settings
 from dgcctl.core.ask import ask
 
 _WIDTH = 72
 
 
+@named
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    pretrained: Annotated[str | None, typer.Option("--pretrained", metavar="NAME", help="A released network.")] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="RUN", help="A run: id, prefix, path, `latest`.", autocompletion=options.complete_run
-        ),
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", metavar="FILE", help="A weights file.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help="Network of --checkpoint.")] = None,
-    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of --run.")] = "best",
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes.")] = 5,
     channels: Annotated[bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")] = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
+    *,
+    network: Named,
 ) -> None:
     """The best classes of each image, and which channels each head chose.
 
     Give one of --pretrained, --run and --checkpoint.
     """
-    arguments = _source(pretrained, run, checkpoint, recipe, step, settings.runs_dir(runs_dir))
+    arguments, _, _ = network.opened(settings.runs_dir(runs_dir))
     found = ask("dgc.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note)
     if json:
         output.document(**found)
@@ -51,21 +43,6 @@ def predict(
 def _plain(path: Path) -> str:
     """A path that no parser takes for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)
-
-
-def _source(
-    pretrained: str | None, run: str | None, checkpoint: Path | None, recipe: str | None, step: str, folder: Path
-) -> list[str]:
-    given = {"--pretrained": pretrained, "--run": run, "--checkpoint": checkpoint}
-    named = [name for name, value in given.items() if value]
-    if len(named) != 1:
-        what = f"{' and '.join(named)} exclude each other" if named else "no network was named"
-        raise UsageError(f"{what}: give one of --pretrained NAME, --run RUN, --checkpoint FILE")
-    if pretrained:
-        return [f"--pretrained={pretrained}"]
-    if run:
-        return [f"--run-dir={runs.find_run(run, folder).path}", f"--step={step}"]
-    return [f"--checkpoint={checkpoint}", *([f"--recipe={find_recipe(recipe)}"] if recipe else [])]
 
 
 def _print(image: dict[str, Any], width: int | None) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from dgc.recipe import find_recipe, load_recipe
 from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
 from dgcctl.core.ask import ask
 
@@ -22,6 +23,7 @@ _COLUMNS = [
 ]
 
 
+@tabular
 def profile(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
@@ -29,17 +31,14 @@ def profile(
         float, typer.Option("--progress", min=0.0, max=1.0, help="At which point of the pruning schedule.")
     ] = 1.0,
     every: Annotated[bool, typer.Option("--all", help="Layers that cost nothing too.")] = False,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> None:
     """MACs and parameters of each layer, for one image.
 
     Dense: the same network with plain convolutions. Promised: the authors' counter. Executed: what is really
     multiplied, gates included.
     """
-    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
     load_recipe(find_recipe(recipe), overrides or [])
     arguments = [str(find_recipe(recipe)), *(overrides or []), f"--progress={progress}"]
     found = ask("dgc.profile", arguments, say=diagnostics.note)

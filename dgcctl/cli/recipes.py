@@ -12,6 +12,7 @@ from dgc.errors import RecipeError, UsageError
 from dgc.recipe import Recipe, diff_recipes, dump_recipe, find_recipe, load_recipe, recipes_dir, shipped_recipes
 from dgc.recipe import flatten as flat
 from dgcctl.cli import diagnostics, options, output, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.lazy import App
 from dgcctl.cli.output import Column
 
@@ -19,9 +20,9 @@ app = App("List, show, check, compare and copy recipes.")
 
 
 @app.command("ls")
-def ls(json: options.Json = False, csv: options.Csv = False, md: options.Markdown = False) -> None:
+@tabular
+def ls(*, form: output.Form) -> None:
     """The recipes that come with the project."""
-    form = output.form_of(json=json, csv=csv, md=md)
     rows = [_row(name, load_recipe(recipes_dir() / f"{name}.yaml")) for name in shipped_recipes()]
     columns = [
         Column("name"),
@@ -118,15 +119,16 @@ def validate(
 
 
 @app.command()
-def diff(first: options.RecipeArgument, second: options.RecipeArgument, json: options.Json = False) -> None:
+@tabular
+def diff(first: options.RecipeArgument, second: options.RecipeArgument, *, form: output.Form) -> None:
     """The values in which two recipes differ. RECIPE may also be the recipe.yaml of a run."""
     pairs = diff_recipes(load_recipe(find_recipe(first)), load_recipe(find_recipe(second)))
     rows = [{"key": key, "first": one, "second": two} for key, one, two in pairs if key not in ("origin",)]
-    if not rows and not json:
+    if not rows and form is output.Form.TEXT:
         diagnostics.note("no difference")
         return
     columns = [Column("key"), Column("first", first, _word), Column("second", second, _word)]
-    output.table("differences", columns, rows, output.form_of(json=json))
+    output.table("differences", columns, rows, form)
 
 
 @app.command()

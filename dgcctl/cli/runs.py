@@ -12,6 +12,7 @@ import typer
 from dgc.errors import UsageError
 from dgc.records import Event, Kind
 from dgcctl.cli import diagnostics, options, output, summary, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.lazy import App, Table
 from dgcctl.cli.output import Column
 from dgcctl.core import filters, settings
@@ -42,6 +43,7 @@ _SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
 
 
 @app.command("ls")
+@tabular
 def ls(
     terms: Annotated[
         list[str] | None, typer.Argument(metavar="FILTER", help="e.g. 'lr>0.05' state=done tag:paper name~demo")
@@ -49,10 +51,8 @@ def ls(
     runs_dir: options.RunsDir = None,
     sort: Annotated[str, typer.Option("--sort", metavar="|".join(_SORTS), help="By which column.")] = "started",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Runs, the newest first."""
     if sort not in _SORTS:
@@ -62,8 +62,8 @@ def ls(
     rows = [_row(run) for run in _sorted(found, sort)[:limit]]
     if not rows:
         diagnostics.note(f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one"))
-    if rows or json or csv:
-        output.table("runs", _COLUMNS, rows, output.form_of(json=json, csv=csv, md=md, latex=latex))
+    if rows or form in (output.Form.JSON, output.Form.CSV):
+        output.table("runs", _COLUMNS, rows, form)
 
 
 def _row(run: core.Run) -> dict[str, Any]:

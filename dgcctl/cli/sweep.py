@@ -11,6 +11,7 @@ import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgcctl.cli import diagnostics, options, output, summary, text
+from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
 from dgcctl.core import pool, settings
 from dgcctl.core import sweep as sweeps
@@ -30,6 +31,7 @@ Jobs = Annotated[
 ]
 
 
+@tabular
 def sweep(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|ls|show", help="A recipe to sweep; or ls, or show SWEEP.")],
     axes: Annotated[
@@ -41,17 +43,14 @@ def sweep(
     name: Annotated[str, typer.Option("--name", help="Its name [recipe and a digest of the values].")] = "",
     runs_dir: options.RunsDir = None,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    md: options.Markdown = False,
-    latex: options.Latex = False,
+    *,
+    form: output.Form,
 ) -> int | None:
     """Train a recipe once for each combination of values.
 
     The plan is a file: the same command again goes on where it was. A failed trial does not stop the rest.
     `sweep ls` lists sweeps, `sweep show SWEEP` its trials.
     """
-    form = output.form_of(json=json, csv=csv, md=md, latex=latex)
     folder = settings.runs_dir(runs_dir)
     if recipe == "ls":
         _list(folder, form)

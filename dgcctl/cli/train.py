@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,32 +17,16 @@ from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir
 from dgcctl.cli import diagnostics, options, output, summary
+from dgcctl.cli.flags import gathered
 from dgcctl.cli.live import LiveLine
 from dgcctl.core import launch, outcome, runs, settings
 from dgcctl.core.launch import Process, Ranks
 from dgcctl.core.tail import Progress, Tail
 
 POLL_SECONDS = 0.1
-NprocPerNode = Annotated[
-    str | None, typer.Option("--nproc-per-node", metavar="N|auto", help="Processes on this machine (torchrun).")
-]
-Nnodes = Annotated[str | None, typer.Option("--nnodes", metavar="N", help="Machines (torchrun).")]
-NodeRank = Annotated[int | None, typer.Option("--node-rank", min=0, help="Which machine this is (torchrun).")]
-Endpoint = Annotated[
-    str | None, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet (torchrun).")
-]
-Backend = Annotated[str | None, typer.Option("--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d].")]
-Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the training goes on by itself.")]
-Dash = Annotated[
-    bool, typer.Option("--dash", help="Open the dashboard on the run; closing it leaves training running.")
-]
 AllowChange = Annotated[
     bool,
     typer.Option("--allow-change", help="Go on although recipe, data, code or world size changed; the run is marked."),
-]
-Rescue = Annotated[
-    Path | None,
-    typer.Option("--rescue-dir", metavar="DIR", help="Where to save if the run directory cannot be written."),
 ]
 
 
@@ -59,6 +43,39 @@ class How:
     fresh: bool = False
 
 
+def _how(*, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any) -> How:
+    where = ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
+    return How(Ranks(**ranks), where, detach, dash, json, check)
+
+
+def _option(kind: Any, *names: str, **rest: Any) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(*names, **rest)], False if kind is bool else None
+
+
+_FLAGS = {
+    "check": (options.Check, False),
+    "detach": _option(bool, "--detach", help="Return at once; the training goes on by itself."),
+    "dash": _option(bool, "--dash", help="Open the dashboard on the run; closing it leaves training running."),
+    "nproc_per_node": _option(
+        str | None, "--nproc-per-node", metavar="N|auto", help="Processes on this machine (torchrun)."
+    ),
+    "nnodes": _option(str | None, "--nnodes", metavar="N", help="Machines (torchrun)."),
+    "node_rank": _option(
+        int | None, "--node-rank", metavar="N", min=0, help="Which machine this is, from 0 (torchrun)."
+    ),
+    "rdzv_endpoint": _option(
+        str | None, "--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet (torchrun)."
+    ),
+    "rdzv_backend": _option(str | None, "--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d]."),
+    "rescue_dir": _option(
+        Path | None, "--rescue-dir", metavar="DIR", help="Where to save if the run directory cannot be written."
+    ),
+    "json": (options.Json, False),
+}
+_starting = gathered("how", _FLAGS, _how)
+
+
+@_starting
 def train(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
@@ -67,17 +84,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this recipe's newest unfinished run, if there is one.")
     ] = False,
-    check: options.Check = False,
-    detach: Detach = False,
-    dash: Dash = False,
     dry_run: options.DryRun = False,
-    nproc_per_node: NprocPerNode = None,
-    nnodes: Nnodes = None,
-    node_rank: NodeRank = None,
-    rdzv_endpoint: Endpoint = None,
-    rdzv_backend: Backend = None,
-    rescue_dir: Rescue = None,
-    json: options.Json = False,
+    *,
+    how: How,
 ) -> int | None:
     """Train a recipe and write a run directory.
 
@@ -85,9 +94,7 @@ def train(
     with 130; a second one leaves at once.
     """
     wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *_data_override(data_dir)])
-    ranks = Ranks(nproc_per_node, nnodes, node_rank, rdzv_endpoint, rdzv_backend)
-    how = How(ranks, _arguments(rescue_dir=rescue_dir), detach, dash, json, check, fresh=True)
-    _check_ranks(wanted, ranks)
+    _check_ranks(wanted, how.ranks)
     folder = settings.runs_dir(runs_dir)
     if dry_run:
         _say_what_would_be_done(wanted, folder, how)
@@ -96,27 +103,18 @@ def train(
     if found is not None:
         return _go_on(found, how, allow_change=False)
     argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
-    return _carry_out(launch.create(folder, wanted.name, dump_recipe(wanted), argv), wanted, how)
+    return _carry_out(launch.create(folder, wanted.name, dump_recipe(wanted), argv), wanted, replace(how, fresh=True))
 
 
+@_starting
 def resume(
     run: options.RunArgument = "latest",
     runs_dir: options.RunsDir = None,
     allow_change: AllowChange = False,
-    check: options.Check = False,
-    detach: Detach = False,
-    dash: Dash = False,
-    nproc_per_node: NprocPerNode = None,
-    nnodes: Nnodes = None,
-    node_rank: NodeRank = None,
-    rdzv_endpoint: Endpoint = None,
-    rdzv_backend: Backend = None,
-    rescue_dir: Rescue = None,
-    json: options.Json = False,
+    *,
+    how: How,
 ) -> int | None:
     """Go on with a run that stopped, failed or died, as if it had never stopped."""
-    ranks = Ranks(nproc_per_node, nnodes, node_rank, rdzv_endpoint, rdzv_backend)
-    how = How(ranks, _arguments(rescue_dir=rescue_dir), detach, dash, json, check)
     return _go_on(runs.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change)
 
 
@@ -129,11 +127,7 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     recipe = load_recipe(run.recipe)
     _check_ranks(recipe, how.ranks)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))
-    return _carry_out(run, recipe, How(**{**vars(how), "arguments": (*how.arguments, *extra), "fresh": False}))
-
-
-def _arguments(*, rescue_dir: Path | None) -> tuple[str, ...]:
-    return ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
+    return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)))
 
 
 def _data_override(folder: Path | None) -> list[str]:

@@ -118,7 +118,12 @@ def _native(facts: dict[str, Any]) -> Finding:
     if facts.get("available"):
         return Finding("native kernels", f"in use ({rest})")
     why = facts.get("why") or facts.get("why_not") or rest or "no reason given"
-    return Finding("native kernels", "not in use", Level.NOTE, f"{why}: the plain PyTorch path computes the same")
+    return Finding(
+        "native kernels",
+        "not in use",
+        Level.NOTE,
+        f"{why}: `pip install -e .` builds them where there is a C++ compiler",
+    )
 
 
 def _packages() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_a_failed_installation_leaves_no_stamp(checkout: Path) -> None:
     assert done.returncode == 2
     assert "no network" in done.stderr
     assert not (checkout / ".venv" / ".installed").exists()
+
+
+def test_an_installation_without_kernels_says_so_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = checkout / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
+    (venv / "python").chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("DGC_NATIVE_LIBRARY", "nowhere.so")
+    first, second = make(checkout, "install"), make(checkout, "install")
+    assert (first.returncode, second.returncode) == (0, 0)
+    notes = [line for line in first.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: nowhere.so cannot be loaded: ")
+    assert notes[0].endswith("; plain PyTorch is used")
+    assert "note" not in second.stderr
 
 
 def test_ci_runs_make_test_and_nothing_else() -> None:

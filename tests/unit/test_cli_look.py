@@ -198,7 +198,7 @@ def test_eval_check(monkeypatch: pytest.MonkeyPatch, capsys: Said, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "nothing to evaluate was named: give one of --run RUN, --pretrained NAME, --checkpoint FILE"),
+        ([], "no network was named: give one of --run RUN, --pretrained NAME, --checkpoint FILE"),
         (
             ["--run", "a", "--checkpoint", "b"],
             "--run and --checkpoint exclude each other: give one of --run RUN, --pretrained NAME, --checkpoint FILE",
@@ -313,7 +313,7 @@ def test_doctor_on_a_machine_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_says_why_something_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(monkeypatch, {}, {"available": False, "why_not": "no compiler"})
     assert found["native kernels"].level is Level.NOTE
-    assert found["native kernels"].advice == "no compiler: the plain PyTorch path computes the same"
+    assert found["native kernels"].advice == "no compiler: `pip install -e .` builds them where there is a C++ compiler"
     assert found["GPU"].advice.startswith("a CPU build of torch: ")
 
 

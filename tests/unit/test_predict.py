@@ -135,7 +135,7 @@ def test_from_the_command_line(opened: Opened, tmp_path: Path, capsys: pytest.Ca
     assert [row["name"] for row in told["classes"]] == [row["name"] for row in wanted["classes"]]
     assert told["layers"] == wanted["layers"]
     assert main(["predict", str(image)]) == 2
-    assert "give one of --pretrained NAME, --run RUN, --checkpoint FILE" in capsys.readouterr().err
+    assert "give one of --run RUN, --pretrained NAME, --checkpoint FILE" in capsys.readouterr().err
 
 
 def test_what_is_printed(opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
