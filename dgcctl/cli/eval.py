@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import TargetMissedError, UsageError
-from dgc.recipe import Recipe
 from dgcctl.cli import diagnostics, options, output, text
 from dgcctl.cli.network import Named, named
 from dgcctl.cli.output import Column
@@ -51,7 +50,7 @@ def evaluate(
     """
     if check and limit:
         raise UsageError("--check judges the whole set, and --limit leaves some out: drop one of them")
-    source, name, trained = network.opened(settings.runs_dir(runs_dir))
+    source, name = network.opened(settings.runs_dir(runs_dir))
     arguments = [*source, f"--engine={engine}"]
     arguments += [f"--limit={limit}"] if limit else []
     arguments += [f"--data-dir={data_dir.absolute()}"] if data_dir else []
@@ -59,23 +58,16 @@ def evaluate(
     arguments += [f"--plot={plot.absolute()}"] if plot else []
     ranks = Ranks(nproc_per_node) if nproc_per_node else None
     found = ask("dgc.evaluate", arguments, say=diagnostics.note, ranks=ranks)
-    expected = [] if limit else found.get("expected") or _expected(trained)
-    held = [_held(row, found) for row in expected if found.get(row["metric"]) is not None]
+    held = [] if limit else [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, found, held, json=json)
     if check:
         _check(name, held)
 
 
-def _expected(recipe: Recipe | None) -> list[dict[str, Any]]:
-    return [row.model_dump() for row in recipe.expect] if recipe else []
-
-
 def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """A verdict: what was expected, what came, and whether that is met."""
     value = found[row["metric"]]
-    expected = row.get("expected", row.get("value"))
-    passed = value <= expected + row["tolerance"]
-    return {**row, "expected": expected, "value": value, "passed": passed}
+    return {**row, "value": value, "passed": value <= row["expected"] + row["tolerance"]}
 
 
 def _print(name: str, found: dict[str, Any], held: list[dict[str, Any]], *, json: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from dgc.errors import UsageError
 from dgc.hub.registry import load_registry
-from dgc.recipe import Recipe, find_recipe, load_recipe
+from dgc.recipe import find_recipe
 from dgcctl.cli import options
 from dgcctl.cli.flags import gathered
 from dgcctl.core import runs
@@ -44,17 +44,17 @@ class Named:
                 "`dgcctl runs ls` your runs"
             )
 
-    def opened(self, folder: Path) -> tuple[list[str], str, Recipe | None]:
-        """Arguments for a process of dgc, a name to show, and the recipe where one is known here."""
+    def opened(self, folder: Path) -> tuple[list[str], str]:
+        """Arguments for a process of dgc, and a name to show."""
         if self.run is not None:
             found = runs.find_run(self.run, folder)
             arguments = [f"--run-dir={found.path.absolute()}", f"--step={self.step}"]
-            return arguments, found.id, load_recipe(found.recipe)
+            return arguments, found.id
         if self.checkpoint is not None:
-            path = find_recipe(self.recipe) if self.recipe else None
-            arguments = [f"--weights={self.checkpoint.absolute()}", *([f"--recipe={path}"] if path else [])]
-            return arguments, self.checkpoint.name, load_recipe(path) if path else None
-        return [f"--pretrained={self.pretrained}"], str(self.pretrained), None
+            arguments = [f"--weights={self.checkpoint.absolute()}"]
+            arguments += [f"--recipe={find_recipe(self.recipe)}"] if self.recipe else []
+            return arguments, self.checkpoint.name
+        return [f"--pretrained={self.pretrained}"], str(self.pretrained)
 
 
 _FLAGS = {

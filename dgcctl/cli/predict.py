@@ -31,7 +31,7 @@ def predict(
 
     Give one of --pretrained, --run and --checkpoint.
     """
-    arguments, _, _ = network.opened(settings.runs_dir(runs_dir))
+    arguments, _ = network.opened(settings.runs_dir(runs_dir))
     found = ask("dgc.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note)
     if json:
         output.document(**found)

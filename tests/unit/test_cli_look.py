@@ -160,6 +160,7 @@ FIGURES = {
     "engine": "native",
     "device": "cpu",
     "macs": {"dense": 300, "promised": 100, "executed": 120},
+    "expected": [],
 }
 
 
@@ -170,7 +171,8 @@ def test_eval_of_a_run_is_held_against_its_recipe(
     run.path.mkdir(parents=True)
     run.recipe.write_text(dump_recipe(load_recipe(find_recipe("cifar10_h4"))))
     write_status(run, Status(state="done"))
-    asked = answering(monkeypatch, evaluation, FIGURES)
+    wish = {"metric": "top1_error", "expected": 4.77, "tolerance": 0.3, "source": "paper"}
+    asked = answering(monkeypatch, evaluation, {**FIGURES, "expected": [wish]})
     assert main.main(["eval", "--run", "latest", "--step", "best", "--data-dir", "d", "--per-class"]) == 0
     arguments = [f"--run-dir={run.path}", "--step=best", "--engine=auto", f"--data-dir={tmp_path / 'd'}", "--per-class"]
     assert asked == [("dgc.evaluate", arguments)]
@@ -184,7 +186,7 @@ def test_eval_of_a_run_is_held_against_its_recipe(
 def test_eval_check(monkeypatch: pytest.MonkeyPatch, capsys: Said, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"x")
-    wish = {"metric": "top1_error", "value": 4.0, "tolerance": 0.5, "source": "a wish"}
+    wish = {"metric": "top1_error", "expected": 4.0, "tolerance": 0.5, "source": "a wish"}
     answering(monkeypatch, evaluation, {**FIGURES, "expected": [wish]})
     line = fails(capsys, 11, "eval", "--checkpoint", str(weights), "--check")
     assert line == "w.safetensors: top1_error is 5.00 %, above 4.00 + 0.50 % (a wish)"

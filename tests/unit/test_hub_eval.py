@@ -119,6 +119,7 @@ def test_every_engine_gives_the_oracles_figure(
     for engine in engines:
         found = measured(tmp_path, *of_small(small, folder), f"--engine={engine}")
         assert found["engine"] == engine
+        assert [(row["metric"], row["expected"]) for row in found["expected"]] == [("top1_error", 4.77)]  # its recipe's
         agree(found, wanted)
 
 
