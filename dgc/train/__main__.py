@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from dgc.errors import DgcError, ExitCode, RankError, UsageError
@@ -19,6 +20,7 @@ from dgc.train.signals import Signals, die_with_parent
 def main(argv: list[str] | None = None) -> int:
     signals = Signals()
     signals.install()  # before torch is imported, which takes seconds
+    wait_politely(os.environ)
     arguments = parse(argv)
     run = RunDir(arguments.run_dir)
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
@@ -37,6 +39,16 @@ def main(argv: list[str] | None = None) -> int:
 
         return unexpected(run, error, exit_code(error))
     return int(ExitCode.DONE)
+
+
+def wait_politely(environment: MutableMapping[str, str]) -> None:
+    """Let a thread that waits for the others sleep early (GNU OpenMP), before torch is imported.
+
+    By default it spins for milliseconds. On two cores with one other busy process the demo's step took 4,148 ms that
+    way and 632 ms this way (passive waiting: 582 ms, but 28 % more on a quiet machine, where this costs 2 %).
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

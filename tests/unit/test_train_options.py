@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +13,7 @@ from dgc.records import Kind, RunDir, State, read_events, read_json, read_status
 from dgc.train.entry import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
-from tests.faults.training import RECIPE
+from tests.faults.training import RECIPE, ROOT
 
 
 def run_it(folder, *changes: tuple[str, str]) -> RunDir:
@@ -152,3 +155,21 @@ def test_a_resumed_run_began_when_it_was_first_started(plain):
     assert after.started == before.started
     assert after.heartbeat > before.heartbeat
     assert after.state == State.DONE
+
+
+def test_waiting_threads_sleep_early_unless_the_user_says_otherwise() -> None:
+    """GNU OpenMP reads this when torch is loaded, so nothing may have loaded it before."""
+    code = (
+        "import os, sys, dgc.train.__main__ as m; m.wait_politely(os.environ); print('torch' in sys.modules, end=' ')"
+    )
+    code += "; print(os.environ.get('GOMP_SPINCOUNT'))"
+
+    def said(**env: str) -> str:
+        clean = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        return subprocess.run(
+            [sys.executable, "-c", code], env={**clean, **env}, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert said() == "False 1000"
+    assert said(GOMP_SPINCOUNT="7") == "False 7"
+    assert said(OMP_WAIT_POLICY="active") == "False None"
