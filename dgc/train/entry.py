@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from dgc import build, provenance
-from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError
+from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
 from dgc.locks import run_lock
 from dgc.recipe import Recipe, check_world_size, load_recipe
 from dgc.records import RunDir, State
@@ -33,7 +33,7 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
         session = prepare(run, recipe, ranks, options, signals, recorder)
         with explained(session):
             write_records(session)
-            (saving.resume if options.resume else saving.begin)(session)
+            take_up(session)
             update_status(session)
             train(session)
         signals.ignore()
@@ -105,6 +105,15 @@ def write_records(session: Session) -> None:
         record.write_once(session.run.env, record.environment(session.recipe, session.ranks))
         record.write_once(session.run.data, session.data_facts)
         record.write_once(session.run.model, session.model_facts)
+
+
+def take_up(session: Session) -> None:
+    """The state to start from. A run that is refused, because it cannot go on like this, stays as it was."""
+    try:
+        (saving.resume if session.options.resume else saving.begin)(session)
+    except UsageError:
+        session.recorder.withdraw()
+        raise
 
 
 def update_status(session: Session) -> None:

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, error_of
+from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, UsageError, error_of
 from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
 
 LAUNCHED = "DGCCTL_LAUNCHED"  # set for the ranks: the launcher will say which of them was lost
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         _launch(argv, run)
     except DgcError as error:
-        if isinstance(error, RankError) or not _told(run, int(error.exit_code)):
+        if isinstance(error, RankError) or not _told(run, error):
             if run is not None and run.recipe.is_file():
                 settle(run, error)
             print(f"error: {error}", file=sys.stderr)
@@ -99,12 +99,12 @@ def last_line(run: RunDir, rank: int) -> str:
     return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
 
 
-def _told(run: RunDir | None, code: int) -> bool:
-    """Whether the first rank has already said this end, and written it where there is a run."""
-    if run is None:
+def _told(run: RunDir | None, error: DgcError) -> bool:
+    """Whether the ranks have already said this end, and written it where that changes the run."""
+    if run is None or isinstance(error, UsageError):
         return True
     with contextlib.suppress(OSError, DgcError):
-        return read_status(run).exit_code == code
+        return read_status(run).exit_code == error.exit_code
     return False
 
 

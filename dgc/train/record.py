@@ -60,6 +60,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._events: EventWriter | None = None
         self._lock = threading.Lock()
+        self._before: Status | None = None
 
     def open(self) -> None:
         """From here on the run is `running`, and a thread says so every few seconds."""
@@ -74,15 +75,28 @@ class Recorder:
     def _keep_start(self) -> None:
         """A resumed run began when it was first started."""
         with contextlib.suppress(OSError, DgcError):
-            before = read_status(self.run)
-            if before.state != State.QUEUED:
-                self.status.started = before.started
+            self._before = read_status(self.run)
+            if self._before.state != State.QUEUED:
+                self.status.started = self._before.started
 
-    def close(self, state: State, reason: str = "", exit_code: int = 0) -> None:
-        """The last status and the END event. A disk that refuses them must not hide why the run ended."""
+    def withdraw(self) -> None:
+        """The run is not taken up after all: it stays what it was."""
+        self._quiet()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self.active and self._before is not None:
+            with contextlib.suppress(OSError):
+                write_status(self.run, self._before)
+
+    def _quiet(self) -> None:
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
+
+    def close(self, state: State, reason: str = "", exit_code: int = 0) -> None:
+        """The last status and the END event. A disk that refuses them must not hide why the run ended."""
+        self._quiet()
         if not self.active or self._events is None:
             return
         self.status.state, self.status.reason, self.status.exit_code = state, reason, exit_code

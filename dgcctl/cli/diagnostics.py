@@ -6,6 +6,7 @@ started from here keep to them too.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -95,7 +96,8 @@ def exit_code(error: BaseException) -> int:
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
-    if isinstance(error, MemoryError):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or isinstance(error, MemoryError):
         return int(ExitCode.RESOURCES)
     return int(ExitCode.FAILED)
 
@@ -113,7 +115,7 @@ def error_lines(error: BaseException) -> list[str]:
     if isinstance(error, KeyboardInterrupt):
         return ["interrupted"]
     if isinstance(error, OSError):
-        return [f"{error.filename or 'input/output'}: {(error.strerror or str(error)).lower()}"]
+        return [f"{error.filename or 'what was to be written'}: {(error.strerror or str(error)).lower()}"]
     return [f"{type(error).__name__}: {error} (a fault of dgcctl itself: `-v` shows where)"]
 
 

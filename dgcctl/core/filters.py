@@ -65,7 +65,7 @@ def _term(word: str) -> Term:
     if word.startswith("tag:") and len(word) > 4:
         return Term("tags", ":", word[4:])
     match = _TERM.fullmatch(word)
-    if match and match[3]:
+    if match and match[3] and match[3][0] not in "<>=!~":
         return Term(match[1], "=" if match[2] == "==" else match[2], match[3])
     if match or not re.fullmatch(r"[\w.-]+", word):
         raise UsageError(
@@ -113,6 +113,8 @@ def compare(value: Any, sign: str, wanted: str) -> bool:
     number = _number(wanted)
     if isinstance(value, int | float) and not isinstance(value, bool) and number is not None:
         return _OPERATORS[sign](value, number)
+    if isinstance(value, int | float) and sign not in ("=", "!="):
+        raise UsageError(f"filter: {wanted!r} is no number, so nothing is {sign} it")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return _OPERATORS[sign](text, wanted)
 

@@ -292,12 +292,14 @@ CHANGES = {
 def test_changed(what, copied, zygote, fault_table):
     old, new, named = CHANGES[what]
     copied.recipe.write_text(copied.recipe.read_text().replace(old, new))
+    before = copied.status.read_bytes(), copied.events.read_bytes()
     with fault_table.case(32, "changed recipe or data: shown, refused, marked where allowed") as case, case.run():
         code, said = zygote.train(copied, "--resume")
         assert code == ExitCode.USAGE
         assert f"{copied.id} cannot go on exactly: " in said
         assert named in said
         assert "pass --allow-change" in said
+        assert (copied.status.read_bytes(), copied.events.read_bytes()) == before  # it is no failed run because of that
         assert zygote.train(copied, "--resume", "--allow-change")[0] == 0
         assert read_status(copied).note.startswith("not exact from step 8: ")
         resumed = logged(copied, "resume")[-1]
@@ -306,8 +308,10 @@ def test_changed(what, copied, zygote, fault_table):
 
 
 def test_other_world_size(copied, fault_table):
+    before = copied.status.read_bytes()
     with fault_table.case(32, "another number of ranks: shown, refused") as case, case.run():
         done = train(copied, "--resume", ranks=2)
+        assert copied.status.read_bytes() == before
         assert done.returncode == ExitCode.USAGE
         assert "world_size was 1, is 2" in done.stderr
 
