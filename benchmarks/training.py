@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dgc
+from dgc.bench.memory import saved_bytes
 from dgc.native import library
 
 HERE = Path(__file__).parent
@@ -63,23 +64,6 @@ def loss_of(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(net(images), labels) + 1e-5 * dgc.gate_l1(net)
 
 
-def saved_bytes(net: nn.Module, images: Tensor, labels: Tensor) -> int:
-    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = loss_of(net, images, labels)
-        total = sum(kept.values())  # while the graph, and with it every storage, is alive
-    del loss
-    return total
-
-
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
     """Seconds of forward, backward and update."""
     start = time.perf_counter()
@@ -109,7 +93,9 @@ def measure(network: str, progress: float, steps: int, ways: tuple[str, ...]) ->
             taken = step(net, sgd[way], images, labels)
             if round_:
                 seconds[way].append(taken)
-    kept = {way: saved_bytes(net, images, labels) / len(images) for way, net in nets.items()}
+    kept = {
+        way: saved_bytes(net, lambda net=net: loss_of(net, images, labels)) / len(images) for way, net in nets.items()
+    }
     return {"network": network, "progress": progress, "batch": len(images), "n": steps} | {
         way: row(seconds[way], seconds["dense"], kept[way], kept["dense"]) for way in ways
     }

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from dgc import build
-from dgc.errors import DataError, DgcError
+from dgc.answer import answer
+from dgc.errors import DataError
 from dgc.recipe import Recipe, find_recipe, load_recipe
-from dgc.records import RunDir, write_json
+from dgc.records import RunDir
 from dgc.train import record
 
 
@@ -42,13 +43,12 @@ def main() -> int:
     parser.add_argument("--data-only", action="store_true")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    try:
+
+    def make() -> dict[str, Any]:
         path = RunDir(options.run_dir).recipe if options.run_dir else find_recipe(options.recipe)
-        write_json(options.json, measure(load_recipe(path), model=not options.data_only))
-    except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+        return measure(load_recipe(path), model=not options.data_only)
+
+    return answer(options.json, make)
 
 
 if __name__ == "__main__":

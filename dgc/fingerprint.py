@@ -20,9 +20,9 @@ from torch.nn import functional
 
 import dgc
 from dgc import provenance
-from dgc.errors import DgcError, UsageError
+from dgc.answer import answer
+from dgc.errors import UsageError
 from dgc.native import library
-from dgc.records import write_json
 from dgc.train import seeding
 
 BATCH, SIZE, CLASSES = 16, 32, 10
@@ -97,13 +97,12 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    try:
+
+    def make() -> dict[str, Any]:
         _check(options.steps, options.device)
-        write_json(options.json, receipt(options.steps, options.seed, options.device, options.threads))
-    except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+        return receipt(options.steps, options.seed, options.device, options.threads)
+
+    return answer(options.json, make)
 
 
 def _check(steps: int, device: str) -> None:

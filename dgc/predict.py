@@ -1,6 +1,6 @@
 """`python -m dgc.predict`: what a network sees in images, and which channels each head chose for each of them.
 
-    python -m dgc.predict (--pretrained NAME | --run-dir RUN [--step N|best|last] | --checkpoint FILE [--recipe RECIPE])
+    python -m dgc.predict (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
                           [--top 5] --json OUT IMAGE...
 
 OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers": [{"name", "in_channels",
@@ -19,17 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dgc.answer import answer, say
 from dgc.data.classes import class_names
 from dgc.data.image_file import read_rgb
 from dgc.data.normalise import Normalise
 from dgc.data.transforms import fit
-from dgc.errors import DataError, DgcError, IntegrityError, UsageError
+from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub.download import Options
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Preprocessing
 from dgc.layers import iter_dgc, record_gates
 from dgc.recipe import find_recipe, load_recipe
-from dgc.records import RunDir, read_json, write_json
+from dgc.records import RunDir, read_json
 
 
 def predict(opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5) -> list[dict[str, Any]]:
@@ -92,14 +93,10 @@ def _names(opened: Opened, run: Path | None) -> Sequence[str]:
 
 def _open(given: argparse.Namespace) -> Opened:
     if given.pretrained:
-        return open_pretrained(given.pretrained, Options(say=_say))
+        return open_pretrained(given.pretrained, Options(say=say))
     if given.run_dir:
         return open_run(RunDir(given.run_dir), given.step)
     return open_file(given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,16 +111,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("images", nargs="+", type=Path)
     given = parser.parse_args(arguments)
-    try:
+
+    def make() -> dict[str, Any]:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
         opened = _open(given)
         found = predict(opened, _names(opened, given.run_dir), given.images, given.top)
-        write_json(given.json, {"title": opened.title, "images": found})
-    except DgcError as error:
-        _say(f"error: {error}")
-        return int(error.exit_code)
-    return 0
+        return {"title": opened.title, "images": found}
+
+    return answer(given.json, make)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dgc.errors import DgcError
+from dgc.answer import answer
 from dgc.recipe import find_recipe, load_recipe
-from dgc.records import write_json
 
 
 def profile(recipe_file: Path | str, overrides: list[str], progress: float = 1.0) -> dict[str, Any]:
@@ -35,12 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--progress", type=float, default=1.0)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args(arguments)
-    try:
-        write_json(given.json, profile(find_recipe(given.recipe), given.overrides, given.progress))
-    except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+    return answer(given.json, lambda: profile(find_recipe(given.recipe), given.overrides, given.progress))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from dgc.errors import DgcError
+from dgc.answer import answer, say
 from dgc.hub.cache import Cache
 from dgc.hub.download import Options
 from dgc.hub.registry import find_entry
-from dgc.records import write_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,19 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name")
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args(arguments)
-    try:
+
+    def make() -> dict[str, Any]:
         from dgc.hub.verify import verify
 
-        options = Options(offline=True, say=_say)
-        write_json(given.json, {"checks": verify(find_entry(given.name), Cache.default(), options)})
-    except DgcError as error:
-        _say(f"error: {error}")
-        return int(error.exit_code)
-    return 0
+        return {"checks": verify(find_entry(given.name), Cache.default(), Options(offline=True, say=say))}
 
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return answer(given.json, make)
 
 
 if __name__ == "__main__":

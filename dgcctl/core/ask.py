@@ -39,9 +39,12 @@ def ask(
 
 
 def _run(command: Sequence[str], say: Say, env: dict[str, str]) -> tuple[int, list[str]]:
-    """Run to the end, passing signals on and lines through; what looks like an error is kept back."""
+    """Run to the end, passing lines through; what looks like an error is kept back.
+
+    A question has nothing to save: Ctrl-C ends us, and so the process, at once.
+    """
     kept: list[str] = []
-    with Process(command, output=subprocess.PIPE, env=env, tied=True) as process, launch.forwarding(process):
+    with Process(command, output=subprocess.PIPE, env=env, tied=True) as process:
         for line in process.lines():
             (kept.append if _is_error(line, kept) else say)(line)
         return process.wait(), kept

@@ -288,3 +288,22 @@ def test_its_error_is_raised_and_not_printed(module: Path, code: str, kind: type
     assert type(caught.value) is kind
     assert str(caught.value) == text
     assert said == []
+
+
+def test_ctrl_c_ends_a_question_and_its_process_at_once(module: Path, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    module.write_text(
+        "import os, pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    code = "import sys\nfrom dgcctl.core import ask\nfrom dgcctl.cli import diagnostics\n"
+    code += "try: ask.ask('oracle', [])\nexcept BaseException as error: sys.exit(diagnostics.report(error))\n"
+    asking_process = subprocess.Popen(python(code), stderr=subprocess.PIPE, text=True)
+    wait_for(note)
+    time.sleep(0.1)
+    asking_process.send_signal(signal.SIGINT)
+    _, said = asking_process.communicate(timeout=20)
+    assert (asking_process.returncode, said) == (130, "error: interrupted\n")
+    assert gone(int(note.read_text()))
