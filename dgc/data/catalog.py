@@ -152,7 +152,7 @@ def check_there(name: str, root: Path) -> None:
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder for {name}, and it cannot be downloaded: put the images at "
-            f"{root}/{{train,val}}/<class>/, or name another folder with data.dir=FOLDER; "
+            f"{root}/{{train,val}}/<class>/, or name another folder with --data-dir FOLDER (or data.dir=FOLDER); "
             f"`dgcctl data verify {name}` checks it"
         )
     if not os.access(root, os.R_OK | os.X_OK):

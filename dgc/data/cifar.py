@@ -102,7 +102,8 @@ def absent(source: Source, root: Path, reason: str) -> DataError:
     """The line for data that is not there: folder, flag and command."""
     return DataError(
         f"{root}: {source.name} is not there and cannot be fetched: {reason}; put {source.archive} into that folder, "
-        f"name another with data.dir=FOLDER, or run `dgcctl data download {source.name}` where there is a network"
+        f"name another with --data-dir FOLDER (or data.dir=FOLDER), or run "
+        f"`dgcctl data download {source.name}` where there is a network"
     )
 
 

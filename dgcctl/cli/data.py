@@ -65,11 +65,16 @@ def verify(
     name: Name,
     data_dir: options.DataDir = None,
     full: Annotated[bool, typer.Option("--full", help="Digest of every byte, however many there are.")] = False,
+    quarantine: Annotated[
+        Path | None,
+        typer.Option("--write-quarantine", metavar="FILE", help="List the damaged ones, for data.quarantine=FILE."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Read every image; name all that are damaged, in one pass. Ends with 3 where there are any."""
     _require_known(name)
     arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
+    arguments += [f"--write-quarantine={quarantine.absolute()}"] if quarantine else []
     found = ask("dgc.data", arguments, say=diagnostics.note)
     if json:
         output.document(**found)
@@ -78,10 +83,10 @@ def verify(
     bad = found["bad"]
     if bad:
         files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
-        raise DataError(
-            f"{found['dir']}: {files} cannot be used: mend or remove them, or list them in a file and train with "
-            "data.quarantine=FILE"
+        listed = (
+            f"train with data.quarantine={quarantine}" if quarantine else "leave them out (--write-quarantine FILE)"
         )
+        raise DataError(f"{found['dir']}: {files} cannot be used: mend or remove them, or {listed}")
 
 
 def _print(found: dict[str, Any]) -> None:

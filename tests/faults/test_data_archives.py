@@ -136,7 +136,7 @@ def test_absent_and_not_to_be_fetched_is_one_line_and_creates_nothing(way, good,
     text = str(caught.value)
     assert caught.value.exit_code == 3
     assert len(text.splitlines()) == 1
-    for part in (str(root), "data.dir=FOLDER", "`dgcctl data download cifar10`"):
+    for part in (str(root), "--data-dir FOLDER", "`dgcctl data download cifar10`"):
         assert part in text
     assert not (tmp_path / "new").exists()
 

@@ -46,7 +46,7 @@ def test_missing_folder_names_folder_flag_and_command(name, tmp_path, monkeypatc
                 line = refused(name=name, dir=given)
                 assert line.startswith(f"{shown}: no such folder for {name}, and it cannot be downloaded")
                 assert f"{shown}/{{train,val}}/<class>/" in line
-                assert "data.dir=FOLDER" in line
+                assert "--data-dir FOLDER (or data.dir=FOLDER)" in line
                 assert f"`dgcctl data verify {name}`" in line
                 assert list(tmp_path.iterdir()) == []
 

@@ -262,10 +262,14 @@ def test_data_verify_lists_every_bad_file_and_ends_with_3(monkeypatch: pytest.Mo
     said = capsys.readouterr()
     assert "train/a/1.jpg  cut short\nval/b/2.png    bad CRC\n" in said.out
     expected = (
-        "error: data/cifar10: 2 files cannot be used: mend or remove them, or list them in a file and train with "
-        "data.quarantine=FILE\n"
+        "error: data/cifar10: 2 files cannot be used: mend or remove them, or leave them out "
+        "(--write-quarantine FILE)\n"
     )
     assert said.err == expected
+    asked = answering(monkeypatch, data, {**WHOLE, "bad": bad})
+    assert main.main(["data", "verify", "cifar10", "--write-quarantine", "/tmp/bad.txt"]) == 3
+    assert asked == [("dgc.data", ["verify", "cifar10", "--write-quarantine=/tmp/bad.txt"])]
+    assert capsys.readouterr().err.endswith("mend or remove them, or train with data.quarantine=/tmp/bad.txt\n")
 
 
 def test_what_data_refuses(monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
