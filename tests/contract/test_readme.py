@@ -123,3 +123,31 @@ def test_its_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+# --- the fault table --------------------------------------------------------------------------------------------------
+
+GROUPS = {  # the README's rows, by rows of the list of faults
+    "recipes": range(1, 8),
+    "data": range(8, 13),
+    "downloads": range(13, 21),
+    "foreign and own checkpoints": range(21, 27),
+    "durability and resume": range(27, 34),
+    "locks, logs and the dashboard": range(34, 37),
+    "signals, ranks, NaN, memory": range(37, 41),
+}
+
+
+def table_rows(path: Path) -> list[list[str]]:
+    lines = path.read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+
+
+def test_the_fault_table_is_the_sum_of_the_suites_own() -> None:
+    cases = [row for row in table_rows(ROOT / "docs" / "faults.md") if row[0].isdigit()]
+    shown = {row[0].partition(":")[0]: row[1:] for row in table_rows(ROOT / "README.md") if row[-1].endswith(" s")}
+    for name, numbers in GROUPS.items():
+        own = [row for row in cases if int(row[0]) in numbers]
+        runs, passed = (sum(int(row[column]) for row in own) for column in (2, 3))
+        worst = max(float(row[4].removesuffix(" s")) for row in own)
+        assert shown[name] == [f"{runs:,}", f"{passed:,}", f"{worst:.1f} s"], name
