@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dgc
+from dgc.bench.memory import saved_bytes
 from dgc.layers import DynamicGroupConv2d, native
 from dgc.layers.native import NativeLayer, NativeStatic
 from dgc.layers.static import norm_relu_conv
 from dgc.native import describe, library, training
 from tests.unit.test_layers_gradients import gradients, random_layer
-from tests.unit.test_layers_use import saved_bytes
 
 pytestmark = pytest.mark.skipif(not training.available(), reason="the kernels were not built: no C++ compiler")
 ISAS = [str(name) for name in describe().get("supported", [])]  # type: ignore[attr-defined]
@@ -233,7 +233,7 @@ def test_a_network_keeps_a_fifth_of_what_its_dense_twin_keeps() -> None:
     for form in ("dgc", "dense"):
         net = dgc.create_model("dydensenet", stages=(14, 14), growth=(8, 16), num_classes=5, form=form).train()
         dgc.set_progress(net, 0.9)
-        kept[form] = saved_bytes(net, x)
+        kept[form] = saved_bytes(net, lambda net=net: net(x))
     assert kept["dgc"] < 0.22 * kept["dense"]
 
 
