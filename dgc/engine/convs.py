@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from dgc.engine.graph import Node
 from dgc.engine.shapes import window
 from dgc.native import weights
-from dgc.native.conv import HEAVY, Conv, convolve, fits, needs_panel, select
-from dgc.native.layout import Layout, Window, up
+from dgc.native.conv import HEAVY, Conv, by_tiles, convolve, fits, input_layout, needs_panel, select
+from dgc.native.layout import Window, up
 from dgc.native.memory import Buffer, Image, new_region
 from dgc.native.structs import Kind
 
@@ -22,7 +22,7 @@ def lower(to: Lowering, node: Node) -> None:
     w, target = window(node), to.target(node)
     images = {"dst": target}
     if len(node.inputs) > 1:
-        images["residual"] = _like(to, node.inputs[1], target.layout)
+        images["residual"] = to.arranged(node.inputs[1], target.layout)
     if node.conv.dynamic:
         _dynamic(to, node, node.conv, w, images)
     else:
@@ -30,20 +30,14 @@ def lower(to: Lowering, node: Node) -> None:
         convolve(to, node.conv, w, images, relu=node.relu)
 
 
-def _like(to: Lowering, node: Node, layout: Layout) -> Image:
-    image = to.realised(node)
-    same = (image.layout.phases, image.layout.row) == (layout.phases, layout.row)
-    return image if same else to.packed(image, layout)
-
-
 def _dynamic(to: Lowering, node: Node, conv: Conv, w: Window, images: dict[str, Image]) -> None:
     x, out = to.realised(node.inputs[0]), images["dst"].layout
-    wanted = w.input_layout(to.sizes[node.inputs[0]], out.phases, out.row)
+    wanted = input_layout(conv, w, to.sizes[node.inputs[0]], out)
     regions: dict[str, Buffer] = {}
-    if needs_panel(conv, out):
+    if needs_panel(conv, w, out):
         regions["panel"] = new_region(int(conv.weight.numel()), "panel")
     regions["list"] = _chosen(to, x, conv, regions.get("panel"))
-    inside = "panel" not in regions and fits(x.layout, wanted)
+    inside = "panel" not in regions and not by_tiles(conv, w, out) and fits(x.layout, wanted)
     if not inside and (conv.scale is not None or not fits(x.layout, wanted)):
         norm = Node("affine", scale=conv.scale, shift=conv.shift, relu=conv.scale is not None)
         x = to.packed(x, wanted, norm)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dgc.engine import convs
 from dgc.engine.graph import Node, UnknownError, ordered, users
-from dgc.engine.shapes import canonical_layouts, shapes
+from dgc.engine.shapes import Layouts, shapes
 from dgc.native import weights
 from dgc.native.conv import HEAVY
 from dgc.native.emit import Emitter
@@ -28,15 +28,14 @@ class Lowering(Emitter):
         self.images: dict[Node, Image] = {}
         self.vectors: dict[Node, tuple[Buffer, int]] = {}
         self.channels, self.sizes = shapes(self.nodes, in_shape)
-        self.canonical = canonical_layouts(self.nodes, self.sizes)
+        self.layouts = Layouts(self.nodes, self.sizes)
 
     # ---- images ---------------------------------------------------------------------------------------------------
 
     def target(self, node: Node) -> Image:
         """Where the node's result goes: its part of a concatenation's buffer, or a buffer of its own."""
         if node not in self.images:
-            layout = self.canonical[self.sizes[node]]
-            self.images[node] = self._inside_cat(node) or new_image(layout, self.channels[node])
+            self.images[node] = self._inside_cat(node) or new_image(self.layouts.of(node), self.channels[node])
         return self.images[node]
 
     def _inside_cat(self, node: Node) -> Image | None:
@@ -68,6 +67,12 @@ class Lowering(Emitter):
         if node not in self.images:
             raise UnknownError(f"{node.kind} gives no image")
         return self.images[node]
+
+    def arranged(self, node: Node, layout: Layout) -> Image:
+        """The node's image, pixel for pixel where `layout` has them."""
+        image = self.realised(node)
+        same = (image.layout.phases, image.layout.row) == (layout.phases, layout.row)
+        return image if same else self.packed(image, layout)
 
     def readable(self, node: Node, w: Window, out: Layout) -> Image:
         """The node's image in a layout in which the window's taps lie at fixed offsets."""
@@ -112,12 +117,8 @@ class Lowering(Emitter):
             self.realised(node)
 
     def _add(self, node: Node) -> None:
-        a, b = (self.realised(i) for i in node.inputs)
-        if a.layout != b.layout:
-            b = self.packed(b, a.layout)
         target = self.target(node)
-        if target.layout != a.layout:
-            raise UnknownError("a sum of images of different layout")
+        a, b = (self.arranged(i, target.layout) for i in node.inputs)
         self.emit(Kind.ADD, {"src": a, "residual": b, "dst": target}, relu=int(node.relu))
 
     def _cat(self, node: Node) -> None:

@@ -1,8 +1,11 @@
-"""Shapes of all nodes, and the layout that images of one size have in common."""
+"""Shapes of all nodes, and the layouts of their images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dgc.engine.graph import Node, UnknownError
+from dgc.native import winograd
 from dgc.native.layout import Layout, Window
 
 Size = tuple[int, int]
@@ -58,22 +61,41 @@ def _channels(n: Node, channels: dict[Node, int]) -> int:
     return channels[n.inputs[0]]
 
 
-def canonical_layouts(nodes: list[Node], sizes: dict[Node, Size]) -> dict[Size, Layout]:
-    """One layout for each image size: rows far enough apart for every convolution that writes it, and as many zeros in
-    front as those that read it directly need."""
-    rows: dict[Size, int] = {}
-    for n in nodes:
-        if n in sizes:
-            rows.setdefault(sizes[n], sizes[n][1])
-        if n.conv is not None:
-            least = window(n).row(sizes[n.inputs[0]], 1)
-            rows[sizes[n]] = max(rows[sizes[n]], least)
-    leads: dict[Size, int] = {}
-    for n in nodes:
-        if n.conv is not None:
-            size = sizes[n.inputs[0]]
-            leads[size] = max(leads.get(size, 0), window(n).lead(size, 1, rows[sizes[n]]))
-    return {size: Layout(*size, 1, row, leads.get(size, 0)) for size, row in rows.items()}
+class Layouts:
+    """In which layout each image lies. Images of one size share theirs, so that sums and concatenations need no copy:
+    in 2 x 2 sub-planes where convolutions by tiles write it, and row after row elsewhere. What a strided convolution
+    writes stays row after row even there: in sub-planes it would need four times as many of its input."""
+
+    def __init__(self, nodes: list[Node], sizes: dict[Node, Size]) -> None:
+        self.sizes = sizes
+        convs = [n for n in nodes if n.conv is not None]
+        self._writers = {size: [n for n in convs if sizes[n] == size] for size in set(sizes.values())}
+        self._plain = {size: Layout(*size, 1, self._row(size, 1), 0) for size in self._writers}
+        self._shared = {size: self._tiled(size) or plain for size, plain in self._plain.items()}
+        for n in convs:
+            self._make_room(n)
+
+    def of(self, node: Node) -> Layout:
+        size = self.sizes[node]
+        strided = node.conv is not None and node.conv.stride > 1
+        return (self._plain if strided else self._shared)[size]
+
+    def _row(self, size: Size, phases: int) -> int:
+        """Rows far enough apart for every convolution that writes the image."""
+        rows = [window(n).row(self.sizes[n.inputs[0]], phases) for n in self._writers[size]]
+        return max([-(-size[1] // phases), *rows])
+
+    def _tiled(self, size: Size) -> Layout | None:
+        tiles = any(n.conv is not None and winograd.suits(n.conv, window(n), size) for n in self._writers[size])
+        return winograd.layout(size, self._row(size, 2)) if tiles else None
+
+    def _make_room(self, n: Node) -> None:
+        """As many zeros in front of the input as this convolution needs if it reads it directly."""
+        size, out = self.sizes[n.inputs[0]], self.of(n)
+        for kind in (self._plain, self._shared):
+            if kind[size].phases == out.phases * window(n).stride:
+                lead = window(n).lead(size, out.phases, out.row)
+                kind[size] = replace(kind[size], lead=max(kind[size].lead, lead))
 
 
-__all__ = ["Size", "Window", "canonical_layouts", "shapes", "window"]
+__all__ = ["Layouts", "Size", "Window", "shapes", "window"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dgc.native import weights
+from dgc.native import weights, winograd
 from dgc.native.emit import Emitter
 from dgc.native.layout import Layout, Window, up
 from dgc.native.memory import Buffer, Image, new_region
@@ -58,9 +58,19 @@ def over_outputs(conv: Conv, out: Layout) -> bool:
     return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
 
 
-def needs_panel(conv: Conv, out: Layout) -> bool:
+def needs_panel(conv: Conv, w: Window, out: Layout) -> bool:
     """Whether the gates multiply the weights: kernels over many pixels."""
-    return conv.dynamic and conv.taps > 1 and not few_pixels(out)
+    return conv.dynamic and conv.taps > 1 and not few_pixels(out) and not by_tiles(conv, w, out)
+
+
+def by_tiles(conv: Conv, w: Window, out: Layout) -> bool:
+    """Whether it is computed by Winograd's tiles."""
+    return out.phases == 2 and winograd.suits(conv, w, (out.height, out.width))
+
+
+def input_layout(conv: Conv, w: Window, size: tuple[int, int], out: Layout) -> Layout:
+    """What an input of `size` has to lie in for an output in `out`."""
+    return winograd.layout(size, out.row) if by_tiles(conv, w, out) else w.input_layout(size, out.phases, out.row)
 
 
 def select(to: Emitter, regions: dict[str, Buffer], conv: Conv, panel: Buffer | None, external: int = 0) -> Buffer:
@@ -100,17 +110,19 @@ def convolve(
     regions = regions or {}
     out, source = images["dst"].layout, images["src"].layout
     outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
-    lanes = over_outputs(conv, out)
-    pack = weights.lanes if lanes else weights.blocks
-    constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias, "offsets": w.offsets(source, out.phases)}
+    wino, lanes = by_tiles(conv, w, out), over_outputs(conv, out)
+    pack = winograd.weights if wino else weights.lanes if lanes else weights.blocks
+    window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
+    constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias, "offsets": window.offsets(source, phases)}
     if inside:
         constants |= {"in_scale": conv.scale, "in_shift": conv.shift}
     if second is not None:
         constants |= {"out_scale": second[0], "out_shift": second[1]}
+    span = winograd.span(channels - conv.n_inactive, outs)
     room = channels * max(400, source.plane) + source.lead + 32 * out.height * out.width + out.length + 4096
-    to.scratch = max(to.scratch, room)
+    to.scratch = max(to.scratch, 16 * (channels + outs) * min(span + 16, out.length) if wino else room)
     to.emit(
-        Kind.CONV, images, regions, constants,
+        Kind.WINO if wino else Kind.CONV, images, regions, constants, span=span,
         channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=conv.taps,
         relu=int(relu), in_relu=int(inside and conv.scale is not None),
         has_residual=int("residual" in images), has_dst=1, has_dst2=int("dst2" in images),

@@ -47,6 +47,7 @@ class Op(Structure):
         *((name, c_int64) for name in ("out_step", "head_step", "inactive", "hidden", "scale_weights")),
         ("panel", Region),
         ("lanes", c_int64),
+        ("span", c_int64),
         *((name, c_int64) for name in ("pool_kind", "pool_kernel", "pool_stride", "pool_pad")),
     ]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dgc.errors import ArgumentError, UsageError
-from dgc.native import library, weights
-from dgc.native.conv import Conv, convolve, fits, needs_panel, select
+from dgc.native import library, weights, winograd
+from dgc.native.conv import Conv, convolve, input_layout, needs_panel, select
 from dgc.native.emit import Emitter
 from dgc.native.layout import Layout, Window
 from dgc.native.memory import Buffer, Image, new_image, new_region
@@ -63,16 +63,16 @@ def _plan(conv: Conv, shape: tuple[int, int, int], gates: int) -> Plan:
     size = w.output(shape[1:])
     if min(size) < 1:
         raise ArgumentError(f"a kernel of {k} with dilation {conv.dilation[0]} leaves no pixel of {shape[1:]}")
-    row = w.row(shape[1:], 1)
-    wanted = w.input_layout(shape[1:], 1, row)
-    x, y = new_image(wanted, shape[0]), new_image(Layout(*size, 1, row, 0), int(conv.weight.shape[0]))
+    tiles = winograd.suits(conv, w, size)
+    out = winograd.layout(size) if tiles else Layout(*size, 1, w.row(shape[1:], 1), 0)
+    x = new_image(input_layout(conv, w, shape[1:], out), shape[0])
+    y = new_image(out, int(conv.weight.shape[0]))
     to.emit(Kind.INPUT, {"dst": x})
     regions: dict[str, Buffer] = {}
-    if needs_panel(conv, y.layout):
+    if needs_panel(conv, w, y.layout):
         regions["panel"] = new_region(int(conv.weight.numel()), "panel")
     regions["list"] = select(to, {}, conv, regions.get("panel"), external=gates)
     images: dict[str, Image] = {"src": x, "dst": y}
-    assert fits(x.layout, wanted)
     convolve(to, conv, w, images, regions)
     to.emit(Kind.OUTPUT, {"src": y}, channels=y.channels)
     return to.finish(shape, (y.channels, *size))

@@ -53,6 +53,7 @@ struct DgcOp {
     int64_t scale_weights;        // 1: gates multiply the weights (a scaled copy in `panel`), 0: they multiply the input
     DgcRegion panel;
     int64_t lanes;                // 1: few pixels, weights for vectors over output channels (lanes.h)
+    int64_t span;                 // DGC_WINO: tiles that a head takes at once
     int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average
 };
 

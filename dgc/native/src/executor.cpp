@@ -1,6 +1,7 @@
 // Runs a program. Compiled once for each instruction set, in a namespace of its own; no C++ library is used, because a
 // template instantiated here with wide vectors could be picked by the linker for a machine without them.
 #include "conv.h"
+#include "wino.h"
 
 #include <time.h>
 
@@ -32,6 +33,7 @@ inline Item item_of(const DgcOp& op, int64_t* items) {
         case DGC_GATES: return *items = op.heads * ceil_div(round_up(op.channels), kGateBlock), gates_item;
         case DGC_SELECT: return *items = op.heads, select_item;
         case DGC_PACK: return *items = op.src.channels, pack_plane;
+        case DGC_WINO: return *items = op.heads * wino_pieces(op), wino_item;
         case DGC_POOL: return *items = op.src.channels, pool_plane;
         case DGC_ADD: return *items = op.src.channels, add_plane;
         default: return *items = 0, nullptr;

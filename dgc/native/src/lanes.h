@@ -7,43 +7,69 @@
 namespace DGC_ISA {
 
 constexpr int64_t kLaneBlock = 32;  // output channels that lie together in these weights (then 16)
-constexpr int kLaneColumns = kRegisters >= 32 ? 7 : 5;
+constexpr int kLaneColumns = kRegisters >= 32 ? 7 : 6;
 constexpr int kLaneRows = kRegisters >= 32 ? 2 : 1;
+// A small tile reads its weights often for what it multiplies: they come in pieces that stay in the first-level cache
+// for all pixels. A large one takes all channels at once.
+constexpr int64_t kLanePiece = kRegisters >= 32 ? INT64_MAX : 4096;  // floats
 
 struct LaneSource {
     const float* x;          // packed channels, at the tile's first pixel
     int64_t x_step, x_row;
     const float* w;          // [channel][tap][block]
-    const float* ahead;      // weights to fetch meanwhile: these, a channel or more early, or the next block's
+    const float* ahead;      // weights to fetch meanwhile: these, a channel or more early, or the next ones
     int64_t block;
     const int32_t* index;    // which channel of the weights the k-th packed one is
     int64_t channels, taps;
     const int64_t* offsets;
+    bool more;               // adds to what is in `out`
+    const int32_t* coming;   // channels of the piece that comes next
+    int64_t coming_channels;
 };
+
+// One tap: each pixel times each vector of weights.
+template <int ROWS, int COLUMNS, int VECTORS>
+DGC_INLINE void lane_step(V (&acc)[ROWS][COLUMNS][VECTORS], const float* x, int64_t x_row, const float* w) {
+    V weight[VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * VL);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+        for (int p = 0; p < COLUMNS; ++p) {
+            const V pixel = splat(x[r * x_row + p]);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) acc[r][p][v] += pixel * weight[v];
+        }
+}
+
+// For tiles that go over all channels at once: the weights of the k-th channel's successors, tap by tap.
+template <int VECTORS>
+DGC_INLINE void fetch(const float* next) {
+    if (kLanePiece != INT64_MAX) return;
+    __builtin_prefetch(next);
+    if (VECTORS * VL > 16) __builtin_prefetch(next + 16);
+}
 
 // ROWS x COLUMNS pixels x VECTORS vectors of output channels; `out` has `block` floats for each pixel.
 template <int ROWS, int COLUMNS, int VECTORS>
 __attribute__((noinline)) void lane_tile(const LaneSource& s, float* out, int64_t out_row) {
-    V acc[ROWS][COLUMNS][VECTORS] = {};
+    V acc[ROWS][COLUMNS][VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+        for (int p = 0; p < COLUMNS; ++p)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v)
+                acc[r][p][v] = s.more ? load(out + r * out_row + p * s.block + v * VL) : V{};
     const int64_t chunk = s.taps * s.block, early = ceil_div(32, s.taps);  // taps: some hundred cycles
     for (int64_t k = 0; k < s.channels; ++k) {
         const float* w = s.w + s.index[k] * chunk;
         const float* next = s.ahead + s.index[smaller(k + early, s.channels - 1)] * chunk;
         const float* x = s.x + k * s.x_step;
         for (int64_t t = 0; t < s.taps; ++t, w += s.block, next += s.block) {
-            __builtin_prefetch(next);
-            if (VECTORS * VL > 16) __builtin_prefetch(next + 16);
-            V weight[VECTORS];
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * VL);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 8
-                for (int p = 0; p < COLUMNS; ++p) {
-                    const V pixel = splat(x[s.offsets[t] + r * s.x_row + p]);
-#pragma GCC unroll 8
-                    for (int v = 0; v < VECTORS; ++v) acc[r][p][v] += pixel * weight[v];
-                }
+            fetch<VECTORS>(next);
+            lane_step<ROWS, COLUMNS, VECTORS>(acc, x + s.offsets[t], s.x_row, w);
         }
     }
 #pragma GCC unroll 8
@@ -72,6 +98,14 @@ LaneTile pick_lanes(int columns, int64_t block) {
                                      : pick_columns<ROWS, kLaneColumns, kLaneVectors>(columns);
 }
 
+// For small tiles: with each row of the image, a share of the weights of the piece that comes next.
+inline void fetch_share(const LaneSource& s, const float* w, int64_t y, int64_t height) {
+    if (kLanePiece == INT64_MAX) return;
+    const int64_t chunk = s.taps * s.block, end = s.coming_channels * (y + 1) / height;
+    for (int64_t k = s.coming_channels * y / height; k < end; ++k)
+        for (int64_t i = 0; i < chunk; i += 16) __builtin_prefetch(w + s.coming[k] * chunk + i);
+}
+
 // All pixels of an image for one block of output channels: out[pixel][block].
 // While the second rows are computed from weights that are near by now, those of the next block are fetched.
 inline void lane_image(LaneSource s, const DgcTensor& t, const float* next_block, float* out) {
@@ -79,6 +113,7 @@ inline void lane_image(LaneSource s, const DgcTensor& t, const float* next_block
     const int64_t pieces = ceil_div(t.width, kLaneColumns), wide = smaller(s.block, kLaneVectors * VL);
     for (int64_t y = 0; y < t.height;) {
         const int64_t rows = smaller(kLaneRows, t.height - y);
+        fetch_share(s, next_block, y, t.height);
         for (int64_t p = 0; p < pieces; ++p) {
             const int64_t first = t.width * p / pieces, columns = t.width * (p + 1) / pieces - first;
             const LaneTile run = rows == 2 ? pick_lanes<kLaneRows>(int(columns), s.block)
@@ -91,6 +126,23 @@ inline void lane_image(LaneSource s, const DgcTensor& t, const float* next_block
             }
         }
         y += rows;
+    }
+}
+
+// The same in pieces of channels, each for all pixels while it is near.
+inline void lane_pieces(LaneSource s, const DgcTensor& t, const float* next_block, float* out) {
+    const int64_t chunk = s.taps * s.block, most = kLanePiece / chunk < 8 ? 8 : kLanePiece / chunk;
+    const int64_t all = s.channels, pieces = all > most ? ceil_div(all, most) : 1;
+    LaneSource part = s;
+    for (int64_t p = 0; p < pieces; ++p) {
+        const int64_t first = all * p / pieces, last = all * (p + 1) / pieces;
+        part.channels = last - first;
+        part.x = s.x + first * s.x_step;
+        part.index = s.index + first;
+        part.more = p > 0;
+        part.coming = p + 1 < pieces ? s.index + last : s.index;
+        part.coming_channels = p + 1 < pieces ? all * (p + 2) / pieces - last : next_block ? all / pieces : 0;
+        lane_image(part, t, p + 1 < pieces ? s.w : next_block, out);
     }
 }
 
@@ -123,9 +175,9 @@ inline void lane_rows(const DgcOp& op, const Context& c, const float* x, float* 
     for (int64_t row = rows.begin; row < rows.end;) {
         const int64_t block = lane_block(op.outs - row);
         const float* w = op.weight + (head * op.outs + row) * op.channels * op.taps;
-        const LaneSource from = {x, s.plane, s.row, w, w, block, sel.index, *sel.count, op.taps, op.offsets};
+        const LaneSource from = {x, s.plane, s.row, w, w, block, sel.index, *sel.count, op.taps, op.offsets, false, nullptr, 0};
         const bool more = row + 2 * kLaneBlock <= op.outs;  // the next block is laid out like this one
-        lane_image(from, d, more ? w + kLaneBlock * op.channels * op.taps : nullptr, scratch);
+        lane_pieces(from, d, more ? w + kLaneBlock * op.channels * op.taps : nullptr, scratch);
         for (int64_t o = 0; o < block; ++o)
             lane_finish(op, c, (row + o) * op.out_step + head * op.head_step, scratch + o, block, line);
         row += block;

@@ -14,17 +14,27 @@ inline void split_row(const float* __restrict__ from, float* __restrict__ to, in
     }
 }
 
+template <int S>
+inline void join_row(const float* __restrict__ from, float* __restrict__ to, int64_t width, int64_t step) {
+    for (int p = 0; p < S; ++p) {
+        const int64_t pixels = (width - p + S - 1) / S;
+        for (int64_t i = 0; i < pixels; ++i) to[i * S + p] = from[p * step + i];
+    }
+}
+
 // A contiguous row of the image to its place in a tensor.
 inline void scatter_row(const DgcTensor& t, float* plane, int64_t y, const float* from) {
     float* to = pixel(t, plane, y, 0);
     if (t.phases == 1) return (void)__builtin_memcpy(to, from, t.width * 4);
     if (t.phases == 2) return split_row<2>(from, to, t.width, t.phase_plane);
+    if (t.phases == 4) return split_row<4>(from, to, t.width, t.phase_plane);
     for (int64_t x = 0; x < t.width; ++x) to[(x % t.phases) * t.phase_plane + x / t.phases] = from[x];
 }
 
 inline void gather_row(const DgcTensor& t, const float* plane, int64_t y, float* to) {
     const float* from = pixel(t, (float*)plane, y, 0);
     if (t.phases == 1) return (void)__builtin_memcpy(to, from, t.width * 4);
+    if (t.phases == 2) return join_row<2>(from, to, t.width, t.phase_plane);
     for (int64_t x = 0; x < t.width; ++x) to[x] = from[(x % t.phases) * t.phase_plane + x / t.phases];
 }
 

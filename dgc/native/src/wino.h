@@ -1,0 +1,130 @@
+// Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): 16 products where direct convolution takes 36.
+//
+// Input and output lie in 2 x 2 sub-planes, so that position i of each sub-plane belongs to tile i: neighbouring tiles
+// are neighbouring lanes, and a tile's 4 x 4 inputs lie at fixed offsets. An input touches only those outputs that its
+// direct convolution would touch, so a NaN spreads no further.
+#pragma once
+#include "gates.h"
+#include "tile.h"
+
+namespace DGC_ISA {
+
+constexpr int kPoints = 16;
+constexpr int64_t kWinoBlock = 16;  // output channels that lie together in these weights: a line of the cache
+
+DGC_INLINE int64_t wino_block(int64_t left) { return left >= kWinoBlock ? kWinoBlock : block_of(left); }
+
+// d -> B^T d for a column or a row of four.
+DGC_INLINE void wino_in4(V& a, V& b, V& c, V& d) {
+    const V first = a - c, second = b + c, third = c - b, fourth = b - d;
+    a = first, b = second, c = third, d = fourth;
+}
+
+// VL tiles of one channel, times its gate: B^T d B, to 16 places `step` apart.
+DGC_INLINE void wino_in(const float* x, const int64_t* offsets, V gate, float* to, int64_t step) {
+    V d[4][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) d[i][j] = load(x + offsets[i * 4 + j]) * gate;
+        wino_in4(d[0][j], d[1][j], d[2][j], d[3][j]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        wino_in4(d[i][0], d[i][1], d[i][2], d[i][3]);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) store(to + (i * 4 + j) * step, d[i][j]);
+    }
+}
+
+// VL tiles of one output channel: y = A^T m A, in the order of the sub-planes.
+DGC_INLINE void wino_out(const float* m, int64_t step, V (&y)[4]) {
+    V rows[2][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        const V a = load(m + j * step), b = load(m + (4 + j) * step);
+        const V c = load(m + (8 + j) * step), d = load(m + (12 + j) * step);
+        rows[0][j] = a + b + c;
+        rows[1][j] = b - c - d;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        y[i * 2] = rows[i][0] + rows[i][1] + rows[i][2];
+        y[i * 2 + 1] = rows[i][1] - rows[i][2] - rows[i][3];
+    }
+}
+
+struct WinoSpan {  // tiles [first, first + width), and how far apart a head's channels and points lie in the scratch
+    int64_t first, width;
+    float *in, *out;  // [point][selected channel][width], [point][output channel][width]
+    int64_t in_point, out_point;
+};
+
+inline void wino_inputs(const DgcOp& op, const Context& c, const Selection& s, const WinoSpan& q) {
+    const float* x = at(c, op.src) + op.src.lead + q.first;
+    for (int64_t k = 0; k < *s.count; ++k)
+        for (int64_t i = 0; i < q.width; i += VL)
+            wino_in(x + s.index[k] * op.src.plane + i, op.offsets, splat(s.gate[k]), q.in + k * q.width + i, q.in_point);
+}
+
+inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, const WinoSpan& q) {
+    const int64_t per_point = op.outs * op.channels;
+    for (int64_t p = 0; p < kPoints; ++p)
+        for (int64_t row = 0; row < op.outs;) {
+            const int64_t block = wino_block(op.outs - row);
+            const float* w = op.weight + (head * kPoints + p) * per_point + row * op.channels;
+            const float* x = q.in + p * q.in_point;
+            const Source source = {x, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
+            Sink sink = {};
+            sink.dst = q.out + p * q.out_point + row * q.width;
+            sink.step = q.width;
+            sweep(source, sink, q.width / VL);
+            row += block;
+        }
+}
+
+DGC_INLINE float* position(const Context& c, const DgcTensor& t, int64_t channel, int64_t subplane, int64_t i) {
+    return at(c, t) + channel * t.plane + subplane * t.phase_plane + t.lead + i;
+}
+
+inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_t row, const WinoSpan& q) {
+    const int64_t channel = row * op.out_step + head * op.head_step;
+    const V bias = splat(op.bias ? op.bias[channel] : 0.0f);
+    for (int64_t i = 0; i < q.width; i += VL) {
+        V y[4];
+        wino_out(q.out + row * q.width + i, q.out_point, y);
+        const int64_t tile = q.first + i;
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < 4; ++p) {
+            V out = y[p] + bias;
+            if (op.has_residual) out += load(position(c, op.residual, channel, p, tile));
+            if (op.relu) out = relu(out);
+            const VI mask = load_int(op.dst.mask + p * op.dst.length + tile);
+            store(position(c, op.dst, channel, p, tile), keep(out, mask));
+            if (!op.has_dst2) continue;
+            const V z = relu(out * splat(op.out_scale[channel]) + splat(op.out_shift[channel]));
+            store(position(c, op.dst2, channel, p, tile), keep(z, mask));
+        }
+    }
+}
+
+// Tiles up to the last one; what lies behind it in the sub-planes is padding, and zero already.
+DGC_INLINE int64_t wino_tiles(const DgcOp& op) {
+    return (ceil_div(op.dst.height, 2) - 1) * op.dst.row + ceil_div(op.dst.width, 2);
+}
+
+DGC_INLINE int64_t wino_pieces(const DgcOp& op) { return ceil_div(wino_tiles(op), op.span); }
+
+inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
+    const int64_t pieces = wino_pieces(op), head = item / pieces, piece = item % pieces;
+    const int64_t vectors = ceil_div(wino_tiles(op), VL), first = vectors * piece / pieces;
+    const Selection s = selection(c, op, head);
+    WinoSpan q = {first * VL, (vectors * (piece + 1) / pieces - first) * VL, c.scratch, nullptr, 0, 0};
+    q.in_point = *s.count * q.width, q.out_point = op.outs * q.width;
+    q.out = q.in + kPoints * q.in_point;
+    wino_inputs(op, c, s, q);
+    wino_products(op, s, head, q);
+    for (int64_t row = 0; row < op.outs; ++row) wino_outputs(op, c, head, row, q);
+}
+
+}  // namespace DGC_ISA
