@@ -67,19 +67,70 @@ inline void wino_inputs(const DgcOp& op, const Context& c, const Selection& s, c
             wino_in(x + s.index[k] * op.src.plane + i, op.offsets, splat(s.gate[k]), q.in + k * q.width + i, q.in_point);
 }
 
+struct Product {  // out[m][v] = sum over k of w[index[k]][m] * x[k][v]
+    const float *x, *w;
+    const int32_t* index;
+    int64_t count, x_step, w_step;
+};
+
+template <int MR, int NV>
+__attribute__((noinline)) void product_tile(const Product& s, float* out, int64_t out_step) {
+    V acc[MR][NV];
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[m][v] = V{};
+    const float* x = s.x;
+    for (int64_t k = 0; k < s.count; ++k, x += s.x_step) step<MR, NV>(acc, x, s.w + s.index[k] * s.w_step);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(out + m * out_step + v * VL, acc[m][v]);
+}
+
+typedef void (*ProductTile)(const Product&, float*, int64_t);
+
+template <int MR, int NV>
+ProductTile pick_product(int nv) {
+    if constexpr (NV > 1) {
+        if (nv < NV) return pick_product<MR, NV - 1>(nv);
+    }
+    return product_tile<MR, NV>;
+}
+
+inline ProductTile pick_product(int rows, int nv) {
+    if constexpr (kRows == 8) {
+        if (rows == 8) return pick_product<8, widest(8)>(nv);
+    }
+    if (rows == 4) return pick_product<4, widest(4)>(nv);
+    return rows == 2 ? pick_product<2, widest(2)>(nv) : pick_product<1, widest(1)>(nv);
+}
+
+// One point: a block of output channels times all tiles of the span.
+inline void product_block(Product s, int64_t block, float* out, int64_t width) {
+    const int rows = block < kRows ? int(block) : kRows;
+    const int64_t vectors = width / VL, pieces = ceil_div(vectors, widest(rows));
+    const float *x = s.x, *w = s.w;
+    for (int64_t p = 0; p < pieces; ++p) {
+        const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
+        const ProductTile run = pick_product(rows, int(nv));
+        s.x = x + first * VL;
+        for (int64_t row = 0; row < block; row += rows) {
+            s.w = w + row;
+            run(s, out + row * width + first * VL, width);
+        }
+    }
+}
+
 inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, const WinoSpan& q) {
-    const int64_t per_point = op.outs * op.channels;
+    const float* w = op.weight + head * kPoints * op.outs * op.channels;
     for (int64_t p = 0; p < kPoints; ++p)
         for (int64_t row = 0; row < op.outs;) {
             const int64_t block = wino_block(op.outs - row);
-            const float* w = op.weight + (head * kPoints + p) * per_point + row * op.channels;
-            const float* x = q.in + p * q.in_point;
-            const Source source = {x, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
-            Sink sink = {};
-            sink.dst = q.out + p * q.out_point + row * q.width;
-            sink.step = q.width;
-            sweep(source, sink, q.width / VL);
+            const Product product = {q.in + p * q.in_point, w, s.index, *s.count, q.width, block};
+            product_block(product, block, q.out + p * q.out_point + row * q.width, q.width);
             row += block;
+            w += block * op.channels;
         }
 }
 
@@ -108,19 +159,26 @@ inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_
     }
 }
 
-// Tiles up to the last one; what lies behind it in the sub-planes is padding, and zero already.
-DGC_INLINE int64_t wino_tiles(const DgcOp& op) {
-    return (ceil_div(op.dst.height, 2) - 1) * op.dst.row + ceil_div(op.dst.width, 2);
+// Vectors of tiles up to the last one; what lies behind it in the sub-planes is padding, and zero already.
+DGC_INLINE int64_t wino_vectors(const DgcOp& op) {
+    return ceil_div((ceil_div(op.dst.height, 2) - 1) * op.dst.row + ceil_div(op.dst.width, 2), VL);
 }
 
-DGC_INLINE int64_t wino_pieces(const DgcOp& op) { return ceil_div(wino_tiles(op), op.span); }
+DGC_INLINE int64_t wino_pieces(const DgcOp& op) { return ceil_div(wino_vectors(op) * VL, op.span); }
+
+// Pieces end where register tiles do.
+DGC_INLINE int64_t wino_cut(int64_t vectors, int64_t piece, int64_t pieces) {
+    const int64_t wide = widest(kRows);
+    return smaller(vectors, ceil_div(vectors, wide) * piece / pieces * wide);
+}
 
 inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
-    const int64_t pieces = wino_pieces(op), head = item / pieces, piece = item % pieces;
-    const int64_t vectors = ceil_div(wino_tiles(op), VL), first = vectors * piece / pieces;
+    const int64_t pieces = wino_pieces(op), head = item / pieces, vectors = wino_vectors(op);
+    const int64_t first = wino_cut(vectors, item % pieces, pieces), last = wino_cut(vectors, item % pieces + 1, pieces);
     const Selection s = selection(c, op, head);
-    WinoSpan q = {first * VL, (vectors * (piece + 1) / pieces - first) * VL, c.scratch, nullptr, 0, 0};
-    q.in_point = *s.count * q.width, q.out_point = op.outs * q.width;
+    WinoSpan q = {first * VL, (last - first) * VL, c.scratch, nullptr, 0, 0};
+    // a line more, so that the points of a tile do not all fall into the same set of the first-level cache
+    q.in_point = *s.count * q.width + kAlign, q.out_point = op.outs * q.width + kAlign;
     q.out = q.in + kPoints * q.in_point;
     wino_inputs(op, c, s, q);
     wino_products(op, s, head, q);
