@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dgc.native import weights, winograd
+from dgc.native import library, weights, winograd
 from dgc.native.emit import Emitter
 from dgc.native.layout import Layout, Window, up
 from dgc.native.memory import Buffer, Image, new_region
@@ -55,6 +55,8 @@ def few_pixels(layout: Layout) -> bool:
 def over_outputs(conv: Conv, out: Layout) -> bool:
     """Whether vectors run over output channels: few pixels, and heads of whole vectors."""
     pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
+    if conv.taps == 1 and not library.many_registers():  # small tiles over packed pixels waste less
+        return False
     return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
 
 
@@ -111,7 +113,7 @@ def convolve(
     out, source = images["dst"].layout, images["src"].layout
     outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
     wino, lanes = by_tiles(conv, w, out), over_outputs(conv, out)
-    pack = winograd.weights if wino else weights.lanes if lanes else weights.blocks
+    pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
     window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
     constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias, "offsets": window.offsets(source, phases)}
     if inside:

@@ -77,6 +77,12 @@ def load() -> Library | None:
     return None if handle is None or path is None else Library(handle, path, _choose(handle))
 
 
+def many_registers() -> bool:
+    """True if the kernels in use count on 32 vector registers (AVX-512, arm64), not on 16."""
+    loaded = load()
+    return loaded is not None and int(loaded.handle.dgc_registers(loaded.isa)) >= 32
+
+
 def available() -> bool:
     """True if the compiled kernels are there and fit this machine."""
     return load() is not None

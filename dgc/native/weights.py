@@ -16,8 +16,8 @@ def rows(matrix: Tensor) -> Tensor:
 
 
 def row_blocks(n: int) -> list[int]:
-    """Output channels as the register tile takes them: eights, then a four, a two, a one."""
-    return [8] * (n // 8) + [b for b in (4, 2, 1) if n % 8 & b]
+    """Output channels that lie together: sixteens (a line of the cache), then an 8, a 4, a 2, a 1."""
+    return [16] * (n // 16) + [b for b in (8, 4, 2, 1) if n % 16 & b]
 
 
 def blocks(weight_OCkk: Tensor, groups: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dgc.native import weights
 from dgc.native.layout import Layout, Window, up
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ TILES = Window((4, 4), 2, (1, 1), (1, 1))  # the 4x4 inputs of each 2x2 outputs
 LEAST_PIXELS = 144  # below, too many lanes are padding
 LEAST_OUTPUTS = 8  # of a head: the products have to outweigh the transforms
 NEAR = 64 * 1024  # floats of transformed input and output that stay in the second-level cache
-BLOCK = 16
 
 _G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
@@ -40,14 +40,10 @@ def span(channels: int, outs: int) -> int:
     return max(64, NEAR // (16 * (channels + outs)) // 48 * 48)
 
 
-def row_blocks(n: int) -> list[int]:
-    return [BLOCK] * (n // BLOCK) + [b for b in (8, 4, 2, 1) if n % BLOCK & b]
-
-
-def weights(weight_OCkk: Tensor, heads: int) -> Tensor:
+def points(weight_OCkk: Tensor, heads: int) -> Tensor:
     """G w G^T as [head][point][block of output channels][input channel][output channel in the block], flat."""
     o, c = weight_OCkk.shape[:2]
     u = (_G @ weight_OCkk.double() @ _G.T).float().reshape(heads, o // heads, c, 16)
-    blocks = row_blocks(o // heads)
+    blocks = weights.row_blocks(o // heads)
     pieces = [b.transpose(0, 1).reshape(-1) for head in u for p in range(16) for b in head[..., p].split(blocks)]
     return torch.cat(pieces)

@@ -6,6 +6,7 @@
     namespace isa { \
     void execute(const DgcRun& run); \
     double peak(); \
+    int registers(); \
     void train(const DgcTrain& pass); \
     int64_t train_room(const DgcTrain& pass); \
     }
@@ -69,5 +70,13 @@ double dgc_peak(int isa) {
     if (isa == 1) return dgc_avx2::peak();
 #endif
     return isa == 0 ? dgc_baseline::peak() : 0;
+}
+
+int dgc_registers(int isa) {
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::registers();
+    if (isa == 1) return dgc_avx2::registers();
+#endif
+    return isa == 0 ? dgc_baseline::registers() : 0;
 }
 }

@@ -36,7 +36,10 @@ DGC_INLINE float* pixel(const DgcTensor& t, float* plane, int64_t y, int64_t x) 
 DGC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 DGC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Output channels that lie together in packed weights: eights, then a four, a two, a one.
-DGC_INLINE int64_t block_of(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+// Output channels that lie together in packed weights: sixteens (a line of the cache), then an 8, a 4, a 2, a 1.
+constexpr int64_t kBlock = 16;
+DGC_INLINE int64_t block_of(int64_t left) {
+    return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
 
 }  // namespace DGC_ISA

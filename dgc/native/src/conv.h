@@ -9,6 +9,11 @@ struct Span {  // vectors [first, first + count) of one output sub-plane
     int64_t subplane, first, count;
 };
 
+// Of a sub-plane, up to its last pixel; what lies behind is padding, and zero already.
+DGC_INLINE int64_t used_vectors(const DgcTensor& t) {
+    return ceil_div((ceil_div(t.height, t.phases) - 1) * t.row + ceil_div(t.width, t.phases), VL);
+}
+
 DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t row, const Span& q) {
     const int64_t channel = row * op.out_step + head * op.head_step, i = q.first * VL;
     const auto place = [&](const DgcTensor& t) {
@@ -32,11 +37,13 @@ DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t
 inline void conv_rows(const DgcOp& op, const Context& c, Source source, const float* weight, int64_t per_row, int64_t head,
                       Range rows, const Span& q) {
     for (int64_t row = rows.begin; row < rows.end;) {
-        source.block = block_of(op.outs - row);
-        source.w = weight + row * per_row;
+        const int64_t whole = row / kBlock * kBlock, start = op.outs - whole < kBlock ? row : whole;  // of this block
+        source.block = block_of(op.outs - start);
+        source.w = weight + start * per_row + (row - start);
         source.w_step = op.taps * source.block;
-        sweep(source, sink_at(op, c, head, row, q), q.count);
-        row += source.block;
+        const int64_t height = smaller(start + source.block, rows.end) - row;
+        sweep(source, sink_at(op, c, head, row, q), height, q.count);
+        row += height;
     }
 }
 
@@ -70,9 +77,9 @@ inline int64_t point_vectors(const DgcOp& op) {
     return vectors < 3 ? 3 : vectors > 24 ? 24 : vectors;
 }
 
-DGC_INLINE int64_t row_unit(const DgcOp& op) { return op.lanes ? kLaneBlock : kBlock; }
+DGC_INLINE int64_t row_unit(const DgcOp& op) { return op.lanes ? kLaneBlock : 8; }  // blocks of 16 may be cut in two
 
-inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {  // cut where blocks of weights end
+inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {
     const int64_t unit = row_unit(op), blocks = ceil_div(op.outs, unit);
     return {smaller(op.outs, blocks * part / parts * unit), smaller(op.outs, blocks * (part + 1) / parts * unit)};
 }
@@ -101,7 +108,7 @@ inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range
     const int64_t per_row = op.channels * op.taps;
     for (int64_t p = 0; p < subplanes(op.dst); ++p) {
         const Source source = {x, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps, op.offsets + p * op.taps};
-        conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, {p, 0, op.dst.length / VL});
+        conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, {p, 0, used_vectors(op.dst)});
     }
 }
 
@@ -137,7 +144,7 @@ struct Spans {
 };
 
 inline Spans spans_of(const DgcOp& op) {
-    const int64_t length = op.dst.length / VL;
+    const int64_t length = used_vectors(op.dst);
     const bool point = op.taps == 1 && op.dynamic && !op.scale_weights;
     const int64_t vectors = smaller(length, point ? point_vectors(op) : 12 * widest(8 < kRows ? 8 : kRows) / 3);
     const int64_t pieces = ceil_div(length, vectors);

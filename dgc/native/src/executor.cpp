@@ -1,6 +1,5 @@
 // Runs a program. Compiled once for each instruction set, in a namespace of its own; no C++ library is used, because a
 // template instantiated here with wide vectors could be picked by the linker for a machine without them.
-#include "conv.h"
 #include "wino.h"
 
 #include <time.h>
@@ -171,6 +170,8 @@ void execute(const DgcRun& run) {
 #endif
     work(run, 0);
 }
+
+int registers() { return kRegisters; }
 
 // Multiply-adds per second of one core with everything in registers: what no kernel can exceed.
 double peak() {

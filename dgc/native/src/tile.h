@@ -4,9 +4,7 @@
 
 namespace DGC_ISA {
 
-constexpr int kBlock = 8;  // output channels that lie together in the packed weights (then 4, 2, 1 for the rest)
-
-struct Source {                 // K input channels; `x` and `w` point at channel 0, at the tile's first pixel and block
+struct Source {                 // K input channels; `x` and `w` point at channel 0, at the first pixel and row
     const float* x;
     const int32_t* x_index;     // null: channel k is the k-th
     int64_t x_step;
@@ -19,33 +17,61 @@ struct Source {                 // K input channels; `x` and `w` point at channe
     const int64_t* offsets;
 };
 
-struct Sink {                   // at the tile's first row and pixel
+struct Sink {                   // at the first row and pixel
     float *dst, *dst2;
     const float* residual;
     int64_t step, step2, residual_step;
     const float *bias, *scale2, *shift2;
     int64_t bias_step;
     bool relu;
-    const int32_t* mask;        // null: everything is kept
+    const int32_t* mask;        // null: the bare sums are stored
 };
 
+// What follows the sums, for the usual case: bias, ReLU, one destination.
 template <int MR, int NV>
-DGC_INLINE void finish(V (&acc)[MR][NV], const Sink& s) {
+DGC_INLINE void finish_plain(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
+    const V least = splat(s.relu ? 0.0f : -__builtin_inff());
+    float* dst = s.dst + row * s.step + i;
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
-        const V bias = splat(s.bias ? s.bias[m * s.bias_step] : 0.0f);
+        const V bias = splat(s.bias ? s.bias[(row + m) * s.bias_step] : 0.0f);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
-            V y = acc[m][v] + bias;
-            if (s.residual) y += load(s.residual + m * s.residual_step + v * VL);
-            if (s.relu) y = relu(y);
-            const VI mask = s.mask ? load_int(s.mask + v * VL) : ~VI{};
-            if (s.dst) store(s.dst + m * s.step + v * VL, keep(y, mask));
-            if (!s.dst2) continue;
-            const V z = relu(y * splat(s.scale2[m * s.bias_step]) + splat(s.shift2[m * s.bias_step]));
-            store(s.dst2 + m * s.step2 + v * VL, keep(z, mask));
+            const V y = larger(least, acc[m][v] + bias);
+            store(dst + m * s.step + v * VL, keep(y, load_int(s.mask + i + v * VL)));
         }
     }
+}
+
+// With a residual, or a second destination behind a second BatchNorm and ReLU.
+template <int MR, int NV>
+DGC_INLINE void finish_all(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+        const int64_t channel = (row + m) * s.bias_step;
+        const V bias = splat(s.bias ? s.bias[channel] : 0.0f);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+            const int64_t at = i + v * VL;
+            V y = acc[m][v] + bias;
+            if (s.residual) y += load(s.residual + (row + m) * s.residual_step + at);
+            if (s.relu) y = relu(y);
+            const VI mask = load_int(s.mask + at);
+            if (s.dst) store(s.dst + (row + m) * s.step + at, keep(y, mask));
+            if (!s.dst2) continue;
+            const V z = relu(y * splat(s.scale2[channel]) + splat(s.shift2[channel]));
+            store(s.dst2 + (row + m) * s.step2 + at, keep(z, mask));
+        }
+    }
+}
+
+template <int MR, int NV>
+DGC_INLINE void finish(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
+    if (s.mask) return s.residual || s.dst2 || !s.dst ? finish_all(acc, s, row, i) : finish_plain(acc, s, row, i);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(s.dst + (row + m) * s.step + i + v * VL, acc[m][v]);
 }
 
 template <int MR, int NV>
@@ -62,16 +88,17 @@ DGC_INLINE void step(V (&acc)[MR][NV], const float* x, const float* w) {
 }
 
 template <int MR, int NV, bool XI, bool WI>
-DGC_INLINE void accumulate(V (&acc)[MR][NV], const Source& s) {
+DGC_INLINE void accumulate(V (&acc)[MR][NV], const Source& s, int64_t row, int64_t i) {
+    const float *px = s.x + i, *pw = s.w + row;
     if (s.taps == 1) {
         const int64_t offset = s.offsets ? s.offsets[0] : 0;
         for (int64_t k = 0; k < s.channels; ++k)
-            step<MR, NV>(acc, s.x + (XI ? s.x_index[k] : k) * s.x_step + offset, s.w + (WI ? s.w_index[k] : k) * s.w_step);
+            step<MR, NV>(acc, px + (XI ? s.x_index[k] : k) * s.x_step + offset, pw + (WI ? s.w_index[k] : k) * s.w_step);
         return;
     }
     for (int64_t k = 0; k < s.channels; ++k) {
-        const float* x = s.x + (XI ? s.x_index[k] : k) * s.x_step;
-        const float* w = s.w + (WI ? s.w_index[k] : k) * s.w_step;
+        const float* x = px + (XI ? s.x_index[k] : k) * s.x_step;
+        const float* w = pw + (WI ? s.w_index[k] : k) * s.w_step;
         for (int64_t t = 0; t < s.taps; ++t, w += s.block) step<MR, NV>(acc, x + s.offsets[t], w);
     }
 }
@@ -80,14 +107,14 @@ DGC_INLINE void accumulate(V (&acc)[MR][NV], const Source& s) {
 enum Choice { kNone, kInput, kWeights };
 
 template <int MR, int NV, Choice CHOICE>
-__attribute__((noinline)) void tile(const Source& source, const Sink& sink) {
+__attribute__((noinline)) void tile(const Source& source, const Sink& sink, int64_t row, int64_t i) {
     V acc[MR][NV];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) acc[m][v] = V{};
-    accumulate<MR, NV, CHOICE == kInput, CHOICE == kWeights>(acc, source);
-    finish<MR, NV>(acc, sink);
+    accumulate<MR, NV, CHOICE == kInput, CHOICE == kWeights>(acc, source, row, i);
+    finish<MR, NV>(acc, sink, row, i);
 }
 
 // Rows a tile takes at once, and vectors beside them: as many accumulators as leave registers for the operands.
@@ -97,7 +124,7 @@ constexpr int widest(int rows) {
     return rows == 4 ? 3 : rows == 2 ? 4 : 6;
 }
 
-typedef void (*Tile)(const Source&, const Sink&);
+typedef void (*Tile)(const Source&, const Sink&, int64_t row, int64_t i);  // from this row and pixel on
 
 template <int MR, int NV, Choice CHOICE>
 Tile pick_width(int nv) {
@@ -121,27 +148,18 @@ inline Tile pick(int rows, int nv, const Source& source) {
     return source.w_index ? pick_rows<kWeights>(rows, nv) : pick_rows<kNone>(rows, nv);
 }
 
-// One block of `block` output channels over `vectors` vectors of pixels.
-inline void sweep(Source source, Sink sink, int64_t vectors) {
-    const int rows = source.block < kRows ? int(source.block) : kRows;
-    const int64_t pieces = ceil_div(vectors, widest(rows));
-    const float* w = source.w;
-    for (int64_t p = 0; p < pieces; ++p) {
-        const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
-        const Tile run = pick(rows, int(nv), source);
-        for (int64_t row = 0; row < source.block; row += rows) {
-            Source from = source;
-            Sink to = sink;
-            from.x += first * VL;
-            from.w = w + row;
-            if (to.dst) to.dst += row * to.step + first * VL;
-            if (to.dst2) to.dst2 += row * to.step2 + first * VL;
-            if (to.residual) to.residual += row * to.residual_step + first * VL;
-            if (to.bias) to.bias += row * to.bias_step;
-            if (to.dst2) to.scale2 += row * to.bias_step, to.shift2 += row * to.bias_step;
-            if (to.mask) to.mask += first * VL;
-            run(from, to);
+// `height` output channels, at most a block of them, over `vectors` vectors of pixels.
+inline void sweep(const Source& source, const Sink& sink, int64_t height, int64_t vectors) {
+    for (int64_t row = 0; row < height;) {
+        const int64_t left = height - row, same = left >= kRows ? left / kRows * kRows : block_of(left);
+        const int rows = int(smaller(same, kRows));
+        const int64_t pieces = ceil_div(vectors, widest(rows));
+        for (int64_t p = 0; p < pieces; ++p) {
+            const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
+            const Tile run = pick(rows, int(nv), source);
+            for (int64_t r = row; r < row + same; r += rows) run(source, sink, r, first * VL);
         }
+        row += same;
     }
 }
 

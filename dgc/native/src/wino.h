@@ -4,15 +4,11 @@
 // are neighbouring lanes, and a tile's 4 x 4 inputs lie at fixed offsets. An input touches only those outputs that its
 // direct convolution would touch, so a NaN spreads no further.
 #pragma once
-#include "gates.h"
-#include "tile.h"
+#include "conv.h"
 
 namespace DGC_ISA {
 
 constexpr int kPoints = 16;
-constexpr int64_t kWinoBlock = 16;  // output channels that lie together in these weights: a line of the cache
-
-DGC_INLINE int64_t wino_block(int64_t left) { return left >= kWinoBlock ? kWinoBlock : block_of(left); }
 
 // d -> B^T d for a column or a row of four.
 DGC_INLINE void wino_in4(V& a, V& b, V& c, V& d) {
@@ -67,68 +63,16 @@ inline void wino_inputs(const DgcOp& op, const Context& c, const Selection& s, c
             wino_in(x + s.index[k] * op.src.plane + i, op.offsets, splat(s.gate[k]), q.in + k * q.width + i, q.in_point);
 }
 
-struct Product {  // out[m][v] = sum over k of w[index[k]][m] * x[k][v]
-    const float *x, *w;
-    const int32_t* index;
-    int64_t count, x_step, w_step;
-};
-
-template <int MR, int NV>
-__attribute__((noinline)) void product_tile(const Product& s, float* out, int64_t out_step) {
-    V acc[MR][NV];
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) acc[m][v] = V{};
-    const float* x = s.x;
-    for (int64_t k = 0; k < s.count; ++k, x += s.x_step) step<MR, NV>(acc, x, s.w + s.index[k] * s.w_step);
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) store(out + m * out_step + v * VL, acc[m][v]);
-}
-
-typedef void (*ProductTile)(const Product&, float*, int64_t);
-
-template <int MR, int NV>
-ProductTile pick_product(int nv) {
-    if constexpr (NV > 1) {
-        if (nv < NV) return pick_product<MR, NV - 1>(nv);
-    }
-    return product_tile<MR, NV>;
-}
-
-inline ProductTile pick_product(int rows, int nv) {
-    if constexpr (kRows == 8) {
-        if (rows == 8) return pick_product<8, widest(8)>(nv);
-    }
-    if (rows == 4) return pick_product<4, widest(4)>(nv);
-    return rows == 2 ? pick_product<2, widest(2)>(nv) : pick_product<1, widest(1)>(nv);
-}
-
-// One point: a block of output channels times all tiles of the span.
-inline void product_block(Product s, int64_t block, float* out, int64_t width) {
-    const int rows = block < kRows ? int(block) : kRows;
-    const int64_t vectors = width / VL, pieces = ceil_div(vectors, widest(rows));
-    const float *x = s.x, *w = s.w;
-    for (int64_t p = 0; p < pieces; ++p) {
-        const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
-        const ProductTile run = pick_product(rows, int(nv));
-        s.x = x + first * VL;
-        for (int64_t row = 0; row < block; row += rows) {
-            s.w = w + row;
-            run(s, out + row * width + first * VL, width);
-        }
-    }
-}
-
 inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, const WinoSpan& q) {
     const float* w = op.weight + head * kPoints * op.outs * op.channels;
     for (int64_t p = 0; p < kPoints; ++p)
         for (int64_t row = 0; row < op.outs;) {
-            const int64_t block = wino_block(op.outs - row);
-            const Product product = {q.in + p * q.in_point, w, s.index, *s.count, q.width, block};
-            product_block(product, block, q.out + p * q.out_point + row * q.width, q.width);
+            const int64_t block = block_of(op.outs - row);
+            const Source from = {q.in + p * q.in_point, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
+            Sink to = {};
+            to.dst = q.out + p * q.out_point + row * q.width;
+            to.step = q.width;
+            sweep(from, to, block, q.width / VL);
             row += block;
             w += block * op.channels;
         }
@@ -159,12 +103,7 @@ inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_
     }
 }
 
-// Vectors of tiles up to the last one; what lies behind it in the sub-planes is padding, and zero already.
-DGC_INLINE int64_t wino_vectors(const DgcOp& op) {
-    return ceil_div((ceil_div(op.dst.height, 2) - 1) * op.dst.row + ceil_div(op.dst.width, 2), VL);
-}
-
-DGC_INLINE int64_t wino_pieces(const DgcOp& op) { return ceil_div(wino_vectors(op) * VL, op.span); }
+DGC_INLINE int64_t wino_pieces(const DgcOp& op) { return ceil_div(used_vectors(op.dst) * VL, op.span); }
 
 // Pieces end where register tiles do.
 DGC_INLINE int64_t wino_cut(int64_t vectors, int64_t piece, int64_t pieces) {
@@ -173,7 +112,7 @@ DGC_INLINE int64_t wino_cut(int64_t vectors, int64_t piece, int64_t pieces) {
 }
 
 inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
-    const int64_t pieces = wino_pieces(op), head = item / pieces, vectors = wino_vectors(op);
+    const int64_t pieces = wino_pieces(op), head = item / pieces, vectors = used_vectors(op.dst);
     const int64_t first = wino_cut(vectors, item % pieces, pieces), last = wino_cut(vectors, item % pieces + 1, pieces);
     const Selection s = selection(c, op, head);
     WinoSpan q = {first * VL, (last - first) * VL, c.scratch, nullptr, 0, 0};
