@@ -27,8 +27,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of timing for a cell")
     parser.add_argument("--layers", action="store_true", help="the per-layer table instead of the cells")
     parser.add_argument("--report-only", action="store_true", help="table and plots from what the JSON file holds")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/inference.json"))
-    return parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, help="JSON file; by default one named after this machine")
+    a = parser.parse_args(argv)
+    a.out = a.out or Path(f"benchmarks/results/inference-{machine.label()}.json")
+    return a
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def _measure(report: dict[str, Any], name: str, a: argparse.Namespace) -> None:
         return
     for batch in a.batch or (1, 32):
         for threads in a.threads or (1, 2):
-            wanted = a.contender or [c for c in MAKERS if c != "dense_compile"]
+            wanted = a.contender or list(MAKERS)
             cell = measure(name, batch, threads, wanted, a.budget)
             print(orjson.dumps(cell).decode(), file=sys.stderr)
             _merge(report["cells"], cell)

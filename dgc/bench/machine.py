@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def facts() -> dict[str, object]:
     }
 
 
+def label() -> str:
+    """The machine and its instruction set as part of a file name: "amd-epyc-avx2"."""
+    model = _model().split("@")[0].split("with")[0].lower()
+    words = re.sub(r"\((r|tm)\)|\b(processor|cpu|\d+-core)\b", " ", model)
+    return "-".join([*re.findall(r"[a-z0-9]+", words), str(describe().get("isa", "plain"))])
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -36,9 +44,21 @@ def _version(name: str) -> str | None:
 
 
 def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
+    flags = next((line for line in _info() if line.startswith("flags")), "")
     extra = [f for f in ("avx2", "avx512f", "amx_bf16") if f" {f} " in f"{flags} "]
-    return f"{names[0] if names else platform.processor() or 'unknown'} ({', '.join(extra)})"
+    kind = [f"{name} {value}" for name in ("cpu family", "model") if (value := _field(name))]
+    return f"{_model()} ({', '.join(kind + extra)})"
+
+
+def _model() -> str:
+    return _field("model name") or platform.processor() or platform.machine()
+
+
+def _field(name: str) -> str | None:
+    fields = [line.split(":", 1) for line in _info() if ":" in line]
+    return next((value.strip() for key, value in fields if key.strip() == name), None)
+
+
+def _info() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    return info.read_text().splitlines() if info.exists() else []

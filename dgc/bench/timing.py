@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+LEAST, MOST = 7, 40
 REST_S = 0.03  # idle threads of one engine's pool spin for a while, and would take a core from the next
 
 
@@ -21,13 +22,13 @@ class Sample:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], images: int, budget_s: float) -> dict[str, Sample]:
-    """Rounds of all calls until the budget is spent: at least 3, at most 40."""
+    """Rounds of all calls until the budget is spent: at least LEAST, at most MOST."""
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + budget_s
     rounds = 0
-    while rounds < 3 or (rounds < 40 and time.perf_counter() < end):
+    while rounds < LEAST or (rounds < MOST and time.perf_counter() < end):
         for name, call in calls.items():
             time.sleep(REST_S)
             start = time.perf_counter()

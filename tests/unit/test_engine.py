@@ -16,6 +16,7 @@ from dgc import native
 from dgc.engine import NativeModule
 from dgc.layers import DynamicGroupConv2d, iter_dgc
 from dgc.native import library
+from dgc.native.structs import Kind
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
 ISAS = native.describe().get("supported", []) if native.available() else []
@@ -143,6 +144,37 @@ def test_one_layer_with_random_numbers(
         assume(_sure(layer, x))
         assume(layer(x).abs().amax() > 1e-3)
     _check(dgc.compile_for_inference(layer), layer, x)
+
+
+class Joined(nn.Module):
+    """Images of one size from strided and from tiled convolutions, summed, concatenated and read by either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.tiled = DynamicGroupConv2d(16, 32, 3, padding=1, heads=2)
+        self.strided = DynamicGroupConv2d(32, 32, 3, 2, 1, heads=2)
+        self.side = nn.Conv2d(32, 32, 1, 2, bias=False)
+        self.after = DynamicGroupConv2d(32, 32, 3, padding=1, heads=4)
+        self.last = DynamicGroupConv2d(96, 24, 5, 1, 2, heads=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.tiled(self.stem(x))
+        s, side = self.strided(y), self.side(y)
+        z = torch.relu(self.after(s) + side)
+        return self.last(torch.cat([s + side, z, self.after(side)], 1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(24, 24), (27, 40), (31, 29)])
+def test_tiled_and_strided_images_meet(isa: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.FORCE, isa)
+    model = _trained(Joined(), 24, 0.5)
+    x = torch.randn(3, 3, *size)
+    engine = dgc.compile_for_inference(model)
+    assert isinstance(engine, NativeModule)
+    assert Kind.WINO in [op.kind for op in engine.plan_for(x).ops]
+    _check(engine, model, x)
 
 
 def test_ties_are_all_switched_off() -> None:

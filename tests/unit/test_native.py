@@ -14,9 +14,11 @@ from dgc import native
 from dgc.errors import ArgumentError, UsageError
 from dgc.layers import DynamicGroupConv2d
 from dgc.native import library
+from dgc.native.conv import Conv
+from dgc.native.structs import Kind
 from dgc.ops import dgc_conv2d
 from dgc.ops.masked import masked_conv2d
-from dgc.ops.native import _native_conv2d, native_conv2d
+from dgc.ops.native import _native_conv2d, _plan, native_conv2d
 
 needs_kernels = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
 ISAS = native.describe().get("supported", []) if native.available() else []
@@ -40,6 +42,14 @@ def shapes(draw: st.DrawFn, most: int) -> dict[str, int]:
         "width": draw(st.integers(1, 20)),
         "seed": draw(st.integers(0, 2**20)),
     }
+
+
+@st.composite
+def tiled(draw: st.DrawFn, most: int) -> dict[str, int]:
+    """Shapes that go by Winograd's tiles."""
+    s = draw(shapes(most)) | {"k": 3, "stride": 1, "padding": 1, "dilation": 1}
+    s["outputs"] = s["heads"] * draw(st.sampled_from([8, 9, 11, 16, 23, 40]))
+    return s | {"height": draw(st.integers(12, 40)), "width": draw(st.integers(12, 40))}
 
 
 def _operands(s: dict[str, int], kept: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,6 +93,37 @@ def test_the_kernels_agree_with_the_oracle(isa: str, s: dict[str, int], kept: st
 
 
 @needs_kernels
+@pytest.mark.parametrize("isa", ISAS)
+@settings(SETTINGS, max_examples=50)
+@given(s=tiled(most=64), kept=st.sampled_from(["all", "some", "one", "none"]))
+def test_convolution_by_tiles_agrees_with_the_oracle(isa: str, s: dict[str, int], kept: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(library.FORCE, isa)
+        _agrees(s, kept)
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ISAS)
+@settings(SETTINGS, max_examples=300)
+@given(s=tiled(most=1024), kept=st.sampled_from(["all", "some", "one", "none"]))
+def test_convolution_by_tiles_agrees_with_the_oracle_on_wide_layers(isa: str, s: dict[str, int], kept: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(library.FORCE, isa)
+        _agrees(s, kept)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("size", "stride", "kind"),
+    [((12, 12), 1, Kind.WINO), ((13, 30), 1, Kind.WINO), ((11, 12), 1, Kind.CONV), ((24, 24), 2, Kind.CONV)],
+)
+def test_which_shapes_go_by_tiles(size: tuple[int, int], stride: int, kind: Kind) -> None:
+    conv = Conv(torch.randn(32, 16, 3, 3), None, stride, (1, 1), (1, 1), 2, fc1=torch.rand(1, 2, 16))
+    assert kind in [op.kind for op in _plan(conv, (16, *size), 64).ops]
+
+
+@needs_kernels
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ISAS)
 @settings(SETTINGS, max_examples=600)
@@ -110,10 +151,11 @@ def test_the_shapes_of_the_networks(
 
 @needs_kernels
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("size", [7, 30])
-def test_nan_stays_in_its_sample(k: int, size: int) -> None:
+@pytest.mark.parametrize("size", [7, 30, 31])
+@pytest.mark.parametrize("at", [(2, 3), (0, 0), (6, 6), (5, 0)])
+def test_nan_stays_in_its_sample(k: int, size: int, at: tuple[int, int]) -> None:
     x, w, gates = torch.randn(3, 32, size, size), torch.randn(64, 32, k, k), torch.rand(3, 4, 32)
-    x[1, 5, 2, 3] = torch.nan
+    x[1, 5, at[0], at[1]] = torch.nan
     found = native_conv2d(x, w, gates, 0, 1, k // 2, 1, 4)
     wanted = masked_conv2d(x, w, gates, 1, k // 2, 1)
     assert torch.equal(found.isnan(), wanted.isnan())

@@ -38,7 +38,7 @@ for k in (1, 3, 5):
                 y = native_conv2d(x, w, g, 0, stride, k // 2, 1, heads)
                 z = masked_conv2d(x, w, g, stride, k // 2, 1)
                 assert (y - z).abs().max() <= 1e-4 * max(1, z.abs().max()), (k, heads, channels, outs, size, stride)
-for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 40)):
+for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 64)):
     numbers = {"stages": (2, 2), "growth": (8, 32)} if name == "dydensenet" else {}
     model = dgc.create_model(name, num_classes=7, **numbers)
     dgc.set_progress(model, 0.9)

@@ -5,6 +5,8 @@
 
 namespace DGC_ISA {
 
+constexpr int64_t kSpan = 12;  // vectors of pixels that all rows of a head take after each other
+
 struct Span {  // vectors [first, first + count) of one output sub-plane
     int64_t subplane, first, count;
 };
@@ -146,7 +148,7 @@ struct Spans {
 inline Spans spans_of(const DgcOp& op) {
     const int64_t length = used_vectors(op.dst);
     const bool point = op.taps == 1 && op.dynamic && !op.scale_weights;
-    const int64_t vectors = smaller(length, point ? point_vectors(op) : 12 * widest(8 < kRows ? 8 : kRows) / 3);
+    const int64_t vectors = smaller(length, point ? point_vectors(op) : kSpan);
     const int64_t pieces = ceil_div(length, vectors);
     return {pieces, vectors, length, pieces * subplanes(op.dst)};
 }

@@ -7,8 +7,8 @@
 namespace DGC_ISA {
 
 constexpr int64_t kLaneBlock = 32;  // output channels that lie together in these weights (then 16)
-constexpr int kLaneColumns = kRegisters >= 32 ? 7 : 6;
-constexpr int kLaneRows = kRegisters >= 32 ? 2 : 1;
+constexpr int kLaneRows = 2;
+constexpr int lane_columns(int rows) { return kRegisters >= 32 ? 7 : rows == 2 ? 3 : 6; }
 // A small tile reads its weights often for what it multiplies: they come in pieces that stay in the first-level cache
 // for all pixels. A large one takes all channels at once.
 constexpr int64_t kLanePiece = kRegisters >= 32 ? INT64_MAX : 4096;  // floats
@@ -94,14 +94,14 @@ LaneTile pick_columns(int columns) {
 
 template <int ROWS>
 LaneTile pick_lanes(int columns, int64_t block) {
-    return block < kLaneVectors * VL ? pick_columns<ROWS, kLaneColumns, 1>(columns)
-                                     : pick_columns<ROWS, kLaneColumns, kLaneVectors>(columns);
+    return block < kLaneVectors * VL ? pick_columns<ROWS, lane_columns(ROWS), 1>(columns)
+                                     : pick_columns<ROWS, lane_columns(ROWS), kLaneVectors>(columns);
 }
 
-// For small tiles: with each row of the image, a share of the weights of the piece that comes next.
-inline void fetch_share(const LaneSource& s, const float* w, int64_t y, int64_t height) {
+// For small tiles: with `rows` rows of the image, a share of the weights of the piece that comes next.
+inline void fetch_share(const LaneSource& s, const float* w, int64_t y, int64_t rows, int64_t height) {
     if (kLanePiece == INT64_MAX) return;
-    const int64_t chunk = s.taps * s.block, end = s.coming_channels * (y + 1) / height;
+    const int64_t chunk = s.taps * s.block, end = s.coming_channels * (y + rows) / height;
     for (int64_t k = s.coming_channels * y / height; k < end; ++k)
         for (int64_t i = 0; i < chunk; i += 16) __builtin_prefetch(w + s.coming[k] * chunk + i);
 }
@@ -110,10 +110,10 @@ inline void fetch_share(const LaneSource& s, const float* w, int64_t y, int64_t 
 // While the second rows are computed from weights that are near by now, those of the next block are fetched.
 inline void lane_image(LaneSource s, const DgcTensor& t, const float* next_block, float* out) {
     const float *x = s.x, *w = s.w;
-    const int64_t pieces = ceil_div(t.width, kLaneColumns), wide = smaller(s.block, kLaneVectors * VL);
+    const int64_t wide = smaller(s.block, kLaneVectors * VL);
     for (int64_t y = 0; y < t.height;) {
-        const int64_t rows = smaller(kLaneRows, t.height - y);
-        fetch_share(s, next_block, y, t.height);
+        const int64_t rows = smaller(kLaneRows, t.height - y), pieces = ceil_div(t.width, lane_columns(int(rows)));
+        fetch_share(s, next_block, y, rows, t.height);
         for (int64_t p = 0; p < pieces; ++p) {
             const int64_t first = t.width * p / pieces, columns = t.width * (p + 1) / pieces - first;
             const LaneTile run = rows == 2 ? pick_lanes<kLaneRows>(int(columns), s.block)
