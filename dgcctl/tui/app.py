@@ -246,8 +246,12 @@ class DashApp(App[None]):
         return False if action in keys.ACTS and self.options.readonly else super().check_action(action, parameters)
 
     def action_export(self) -> None:
-        if self.front is not None:
-            self._write(export.take(self, self.front))
+        if self.front is None:
+            return
+        if not self.front.loaded:
+            self.notify("still reading: nothing to export yet", severity="warning", markup=False)
+            return
+        self._write(export.take(self, self.front))
 
     @work(thread=True)
     def _write(self, taken: export.Taken) -> None:

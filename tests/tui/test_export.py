@@ -70,8 +70,20 @@ async def test_an_export_folder_that_cannot_be_written_is_one_line(made_runs: Pa
 @pytest.mark.parametrize("keys_pressed", [[], ["g"], ["n"], ["question_mark"], ["space", "space", "d"]])
 async def test_every_screen_can_be_exported(made_runs: Path, tmp_path: Path, keys_pressed: list[str]) -> None:
     async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (dash, pilot):
-        await press(pilot, [*keys_pressed, "e"])
+        await press(pilot, keys_pressed)
+        await frames.until(pilot, lambda: dash.front is not None and dash.front.loaded)
+        await press(pilot, ["e"])
         await frames.until(pilot, lambda: "exported" in frames.notified(dash))
     rows = next(tmp_path.glob("*.csv")).read_text().splitlines()
     assert len(rows) > 2
     assert all(row.count(",") >= 2 for row in rows)
+
+
+async def test_what_is_still_being_read_is_not_exported(
+    made_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (dash, pilot):
+        monkeypatch.setattr("dgcctl.tui.screens.compare.CompareScreen._read", lambda self: None)
+        await pilot.press("space", "space", "d", "e")
+        await frames.until(pilot, lambda: "still reading: nothing to export yet" in frames.notified(dash))
+    assert not list(tmp_path.iterdir())

@@ -77,12 +77,14 @@ def test_changes_are_told_in_words():
         "torch": "2.10.0",
         "device": "cpu (x)",
         "cpu_capability": "AVX2",
+        "kernels": "avx2",
         "threads": 2,
         "packages": {"numpy": "1"},
     }
     assert (
         describe_changes(before, {**before, "threads": 1, "recipe": RECIPE.replace("workers: 0", "workers: 2")}) == []
     )
+    assert describe_changes(before, {**before, "kernels": "none"}) == ["kernels was avx2, is none"]
     now = {**before, "code": "c" * 64, "torch": "2.11.0", "recipe": RECIPE.replace("lr: 0.05", "lr: 0.1")}
     assert describe_changes(before, {**now, "packages": {"numpy": "2"}}) == [
         "optim.lr was 0.05, is 0.1",
