@@ -122,7 +122,9 @@ def convolve(
         constants |= {"out_scale": second[0], "out_shift": second[1]}
     span = winograd.span(channels - conv.n_inactive, outs)
     room = channels * max(400, source.plane) + source.lead + 32 * out.height * out.width + out.length + 4096
-    to.scratch = max(to.scratch, 16 * ((channels + outs) * min(span + 16, out.length) + 32) if wino else room)
+    to.scratch = max(
+        to.scratch, 16 * ((channels + outs) * min(span + winograd.SLACK, out.length) + 32) if wino else room
+    )
     to.emit(
         Kind.WINO if wino else Kind.CONV, images, regions, constants, span=span,
         channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=conv.taps,

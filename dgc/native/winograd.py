@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TILES = Window((4, 4), 2, (1, 1), (1, 1))  # the 4x4 inputs of each 2x2 outputs
 LEAST_PIXELS = 144  # below, too many lanes are padding
 LEAST_OUTPUTS = 8  # of a head: the products have to outweigh the transforms
+SLACK = 96  # tiles by which a piece may exceed its span: pieces end where register tiles (3 vectors of at most 16) do
 NEAR = 64 * 1024  # floats of transformed input and output that stay in the second-level cache
 
 _G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64)

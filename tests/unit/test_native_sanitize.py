@@ -71,22 +71,31 @@ print("clean")
 """
 
 
-@pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["OFF", "ON"], ids=["", "wide"])
+def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library; and once with the vectors and tiles of AVX-512 in the instructions of AVX2."""
     build = tmp_path_factory.mktemp("sanitize")
-    options = ["-DDGC_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    options = ["-DDGC_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Release", f"-DDGC_WIDE={request.param}"]
     subprocess.run(["cmake", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", build, "--parallel"], check=True, capture_output=True)
     return build / "_dgc_native.so"
 
 
+def _runtime(name: str) -> str:
+    found = subprocess.run(["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it builds the kernels first
 @pytest.mark.skipif(not TOOLS, reason="needs cmake and a C++ compiler")
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_the_kernels_are_clean_under_the_sanitizers(sanitized: Path, isa: str) -> None:
-    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    runtimes = " ".join(
+        _runtime(name) for name in ("libasan.so", "libstdc++.so.6")
+    )  # torch throws while it is imported
     environment = os.environ | {
-        "LD_PRELOAD": found.stdout.strip(),
+        "LD_PRELOAD": runtimes,
         "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "DGC_NATIVE_LIBRARY": str(sanitized),

@@ -4,7 +4,10 @@
 
 namespace DGC_ISA {
 
-#if defined(__AVX512F__)
+#if defined(DGC_LANES)  // a test build: the constants of another machine
+constexpr int VL = DGC_LANES;
+constexpr int kRegisters = DGC_REGISTERS;
+#elif defined(__AVX512F__)
 constexpr int VL = 16;
 constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
