@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ UNREADABLE = "unreadable"
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
 _SCALARS = {"true": True, "false": False, "null": None}
 _LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
+_OPENS = object()
 
 
 @dataclass(frozen=True)
@@ -209,18 +210,27 @@ def scan_recipe(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     section = ""
     for line in text.splitlines():
-        match = _LINE.match(line)
-        if match is None:
-            continue
-        if match[5] is not None:
-            section = f"{match[5]}." if not match[4] else section
-        elif not match[1]:
+        depth, key, value = _read_line(line)
+        if value is _OPENS:
+            section = section if depth else f"{key}."
+        elif depth == 0 and key:
             section = ""
-            if match[2] not in ("origin", "expect"):
-                found[match[2]] = _scalar(match[3])
-        elif section not in ("", "origin.", "expect.") and len(match[1]) == 2:
-            found[section + match[2]] = _scalar(match[3])
+            if key not in ("origin", "expect"):
+                found[key] = value
+        elif depth == 2 and section not in ("", "origin.", "expect."):
+            found[section + key] = value
     return found
+
+
+@lru_cache(maxsize=8192)  # the recipes of a thousand runs have most of their lines in common
+def _read_line(line: str) -> tuple[int, str, Any]:
+    """Indent, key and value of a line: the value `_OPENS` where it opens a section, no key where it is none."""
+    match = _LINE.match(line)
+    if match is None:
+        return -1, "", None
+    if match[5] is not None:
+        return len(match[4]), match[5], _OPENS
+    return len(match[1]), match[2], _scalar(match[3])
 
 
 def _scalar(text: str) -> Any:

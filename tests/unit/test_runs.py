@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -262,16 +265,21 @@ def test_stop_leaves_a_request_and_refuses_where_nothing_runs(here: Path, capsys
     assert capsys.readouterr().err == wanted
 
 
-def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path) -> None:
     recipe = dump_recipe(load_recipe(find_recipe("demo")))
     model = small_run(tmp_path, "20260101T999999Z-demo-ffffff", recipe=recipe, top1_error=1.0)
     for index in range(999):  # copies without the fsyncs of a writer
         path = tmp_path / f"20260101T{index:06d}Z-demo-{index:06x}"
         shutil.copytree(model.path, path)
-    start = time.process_time()  # not the clock on the wall: the machine may be busy
-    assert main.main(["runs", "ls", "--runs-dir", str(tmp_path), "lr>0.05", "tag:demo"]) == 0
-    assert time.process_time() - start < 1.0
-    assert len(capsys.readouterr().out.splitlines()) == 1001
+    words = [sys.executable, "-m", "dgcctl", "runs", "ls", "--runs-dir", str(tmp_path), "lr>0.05", "tag:demo"]
+    seconds = []
+    for _ in range(3):  # cold: a process of its own; its processor time, for the machine may be busy; the best of three
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert len(out.splitlines()) == 1001
+    assert min(seconds) < 1.0, seconds
 
 
 def test_states_are_those_of_the_record() -> None:
