@@ -78,6 +78,7 @@ screenshots: install-dev
 	$(BIN)/python -m tests.tui.screenshots
 
 bench-dashboard: install-dev
+	$(PIP) install -e '.[bench-dashboard]' </dev/null
 	$(BIN)/python -m benchmarks.dashboard
 
 sanitize: install-dev
