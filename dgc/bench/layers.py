@@ -11,6 +11,9 @@ from dgc.native import library
 from dgc.native.structs import Kind, Op
 
 
+CONVOLUTIONS = (Kind.CONV, Kind.WINO)
+
+
 def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
     """One row for each convolution (with what it multiplies), and one for all operations of each other kind."""
     loaded = library.load()
@@ -26,7 +29,7 @@ def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
         seconds = np.zeros(len(plan.ops))
         plan.run(x, loaded, 1, seconds)
         best = np.minimum(best, seconds)
-    convolutions = [_row(op, t * 1e3) for op, t in zip(plan.ops, best, strict=True) if op.kind == Kind.CONV]
+    convolutions = [_row(op, t * 1e3) for op, t in zip(plan.ops, best, strict=True) if op.kind in CONVOLUTIONS]
     return convolutions + _others(list(plan.ops), best)
 
 
@@ -36,7 +39,7 @@ def _row(op: Op, ms: float) -> dict[str, object]:
     floats = op.channels * op.src.height * op.src.width + op.outs * op.heads * op.dst.height * op.dst.width
     floats += kept * op.outs * op.heads * op.taps
     return {
-        "kind": "dynamic" if op.dynamic else "static",
+        "kind": ("dynamic" if op.dynamic else "static") + (", Winograd" if op.kind == Kind.WINO else ""),
         "channels": op.channels,
         "kept": kept,
         "outputs": op.outs * op.heads,
@@ -52,7 +55,7 @@ def _row(op: Op, ms: float) -> dict[str, object]:
 def _others(ops: list[Op], seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[dict[str, object]]:
     totals: dict[str, float] = {}
     for op, t in zip(ops, seconds, strict=True):
-        if op.kind != Kind.CONV:
+        if op.kind not in CONVOLUTIONS:
             kind = Kind(op.kind).name.lower()
             totals[kind] = totals.get(kind, 0.0) + t * 1e3
     return [{"kind": kind, "ms": round(float(ms), 4)} for kind, ms in sorted(totals.items(), key=lambda kv: -kv[1])]

@@ -47,8 +47,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"{m.get('peak_gmacs')} GMAC/s; Python {m.get('python')}, {versions}; {m.get('date')}. float32.",
         "",
         "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). All contenders of a row",
-        "ran in one process, one call of each after the other. `x dense`, `x best dense` and `x masked`: how many",
-        "times faster the native plan is in that row.",
+        "ran in one process, one call of each after the other, each after a rest (the idle threads of other engines",
+        "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how many times faster the",
+        "native plan is in that row.",
         "",
     ]
     return "\n".join(lines + _cells(report["cells"]) + _layers(report["layers"])) + "\n"
@@ -85,6 +86,12 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines: list[str] = []
+    if layers:
+        lines = [
+            "GMAC/s count the multiply-adds of direct convolution, of which Winograd's F(2x2, 3x3) needs 16 in 36: its",
+            "layers may exceed the peak.",
+            "",
+        ]
     for name, rows in layers.items():
         convolutions = [r for r in rows if "gmacs" in r]
         others = [f"{r['kind']} {r['ms']:.2f} ms" for r in rows if "gmacs" not in r]
@@ -123,9 +130,10 @@ def _plot_roofline(report: dict[str, Any], path: Path) -> None:
     figure = Figure((6, 5), layout="constrained")
     axes = figure.add_subplot()
     for i, (name, rows) in enumerate(report["layers"].items()):
-        for kind, marker in (("dynamic", "o"), ("static", "^")):
+        for kind, marker in (("dynamic", "o"), ("dynamic, Winograd", "D"), ("static", "^")):
             points = [(r["macs_per_byte"], r["gmacs"]) for r in rows if r["kind"] == kind]
-            axes.plot(*zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}")
+            if points:
+                axes.plot(*zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}")
     peak = report.get("machine", {}).get("peak_gmacs")
     if peak:
         axes.axhline(peak, color="k", ls=":", label="measured peak of one core")

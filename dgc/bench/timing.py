@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 LEAST, MOST = 7, 40
-REST_S = 0.03  # idle threads of one engine's pool spin for a while, and would take a core from the next
+WARM_S = 0.1  # after a rest clock and caches take a while to settle, which a short call would feel most
+LONG_S = 0.25  # a call of this length settles them itself
+REST_S = 0.1  # idle threads of an engine spin (those of ONNX Runtime for 60 ms), and would take a core from the next
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,20 @@ def interleaved(calls: Mapping[str, Callable[[], object]], images: int, budget_s
     while rounds < LEAST or (rounds < MOST and time.perf_counter() < end):
         for name, call in calls.items():
             time.sleep(REST_S)
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(_timed(call))
         rounds += 1
     return {name: _sample(times, images) for name, times in seconds.items()}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    """Seconds of one call in steady work: its like go before it until clock and caches are what they stay."""
+    warm = time.perf_counter() + WARM_S
+    while True:
+        start = time.perf_counter()
+        call()
+        end = time.perf_counter()
+        if start > warm or end - start > LONG_S:
+            return end - start
 
 
 def _sample(seconds: list[float], images: int) -> Sample:

@@ -77,16 +77,22 @@ class Layouts:
 
     def of(self, node: Node) -> Layout:
         size = self.sizes[node]
-        strided = node.conv is not None and node.conv.stride > 1
-        return (self._plain if strided else self._shared)[size]
+        return (self._plain if self._strided(node) else self._shared)[size]
+
+    @staticmethod
+    def _strided(n: Node) -> bool:
+        return n.conv is not None and n.conv.stride > 1
 
     def _row(self, size: Size, phases: int) -> int:
         """Rows far enough apart for every convolution that writes the image."""
-        rows = [window(n).row(self.sizes[n.inputs[0]], phases) for n in self._writers[size]]
-        return max([-(-size[1] // phases), *rows])
+        writers = [n for n in self._writers[size] if phases == 1 or not (self._strided(n) or self._by_tiles(n))]
+        return max([-(-size[1] // phases), *(window(n).row(self.sizes[n.inputs[0]], phases) for n in writers)])
+
+    def _by_tiles(self, n: Node) -> bool:
+        return n.conv is not None and winograd.suits(n.conv, window(n), self.sizes[n])
 
     def _tiled(self, size: Size) -> Layout | None:
-        tiles = any(n.conv is not None and winograd.suits(n.conv, window(n), size) for n in self._writers[size])
+        tiles = any(map(self._by_tiles, self._writers[size]))
         return winograd.layout(size, self._row(size, 2)) if tiles else None
 
     def _make_room(self, n: Node) -> None:

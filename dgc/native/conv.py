@@ -116,6 +116,8 @@ def convolve(
     pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
     window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
     constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias, "offsets": window.offsets(source, phases)}
+    if wino:
+        constants["edges"] = winograd.edges(out)
     if inside:
         constants |= {"in_scale": conv.scale, "in_shift": conv.shift}
     if second is not None:

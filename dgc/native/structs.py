@@ -48,6 +48,7 @@ class Op(Structure):
         ("panel", Region),
         ("lanes", c_int64),
         ("span", c_int64),
+        ("edges", c_void_p),
         *((name, c_int64) for name in ("pool_kind", "pool_kernel", "pool_stride", "pool_pad")),
     ]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dgc.native import weights
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from dgc.native.conv import Conv
 
 TILES = Window((4, 4), 2, (1, 1), (1, 1))  # the 4x4 inputs of each 2x2 outputs
-LEAST_PIXELS = 144  # below, too many lanes are padding
+LEAST_PIXELS = 36  # below, too many lanes are padding
 LEAST_OUTPUTS = 8  # of a head: the products have to outweigh the transforms
 SLACK = 96  # tiles by which a piece may exceed its span: pieces end where register tiles (3 vectors of at most 16) do
 NEAR = 64 * 1024  # floats of transformed input and output that stay in the second-level cache
@@ -30,10 +32,16 @@ def suits(conv: Conv, w: Window, size: tuple[int, int]) -> bool:
 
 
 def layout(size: tuple[int, int], row: int = 0) -> Layout:
-    """2 x 2 sub-planes, with room for the tiles' inputs beyond the border; rows at least `row` apart."""
+    """2 x 2 sub-planes, with room for the tiles' inputs above and below; rows at least `row` apart."""
     even = (up(size[0], 2), up(size[1], 2))
-    row = max(row, TILES.row(even, 1))
+    row = max(row, even[1] // 2)
     return Layout(*size, 2, row, TILES.lead(even, 1, row))
+
+
+def edges(out: Layout) -> NDArray[np.int32]:
+    """(2, length): -1 on tiles that have another one to their left, to their right."""
+    column = np.arange(out.length) % out.row
+    return np.stack([column > 0, column < out.columns - 1]).astype(np.int32) * np.int32(-1)
 
 
 def span(channels: int, outs: int) -> int:

@@ -54,6 +54,7 @@ struct DgcOp {
     DgcRegion panel;
     int64_t lanes;                // 1: few pixels, weights for vectors over output channels (lanes.h)
     int64_t span;                 // DGC_WINO: tiles that a head takes at once
+    const int32_t* edges;         // [2][dst.length]: all bits set on tiles with a neighbour to the left, to the right
     int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average
 };
 

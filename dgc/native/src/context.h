@@ -19,9 +19,10 @@ struct Range {
 };
 
 // A share depends on nothing but the counts, and no sum is split between workers: same bits for any number of threads.
-DGC_INLINE Range share(int64_t items, const Context& c) {
-    return {items * c.thread / c.threads, items * (c.thread + 1) / c.threads};
+DGC_INLINE Range cut(int64_t items, int64_t part, int64_t parts) {
+    return {items * part / parts, items * (part + 1) / parts};
 }
+DGC_INLINE Range share(int64_t items, const Context& c) { return cut(items, c.thread, c.threads); }
 
 DGC_INLINE float* at(const Context& c, const DgcTensor& t) { return c.bases[t.arena] + t.offset; }
 DGC_INLINE float* at(const Context& c, const DgcRegion& r) { return c.bases[r.arena] + r.offset; }

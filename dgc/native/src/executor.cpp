@@ -23,7 +23,7 @@ inline void select_item(const DgcOp& op, const Context& c, int64_t head) {
 }
 
 // Operations that are a loop over like items: how many, and what each does.
-inline Item item_of(const DgcOp& op, int64_t* items) {
+inline Item item_of(const DgcOp& op, const Context& c, int64_t* items) {
     switch (op.kind) {
         case DGC_INPUT: return *items = op.dst.channels, input_plane;
         case DGC_OUTPUT: return *items = op.channels, output_plane;
@@ -32,7 +32,7 @@ inline Item item_of(const DgcOp& op, int64_t* items) {
         case DGC_GATES: return *items = op.heads * ceil_div(round_up(op.channels), kGateBlock), gates_item;
         case DGC_SELECT: return *items = op.heads, select_item;
         case DGC_PACK: return *items = op.src.channels, pack_plane;
-        case DGC_WINO: return *items = op.heads * wino_pieces(op), wino_item;
+        case DGC_WINO: return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
         case DGC_POOL: return *items = op.src.channels, pool_plane;
         case DGC_ADD: return *items = op.src.channels, add_plane;
         default: return *items = 0, nullptr;
@@ -59,7 +59,7 @@ inline void run_op(const DgcOp& op, const Context& c) {
     const Timer timer(c, op);
     if (op.kind == DGC_CONV) return conv(op, c);
     int64_t items;
-    const Item item = item_of(op, &items);
+    const Item item = item_of(op, c, &items);
     const Range mine = share(items, c);
     for (int64_t i = mine.begin; i < mine.end; ++i) item(op, c, i);
 }
@@ -77,7 +77,7 @@ inline void run_batched(const DgcOp& op, const Context& worker) {
     const Timer timer(worker, op);
     const DgcRun& run = *worker.run;
     int64_t items, parts = 1;
-    const Item item = item_of(op, &items);
+    const Item item = item_of(op, worker, &items);
     if (op.kind == DGC_CONV) parts = row_parts(op, worker), items = op.heads * parts;
     const Range mine = share(items, worker);
     for (int64_t i = mine.begin; i < mine.end; ++i)

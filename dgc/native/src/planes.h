@@ -89,6 +89,20 @@ inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
     at(c, op.out)[channel] = sum(a + b) / float(t.height * t.width);
 }
 
+// Same sub-planes, other distance of rows: vector by vector, each row over what the one before has written too much.
+inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, const int32_t* mask, float* to, const Norm& norm) {
+    const int64_t rows = ceil_div(d.height, d.phases), columns = ceil_div(d.width, d.phases), last = (rows - 1) * d.row;
+    for (int64_t y = 0; y < rows; ++y)
+        for (int64_t x = 0; x < columns; x += VL) {
+            const int64_t i = y * d.row + x;
+            V pixels = apply(norm, load(from + y * from_row + x));
+            if (i + VL <= last) store(to + i, pixels);
+            else
+                for (int64_t k = 0; k < smaller(VL, d.length - i); ++k) to[i + k] = pixels[k];
+        }
+    for (int64_t i = 0; i < d.length; i += VL) store(to + i, keep(load(to + i), load_int(mask + i)));
+}
+
 // Same arrangement on both sides: vector by vector. Otherwise row by row through a buffer.
 inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &d = op.dst;
@@ -100,6 +114,11 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
             for (int64_t i = 0; i < s.length; i += VL)
                 store(to + p * d.phase_plane + d.lead + i,
                       keep(apply(norm, load(from + p * s.phase_plane + s.lead + i)), load_int(d.mask + p * d.length + i)));
+        return;
+    }
+    if (s.phases == d.phases) {
+        for (int64_t p = 0; p < subplanes(s); ++p)
+            pack_rows(d, from + p * s.phase_plane + s.lead, s.row, d.mask + p * d.length, to + p * d.phase_plane + d.lead, norm);
         return;
     }
     for (int64_t y = 0; y < d.height; ++y) {

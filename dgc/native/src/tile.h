@@ -15,6 +15,7 @@ struct Source {                 // K input channels; `x` and `w` point at channe
     int64_t channels;
     int64_t taps;
     const int64_t* offsets;
+    const float* ahead = nullptr;  // weights that come next, to be fetched meanwhile (kWeightsAhead)
 };
 
 struct Sink {                   // at the first row and pixel
@@ -87,13 +88,28 @@ DGC_INLINE void step(V (&acc)[MR][NV], const float* x, const float* w) {
     }
 }
 
-template <int MR, int NV, bool XI, bool WI>
+// Few pixels use up weights faster than the memory brings them in by itself: the tiles of a block of 16 rows together ask
+// for the chosen lines of the next block, spread over their steps.
+template <int MR>
+DGC_INLINE void fetch_ahead(const Source& s, int64_t row, int64_t k) {
+    constexpr int64_t kTiles = kBlock / MR;
+    if (k % kTiles) return;
+    const int64_t line = row / MR * ceil_div(s.channels, kTiles) + k / kTiles;
+    __builtin_prefetch(s.ahead + s.w_index[smaller(line, s.channels - 1)] * s.w_step, 0, 2);
+}
+
+template <int MR, int NV, bool XI, bool WI, bool AHEAD>
 DGC_INLINE void accumulate(V (&acc)[MR][NV], const Source& s, int64_t row, int64_t i) {
     const float *px = s.x + i, *pw = s.w + row;
     if (s.taps == 1) {
-        const int64_t offset = s.offsets ? s.offsets[0] : 0;
-        for (int64_t k = 0; k < s.channels; ++k)
-            step<MR, NV>(acc, px + (XI ? s.x_index[k] : k) * s.x_step + offset, pw + (WI ? s.w_index[k] : k) * s.w_step);
+        const int64_t x_step = s.x_step, w_step = s.w_step, channels = s.channels;
+        px += s.offsets ? s.offsets[0] : 0;
+        for (int64_t k = 0; k < channels; ++k) {
+            if (AHEAD) fetch_ahead<MR>(s, row, k);
+            step<MR, NV>(acc, XI ? px + s.x_index[k] * x_step : px, WI ? pw + s.w_index[k] * w_step : pw);
+            if (!XI) px += x_step;
+            if (!WI) pw += w_step;
+        }
         return;
     }
     for (int64_t k = 0; k < s.channels; ++k) {
@@ -104,7 +120,7 @@ DGC_INLINE void accumulate(V (&acc)[MR][NV], const Source& s, int64_t row, int64
 }
 
 // Which of the two operands is chosen by index. A function each: one with branches would keep its accumulators in memory.
-enum Choice { kNone, kInput, kWeights };
+enum Choice { kNone, kInput, kWeights, kWeightsAhead };
 
 template <int MR, int NV, Choice CHOICE>
 __attribute__((noinline)) void tile(const Source& source, const Sink& sink, int64_t row, int64_t i) {
@@ -113,7 +129,7 @@ __attribute__((noinline)) void tile(const Source& source, const Sink& sink, int6
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) acc[m][v] = V{};
-    accumulate<MR, NV, CHOICE == kInput, CHOICE == kWeights>(acc, source, row, i);
+    accumulate<MR, NV, CHOICE == kInput, CHOICE >= kWeights, CHOICE == kWeightsAhead>(acc, source, row, i);
     finish<MR, NV>(acc, sink, row, i);
 }
 
@@ -145,6 +161,7 @@ Tile pick_rows(int rows, int nv) {
 
 inline Tile pick(int rows, int nv, const Source& source) {
     if (source.x_index) return pick_rows<kInput>(rows, nv);
+    if (source.ahead) return pick_rows<kWeightsAhead>(rows, nv);
     return source.w_index ? pick_rows<kWeights>(rows, nv) : pick_rows<kNone>(rows, nv);
 }
 

@@ -1,8 +1,9 @@
 // Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): 16 products where direct convolution takes 36.
 //
 // Input and output lie in 2 x 2 sub-planes, so that position i of each sub-plane belongs to tile i: neighbouring tiles
-// are neighbouring lanes, and a tile's 4 x 4 inputs lie at fixed offsets. An input touches only those outputs that its
-// direct convolution would touch, so a NaN spreads no further.
+// are neighbouring lanes, and a tile's 4 x 4 inputs lie at fixed offsets. Rows of tiles may follow each other without
+// padding: what the first and the last tile of a row find beyond it is masked. An input touches only those outputs that
+// its direct convolution would touch, so a NaN spreads no further.
 #pragma once
 #include "conv.h"
 
@@ -16,13 +17,20 @@ DGC_INLINE void wino_in4(V& a, V& b, V& c, V& d) {
     a = first, b = second, c = third, d = fourth;
 }
 
+struct WinoEdges {  // lanes whose tile has another one to its left, to its right
+    VI left, right;
+};
+
 // VL tiles of one channel, times its gate: B^T d B, to 16 places `step` apart.
-DGC_INLINE void wino_in(const float* x, const int64_t* offsets, V gate, float* to, int64_t step) {
+DGC_INLINE void wino_in(const float* x, const int64_t* offsets, const WinoEdges& e, V gate, float* to, int64_t step) {
     V d[4][4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) d[i][j] = load(x + offsets[i * 4 + j]) * gate;
+        for (int i = 0; i < 4; ++i) {
+            const V pixels = load(x + offsets[i * 4 + j]);
+            d[i][j] = (j == 0 ? keep(pixels, e.left) : j == 3 ? keep(pixels, e.right) : pixels) * gate;
+        }
         wino_in4(d[0][j], d[1][j], d[2][j], d[3][j]);
     }
 #pragma GCC unroll 4
@@ -58,17 +66,23 @@ struct WinoSpan {  // tiles [first, first + width), and how far apart a head's c
 
 inline void wino_inputs(const DgcOp& op, const Context& c, const Selection& s, const WinoSpan& q) {
     const float* x = at(c, op.src) + op.src.lead + q.first;
+    const auto edges_at = [&](int64_t tile) -> WinoEdges {
+        return {load_int(op.edges + tile), load_int(op.edges + op.dst.length + tile)};
+    };
     for (int64_t k = 0; k < *s.count; ++k)
         for (int64_t i = 0; i < q.width; i += VL)
-            wino_in(x + s.index[k] * op.src.plane + i, op.offsets, splat(s.gate[k]), q.in + k * q.width + i, q.in_point);
+            wino_in(x + s.index[k] * op.src.plane + i, op.offsets, edges_at(q.first + i), splat(s.gate[k]),
+                    q.in + k * q.width + i, q.in_point);
 }
 
-inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, const WinoSpan& q) {
-    const float* w = op.weight + head * kPoints * op.outs * op.channels;
-    for (int64_t p = 0; p < kPoints; ++p)
-        for (int64_t row = 0; row < op.outs;) {
+inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, Range rows, const WinoSpan& q) {
+    const bool few = q.width / VL <= 12;
+    for (int64_t p = 0; p < kPoints; ++p) {
+        const float* w = op.weight + ((head * kPoints + p) * op.outs + rows.begin) * op.channels;
+        for (int64_t row = rows.begin; row < rows.end;) {
             const int64_t block = block_of(op.outs - row);
-            const Source from = {q.in + p * q.in_point, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
+            Source from = {q.in + p * q.in_point, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
+            if (few && block == kBlock) from.ahead = w + block * op.channels;
             Sink to = {};
             to.dst = q.out + p * q.out_point + row * q.width;
             to.step = q.width;
@@ -76,6 +90,7 @@ inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, con
             row += block;
             w += block * op.channels;
         }
+    }
 }
 
 DGC_INLINE float* position(const Context& c, const DgcTensor& t, int64_t channel, int64_t subplane, int64_t i) {
@@ -111,17 +126,24 @@ DGC_INLINE int64_t wino_cut(int64_t vectors, int64_t piece, int64_t pieces) {
     return smaller(vectors, ceil_div(vectors, wide) * piece / pieces * wide);
 }
 
+// Where heads and pieces are fewer than the workers, a head's rows are shared out, too.
+DGC_INLINE int64_t wino_parts(const DgcOp& op, const Context& c) {
+    return smaller(ceil_div(c.threads, op.heads * wino_pieces(op)), ceil_div(op.outs, kBlock));
+}
+
 inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
-    const int64_t pieces = wino_pieces(op), head = item / pieces, vectors = used_vectors(op.dst);
-    const int64_t first = wino_cut(vectors, item % pieces, pieces), last = wino_cut(vectors, item % pieces + 1, pieces);
+    const int64_t pieces = wino_pieces(op), parts = wino_parts(op, c), piece = item / parts % pieces;
+    const int64_t head = item / parts / pieces, vectors = used_vectors(op.dst), blocks = ceil_div(op.outs, kBlock);
+    const int64_t first = wino_cut(vectors, piece, pieces), last = wino_cut(vectors, piece + 1, pieces);
+    const Range part = cut(blocks, item % parts, parts), rows = {part.begin * kBlock, smaller(op.outs, part.end * kBlock)};
     const Selection s = selection(c, op, head);
     WinoSpan q = {first * VL, (last - first) * VL, c.scratch, nullptr, 0, 0};
     // a line more, so that the points of a tile do not all fall into the same set of the first-level cache
     q.in_point = *s.count * q.width + kAlign, q.out_point = op.outs * q.width + kAlign;
     q.out = q.in + kPoints * q.in_point;
     wino_inputs(op, c, s, q);
-    wino_products(op, s, head, q);
-    for (int64_t row = 0; row < op.outs; ++row) wino_outputs(op, c, head, row, q);
+    wino_products(op, s, head, rows, q);
+    for (int64_t row = rows.begin; row < rows.end; ++row) wino_outputs(op, c, head, row, q);
 }
 
 }  // namespace DGC_ISA
