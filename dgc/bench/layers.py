@@ -10,7 +10,6 @@ from dgc.engine.module import NativeModule
 from dgc.native import library
 from dgc.native.structs import Kind, Op
 
-
 CONVOLUTIONS = (Kind.CONV, Kind.WINO)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dgc.native import library, weights, winograd
-from dgc.native.emit import Emitter
+from dgc.native.emit import Constant, Emitter
 from dgc.native.layout import Layout, Window, up
 from dgc.native.memory import Buffer, Image, new_region
 from dgc.native.structs import Kind
@@ -115,7 +115,11 @@ def convolve(
     wino, lanes = by_tiles(conv, w, out), over_outputs(conv, out)
     pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
     window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
-    constants = {"weight": pack(conv.weight, conv.groups), "bias": conv.bias, "offsets": window.offsets(source, phases)}
+    constants: dict[str, Constant] = {
+        "weight": pack(conv.weight, conv.groups),
+        "bias": conv.bias,
+        "offsets": window.offsets(source, phases),
+    }
     if wino:
         constants["edges"] = winograd.edges(out)
     if inside:

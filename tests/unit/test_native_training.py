@@ -31,8 +31,15 @@ def same(ours: list[Tensor], oracle: list[Tensor], tolerance: float = 1e-4) -> N
         assert (a.double() - b).abs().max().item() <= tolerance * scale, i
 
 
+def clear_of_zero(layer: DynamicGroupConv2d, x: Tensor) -> Tensor:
+    """x whose activations are far enough from zero for float32 to put them on the same side of it as float64."""
+    with torch.no_grad():
+        return torch.where(copy.deepcopy(layer).norm(x).abs() < 1e-5, x + 0.01, x)  # type: ignore[misc]
+
+
 def against_oracle(layer: DynamicGroupConv2d, x: Tensor) -> None:
     """`layer` and x in float64; the kernels get them in float32."""
+    x = clear_of_zero(layer, x)
     oracle, ours = copy.deepcopy(layer), copy.deepcopy(layer).float()
     oracle.method = "masked"
     assert "NativeLayer" in type(ours(x.float()).grad_fn).__name__
@@ -79,7 +86,10 @@ def test_any_shape_agrees_with_the_oracle(
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
-    shape=SHAPES, off=st.floats(0, 0.99), size=st.tuples(st.integers(9, 40), st.integers(9, 40)), seed=st.integers(0)
+    shape=SHAPES,
+    off=st.floats(0, 0.99),
+    size=st.tuples(st.integers(9, 40), st.integers(9, 40)),
+    seed=st.integers(0, 2**32 - 1),
 )
 def test_many_more_shapes_agree_with_the_oracle(
     shape: tuple[int, ...], off: float, size: tuple[int, int], seed: int
