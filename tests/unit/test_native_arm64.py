@@ -1,0 +1,102 @@
+"""The kernels as an arm64 machine has them (NEON, 32 registers): cross-compiled, and run in an emulator."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dgc
+from dgc.bench.networks import build
+from dgc.engine.module import NativeModule
+from dgc.native import library
+from dgc.native.program import Plan
+from dgc.native.structs import Kind, Op
+
+ROOT = Path(__file__).parents[2]
+COMPILER = shutil.which("aarch64-linux-gnu-g++")
+EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (COMPILER and EMULATOR and library.available()),
+        reason="needs the kernels, g++-aarch64-linux-gnu and qemu-user-static",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("arm64") / "run_plan"
+    source = ROOT / "dgc" / "native" / "src"
+    files = [source / name for name in ("api.cpp", "executor.cpp", "train.cpp")]
+    flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-static"]
+    subprocess.run(
+        [str(COMPILER), *flags, "-DDGC_ISA=dgc_baseline", *files, ROOT / "tests/native/run_plan.cpp", "-o", target],
+        check=True,
+    )
+    return target
+
+
+def write(plan: Plan, x_BCHW: Tensor, path: Path) -> None:
+    memory = plan.constants._memory
+    assert memory is not None
+    p = plan._program
+    head = struct.pack(
+        "<8q2Q", p.count, p.thread_floats, p.sample_floats, p.scratch_floats, p.in_floats, p.out_floats,
+        len(x_BCHW), ctypes.sizeof(Op), memory.ctypes.data, memory.nbytes,
+    )  # fmt: skip
+    path.write_bytes(head + bytes(plan._ops) + memory.tobytes() + x_BCHW.numpy().tobytes())
+
+
+def dyresnet18() -> tuple[nn.Module, Tensor]:
+    return build("resnet18", "dgc"), torch.randn(2, 3, 96, 96)
+
+
+def dydensenet86() -> tuple[nn.Module, Tensor]:
+    return build("densenet86", "dgc"), torch.randn(2, 3, 32, 32)
+
+
+def layers() -> tuple[nn.Module, Tensor]:
+    """What the two have not: strides of three, dilation, kernels of five, odd numbers of channels and heads."""
+    net = nn.Sequential(
+        dgc.DynamicGroupConv2d(12, 42, 5, padding=2, heads=3, gate_factor=0.5),
+        dgc.DynamicGroupConv2d(42, 30, 3, stride=3, padding=1, heads=6),
+        dgc.DynamicGroupConv2d(30, 64, 3, padding=2, dilation=2, heads=2),
+        dgc.DynamicGroupConv2d(64, 40, 3, padding=1, heads=1),
+    )
+    dgc.set_progress(net, 1.0)
+    return net.eval(), torch.randn(3, 12, 29, 33)
+
+
+@pytest.mark.parametrize("make", [dyresnet18, dydensenet86, layers], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_emulated_arm64_gives_the_same_logits(
+    make: Callable[[], tuple[nn.Module, Tensor]],
+    threads: int,
+    program: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model, x = make()
+    monkeypatch.setattr(library, "many_registers", lambda: True)  # as Python would see it there
+    plan = NativeModule(model).plan_for(x)
+    assert plan is not None
+    assert make is not dyresnet18 or Kind.WINO in [op.kind for op in plan.ops]
+    write(plan, x, tmp_path / "plan")
+    subprocess.run([str(EMULATOR), program, tmp_path / "plan", tmp_path / "out", str(threads)], check=True)
+    found = torch.from_numpy(np.fromfile(tmp_path / "out", np.float32))
+    with torch.no_grad():
+        wanted = model(x)
+    scale = wanted.abs().max().item()
+    assert (found.view_as(wanted) - wanted).abs().max().item() <= 1e-4 * scale
