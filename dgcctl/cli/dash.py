@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,6 +75,7 @@ def dash(
         output.write(frame(chosen, _size(size)))
         return
     _require_terminal()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # may come ignored (nohup); without its terminal this is nothing
     DashApp(chosen).run()
 
 

@@ -109,10 +109,15 @@ def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(training, tm
             terminal.end()
 
 
-def test_a_window_that_is_closed_ends_the_dashboard_alone(training, tmp_path: Path, fault_table) -> None:
+@pytest.mark.parametrize("hangup", [signal.SIG_DFL, signal.SIG_IGN], ids=["", "started by nohup"])
+def test_a_window_that_is_closed_ends_the_dashboard_alone(
+    training, tmp_path: Path, hangup: signal.Handlers, fault_table
+) -> None:
     run, process = training
     with fault_table.case(36, "dashboard: terminal closed") as case, case.run():
+        before = signal.signal(signal.SIGHUP, hangup)
         terminal = start(run, tmp_path)
+        signal.signal(signal.SIGHUP, before)
         try:
             terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
             children = psutil.Process(terminal.process.pid).children(recursive=True)
