@@ -17,9 +17,9 @@ from dgc.records import Kind, RunDir
 from tests.tui.terminal import ROOT
 
 TMUX = shutil.which("tmux")
-# Eight steps an epoch, four epochs: small, but the whole pruning schedule of the real network on the real images.
-CHANGES = ["train.epochs=4", "data.limit_train=512", "data.limit_val=250", "train.log_every=1", "train.threads=1"]
-STEPS = 32
+# 64 steps an epoch, four epochs: long enough to act on, and the whole pruning schedule on real images.
+CHANGES = ["train.epochs=4", "data.limit_train=4096", "data.limit_val=250", "train.log_every=1", "train.threads=1"]
+STEPS = 256
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
