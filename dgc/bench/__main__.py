@@ -12,7 +12,7 @@ import orjson
 from dgc.bench import machine
 from dgc.bench.cells import measure
 from dgc.bench.contenders import MAKERS
-from dgc.bench.layers import table
+from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.report import write
 from dgc.fs import atomic_write
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def _measure(report: dict[str, Any], name: str, a: argparse.Namespace) -> None:
     if a.layers:
         report["layers"][name] = table(name)
+        report.setdefault("states", {})[name] = states(name)
         return
     for batch in a.batch or (1, 32):
         for threads in a.threads or (1, 2):

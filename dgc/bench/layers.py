@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 
 from dgc.bench.networks import NETWORKS, build
+from dgc.bench.timing import REST_S
 from dgc.engine.module import NativeModule
 from dgc.native import library
 from dgc.native.structs import Kind, Op
@@ -30,6 +33,31 @@ def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
         best = np.minimum(best, seconds)
     convolutions = [_row(op, t * 1e3) for op, t in zip(plan.ops, best, strict=True) if op.kind in CONVOLUTIONS]
     return convolutions + _others(list(plan.ops), best)
+
+
+def states(name: str, rounds: int = 25) -> list[dict[str, object]]:
+    """What the first thread spends in each kind of operation, batch 1, median: 1 thread, 2 threads, 2 after a rest."""
+    loaded = library.load()
+    module = NativeModule(build(name, "dgc"))
+    side = NETWORKS[name].image
+    x = torch.randn(1, 3, side, side)
+    plan = module.plan_for(x)
+    if loaded is None or plan is None:
+        return []
+    columns = {}
+    for column, threads, rest in (("1 thread", 1, 0.0), ("2 threads", 2, 0.0), ("2 threads, rested", 2, REST_S)):
+        found = np.zeros((rounds, len(plan.ops)))
+        for seconds in found:
+            time.sleep(rest)
+            plan.run(x, loaded, threads, seconds)
+        columns[column] = np.median(found, axis=0) * 1e3
+    rows: dict[str, dict[str, object]] = {}
+    for i, op in enumerate(plan.ops):
+        kind = Kind(op.kind).name.lower() + (f", {op.dst.height}x{op.dst.width}" if op.kind in CONVOLUTIONS else "")
+        row = rows.setdefault(kind, {"kind": kind} | dict.fromkeys(columns, 0.0))
+        for column, ms in columns.items():
+            row[column] = round(float(row[column]) + float(ms[i]), 4)  # type: ignore[arg-type]
+    return list(rows.values())
 
 
 def _row(op: Op, ms: float) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def markdown(report: dict[str, Any]) -> str:
         "native plan is in that row.",
         "",
     ]
-    return "\n".join(lines + _cells(report["cells"]) + _layers(report["layers"])) + "\n"
+    return (
+        "\n".join(lines + _cells(report["cells"]) + _notes(report) + _states(report) + _layers(report["layers"])) + "\n"
+    )
 
 
 def _cells(cells: list[Cell]) -> list[str]:
@@ -82,6 +85,25 @@ def _times(value: float | None) -> str:
 def _table(rows: list[list[str]]) -> list[str]:
     head, *body = rows
     return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """What its reader was told by hand: `notes` of the JSON file."""
+    return [line for note in report.get("notes", []) for line in (*textwrap.wrap(note, 118), "")]
+
+
+def _states(report: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for name, rows in report.get("states", {}).items():
+        columns = [c for c in rows[0] if c != "kind"] if rows else []
+        total = {c: sum(r[c] for r in rows) for c in columns}
+        shown = [[r["kind"], *(f"{r[c]:.2f}" for c in columns), _times(r[columns[2]] / r[columns[1]])] for r in rows]
+        shown.append(["all", *(f"{total[c]:.2f}" for c in columns), _times(total[columns[2]] / total[columns[1]])])
+        lines += [f"## {name}: where the time goes, batch 1, milliseconds of the first thread", ""]
+        lines += _table([["operations", *columns, "rested / not"], *shown])
+    if lines:
+        lines += ["Rested: after 0.1 s of sleep, as in the rounds above.", ""]
+    return lines
 
 
 def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
