@@ -1,4 +1,4 @@
-"""`python -m dgc.bench`: measure cells and merge them into one report. Run it on an idle machine."""
+"""`python -m dgc.bench`: measure cells, merge them into one report and print it. Run it on an idle machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgc.bench.cells import measure
 from dgc.bench.contenders import MAKERS
 from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
-from dgc.bench.report import write
+from dgc.bench.report import markdown, write
 from dgc.fs import atomic_write
 
 
@@ -38,10 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     report: dict[str, Any] = orjson.loads(a.out.read_bytes()) if a.out.exists() else {"cells": [], "layers": {}}
     if not a.report_only:
         report["machine"] = machine.facts()
+        report.pop("notes", None)  # they were about the figures before
         for name in a.network or NETWORKS:
             _measure(report, name, a)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write(report, a.out)
+    print(markdown(report), end="")
     return 0
 
 

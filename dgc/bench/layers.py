@@ -6,43 +6,44 @@ import time
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dgc.bench.networks import NETWORKS, build
 from dgc.bench.timing import REST_S
 from dgc.engine.module import NativeModule
 from dgc.native import library
+from dgc.native.library import Library
+from dgc.native.program import Plan
 from dgc.native.structs import Kind, Op
 
 CONVOLUTIONS = (Kind.CONV, Kind.WINO)
 
 
-def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
-    """One row for each convolution (with what it multiplies), and one for all operations of each other kind."""
-    loaded = library.load()
-    module = NativeModule(build(name, "dgc"))
+def _plan(name: str) -> tuple[Plan | None, Library | None, Tensor]:
+    """The network's plan for one image, what runs it, and the image; None where there are no kernels."""
     side = NETWORKS[name].image
     x = torch.randn(1, 3, side, side)
-    plan = module.plan_for(x)
-    if loaded is None or plan is None:
+    return NativeModule(build(name, "dgc")).plan_for(x), library.load(), x
+
+
+def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
+    """One row for each convolution (with what it multiplies), and one for all operations of each other kind: the best
+    of the rounds, one thread."""
+    plan, loaded, x = _plan(name)
+    if plan is None or loaded is None:
         return []
-    torch.set_num_threads(1)
-    best = np.full(len(plan.ops), np.inf)
-    for _ in range(rounds):
-        seconds = np.zeros(len(plan.ops))
+    found = np.zeros((rounds, len(plan.ops)))
+    for seconds in found:
         plan.run(x, loaded, 1, seconds)
-        best = np.minimum(best, seconds)
+    best = found.min(axis=0)
     convolutions = [_row(op, t * 1e3) for op, t in zip(plan.ops, best, strict=True) if op.kind in CONVOLUTIONS]
     return convolutions + _others(list(plan.ops), best)
 
 
 def states(name: str, rounds: int = 25) -> list[dict[str, object]]:
-    """What the first thread spends in each kind of operation, batch 1, median: 1 thread, 2 threads, 2 after a rest."""
-    loaded = library.load()
-    module = NativeModule(build(name, "dgc"))
-    side = NETWORKS[name].image
-    x = torch.randn(1, 3, side, side)
-    plan = module.plan_for(x)
-    if loaded is None or plan is None:
+    """What the first thread spends in each kind of operation, median: 1 thread, 2 threads, 2 after a rest."""
+    plan, loaded, x = _plan(name)
+    if plan is None or loaded is None:
         return []
     columns = {}
     for column, threads, rest in (("1 thread", 1, 0.0), ("2 threads", 2, 0.0), ("2 threads, rested", 2, REST_S)):

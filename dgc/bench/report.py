@@ -88,7 +88,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
-    """What its reader was told by hand: `notes` of the JSON file."""
+    """What somebody wrote of these figures into the JSON file; measuring anew drops it."""
     return [line for note in report.get("notes", []) for line in (*textwrap.wrap(note, 118), "")]
 
 

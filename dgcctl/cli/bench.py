@@ -23,20 +23,26 @@ def bench(
     ] = None,
     batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")] = None,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")] = None,
-    budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for each row of the table.")] = 30.0,
+    budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for each row of the table.")] = 60.0,
     layers: Annotated[bool, typer.Option("--layers", help="Each convolution of the native plan instead.")] = False,
-    out: Annotated[Path, typer.Option("--out", help="JSON file; the table and the plots lie beside it.")] = Path(
-        "benchmarks/results/inference.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="JSON file, by default one named after this machine; table and plots lie beside it."
+        ),
+    ] = None,
 ) -> None:
     """Time the project against dense networks in other engines, side by side. Leave the machine idle meanwhile.
 
     Prints the table; `pip install 'dgcctl[bench]'` adds ONNX Runtime and OpenVINO to it.
     """
-    arguments = [f"--out={out}", f"--budget={budget}", *(["--layers"] if layers else [])]
+    arguments = [f"--budget={budget}", *([f"--out={out}"] if out else []), *(["--layers"] if layers else [])]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
-    diagnostics.note(f"measuring; rows are added to {out}")
-    if subprocess.run([sys.executable, "-m", "dgc.bench", *arguments], check=False).returncode:
+    diagnostics.note("measuring; a row is told when it is there")
+    done = subprocess.run(
+        [sys.executable, "-m", "dgc.bench", *arguments], check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
         raise BenchFailedError(f"python -m dgc.bench {' '.join(arguments)} failed; its own message stands above")
-    output.write(out.with_suffix(".md").read_text())
+    output.write(done.stdout)

@@ -34,6 +34,7 @@ from dgcctl.tui.view import Memory
 from dgcctl.tui.widgets.keyline import Shown
 
 FRAME = 0.05
+SETTLED = 1.5  # seconds until the modules of the first screens are loaded
 
 
 class Arrived(Message):
@@ -44,11 +45,8 @@ class Arrived(Message):
         self.news = news
 
 
-SETTLED = 1.5  # seconds until the modules of the first screens are loaded
-
-
 def _settle() -> None:
-    """What is loaded by now stays: to look through it again and again would hold up every tenth key by 45 ms."""
+    """What is loaded by now stays: to look through it again and again would hold up one key in a dozen by 45 ms."""
     gc.collect()
     gc.freeze()
 

@@ -116,8 +116,10 @@ def test_a_window_that_is_closed_ends_the_dashboard_alone(
     run, process = training
     with fault_table.case(36, "dashboard: terminal closed") as case, case.run():
         before = signal.signal(signal.SIGHUP, hangup)
-        terminal = start(run, tmp_path)
-        signal.signal(signal.SIGHUP, before)
+        try:
+            terminal = start(run, tmp_path)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         try:
             terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
             children = psutil.Process(terminal.process.pid).children(recursive=True)

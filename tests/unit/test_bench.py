@@ -1,0 +1,89 @@
+"""The side-by-side benchmark: rounds, ratios, and the report that the command prints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from dgc.bench import __main__ as bench
+from dgc.bench import timing
+from dgc.bench.report import best_dense, markdown
+from dgc.native import library
+from dgcctl.cli import main
+
+
+def cell(**ms: float) -> dict[str, Any]:
+    times = {name: {"median": value, "low": value, "high": value, "n": 7} for name, value in ms.items()}
+    return {"network": "resnet18", "batch": 1, "threads": 1, "ms_per_image": times, "missing": {}}
+
+
+def test_a_short_call_is_timed_once_calls_of_its_kind_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "WARM_S", 0.05)
+    began = time.perf_counter()
+    calls = []
+
+    def slow_at_first() -> None:
+        calls.append(time.perf_counter() - began)
+        time.sleep(0.02 if calls[-1] < 0.04 else 0.001)
+
+    assert timing._timed(slow_at_first) < 0.02
+    assert calls[-1] >= 0.05
+
+
+def test_a_long_call_is_timed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LONG_S", 0.01)
+    calls = []
+    assert timing._timed(lambda: (calls.append(1), time.sleep(0.02))) >= 0.02
+    assert len(calls) == 1
+
+
+def test_rounds_are_interleaved_and_at_least_seven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "REST_S", 0.0)
+    monkeypatch.setattr(timing, "WARM_S", -1.0)
+    order: list[str] = []
+    found = timing.interleaved({name: lambda name=name: order.append(name) for name in "ab"}, images=2, budget_s=0.0)
+    assert order == list("ab") * 8  # the first of all is a warm-up
+    assert found["a"].n == found["b"].n == 7
+
+
+def test_the_report_holds_ratios_notes_and_states() -> None:
+    one = cell(native=10.0, dense_eager=30.0, dense_compile=20.0, masked=45.0)
+    assert best_dense(one) == ("dense_compile", 2.0)
+    state = {"kind": "pack", "1 thread": 1.0, "2 threads": 0.5, "2 threads, rested": 0.75}
+    shown = markdown({"cells": [one], "layers": {}, "notes": ["short here"], "states": {"resnet18": [state]}})
+    assert "| resnet18 | 1 | 1 | 10.00 | 30.00 | 20.00 | 45.00 | 7 | 3.00 | 2.00 (compile) | 4.50 |" in shown
+    assert "short here" in shown
+    assert "| pack | 1.00 | 0.50 | 0.75 | 1.50 |\n| all | 1.00 | 0.50 | 0.75 | 1.50 |" in shown
+
+
+@pytest.mark.skipif(not library.available(), reason="the kernels were not built: no C++ compiler")
+def test_measuring_the_layers_prints_them_and_drops_notes_of_older_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "inference.json"
+    out.write_bytes(orjson.dumps({"cells": [], "layers": {}, "notes": ["of before"]}))
+    assert bench.main(["--layers", "--network", "densenet86", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert shown == out.with_suffix(".md").read_text()
+    assert "## densenet86: each convolution of the plan" in shown
+    assert "## densenet86: where the time goes" in shown
+    assert "of before" not in shown
+    assert out.with_name("inference-roofline.png").stat().st_size > 1000
+
+
+def test_the_command_prints_the_report_of_its_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "inference.json"
+    assert main.main(["bench", "--layers", "--network", "densenet86", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == out.with_suffix(".md").read_text()
+
+
+def test_a_network_that_is_none_is_an_error_with_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["bench", "--network", "vgg"]) == 1
+    assert (
+        "python -m dgc.bench --budget=60.0 --network=vgg failed; its own message stands above"
+        in capsys.readouterr().err
+    )
