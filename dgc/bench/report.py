@@ -10,6 +10,7 @@ import orjson
 
 from dgc.bench.contenders import DENSE_ENGINES
 from dgc.bench.networks import NETWORKS
+from dgc.bench.timing import REST_S
 from dgc.fs import atomic_write
 
 Cell = dict[str, Any]
@@ -47,11 +48,6 @@ def markdown(report: dict[str, Any]) -> str:
         f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('system')}; kernels {m.get('isa')}, measured peak of one core "
         f"{m.get('peak_gmacs')} GMAC/s; Python {m.get('python')}, {versions}; {m.get('date')}. float32.",
         "",
-        "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). All contenders of a row",
-        "ran in one process, one call of each after the other, each after a rest (the idle threads of other engines",
-        "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how many times faster the",
-        "native plan is in that row.",
-        "",
     ]
     return (
         "\n".join(lines + _cells(report["cells"]) + _notes(report) + _states(report) + _layers(report["layers"])) + "\n"
@@ -59,6 +55,15 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _cells(cells: list[Cell]) -> list[str]:
+    if not cells:
+        return []
+    intro = [
+        "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). All contenders of a row",
+        "ran in one process, one call of each after the other, each after a rest (the idle threads of other engines",
+        "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how many times faster the",
+        "native plan is in that row.",
+        "",
+    ]
     shown = sorted({n for c in cells for n in c["ms_per_image"]}, key=_order)
     rows = [["network", "batch", "threads", *shown, "n", "x dense", "x best dense", "x masked"]]
     for c in cells:
@@ -70,7 +75,7 @@ def _cells(cells: list[Cell]) -> list[str]:
             + [str(min(t["n"] for t in times.values())), _times(ratio(c, "dense_eager"))]
             + [f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "", _times(ratio(c, "masked"))]
         )
-    return _table(rows)
+    return intro + _table(rows)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -102,7 +107,7 @@ def _states(report: dict[str, Any]) -> list[str]:
         lines += [f"## {name}: where the time goes, batch 1, milliseconds of the first thread", ""]
         lines += _table([["operations", *columns, "rested / not"], *shown])
     if lines:
-        lines += ["Rested: after 0.1 s of sleep, as in the rounds above.", ""]
+        lines += [f"Rested: after {REST_S} s of sleep, as in the rounds of the benchmark.", ""]
     return lines
 
 

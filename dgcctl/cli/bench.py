@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,36 +15,40 @@ from dgc.errors import DgcError
 from dgcctl.cli import diagnostics, output
 
 
+class Network(StrEnum):
+    """What can be measured (`dgc.bench.networks`, which would load PyTorch)."""
+
+    CONDENSENET = "condensenet"
+    RESNET18 = "resnet18"
+    DENSENET86 = "densenet86"
+
+
 class BenchFailedError(DgcError):
     """The measuring process ended with an error; it has said why on stderr."""
 
 
 def bench(
-    network: Annotated[
-        list[str] | None, typer.Option("--network", help="condensenet, resnet18 or densenet86; all by default.")
-    ] = None,
+    network: Annotated[list[Network] | None, typer.Option("--network", help="All three by default.")] = None,
     batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")] = None,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")] = None,
     budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for each row of the table.")] = 60.0,
     layers: Annotated[bool, typer.Option("--layers", help="Each convolution of the native plan instead.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="JSON file, by default one named after this machine; table and plots lie beside it."
-        ),
+        typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
     ] = None,
 ) -> None:
     """Time the project against dense networks in other engines, side by side. Leave the machine idle meanwhile.
 
-    Prints the table; `pip install 'dgcctl[bench]'` adds ONNX Runtime and OpenVINO to it.
+    Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime and OpenVINO to it.
     """
-    arguments = [f"--budget={budget}", *([f"--out={out}"] if out else []), *(["--layers"] if layers else [])]
+    arguments = [f"--budget={budget}", *(["--layers"] if layers else [])]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
     diagnostics.note("measuring; a row is told when it is there")
-    done = subprocess.run(
-        [sys.executable, "-m", "dgc.bench", *arguments], check=False, stdout=subprocess.PIPE, text=True
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "dgc.bench", *arguments, f"--out={out or Path(folder) / 'inference.json'}"]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise BenchFailedError(f"python -m dgc.bench {' '.join(arguments)} failed; its own message stands above")
     output.write(done.stdout)

@@ -11,9 +11,11 @@ import pytest
 
 from dgc.bench import __main__ as bench
 from dgc.bench import timing
+from dgc.bench.networks import NETWORKS
 from dgc.bench.report import best_dense, markdown
 from dgc.native import library
 from dgcctl.cli import main
+from dgcctl.cli.bench import Network
 
 
 def cell(**ms: float) -> dict[str, Any]:
@@ -81,9 +83,31 @@ def test_the_command_prints_the_report_of_its_process(tmp_path: Path, capsys: py
     assert capsys.readouterr().out == out.with_suffix(".md").read_text()
 
 
-def test_a_network_that_is_none_is_an_error_with_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["bench", "--network", "vgg"]) == 1
-    assert (
-        "python -m dgc.bench --budget=60.0 --network=vgg failed; its own message stands above"
-        in capsys.readouterr().err
-    )
+def test_without_a_file_it_prints_what_it_measured_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["bench", "--layers", "--network", "densenet86"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Inference: DGC against its dense twin")
+    assert "Milliseconds per image" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_is_none_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["bench", "--network", "vgg"]) == 2
+    told = capsys.readouterr().err
+    assert "'vgg'" in told
+    assert "'condensenet', 'resnet18', 'densenet86'" in told
+
+
+def test_the_networks_of_the_command_are_those_of_the_benchmark() -> None:
+    assert set(Network) == set(NETWORKS)
+
+
+def test_a_measuring_process_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text("no JSON")
+    words = ["bench", "--layers", "--network", "densenet86", "--out", str(tmp_path / "broken.json")]
+    assert main.main(words) == 1
+    said = "python -m dgc.bench --budget=60.0 --layers --network=densenet86 failed; its own message stands above"
+    assert capsys.readouterr().err.endswith(f"error: {said}\n")
