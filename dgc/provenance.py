@@ -15,6 +15,7 @@ from typing import Any
 
 import dgc
 from dgc.fs import atomic_write
+from dgc.kernel_sources import kernels_digest
 from dgc.records import RunDir, write_json
 
 UNTRACKED_FILE_LIMIT = 1 << 20
@@ -89,18 +90,22 @@ def _inside_a_run(path: Path) -> bool:
 
 
 def code_digest() -> str:
-    """SHA-256 over the sources that decide what a training computes (names and bytes, in order)."""
+    """SHA-256 over the sources that decide what a training computes (names and bytes, in order).
+
+    The kernels count by the digest of their sources and flags, which an installation without sources still has.
+    """
+    package = Path(dgc.__file__).resolve().parent
     digest = hashlib.sha256()
-    for path in _computing_sources(Path(dgc.__file__).resolve().parent):
+    for path in _computing_sources(package):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(b"kernels\0" + kernels_digest(package).encode())
     return digest.hexdigest()
 
 
 def _computing_sources(package: Path) -> Iterator[Path]:
     for name in _COMPUTING:
         path = package / name
-        found = (p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp")) if path.is_dir() else [path]
-        yield from sorted(found)
+        yield from sorted(path.rglob("*.py") if path.is_dir() else [path])
 
 
 def packages() -> dict[str, str]:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from dgc.errors import UsageError
+from dgc.kernel_sources import library_of
 from dgc.native.structs import Op, Run, Train
 
 ABI_VERSION = 2
@@ -40,7 +41,7 @@ class Library:
 def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
     """(library, its file, why not)."""
     named = os.environ.get(ELSEWHERE)
-    path = Path(named) if named else next(Path(__file__).parent.glob("_dgc_native*.so"), None)
+    path = Path(named) if named else library_of(Path(__file__).parents[1])
     if path is None:
         return None, None, "the kernels were not built (no C++ compiler at installation?); plain PyTorch is used"
     try:

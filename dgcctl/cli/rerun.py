@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from dgc.errors import TargetMissedError
+from dgc.errors import TargetMissedError, UsageError
 from dgc.records import RunDir
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.cli.output import Column
@@ -28,6 +30,9 @@ def rerun(
     current_code: Annotated[
         bool, typer.Option("--current-code", help="Run the code that is here, not that of the record.")
     ] = False,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="Run it although machine or versions differ from the record.")
+    ] = False,
     against: Annotated[
         str | None, typer.Option("--against", metavar="RUN", help="Run nothing: compare with this run instead.")
     ] = None,
@@ -45,7 +50,9 @@ def rerun(
     if against is None:
         _say_what_lacks(recorded)
         diagnostics.note(f"running {recorded.id} again")
-        repeated = again.repeat(recorded, folder, current_code=current_code)
+        agree = _asking(recorded.id, allow_change=allow_change)
+        say = diagnostics.note
+        repeated = again.repeat(recorded, folder, current_code=current_code, agree=agree, say=say)
     else:
         repeated = runs.find_run(against, folder)
     if not check and against is None:
@@ -60,6 +67,24 @@ def _say_what_lacks(recorded: RunDir) -> None:
     if lacking:
         names = ", ".join(lacking[:3])
         diagnostics.warn(f"{recorded.id}: {len(lacking)} untracked files were too large to be kept ({names})")
+
+
+def _asking(run: str, *, allow_change: bool) -> again.Agree:
+    """Name what differs and can change bits; ask whether to go on, or refuse where nobody can be asked."""
+
+    def agree(changes: Sequence[str]) -> None:
+        for change in changes:
+            diagnostics.warn(f"{run}: {change}")
+        if not changes or allow_change:
+            return
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"{run}: {changes[0]}{f' (and {len(changes) - 1} more)' if changes[1:] else ''}, so other bits are to "
+                "be expected: nothing was run; --allow-change runs it all the same"
+            )
+        diagnostics.confirm("Other bits are to be expected. Run it all the same?", yes=False)
+
+    return agree
 
 
 def _report(found: again.Repetition, *, json: bool) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgc import records
+from dgc import provenance, records
 from dgc.errors import IntegrityError, UsageError
 from dgc.fs import atomic_write
 from dgc.records import Kind, RunDir, State
-from dgcctl.core import gitstate, launch, restored
+from dgcctl.core import circumstances, gitstate, kernels, launch, restored
+from dgcctl.core.ask import silently
 from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
 from dgcctl.core.facts import Facts, read_facts
 from dgcctl.core.launch import Ranks
@@ -21,6 +22,7 @@ from dgcctl.core.rundiff import Difference, diff_runs
 from dgcctl.core.worker import run_to_end
 
 TRAINER = "dgc.train"
+Agree = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,47 @@ class Repetition:
 
 
 def repeat(
-    run: RunDir, runs: Path, *, current_code: bool = False, repository: Path | None = None, trainer: str = TRAINER
+    run: RunDir,
+    runs: Path,
+    *,
+    current_code: bool = False,
+    repository: Path | None = None,
+    trainer: str = TRAINER,
+    agree: Agree | None = None,
+    say: kernels.Say = silently,
 ) -> RunDir:
     """Run `run` again into a new directory of `runs`, which is returned when it is done.
 
-    Raises UsageError for a run that is not done or whose code is not here, and the trainer's own error.
+    `agree` is shown what differs here from the record and can change bits, before anything is trained; it raises where
+    that will not do. Raises UsageError for a run that is not done or whose code is not here, and the trainer's error.
     """
     facts = read_facts(run)
     if facts.state is not State.DONE:
         raise UsageError(
             f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume {run.id}`"
         )
-    again = _new_run(facts, runs)
-    place = contextlib.nullcontext(_own_code()) if current_code else _code_of(facts, repository)
+    place = contextlib.nullcontext(_own_code()) if current_code else _code_of(facts, repository, say)
     with place as tree:
-        run_to_end(again, command(facts, again, tree, trainer), launch.child_environment(**_threads(facts)))
+        env = _prepare(facts, tree, agree, say)
+        again = _new_run(facts, runs)
+        run_to_end(again, command(facts, again, tree, trainer), env)
     return again
+
+
+def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) -> dict[str, str]:
+    """The environment to train in, with the record's kernels and threads; `agree` hears what cannot be had."""
+    found = kernels.Found(None, "")
+    if circumstances.uses_kernels(facts) and tree != _own_code():
+        found = kernels.put_into(tree, say)
+        if found.library is not None:
+            say(f"kernels: {found.words}")
+    env = _environment(facts)
+    if agree is not None:
+        here = circumstances.examine(tree, _folder(facts), env)
+        level = circumstances.level(facts, here)
+        env |= {"DGC_NATIVE_ISA": level} if level else {}
+        agree(circumstances.changes(facts, here, "" if found.library else found.words))
+    return env
 
 
 def compare(run: RunDir, again: RunDir, tolerances: Mapping[str, float]) -> Repetition:
@@ -103,16 +130,29 @@ def _own_code() -> Path:
     return Path(str(restored.__file__)).resolve().parents[2]
 
 
-def _code_of(facts: Facts, repository: Path | None) -> contextlib.AbstractContextManager[Path]:
+def _code_of(facts: Facts, repository: Path | None, say: kernels.Say) -> contextlib.AbstractContextManager[Path]:
+    """The code of the record: from git; where that has it not, the installed code, if it is the same by its digest."""
+    commit = facts.git.get("commit")
     here = repository or gitstate.toplevel(Path.cwd()) or gitstate.toplevel(_own_code())
-    if here is None:
+    if commit and here and gitstate.has_commit(here, str(commit)):
+        return gitstate.recorded_code(facts.run, facts.git, here)
+    if facts.git.get("code") == provenance.code_digest():
+        say("code: the installed one, whose digest is that of the record")
+        return contextlib.nullcontext(_own_code())
+    if commit and here is None:
         raise UsageError(
-            f"{facts.id}: no git checkout here, so its code cannot be restored: --current-code uses this one"
+            f"{facts.id}: no git checkout here and the installed code is another one, so its code cannot be "
+            "restored: run this inside the repository, or --current-code uses this code"
         )
-    return gitstate.recorded_code(facts.run, facts.git, here)
+    return gitstate.recorded_code(facts.run, facts.git, here or Path.cwd())
 
 
-def _threads(facts: Facts) -> dict[str, str | None]:
-    """Sums depend on the number of threads: the recorded one again, where the recipe does not fix it."""
+def _environment(facts: Facts) -> dict[str, str]:
+    """Sums depend on the number of threads: the recorded one again, where the recipe does not fix it.
+
+    The kernels are those that lie beside the code, in the instruction set of the record.
+    """
     threads = facts.env.get("threads")
-    return {"OMP_NUM_THREADS": str(threads) if isinstance(threads, int) else os.environ.get("OMP_NUM_THREADS")}
+    number = str(threads) if isinstance(threads, int) else os.environ.get("OMP_NUM_THREADS")
+    env = launch.child_environment(OMP_NUM_THREADS=number)
+    return {key: value for key, value in env.items() if key not in ("DGC_NATIVE_ISA", "DGC_NATIVE_LIBRARY")}

@@ -8,8 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dgc import kernel_sources
+
 ROOT = Path(__file__).resolve().parents[2]
-_PARTS = ("dgc", "dgcctl", "recipes", "pipelines", "dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
+_PARTS = (
+    "dgc",
+    "dgcctl",
+    "recipes",
+    "pipelines",
+    "dvc.yaml",
+    ".dvcignore",
+    ".gitignore",
+    "pyproject.toml",
+    "CMakeLists.txt",
+)
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.so", "*.pyc")
 
 
@@ -87,3 +99,18 @@ def clone(source: Path, target: Path) -> Project:
     project = Project(target)
     assert project.call("python", "-c", "import dgc; print(dgc.__file__)").startswith(str(target))
     return project
+
+
+def add_kernels(project: Project) -> str:
+    """Lay the compiled kernels beside the clone's sources, as an editable installation does; their instruction set.
+
+    They are those of this checkout where it has them, which were built from the same sources; "none" where not.
+    """
+    library = kernel_sources.library_of(ROOT / "dgc")
+    if library is None:
+        return "none"
+    built = kernel_sources.built_from(library)
+    assert built is not None, "the kernels of this checkout are old: install it again"
+    assert built.digest == kernel_sources.sources_digest(project.folder / "dgc"), "install this checkout again"
+    shutil.copy(library, project.folder / "dgc" / "native" / library.name)
+    return project.call("python", "-c", "from dgc.native import library; print(library.in_use())").strip()

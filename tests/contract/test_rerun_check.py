@@ -1,11 +1,13 @@
-"""`dgcctl rerun RUN --check` with the real trainer: in a clean clone, with crop and flip on."""
+"""`dgcctl rerun RUN --check` with the real trainer: in a clean clone that is installed as usual (the compiled kernels
+lie beside its sources, where there are any), with crop and flip on.
+"""
 
 import json
 
 import pytest
 
 from dgc.records import RunDir, read_events, read_json
-from tests.contract.dvc_project import clone, origin
+from tests.contract.dvc_project import add_kernels, clone, origin
 
 SMALL = ("data.limit_train=256", "data.limit_val=100", "train.epochs=1", "train.batch_size=32")
 
@@ -14,7 +16,9 @@ SMALL = ("data.limit_train=256", "data.limit_val=100", "train.epochs=1", "train.
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rerun")
     made = clone(origin(folder / "origin"), folder / "clone")
+    made.kernels = add_kernels(made)
     made.call("python", "-m", "dgcctl", "train", "demo", *SMALL)
+    assert read_json(run_of(made).env)["kernels"] == made.kernels
     return made
 
 
@@ -37,6 +41,8 @@ def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on
     assert found["verdict"] == "bitwise equal"
     assert found["compared_rows"] == 8 + 2
     assert found["tensors"] == []
+    assert read_json(RunDir(project.folder / "runs" / found["repeated"]).env)["kernels"] == project.kernels
+    assert found["circumstances"] == []
     assert read_json(run_of(project).git)["dirty"] is False
     assert project.git("status", "--porcelain") == ""
     assert project.git("worktree", "list").count("\n") == 1

@@ -133,7 +133,7 @@ def test_no_worktree_is_left_behind(project):
 
 def test_a_commit_that_is_not_here_is_one_line(project):
     run = run_in(project, "a")
-    write_json(run.git, {**read_json(run.git), "commit": "0" * 40})
+    write_json(run.git, {**read_json(run.git), "commit": "0" * 40, "code": "another"})
     with pytest.raises(UsageError, match=r"commit 0{40} is not in .*: fetch it, or use --current-code"):
         repeat(project, run)
 

@@ -18,7 +18,15 @@ DGC_DECLARE(dgc_avx2)
 #endif
 DGC_DECLARE(dgc_baseline)
 
+#ifndef DGC_BUILT_FROM  // built by hand, not by kernels.cmake
+#define DGC_BUILT_FROM "unknown"
+#define DGC_COMPILER "unknown"
+#endif
+
 extern "C" {
+
+// Read by the call, and from the file by those who must not load it: keep the words (dgc/kernel_sources.py).
+const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER; }
 
 int dgc_abi_version() { return 2; }
 int64_t dgc_op_size() { return sizeof(DgcOp); }
