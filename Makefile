@@ -8,6 +8,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
+# tests run on so many processes at once, one for each core that is usable here; `make test WORKERS=0` runs them in one
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))' 2>/dev/null)
+# `make test SEED=3` runs files, and the tests within each, in another order: the one that this seed gives
+ORDER = $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED) --no-loadscope-reorder)
+PYTEST = $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(ORDER)
+
 .PHONY: demo test install install-dev format faults sanitize bench bench-dashboard screenshots snapshots distributed slow clean
 .DEFAULT_GOAL := help
 
@@ -54,7 +60,7 @@ test: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow" </dev/null
+	$(PYTEST) -m "not slow" </dev/null
 
 format: install-dev
 	$(BIN)/ruff format .
@@ -63,16 +69,16 @@ format: install-dev
 # --- heavy suites ---------------------------------------------------------------------------------------------------
 
 slow: install-dev
-	$(BIN)/python -m pytest -m slow </dev/null
+	$(PYTEST) -m slow </dev/null
 
 faults: install-dev
 	DGCCTL_FAULT_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults </dev/null
 
 distributed: install-dev
-	$(BIN)/python -m pytest tests/distributed </dev/null
+	$(PYTEST) tests/distributed </dev/null
 
 snapshots: install-dev
-	$(BIN)/python -m pytest tests/tui </dev/null
+	$(PYTEST) tests/tui </dev/null
 
 screenshots: install-dev
 	$(BIN)/python -m tests.tui.screenshots
@@ -82,7 +88,7 @@ bench-dashboard: install-dev
 	$(BIN)/python -m benchmarks.dashboard
 
 sanitize: install-dev
-	$(BIN)/python -m pytest -m slow -k sanitize </dev/null
+	$(PYTEST) -m slow -k sanitize </dev/null
 
 bench: install
 	$(PIP) install -e '.[bench]' </dev/null

@@ -23,8 +23,11 @@ def _pages(count: int) -> NDArray[np.float32]:
     """Zeroed floats in large pages where the system has them: weights and planes touch thousands of small ones."""
     if ELSEWHERE in os.environ:  # an AddressSanitizer watches what the allocator gives out, not pages
         return np.zeros(max(1, count), np.float32)
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, max(4, count * 4), **private)  # shared memory, the default, gets no large pages
+    size = max(4, count * 4)
+    if hasattr(mmap, "MAP_PRIVATE"):
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets no large pages
+    else:
+        memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.float32)

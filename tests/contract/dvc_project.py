@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from dgc import kernel_sources
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = (
@@ -42,7 +43,7 @@ class Project:
         for name in ("DGCCTL_RUNS_DIR", "DGCCTL_DATA_DIR"):
             self.env.pop(name, None)
 
-    def call(self, *words: str, code: int = 0, timeout: float = 280) -> str:
+    def call(self, *words: str, code: int = 0, timeout: float = GUARD) -> str:
         """Standard output and error of a command, which must end with `code`."""
         done = subprocess.run(
             words, cwd=self.folder, env=self.env, text=True, timeout=timeout, check=False,
@@ -52,7 +53,7 @@ class Project:
         return done.stdout
 
     def dvc(self, *words: str, code: int = 0) -> str:
-        return self.call("dvc", *words, code=code, timeout=900)
+        return self.call("dvc", *words, code=code)
 
     def git(self, *words: str) -> str:
         return self.call("git", *words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -79,5 +80,26 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
 
 def test_make_test_runs_every_check(checkout: Path) -> None:
     shown = make(checkout, "-n", "test").stdout
-    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports", 'pytest -m "not slow"'):
+    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports", "python -m pytest", '-m "not slow"'):
         assert check in shown
+
+
+def test_the_tests_take_each_usable_core_and_the_order_of_a_seed(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+
+    def pytest_line(*arguments: str) -> str:
+        shown = make(checkout, "-n", "test", *arguments).stdout
+        return next(line for line in shown.splitlines() if "-m pytest" in line)
+
+    usable = len(os.sched_getaffinity(0))
+    assert f"-n {usable} --dist loadfile" in pytest_line()
+    assert "random-order" not in pytest_line()
+    assert "-n 5 --dist loadfile" in pytest_line("WORKERS=5")
+    assert "--random-order-seed=3" in pytest_line("SEED=3")
+    one = subprocess.run(
+        ["taskset", "-c", str(min(os.sched_getaffinity(0))), "make", "-n", "test"],
+        cwd=checkout, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "-n 1 --dist loadfile" in one

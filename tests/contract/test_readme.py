@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from dgcctl.cli.main import build
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,7 +58,7 @@ def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=200
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=GUARD
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from dgc.train.distributed import Ranks
 from tests.distributed import worker
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
 ALONE = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
@@ -32,7 +33,7 @@ def two_ranks(tmp_path_factory):
     processes = [
         subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=GUARD) for process in processes] == [0, 0]
     return torch.load(out, weights_only=True)
 
 

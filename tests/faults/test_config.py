@@ -4,7 +4,6 @@ import resource
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from dgc import yaml12
 from dgc.errors import ExitCode, RecipeError
 from dgc.recipe import dump_recipe, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = find_recipe("demo").read_text()
@@ -249,31 +249,35 @@ HOSTILE = {
     "list as key": (b"? [a, b]\n: 1\n", "a key must be a plain word"),
 }
 CHILD = """
-    import resource, sys, time
+    import resource, sys
     from pathlib import Path
     from dgc.errors import RecipeError
     from dgc.recipe import load_recipe
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.monotonic()
     try:
         load_recipe(Path(sys.argv[1]))
     except RecipeError as error:
-        took = time.monotonic() - began
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        print(took, grown, str(error).splitlines()[0][:400])
+        print(grown, str(error).splitlines()[0][:400])
         print(len(error.problems))
         print("\\n".join(error.problems)[:4000])
         sys.exit(int(error.exit_code))
 """
 
 
+def bounded():
+    """2 GiB, and processor time that what expands a bomb spends and what refuses it (some 0.02 s) never does."""
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_are_refused_fast_and_small(name, tmp_path, fault_table):
+def test_hostile_files_are_refused_and_stay_small(name, tmp_path, fault_table):
     data, said = HOSTILE[name]
     path = tmp_path / "r.yaml"
     path.write_bytes(data)
     with (
-        fault_table.case(6, "bombs, tabs, bytes that are no text: refused in < 0.5 s and < 100 MB") as case,
+        fault_table.case(6, "bombs, tabs, bytes that are no text: refused, never expanded, in < 100 MB") as case,
         case.run(),
     ):
         done = subprocess.run(
@@ -281,15 +285,14 @@ def test_hostile_files_are_refused_fast_and_small(name, tmp_path, fault_table):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=GUARD,
             check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)),
+            preexec_fn=bounded,
         )
         assert done.returncode == 2, done.stderr
-        seconds, kilobytes, _ = done.stdout.split(maxsplit=2)
+        kilobytes, _ = done.stdout.split(maxsplit=1)
         assert said in done.stdout
         assert str(path) in done.stdout
-        assert float(seconds) < 0.5
         assert int(kilobytes) < 100_000
 
 
@@ -308,11 +311,9 @@ def test_what_is_no_file(kind, tmp_path, fault_table):
         "missing": lambda: None,
         "link to itself": lambda: path.symlink_to(path),
     }[kind]()
-    with fault_table.case(6, "folder, fifo, nothing: refused without waiting") as case, case.run():
-        began = time.monotonic()
-        with pytest.raises(RecipeError, match=r"r\.yaml: (not a file|cannot read the recipe)"):
-            load_recipe(path)
-        assert time.monotonic() - began < 0.5
+    refused = pytest.raises(RecipeError, match=r"r\.yaml: (not a file|cannot read the recipe)")
+    with fault_table.case(6, "folder, fifo, nothing: refused without waiting") as case, case.run(), refused:
+        load_recipe(path)
 
 
 # --- row 7 ------------------------------------------------------------------------------------------------------------

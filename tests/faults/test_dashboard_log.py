@@ -32,7 +32,7 @@ async def watched(run: RunDir, hurt: Callable[[], None], told: Callable[[str], b
         await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
         await press(pilot, ["i"])
         hurt()
-        await frames.until(pilot, lambda: told(text(dash)), 20)
+        await frames.until(pilot, lambda: told(text(dash)))
         assert frames.refresh_seconds(dash) < REFRESH
         await press(pilot, ["x", "plus", "l", "escape", "escape"])
         assert "runs  1/1" in text(dash)
@@ -142,7 +142,7 @@ async def test_a_folder_that_is_deleted_is_said_to_be_gone(shown, fault_table) -
         async with frames.opened(run.path.parent, open=(run.id,)) as (dash, pilot):
             await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
             shutil.rmtree(run.path)
-            await frames.until(pilot, lambda: "its folder is gone" in text(dash), 20)
+            await frames.until(pilot, lambda: "its folder is gone" in text(dash))
             await press(pilot, ["escape"])
             assert "runs  0/0" in text(dash)
 

@@ -18,6 +18,7 @@ from dgc.records import RunDir
 from dgcctl.tui.clock import Clock, age, duration
 from tests.tui import frames, synthetic
 from tests.tui.terminal import ROOT, Terminal
+from tests.waiting import GUARD
 
 STEPS = 100_000  # more than any test waits for
 
@@ -37,7 +38,7 @@ def training(tmp_path: Path) -> Iterator[tuple[RunDir, subprocess.Popen[bytes]]]
         process.wait()
 
 
-def wait_for_step(run: RunDir, step: int, seconds: float = 30.0) -> None:
+def wait_for_step(run: RunDir, step: int, seconds: float = GUARD) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -70,7 +71,7 @@ def assert_reattached(run: RunDir, tmp_path: Path) -> None:
     try:
         terminal.wait_for(lambda: terminal.shows("running") and terminal.shows(run.id), what="the new dashboard")
         terminal.type("q")
-        assert terminal.process.wait(15) == 0
+        assert terminal.process.wait(GUARD) == 0
     finally:
         terminal.end()
 
@@ -83,7 +84,7 @@ def test_a_dashboard_that_is_killed_takes_nothing_with_it(training, tmp_path: Pa
         try:
             terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
             terminal.process.send_signal(signum)
-            terminal.process.wait(10)
+            terminal.process.wait(GUARD)
             assert_training_goes_on(run, process)
         finally:
             terminal.end()
@@ -104,7 +105,7 @@ def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(training, tm
             terminal.process.send_signal(signal.SIGCONT)
             terminal.wait_for(lambda: len(terminal.output) > 0, what="a new frame")
             terminal.type("q")
-            assert terminal.process.wait(15) == 0
+            assert terminal.process.wait(GUARD) == 0
         finally:
             terminal.end()
 
@@ -124,7 +125,7 @@ def test_a_window_that_is_closed_ends_the_dashboard_alone(
             terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
             children = psutil.Process(terminal.process.pid).children(recursive=True)
             terminal.close()
-            terminal.process.wait(15)
+            terminal.process.wait(GUARD)
             assert_training_goes_on(run, process)
             assert [child for child in children if child.is_running()] == []
         finally:
@@ -148,7 +149,7 @@ def test_a_terminal_of_no_size_harms_nothing_and_grows_again(
             time.sleep(0.3)
             terminal.resize((90, 28))
             terminal.type("q")
-            assert terminal.process.wait(15) == 0
+            assert terminal.process.wait(GUARD) == 0
             assert_training_goes_on(run, process)
         finally:
             terminal.end()

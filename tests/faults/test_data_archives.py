@@ -222,7 +222,8 @@ def bomb(tar):
     named("cifar-10-batches-py/evil0", bytes(4 << 20))(tar)
     info = tarfile.TarInfo("cifar-10-batches-py/evil1")
     info.size = 768 << 30
-    tar.addfile(info)
+    tar.fileobj.write(info.tobuf(tar.format))  # its header alone: tarfile 3.13 asks for all its bytes
+    tar.offset += tarfile.BLOCKSIZE
 
 
 HOSTILE = {

@@ -15,6 +15,7 @@ from dgc.data import open_images, train_loader
 from dgc.data.verify import verify
 from dgc.errors import DataError
 from tests import image_folder
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 NORM = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -121,7 +122,7 @@ def test_unreadable_folder(part, tmp_path_factory, fault_table):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=GUARD,
             check=False,
         )
         (folder / part).chmod(0o755)
@@ -262,7 +263,7 @@ def run_tool(*arguments, **env):
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD,
         check=False,
     )
 

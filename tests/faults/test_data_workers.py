@@ -18,6 +18,7 @@ from dgc.data.image_sets import ImageSet
 from dgc.errors import DataError, ResourceError
 from dgc.recipe import dump_recipe, find_recipe, load_recipe
 from tests import image_folder
+from tests.waiting import GUARD, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 NORM = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -113,7 +114,8 @@ def test_a_worker_killed_from_outside_between_two_batches(fault_table):
         next(stream)
         number, victim = 1, sorted(child.pid for child in multiprocessing.active_children())[1]
         os.kill(victim, signal.SIGKILL)
-        time.sleep(0.5)  # PyTorch alone would raise here, in the middle of whatever is done
+        wait_for(lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE, "the end of the worker")
+        time.sleep(0.1)  # PyTorch alone would raise here, in the middle of whatever is done
         with pytest.raises(ResourceError, match=rf"^worker {number} died \(signal 9, likely out of memory.* step 1$"):
             next(stream)
         loader.close()
@@ -144,14 +146,12 @@ def test_training_whose_worker_is_killed_ends_with_7_and_names_the_checkpoint(ru
         process = subprocess.Popen(
             [sys.executable, "-m", "dgc.train", "--run-dir", run], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 120
-        while not (run / "checkpoints" / "step-000005").exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        saved = run / "checkpoints" / "step-000005"
+        wait_for(lambda: saved.exists() or process.poll() is not None, "the first checkpoint")
         assert process.poll() is None, process.communicate()
         children = [child.pid for child in psutil.Process(process.pid).children()]
         os.kill(children[0], signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=GUARD)
         assert process.returncode == 7, said
         (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert re.match(r"error: worker \d died \(signal 9, likely out of memory.*\) at epoch 0 step \d+", line)

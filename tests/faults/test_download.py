@@ -30,6 +30,7 @@ from dgc.hub.registry import MIB, Entry, find_entry
 from dgc.hub.transfer import Policy
 from tests.faults import hosts as play
 from tests.faults.conftest import FaultTable
+from tests.waiting import GUARD
 
 NAME = "cifar10_dydensenet86_h4"
 ROOT = Path(__file__).parents[2]
@@ -463,8 +464,8 @@ def test_19_two_processes_one_transfer(world: World, fault_table: FaultTable) ->
         assert first.stdout
         assert first.stdout.readline() == "bytes\n"
         second = fetching(world)
-        told, _ = second.communicate(timeout=30)
-        first.communicate(timeout=30)
+        told, _ = second.communicate(timeout=GUARD)
+        first.communicate(timeout=GUARD)
         assert f"waiting for {NAME}.tar: held by PID {first.pid} on " in told
         assert told.endswith("done\n")
         assert len(world.hosts.seen) == 1

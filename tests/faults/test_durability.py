@@ -17,6 +17,7 @@ from dgc.errors import IntegrityError, ResourceError
 from dgc.fs import clear_leftovers
 from dgc.records import RunDir, read_json
 from tests.faults import writer
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
 FILES = ("model", "optim", "state", "manifest")
@@ -43,8 +44,10 @@ def start_writer(run: RunDir, last: int | None = None, crash_at: str = "") -> "s
 
 
 def committed(output: bytes) -> int:
-    """The last step that the writer reported as committed (0 where none)."""
-    steps = [int(line.split()[1]) for line in output.splitlines() if line.startswith(b"committed ")]
+    """The last step that the writer reported as committed (0 where none). What a kill cut is no report: a line counts
+    from its end on."""
+    whole = output[: output.rfind(b"\n") + 1]
+    steps = [int(line.split()[1]) for line in whole.splitlines() if line.startswith(b"committed ")]
     return max(steps, default=0)
 
 
@@ -70,11 +73,11 @@ def test_killed_at_every_named_point(point, tmp_path, fault_table):
     run = RunDir(tmp_path)
     with fault_table.case(27, "checkpoint writer killed at each named point") as case, case.run():
         process = start_writer(run, 12, f"{point}:{2 if point.startswith('best') else 7}")
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=GUARD)[0]
         assert process.returncode == -signal.SIGKILL, "the point was never passed"
         check(run, committed(output))
         again = start_writer(run, 12)  # the next start clears what is left and goes on
-        again.communicate(timeout=60)
+        again.communicate(timeout=GUARD)
         assert again.returncode == 0
         assert check(run, 12) == 12
         assert [entry.name for entry in run.checkpoints.iterdir() if entry.name.startswith(".tmp-")] == []
@@ -96,11 +99,19 @@ def kill_at_random(run: RunDir, kills: int, case) -> None:
             process = start_writer(run)
             assert process.stdout is not None
             started = process.stdout.readline()
+            assert started.endswith(b"\n"), "the writer ended before it began"
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
             rest = process.stdout.read()
-            process.wait(timeout=60)
+            process.wait(timeout=GUARD)
             check(run, max(committed(rest), int(started.split()[1])))
+
+
+def test_a_report_that_was_cut_is_none():
+    whole = b"committed 8\ncommitted 9\ncommitted 10\n"
+    reports = {cut: committed(whole[:cut]) for cut in range(len(whole) + 1)}
+    assert [reports[cut] for cut in (0, 11, 12, 23, 24, 34, 35, 36, 37)] == [0, 0, 8, 8, 9, 9, 9, 9, 10]
+    assert set(reports.values()) == {0, 8, 9, 10}
 
 
 def test_killed_at_random(tmp_path, fault_table):
@@ -128,7 +139,7 @@ def test_same_step_is_replaced_without_a_gap(tmp_path, fault_table):
                     f"checkpoints.commit(RunDir(Path({str(tmp_path)!r})), 1, {{'state.json': b'closed'}})"
                 )
                 env = {**os.environ, "DGCCTL_CRASH_AT": point}
-                done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=60, check=False)
+                done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=GUARD, check=False)
                 assert done.returncode == -signal.SIGKILL
                 newest = checkpoints.newest_valid(run)
                 assert newest is not None

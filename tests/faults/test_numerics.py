@@ -16,6 +16,7 @@ from dgc.recipe import parse_recipe
 from dgc.train.distributed import Ranks
 from dgc.train.session import make_updater
 from tests.faults.training import RECIPE, ROOT, environment, logged, make_run, train
+from tests.waiting import GUARD
 
 CPU = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
 SAMPLE_STEP = 6  # the last batch of the first epoch holds the poisoned sample; checkpoints stand at 0 and 4
@@ -34,7 +35,7 @@ def run_poisoned(run, mode: str, ranks: int = 1):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD,
         check=False,
     )
 

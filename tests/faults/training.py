@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from dgc import checkpoints, records
 from dgc.records import RunDir
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -56,7 +56,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def train(
-    run: RunDir, *arguments: str, ranks: int = 1, timeout: float = 240, **env: str
+    run: RunDir, *arguments: str, ranks: int = 1, timeout: float = GUARD, **env: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(run, *arguments, ranks=ranks),
@@ -87,14 +87,6 @@ def end_group(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    """Until `condition()` is true; AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def logged(run: RunDir, kind: str) -> list[records.Event]:

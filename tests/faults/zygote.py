@@ -71,6 +71,7 @@ def disturb(env) -> None:
 
 def act(kill, pid: int, what) -> None:
     if what == "hang":
+        print("hanging", flush=True)
         while True:
             time.sleep(0.01)
     kill(pid, int(what))

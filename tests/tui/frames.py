@@ -19,6 +19,7 @@ from dgcctl.tui.clock import fixed
 from dgcctl.tui.options import Options
 from dgcctl.tui.processes import Sample
 from tests.tui.synthetic import T0
+from tests.waiting import GUARD
 
 NOW = T0 + 9000
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
@@ -55,7 +56,7 @@ async def opened(
         yield dash, pilot
 
 
-async def until(pilot: Pilot[None], holds: Callable[[], object], seconds: float = 30.0) -> None:
+async def until(pilot: Pilot[None], holds: Callable[[], object], seconds: float = GUARD) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():

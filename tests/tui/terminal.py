@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.waiting import GUARD
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,7 +61,7 @@ class Terminal:
     def shows(self, text: str) -> bool:
         return text.encode() in self.output
 
-    def wait_for(self, holds: Callable[[], bool], seconds: float = 30.0, what: str = "it") -> None:
+    def wait_for(self, holds: Callable[[], bool], seconds: float = GUARD, what: str = "it") -> None:
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
@@ -74,5 +76,5 @@ class Terminal:
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(GUARD)
         self.close()

@@ -20,6 +20,7 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
 from tests.tui.frames import lines, press, text
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -202,10 +203,7 @@ def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: P
     trainers = acts.Trainers()
     trainers.resume(run)
     told: list[str] = []
-    end = time.monotonic() + 60
-    while not told and time.monotonic() < end:
-        time.sleep(0.1)
-        told = trainers.reap()
+    wait_for(lambda: told or told.extend(trainers.reap()), "the end of the trainer")
     assert len(told) == 1
     assert "recipe.yaml" in told[0]
     assert trainers.reap() == []

@@ -9,13 +9,14 @@ import pytest
 
 from tests.tui.conftest import one
 from tests.tui.terminal import ROOT
+from tests.waiting import GUARD
 
 
 def dash(runs: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dgcctl", "dash", "--runs-dir", str(runs), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=120, check=False
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=GUARD, check=False
     )
 
 

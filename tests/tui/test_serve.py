@@ -19,6 +19,7 @@ from aiohttp import web
 from dgc.errors import UsageError
 from dgcctl.tui.serve import COOKIE, HOST, GuardedServer, free_port, new_token
 from tests.tui.terminal import ROOT
+from tests.waiting import GUARD
 
 TOKEN = "t0ken-for-tests"
 
@@ -123,7 +124,7 @@ def running(made_runs: Path, tmp_path: Path) -> Iterator[str]:
         yield found[0]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(GUARD)
 
 
 def browse(address: str, tmp_path: Path, seconds: int) -> tuple[str, bytes]:
@@ -134,7 +135,7 @@ def browse(address: str, tmp_path: Path, seconds: int) -> tuple[str, bytes]:
         f"--user-data-dir={tmp_path / 'profile'}", f"--virtual-time-budget={seconds * 1000}",
         f"--timeout={seconds * 1000}", "--dump-dom", f"--screenshot={picture}", address,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD, check=False)
     return done.stdout, picture.read_bytes() if picture.exists() else b""
 
 
@@ -160,7 +161,7 @@ async def test_chromium_shows_the_runs_and_takes_keys_with_the_token(running: st
         await browser.press("?", "?")
         await browser.until(lambda text: "command palette" in text, "the help")
         (tmp_path / "served.png").write_bytes(await browser.picture())
-    end = time.monotonic() + 15
+    end = time.monotonic() + GUARD
     while time.monotonic() < end and _dashboards(running):
         await asyncio.sleep(0.2)
     assert _dashboards(running) == [], "the dashboard ends with its page"

@@ -15,6 +15,7 @@ import pytest
 from dgc import records
 from dgc.records import Kind, RunDir
 from tests.tui.terminal import ROOT
+from tests.waiting import GUARD
 
 TMUX = shutil.which("tmux")
 # 64 steps an epoch, four epochs: long enough to act on, and the whole pruning schedule on real images.
@@ -38,7 +39,7 @@ class Pane:
         self._run("new-session", "-d", "-x", "160", "-y", "48", "-c", str(ROOT), *pairs, *command)
 
     def _run(self, *words: str) -> str:
-        return subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=True, timeout=20).stdout
+        return subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=True, timeout=GUARD).stdout
 
     def text(self) -> str:
         return self._run("capture-pane", "-p")
@@ -70,7 +71,7 @@ def pane(tmp_path: Path) -> Iterator[Pane]:
 
 def unwatched(folder: Path, env: dict[str, str]) -> RunDir:
     command = [sys.executable, "-m", "dgcctl", "train", "demo", *CHANGES, "--runs-dir", str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True, timeout=600)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True, timeout=GUARD)
     return RunDir(next(folder.iterdir()))
 
 

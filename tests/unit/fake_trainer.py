@@ -2,7 +2,8 @@
 
     python fake_trainer.py --run-dir RUN [--resume]
 
-The environment asks for trouble: FAKE_SLEEP seconds a step, FAKE_FAIL=text that stands in the recipe, FAKE_KICK_STEP
+The environment asks for trouble: FAKE_HOLD=text:step stays after that step, where the text stands in the recipe,
+while RUN/held is there; FAKE_FAIL=text that stands in the recipe, FAKE_KICK_STEP
 changes the loss from that step on by one unit in the last place.
 """
 
@@ -52,7 +53,6 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
     kick = int(os.environ.get("FAKE_KICK_STEP", "0"))
     values = losses(recipe)
     for step in range(first + 1, STEPS + 1):
-        time.sleep(float(os.environ.get("FAKE_SLEEP", "0")))
         loss = values[step - 1]
         if kick and step >= kick:
             loss = math.nextafter(loss, 9.0)
@@ -62,9 +62,20 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
         point_to(run.last, commit(run, step, {"model.safetensors": repr(loss).encode()}))
         status.step, status.heartbeat = step, time.time()
         write_status(run, status)
+        hold(run, step)
     top1 = 100 * loss
     log.append(Kind.EVAL, epoch=0, step=STEPS, split="val", top1_error=top1, top5_error=top1 / 4, loss=loss, samples=10)
     finish(run, top1, loss)
+
+
+def hold(run: RunDir, step: int) -> None:
+    """Stay at this step while the file `held` is there, if the environment asks for it; a signal ends that too."""
+    text, _, at = os.environ.get("FAKE_HOLD", "").rpartition(":")
+    if text and text in run.recipe.read_text() and step == int(at):
+        held = run.file("held")
+        held.touch()
+        while held.exists():
+            time.sleep(0.01)
 
 
 def stop(number: int, frame: object) -> None:

@@ -18,6 +18,7 @@ import pytest
 from dgc.recipe import load_recipe
 from dgc.records import Kind, RunDir, read_events, read_status
 from dgcctl.core import runs
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -48,7 +49,13 @@ def dgcctl(environment: dict[str, str], tmp_path: Path) -> Dgcctl:
     def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dgcctl", *arguments]
         return subprocess.run(
-            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=120
+            command,
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=GUARD,
         )
 
     return call
@@ -65,15 +72,15 @@ def only_run(folder: Path) -> RunDir:
     return run
 
 
-def wait_for_step(folder: Path, step: int, seconds: float = 60.0) -> RunDir:
+def wait_for_step(folder: Path, step: int) -> RunDir:
     """The one run in a folder, once its log holds a step."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + GUARD
     while time.monotonic() < end:
         for run in runs.iterate(folder / "runs"):
             if any(event["kind"] == Kind.STEP and event["step"] >= step for event in read_events(run)):
                 return run
         time.sleep(0.05)
-    raise AssertionError(f"no step {step} within {seconds} s")
+    raise AssertionError(f"no step {step} within {GUARD} s")
 
 
 def no_process_of(run: RunDir) -> bool:
@@ -117,7 +124,7 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     process = start(environment, tmp_path, "train", "demo", *LONG)
     run = wait_for_step(tmp_path, 3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=GUARD)
     assert process.returncode == 130
     assert out == ""
     assert len(errors_in(err)) == 1
@@ -130,7 +137,7 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     again = start(environment, tmp_path, "resume", run.id[-6:])
     wait_for_step(tmp_path, saved + 3)
     again.send_signal(signal.SIGTERM)
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=GUARD)
     assert again.returncode == 75, err
     assert read_status(run).step > saved
     assert [event["step"] for event in read_events(run) if event["kind"] == Kind.RESUME] == [saved]
@@ -146,7 +153,7 @@ def test_resume_of_a_recipe_finds_its_unfinished_run(
     process = start(environment, tmp_path, "train", "demo", *LONG, "train.max_steps=40")
     run = wait_for_step(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=GUARD)
     done = dgcctl("train", "demo", *LONG, "train.max_steps=40", "--resume")
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path).id == run.id
@@ -157,7 +164,7 @@ def test_a_trainer_that_is_killed_is_named_with_the_way_on(environment: dict[str
     process = start(environment, tmp_path, "train", "demo", *LONG)
     run = wait_for_step(tmp_path, 2)
     os.kill(read_status(run).pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 7
     expected = (
         f"error: the trainer was killed by signal 9, likely out of memory: see {run.log}, then `dgcctl resume {run.id}`"
@@ -174,7 +181,7 @@ def test_two_ranks_and_the_death_of_one(environment: dict[str, str], tmp_path: P
     assert agent is not None
     (second,) = [child for child in agent.children() if child.pid != first.pid and "dgc.train" in child.cmdline()]
     second.kill()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 10
     (line,) = errors_in(err)
     assert line.startswith("error: rank 1 killed by signal 9, likely out of memory at step ")
@@ -252,7 +259,7 @@ def test_on_a_terminal_one_line_is_rewritten(environment: dict[str, str], tmp_pa
         if not chunk:
             break
         seen += chunk
-    assert process.wait(30) == 0
+    assert process.wait(GUARD) == 0
     os.close(master)
     lines = seen.decode().split("\r")
     assert "\x1b[2Kstarting: loading data and network ..." in lines

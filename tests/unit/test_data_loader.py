@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from dgc.data import eval_loader, open_images, train_loader
 from dgc.data.sampler import EvalSampler, TrainSampler
 from tests import image_folder
+from tests.waiting import GUARD, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 NORM = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
@@ -171,23 +171,27 @@ from dgc.data import open_images, train_loader
 images = open_images(name="fashion_mnist")
 loader = train_loader(images.train, seed=0, batch_size=10, workers=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 batch = next(loader.epoch(0))
-print(time.monotonic(), flush=True)
+print("in the middle of an epoch", flush=True)
 if sys.argv[1] == "raise":
     raise SystemExit(3)
 """
 
 
 @pytest.mark.parametrize(("way", "code"), [("end", 0), ("raise", 3)])
-def test_a_process_with_busy_workers_ends_at_once(way, code):
-    done = subprocess.run([sys.executable, "-c", ABANDONED, way], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def test_a_process_with_busy_workers_ends(way, code):
+    done = subprocess.run(
+        [sys.executable, "-c", ABANDONED, way], cwd=ROOT, capture_output=True, text=True, timeout=GUARD
+    )
     assert done.returncode == code, done.stderr
-    assert time.monotonic() - float(done.stdout) < 20  # it waited for ever once; the machine may be busy
+    assert done.stdout == "in the middle of an epoch\n"  # from there it waited for ever once: the guard's case
 
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
-    code = ABANDONED.replace("print(time.monotonic(), flush=True)", "import os\nprint(os.getpid(), flush=True)")
+    code = ABANDONED.replace(
+        'print("in the middle of an epoch", flush=True)', "import os\nprint(os.getpid(), flush=True)"
+    )
     code += "\nimport multiprocessing\nprint(*[c.pid for c in multiprocessing.active_children()], flush=True)\n"
-    code += "time.sleep(60)\n"
+    code += "time.sleep(10_000)\n"
     process = subprocess.Popen([sys.executable, "-c", code, "end"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     process.stdout.readline()
@@ -195,10 +199,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     assert len(workers) == 2
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
-    while any(_runs(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_runs(pid) for pid in workers)
+    wait_for(lambda: not any(_runs(pid) for pid in workers), "the end of the workers")
 
 
 def _runs(pid):

@@ -28,6 +28,7 @@ from dgc.models import create_model
 from dgc.recipe import dump_recipe, load_recipe
 from dgcctl.cli.main import main
 from tests import released
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
 JPEGS = ROOT.parent / "shared" / "data" / "cifar10_jpeg_10k_2k.npz"
@@ -138,7 +139,7 @@ def on_ranks(count: int, tmp_path: Path, arguments: list[str], **env: str) -> di
     out = tmp_path / "ranks.json"
     command = [sys.executable, "-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={count}"]
     command += ["-m", "dgc.evaluate", *arguments, "--device=cpu", "--json", str(out)]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, timeout=280)
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, timeout=GUARD)
     return dict(json.loads(out.read_text()))
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -18,17 +17,11 @@ from dgc.records import RunDir, State, Status, read_status, write_status
 from dgcctl.core import ask as asking
 from dgcctl.core import launch, outcome
 from dgcctl.core.launch import Process, Ranks
+from tests.waiting import GUARD, wait_for, wait_for_file, wait_for_text
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def wait_for(path: Path, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
@@ -102,11 +95,12 @@ def test_a_folder_that_takes_no_runs_is_named(tmp_path: Path) -> None:
 STUBBORN_CHILD = """
 import subprocess, sys, time, pathlib
 child = subprocess.Popen([sys.executable, "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"],
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
+    "time.sleep(10_000)"],
     stdout=subprocess.PIPE)
 child.stdout.readline()
 pathlib.Path(sys.argv[1]).write_text(str(child.pid))
-time.sleep(60)
+time.sleep(10_000)
 """
 
 
@@ -114,14 +108,10 @@ def test_nothing_of_the_group_is_left_not_even_what_ignores_sigterm(tmp_path: Pa
     note = tmp_path / "pid"
     command = [*python(STUBBORN_CHILD), str(note)]
     with Process(command, output=subprocess.DEVNULL, env=os.environ, tied=True) as process:
-        wait_for(note)
-        grandchild = int(note.read_text())
+        grandchild = int(wait_for_text(note))
         assert not gone(grandchild)
     assert gone(process.pid)
-    end = time.monotonic() + 5
-    while not gone(grandchild) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert gone(grandchild)
+    wait_for(lambda: gone(grandchild), "the end of the grandchild")
 
 
 def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
@@ -130,20 +120,20 @@ def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
         "import signal, sys, time, pathlib\n"
         f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(told)!r}).touch(), sys.exit(75)))\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(60)\n"
+        "time.sleep(10_000)\n"
     )
     starter = (
         "import os, subprocess, sys, time, pathlib\n"
         "from dgcctl.core.launch import Process\n"
         f"p = Process([sys.executable, '-c', {child!r}], output=subprocess.DEVNULL, env=os.environ, tied=True)\n"
         f"pathlib.Path({str(pid)!r}).write_text(str(p.pid))\n"
-        "time.sleep(60)\n"
+        "time.sleep(10_000)\n"
     )
     parent = subprocess.Popen(python(starter))
-    wait_for(ready)
+    wait_for_file(ready)
     parent.kill()
     parent.wait()
-    wait_for(told, 5)
+    wait_for_file(told)
 
 
 def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
@@ -152,16 +142,16 @@ def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
         "import signal, sys, time, pathlib\n"
         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(60)\n"
+        "time.sleep(10_000)\n"
     )
     before = signal.getsignal(signal.SIGUSR1)
     with (
         Process(python(child), output=subprocess.DEVNULL, env=os.environ, tied=True) as process,
         launch.forwarding(process) as passed,
     ):
-        wait_for(ready)
+        wait_for_file(ready)
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert process.wait(10) == 75
+        assert process.wait(GUARD) == 75
         assert passed == [signal.SIGUSR1]
     assert signal.getsignal(signal.SIGUSR1) == before
 
@@ -170,7 +160,7 @@ def test_the_output_of_a_training_is_appended_to_its_log(tmp_path: Path) -> None
     run = RunDir(tmp_path)
     run.log.write_text("before\n")
     with launch.start_training(run, python("import sys; print('out'); print('err', file=sys.stderr)")) as process:
-        assert process.wait(10) == 0
+        assert process.wait(GUARD) == 0
     first, mark, *said = run.log.read_text().splitlines()
     assert first == "before"
     assert outcome.START_MARK in mark
@@ -296,14 +286,13 @@ def test_ctrl_c_ends_a_question_and_its_process_at_once(module: Path, tmp_path: 
         "import os, pathlib, signal, time\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n"
-        "time.sleep(60)\n"
+        "time.sleep(10_000)\n"
     )
     code = "import sys\nfrom dgcctl.core import ask\nfrom dgcctl.cli import diagnostics\n"
     code += "try: ask.ask('oracle', [])\nexcept BaseException as error: sys.exit(diagnostics.report(error))\n"
     asking_process = subprocess.Popen(python(code), stderr=subprocess.PIPE, text=True)
-    wait_for(note)
-    time.sleep(0.1)
+    asked = int(wait_for_text(note))
     asking_process.send_signal(signal.SIGINT)
-    _, said = asking_process.communicate(timeout=20)
+    _, said = asking_process.communicate(timeout=GUARD)
     assert (asking_process.returncode, said) == (130, "error: interrupted\n")
-    assert gone(int(note.read_text()))
+    assert gone(asked)

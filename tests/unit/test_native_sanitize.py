@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import GUARD
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = all(shutil.which(tool) for tool in ("cmake", "c++", "gcc"))
 
@@ -104,7 +106,7 @@ def test_the_kernels_are_clean_under_the_sanitizers(sanitized: Path, isa: str) -
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-c", DRIVER, "few"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GUARD)
     if "this machine has" in done.stderr:
         pytest.skip(f"this machine has no {isa}")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -3,14 +3,13 @@
 import os
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
 from dgc.errors import RecipeError, UsageError
 from dgc.recipe import find_recipe, load_recipe
 from dgcctl.core.slurm import Job, script, submit
+from tests.waiting import GUARD, wait_for
 
 DEMO = load_recipe(find_recipe("demo"))
 
@@ -61,7 +60,7 @@ while [ "$1" != --run-dir ]; do shift; done
 RUN=$2; shift 2
 echo "${1:-fresh}" >> "$RUN/starts"
 echo '{"step": 1}' > "$RUN/last.json"
-for _ in $(seq 200); do
+for _ in $(seq 12000); do
   if [ -e "$RUN/control/stop" ]; then echo '{"exit_code": 130}' > "$RUN/status.json"; exit 1; fi
   [ -e "$RUN/finish" ] && { echo '{"exit_code": 0}' > "$RUN/status.json"; exit 0; }
   [ -e "$RUN/fail" ] && { echo '{"exit_code": 9}' > "$RUN/status.json"; exit 1; }
@@ -98,14 +97,12 @@ class Cluster:
 
     @property
     def run(self):
-        end = time.monotonic() + 20
-        while not (found := list((self.folder / "runs").glob("*-demo-4711/starts"))):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return Path(found[0]).parent
+        runs = self.folder / "runs"
+        wait_for(lambda: any(runs.glob("*-demo-4711/starts")), "the start of the run")
+        return next(runs.glob("*-demo-4711/starts")).parent
 
     def end(self):
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=GUARD)
 
 
 @pytest.fixture

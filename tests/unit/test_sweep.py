@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from dgcctl.core import pool
 from dgcctl.core.grid import parse_axis, trials
 from dgcctl.core.pool import run_sweep, visible_gpus
 from dgcctl.core.sweep import TrialState, find_sweep, list_sweeps, open_or_create, trial_rows
+from tests.waiting import GUARD, wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 
@@ -144,26 +144,19 @@ def start_runner(tmp_path):
     return subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), *TRAINER], stdout=subprocess.DEVNULL)
 
 
-def wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
 def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     """kill -9 of the sweep and of its trainer: done trials stay, the cut one resumes, none runs twice."""
-    monkeypatch.setenv("FAKE_SLEEP", "0.1")
+    monkeypatch.setenv("FAKE_HOLD", "seed: 1:3")
     sweep = plan(tmp_path, "seed=0..2")
     runner = start_runner(tmp_path)
     second = sweep.run_dir(sweep.plan.trials[1])
-    wait_for(lambda: any(second.checkpoints.glob("step-000002")))
+    wait_for(second.file("held").exists)
     runner.kill()
     runner.wait()
     os.kill(read_status(second).pid, signal.SIGKILL)
     wait_for(lambda: sweep.state(sweep.plan.trials[1]) is TrialState.DIED)
     before = [event["kind"] for event in read_events(sweep.run_dir(sweep.plan.trials[0]))]
-    monkeypatch.setenv("FAKE_SLEEP", "0")
+    monkeypatch.delenv("FAKE_HOLD")
     assert quietly(sweep).done == [1, 2]
     assert [event["kind"] for event in read_events(sweep.run_dir(sweep.plan.trials[0]))] == before
     kinds = [event["kind"] for event in read_events(second)]
@@ -172,15 +165,16 @@ def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_a_trial_that_outlived_the_killed_sweep_is_waited_for_and_not_started_twice(tmp_path, monkeypatch):
-    monkeypatch.setenv("FAKE_SLEEP", "0.2")
+    monkeypatch.setenv("FAKE_HOLD", "seed: 0:1")
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
     first = sweep.run_dir(sweep.plan.trials[0])
-    wait_for(lambda: any(first.checkpoints.glob("step-000001")))
+    wait_for(first.file("held").exists)
     runner.kill()
     runner.wait()
     assert sweep.state(sweep.plan.trials[0]) is TrialState.RUNNING
-    monkeypatch.setenv("FAKE_SLEEP", "0")
+    first.file("held").unlink()
+    monkeypatch.delenv("FAKE_HOLD")
     assert quietly(sweep).done == [0, 1]
     assert [event["kind"] for event in read_events(first)].count("start") == 1
 
@@ -197,15 +191,15 @@ def test_a_trial_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(tmp_path, monkeypatch, number, code):
-    monkeypatch.setenv("FAKE_SLEEP", "0.1")
+    monkeypatch.setenv("FAKE_HOLD", "seed: 0:1")
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
     run = sweep.run_dir(sweep.plan.trials[0])
-    wait_for(lambda: any(run.checkpoints.glob("step-000001")))
+    wait_for(run.file("held").exists)
     runner.send_signal(number)
-    assert runner.wait(timeout=20) == code
+    assert runner.wait(timeout=GUARD) == code
     assert sweep.state(sweep.plan.trials[0]) is TrialState.STOPPED
-    monkeypatch.setenv("FAKE_SLEEP", "0")
+    monkeypatch.delenv("FAKE_HOLD")
     assert quietly(sweep).done == [0, 1]
 
 
