@@ -1,8 +1,8 @@
 """`python -m dgc.evaluate (--run-dir RUN [--step N|best|last] | --weights FILE | --pretrained NAME) --json OUT`.
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
-OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, macs, parameters, expected}, on request
-`per_class`.
+OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, chunk, macs, parameters, expected}, on
+request `per_class`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch._dynamo import OptimizedModule
 
 from dgc import build
 from dgc.data import Images
+from dgc.data.chunks import chunk_size
 from dgc.engine import compile_for_inference
 from dgc.errors import DgcError, UsageError
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
@@ -82,6 +83,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "images_per_s": figures.samples / seconds,
         "engine": engine,
         "device": str(ranks.device),
+        "chunk": chunk_size(ranks.device),
         "world_size": ranks.world,
         "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
         "parameters": complexity.params,
@@ -138,19 +140,18 @@ def timed(
     """Figures of the evaluation, and how long it took with reading the images."""
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
     if isinstance(model, OptimizedModule):
-        compile_now(model, recipe, data.val_samples, ranks.device)
+        compile_now(model, recipe, ranks.device)
     batches = ((batch.images, batch.labels) for batch in data.val.epoch())
     began = time.monotonic()
-    figures = evaluate(model, batches, -(-data.val_samples // recipe.eval.batch_size), ranks, watch=watch)
+    figures = evaluate(model, batches, data.val_samples, ranks, watch=watch)
     return figures, time.monotonic() - began
 
 
 @torch.no_grad()
-def compile_now(model: nn.Module, recipe: Recipe, samples: int, device: torch.device) -> None:
-    """Have torch.compile meet the sizes of batches that will come: that takes minutes and is no part of the speed."""
-    size, full = recipe.data.image_size, min(recipe.eval.batch_size, samples)
-    for batch in {full, samples % full or full}:
-        model(torch.zeros(batch, 3, size, size, device=device, dtype=build.DTYPES[recipe.train.dtype]))
+def compile_now(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Have torch.compile meet the batches that will come: that takes minutes and is no part of the speed."""
+    size = recipe.data.image_size
+    model(torch.zeros(chunk_size(device), 3, size, size, device=device, dtype=build.DTYPES[recipe.train.dtype]))
 
 
 class Confusion:

@@ -24,7 +24,7 @@ from dgc.data.classes import class_names
 from dgc.data.image_file import read_rgb
 from dgc.data.normalise import Normalise
 from dgc.data.transforms import fit
-from dgc.errors import DataError, IntegrityError, UsageError
+from dgc.errors import DataError, DivergedError, UsageError
 from dgc.hub.download import Options
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Preprocessing
@@ -58,9 +58,10 @@ def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> di
     """The best classes of one image (1, 3, S, S) and the channels that each head of each layer chose for it."""
     dtype = next(model.parameters()).dtype
     with torch.no_grad(), record_gates(model) as records:
-        probabilities = model(x_BCHW.to(dtype)).double().softmax(1)[0]
-    if not probabilities.isfinite().all():
-        raise IntegrityError("the network answers NaN or Inf: its weights are untrained or damaged")
+        logits_C = model(x_BCHW.to(dtype)).double()[0]
+    if not logits_C.isfinite().all():
+        raise DivergedError("the network answers NaN or Inf: its weights are untrained or damaged")
+    probabilities = logits_C.softmax(0)
     values, indices = probabilities.topk(min(top, len(probabilities)))
     return {
         "classes": [

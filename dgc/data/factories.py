@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dgc.data.chunks import chunk_size
 from dgc.data.image_sets import ImageSet
 from dgc.data.loader import Loader
 from dgc.data.normalise import Normalise
@@ -47,6 +48,9 @@ def eval_loader(
     device: torch.device = _CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Each sample exactly once over all ranks, no padding; the ranks take whole batches in turn."""
-    sampler = EvalSampler(len(images), batch_size, rank, world_size)
+    """Each sample exactly once over all ranks, no padding; the ranks take whole chunks in turn (dgc.data.chunks).
+
+    `batch_size` is how many images this rank loads at once.
+    """
+    sampler = EvalSampler(len(images), batch_size, rank, world_size, chunk_size(device))
     return Loader(images, sampler, Normalise(mean, std, dtype, device), seed=0, workers=workers)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgc.data import chunks
 from dgc.data.stateless import Indices, order
 
 
@@ -49,20 +50,26 @@ class TrainSampler:
 
 @dataclass(frozen=True)
 class EvalSampler:
-    """Each sample once, in order, no padding: rank r takes the whole batches r, r + world_size, ...
+    """Each sample once, in order, no padding: rank r takes the whole chunks r, r + world_size, ... of `chunk` samples.
 
-    A batch holds the same samples under any number of ranks, so each logit is the same to the last bit.
+    `batch_size` says how many of its samples are made at once, and nothing else: see dgc.data.chunks.
     """
 
     count: int
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    chunk: int = chunks.ON_CPU
 
     def __len__(self) -> int:
-        return len(range(self.rank * self.batch_size, self.count, self.world_size * self.batch_size))
+        return -(-len(self._mine()) // self.batch_size)
 
     def tasks(self, epoch: int = 0, start: int = 0) -> Iterator[Task]:
-        firsts = range(self.rank * self.batch_size, self.count, self.world_size * self.batch_size)
-        for step in range(start, len(firsts)):
-            yield Task(epoch, step, np.arange(firsts[step], min(firsts[step] + self.batch_size, self.count)))
+        mine = self._mine()
+        for step in range(start, len(self)):
+            yield Task(epoch, step, mine[step * self.batch_size : (step + 1) * self.batch_size])
+
+    def _mine(self) -> Indices:
+        every = np.arange(self.count)
+        mine: Indices = every[every // self.chunk % self.world_size == self.rank]
+        return mine

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class GateRecord:
-    """`chosen` (G, C): in how many samples head g chose channel c. `samples`: how many were seen."""
+    """`chosen` (G, C): in how many samples head g chose channel c. `samples`: how many were seen.
+
+    `real`: only so many of the first samples of a batch count, the others pad it (None: all do).
+    """
 
     chosen: Tensor
     samples: int = 0
+    real: int | None = None
 
     def add(self, kept_BGC: Tensor) -> None:
+        kept_BGC = kept_BGC[: self.real]
         self.chosen.add_((kept_BGC.detach() > 0).sum(0))
         self.samples += kept_BGC.shape[0]
 
@@ -42,6 +47,15 @@ def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
     finally:
         for layer in layers.values():
             layer.gate_record = None
+
+
+def count_only(model: nn.Module, real: int | None) -> None:
+    """Let records that are open count the first `real` samples of the batches to come (None: all of them)."""
+    from dgc.layers.collect import iter_dgc
+
+    for _, layer in iter_dgc(model):
+        if layer.gate_record is not None:
+            layer.gate_record.real = real
 
 
 def _start(layer: DynamicGroupConv2d) -> GateRecord:

@@ -25,14 +25,28 @@ def diverged(session: Session, known: Known, fields: dict[str, Any]) -> Diverged
     guilty = [rank for rank, (loss, norm, _) in enumerate(found) if not (math.isfinite(loss) and math.isfinite(norm))]
     rank = guilty[0] if guilty else 0
     loss, norm, samples = found[rank] if guilty else (fields["loss"], fields["grad_norm"], found[0][2])
-    standing = checkpoints.list_checkpoints(session.run)
     error = DivergedError(
         f"diverged at step {known.step} (epoch {known.epoch}) on rank {rank}: loss {loss:g}, gradient norm {norm:g}, "
         f"lr {known.lr:g}, samples {_listed(samples)}; no update was made from that step on; "
-        f"last good: {standing[-1].path.name if standing else 'none'}; a lower optim.lr may help"
+        f"last good: {_newest(session)}; a lower optim.lr may help"
     )
     error.shared = True  # type: ignore[attr-defined]
     return error
+
+
+def diverged_in_evaluation(session: Session, error: DivergedError) -> DivergedError:
+    """What all ranks end with whose evaluation met NaN: no figure is written, and no checkpoint of that moment."""
+    told = DivergedError(
+        f"diverged by the evaluation after step {session.position.step} (epoch {session.position.epoch}): {error}; "
+        f"last checkpoint: {_newest(session)}; a lower optim.lr may help"
+    )
+    told.shared = True  # type: ignore[attr-defined]
+    return told
+
+
+def _newest(session: Session) -> str:
+    standing = checkpoints.list_checkpoints(session.run)
+    return standing[-1].path.name if standing else "none"
 
 
 def _again(session: Session, known: Known) -> tuple[float, float, list[int]]:

@@ -87,7 +87,7 @@ def prepare(
         train=data.train,
         val=data.val,
         samples=data.train_samples,
-        eval_batches=-(-data.val_samples // recipe.eval.batch_size),
+        eval_samples=data.val_samples,
         data_facts=data.facts,
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,

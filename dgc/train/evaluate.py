@@ -1,7 +1,8 @@
-"""Evaluation that counts every sample once, and gives the same digits under any number of ranks.
+"""Evaluation that counts every sample once, and gives the same digits for any number of ranks, workers and images
+loaded at once.
 
-Batches are dealt whole to ranks (batch k to rank k mod world), so each is computed as one process would compute it;
-its counts and its float64 loss go to its own slot, and slots are added up in order.
+It computes in chunks of images that are always the same (dgc.data.chunks), dealt whole to ranks (chunk k to rank k mod
+world); a chunk's counts and its float64 loss go to its own slot, and slots are added up in order.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgc.data.chunks import Chunk, chunk_size, chunked
+from dgc.errors import DivergedError
+from dgc.layers import count_only
 from dgc.train.distributed import Ranks
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B)
-_SLOT = 4  # top-1 wrong, top-5 wrong, summed loss, samples
+_SLOT = 5  # top-1 wrong, top-5 wrong, summed loss, samples, samples whose logits are not finite
 
 
 @dataclass(frozen=True)
@@ -41,41 +45,45 @@ class EvaluationStoppedError(Exception):
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
-    total_batches: int,
+    samples: int,
     ranks: Ranks,
     *,
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Figures:
-    """Run `model` in eval mode over this rank's `batches` (numbers rank, rank + world, ... of `total_batches`).
+    """Run `model` in eval mode over this rank's `batches`: its chunks' images in order, cut anywhere; the whole set has
+    `samples` images.
 
     `stop` is asked once a round by all ranks alike; when it answers yes, EvaluationStoppedError is raised. `watch` sees
-    the (logits, labels) of each batch.
+    the (logits, labels) of each chunk. Raises DivergedError, on all ranks, where the network answers NaN or Inf.
     """
-    slots = torch.zeros(total_batches, _SLOT, dtype=torch.float64, device=ranks.device)
+    size = chunk_size(ranks.device)
+    total = -(-samples // size)
+    slots = torch.zeros(total, _SLOT, dtype=torch.float64, device=ranks.device)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for number, (images_BCHW, labels_B) in _rounds(batches, total_batches, ranks, stop):
-                logits_BC = model(images_BCHW)
+            for number, (images_BCHW, labels_B) in _rounds(chunked(batches, size), total, ranks, stop):
+                real = len(labels_B)
+                if real < size:
+                    count_only(model, real)
+                logits_BC = model(images_BCHW)[:real]
                 slots[number].copy_(score(logits_BC, labels_B))
                 if watch:
                     watch(logits_BC, labels_B)
     finally:
+        count_only(model, None)
         model.train(training)
     return summarize(ranks.sum_(slots))
 
 
-def _rounds(
-    batches: Iterable[Batch], total: int, ranks: Ranks, stop: Callable[[], bool]
-) -> Iterator[tuple[int, Batch]]:
-    mine = iter(batches)
+def _rounds(chunks: Iterator[Chunk], total: int, ranks: Ranks, stop: Callable[[], bool]) -> Iterator[tuple[int, Chunk]]:
     for number in range(ranks.rank, math.ceil(total / ranks.world) * ranks.world, ranks.world):
         if stop():
             raise EvaluationStoppedError
         if number < total:
-            yield number, next(mine)
+            yield number, next(chunks)
 
 
 def score(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
@@ -85,10 +93,20 @@ def score(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     hit_BK = ranked_BK == labels_B[:, None]
     count = len(labels_B)
     losses = F.cross_entropy(logits_BC, labels_B, reduction="sum")
-    return torch.stack([count - hit_BK[:, 0].sum(), count - hit_BK.sum(), losses, losses.new_tensor(count)])
+    bad = (~logits_BC.isfinite().all(1)).sum()
+    return torch.stack([count - hit_BK[:, 0].sum(), count - hit_BK.sum(), losses, losses.new_tensor(count), bad])
 
 
 def summarize(slots: Tensor) -> Figures:
-    """Add the slots up in batch order."""
-    wrong1, wrong5, loss, samples = (math.fsum(column) for column in slots.cpu().t().tolist())
-    return Figures(100 * wrong1 / samples, 100 * wrong5 / samples, loss / samples, int(samples))
+    """Add the slots up in order. Raises DivergedError where logits were not finite: the largest of NaN is no answer."""
+    columns = slots.cpu().t().tolist()
+    samples, bad = (int(sum(column)) for column in columns[3:])
+    if bad:
+        error = DivergedError(
+            f"the network answers NaN or Inf on {bad:,} of {samples:,} images, so no error can be told: its weights or "
+            "BatchNorm statistics have diverged or are damaged"
+        )
+        error.shared = True  # type: ignore[attr-defined]
+        raise error
+    wrong1, wrong5, loss = (math.fsum(column) for column in columns[:3])
+    return Figures(100 * wrong1 / samples, 100 * wrong5 / samples, loss / samples, samples)

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from dgc.errors import DivergedError
 from dgc.fs import crash_point
 from dgc.layers import record_gates
 from dgc.records import Kind, write_json
 from dgc.train import record
+from dgc.train.divergence import diverged_in_evaluation
 from dgc.train.evaluate import EvaluationStoppedError, Figures, evaluate
 from dgc.train.gates import gate_map
 from dgc.train.metrics import Known
@@ -137,9 +139,11 @@ def evaluate_epoch(session: Session) -> Figures:
     with record_gates(session.module) as records:
         try:
             batches = (passing("train.evaluate", batch[:2]) for batch in session.val.epoch())
-            figures = evaluate(session.module, batches, session.eval_batches, session.ranks, stop=stop)
+            figures = evaluate(session.module, batches, session.eval_samples, session.ranks, stop=stop)
         except EvaluationStoppedError:
             save_and_stop(session, asked)
+        except DivergedError as error:
+            raise diverged_in_evaluation(session, error) from error
     if records:
         write_gate_map(session, records)
     return figures

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from dgc import provenance
+from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError
 from dgc.fs import atomic_write
 from dgc.layers import iter_dgc, set_progress
@@ -185,6 +186,7 @@ def environment(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "world_size": ranks.world,
         "threads": torch.get_num_threads(),
         "kernels": library.in_use(),
+        "evaluation_chunk": chunk_size(ranks.device),
         "determinism": {
             "algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_deterministic": torch.backends.cudnn.deterministic,

@@ -41,7 +41,7 @@ class Options:
 
 @dataclass
 class Session:
-    """`samples`: size of the training set. `eval_batches`: batches of the evaluation over all ranks."""
+    """`samples`: size of the training set. `eval_samples`: size of the evaluation's."""
 
     run: RunDir
     recipe: Recipe
@@ -51,7 +51,7 @@ class Session:
     train: Batches
     val: Batches
     samples: int
-    eval_batches: int
+    eval_samples: int
     data_facts: dict[str, Any]
     control: Control
     recorder: Recorder

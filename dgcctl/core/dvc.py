@@ -122,7 +122,7 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
 def _figures(answer: dict[str, Any]) -> dict[str, Any]:
     """The numbers of an evaluation that a repetition must give again, named as in a run's metrics.json."""
     flat = {**answer, **{f"macs_{key}": value for key, value in answer.get("macs", {}).items()}}
-    left_out = (*_TIMES, "world_size")
+    left_out = (*_TIMES, "world_size", "chunk")
     return {key: value for key, value in flat.items() if isinstance(value, int | float) and key not in left_out}
 
 

@@ -18,7 +18,7 @@ from tests.faults.training import RECIPE
 
 BATCH = 12
 SHARES = {1: [12], 2: [7, 5]}  # uneven on purpose
-EVALUATIONS = ((50, 16), (33, 16), (5, 16), (30, 7))  # (samples, batch size): uneven, and fewer batches than ranks
+EVALUATIONS = ((200, 16), (150, 50), (70, 1), (64, 64), (5, 16))  # (samples, loaded at once): uneven, fewer than ranks
 
 
 def frozen_model() -> nn.Module:
@@ -61,7 +61,7 @@ def figures(ranks: Ranks, samples: int, batch_size: int) -> dict[str, float]:
         world_size=ranks.world,
     )
     batches = ((batch.images, batch.labels) for batch in loader.epoch())
-    return evaluate(model, batches, -(-samples // batch_size), ranks).asdict()
+    return evaluate(model, batches, samples, ranks).asdict()
 
 
 def results(ranks: Ranks) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The trainer with a poisoned sample: `python -m tests.faults.poisoned MODE SAMPLE --run-dir RUN ...`.
 
-MODE `loss`: the sample's image is NaN; `grads`: forward is sound, and the gradient that comes back from it is NaN.
+MODE `loss`: the sample's image is NaN; `grads`: forward is sound, and the gradient that comes back from it is NaN;
+`evaluation`: training is sound, and in evaluation the network answers NaN on one image.
 """
 
 import sys
@@ -25,6 +26,13 @@ class _BadBackward(torch.autograd.Function):
         return torch.where(marked[:, None], torch.nan, grad), None
 
 
+def _one_nan(module, _, logits):
+    if not module.training and len(logits) > 2:  # one image is a count of MACs
+        logits = logits.clone()
+        logits[2] = torch.nan
+    return logits
+
+
 def poison(session, mode: str, sample: int) -> None:
     epoch = session.train.epoch
     marked_now = []
@@ -36,6 +44,9 @@ def poison(session, mode: str, sample: int) -> None:
                 images[marked_now[0]] = torch.nan
             yield images, labels, indices
 
+    if mode == "evaluation":
+        session.module.register_forward_hook(_one_nan)
+        return
     session.train.epoch = poisoned
     if mode == "grads":
         session.module.register_forward_hook(

@@ -13,6 +13,7 @@ from dgc import checkpoints
 from dgc.data.stateless import order
 from dgc.errors import ExitCode
 from dgc.recipe import parse_recipe
+from dgc.records import read_status
 from dgc.train.distributed import Ranks
 from dgc.train.session import make_updater
 from tests.faults.training import RECIPE, ROOT, environment, logged, make_run, train
@@ -75,6 +76,27 @@ def test_on_one_rank_of_two(tmp_path, fault_table):
     run = make_run(tmp_path / "run")
     with fault_table.case(39, "NaN on one rank of two: both end with 9, the rank is named") as case, case.run():
         check_end(run, run_poisoned(run, "loss", ranks=2), rank=1)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_evaluation_that_meets_nan(ranks, tmp_path, fault_table):
+    """argmax of NaN is no answer: no figure, nothing kept as best, and what stood before stands."""
+    run = make_run(tmp_path / "run")
+    with fault_table.case(39, f"NaN only in evaluation, {ranks} rank(s): no figure, no best") as case, case.run():
+        done = run_poisoned(run, "evaluation", ranks)
+        assert done.returncode == ExitCode.DIVERGED
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert lines == [
+            "error: diverged by the evaluation after step 6 (epoch 0): the network answers NaN or Inf on 1 of 30 "
+            "images, so no error can be told: its weights or BatchNorm statistics have diverged or are damaged; "
+            "last checkpoint: step-000004; a lower optim.lr may help"
+        ]
+        assert logged(run, "eval") == []
+        assert [path.name for path in (run.metrics, run.best, run.verdict) if path.exists()] == []
+        assert str(read_status(run).state) == "failed"
+        newest = checkpoints.newest_valid(run)
+        assert newest is not None
+        assert newest[0].step == 4
 
 
 def test_exploding_learning_rate(tmp_path, fault_table):

@@ -87,14 +87,17 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(fashion, world):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 9])
-def test_evaluation_sees_each_sample_once_in_batches_that_do_not_change(fashion, world):
-    expected = batches(eval_loader(fashion.val, batch_size=16, **NORM))
-    ranks = [
-        batches(eval_loader(fashion.val, batch_size=16, rank=rank, world_size=world, **NORM)) for rank in range(world)
-    ]
-    by_place = sorted((batch for rank in ranks for batch in rank), key=lambda batch: int(batch[2][0]))
-    assert same(by_place, expected)
-    assert torch.equal(torch.cat([batch[2] for batch in by_place]), torch.arange(70))
+@pytest.mark.parametrize("batch", [1, 16, 50, 1000])
+def test_evaluation_sees_each_sample_once_in_chunks_that_do_not_change(fashion, world, batch):
+    """A rank has every world-th 64 samples, whatever it loads at once."""
+    whole = batches(eval_loader(fashion.val, batch_size=70, **NORM))[0]
+    for rank in range(world):
+        mine = torch.arange(70)[torch.arange(70) // 64 % world == rank]
+        found = batches(eval_loader(fashion.val, batch_size=batch, rank=rank, world_size=world, **NORM))
+        assert all(len(part[1]) <= batch for part in found)
+        joined = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+        assert not len(mine) or same([joined], [tuple(part[mine] for part in whole)])
+        assert sum(len(part[1]) for part in found) == len(mine)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +121,8 @@ def test_the_last_batch_is_kept_where_every_part_gets_a_sample(count, batch, wor
 def test_lengths_of_eval_samplers_add_up():
     for count in (1, 15, 16, 17, 70):
         for world in (1, 2, 3, 8):
-            samplers = [EvalSampler(count, 16, rank, world) for rank in range(world)]
-            assert sum(map(len, samplers)) == -(-count // 16)
+            samplers = [EvalSampler(count, 16, rank, world, chunk=32) for rank in range(world)]
+            assert sum(map(len, samplers)) == -(-count // 16)  # a chunk is two loads, or a short one
             assert [len(list(sampler.tasks())) for sampler in samplers] == [len(sampler) for sampler in samplers]
 
 

@@ -14,7 +14,7 @@ from torchvision import transforms
 import dgc
 from dgc import predict as predicting
 from dgc.data.classes import class_names
-from dgc.errors import DataError, IntegrityError
+from dgc.errors import DataError, DivergedError
 from dgc.hub.opened import Opened, preprocessing_of
 from dgc.hub.registry import find_entry, load_registry
 from dgc.models import create_model
@@ -114,7 +114,7 @@ def test_a_network_that_answers_nan_says_so(opened: Opened, tmp_path: Path) -> N
     saved = opened.model.classifier.bias.detach().clone()
     with torch.no_grad():
         opened.model.classifier.bias.fill_(float("nan"))
-    with pytest.raises(IntegrityError, match="answers NaN or Inf"):
+    with pytest.raises(DivergedError, match="answers NaN or Inf"):
         predicting.predict(opened, (), [photo(tmp_path / "a.jpg", 40, 40)])
     with torch.no_grad():
         opened.model.classifier.bias.copy_(saved)
