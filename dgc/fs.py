@@ -15,7 +15,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from dgc.errors import ResourceError
+from dgc import settings
+from dgc.errors import ResourceError, UsageError
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
@@ -25,8 +26,10 @@ class CrashPoints:
     """Counts passages of named points and kills the process at the one that the environment names."""
 
     def __init__(self, spec: str = "") -> None:
-        self._name, _, count = spec.partition(":")
-        self._count = int(count or 1)
+        try:
+            self._name, self._count = settings.parse_crash_at(spec)
+        except UsageError:  # said by whoever reads the settings; a module that is imported can only raise a traceback
+            self._name, self._count = "", 0
         self._seen: Counter[str] = Counter()
 
     def __call__(self, name: str) -> None:
@@ -37,7 +40,7 @@ class CrashPoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-crash_point = CrashPoints(os.environ.get("DGCCTL_CRASH_AT", ""))
+crash_point = CrashPoints(settings.crash_at_text())
 
 
 def fsync_dir(path: Path) -> None:

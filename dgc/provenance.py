@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,79 +13,39 @@ from pathlib import Path
 from typing import Any
 
 import dgc
-from dgc.fs import atomic_write
+from dgc import coderecord
+from dgc.coderecord import Sentence, sentences
 from dgc.kernel_sources import kernels_digest
 from dgc.records import RunDir, write_json
 
-UNTRACKED_FILE_LIMIT = 1 << 20
-UNTRACKED_TOTAL_LIMIT = 16 << 20
 # The files whose text decides what a training computes; a resumed run compares their digest.
 _COMPUTING = ("build.py", "schedule.py", "layers", "ops", "models", "native", "data", "train")
 
 
-def record_code(run: RunDir, argv: Sequence[str] | None = None) -> None:
-    """Write argv.json, git.json, git.patch and untracked/ of a run where they are absent."""
+def record_code(run: RunDir, argv: Sequence[str] | None = None) -> list[Sentence]:
+    """Write argv.json, git.json, git.patch and untracked/ of a run where they are absent.
+
+    Returns what the user should know of the record (level and sentence); it is written to the run's log too.
+    """
     if not run.argv.exists():
         write_json(run.argv, {"argv": list(sys.argv if argv is None else argv), "cwd": str(Path.cwd())})
-    if not run.git.exists():
-        write_json(run.git, code_facts(checkout(), run))
+    if run.git.exists():
+        return []
+    facts = code_facts(None, run)
+    write_json(run.git, facts)
+    said = sentences(facts)
+    for level, text in said:
+        append_log(run, f"{level}: {text}")
+    return said
 
 
-def checkout() -> Path:
-    """The folder whose git describes the running code: that of the package, else the current one."""
-    source = Path(dgc.__file__).resolve().parent.parent
-    return source if _git(source, "rev-parse", "--show-toplevel") else Path.cwd()
+def code_facts(root: Path | None = None, run: RunDir | None = None) -> dict[str, Any]:
+    """git.json (see dgc.coderecord) of the running code, or of the checkout at `root`; copies go into `run`, if given.
 
-
-def code_facts(folder: Path, run: RunDir | None = None) -> dict[str, Any]:
-    """commit, branch, root, dirty, patch_sha256, untracked, untracked_left_out, code; copies into `run`, if given.
-
-    `commit` is None outside a git checkout. `untracked` maps each copied file to its SHA-256; those left out are too
-    large to copy. `code` is the digest of what computes.
+    `code` is the digest of what computes.
     """
-    commit = _git(folder, "rev-parse", "HEAD").decode().strip() or None
-    facts: dict[str, Any] = {"commit": commit, "code": code_digest()}
-    if commit is None:
-        return facts
-    root = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
-    patch = _git(root, "diff", "--binary", "HEAD")
-    untracked, left_out = _untracked(root, run)
-    if run is not None and patch:
-        atomic_write(run.file("git.patch"), patch)
-    return facts | {
-        "branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD").decode().strip(),
-        "root": str(root),
-        "dirty": bool(patch or untracked or left_out),
-        "patch_sha256": hashlib.sha256(patch).hexdigest() if patch else None,
-        "untracked": untracked,
-        "untracked_left_out": left_out,
-    }
-
-
-def _untracked(root: Path, run: RunDir | None) -> tuple[dict[str, str], list[str]]:
-    """Digests of the untracked, not ignored files (copied into the run), and those too large to copy."""
-    copied: dict[str, str] = {}
-    left_out: list[str] = []
-    budget = UNTRACKED_TOTAL_LIMIT
-    for name in _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0"):
-        source = root / name
-        if not name or not source.is_file() or source.is_symlink() or _inside_a_run(source):
-            continue
-        data = source.read_bytes() if source.stat().st_size <= min(UNTRACKED_FILE_LIMIT, budget) else None
-        if data is None:
-            left_out.append(name)
-            continue
-        budget -= len(data)
-        copied[name] = hashlib.sha256(data).hexdigest()
-        if run is not None:
-            target = run.file("untracked") / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(target, data)
-    return copied, left_out
-
-
-def _inside_a_run(path: Path) -> bool:
-    return any((parent / "recipe.yaml").exists() and (parent / "status.json").exists() for parent in path.parents)
+    found = coderecord.own_code_facts(run) if root is None else coderecord.code_facts(root, run)
+    return found | {"code": code_digest()}
 
 
 def code_digest() -> str:
@@ -145,12 +104,3 @@ def append_log(run: RunDir, text: str) -> None:
     line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n"
     with contextlib.suppress(OSError), run.log.open("a") as log:
         log.write(line)
-
-
-def _git(folder: Path, *arguments: str) -> bytes:
-    """Standard output of git (empty where there is no git, no repository or no answer)."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return done.stdout if done.returncode == 0 else b""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dgc import settings
 from dgc.data import cifar, folder
 from dgc.data.classes import class_names
 from dgc.data.describe import describe_set
@@ -48,7 +49,7 @@ def data_dir(name: str, given: str | Path | None = None) -> Path:
     """The folder of a data set: as given, or $DGCCTL_DATA_DIR/<name>, or ./data/<name>."""
     if given is not None:
         return Path(given).expanduser()
-    return Path(os.environ.get("DGCCTL_DATA_DIR") or "data") / name
+    return (settings.data_dir() or Path("data")) / name
 
 
 def open_images(

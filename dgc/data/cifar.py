@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from dgc import settings
 from dgc.data.archive import check_digest, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
@@ -76,8 +77,8 @@ def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) 
     if (root / source.archive).is_file():
         _install(source, root, root / source.archive)
         return
-    if os.environ.get("DGCCTL_OFFLINE") == "1":
-        raise absent(source, root, "DGCCTL_OFFLINE=1 forbids the network")
+    if settings.offline():
+        raise absent(source, root, "DGCCTL_OFFLINE forbids the network")
     if not download:
         raise absent(source, root, "data.download is false")
     with _made(root), FileLock(root / ".download.lock"):

@@ -20,14 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dgc import settings
+
 Say = Callable[[str], None]
-
-
-def cache_root() -> Path:
-    """DGCCTL_CACHE_DIR, else $XDG_CACHE_HOME/dgcctl, else ~/.cache/dgcctl."""
-    if given := os.environ.get("DGCCTL_CACHE_DIR"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dgcctl"
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Cache:
 
     @classmethod
     def default(cls) -> Cache:
-        return cls(cache_root())
+        return cls(settings.cache_dir())
 
     @property
     def folder(self) -> Path:
@@ -46,8 +41,7 @@ class Cache:
 
     @property
     def pins(self) -> Path:
-        given = os.environ.get("DGCCTL_CHECKPOINTS_LOCK")
-        return Path(given) if given else self.root / "checkpoints.lock"
+        return settings.checkpoints_lock() or self.root / "checkpoints.lock"
 
     def file(self, name: str) -> Path:
         return self.folder / name

@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dgc import settings
 from dgc.errors import DataError, IntegrityError, NetworkError
 from dgc.fs import fsync_dir
 from dgc.hub import containers, kinds
@@ -31,17 +32,13 @@ def _no_progress(_done: int, _total: int | None) -> None:
     return
 
 
-def _offline() -> bool:
-    return os.environ.get("DGCCTL_OFFLINE", "") not in ("", "0")
-
-
 @dataclass(frozen=True)
 class Options:
     """How to download. `say` gets whole lines for the user, `progress` bytes done and in all."""
 
     cross_check: bool = False
     repin: bool = False
-    offline: bool = field(default_factory=_offline)
+    offline: bool = field(default_factory=settings.offline)
     bases: Bases = field(default_factory=Bases.from_environment)
     policy: Policy = field(default_factory=Policy)
     say: Say = _silent

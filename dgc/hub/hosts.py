@@ -8,11 +8,11 @@ The base address of each host can be replaced (a mirror, a test server): DGCCTL_
 from __future__ import annotations
 
 import html
-import os
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
+from dgc import settings
 from dgc.errors import NetworkError
 from dgc.hub import kinds
 from dgc.hub.registry import Link
@@ -36,7 +36,7 @@ class Bases:
 
     @classmethod
     def from_environment(cls) -> Bases:
-        return cls(os.environ.get("DGCCTL_GDRIVE_URL", ""), os.environ.get("DGCCTL_ONEDRIVE_URL", ""))
+        return cls(settings.gdrive_url(), settings.onedrive_url())
 
 
 def download_url(link: Link, bases: Bases) -> str:

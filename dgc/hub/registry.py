@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dgc import settings
 from dgc.errors import IntegrityError, UsageError
 
 SCHEMA_VERSION = 1
@@ -70,7 +70,7 @@ class Entry:
 
 def load_registry(path: Path | None = None) -> dict[str, Entry]:
     """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot be used."""
-    chosen = path or (Path(os.environ["DGCCTL_REGISTRY"]) if os.environ.get("DGCCTL_REGISTRY") else None)
+    chosen = path or settings.registry()
     source = chosen or files("dgc.hub").joinpath("registry.json")
     try:
         content = json.loads(source.read_text(encoding="utf-8"))

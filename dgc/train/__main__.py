@@ -12,6 +12,7 @@ import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from dgc import settings
 from dgc.errors import DgcError, ExitCode, RankError, UsageError
 from dgc.records import RunDir
 from dgc.train.signals import Signals, die_with_parent
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         die_with_parent()
         keep_errors(run, int(os.environ.get("RANK", "0")))
     try:
+        settings.check()
         check(run)
         from dgc.train.entry import run_training
         from dgc.train.session import Options
@@ -79,7 +81,7 @@ def keep_errors(run: RunDir, rank: int) -> None:
 def report(error: DgcError) -> int:
     """One line on stderr; what all ranks share is said by the first alone."""
     first = os.environ.get("RANK", "0") == "0"
-    told_by_launcher = isinstance(error, RankError) and "DGCCTL_LAUNCHED" in os.environ
+    told_by_launcher = isinstance(error, RankError) and settings.launched()
     if not told_by_launcher and (first or not getattr(error, "shared", False)):
         print(f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error), file=sys.stderr)
     return int(error.exit_code)

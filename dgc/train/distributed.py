@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from dgc import settings
 from dgc.errors import DgcError, RankError, UsageError
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 
 def _start_group(ranks: Ranks) -> None:
-    seconds = float(os.environ.get("DGCCTL_RANK_TIMEOUT", DEFAULT_TIMEOUT_SECONDS))
+    seconds = settings.rank_timeout(DEFAULT_TIMEOUT_SECONDS)
     backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
     with _as_rank_error():
         torch.distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=seconds))

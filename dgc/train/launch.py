@@ -14,10 +14,9 @@ import os
 import sys
 from pathlib import Path
 
+from dgc import settings
 from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, UsageError, error_of
 from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
-
-LAUNCHED = "DGCCTL_LAUNCHED"  # set for the ranks: the launcher will say which of them was lost
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +46,7 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as torchrun
 
-    os.environ[LAUNCHED] = "1"
+    os.environ[settings.LAUNCHED] = "1"  # the launcher will say which of the ranks was lost
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dgc import settings as environment
 from dgc.errors import UsageError
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.core import runs, settings
@@ -81,7 +82,7 @@ def dash(
 
 def _keys_file(flag: Path | None) -> Path | None:
     """The keys file that is named (it must be there), or the one in the user's configuration."""
-    named = flag or (Path(os.environ["DGCCTL_KEYS"]) if os.environ.get("DGCCTL_KEYS") else None)
+    named = flag or environment.keys_file()
     if named is not None and not named.is_file():
         raise UsageError(f"{named}: no such keys file: `dgcctl dash` and `?` list the ids")
     return named or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dgcctl" / "keys.yaml"
@@ -112,6 +113,6 @@ def _serve(port: int, names: list[str], folder: Path, readonly: bool, theme: str
     words += ["--readonly"] if readonly else []
     words += ["--theme", theme] if theme else []
     words += ["--keys", str(keys.absolute())] if keys else []
-    token = os.environ.pop("DGCCTL_DASH_TOKEN", "") or new_token()
+    token = environment.take_dash_token() or new_token()
     server = GuardedServer(shlex.join(words), port=free_port(port), token=token, say=diagnostics.note)
     server.serve()

@@ -15,6 +15,7 @@ from typing import TextIO
 
 import typer
 
+from dgc import settings
 from dgc.errors import DgcError, ExitCode, RecipeError, UsageError
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
@@ -44,8 +45,10 @@ def plain(text: str) -> str:
 
 def verbosity() -> int:
     """-1 after -q, 1 after -v, else 0."""
-    value = os.environ.get("DGCCTL_VERBOSITY", "0")
-    return int(value) if value in ("-1", "0", "1") else 0
+    try:
+        return settings.verbosity()
+    except UsageError:  # said once, when the command starts
+        return 0
 
 
 def note(text: str) -> None:

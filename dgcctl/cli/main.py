@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import dgc
+from dgc import settings
 from dgc.errors import ExitCode
 from dgcctl.cli import diagnostics
 from dgcctl.cli.lazy import App, Table
@@ -80,7 +81,7 @@ def take_common_flags(arguments: list[str]) -> list[str]:
     if "no-color" in found:
         os.environ["NO_COLOR"] = "1"
     if found & {"quiet", "verbose"}:
-        os.environ["DGCCTL_VERBOSITY"] = "1" if "verbose" in found else "-1"
+        os.environ[settings.VERBOSITY] = "1" if "verbose" in found else "-1"
     return [word for word in arguments[:end] if word not in _COMMON] + arguments[end:]
 
 
@@ -89,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = take_common_flags(sys.argv[1:] if arguments is None else arguments)
     try:
         apply_project_file(os.environ)
+        settings.check()
         return _code(typer.main.get_command(build()).main(words, prog_name="dgcctl", standalone_mode=False))
     except typer.TyperException as error:
         return _usage(error)

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from dgc import coderecord
 from dgc.errors import TargetMissedError, UsageError
 from dgc.records import RunDir
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.cli.output import Column
-from dgcctl.core import gitstate, runs, settings
 from dgcctl.core import rerun as again
+from dgcctl.core import runs, settings
 from dgcctl.core.divergence import parse_tolerances
 from dgcctl.core.facts import read_facts
 
@@ -62,11 +63,9 @@ def rerun(
 
 
 def _say_what_lacks(recorded: RunDir) -> None:
-    """A file too large for the record may be what the code needs."""
-    lacking = gitstate.not_kept(read_facts(recorded).git)
-    if lacking:
-        names = ", ".join(lacking[:3])
-        diagnostics.warn(f"{recorded.id}: {len(lacking)} untracked files were too large to be kept ({names})")
+    """A file that is not in the record may be what the code needs."""
+    for lacking in coderecord.left_out(read_facts(recorded).git):
+        diagnostics.warn(f"{recorded.id}: {lacking}")
 
 
 def _asking(run: str, *, allow_change: bool) -> again.Agree:

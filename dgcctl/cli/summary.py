@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from dgc import records
+from dgc import coderecord, records
 from dgc.errors import DgcError, TargetMissedError
 from dgc.records import RunDir
 from dgcctl.cli import text
@@ -55,7 +55,7 @@ def document(run: RunDir) -> dict[str, Any]:
 def rows(run: RunDir) -> list[tuple[str, Any]]:
     """`name, value` lines: result first, then what it was measured on, then where it lies."""
     seen = read_run(run)
-    lines = [("run", seen.id), ("state", _state(seen)), *_results(run, seen), *_cost(run, seen)]
+    lines = [("run", seen.id), ("state", _state(seen)), *_results(run, seen), *_cost(run, seen), *_code(run)]
     return [*lines, ("where", run.path), *[("next", command) for command in next_commands(seen)]]
 
 
@@ -97,6 +97,20 @@ def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
             lines.append((f"MACs, {kind}", f"{text.count(value)}  {meaning}"))
     parameters = seen.metrics.get("parameters", read_optional(run, "model.json").get("parameters"))
     return [*lines, ("parameters", text.count(parameters))] if parameters is not None else lines
+
+
+def _code(run: RunDir) -> list[tuple[str, Any]]:
+    """Commit and what stands beside it; a second line for what the record lacks."""
+    git = read_optional(run, "git.json")
+    if not git:
+        return []
+    parts = [f"commit {str(git['commit'])[:10]}" if git.get("commit") else "no git commit"]
+    parts += ["with uncommitted changes"] if git.get("patch_sha256") else []
+    copied = len(git.get("untracked") or {})
+    parts += [f"{copied} untracked file{'s' * (copied != 1)} copied"] if copied else []
+    problem = [] if git.get("restorable") is not False else [f"cannot be restored: {git.get('problem')}"]
+    lacking = [*problem, *coderecord.left_out(git)]
+    return [("code", ", ".join(parts)), *[("code lacks", sentence) for sentence in lacking]]
 
 
 def next_commands(seen: Run) -> list[str]:

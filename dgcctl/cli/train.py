@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dgc import settings as environment
+from dgc.coderecord import sentences
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir
@@ -85,6 +88,9 @@ def train(
         bool, typer.Option("--resume", help="Go on with this recipe's newest unfinished run, if there is one.")
     ] = False,
     dry_run: options.DryRun = False,
+    record_secrets: Annotated[
+        bool, typer.Option("--record-secrets", help="Copy untracked files that look like secrets into the record too.")
+    ] = False,
     *,
     how: How,
 ) -> int | None:
@@ -102,6 +108,8 @@ def train(
     found = _unfinished(wanted, folder) if resume else None
     if found is not None:
         return _go_on(found, how, allow_change=False)
+    if record_secrets:
+        os.environ[environment.RECORD_SECRETS] = "true"
     argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
     return _carry_out(launch.create(folder, wanted.name, dump_recipe(wanted), argv), wanted, replace(how, fresh=True))
 
@@ -175,6 +183,8 @@ def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
 
 def _carry_out(run: RunDir, recipe: Recipe, how: How) -> int | None:
     diagnostics.note(f"run {run.id}")
+    if how.fresh:
+        _say_what_was_recorded(run)
     command = _command(str(run.path.absolute()), how)
     diagnostics.detail("start: " + " ".join(command))
     if how.detach or how.dash:
@@ -190,6 +200,12 @@ def _carry_out(run: RunDir, recipe: Recipe, how: How) -> int | None:
     if how.check:
         summary.check(run)
     return None
+
+
+def _say_what_was_recorded(run: RunDir) -> None:
+    """What of the code went into the record, and what did not: now, while it can still be mended."""
+    for level, sentence in sentences(summary.read_optional(run, "git.json")):
+        (diagnostics.warn if level == "warning" else diagnostics.note)(sentence)
 
 
 def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], *, resumed: bool) -> int:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dgc import git as calls
 from dgc.errors import DgcError, IntegrityError, UsageError
 from dgc.records import RunDir
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Standard output of a git command run in `folder`. Raises UsageError with git's own last line."""
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UsageError(f"git {arguments[0]} failed in {folder}: {reason}")
-    return done.stdout
+    """Standard output of a git command run in `folder`. Raises UsageError with git's own reason."""
+    try:
+        return calls.run(folder, *arguments).decode(errors="replace")
+    except calls.GitError as error:
+        raise UsageError(f"git {arguments[0]} failed in {folder}: {error}") from error
 
 
 def toplevel(folder: Path) -> Path | None:
-    """Root of the checkout that holds `folder` (None: there is none)."""
+    """Root of the checkout that holds `folder` (None: there is none, or git may not look)."""
     try:
-        return Path(git(folder, "rev-parse", "--show-toplevel").strip())
-    except (UsageError, OSError):
+        return calls.toplevel(folder)
+    except calls.GitError:
         return None
 
 
@@ -42,6 +41,15 @@ def has_commit(folder: Path, commit: str) -> bool | None:
     return True
 
 
+def repository_of(record: Mapping[str, Any]) -> Path | None:
+    """The repository with a record's commit: where it was recorded, that of the running code, or around here."""
+    commit = record.get("commit")
+    recorded = record.get("root")
+    places = [Path(str(recorded))] if recorded else []
+    places += [Path(__file__).resolve().parent, Path.cwd()]
+    return next((place for place in places if commit and has_commit(place, str(commit))), None)
+
+
 def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
     """File of the run directory -> SHA-256, as git.json names them: the patch and the untracked sources."""
     files: dict[str, str] = {}
@@ -51,11 +59,6 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(untracked, Mapping):
         files |= {f"untracked/{name}": str(digest) for name, digest in untracked.items()}
     return files
-
-
-def not_kept(record: Mapping[str, Any]) -> list[str]:
-    """Untracked files that were too large for the record: a worktree of it lacks them."""
-    return [str(name) for name in record.get("left_out") or ()]
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from types import FrameType
 
 import filelock
 
+from dgc.coderecord import sentences
 from dgc.errors import ExitCode, LockedError
+from dgc.records import RunDir, read_json
 from dgcctl.core.sweep import Sweep, Trial, TrialState, due, prepare
 
 TRAINER = (sys.executable, "-m", "dgc.train")
@@ -68,6 +70,7 @@ class Pool:
         self.free = list(range(jobs))
         self.active: list[_Job] = []
         self.outcome = Outcome()
+        self.recorded = False
 
     def start(self, trial: Trial) -> None:
         slot = self.free.pop(0)
@@ -76,6 +79,8 @@ class Pool:
             self.active.append(_Job(trial, None, slot))
             return
         run, resume = prepare(self.sweep, trial)
+        if not resume:
+            self._say_what_was_recorded(run)
         self.say(f"trial {trial.index}: {'resumed' if resume else 'started'} ({' '.join(trial.overrides)})")
         command = [*self.trainer, "--run-dir", str(run.path), *(["--resume"] if resume else [])]
         with self.sweep.log(trial).open("ab") as log:
@@ -84,6 +89,14 @@ class Pool:
             )
         self.sweep.note_start(trial, process.pid)
         self.active.append(_Job(trial, process, slot))
+
+    def _say_what_was_recorded(self, run: RunDir) -> None:
+        """Once for all trials: they stand on the same code."""
+        if self.recorded:
+            return
+        self.recorded = True
+        for level, sentence in sentences(read_json(run.git)):
+            self.say(f"warning: {sentence}" if level == "warning" else sentence)
 
     def _env(self, slot: int) -> dict[str, str]:
         if not self.gpus:

@@ -13,12 +13,12 @@ Its values become defaults of the environment, so that every process started fro
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+from dgc import settings
 from dgc.errors import UsageError
 
 FILE_NAME = "dgcctl.toml"
@@ -27,7 +27,9 @@ _VARIABLES = {
     "data_dir": "DGCCTL_DATA_DIR",
     "cache_dir": "DGCCTL_CACHE_DIR",
     "offline": "DGCCTL_OFFLINE",
+    "record_secrets": "DGCCTL_RECORD_SECRETS",
 }
+_SWITCHES = ("offline", "record_secrets")
 
 
 def project_file(start: Path) -> Path | None:
@@ -57,31 +59,29 @@ def _variable(path: Path, key: str) -> str:
 
 
 def _text(path: Path, key: str, value: Any) -> str:
-    if key == "offline" and isinstance(value, bool):
+    if key in _SWITCHES and isinstance(value, bool):
         return "1" if value else "0"
-    if key != "offline" and isinstance(value, str):
+    if key not in _SWITCHES and isinstance(value, str):
         return str(path.parent / Path(value).expanduser())
-    wanted = "true or false" if key == "offline" else "a path in quotes"
+    wanted = "true or false" if key in _SWITCHES else "a path in quotes"
     raise UsageError(f"{path}: {key} = {value!r} should be {wanted}")
 
 
 def runs_dir(flag: Path | None = None) -> Path:
     """The folder of the runs: the flag, else $DGCCTL_RUNS_DIR, else ./runs."""
-    return flag or Path(os.environ.get("DGCCTL_RUNS_DIR") or "runs")
+    return flag or settings.runs_dir()
 
 
 def data_dir(flag: Path | None = None) -> Path | None:
     """The folder that holds the data sets: the flag, else $DGCCTL_DATA_DIR, else None (./data/<name>)."""
-    value = os.environ.get("DGCCTL_DATA_DIR")
-    return flag or (Path(value) if value else None)
+    return flag or settings.data_dir()
 
 
 def cache_dir(flag: Path | None = None) -> Path:
     """The folder of downloads: the flag, else $DGCCTL_CACHE_DIR, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return flag or Path(os.environ.get("DGCCTL_CACHE_DIR") or Path(base) / "dgcctl")
+    return flag or settings.cache_dir()
 
 
 def offline() -> bool:
     """Whether $DGCCTL_OFFLINE forbids the network."""
-    return os.environ.get("DGCCTL_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    return settings.offline()

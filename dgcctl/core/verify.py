@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dgc import records
+from dgc import checkout, coderecord, records
 from dgc.checkpoints import read_manifest
 from dgc.errors import DgcError
 from dgc.records import Kind, State
@@ -68,11 +68,16 @@ def _recipe(facts: Facts) -> Iterator[Check]:
 def _code(facts: Facts) -> Iterator[Check]:
     commit = facts.git.get("commit")
     if commit is None:
-        yield Check("git commit", Outcome.UNCHECKED, detail="the run was not started in a git checkout")
-    elif (known := gitstate.has_commit(Path.cwd(), str(commit))) is None:
+        problem = str(facts.git.get("problem") or "the run was not started in a git checkout")
+        yield Check("git commit", Outcome.UNCHECKED, detail=problem)
+    elif (repository := gitstate.repository_of(facts.git)) is not None:
+        yield equal("git commit", commit, commit)
+        yield from _patch(facts, repository)
+    elif gitstate.has_commit(Path(str(facts.git.get("root") or Path.cwd())), str(commit)) is False:
+        yield equal("git commit", commit, "not in this repository")
+    else:  # the shell may stand in any repository, and that it lacks the commit says nothing
         yield Check("git commit", Outcome.UNCHECKED, commit, detail="run this inside the repository")
-    else:
-        yield equal("git commit", commit, commit if known else "not in this repository")
+    yield from _not_in_the_record(facts)
     files = gitstate.recorded_files(facts.git)
     wrong = [
         check
@@ -80,6 +85,21 @@ def _code(facts: Facts) -> Iterator[Check]:
         if (check := equal(name, recorded, file_digest(facts.run.file(name)))).outcome is not Outcome.OK
     ]
     yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
+
+
+def _patch(facts: Facts, repository: Path) -> Iterator[Check]:
+    path = facts.run.file("git.patch")
+    if path.is_file():
+        problem = checkout.applies(repository, str(facts.git["commit"]), path.read_bytes())
+        yield equal("git.patch applies to the commit", True, not problem, problem)
+
+
+def _not_in_the_record(facts: Facts) -> Iterator[Check]:
+    """What nobody can check, because it was never kept: said, so that `records agree` is not read as more."""
+    if facts.git.get("commit") is not None and facts.git.get("restorable") is False:
+        yield Check("code can be restored", Outcome.UNCHECKED, detail=str(facts.git.get("problem")))
+    for sentence in coderecord.left_out(facts.git):
+        yield Check("files outside the record", Outcome.UNCHECKED, detail=sentence)
 
 
 def _code_that_ran(facts: Facts) -> Iterator[Check]:

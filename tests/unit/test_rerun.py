@@ -18,7 +18,16 @@ from tests.unit.run_factory import make_run
 HERE = Path(__file__).resolve()
 PACKAGE = HERE.parents[2] / "dgc"
 OWN_CODE = HERE.parents[1] / "contract" / "own_code"  # keeps an editable install of another checkout from hiding ours
-NO_TORCH = ["errors.py", "fs.py", "records.py", "checkpoints.py", "schedule.py", "yaml12.py", "recipe*.py"]
+NO_TORCH = [
+    "errors.py",
+    "settings.py",
+    "fs.py",
+    "records.py",
+    "checkpoints.py",
+    "schedule.py",
+    "yaml12.py",
+    "recipe*.py",
+]
 
 
 def git(folder, *words):
@@ -191,13 +200,23 @@ def test_a_commit_is_looked_for_without_touching_the_checkout(project):
     assert gitstate.has_commit(project.parent, "0" * 40) is None
 
 
-def test_untracked_files_that_were_too_large_are_said(project, capsys, monkeypatch):
+def test_files_that_are_not_in_the_record_are_said(project, capsys, monkeypatch):
     from dgcctl.cli import rerun as command
 
+    (project / "dgc" / "table.py").write_bytes(b"# " + b"x" * (1 << 20))
     run = run_in(project, "a")
-    write_json(run.git, {**read_json(run.git), "left_out": ["weights.npz"]})
     monkeypatch.chdir(project)
     command.rerun(str(run.path), runs_dir=project / "runs", check=True)
     said = capsys.readouterr()
-    assert "1 untracked files were too large to be kept (weights.npz)" in said.err
+    assert "1 file left out of the record: dgc/table.py (larger than 1 MiB)" in said.err
     assert "bitwise equal" in said.out
+
+
+def test_a_record_of_an_older_release_is_read_too(project, capsys, monkeypatch):
+    from dgcctl.cli import rerun as command
+
+    run = run_in(project, "a")
+    write_json(run.git, {**read_json(run.git), "left_out": None, "untracked_left_out": ["weights.npz"]})
+    monkeypatch.chdir(project)
+    command.rerun(str(run.path), runs_dir=project / "runs", check=True)
+    assert "1 file left out of the record: weights.npz" in capsys.readouterr().err

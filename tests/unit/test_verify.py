@@ -1,15 +1,17 @@
 """runs verify, export and rm: a record that was changed anywhere is named."""
 
 import os
+import subprocess
 import tarfile
 
 import orjson
 import pytest
 
+from dgc.coderecord import code_facts
 from dgc.errors import DataError, IntegrityError, LockedError, UsageError
 from dgc.records import Kind, State, Status, encode_event, process_start, read_json, write_json, write_status
 from dgcctl.core import export
-from dgcctl.core.verify import Outcome, verify
+from dgcctl.core.verify import Outcome, file_digest, verify
 from tests.unit.run_factory import make_run
 
 
@@ -124,6 +126,49 @@ def test_an_unknown_commit_is_a_mismatch(run, monkeypatch):
 
     monkeypatch.setattr(gitstate, "has_commit", lambda folder, commit: False)
     assert mismatches(run) == ["git commit"]
+
+
+def repository(folder):
+    """A repository with one committed file; its commit."""
+    words = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+    folder.mkdir(exist_ok=True)
+    subprocess.run([*words, "init", "-q"], check=True)
+    (folder / "a.py").write_text("a = 1\n")
+    subprocess.run([*words, "add", "a.py"], check=True)
+    subprocess.run([*words, "commit", "-qm", "first"], check=True)
+    return subprocess.run([*words, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_another_repository_around_the_shell_says_nothing_about_a_commit(run, tmp_path, monkeypatch):
+    write_json(run.git, {"commit": "1" * 40, "root": str(tmp_path / "gone"), "untracked": {}})
+    repository(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    checks = {check.name: check for check in verify(run)}
+    assert checks["git commit"].outcome is Outcome.UNCHECKED
+    assert checks["git commit"].detail == "run this inside the repository"
+
+
+def test_a_patch_that_is_none_is_a_mismatch_although_its_digest_agrees(run, tmp_path):
+    commit = repository(tmp_path / "code")
+    run.file("git.patch").write_text("lost a.py\n")
+    digest = file_digest(run.file("git.patch"))
+    write_json(run.git, {"commit": commit, "root": str(tmp_path / "code"), "patch_sha256": digest, "untracked": {}})
+    assert mismatches(run) == ["git.patch applies to the commit"]
+    facts = code_facts(tmp_path / "code")
+    write_json(run.git, facts)
+    run.file("git.patch").unlink()
+    assert mismatches(run) == []
+
+
+def test_what_was_never_kept_is_said_and_is_no_mismatch(run, tmp_path):
+    repository(tmp_path / "code")
+    (tmp_path / "code" / "b.py").symlink_to("a.py")
+    facts = code_facts(tmp_path / "code")
+    write_json(run.git, {**facts, "restorable": False, "problem": "a reason"})
+    checks = {check.name: check for check in verify(run)}
+    assert mismatches(run) == []
+    assert checks["files outside the record"].detail == "1 file left out of the record: b.py (a symbolic link)"
+    assert checks["code can be restored"].detail == "a reason"
 
 
 def test_data_and_model_are_compared_with_what_is_found_now(run):
