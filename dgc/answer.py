@@ -9,15 +9,19 @@ from typing import Any
 
 from dgc.errors import DgcError, ExitCode
 from dgc.records import write_json
+from dgc.said import one_line_warnings
 
 
 def answer(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
     """Write what `make` returns; returns the exit code of the process."""
+    one_line_warnings(lambda text: say(f"warning: {text}"))
     try:
         write_json(file, make())
     except DgcError as error:
         say(f"error: {error}")
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)
 
 

@@ -30,6 +30,7 @@ from dgc.macs import count
 from dgc.native import available, describe
 from dgc.recipe import Recipe, find_recipe, load_recipe
 from dgc.records import RunDir, write_json
+from dgc.said import one_line_warnings
 from dgc.train import seeding
 from dgc.train.distributed import Ranks, join
 from dgc.train.evaluate import Figures, evaluate
@@ -37,6 +38,7 @@ from dgc.train.evaluate import Figures, evaluate
 
 def main(argv: list[str] | None = None) -> int:
     given = parse(argv)
+    one_line_warnings(lambda text: print(f"warning: {text}", file=sys.stderr))
     try:
         with join(given.device) as ranks:
             answer = measure(given, ranks)
@@ -93,7 +95,10 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     if given.per_class:
         answer["per_class"] = per_class(counts_CC, images.classes)
     if given.plot and ranks.first:
-        plot(counts_CC, images.classes, given.plot)
+        try:
+            plot(counts_CC, images.classes, given.plot)
+        except OSError as error:  # the figures are there all the same
+            answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
     return answer
 
 
@@ -196,8 +201,10 @@ def per_class(counts_CC: Tensor, names: tuple[str, ...]) -> list[dict[str, Any]]
 
 def plot(counts_CC: Tensor, names: tuple[str, ...], path: Path) -> None:
     """The confusion matrix as a picture (the format follows the file's ending)."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    mpl.rcParams["text.parse_math"] = False  # a $ in a class name is a letter
     shares_CC = counts_CC.double() / counts_CC.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.add_subplot()

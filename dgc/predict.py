@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def predict(opened: Opened, names: Sequence[str], images: Sequence[Path], top: i
 def prepare(path: Path, how: Preprocessing, *, grey: bool = False) -> Tensor:
     """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
     try:
-        image = fit(read_rgb(path), how.resize, how.image_size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # how Pillow would rather be called
+            image = fit(read_rgb(path), how.resize, how.image_size)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     pixels = np.asarray(image.convert("L").convert("RGB") if grey else image)

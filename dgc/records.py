@@ -116,7 +116,24 @@ def create_run(runs: Path, recipe_name: str) -> RunDir:
 def write_json(path: Path, value: Mapping[str, Any], *, point: str = "json") -> None:
     """Write a JSON object atomically, with this format's schema version."""
     document = {"schema_version": SCHEMA_VERSION, **value}
-    atomic_write(path, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), point=point)
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    try:
+        data = orjson.dumps(document, option=options)
+    except TypeError:
+        data = orjson.dumps(as_utf8(document), option=options)
+    atomic_write(path, data, point=point)
+
+
+def as_utf8(value: Any) -> Any:
+    """The value with each byte of a name that is not UTF-8 spelt out (`\\xff`): JSON holds only text."""
+    if isinstance(value, str):
+        escaped = all("\udc80" <= letter <= "\udcff" or not "\ud800" <= letter <= "\udfff" for letter in value)
+        return value.encode("utf-8", "surrogateescape" if escaped else "backslashreplace").decode(
+            "utf-8", "backslashreplace"
+        )
+    if isinstance(value, Mapping):
+        return {as_utf8(key): as_utf8(item) for key, item in value.items()}
+    return [as_utf8(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`python -m dgcctl` is `dgcctl`."""
 
-from dgcctl.cli.main import run
+from dgcctl.boot import run
 
 if __name__ == "__main__":
     run()

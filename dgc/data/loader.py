@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dgc import oom
 from dgc.data.image_sets import ImageSet
 from dgc.data.normalise import Normalise
 from dgc.data.sampler import EvalSampler, Task, TrainSampler
@@ -104,6 +105,7 @@ class Loader:
         self._maker = _Maker(images, seed)
         self._tasks = _Tasks(sampler)
         self._step, self._registered = 0, False
+        self._starved = oom.kills()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._loader = self._data_loader() if workers else None
@@ -179,7 +181,7 @@ class Loader:
         pid = int(found.group(1).split(",")[0])
         number = next((place for place, worker in enumerate(self._workers()) if worker.pid == pid), None)
         code = None if number is None else self._workers()[number].exitcode
-        return self._death(number, _cause(code, str(error)))
+        return self._death(number, self._cause(code, str(error)))
 
     def _workers(self) -> list[Any]:
         return getattr(getattr(self._loader, "_iterator", None), "_workers", [])
@@ -193,29 +195,34 @@ class Loader:
         while True:
             for number, worker in enumerate(self._workers()):
                 if worker.exitcode is not None:
-                    raise self._death(number, _cause(worker.exitcode, ""))
+                    raise self._death(number, self._cause(worker.exitcode, ""))
             if time.monotonic() >= deadline:
                 return
             time.sleep(0.01)
+
+    def _cause(self, exitcode: int | None, text: str) -> str:
+        return _cause(exitcode, text, starved=oom.kills() > self._starved)
 
     def _death(self, number: int | None, cause: str) -> ResourceError:
         return ResourceError(f"worker {'?' if number is None else number} died ({cause}) at {self._place()}")
 
 
 _CAUSES = {
-    signal.SIGKILL: "likely out of memory: fewer data.workers or a smaller train.batch_size need less",
+    signal.SIGKILL: "out of memory: fewer data.workers or a smaller train.batch_size need less",
     signal.SIGBUS: "likely shared memory is full: give /dev/shm more, or set data.workers=0",
     signal.SIGSEGV: "a crash in native code",
 }
 _NAMES = {"Killed": signal.SIGKILL, "Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}
 
 
-def _cause(exitcode: int | None, text: str) -> str:
+def _cause(exitcode: int | None, text: str, *, starved: bool) -> str:
+    """Why a worker died. `starved`: meanwhile the system killed something for want of memory."""
     number = -exitcode if exitcode is not None and exitcode < 0 else 0
     number = number or next((int(value) for name, value in _NAMES.items() if name in text), 0)
     if number:
-        hint = _CAUSES.get(signal.Signals(number), signal.Signals(number).name)
-        return f"signal {number}, {hint}"
+        name = signal.Signals(number)
+        known = name in _CAUSES and (starved or name is not signal.SIGKILL)
+        return f"signal {number}, {_CAUSES[name] if known else name.name}"
     return f"exit code {exitcode}" if exitcode is not None else "no exit code"
 
 

@@ -62,7 +62,10 @@ def recorded(run: RunDir, ranks: Ranks, recipe: Recipe) -> Iterator[Recorder]:
         recorder.close(State.STOPPED, str(error), int(error.exit_code))
         raise
     except DgcError as error:
-        recorder.close(State.FAILED, str(error), int(error.exit_code))
+        if recorder.is_resumed and not recorder.begun:
+            recorder.withdraw()
+        else:
+            recorder.close(State.FAILED, str(error), int(error.exit_code))
         raise
     except BaseException as error:
         recorder.close(State.FAILED, f"{type(error).__name__}: {error}", int(ExitCode.FAILED))
@@ -114,6 +117,7 @@ def take_up(session: Session) -> None:
     except UsageError:
         session.recorder.withdraw()
         raise
+    session.recorder.begun = True
 
 
 def update_status(session: Session) -> None:

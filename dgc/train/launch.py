@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from dgc import settings
+from dgc import oom, settings
 from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, UsageError, error_of
 from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
 
@@ -47,11 +47,14 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
     from torch.distributed.run import run as torchrun
 
     os.environ[settings.LAUNCHED] = "1"  # the launcher will say which of the ranks was lost
+    starved = oom.kills()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        raise explain(run, {rank: failure.exitcode for rank, failure in error.failures.items()}) from error
+        raise explain(
+            run, {rank: failure.exitcode for rank, failure in error.failures.items()}, oom.kills() > starved
+        ) from error
     except SignalException as error:
         raise _stopped(run, int(error.sigval)) from error
     except (OSError, RuntimeError, ValueError) as error:
@@ -59,15 +62,16 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
         raise RankError(f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port") from error
 
 
-def explain(run: RunDir | None, exit_codes: dict[int, int]) -> DgcError:
+def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = False) -> DgcError:
     """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost contact.
 
-    torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause.
+    torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause. `starved`: meanwhile the
+    system killed something for want of memory.
     """
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and code != -15}
     if killed:
         rank = min(killed)
-        hint = ", likely out of memory" if killed[rank] == 9 else ""
+        hint = ", out of memory" if killed[rank] == 9 and starved else ""
         where = f" at step {_step(run)} (log {rank_log(run, rank)}): `dgcctl resume {run.id}`" if run else ""
         return RankError(f"rank {rank} killed by signal {killed[rank]}{hint}{where}")
     own = {rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED}

@@ -62,6 +62,12 @@ class Recorder:
         self._events: EventWriter | None = None
         self._lock = threading.Lock()
         self._before: Status | None = None
+        self.begun = False  # whether the run was taken up: before that a refusal leaves a resumed one as it was
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run had been started before."""
+        return self._before is not None and self._before.state != State.QUEUED
 
     def open(self) -> None:
         """From here on the run is `running`, and a thread says so every few seconds."""

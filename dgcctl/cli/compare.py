@@ -17,6 +17,7 @@ from dgcctl.core.compare import COST_KEYS, RESULT_KEYS, Group, Summary
 from dgcctl.core.compare import compare as compare_runs
 from dgcctl.core.facts import read_facts
 from dgcctl.core.rundiff import diff_runs
+from dgcctl.core.text import shown
 
 _TITLES = {
     "top1_error": "top-1 error %",
@@ -125,7 +126,7 @@ def diff(
     columns = [Column("section"), Column("key"), Column("a", found.a), Column("b", found.b)]
     output.table("differences", columns, rows, form, patch=found.patch, a=found.a, b=found.b)
     if patch and form is output.Form.TEXT:
-        output.write("".join(f"{line}\n" for line in found.patch))
+        output.write("".join(f"{shown(line)}\n" for line in found.patch))
     elif found.patch:
         diagnostics.note(f"uncommitted sources differ too ({len(found.patch)} lines): --patch shows them")
     if not rows and not found.patch:

@@ -17,6 +17,7 @@ from dgc import settings as environment
 from dgc.errors import UsageError
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.core import runs, settings
+from dgcctl.core.text import shown
 
 RunArguments = Annotated[
     list[str] | None,
@@ -73,11 +74,14 @@ def dash(
     if once:
         from dgcctl.tui.once import frame
 
-        output.write(frame(chosen, _size(size)))
+        output.write(shown(frame(chosen, _size(size)), newlines=True))
         return
     _require_terminal()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # may come ignored (nohup); without its terminal this is nothing
-    DashApp(chosen).run()
+    app = DashApp(chosen)
+    app.run()
+    if app.failure is not None:
+        raise app.failure
 
 
 def _keys_file(flag: Path | None) -> Path | None:

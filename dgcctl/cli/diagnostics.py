@@ -17,8 +17,15 @@ import typer
 
 from dgc import settings
 from dgc.errors import DgcError, ExitCode, RecipeError, UsageError
+from dgcctl.cli import streams
+from dgcctl.core.text import shown
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+# What a wrong path gives; whatever else a system refuses is a matter of disks, rights and memory.
+_WRONG_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
+}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -31,11 +38,21 @@ def has_colour(stream: TextIO) -> bool:
     return os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
-def paint(text: str, style: str, stream: TextIO) -> str:
-    """`text` in a style, or plain where the stream takes no colour."""
-    if not text or style not in _CODES or not has_colour(stream):
-        return text
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+class Painted(str):
+    """Text of which no part comes from a file as it is: only this may hold escape sequences, ours."""
+
+
+def paint(text: str, style: str, stream: TextIO) -> Painted:
+    """`text`, safe to print, in a style, or plain where the stream takes no colour."""
+    safe = clean(text)
+    if not safe or style not in _CODES or not has_colour(stream):
+        return safe
+    return Painted(f"\x1b[{_CODES[style]}m{safe}\x1b[0m")
+
+
+def clean(text: str, *, newlines: bool = False) -> Painted:
+    """`text` without control characters, unless they are known to be ours."""
+    return text if isinstance(text, Painted) else Painted(shown(text, newlines=newlines))
 
 
 def plain(text: str) -> str:
@@ -54,7 +71,7 @@ def verbosity() -> int:
 def note(text: str) -> None:
     """Talk: what is being done. Silent after -q."""
     if verbosity() >= 0:
-        _line(text)
+        _line(clean(text))
 
 
 def detail(text: str) -> None:
@@ -65,13 +82,12 @@ def detail(text: str) -> None:
 
 def warn(text: str) -> None:
     """Something the user should know although the work goes on. Shown in spite of -q."""
-    _line(f"{paint('warning:', 'yellow', sys.stderr)} {text}")
+    _line(f"{paint('warning:', 'yellow', sys.stderr)} {clean(text)}")
 
 
 def draw(line: str) -> None:
     """Rewrite the terminal's last line in place ("" takes it away)."""
-    sys.stderr.write(f"\r\x1b[2K{line}")
-    sys.stderr.flush()
+    _write(f"\r\x1b[2K{clean(line)}")
 
 
 def help_text(text: str) -> None:
@@ -80,16 +96,25 @@ def help_text(text: str) -> None:
 
 
 def _line(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(text + "\n")
+
+
+def _write(text: str) -> None:
+    """Talk that nobody can hear any more (`2>&1 | head`, a full disk) stops no work."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        streams.silence(sys.stderr)
 
 
 def report(error: BaseException) -> int:
     """Print the line of an error (a recipe with several problems has one each); return the exit code."""
     for line in error_lines(error):
-        _line(f"{paint('error:', 'red', sys.stderr)} {line}")
+        _line(f"{paint('error:', 'red', sys.stderr)} {clean(line)}")
     if verbosity() > 0 and not isinstance(error, typer.TyperException):
-        _line(paint("".join(traceback.format_exception(error)).rstrip(), "dim", sys.stderr))
+        told = clean("".join(traceback.format_exception(error)).rstrip(), newlines=True)
+        _line(paint(told, "dim", sys.stderr))
     return exit_code(error)
 
 
@@ -99,10 +124,9 @@ def exit_code(error: BaseException) -> int:
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or isinstance(error, MemoryError):
-        return int(ExitCode.RESOURCES)
-    return int(ExitCode.FAILED)
+    if isinstance(error, OSError):
+        return int(ExitCode.USAGE if error.errno in _WRONG_PATH else ExitCode.RESOURCES)
+    return int(ExitCode.RESOURCES if isinstance(error, MemoryError) else ExitCode.FAILED)
 
 
 def error_lines(error: BaseException) -> list[str]:
@@ -118,8 +142,28 @@ def error_lines(error: BaseException) -> list[str]:
     if isinstance(error, KeyboardInterrupt):
         return ["interrupted"]
     if isinstance(error, OSError):
-        return [f"{error.filename or 'what was to be written'}: {(error.strerror or str(error)).lower()}"]
+        return [_system_line(error)]
+    if isinstance(error, MemoryError):
+        return ["out of memory: end other programs, or ask for less"]
     return [f"{type(error).__name__}: {error} (a fault of dgcctl itself: `-v` shows where)"]
+
+
+def _system_line(error: OSError) -> str:
+    """What the system refused, where, and what can be done about it."""
+    what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the system refused"
+    why = (error.strerror or str(error)).lower()
+    return f"{what}: {why}{_ADVICE.get(error.errno or 0, '')}"
+
+
+_ADVICE = {
+    errno.EACCES: ": check its owner and rights",
+    errno.EPERM: ": check its owner and rights",
+    errno.EROFS: ": name another folder",
+    errno.ENOSPC: ": free some space, or name another folder",
+    errno.EDQUOT: ": free some space, or name another folder",
+    errno.EFBIG: ": this file may grow no larger (ulimit -f)",
+    errno.ENOENT: ": check the path",
+}
 
 
 def _usage_line(error: typer.TyperException) -> str:
@@ -137,7 +181,6 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{question} stdin is no terminal, so nobody can be asked: pass --yes to agree")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
+    _write(f"{clean(question)} [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise typer.Abort

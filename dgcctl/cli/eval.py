@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dgc.errors import TargetMissedError, UsageError
+from dgc.errors import ResourceError, TargetMissedError, UsageError
 from dgcctl.cli import diagnostics, options, output, text
 from dgcctl.cli.network import Named, named
 from dgcctl.cli.output import Column
@@ -50,6 +51,8 @@ def evaluate(
     """
     if check and limit:
         raise UsageError("--check judges the whole set, and --limit leaves some out: drop one of them")
+    if plot is not None:
+        _check_plot(plot)
     source, name = network.opened(settings.runs_dir(runs_dir))
     arguments = [*source, f"--engine={engine}"]
     arguments += [f"--limit={limit}"] if limit else []
@@ -60,8 +63,25 @@ def evaluate(
     found = ask("dgc.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = [] if limit else [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, found, held, json=json)
+    if found.get("plot_error"):
+        raise ResourceError(f"the picture was not written: {found['plot_error']}")
     if check:
         _check(name, held)
+
+
+_PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "ps", "eps")
+
+
+def _check_plot(plot: Path) -> None:
+    """Refuse a picture that cannot be written before minutes of work."""
+    if plot.suffix.lower().lstrip(".") not in _PICTURES:
+        raise UsageError(f"--plot {plot}: should end with one of .{', .'.join(_PICTURES)}")
+    if plot.is_dir():
+        raise UsageError(f"--plot {plot}: is a folder: name a file in it")
+    if not plot.absolute().parent.is_dir():
+        raise UsageError(f"--plot {plot}: there is no folder {plot.parent}: make it first")
+    if not os.access(plot if plot.exists() else plot.absolute().parent, os.W_OK):
+        raise ResourceError(f"--plot {plot}: cannot be written there (permission denied): name another file")
 
 
 def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

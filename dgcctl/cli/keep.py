@@ -55,7 +55,9 @@ def _short(value: object) -> str:
 
 def export(
     run: options.RunArgument,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new folder, or a name ending with .tar.gz.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="A new folder, or a name ending with .zip or .tar.gz.")
+    ],
     checkpoints: Annotated[
         str, typer.Option("--checkpoints", metavar="best|all|none", help="Which checkpoints go along.")
     ] = "best",

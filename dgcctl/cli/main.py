@@ -15,7 +15,7 @@ import typer
 import dgc
 from dgc import settings
 from dgc.errors import ExitCode
-from dgcctl.cli import diagnostics
+from dgcctl.cli import diagnostics, streams
 from dgcctl.cli.lazy import App, Table
 from dgcctl.core.settings import apply_project_file
 
@@ -47,6 +47,7 @@ COMMANDS: Table = {
         "doctor": ("dgcctl.cli.doctor:doctor", "What this machine offers, and what is wrong with it."),
     },
 }
+_COMPLETION = "_DGCCTL_COMPLETE"  # set by the shell that asks what could follow
 _HELP = "Train, watch and trust Dynamic Group Convolution networks."
 _COMMON = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--no-color": "no-color"}
 
@@ -91,11 +92,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         apply_project_file(os.environ)
         settings.check()
-        return _code(typer.main.get_command(build()).main(words, prog_name="dgcctl", standalone_mode=False))
+        return _code(_call(words))
     except typer.TyperException as error:
         return _usage(error)
+    except BrokenPipeError:  # help, read by a `head` that has gone
+        streams.silence(sys.stdout)
+        return int(ExitCode.DONE)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last place that can turn it into one line
         return diagnostics.report(error)
+
+
+def _call(words: list[str]) -> Any:
+    """Carry out a command line. Typer's own way ends Ctrl-C and a closed pipe without a word, with 130 and 1."""
+    command = typer.main.get_command(build())
+    if _COMPLETION in os.environ:
+        return command.main(words, prog_name="dgcctl", standalone_mode=False)
+    try:
+        with command.make_context("dgcctl", list(words)) as context:
+            return command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
 
 
 def _code(result: Any) -> int:
@@ -111,5 +127,7 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def run() -> None:
-    """The console script."""
-    sys.exit(main())
+    """The console script of an installation that was made before `dgcctl.boot`."""
+    from dgcctl.boot import run as start
+
+    start()

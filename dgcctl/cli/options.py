@@ -12,7 +12,10 @@ from dgcctl.core import runs, settings
 
 def complete_run(incomplete: str) -> list[str]:
     """Ids of runs, for shell completion."""
-    names = ["latest", *(run.id for run in runs.iterate(settings.runs_dir()))]
+    try:
+        names = ["latest", *(run.id for run in runs.iterate(settings.runs_dir()))]
+    except OSError:  # a shell that asks gets no answer instead of an error
+        return []
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -31,4 +31,5 @@ def report(
     if json:
         output.document(files=files)
     else:
-        output.write("".join(f"{path}\n" for path in files))
+        for path in files:
+            output.line(str(path))

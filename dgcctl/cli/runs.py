@@ -6,7 +6,6 @@ import sys
 import time
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from dgc.errors import UsageError
@@ -18,6 +17,7 @@ from dgcctl.cli.output import Column
 from dgcctl.core import filters, settings
 from dgcctl.core import runs as core
 from dgcctl.core.tail import Tail, follow, log_lines
+from dgcctl.core.text import shown
 
 COMMANDS: Table = {
     "Compare and keep": {
@@ -124,7 +124,7 @@ def _say_skipped(offsets: list[int]) -> None:
 
 
 def _event_json(event: Event) -> str:
-    return orjson.dumps({key: value for key, value in event.items() if key != "crc"}).decode()
+    return output.json_text({key: value for key, value in event.items() if key != "crc"})
 
 
 _HIDDEN = frozenset({"kind", "t", "crc", "nonfinite"})
@@ -135,7 +135,7 @@ def event_line(event: Event) -> str:
     clock = time.strftime("%H:%M:%S", time.gmtime(event.get("t", 0)))
     values = "  ".join(f"{key} {_short(key, value, event)}" for key, value in event.items() if key not in _HIDDEN)
     kind = diagnostics.paint(f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout)
-    return f"{clock}  {kind}  {values}"
+    return diagnostics.Painted(f"{clock}  {kind}  {shown(values)}")
 
 
 def _short(key: str, value: Any, event: Event) -> str:

@@ -9,8 +9,9 @@ from dgc import coderecord, records
 from dgc.errors import DgcError, TargetMissedError
 from dgc.records import RunDir
 from dgcctl.cli import text
-from dgcctl.cli.diagnostics import paint
+from dgcctl.cli.diagnostics import Painted, paint
 from dgcctl.core.runs import RESUMABLE, Run, read_run
+from dgcctl.core.text import shown
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "unreadable": "red", "stopped": "yellow"}
@@ -63,7 +64,8 @@ def _state(seen: Run) -> str:
     status = seen.status
     done = f"epoch {status.epoch}/{status.epochs}, step {status.step}/{status.steps}" if status.steps else "not started"
     reason = seen.problem or status.reason
-    return f"{paint(seen.state, state_style(seen.state), sys.stdout)} ({done})" + (f": {reason}" if reason else "")
+    state = paint(seen.state, state_style(seen.state), sys.stdout)
+    return Painted(state + shown(f" ({done})" + (f": {reason}" if reason else "")))
 
 
 def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
@@ -81,7 +83,8 @@ def verdict_text(row: dict[str, Any]) -> str:
     """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`."""
     word = paint("reached", "green", sys.stdout) if row.get("passed") else paint("missed", "red", sys.stdout)
     expected = f"{row.get('expected', 0):.2f} ± {row.get('tolerance', 0):.2f} %"
-    return f"{text.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): {word}"
+    said = f"{text.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): "
+    return Painted(shown(said) + word)
 
 
 def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:

@@ -99,4 +99,4 @@ def _show(found: sweeps.Sweep, form: output.Form) -> None:
 
 def _list(folder: Any, form: output.Form) -> None:
     columns = [Column("id", "sweep"), *(Column(name, right=True) for name in _COUNTS), Column("axes", "values")]
-    output.table("sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder)), form)
+    output.table("sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder, diagnostics.warn)), form)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dgc import oom
 from dgc import settings as environment
 from dgc.coderecord import sentences
 from dgc.errors import DgcError, ExitCode, UsageError
@@ -23,7 +24,7 @@ from dgcctl.cli import diagnostics, options, output, summary
 from dgcctl.cli.flags import gathered
 from dgcctl.cli.live import LiveLine
 from dgcctl.core import launch, outcome, runs, settings
-from dgcctl.core.launch import Process, Ranks
+from dgcctl.core.launch import Hearing, Process, Ranks
 from dgcctl.core.tail import Progress, Tail
 
 POLL_SECONDS = 0.1
@@ -111,7 +112,9 @@ def train(
     if record_secrets:
         os.environ[environment.RECORD_SECRETS] = "true"
     argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
-    return _carry_out(launch.create(folder, wanted.name, dump_recipe(wanted), argv), wanted, replace(how, fresh=True))
+    with launch.hearing() as heard:
+        run = launch.create(folder, wanted.name, dump_recipe(wanted), argv)
+        return _carry_out(run, wanted, replace(how, fresh=True), heard)
 
 
 @_starting
@@ -135,7 +138,8 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     recipe = load_recipe(run.recipe)
     _check_ranks(recipe, how.ranks)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))
-    return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)))
+    with launch.hearing() as heard:
+        return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)), heard)
 
 
 def _data_override(folder: Path | None) -> list[str]:
@@ -181,21 +185,26 @@ def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
     diagnostics.note(f"would make {folder}/<utc>-{recipe.name}-<id> and start: {' '.join(command)}")
 
 
-def _carry_out(run: RunDir, recipe: Recipe, how: How) -> int | None:
+def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: Hearing) -> int | None:
     diagnostics.note(f"run {run.id}")
     if how.fresh:
         _say_what_was_recorded(run)
     command = _command(str(run.path.absolute()), how)
     diagnostics.detail("start: " + " ".join(command))
-    if how.detach or how.dash:
-        return _leave_running(run, command, how)
-    began = time.time()
-    code = _watch(run, recipe, command, resumed=not how.fresh)
-    error = outcome.failure(run, code, since=began)
-    if error is not None:
-        outcome.settle(run, error)
+    began, starved = time.time(), oom.kills()
+    try:
+        heard.raise_if_given_up()
+        if how.detach or how.dash:
+            return _leave_running(run, command, how)
+        code = _watch(run, recipe, command, heard, resumed=not how.fresh)
+        heard.raise_if_given_up()
+        error = outcome.failure(run, code, since=began, starved=oom.kills() > starved)
+        if error is not None:
+            outcome.settle(run, error)
+            raise error
+    except (DgcError, OSError) as error:
         _forget_if_nothing_began(run, error, how)
-        raise error
+        raise
     _print(run, how)
     if how.check:
         summary.check(run)
@@ -208,17 +217,19 @@ def _say_what_was_recorded(run: RunDir) -> None:
         (diagnostics.warn if level == "warning" else diagnostics.note)(sentence)
 
 
-def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], *, resumed: bool) -> int:
+def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, *, resumed: bool) -> int:
     """Follow the trainer to its end; return its exit code."""
     tail, progress = Tail(run), Progress()
     if resumed:
         progress.take(tail.poll().events)
         progress.images_per_s = progress.eta_s = None
     line = LiveLine(recipe.model.gate_factor if recipe.model.form == "dgc" else None)
-    with launch.start_training(run, command) as process, launch.forwarding(process) as passed:
+    with launch.start_training(run, command) as process:
+        heard.attach(process, run)
         while (code := process.poll()) is None:
             _look(tail, progress, line)
-            _say_once(passed, line)
+            heard.deliver()
+            _say_once(heard.passed, line)
             time.sleep(POLL_SECONDS)
         _look(tail, progress, line)
     line.clear()
@@ -251,10 +262,18 @@ def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
     return None
 
 
-def _forget_if_nothing_began(run: RunDir, error: DgcError, how: How) -> None:
-    """A mistake of the user that was found before the first step leaves no run behind."""
-    if how.fresh and error.exit_code in (ExitCode.USAGE, ExitCode.DATA) and runs.read_run(run).status.step == 0:
+def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -> None:
+    """What was refused, or given up, before the first step leaves no run behind."""
+    if not how.fresh or runs.read_run(run).status.step:
+        return
+    unmade = isinstance(error, OSError) or not run.model.exists()
+    if diagnostics.exit_code(error) in (ExitCode.USAGE, ExitCode.DATA) or (unmade and _is_refusal(error)):
         shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _is_refusal(error: DgcError | OSError) -> bool:
+    """Whether the error says all there is to know, so that nobody needs the run's log."""
+    return diagnostics.exit_code(error) not in (ExitCode.FAILED, ExitCode.RANK_DIED)
 
 
 def _print(run: RunDir, how: How) -> None:

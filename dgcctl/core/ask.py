@@ -5,14 +5,15 @@ Its talk on stderr comes through to ours as it is said; its error line is taken 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgc import records
-from dgc.errors import error_of
+from dgc import oom, records
+from dgc.errors import ExitCode, error_of
 from dgcctl.core import launch
 from dgcctl.core.launch import Process, Ranks
 
@@ -30,9 +31,12 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
         answer = Path(folder) / "answer.json"
         command = [*launch.module_command(module, ranks), *arguments, "--json", str(answer)]
+        starved = oom.kills()
         code, said = _run(command, say, launch.child_environment(**env))
         if code:
-            raise error_of(code if code > 0 else 1, _reason(said, code, module))
+            hungry = code == -signal.SIGKILL and oom.kills() > starved
+            wrong = code if code > 0 else ExitCode.RESOURCES if hungry else ExitCode.FAILED
+            raise error_of(wrong, _reason(said, code, module) + (", out of memory" if hungry else ""))
         value = records.read_json(answer)
     value.pop("schema_version", None)
     return value
@@ -60,5 +64,5 @@ def _reason(kept: list[str], code: int, module: str) -> str:
     if last is not None:  # the launcher of several ranks speaks last, and knows which of them was lost
         return last
     if code < 0:
-        return f"python -m {module} was killed by signal {-code}" + (", likely out of memory" if code == -9 else "")
+        return f"python -m {module} was killed by signal {-code}"
     return f"python -m {module} failed ({kept[-1] if kept else f'exit code {code}'})"

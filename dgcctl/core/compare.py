@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from dgc.errors import UsageError
 from dgc.records import Kind, State
 from dgcctl.core.facts import Facts, computing_keys
 
@@ -50,11 +52,22 @@ def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[G
     Runs on other data are never averaged together: the data digest is a part of a group's identity.
     """
     pooled = tuple(over)
+    _check_keys(pooled, runs)
     groups: dict[bytes, list[Facts]] = {}
     for run in runs:
         groups.setdefault(_identity(run, pooled), []).append(run)
     keys = varied_keys([_shown(members[0], pooled) for members in groups.values()])
     return [_group(members, keys, pooled) for members in groups.values()]
+
+
+def _check_keys(pooled: Iterable[str], runs: Sequence[Facts]) -> None:
+    """Refuse a key that no recipe has: nothing would be averaged over it, in silence."""
+    known = dict.fromkeys(key for run in runs for key in run.recipe)
+    for key in pooled:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "as seed or optim.lr: `dgcctl recipes show` lists them"
+            raise UsageError(f"--over {key}: no such recipe key ({hint})")
 
 
 def _identity(run: Facts, pooled: tuple[str, ...]) -> bytes:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +19,19 @@ from dgcctl.core.verify import file_digest
 
 DIGESTS = "SHA256SUMS"
 _LEFT_OUT = ("control/", "lock.json", ".lock.guard", ".tmp-")
-_ARCHIVES = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar": "w:"}
+_ARCHIVES = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar": "w:", ".zip": "zip"}
+_OTHER_ARCHIVES = (".gz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".lz4")
 
 
 def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]:
-    """Copy a run to a new folder, or to a .tar/.tar.gz archive, with SHA256SUMS. Returns the files' names.
+    """Copy a run to a new folder, or to a .zip, .tar or .tar.gz archive, with SHA256SUMS. Returns the files' names.
 
     `checkpoints`: `all`, `none`, or `best` (those that best.json and last.json point to). The copy appears whole or not
-    at all, and is read-only. Raises UsageError where the target stands already or the run is running.
+    at all, and is read-only. Raises UsageError where the target stands already or the run is running, and for an
+    archive of another kind.
     """
+    if target.name.lower().endswith(_OTHER_ARCHIVES) and not target.name.lower().endswith(tuple(_ARCHIVES)):
+        raise UsageError(f"{target}: archives are written as {', '.join(_ARCHIVES)}; a name without those is a folder")
     if target.exists():
         raise UsageError(f"{target}: stands already; an export is never changed: give another name")
     if records.inferred_state(records.read_status(run)) is State.RUNNING:
@@ -34,7 +39,7 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
     names = list(exported_files(run, checkpoints))
     temporary = target.with_name(temporary_name(target.name))
     target.parent.mkdir(parents=True, exist_ok=True)
-    mode = next((mode for suffix, mode in _ARCHIVES.items() if target.name.endswith(suffix)), None)
+    mode = next((mode for suffix, mode in _ARCHIVES.items() if target.name.lower().endswith(suffix)), None)
     try:
         _archive(run, names, temporary, mode) if mode else _folder(run, names, temporary)
     except BaseException:
@@ -68,7 +73,7 @@ def _kept_checkpoints(run: RunDir, wanted: str) -> set[str]:
 
 
 def _sums(run: RunDir, names: list[str]) -> bytes:
-    return "".join(f"{file_digest(run.file(name))}  {name}\n" for name in names).encode()
+    return "".join(f"{file_digest(run.file(name))}  {name}\n" for name in names).encode(errors="surrogateescape")
 
 
 def _folder(run: RunDir, names: list[str], temporary: Path) -> None:
@@ -84,6 +89,9 @@ def _folder(run: RunDir, names: list[str], temporary: Path) -> None:
 
 
 def _archive(run: RunDir, names: list[str], temporary: Path, mode: str) -> None:
+    if mode == "zip":
+        _zip(run, names, temporary)
+        return
     with tarfile.open(temporary, mode) as archive:  # type: ignore[call-overload]
         for name in names:
             archive.add(run.file(name), f"{run.id}/{name}", recursive=False)
@@ -91,6 +99,13 @@ def _archive(run: RunDir, names: list[str], temporary: Path, mode: str) -> None:
         entry = tarfile.TarInfo(f"{run.id}/{DIGESTS}")
         entry.size = len(sums)
         archive.addfile(entry, io.BytesIO(sums))
+
+
+def _zip(run: RunDir, names: list[str], temporary: Path) -> None:
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for name in names:
+            archive.write(run.file(name), f"{run.id}/{name}")
+        archive.writestr(f"{run.id}/{DIGESTS}", _sums(run, names))
 
 
 def check_export(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import psutil
 
 import dgc
 from dgc import provenance, records
-from dgc.errors import ResourceError, UsageError
+from dgc.errors import DgcError, InterruptedRunError, ResourceError, TerminatedError, UsageError
 from dgc.fs import atomic_write
 from dgc.records import RunDir, State, Status
 
@@ -87,10 +88,14 @@ def ranks_command(ranks: Ranks) -> list[str]:
 def create(runs: Path, name: str, recipe_text: str, argv: Mapping[str, Any]) -> RunDir:
     """Make a run directory with its recipe, how it was asked for, and the code it runs with; its state is `queued`."""
     run = _new_folder(runs, name)
-    atomic_write(run.recipe, recipe_text.encode(), point="recipe")
-    records.write_json(run.argv, {"dgcctl": dgc.__version__, "cwd": str(Path.cwd()), **argv}, point="argv")
-    provenance.record_code(run)
-    records.write_status(run, Status(state=State.QUEUED))
+    try:
+        atomic_write(run.recipe, recipe_text.encode(), point="recipe")
+        records.write_json(run.argv, {"dgcctl": dgc.__version__, "cwd": str(Path.cwd()), **argv}, point="argv")
+        provenance.record_code(run)
+        records.write_status(run, Status(state=State.QUEUED))
+    except BaseException:  # half a run is none, and must not be listed as one
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return run
 
 
@@ -152,6 +157,11 @@ class Process:
             return []
         return ranks or [own]
 
+    def end_now(self) -> None:
+        """Kill the whole group: nothing in it has anything to save."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def kill_group(self, grace: float = 2.0) -> None:
         """End all that is left of the group: SIGTERM, then SIGKILL."""
         for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
@@ -212,18 +222,79 @@ def child_environment(**extra: str | None) -> dict[str, str]:
     return {**env, **{key: value for key, value in extra.items() if value is not None}}
 
 
-@contextlib.contextmanager
-def forwarding(process: Process) -> Iterator[list[int]]:
-    """Within the block, signals for us go to the process; we stay to see its end. Yields those passed on."""
-    passed: list[int] = []
+class Hearing:
+    """Signals for us, and the process that they are meant for.
 
-    def forward(signum: int, _: object) -> None:
-        passed.append(signum)
-        process.ask(signal.SIGTERM if signum == signal.SIGHUP else signum)
+    A trainer that has not taken its run up would die of a signal with no word, so what comes then waits; but Ctrl-C
+    ends it at once, because there is nothing to save.
+    """
 
-    before = {signum: signal.signal(signum, forward) for signum in FORWARDED}
+    def __init__(self) -> None:
+        self.passed: list[int] = []
+        self.gave_up = 0  # the signal that ended a process before it had begun
+        self._waiting: list[int] = []
+        self._process: Process | None = None
+        self._run: RunDir | None = None
+
+    def hear(self, signum: int, _: object = None) -> None:
+        self._waiting.append(signum)
+        self.deliver()
+
+    def attach(self, process: Process, run: RunDir | None = None) -> None:
+        """From now on signals go to this process; with a run, when it has taken that up."""
+        self._process, self._run = process, run
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Pass on what waits, if it can be now: call it often."""
+        process = self._process
+        while process is not None and self._waiting:
+            if not self._begun():
+                self._give_up(process)
+                return
+            signum = self._waiting.pop(0)
+            self.passed.append(signum)
+            process.ask(signal.SIGTERM if signum == signal.SIGHUP else signum)
+
+    def _begun(self) -> bool:
+        return self._run is None or is_running(self._run)
+
+    def _give_up(self, process: Process) -> None:
+        if signal.SIGINT in self._waiting and not self.gave_up:
+            self.gave_up = signal.SIGINT
+            process.end_now()
+
+    def raise_if_given_up(self) -> None:
+        """InterruptedRunError where Ctrl-C came before anything had begun."""
+        if self.gave_up or (self._process is None and signal.SIGINT in self._waiting):
+            raise InterruptedRunError("interrupted before the training began: nothing was changed")
+        if self._process is None and self._waiting:
+            raise TerminatedError(f"stopped by signal {self._waiting[0]} before the training began")
+
+
+def is_running(run: RunDir) -> bool:
+    """Whether a living trainer has taken the run up."""
     try:
-        yield passed
+        return records.inferred_state(records.read_status(run)) is State.RUNNING
+    except (OSError, DgcError, ValueError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def hearing() -> Iterator[Hearing]:
+    """Within the block no signal ends us: what is heard waits for the process that is to be started."""
+    heard = Hearing()
+    before = {signum: signal.signal(signum, heard.hear) for signum in FORWARDED}
+    try:
+        yield heard
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def forwarding(process: Process, run: RunDir | None = None) -> Iterator[Hearing]:
+    """Within the block, signals for us go to the process; we stay to see its end."""
+    with hearing() as heard:
+        heard.attach(process, run)
+        yield heard

@@ -15,10 +15,11 @@ START_MARK = " start: "
 _ERROR_LINE = re.compile(r"^error: (.*)$")
 
 
-def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
+def failure(run: RunDir, code: int, since: float = 0.0, *, starved: bool = False) -> DgcError | None:
     """The error of an ended trainer, with the exit code it asked for; None where it is done.
 
-    `since` (seconds since the epoch): an account in status.json from before belongs to an earlier start.
+    `since` (seconds since the epoch): an account in status.json from before belongs to an earlier start. `starved`:
+    meanwhile the system killed something for want of memory.
     """
     if code == 0:
         return None
@@ -26,7 +27,7 @@ def failure(run: RunDir, code: int, since: float = 0.0) -> DgcError | None:
     if status is not None and status.exit_code and status.heartbeat >= since:
         return error_of(status.exit_code, status.reason or f"run {run.id} ended with exit code {status.exit_code}")
     said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
-    return error_of(code, said[1]) if said and code > 0 else _unexplained(run, code, lines)
+    return error_of(code, said[1]) if said and code > 0 else _unexplained(run, code, lines, starved)
 
 
 def _last_start(lines: list[str]) -> list[str]:
@@ -50,13 +51,11 @@ def _status(run: RunDir) -> Status | None:
         return None
 
 
-def _unexplained(run: RunDir, code: int, lines: list[str]) -> DgcError:
+def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> DgcError:
     if code < 0:
-        text = f"the trainer was killed by signal {-code}{_hint(-code)}: see {run.log}, then `dgcctl resume {run.id}`"
-        return error_of(ExitCode.RESOURCES if -code == signal.SIGKILL else ExitCode.FAILED, text)
+        hungry = starved and -code == signal.SIGKILL
+        hint = ", out of memory" if hungry else ""
+        text = f"the trainer was killed by signal {-code}{hint}: see {run.log}, then `dgcctl resume {run.id}`"
+        return error_of(ExitCode.RESOURCES if hungry else ExitCode.FAILED, text)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     return error_of(code, f"the trainer ended with exit code {code} ({last}): see {run.log}")
-
-
-def _hint(signum: int) -> str:
-    return ", likely out of memory" if signum == signal.SIGKILL else ""

@@ -19,7 +19,8 @@ import filelock
 from dgc.coderecord import sentences
 from dgc.errors import ExitCode, LockedError
 from dgc.records import RunDir, read_json
-from dgcctl.core.sweep import Sweep, Trial, TrialState, due, prepare
+from dgcctl.core.launch import is_running
+from dgcctl.core.sweep import Sweep, Trial, TrialState, due, forget_unbegun, prepare
 
 TRAINER = (sys.executable, "-m", "dgc.train")
 _POLL_SECONDS = 0.1
@@ -131,11 +132,13 @@ class Pool:
         """Pass a signal on to the trainers, which save and leave, and wait for them."""
         for job in self.active:
             if job.process and job.process.poll() is None:
+                begun = is_running(self.sweep.run_dir(job.trial))
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(job.process.pid, number)
+                    os.killpg(job.process.pid, number if begun else signal.SIGKILL)
         for job in self.active:
             if job.process:
                 job.process.wait()
+                forget_unbegun(self.sweep, job.trial)
         self.outcome.interrupted = int(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED)
 
 

@@ -32,6 +32,7 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "svg.fonttype": "none",
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ in a name is a letter
 }
 
 

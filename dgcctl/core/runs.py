@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc import records
-from dgc.errors import IntegrityError, UsageError
+from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.records import RunDir, State, Status
 
 UNREADABLE = "unreadable"
@@ -24,6 +24,7 @@ RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
 _SCALARS = {"true": True, "false": False, "null": None}
 _LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
 _OPENS = object()
+_STAMPED = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]+$")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,21 @@ def iterate(runs: Path) -> Iterator[RunDir]:
         return
     for name in sorted(names, reverse=True):
         run = RunDir(runs / name)
-        if run.status.exists() or run.recipe.exists():
+        if _may_be_run(run):
             yield run
+
+
+def _may_be_run(run: RunDir) -> bool:
+    """Whether a folder holds a run; one that may not be looked into could, and is listed as unreadable."""
+    try:
+        return bool(run.status.exists() or run.recipe.exists())
+    except OSError:
+        return bool(_STAMPED.match(run.id))
+
+
+def is_closed(run: RunDir) -> bool:
+    """Whether the folder may not be looked into."""
+    return not os.access(run.path, os.R_OK | os.X_OK)
 
 
 def read_run(run: RunDir) -> Run:
@@ -116,7 +130,10 @@ def read_run(run: RunDir) -> Run:
         return Run(run, status, str(records.inferred_state(status)), metrics=_metrics(run))
     except FileNotFoundError:
         return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
-    except (IntegrityError, OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        return Run(run, _no_status(run), UNREADABLE, f"{error.filename or run.path}: {why}")
+    except (IntegrityError, ValueError, TypeError) as error:
         return Run(run, _no_status(run), UNREADABLE, str(error))
 
 
@@ -152,7 +169,7 @@ def find_run(reference: str | Path, runs: Path) -> RunDir:
     """
     text = str(reference)
     path = Path(text)
-    if ("/" in text or text == ".") or (path / "status.json").is_file():
+    if ("/" in text or text == ".") or _is_file(path / "status.json"):
         return _by_path(path)
     known = list(iterate(runs))
     if not known:
@@ -164,15 +181,25 @@ def find_run(reference: str | Path, runs: Path) -> RunDir:
     return _by_prefix(text, known)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be looked into
+        return False
+
+
 def _by_path(path: Path) -> RunDir:
     run = RunDir(path.resolve())
-    if run.status.is_file() or run.recipe.is_file():
+    if _is_file(run.status) or _is_file(run.recipe):
         return run
+    if run.path.is_dir() and is_closed(run):
+        raise ResourceError(f"{path}: permission denied: ask its owner, or name another run")
     raise UsageError(f"{path}: no run directory (it holds neither status.json nor recipe.yaml): see `dgcctl runs ls`")
 
 
 def latest(known: list[RunDir]) -> RunDir:
-    """The newest: by the second in its id, then by when its recipe was written."""
+    """The newest that may be read: by the second in its id, then by when its recipe was written."""
+    known = [run for run in known if not is_closed(run)] or known
     stamp = known[0].id.partition("-")[0]
     same = [run for run in known if run.id.partition("-")[0] == stamp]
     return max(same, key=_made)

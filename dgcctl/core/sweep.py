@@ -13,7 +13,7 @@ import hashlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import Any
 import orjson
 
 from dgc import provenance, records
-from dgc.errors import DgcError, RecipeError, UsageError
+from dgc.errors import DgcError, IntegrityError, RecipeError, UsageError
 from dgc.recipe import dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core.grid import Axis, trials
+from dgcctl.core.runs import read_run
 
 FOLDER = "sweeps"
 
@@ -83,6 +84,8 @@ class Sweep:
             state = records.inferred_state(records.read_status(self.run_dir(trial)))
         except FileNotFoundError:
             state = State.QUEUED
+        except (OSError, DgcError, ValueError, TypeError):
+            return TrialState.DIED
         if state is State.QUEUED:
             return TrialState.RUNNING if self._is_starting(trial) else TrialState.PENDING
         return TrialState(state.value)
@@ -165,14 +168,31 @@ def open_sweep(path: Path) -> Sweep:
     except FileNotFoundError:
         raise UsageError(f"{path}: no sweep (plan.json is expected): see `dgcctl sweep ls`") from None
     value.pop("schema_version", None)
-    planned = [Trial(**trial) for trial in value.pop("trials")]
-    return Sweep(path, Plan(trials=planned, **value))
+    try:
+        planned = [Trial(**trial) for trial in value.pop("trials")]
+        return Sweep(path, Plan(trials=planned, **value))
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"{path / 'plan.json'}: no plan of a sweep ({error}): remove that folder") from error
 
 
-def list_sweeps(runs: Path) -> list[Sweep]:
-    """All sweeps below a runs folder, oldest first."""
-    found = [open_sweep(plan.parent) for plan in (runs / FOLDER).glob("*/plan.json")]
+def list_sweeps(runs: Path, damaged: Callable[[str], None] = lambda line: None) -> list[Sweep]:
+    """All sweeps below a runs folder, oldest first; one whose plan cannot be read is told of, and left out."""
+    found = []
+    for folder in sorted(_folders(runs / FOLDER)):
+        try:
+            found.append(open_sweep(folder))
+        except UsageError:  # no plan: none
+            continue
+        except (DgcError, OSError) as error:
+            damaged(str(error))
     return sorted(found, key=lambda sweep: sweep.plan.created)
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return [path for path in place.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def find_sweep(runs: Path, name: str) -> Sweep:
@@ -204,7 +224,15 @@ def prepare(sweep: Sweep, trial: Trial) -> tuple[RunDir, bool]:
     records.write_json(
         run.file("sweep.json"), {"sweep": sweep.plan.id, "trial": trial.index, "overrides": trial.overrides}
     )
+    records.write_status(run, records.Status(state=State.QUEUED))
     return run, False
+
+
+def forget_unbegun(sweep: Sweep, trial: Trial) -> None:
+    """Remove the run of a trial whose trainer was ended before it took it up: it would be listed as one."""
+    run = sweep.run_dir(trial)
+    if read_run(run).state == State.QUEUED:
+        shutil.rmtree(run.path, ignore_errors=True)
 
 
 def due(sweep: Sweep, *, retry_failed: bool) -> list[Trial]:
@@ -239,11 +267,10 @@ def _trial_row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     run = sweep.run_dir(trial)
     try:
         metrics = records.read_json(run.metrics)
-    except (FileNotFoundError, DgcError):
+    except (OSError, DgcError):
         metrics = {}
-    reason = ""
-    if run.status.is_file():
-        reason = records.read_status(run).reason
+    seen = read_run(run)
+    reason = (seen.problem if run.path.exists() else "") or seen.status.reason
     return {
         "trial": trial.index,
         "overrides": " ".join(trial.overrides),

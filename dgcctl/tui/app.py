@@ -316,6 +316,15 @@ class DashApp(App[None]):
         self.notify(run.id, title="started", markup=False)
         self._open_when_listed(run)
 
+    def _print_error_renderables(self) -> None:
+        """A fault is one line of the command that opened us (`failure`), and no page of our code."""
+        self._exit_renderables.clear()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the dashboard, where it did not end by itself."""
+        return self._exception
+
 
 def _why(error: OSError | DgcError) -> str:
     return f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)

@@ -70,7 +70,7 @@ def run(tmp_path) -> RunDir:
 @pytest.mark.parametrize(
     ("exit_codes", "code", "told"),
     [
-        ({0: 10, 1: -9}, 10, "rank 1 killed by signal 9, likely out of memory at step 41 (log "),
+        ({0: 10, 1: -9}, 10, "rank 1 killed by signal 9 at step 41 (log "),
         ({0: -15, 1: -11}, 10, "rank 1 killed by signal 11 at step 41 (log "),
         ({0: 10, 1: 3}, 3, "a.jpg (sample 3): broken"),
         ({0: -15, 1: 3}, 3, "a.jpg (sample 3): broken"),

@@ -116,7 +116,7 @@ def test_a_fault_of_our_own_says_so_and_v_shows_where(
 
 def test_operating_system_errors_name_the_file() -> None:
     error = PermissionError(13, "Permission denied", "/some/file")
-    assert diagnostics.error_lines(error) == ["/some/file: permission denied"]
+    assert diagnostics.error_lines(error) == ["/some/file: permission denied: check its owner and rights"]
 
 
 def test_common_flags_work_anywhere_but_after_two_dashes() -> None:

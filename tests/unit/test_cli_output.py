@@ -75,7 +75,7 @@ def test_markdown_and_latex_escape(capsys: pytest.CaptureFixture[str]) -> None:
     output.table("rows", COLUMNS, ROWS, Form.LATEX)
     shown = capsys.readouterr().out
     assert r"größe\_1 & - & x \& y \\" in shown
-    assert r"a|b & 4.77 \% &  \\" in shown
+    assert r"a\textbar{}b & 4.77 \% &  \\" in shown
     assert shown.startswith("\\begin{tabular}{lrl}\n\\toprule\n")
 
 

@@ -99,7 +99,9 @@ child = subprocess.Popen([sys.executable, "-c",
     "time.sleep(10_000)"],
     stdout=subprocess.PIPE)
 child.stdout.readline()
-pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+part = pathlib.Path(sys.argv[1] + ".part")
+part.write_text(str(child.pid))
+part.rename(sys.argv[1])
 time.sleep(10_000)
 """
 
@@ -147,12 +149,12 @@ def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGUSR1)
     with (
         Process(python(child), output=subprocess.DEVNULL, env=os.environ, tied=True) as process,
-        launch.forwarding(process) as passed,
+        launch.forwarding(process) as heard,
     ):
         wait_for_file(ready)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert process.wait(GUARD) == 75
-        assert passed == [signal.SIGUSR1]
+        assert heard.passed == [signal.SIGUSR1]
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
@@ -212,7 +214,7 @@ def test_what_an_earlier_start_said_does_not_count(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
     [
-        (-9, ResourceError, "the trainer was killed by signal 9, likely out of memory: see"),
+        (-9, DgcError, "the trainer was killed by signal 9: see"),
         (-11, DgcError, "the trainer was killed by signal 11: see"),
         (1, DgcError, "the trainer ended with exit code 1 (last words): see"),
     ],
@@ -263,7 +265,7 @@ def test_an_answer_is_read_and_talk_comes_through(module: Path) -> None:
         (
             "import os; os.kill(os.getpid(), 9)",
             DgcError,
-            "python -m oracle was killed by signal 9, likely out of memory",
+            "python -m oracle was killed by signal 9",
         ),
         ("raise ValueError('odd')", DgcError, "python -m oracle failed (ValueError: odd)"),
         ("import sys; print('error: lost\\nerror: rank 1 killed'); sys.exit(10)", RankError, "rank 1 killed"),

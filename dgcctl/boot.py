@@ -1,0 +1,40 @@
+"""The first thing that `dgcctl` runs: what must hold before anything else is imported.
+
+Ctrl-C ends the program with 130 and one line from here on, also where SIGINT was inherited as
+ignored (a command that a script started in the background): who sends it means it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+_INTERRUPTED = 130
+
+
+def run() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGINT, _leave)  # an exception within an import could be swallowed
+    from dgcctl.cli import streams
+
+    streams.prepare()
+    from dgcctl.cli.main import main
+
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = main()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could end
+    except KeyboardInterrupt:
+        _leave()
+    streams.finish()
+    sys.exit(code)
+
+
+def _leave(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted\n")
+    os._exit(_INTERRUPTED)
