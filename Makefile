@@ -14,13 +14,13 @@ WORKERS ?= $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0
 ORDER = $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED) --no-loadscope-reorder)
 PYTEST = $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(ORDER)
 
-.PHONY: demo test install install-dev format faults sanitize bench bench-dashboard screenshots snapshots distributed slow clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots snapshots distributed slow clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install, train the small demo on the CPU (no network), evaluate it, print the verdict"
 	@echo "make test       install, then format, lint, types, walls and tests: all that CI runs"
-	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots sanitize"
+	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
 	@echo "make format     put the sources into form"
 
@@ -86,6 +86,9 @@ screenshots: install-dev
 bench-dashboard: install-dev
 	$(PIP) install -e '.[bench-dashboard]' </dev/null
 	$(BIN)/python -m benchmarks.dashboard
+
+graphs: install-dev
+	$(BIN)/python -m tests.graph_check
 
 sanitize: install-dev
 	$(PYTEST) -m slow -k sanitize </dev/null

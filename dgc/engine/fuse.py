@@ -53,7 +53,7 @@ def _relu_into_last(node: Node, readers: dict[Node, list[Node]]) -> Node | None:
     if node.kind != "affine" or node.scale is not None or not node.relu:
         return None
     before = node.inputs[0]
-    if before.kind not in ("conv", "add", "affine") or not _only_reader(before, readers):
+    if before.kind not in ("conv", "add", "affine", "linear") or not _only_reader(before, readers):
         return None
     before.relu = True
     return before

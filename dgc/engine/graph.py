@@ -65,7 +65,26 @@ def read(model: nn.Module) -> Node:
         if n.op == "output":
             return _known(nodes, n.args[0])
         nodes[n] = _translate(n, nodes, model)
+        if _changes_its_input(n, model):
+            _changed(nodes[n.args[0]], nodes[n], nodes)
     raise UnknownError("no output")
+
+
+def _changes_its_input(n: fx.Node, model: nn.Module) -> bool:
+    if n.op == "call_module":
+        return bool(getattr(model.get_submodule(str(n.target)), "inplace", False))
+    return n.target in _IN_PLACE or bool(n.kwargs.get("inplace"))
+
+
+def _changed(old: Node, new: Node, nodes: dict[fx.Node, Node]) -> None:
+    """Whoever reads `old` behind an operation that changes it in place reads `new`, under whatever name."""
+    if old is new:  # Dropout at evaluation
+        return
+    if old.kind in ("input", "flatten") or any(old in n.inputs for n in nodes.values() if n.kind == "flatten"):
+        raise UnknownError(f"{old.kind} changed in place")
+    for name, node in nodes.items():
+        if node is old:
+            nodes[name] = new
 
 
 def _known(nodes: dict[fx.Node, Node], value: object) -> Node:
@@ -103,6 +122,8 @@ def _module(m: nn.Module, inputs: list[Node]) -> Node:
     reader = _MODULES.get(type(m))
     if reader is None or len(inputs) != 1:
         raise UnknownError(type(m).__name__)
+    if m._forward_hooks or m._forward_pre_hooks:
+        raise UnknownError(f"{type(m).__name__} with hooks, which may change what goes in or out")
     return reader(m, inputs[0])
 
 
@@ -208,7 +229,14 @@ _MODULES: dict[type, Callable[[Any, Node], Node]] = {
 
 
 def _relu(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
+    _plain(n, "inplace")
     return Node("affine", [_known(nodes, n.args[0])], relu=True)
+
+
+def _plain(n: fx.Node, *names: str) -> None:
+    """The tensor comes first and by position, and of other arguments by name there are at most these."""
+    if not n.args or set(n.kwargs) - set(names):
+        raise UnknownError(f"{n.name} with {n.kwargs}")
 
 
 def _add(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
@@ -218,6 +246,7 @@ def _add(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
 
 
 def _cat(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
+    _plain(n, "dim")
     dim = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", 0)
     parts = n.args[0]
     if dim != 1 or not isinstance(parts, list | tuple):
@@ -226,8 +255,9 @@ def _cat(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
 
 
 def _flatten(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
+    _plain(n, "start_dim")
     start = n.args[1] if len(n.args) > 1 else n.kwargs.get("start_dim", 0)
-    if start != 1 or len(n.args) > 2 or "end_dim" in n.kwargs:
+    if start != 1 or len(n.args) > 2:
         raise UnknownError(f"flatten from {start}")
     return Node("flatten", [_known(nodes, n.args[0])])
 
@@ -237,6 +267,7 @@ _FUNCTIONS: dict[Any, _Reader] = {
     torch.relu: _relu, F.relu: _relu, torch.relu_: _relu, operator.add: _add, operator.iadd: _add, torch.add: _add,
     torch.cat: _cat, torch.concat: _cat, torch.flatten: _flatten,
 }  # fmt: skip
+_IN_PLACE = {torch.relu_, operator.iadd, "relu_", "add_"}
 _METHODS: dict[str, _Reader] = {"relu": _relu, "relu_": _relu, "add": _add, "add_": _add, "flatten": _flatten}
 
 

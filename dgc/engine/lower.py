@@ -10,7 +10,7 @@ from dgc.engine import convs
 from dgc.engine.graph import Node, UnknownError, ordered, users
 from dgc.engine.shapes import Layouts, shapes
 from dgc.native import weights
-from dgc.native.conv import HEAVY
+from dgc.native.conv import HEAVY, fits
 from dgc.native.emit import Emitter
 from dgc.native.layout import Layout, Window
 from dgc.native.memory import Buffer, Image, new_image, new_region
@@ -43,6 +43,8 @@ class Lowering(Emitter):
             if reader.kind != "cat" or reader.inputs.count(node) > 1:
                 continue
             whole = self.target(reader)
+            if not whole.layout.alike(self.layouts.of(node)):
+                continue  # what writes this image may need other padding; the concatenation copies it
             first = whole.first + sum(self.channels[i] for i in reader.inputs[: reader.inputs.index(node)])
             return Image(whole.buffer, whole.layout, self.channels[node], first)
         return None
@@ -71,8 +73,7 @@ class Lowering(Emitter):
     def arranged(self, node: Node, layout: Layout) -> Image:
         """The node's image, pixel for pixel where `layout` has them."""
         image = self.realised(node)
-        same = (image.layout.phases, image.layout.row) == (layout.phases, layout.row)
-        return image if same else self.packed(image, layout)
+        return image if image.layout.alike(layout) else self.packed(image, layout)
 
     def readable(self, node: Node, w: Window, out: Layout) -> Image:
         """The node's image in a layout in which the window's taps lie at fixed offsets."""
@@ -80,10 +81,7 @@ class Lowering(Emitter):
         if node.kind == "affine" and node not in self.images:
             return self.packed(self.realised(node.inputs[0]), wanted, node)
         image = self.realised(node)
-        have = image.layout
-        if (have.phases, have.row) == (wanted.phases, wanted.row) and have.lead >= wanted.lead:
-            return image
-        return self.packed(image, wanted)
+        return image if fits(image.layout, wanted) else self.packed(image, wanted)
 
     # ---- nodes ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +91,7 @@ class Lowering(Emitter):
         if self.output in self.vectors:
             region, n = self.vectors[self.output]
             self.emit(Kind.OUTPUT, regions={"input": region}, channels=n)
-            return self.finish(self.in_shape, (n,))
+            return self.finish(self.in_shape, (n, 1, 1) if self.output.kind == "mean" else (n,))
         image = self.realised(self.output)
         self.emit(Kind.OUTPUT, {"src": image}, channels=image.channels)
         return self.finish(self.in_shape, (image.channels, *self.sizes[self.output]))
@@ -163,9 +161,10 @@ class Lowering(Emitter):
             raise UnknownError("flattening an image of more than one pixel")
 
     def _linear(self, node: Node) -> None:
-        if node.inputs[0] not in self.vectors or node.weight is None:
+        before = node.inputs[0]
+        if before not in self.vectors or before.kind == "mean" or node.weight is None:
             raise UnknownError("a linear layer on an image")
-        region, n = self.vectors[node.inputs[0]]
+        region, n = self.vectors[before]
         self.vectors[node] = self.linear(region, n, node.weight, node.bias, node.relu), int(node.weight.shape[0])
 
     def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:

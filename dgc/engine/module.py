@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from dgc.native.program import Plan
 
 
 class NativeModule(nn.Module):
-    """A module that runs as a native plan, made anew for each image size; anything else it is given runs as `original`.
+    """A module that runs as a native plan, made anew for each image size; anything else it is given runs as `original`,
+    whose parts are compiled as soon as an image size is met for which the whole has no plan.
 
     Holds a snapshot of the weights: what `original` learns afterwards is not seen.
     """
@@ -28,7 +30,17 @@ class NativeModule(nn.Module):
         self._graph: Node = fuse(read(original))
         self._plans: dict[tuple[int, ...], Plan | None] = {}
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
+        """What a network reads off one of its parts (`self.conv.weight`) is still there when the part is compiled."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("original"), name)
+
+    def forward(self, x_BCHW: Tensor, *more: Any, **named: Any) -> Tensor:
+        if more or named:  # a plan takes the image alone
+            other: Tensor = self.original(x_BCHW, *more, **named)
+            return other
         plan = None if torch.compiler.is_compiling() else self.plan_for(x_BCHW)
         loaded = library.load()
         if plan is None or loaded is None:
@@ -46,6 +58,7 @@ class NativeModule(nn.Module):
                 self._plans[shape] = Lowering(self._graph, (shape[0], shape[1], shape[2])).plan()
             except UnknownError:
                 self._plans[shape] = None
+                _compile_parts(self.original)
         return self._plans[shape]
 
 
@@ -66,7 +79,12 @@ def _compiled(module: nn.Module) -> nn.Module:
     try:
         return NativeModule(module)
     except UnknownError:
-        for name, child in module.named_children():
-            if any(isinstance(m, DynamicGroupConv2d) for m in child.modules()):
-                setattr(module, name, _compiled(child))
+        _compile_parts(module)
         return module
+
+
+def _compile_parts(module: nn.Module) -> None:
+    """Put compiled ones in the place of the children that hold dynamic layers, where that is not done yet."""
+    for name, child in module.named_children():
+        if not isinstance(child, NativeModule) and any(isinstance(m, DynamicGroupConv2d) for m in child.modules()):
+            setattr(module, name, _compiled(child))

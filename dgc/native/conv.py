@@ -45,7 +45,7 @@ class Conv:
 
 def fits(have: Layout, wanted: Layout) -> bool:
     """Whether taps computed for one layout can read the other."""
-    return (have.phases, have.row) == (wanted.phases, wanted.row) and have.lead >= wanted.lead
+    return have.alike(wanted) and have.lead >= wanted.lead
 
 
 def few_pixels(layout: Layout) -> bool:

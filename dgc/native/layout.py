@@ -44,6 +44,10 @@ class Layout:
     def plane(self) -> int:
         return self.phases**2 * self.phase_plane
 
+    def alike(self, other: Layout) -> bool:
+        """Whether the pixels of equal images lie alike, but for the zeros in front."""
+        return (self.phases, self.row) == (other.phases, other.row)
+
     def floats(self, channels: int) -> int:
         """With room for the taps that look behind the last plane."""
         return channels * self.plane + self.lead + 4 * ALIGN
