@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from dgc.data import Images, Loader, eval_loader, open_images, train_loader
+from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
 from dgc.models import create_model
 from dgc.recipe import Recipe
+from dgc.records import read_json
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -47,6 +49,27 @@ def open_data(recipe: Recipe) -> Images:
     return open_images(**options, num_classes=recipe.model.num_classes)
 
 
+def at_its_place(recipe: Recipe, data_json: Path, given: Path | None = None) -> Recipe:
+    """The recipe with its images' folder (and quarantine file) where a run found them, from wherever it is read.
+
+    A relative data.dir means another folder in another working directory, so the absolute one that the run recorded
+    goes before it, while it is there; `given` goes before both.
+    """
+    changes = {} if given is None else {"dir": str(given)}
+    recorded = read_json(data_json) if data_json.is_file() else {}
+    for key, present in (("dir", recipe.data.dir or not _at_hand(recipe)), ("quarantine", recipe.data.quarantine)):
+        place = recorded.get(key)
+        relative = present is True or (isinstance(present, str) and not Path(present).expanduser().is_absolute())
+        if relative and isinstance(place, str) and Path(place).exists():
+            changes.setdefault(key, place)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)}) if changes else recipe
+
+
+def _at_hand(recipe: Recipe) -> bool:
+    """Whether a data set that names no folder of its own lies where it is looked for now."""
+    return recipe.data.name == "fashion_mnist" or data_dir(recipe.data.name).is_dir()
+
+
 def build_data(
     recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1, images: Images | None = None
 ) -> Data:
@@ -67,15 +90,24 @@ def build_data(
         eval_loader(images.val, batch_size=recipe.eval.batch_size, **common),
         len(images.train),
         len(images.val),
-        data_facts(images),
+        data_facts(images, recipe),
     )
 
 
-def data_facts(images: Images) -> dict[str, Any]:
-    """data.json: what `Images.describe` says, and one digest over both halves."""
+def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:
+    """data.json: what `Images.describe` says, one digest over both halves, and the places as the recipe names them."""
     facts = images.describe()
     both = "".join(facts[half]["sha256"] for half in ("train", "val"))
-    return {"digest": hashlib.sha256(both.encode()).hexdigest(), **facts}
+    digest = {"digest": hashlib.sha256(both.encode()).hexdigest()}
+    if recipe is None:
+        return {**digest, **facts}
+    listed = recipe.data.quarantine
+    places = {
+        "dir": str(images.dir.absolute()) if images.dir else None,
+        "dir_given": recipe.data.dir,
+        "quarantine": str(Path(listed).absolute()) if listed else None,
+    }
+    return {**digest, **facts, **places}
 
 
 def compile_model(model: nn.Module) -> nn.Module:

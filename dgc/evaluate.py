@@ -72,7 +72,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Open, run, count. Collective under torchrun."""
     opened = ranks.alone_first(lambda: open_weights(given))
-    recipe = for_evaluation(opened.recipe, given.data_dir, given.limit)
+    found = build.at_its_place(opened.recipe, RunDir(given.run_dir).data) if given.run_dir else opened.recipe
+    recipe = for_evaluation(found, given.data_dir, given.limit)
     seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
     images = ranks.alone_first(lambda: build.open_data(recipe))
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype])

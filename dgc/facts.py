@@ -45,8 +45,12 @@ def main() -> int:
     options = parser.parse_args()
 
     def make() -> dict[str, Any]:
-        path = RunDir(options.run_dir).recipe if options.run_dir else find_recipe(options.recipe)
-        return measure(load_recipe(path), model=not options.data_only)
+        if options.run_dir:
+            run = RunDir(options.run_dir)
+            recipe = build.at_its_place(load_recipe(run.recipe), run.data)
+        else:
+            recipe = load_recipe(find_recipe(options.recipe))
+        return measure(recipe, model=not options.data_only)
 
     return answer(options.json, make)
 

@@ -7,6 +7,7 @@ The keys, ranges and defaults are in dgc.recipe_schema, the checks across fields
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from dgc import recipe_errors, yaml12
+from dgc import recipe_errors, recipe_own, yaml12
 from dgc.errors import RecipeError
 from dgc.recipe_checks import run_checks
 from dgc.recipe_dump import dump_tree
@@ -89,7 +90,9 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(document.tree, dict):
         problems = document.problems or [(1, "a recipe is a mapping of sections (name: ..., model: ..., ...)")]
         raise RecipeError([f"{name}:{line}: {problem}" for line, problem in problems])
+    before = copy.deepcopy(document.tree)
     overridden = _apply(document, overrides)
+    recipe_own.adapt(before, document.tree, overridden)
     if wrong := recipe_errors.find(document, overridden, Sections):
         raise RecipeError(wrong)
     try:

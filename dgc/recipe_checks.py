@@ -71,6 +71,20 @@ def _classes(dataset: str, classes: int) -> str | None:
     return f"model.num_classes = {classes}, but data.name = {dataset} has {expected} classes{hint}"
 
 
+def _no_folder(folder: str | None, dataset: str) -> str | None:
+    if dataset != "fashion_mnist" or folder is None:
+        return None
+    return no_folder(folder)
+
+
+def no_folder(folder: object) -> str:
+    """What is said of a folder that was given for the embedded data set, which has none."""
+    return (
+        f"data.dir = {folder} (or --data-dir), but data.name = fashion_mnist comes with the package and has no folder: "
+        "did you mean data.name=image_folder?"
+    )
+
+
 def _fashion_size(dataset: str, size: int) -> str | None:
     if dataset != "fashion_mnist" or size == 32:
         return None
@@ -149,6 +163,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_heads_divide_channels, ("model.name", "model.heads", "model.growth")),
     (_groups_divide_growth, ("model.name", "model.group_3x3", "model.growth")),
     (_classes, ("data.name", "model.num_classes")),
+    (_no_folder, ("data.dir", "data.name")),
     (_fashion_size, ("data.name", "data.image_size")),
     (_in_memory_augment, ("data.name", "data.augment")),
     (_resize_covers, ("data.resize", "data.image_size")),

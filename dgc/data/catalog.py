@@ -73,11 +73,18 @@ def open_images(
     """
     if name not in NAMES:
         raise UsageError(f"unknown data set {name!r}: there are {', '.join(NAMES)}")
+    if name == "fashion_mnist" and dir is not None:
+        raise UsageError(no_folder(dir))
     views = View(augment, image_size, crop_padding, resize), View("none", image_size, crop_padding, resize)
     limits = limit_train, limit_val
     if name in ("imagenet", "image_folder"):
         return _open_folder(name, data_dir(name, dir), views, limits, num_classes, quarantine)
     return _open_arrays(name, dir, views, limits, num_classes, download)
+
+
+def no_folder(given: str | Path) -> str:
+    """What is said of a folder that was given for the embedded data set."""
+    return f"{given}: fashion_mnist comes with the package and has no folder: did you mean data.name=image_folder?"
 
 
 def _open_arrays(

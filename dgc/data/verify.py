@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dgc.data import cifar, folder, image_file
-from dgc.data.catalog import Images, check_there, data_dir, fashion_mnist_file, folder_set, open_images
+from dgc.data.catalog import Images, check_there, data_dir, fashion_mnist_file, folder_set, no_folder, open_images
 from dgc.data.describe import content_digest
 from dgc.data.folder import Listing, Problem
 from dgc.data.image_sets import View
-from dgc.errors import DataError
+from dgc.errors import DataError, UsageError
 
 _FASHION_MNIST_SHA256 = "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb"
 _CIFAR = ("cifar10", "cifar100")
@@ -29,12 +29,14 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     """
     if name in ("imagenet", "image_folder"):
         return _verify_folder(name, data_dir(name, given), full)
+    if name not in _CIFAR and given is not None:
+        raise UsageError(no_folder(given))
     root = data_dir(name, given) if name in _CIFAR else fashion_mnist_file().parent
     bad = _bad_cifar(name, root) if name in _CIFAR else _bad_fashion_mnist()
     facts = {"name": name, "dir": str(root), "bad": [problem._asdict() for problem in bad]}
     if bad:
         return facts | {"classes": None} | dict.fromkeys(folder.SPLITS, _NOTHING)
-    return facts | _good(open_images(name=name, dir=root, download=False), full)
+    return facts | _good(open_images(name=name, dir=root if name in _CIFAR else None, download=False), full)
 
 
 def _good(images: Images, full: bool) -> dict[str, Any]:

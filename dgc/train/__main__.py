@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         from dgc.train.entry import run_training
         from dgc.train.session import Options
 
-        run_training(run, Options(arguments.resume, arguments.allow_change, arguments.rescue_dir), signals)
+        given = (arguments.resume, arguments.allow_change, arguments.rescue_dir, arguments.data_dir)
+        run_training(run, Options(*given), signals)
     except DgcError as error:
         return report(error)
     except Exception as error:  # noqa: BLE001 - whatever is left is our own mistake, and must end in one line too
@@ -59,6 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
     parser.add_argument("--allow-change", action="store_true", help="resume although something changed; marks the run")
     parser.add_argument("--rescue-dir", type=Path, help="where to save if the run directory refuses a checkpoint")
+    parser.add_argument("--data-dir", type=Path, help="where the images lie now, instead of the recipe's data.dir")
     return parser.parse_args(argv)
 
 

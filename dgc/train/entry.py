@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from dgc import build, provenance
+from dgc import build, provenance, recipe_own
 from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
 from dgc.locks import run_lock
 from dgc.recipe import Recipe, check_world_size, load_recipe
@@ -25,7 +25,7 @@ from dgc.train.signals import Signals
 
 def run_training(run: RunDir, options: Options, signals: Signals) -> None:
     """Train, or go on training, the run in its directory. Raises DgcError for everything a user can meet."""
-    recipe = load_recipe(run.recipe)
+    recipe = build.at_its_place(load_recipe(run.recipe), run.data, options.data_dir)
     switches = recipe.train
     seeding.set_switches(deterministic=switches.deterministic, threads=switches.threads, compiled=switches.compile)
     with join(recipe.train.device) as ranks, owned(run, ranks), recorded(run, ranks, recipe) as recorder:
@@ -105,6 +105,8 @@ def write_records(session: Session) -> None:
     session.model_facts = record.model_facts(session.recipe, session.module)
     if session.ranks.first:
         provenance.record_code(session.run)
+        for line in recipe_own.notes(session.recipe.origin):
+            session.recorder.say(line)
         record.write_once(session.run.env, record.environment(session.recipe, session.ranks))
         record.write_once(session.run.data, session.data_facts)
         record.write_once(session.run.model, session.model_facts)

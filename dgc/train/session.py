@@ -37,6 +37,7 @@ class Options:
     resume: bool = False
     allow_change: bool = False
     rescue_dir: Path | None = None
+    data_dir: Path | None = None
 
 
 @dataclass

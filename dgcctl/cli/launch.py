@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dgc.recipe import find_recipe, load_recipe
-from dgcctl.cli import options, output
+from dgcctl.cli import judged, options, output
 from dgcctl.cli.lazy import App
 from dgcctl.core import settings
 from dgcctl.core import slurm as template
@@ -32,11 +32,13 @@ def slurm(
         list[str] | None,
         typer.Option("--sbatch", metavar="OPTION", help="A further option, as --sbatch=--constraint=a100."),
     ] = None,
+    data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; submit nothing.")] = False,
 ) -> None:
     """Submit a batch job that trains a recipe, resumes after preemption, and asks to be queued again (exit 75)."""
-    wanted = load_recipe(find_recipe(recipe), overrides or [])
+    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)])
+    judged.say_what_no_longer_holds([wanted])
     job = template.Job(
         nodes=nodes,
         gpus_per_node=gpus_per_node,

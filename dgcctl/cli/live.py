@@ -19,8 +19,8 @@ REDRAW_SECONDS = 0.2
 class LiveLine:
     """Shows Progress. On a terminal one line is rewritten; elsewhere each evaluation and every 30 s print one."""
 
-    def __init__(self, gate_factor: float | None) -> None:
-        self._gate_factor = gate_factor
+    def __init__(self, gate_factor: float | None, *, top5: bool = True) -> None:
+        self._gate_factor, self._top5 = gate_factor, top5
         self._in_place = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._drawn = self._said = ""
         self._last = time.monotonic()
@@ -42,7 +42,7 @@ class LiveLine:
     def _announce(self, event: Event, progress: Progress) -> None:
         if event["kind"] == Kind.EVAL and event.get("split", "val") in ("val", "test"):
             self.clear()
-            diagnostics.note(eval_line(event, progress))
+            diagnostics.note(eval_line(event, progress, top5=self._top5))
             self._last = time.monotonic() if not self._in_place else 0.0
         elif event["kind"] == Kind.ALERT and event.get("level") != "info":
             self.clear()
@@ -90,11 +90,11 @@ def progress_line(progress: Progress, gate_factor: float | None) -> str:
     return "  ".join(parts)
 
 
-def eval_line(event: Event, progress: Progress) -> str:
+def eval_line(event: Event, progress: Progress, *, top5: bool = True) -> str:
     """`epoch 3/6  top-1 error 21.40 %  top-5 error 1.20 %  loss 0.5930`."""
     parts = [f"epoch {event.get('epoch', progress.epoch + 1)}/{progress.epochs}"]
     parts.append(f"top-1 error {text.percent(event.get('top1_error'))}")
-    if event.get("top5_error") is not None:
+    if top5 and event.get("top5_error") is not None:
         parts.append(f"top-5 error {text.percent(event['top5_error'])}")
     parts.append(f"loss {text.decimals(event.get('loss'))}")
     return "  ".join(parts)

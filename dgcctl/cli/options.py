@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,13 @@ DataDir = Annotated[
         "--data-dir", metavar="DIR", help="Folder of this data set [data.dir, DGCCTL_DATA_DIR/NAME, ./data/NAME]."
     ),
 ]
+
+
+def data_override(folder: Path | None) -> list[str]:
+    """`--data-dir FOLDER` as an override of the recipe, whatever characters the folder's name has."""
+    return [f"data.dir={json.dumps(str(folder.absolute()))}"] if folder else []
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]

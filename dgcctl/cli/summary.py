@@ -14,6 +14,7 @@ from dgcctl.core.runs import RESUMABLE, Run, read_run
 from dgcctl.core.text import shown
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
+TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "unreadable": "red", "stopped": "yellow"}
 
 
@@ -72,6 +73,8 @@ def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
     held = {str(row.get("metric")): row for row in verdicts(run)}
     lines = []
     for key, name in _METRICS.items():
+        if key == "top5_error" and seen.recipe.get("model.num_classes", 10) <= TOP5_MEANS_NOTHING:
+            continue
         if key in held:
             lines.append((name, verdict_text(held[key])))
         elif seen.metrics.get(key) is not None:
@@ -131,9 +134,7 @@ def check(run: RunDir) -> None:
     """Raise TargetMissedError where a verdict is `missed`, or where nothing was expected and so nothing can be met."""
     found = verdicts(run)
     if not found:
-        raise TargetMissedError(
-            f"run {run.id}: --check, but its recipe has no expect: section, so no target can be met"
-        )
+        raise TargetMissedError(f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {run.id}`")
     missed = [row for row in found if not row.get("passed")]
     if missed:
         row = missed[0]

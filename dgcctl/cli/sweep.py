@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgcctl.cli import diagnostics, options, output, summary, text
+from dgcctl.cli import diagnostics, judged, options, output, summary, text
 from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
 from dgcctl.core import pool, settings
 from dgcctl.core import sweep as sweeps
-from dgcctl.core.grid import parse_axis
+from dgcctl.core.grid import Axis, parse_axis
 
 _COUNTS = ("trials", "done", "running", "pending", "stopped", "failed", "died")
 _TRIAL_COLUMNS = [
@@ -41,6 +41,7 @@ def sweep(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a trial failed.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
     name: Annotated[str, typer.Option("--name", help="Its name [recipe and a digest of the values].")] = "",
+    data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     dry_run: options.DryRun = False,
     *,
@@ -61,14 +62,22 @@ def sweep(
     parsed = [parse_axis(axis) for axis in axes or []]
     if not parsed:
         raise UsageError("sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2")
+    fixed = _fixed(options.data_override(data_dir), parsed)
     if dry_run:
-        _plan(recipe, parsed, form)
+        _plan(recipe, fixed, parsed, form)
         return None
-    return _run(sweeps.open_or_create(folder, recipe, [], parsed, name), form, jobs, fail_fast, retry_failed)
+    found = sweeps.open_or_create(folder, recipe, fixed, parsed, name)
+    judged.say_what_no_longer_holds(sweeps.recipes(found))
+    return _run(found, form, jobs, fail_fast, retry_failed)
 
 
-def _plan(recipe: str, parsed: list[Any], form: output.Form) -> None:
-    trials = sweeps.checked_trials(recipe, [], parsed)
+def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:
+    """What the recipe of all trials starts from: a folder comes with the keys of one value, as data.name may be."""
+    return [f"{axis.key}={axis.values[0]}" for axis in parsed if len(axis.values) == 1] + folder if folder else []
+
+
+def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -> None:
+    trials = sweeps.checked_trials(recipe, fixed, parsed)
     rows = [{"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest} for trial in trials]
     columns = [Column("trial", right=True), Column("overrides", "values"), Column("digest")]
     output.table("trials", columns, rows, form)

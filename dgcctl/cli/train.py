@@ -20,7 +20,7 @@ from dgc.coderecord import sentences
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir
-from dgcctl.cli import diagnostics, options, output, summary
+from dgcctl.cli import diagnostics, judged, options, output, summary
 from dgcctl.cli.flags import gathered
 from dgcctl.cli.live import LiveLine
 from dgcctl.core import launch, outcome, runs, settings
@@ -100,8 +100,10 @@ def train(
     On standard output stands what it came to; progress is on standard error. Ctrl-C finishes the step, saves and ends
     with 130; a second one leaves at once.
     """
-    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *_data_override(data_dir)])
+    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)])
     _check_ranks(wanted, how.ranks)
+    judged.say_what_no_longer_holds([wanted])
+    _require_target(wanted, how)
     folder = settings.runs_dir(runs_dir)
     if dry_run:
         _say_what_would_be_done(wanted, folder, how)
@@ -120,12 +122,18 @@ def train(
 @_starting
 def resume(
     run: options.RunArgument = "latest",
+    data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     allow_change: AllowChange = False,
     *,
     how: How,
 ) -> int | None:
-    """Go on with a run that stopped, failed or died, as if it had never stopped."""
+    """Go on with a run that stopped, failed or died, as if it had never stopped.
+
+    --data-dir names the folder to which its images were moved; other images are a change, and asked about as one.
+    """
+    where = (f"--data-dir={data_dir.absolute()}",) if data_dir else ()
+    how = replace(how, arguments=(*how.arguments, *where))
     return _go_on(runs.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change)
 
 
@@ -137,13 +145,10 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
         )
     recipe = load_recipe(run.recipe)
     _check_ranks(recipe, how.ranks)
+    _require_target(recipe, how)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))
     with launch.hearing() as heard:
         return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)), heard)
-
-
-def _data_override(folder: Path | None) -> list[str]:
-    return [f'data.dir="{folder.absolute()}"'] if folder else []
 
 
 def _check_ranks(recipe: Recipe, ranks: Ranks) -> None:
@@ -152,6 +157,12 @@ def _check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     counts = [ranks.nproc_per_node or "1", ranks.nnodes or "1"]
     if all(count.isdigit() for count in counts):
         check_world_size(recipe, int(counts[0]) * int(counts[1]))
+
+
+def _require_target(recipe: Recipe, how: How) -> None:
+    """Hours of training must not end in the news that there was nothing to hold the result against."""
+    if how.check and not recipe.expect:
+        raise UsageError(f"--check: {judged.why_nothing_is_expected(recipe)}: nothing was started; leave --check out")
 
 
 def _unfinished(recipe: Recipe, folder: Path) -> RunDir | None:
@@ -223,7 +234,8 @@ def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, 
     if resumed:
         progress.take(tail.poll().events)
         progress.images_per_s = progress.eta_s = None
-    line = LiveLine(recipe.model.gate_factor if recipe.model.form == "dgc" else None)
+    gate_factor = recipe.model.gate_factor if recipe.model.form == "dgc" else None
+    line = LiveLine(gate_factor, top5=recipe.model.num_classes > summary.TOP5_MEANS_NOTHING)
     with launch.start_training(run, command) as process:
         heard.attach(process, run)
         while (code := process.poll()) is None:

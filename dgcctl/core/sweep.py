@@ -23,7 +23,7 @@ import orjson
 
 from dgc import provenance, records
 from dgc.errors import DgcError, IntegrityError, RecipeError, UsageError
-from dgc.recipe import dump_recipe, find_recipe, load_recipe
+from dgc.recipe import Recipe, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core.grid import Axis, trials
 from dgcctl.core.runs import read_run
@@ -159,6 +159,11 @@ def _plan_trial(recipe: str, fixed: Sequence[str], index: int, overrides: list[s
     checked = load_recipe(find_recipe(recipe), [*fixed, *overrides])
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Trial(index, overrides, checked.digest(), f"{stamp}-{checked.name}-{index:03d}{secrets.token_hex(2)}")
+
+
+def recipes(sweep: Sweep) -> list[Recipe]:
+    """The recipe of each trial."""
+    return [load_recipe(sweep.path / "base.yaml", trial.overrides) for trial in sweep.plan.trials]
 
 
 def open_sweep(path: Path) -> Sweep:

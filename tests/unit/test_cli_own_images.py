@@ -1,0 +1,135 @@
+"""Somebody's own image folder through the real commands: what is refused, what is said, what is found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dgc.recipe import load_recipe
+from dgc.records import RunDir
+from dgcctl.core import runs
+from tests import image_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "model.stages=[1,1]",
+    "model.growth=[8,8]",
+    "train.batch_size=8",
+    "train.epochs=1",
+    "train.threads=1",
+    "eval.batch_size=20",
+)
+OWN = ("data.name=image_folder", "model.num_classes=3")
+Called = subprocess.CompletedProcess[str]
+Dgcctl = Callable[..., Called]
+
+
+@pytest.fixture
+def dgcctl(tmp_path: Path) -> Dgcctl:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DGCCTL_")}
+    env = {**clean, "DGCCTL_RUNS_DIR": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def call(*arguments: str, at: Path = tmp_path) -> Called:
+        command = [sys.executable, "-m", "dgcctl", *arguments]
+        return subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return image_folder.make(tmp_path / "photos", classes=3, train=6, val=3)
+
+
+def error_of(done: Called) -> str:
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    return line
+
+
+def only_run(folder: Path) -> RunDir:
+    (run,) = runs.iterate(folder / "runs")
+    return run
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "demo"),
+        ("train", "demo", "--dry-run"),
+        ("sweep", "demo", "seed=0,1"),
+        ("launch", "slurm", "demo", "--dry-run"),
+        ("data", "verify", "fashion_mnist"),
+    ],
+)
+def test_the_embedded_set_takes_no_folder(command: tuple[str, ...], dgcctl: Dgcctl, photos: Path) -> None:
+    done = dgcctl(*command, "--data-dir", str(photos))
+    assert done.returncode == 2, done.stderr
+    assert str(photos) in error_of(done)
+    assert "fashion_mnist comes with the package and has no folder: did you mean data.name=image_folder?" in done.stderr
+    assert done.stdout == ""
+    assert not (photos.parent / "runs").exists()
+
+
+def test_own_images_from_training_to_evaluation_elsewhere(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("expectation left out: it was made for ") == 1
+    assert done.stderr.count("data.mean: not known for these images: ImageNet's [0.485, 0.456, 0.406] is used") == 1
+    assert "expected" not in done.stdout
+    assert "top-1 error" in done.stdout
+    assert "top-5" not in done.stdout + done.stderr  # of three classes, five are no test
+
+    run = only_run(tmp_path)
+    recipe = load_recipe(run.recipe)
+    assert (recipe.data.dir, recipe.data.mean, recipe.expect) == ("photos", (0.485, 0.456, 0.406), ())
+    assert recipe.title.startswith("demo, changed: data.name = image_folder")
+    assert "expectation left out" in run.log.read_text()
+    data = json.loads(run.data.read_text())
+    assert (data["dir"], data["dir_given"]) == (str(photos), "photos")
+
+    elsewhere = tmp_path / "elsewhere"
+    image_folder.make(elsewhere / "photos", classes=3, train=1, val=1)  # another folder of the same relative name
+    done = dgcctl("eval", "--run", run.id, at=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "9 images" in done.stdout
+    done = dgcctl("runs", "verify", run.id, at=elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_check_without_anything_to_hold_against_starts_nothing(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    done = dgcctl("train", "demo", *TINY, *OWN, "--data-dir", str(photos), "--check")
+    assert done.returncode == 2
+    assert error_of(done) == (
+        "error: --check: there is nothing to hold the result against: the expectation was left out: it was made for "
+        "data.name = fashion_mnist, and this run has image_folder: nothing was started; leave --check out"
+    )
+    done = dgcctl("train", "demo", "expect=[]", "--check")
+    assert done.returncode == 2
+    assert "the recipe has no expect: section" in error_of(done)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_moved_folder_is_named_to_resume_and_to_sweep(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    done = dgcctl("sweep", "demo", *(text for text in TINY if "batch" not in text), *OWN, "train.batch_size=8,6",
+                  "train.max_steps=2", "--data-dir", str(photos))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("expectation left out") == 1  # two trials, one word
+    swept = [load_recipe(run.recipe).data.dir for run in runs.iterate(tmp_path / "runs")]
+    assert swept == [str(photos)] * 2
+
+    (run, other) = runs.iterate(tmp_path / "runs")
+    moved = photos.rename(tmp_path / "moved")
+    for path in (run.status, other.status):
+        path.write_text(path.read_text().replace('"done"', '"stopped"'))
+    done = dgcctl("resume", run.id)
+    assert done.returncode == 3
+    assert "--data-dir FOLDER" in error_of(done)
+    done = dgcctl("resume", run.id, "--data-dir", "moved")
+    assert done.returncode == 0, done.stderr
+    assert moved.is_dir()
