@@ -76,6 +76,9 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     recipe = for_evaluation(found, given.data_dir, given.limit)
     seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
     images = ranks.alone_first(lambda: build.open_data(recipe))
+    if ranks.first:
+        for _, line in images.notes():
+            print(line, file=sys.stderr, flush=True)
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype])
     engine, runner = choose_engine(given.engine, model, ranks.device)
     confusion = Confusion(recipe.model.num_classes, ranks.device)

@@ -85,6 +85,12 @@ def no_folder(folder: object) -> str:
     )
 
 
+def _no_quarantine(file: str | None, dataset: str) -> str | None:
+    if file is None or dataset in ("imagenet", "image_folder"):
+        return None
+    return f"data.quarantine = {file} lists files of an image folder, and data.name = {dataset} is none: remove it"
+
+
 def _fashion_size(dataset: str, size: int) -> str | None:
     if dataset != "fashion_mnist" or size == 32:
         return None
@@ -164,6 +170,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_groups_divide_growth, ("model.name", "model.group_3x3", "model.growth")),
     (_classes, ("data.name", "model.num_classes")),
     (_no_folder, ("data.dir", "data.name")),
+    (_no_quarantine, ("data.quarantine", "data.name")),
     (_fashion_size, ("data.name", "data.image_size")),
     (_in_memory_augment, ("data.name", "data.augment")),
     (_resize_covers, ("data.resize", "data.image_size")),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from dgc.data import cifar, folder
 from dgc.data.classes import class_names
 from dgc.data.describe import describe_set
 from dgc.data.image_sets import ArraySet, Augment, FolderSet, ImageSet, Labels, View
+from dgc.data.names import written
 from dgc.data.stateless import subset
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError, UsageError
@@ -24,7 +26,11 @@ NAMES = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder")
 
 @dataclass(frozen=True)
 class Images:
-    """The two halves of a data set. `classes` are the names by label; `quarantined` the files that were left out."""
+    """The two halves of a data set.
+
+    `classes` are the names by label, `quarantined` the files that were left out, both as `written`; `skipped` counts
+    the files of the folder that are no images by extension.
+    """
 
     name: str
     dir: Path | None
@@ -32,6 +38,11 @@ class Images:
     val: ImageSet
     classes: tuple[str, ...]
     quarantined: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> list[tuple[str, str]]:
+        """(level, line) of what lies in the folder and is not used."""
+        return folder.notes(self.quarantined, self.skipped)
 
     def describe(self) -> dict[str, Any]:
         """The record for data.json: counts and digests of what is used."""
@@ -42,6 +53,7 @@ class Images:
             "train": describe_set(self.train, len(self.classes)),
             "val": describe_set(self.val, len(self.classes)),
             "quarantined": list(self.quarantined),
+            "skipped": dict(sorted(self.skipped.items())),
         }
 
 
@@ -143,10 +155,13 @@ def _open_folder(
     listings = [folder.scan(root, split, names) for split in folder.SPLITS]
     folder.raise_problems(listings)
     folder.check_classes(root, listings[0].classes, listings[1].classes, num_classes)
+    folder.check_left(listings)
     sets = [folder_set(root, *parts) for parts in zip(listings, views, limits, strict=True)]
     classes = class_names(name) if len(listings[0].classes) == 1000 else ()
-    left_out = (*listings[0].quarantined, *listings[1].quarantined)
-    return Images(name, root, sets[0], sets[1], classes or tuple(listings[0].classes), left_out)
+    left_out = tuple(written(name) for listing in listings for name in listing.quarantined)
+    skipped = listings[0].skipped + listings[1].skipped
+    classes = classes or tuple(map(written, listings[0].classes))
+    return Images(name, root, sets[0], sets[1], classes, left_out, skipped)
 
 
 def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:

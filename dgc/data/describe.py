@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
+from dgc.data import image_file
 from dgc.data.image_sets import ArraySet, FolderSet, ImageSet
+from dgc.errors import DataError
+
+T = TypeVar("T")
 
 # Above this a digest of every byte would hold up each start for minutes; `dgcctl data verify` computes it when asked.
 MAX_CONTENT_BYTES = 256 << 20
@@ -32,18 +38,23 @@ def content_digest(images: ImageSet, *, full: bool = False) -> tuple[str, str]:
 
 
 def _folder_digest(images: FolderSet, full: bool) -> tuple[str, str]:
-    sizes = [_size(images, index) for index in range(len(images))]
+    sizes = [_of_file(images, index, _size) for index in range(len(images))]
     whole = full or sum(sizes) <= MAX_CONTENT_BYTES
     digest = hashlib.sha256(images.labels.tobytes())
     for index, size in enumerate(sizes):
         digest.update(bytes(images.names[index]) + b"\0" + str(size).encode() + b"\0")
         if whole and size:
-            digest.update(hashlib.sha256(images.path(index).read_bytes()).digest())
+            digest.update(hashlib.sha256(_of_file(images, index, Path.read_bytes)).digest())
     return "content" if whole else "names and sizes", digest.hexdigest()
 
 
-def _size(images: FolderSet, index: int) -> int:
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _of_file(images: FolderSet, index: int, ask: Callable[[Path], T]) -> T:
+    """What `ask` says of an image's file. Raises DataError naming a file that cannot be read at all."""
     try:
-        return images.path(index).stat().st_size
-    except OSError:  # a dangling link: training will name it
-        return 0
+        return ask(images.path(index))
+    except OSError as error:
+        raise DataError(images.refusal(index, image_file.unreadable(images.path(index), error))) from error

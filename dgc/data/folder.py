@@ -1,21 +1,29 @@
-"""Image folders: DIR/{train,val}/<class>/..., the layout of ImageNet. Finds the images; reads none."""
+"""Image folders: DIR/{train,val}/<class>/..., the layout of ImageNet. Finds the images; reads none.
+
+Names are as the file system gives them; what goes into a message or a record is `names.written` of them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dgc.data.image_file import EXTENSIONS
+from dgc.data.image_file import UNREAD_PICTURES, extensions
+from dgc.data.names import unwritten, written
 from dgc.errors import DataError
 
 SPLITS = ("train", "val")
+OTHER_NAMES = {"train": ("training", "Train"), "val": ("valid", "validation", "test", "Val", "Valid", "Test")}
+LITTER = "left by other systems"
+_LITTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
 
 class Problem(NamedTuple):
-    """A file or folder that cannot be used (its name relative to the data folder), and why."""
+    """A file or folder that cannot be used (its name relative to the data folder, as `written`), and why."""
 
     file: str
     reason: str
@@ -23,7 +31,10 @@ class Problem(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of one split: names relative to the data folder, `/` between the parts, sorted; and their classes."""
+    """The images of one split: names relative to the data folder, `/` between the parts, sorted; and their classes.
+
+    `skipped` counts the other files by extension, and those that other systems leave behind (`LITTER`).
+    """
 
     root: Path
     split: str
@@ -33,12 +44,13 @@ class Listing:
     labels: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def problem(self, name: str, reason: str) -> None:
         if name in self.quarantine:
             self.quarantined.append(name)
         else:
-            self.problems.append(Problem(name, reason))
+            self.problems.append(Problem(written(name), reason))
 
 
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
@@ -47,10 +59,11 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
     above = _identity(root), _identity(root / split)
     folders = [entry.name for entry in _entries(listing, split) if _is_dir(listing, entry, split)]
     if not folders and not listing.problems:
-        listing.problem(split, f"no class folder in it: images are expected at {root / split}/<class>/<image>.jpg")
+        where = f"{written(str(root))}/{split}"
+        listing.problem(split, f"no class folder in it: images are expected at {where}/<class>/<image>.jpg")
     for name in folders:
         listing.classes.append(name)
-        before = _found(listing)
+        before, skipped = _found(listing), listing.skipped.copy()
         for image in _walk(listing, f"{split}/{name}", above):
             if image in quarantine:
                 listing.quarantined.append(image)
@@ -58,7 +71,9 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
                 listing.names.append(image)
                 listing.labels.append(len(listing.classes) - 1)
         if _found(listing) == before:
-            listing.problem(f"{split}/{name}", "0 images in this class folder: fill it or remove it")
+            others = _pictures(listing.skipped - skipped)
+            instead = f" ({others} that cannot be read here)" if others else ""
+            listing.problem(f"{split}/{name}", f"0 images in this class folder{instead}: fill it or remove it")
     return listing
 
 
@@ -79,17 +94,62 @@ def _entries(listing: Listing, name: str) -> list[os.DirEntry[str]]:
         with os.scandir(listing.root / name) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        listing.problem(name, f"cannot list this folder ({os.strerror(error.errno or 0)})")
+        listing.problem(name, f"cannot list this folder ({os.strerror(error.errno or 0)}){_instead(listing, name)}")
         return []
 
 
+def _instead(listing: Listing, name: str) -> str:
+    """For a half that is not there: the folder that may be meant."""
+    if name != listing.split or (listing.root / name).exists():
+        return ""
+    try:
+        there = sorted(entry.name for entry in os.scandir(listing.root) if entry.is_dir())
+    except OSError:
+        return ""
+    for other in OTHER_NAMES[name]:
+        if other in there:
+            return f"; there is {other}: rename it to {name}, or link it: `ln -s {other} {name}` in that folder"
+    shown = ", ".join(written(one) for one in there if not _is_litter(one))
+    return f"; found there: {shown[:200]}" if shown else "; that folder holds no other"
+
+
+def _is_litter(name: str) -> bool:
+    """What macOS, Windows and file servers put beside the files they copy; `._x.jpg` is no picture."""
+    return name.startswith("._") or name.lower() in _LITTER
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return _extension(name) in extensions()
+
+
+def _pictures(skipped: Counter[str]) -> str:
+    """`40 .heic, 2 .svg files`: pictures among what was passed over; empty where there are none."""
+    found = [f"{count:,} {kind}" for kind, count in sorted(skipped.items()) if kind in UNREAD_PICTURES]
+    return f"{', '.join(found)} files" if found else ""
+
+
+def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, str]]:
+    """(level, line) of what is not trained on, for the start of a run."""
+    said = []
+    if quarantined:
+        said.append(("warning", f"{len(quarantined):,} files are left out, as data.quarantine says"))
+    if pictures := _pictures(skipped):
+        said.append(("warning", f"{pictures} are passed over: they cannot be read here; convert them to .png or .jpg"))
+    if skipped[LITTER]:
+        said.append(("info", f"{skipped[LITTER]:,} files passed over that other systems left (._*, .DS_Store, ...)"))
+    return said
 
 
 def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
     """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name is an image's."""
-    if entry.name.startswith("."):
+    if _is_litter(entry.name):
+        listing.skipped[LITTER] += 1
+        return False
+    if entry.name.startswith(".") and not _is_image(entry.name):
         return False
     try:
         return entry.is_dir()
@@ -108,40 +168,83 @@ def _walk(listing: Listing, name: str, above: tuple[tuple[int, int], ...]) -> It
         inner = f"{name}/{entry.name}"
         if _is_dir(listing, entry, name):
             yield from _walk(listing, inner, (*above, here))
-        elif _is_image(entry.name):
+        elif _is_image(entry.name) and not _is_litter(entry.name):
             yield inner
+        elif not _is_litter(entry.name):
+            listing.skipped[_extension(entry.name) or "without extension"] += 1
 
 
 def raise_problems(listings: Sequence[Listing]) -> None:
     """Raise DataError with the first problem and the number of the others."""
-    problems = [(listing.root / problem.file, problem.reason) for listing in listings for problem in listing.problems]
+    problems = [(listing.root, problem) for listing in listings for problem in listing.problems]
     if not problems:
         return
-    path, reason = problems[0]
+    root, (file, reason) = problems[0]
     more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
-    raise DataError(f"{path}: {reason}{more}; `dgcctl data verify` lists all that is wrong")
+    raise DataError(f"{written(str(root))}/{file}: {reason}{more}; `dgcctl data verify` lists all that is wrong")
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:
     """Raise DataError where the splits name different classes, or not as many as the network has."""
+    where = written(str(root))
     if train != val:
-        odd = sorted(set(train) ^ set(val))
-        raise DataError(
-            f"{root}: train has {len(train)} classes and val {len(val)}; only in one of them: {', '.join(odd[:5])}"
-        )
+        sides = (("train", set(train) - set(val)), ("val", set(val) - set(train)))
+        odd = "".join(f"; only in {side}: {_some(names)}" for side, names in sides if names)
+        raise DataError(f"{where}: train has {len(train)} classes and val {len(val)}{odd}: each class needs both")
     if num_classes is not None and len(train) != num_classes:
         raise DataError(
-            f"{root}: {len(train)} class folders in {root / 'train'}, but the network has {num_classes} classes: "
+            f"{where}: {len(train)} class folders in {where}/train, but the network has {num_classes} classes: "
             f"set model.num_classes={len(train)} or give another folder with data.dir=FOLDER"
         )
 
 
+def _some(names: set[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(written, sorted(names)[:5])) + more
+
+
+def check_left(listings: Sequence[Listing]) -> None:
+    """Raise DataError where the quarantine leaves a class, or a whole split, without an image."""
+    for listing in listings:
+        left, out = len(listing.names), len(listing.quarantined)
+        where = f"{written(str(listing.root))}/{listing.split}"
+        if not left:
+            raise DataError(f"{where}: data.quarantine leaves out all of its {out} files: nothing is left to use")
+        labels = set(listing.labels)
+        empty = {name for label, name in enumerate(listing.classes) if label not in labels}
+        if empty:
+            raise DataError(
+                f"{where}: data.quarantine leaves out {out} files ({left} are left), and so every image of "
+                f"{_some(empty)}: put good images there, or remove the class from train and val"
+            )
+
+
+# --- the quarantine file ----------------------------------------------------------------------------------------------
+
+
 def read_quarantine(file: Path | None) -> frozenset[str]:
-    """The names in a quarantine file: one a line, relative to the data folder; `#` begins a comment."""
+    """The names in a quarantine file: one a line as `written`, relative to the data folder; `#` begins a comment."""
     if file is None:
         return frozenset()
     try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = os.fsdecode(file.read_bytes()).split("\n")
+    except OSError as error:
         raise DataError(f"{file}: cannot read the quarantine file ({error})") from error
-    return frozenset(line.split("\t")[0].strip() for line in lines if line.strip() and not line.startswith("#"))
+    names = set()
+    for number, line in enumerate(lines, 1):
+        text = line.split("\t")[0].strip(" \r")
+        if text and not line.startswith("#"):
+            try:
+                names.add(unwritten(text))
+            except ValueError as error:
+                raise DataError(f"{written(str(file))}:{number}: {error}: write a backslash in a name twice") from error
+    return frozenset(names)
+
+
+def quarantine_line(problem: Problem) -> str:
+    """A problem as a line of a quarantine file; spaces at the ends and a first `#` are escaped too."""
+    name, reason = problem
+    inner = name.strip(" ")
+    first = len(name) - len(name.lstrip(" "))
+    text = "\\x20" * first + inner + "\\x20" * (len(name) - first - len(inner))
+    return f"{text.replace('#', chr(92) + 'x23', 1) if text.startswith('#') else text}\t{' '.join(reason.split())}"

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dgc.errors import DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+)
+_WHERE_BUILT_IN = frozenset({".avif", ".heic", ".heif"})
+UNREAD_PICTURES = frozenset(
+    {".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".tga", ".psd", ".dng", ".cr2", ".nef", ".arw", ".exr", ".hdr"}
+)
+# 8 bits a sample, or fewer that Pillow scales to 8; of 16 bits a sample in colour Pillow keeps the upper 8
+_EIGHT_BITS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 0x0112
 MAX_PIXELS = 89_478_485  # Pillow's own mark of a decompression bomb, a quarter of a GiB of RGB
 
 
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Extensions of the files that are read as images; some only where Pillow was built with their codec."""
+    return _EXTENSIONS | (_WHERE_BUILT_IN & Image.registered_extensions().keys())
+
+
 def read_rgb(path: Path) -> Image.Image:
-    """The image as RGB (grey, palette, CMYK, ... are converted). Raises DataError: what is wrong, without the path."""
+    """The first picture of a file as RGB of 8 bits. Raises DataError: what is wrong, without the path.
+
+    Grey, palette, CMYK are converted; transparency is dropped (the colour under it shows); of 16 bits a sample the
+    upper 8 count; an EXIF orientation is not applied. All this is how torchvision's ImageFolder reads, but for 16-bit
+    grey, which Pillow itself would cut off at 255. Samples of any other kind have no agreed white, and are refused.
+    """
     data = _read(path)
     try:
         return _decode(data)
@@ -31,12 +54,15 @@ def read_rgb(path: Path) -> Image.Image:
         raise DataError(_broken(error)) from error
 
 
-def check(path: Path) -> None:
-    """Like read_rgb, and the checksums that a decoder passes over. Raises DataError."""
+def check(path: Path) -> bool:
+    """Like read_rgb, and the checksums that a decoder passes over. Returns whether it has an EXIF orientation."""
     read_rgb(path)
     try:
         with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+        with Image.open(path) as image:
             image.verify()
+        return turned
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise DataError(_broken(error)) from error
 
@@ -49,15 +75,23 @@ def quiet() -> Iterator[None]:
         yield
 
 
+_KINDS = {"F": "floating-point samples", "I": "samples of 32 bits or with a sign"}
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DataError("a symbolic link that leads to itself") from error
-        if error.errno == errno.ENOENT and path.is_symlink():
-            raise DataError("a symbolic link that leads nowhere") from error
-        raise DataError(f"cannot be read ({os.strerror(error.errno or 0)})") from error
+        raise DataError(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Why a file cannot be opened, in words."""
+    if error.errno == errno.ELOOP:
+        return "a symbolic link that leads to itself"
+    if error.errno == errno.ENOENT and path.is_symlink():
+        return "a symbolic link that leads nowhere"
+    return f"cannot be read ({os.strerror(error.errno or 0)})"
 
 
 def _decode(data: bytes) -> Image.Image:
@@ -65,7 +99,18 @@ def _decode(data: bytes) -> Image.Image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise DataError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb")
-        return image.convert("RGB")
+        return image.convert("RGB") if image.mode in _EIGHT_BITS else _deep(image)
+
+
+def _deep(image: Image.Image) -> Image.Image:
+    """Of whole numbers of 16 bits (12 in some TIFFs) the upper 8; anything else is refused."""
+    if not image.mode.startswith("I;16") and (image.mode != "I" or image.format not in ("PNG", "PPM")):
+        raise DataError(f"{_KINDS.get(image.mode, 'samples')} (mode {image.mode}): convert it to 8 or 16 bits a sample")
+    tags: dict[int, Any] = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    upper = (np.asarray(image).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    white_is_zero = tags.get(_PHOTOMETRIC) == 0
+    return Image.fromarray(255 - upper if white_is_zero else upper).convert("RGB")
 
 
 def _bomb(text: str) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dgc.data import transforms
 from dgc.data.image_file import quiet, read_rgb
+from dgc.data.names import written
 from dgc.data.stateless import Indices, Uniforms, uniforms
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError
@@ -80,7 +81,14 @@ class FolderSet(ImageSet):
         return self.root / os.fsdecode(bytes(self.names[index]))
 
     def name_of(self, index: int) -> str:
-        return str(self.path(index))
+        return written(str(self.path(index)))
+
+    def refusal(self, index: int, reason: str) -> str:
+        """The line for a sample that cannot be used."""
+        return (
+            f"{self.name_of(index)} (sample {index}): {reason}: mend or remove it, or list it in data.quarantine; "
+            "`dgcctl data verify` finds all such files"
+        )
 
     def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
         draws = uniforms(seed, epoch, indices_B, transforms.RESIZED_CROP_FLIP_DRAWS)
@@ -97,10 +105,7 @@ class FolderSet(ImageSet):
         try:
             image = read_rgb(self.path(index))
         except DataError as error:
-            raise DataError(
-                f"{self.path(index)} (sample {index}): {error}: mend or remove it, or list it in data.quarantine; "
-                "`dgcctl data verify` finds all such files"
-            ) from error
+            raise DataError(self.refusal(index, str(error))) from error
         if self.view.augment == "resized_crop_flip":
             return transforms.resized_crop_flip(image, draws, self.view.image_size)
         return transforms.fit(image, self.view.resize, self.view.image_size)

@@ -25,7 +25,7 @@ class TrainSampler:
     """The batches of an epoch: global batch b is order[b*B : (b+1)*B], whatever the number of ranks.
 
     The last batch of an epoch may be short, as in the released code; it is left out only where it could not give every
-    rank and accumulation step (`parts` in all) a sample.
+    rank and accumulation step two samples: batch normalisation learns nothing from one (of 1 x 1 maps it refuses it).
     """
 
     count: int
@@ -37,7 +37,7 @@ class TrainSampler:
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
-        return whole + (rest >= self.world_size * self.accumulate and rest > 0)
+        return whole + (rest >= 2 * self.world_size * self.accumulate)
 
     def tasks(self, epoch: int, start: int = 0) -> Iterator[Task]:
         """The tasks of `epoch` from batch `start` on. Nothing is computed for the batches before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from dgc.data.catalog import Images, check_there, data_dir, fashion_mnist_file, 
 from dgc.data.describe import content_digest
 from dgc.data.folder import Listing, Problem
 from dgc.data.image_sets import View
+from dgc.data.names import unwritten, written
 from dgc.errors import DataError, UsageError
 
 _FASHION_MNIST_SHA256 = "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb"
@@ -23,6 +25,9 @@ _NOTHING: Mapping[str, Any] = {"samples": 0, "sha256": "", "digest_of": "nothing
 
 def verify(name: str, given: str | Path | None = None, *, full: bool = False) -> dict[str, Any]:
     """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is downloaded.
+
+    Of an image folder also "turned", the number of images with an EXIF orientation (which nothing here applies), and
+    "skipped", the number of files that are no images by extension.
 
     train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every byte, however many.
     Raises DataError only where there is nothing to look at.
@@ -64,28 +69,31 @@ def _bad_cifar(name: str, root: Path) -> list[Problem]:
 def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
     check_there(name, root)
     listings = [folder.scan(root, split) for split in folder.SPLITS]
-    bad = [*(problem for listing in listings for problem in listing.problems), *_bad_images(root, listings)]
+    looked = list(_look_at(root, listings))
+    bad = [*(problem for listing in listings for problem in listing.problems)]
+    bad += [Problem(written(name), reason) for name, reason, _ in looked if reason]
     bad += _odd_classes(root, listings)
     facts: dict[str, Any] = {"name": name, "dir": str(root), "classes": len(listings[0].classes)}
     facts["bad"] = [problem._asdict() for problem in bad]
-    good = _without(root, listings, frozenset(problem.file for problem in bad))
+    facts["turned"] = sum(turned for _, _, turned in looked)
+    facts["skipped"] = dict(sum((listing.skipped for listing in listings), Counter()))
+    good = _without(root, listings, frozenset(unwritten(problem.file) for problem in bad))
     return facts | {listing.split: _facts(listing, full) for listing in good}
 
 
-def _bad_images(root: Path, listings: Sequence[Listing]) -> Iterator[Problem]:
+def _look_at(root: Path, listings: Sequence[Listing]) -> Iterator[tuple[str, str, bool]]:
+    """(name, what is wrong with it, whether it has an EXIF orientation) of each image."""
     names = [name for listing in listings for name in listing.names]
     with image_file.quiet(), ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding releases the interpreter lock
-        for name, reason in zip(names, threads.map(lambda name: _reason(root / name), names), strict=True):
-            if reason:
-                yield Problem(name, reason)
+        for name, seen in zip(names, threads.map(lambda name: _seen(root / name), names), strict=True):
+            yield name, *seen
 
 
-def _reason(path: Path) -> str:
+def _seen(path: Path) -> tuple[str, bool]:
     try:
-        image_file.check(path)
+        return "", image_file.check(path)
     except DataError as error:
-        return str(error)
-    return ""
+        return str(error), False
 
 
 def _odd_classes(root: Path, listings: Sequence[Listing]) -> list[Problem]:
@@ -110,7 +118,7 @@ def _facts(listing: Listing, full: bool) -> dict[str, Any]:
 def write_quarantine(path: Path, bad: Sequence[dict[str, str]]) -> None:
     """Write the bad files in the form that data.quarantine reads: name, tab, reason."""
     lines = [
-        "# file (relative to the data folder), tab, reason",
-        *(f"{item['file']}\t{item['reason']}" for item in bad),
+        "# file (relative to the data folder; \\n, \\t, \\\\ and \\xHH stand for bytes of its name), tab, reason",
+        *(folder.quarantine_line(Problem(item["file"], item["reason"])) for item in bad),
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from dgc import build, provenance, recipe_own
-from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
+from dgc.errors import DataError, DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
 from dgc.locks import run_lock
 from dgc.recipe import Recipe, check_world_size, load_recipe
 from dgc.records import RunDir, State
@@ -34,6 +34,8 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
         with explained(session):
             write_records(session)
             take_up(session)
+            if not options.resume:
+                tell(session)
             update_status(session)
             train(session)
         signals.ignore()
@@ -92,6 +94,7 @@ def prepare(
         samples=data.train_samples,
         eval_samples=data.val_samples,
         data_facts=data.facts,
+        notes=[*images.notes(), *last_batch(recipe, data)],
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,
         block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
@@ -105,8 +108,6 @@ def write_records(session: Session) -> None:
     session.model_facts = record.model_facts(session.recipe, session.module)
     if session.ranks.first:
         provenance.record_code(session.run)
-        for line in recipe_own.notes(session.recipe.origin):
-            session.recorder.say(line)
         record.write_once(session.run.env, record.environment(session.recipe, session.ranks))
         record.write_once(session.run.data, session.data_facts)
         record.write_once(session.run.model, session.model_facts)
@@ -120,6 +121,29 @@ def take_up(session: Session) -> None:
         session.recorder.withdraw()
         raise
     session.recorder.begun = True
+
+
+def tell(session: Session) -> None:
+    """Put down at the start what of the recipe, of its folder and of its last batch is not used."""
+    for line in recipe_own.notes(session.recipe.origin):
+        session.recorder.say(line)
+    for level, line in session.notes:
+        session.recorder.say(line, level)
+
+
+def last_batch(recipe: Recipe, data: build.Data) -> list[tuple[str, str]]:
+    """A note where the last batch of an epoch is too small to train on. Raises DataError where it is the only one."""
+    if not len(data.train):
+        raise DataError(
+            f"{data.train_samples} training images are too few: batch normalisation needs two in a batch, for each "
+            f"process and each part of train.accumulate = {recipe.train.accumulate}"
+        )
+    left = data.train_samples - len(data.train) * recipe.train.batch_size
+    if left <= 0:
+        return []
+    text = f"the last batch of an epoch would hold {left} of {data.train_samples:,} images, too few for batch "
+    text += f"normalisation: it is left out, others each epoch (train.batch_size = {recipe.train.batch_size})"
+    return [("warning", text)]
 
 
 def update_status(session: Session) -> None:

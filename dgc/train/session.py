@@ -54,6 +54,7 @@ class Session:
     samples: int
     eval_samples: int
     data_facts: dict[str, Any]
+    notes: list[tuple[str, str]]
     control: Control
     recorder: Recorder
     block: Block

@@ -60,7 +60,7 @@ def test_the_environment_names_the_folder(tmp_path, monkeypatch):
 def test_parts_that_are_missing_or_empty(folder, fault_table):
     def without_val():
         os.rename(folder / "val", folder / "validation")
-        return f"{folder}/val: cannot list this folder (No such file or directory)"
+        return f"{folder}/val: cannot list this folder (No such file or directory); there is validation: rename it"
 
     def flat():
         (folder / "val").mkdir()
@@ -72,7 +72,7 @@ def test_parts_that_are_missing_or_empty(folder, fault_table):
         for image in (folder / "validation").iterdir():
             if image.name != "class1":
                 os.rename(image, folder / "val" / image.name)
-        return f"{folder}: train has 3 classes and val 2; only in one of them: class1"
+        return f"{folder}: train has 3 classes and val 2; only in train: class1: each class needs both"
 
     def empty_class():
         (folder / "val" / "class1").mkdir()

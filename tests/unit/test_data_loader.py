@@ -105,12 +105,15 @@ def test_evaluation_sees_each_sample_once_in_chunks_that_do_not_change(fashion, 
     [
         (100, 32, 1, 1, [32, 32, 32, 4]),
         (96, 32, 1, 1, [32, 32, 32]),
-        (100, 32, 4, 1, [32, 32, 32, 4]),
-        (100, 32, 4, 2, [32, 32, 32]),  # 4 samples cannot feed 8 parts
+        (104, 32, 4, 1, [32, 32, 32, 8]),
+        (100, 32, 4, 1, [32, 32, 32]),  # 4 samples are one for each of 4 ranks
+        (100, 32, 4, 2, [32, 32, 32]),
+        (98, 32, 1, 1, [32, 32, 32, 2]),
+        (97, 32, 1, 1, [32, 32, 32]),  # batch normalisation cannot use a batch of one image
         (5, 32, 1, 1, [5]),
     ],
 )
-def test_the_last_batch_is_kept_where_every_part_gets_a_sample(count, batch, world, accumulate, sizes):
+def test_the_last_batch_is_kept_where_every_part_gets_two_samples(count, batch, world, accumulate, sizes):
     samplers = [TrainSampler(count, 0, batch, rank, world, accumulate) for rank in range(world)]
     assert {len(sampler) for sampler in samplers} == {len(sizes)}
     tasks = [list(sampler.tasks(0)) for sampler in samplers]

@@ -114,10 +114,10 @@ def demo(*overrides):
 
 
 def test_overrides_are_read_like_the_file():
-    recipe = demo("optim.lr=5e-2", "model.stages=[1, 1]", "model.growth=[8,16]", "seed=010", "data.dir=no", "tags=[a]")
+    recipe = demo("optim.lr=5e-2", "model.stages=[1, 1]", "model.growth=[8,16]", "seed=010", "title=no", "tags=[a]")
     assert recipe.optim.lr == 0.05
     assert (recipe.model.stages, recipe.model.growth) == ((1, 1), (8, 16))
-    assert (recipe.seed, recipe.data.dir, recipe.tags) == (10, "no", ("a",))
+    assert (recipe.seed, recipe.title, recipe.tags) == (10, "no", ("a",))
 
 
 def test_an_overridden_value_is_no_longer_the_papers():
@@ -136,11 +136,17 @@ def test_what_is_computed_changes_the_digest(override):
 
 
 @pytest.mark.parametrize(
-    "override", ["title=x", "data.workers=7", "data.dir=/x", "train.log_every=1", "checkpoint.keep_last=9", "tags=[x]"]
+    "override",
+    ["title=x", "data.workers=7", "train.log_every=1", "checkpoint.keep_last=9", "tags=[x]"],
 )
 def test_labels_places_and_intervals_do_not(override):
     assert demo(override).digest() == demo().digest()
     assert demo(override) != demo()
+
+
+def test_a_place_does_not():
+    cifar = find_recipe("cifar10_h4")
+    assert load_recipe(cifar, ["data.dir=/x"]).digest() == load_recipe(cifar).digest()
 
 
 def test_diff_names_the_keys():

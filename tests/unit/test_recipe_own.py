@@ -26,7 +26,8 @@ def test_own_images_are_not_judged_named_or_normalised_as_fashion_mnist() -> Non
     assert recipe_own.notes(own.origin) == [
         "expectation left out: it was made for data.name = fashion_mnist, and this run has image_folder; "
         "give expect=[...] to judge by one of your own",
-        "data.mean: not known for these images: ImageNet's [0.485, 0.456, 0.406] is used; data.mean=[...] gives another",
+        "data.mean: not known for these images: ImageNet's [0.485, 0.456, 0.406] is used; "
+        "data.mean=[...] gives another",
         "data.std: not known for these images: ImageNet's [0.229, 0.224, 0.225] is used; data.std=[...] gives another",
     ]
 
@@ -96,8 +97,8 @@ def test_a_recipe_for_one_image_folder_judges_that_folder(folder: str, kept: boo
 def test_the_imagenet_recipes_take_few_classes(name: str) -> None:
     few = load_recipe(find_recipe(name), ["data.name=image_folder", "model.num_classes=2", "data.dir=photos"])
     assert few.expect == ()
-    with pytest.raises(RecipeError, match="expect names top5_error, but model.num_classes = 2"):
-        wish = "expect=[{metric: top5_error, value: 5.0, tolerance: 1.0, source: ours}]"
+    wish = "expect=[{metric: top5_error, value: 5.0, tolerance: 1.0, source: ours}]"
+    with pytest.raises(RecipeError, match=r"expect names top5_error, but model\.num_classes = 2"):
         load_recipe(find_recipe(name), ["data.name=image_folder", "model.num_classes=2", wish])
 
 
@@ -120,6 +121,12 @@ def test_the_embedded_set_has_no_folder() -> None:
         f"{find_recipe('demo')}: override 'data.dir=\"/my photos\"': data.dir = /my photos (or --data-dir), but "
         "data.name = fashion_mnist comes with the package and has no folder: did you mean data.name=image_folder?"
     ]
+
+
+def test_a_quarantine_of_files_is_for_folders() -> None:
+    with pytest.raises(RecipeError, match=r"data\.name = fashion_mnist is none: remove it"):
+        demo("data.quarantine=bad.txt")
+    assert demo(*OWN, "data.quarantine=bad.txt").data.quarantine == "bad.txt"
 
 
 @pytest.mark.parametrize("override", ["data=5", "model=null", "expect=3", "origin=7", "data.name=[1]", "tags=5"])
