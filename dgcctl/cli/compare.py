@@ -58,10 +58,17 @@ def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
     chosen = [runs.find_run(name, folder) for name in names]
     if where:
         terms = filters.parse_filter(" ".join(where))
-        chosen += [run.dir for run in reversed(filters.select(runs.list_runs(folder), terms))]
+        chosen += [run.dir for run in reversed(filters.select(runs.list_runs(folder), terms)) if _readable(run)]
     if not chosen:
         raise typer.BadParameter("name at least one run, or give --where FILTER: see `dgcctl runs ls`")
     return list({run.path.resolve(): run for run in chosen}.values())
+
+
+def _readable(run: runs.Run) -> bool:
+    """Whether a run that a filter chose can be read; one that cannot is told of, and the rest is compared."""
+    if run.state == runs.UNREADABLE:
+        diagnostics.warn(f"{run.id}: left out ({run.problem})")
+    return run.state != runs.UNREADABLE
 
 
 def _row(group: Group) -> dict[str, Any]:

@@ -210,7 +210,8 @@ def start_training(
 ) -> Process:
     """Start a trainer on a run, its output appended to log.txt. Detached, it outlives us."""
     with run.log.open("ab") as log:
-        log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start: {shlex.join(command)}\n".encode())
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        log.write(os.fsencode(f"{stamp} start: {shlex.join(command)}\n"))
         log.flush()
         return Process(command, output=log, env=env or child_environment(), tied=not detach)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
+from html import escape as escape_marks
 from typing import Any
 
 from dgcctl.core.compare import Group, Summary, compare
 from dgcctl.core.report_data import RunView
 from dgcctl.core.report_plots import Plot, colour, expectations
+from dgcctl.core.text import shown
 
 _STYLE = """
 :root{color-scheme:light;--line:#dcdcdc;--dim:#5b5b5b}
@@ -25,6 +26,11 @@ figure{margin:.6rem 0 1.4rem}svg{max-width:100%;height:auto;display:block}
 code{font-size:.84rem;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
 """
+
+
+def escape(text: str) -> str:
+    """Text from a record, without marks of HTML and without control characters, in an element or in an attribute."""
+    return escape_marks(shown(text), quote=True)
 
 
 def page(views: Sequence[RunView], drawn: Sequence[Plot]) -> str:
@@ -134,9 +140,10 @@ def _verdicts(views: Sequence[RunView]) -> str:
 
 
 def _verdict_row(view: RunView, row: dict[str, Any]) -> list[str]:
-    mark = '<span class="ok">reached</span>' if row["passed"] else '<span class="miss">missed</span>'
-    expected = f"≤ {row['expected']:.2f} + {row['tolerance']:.2f}"
-    return [escape(view.facts.id), escape(row["metric"]), escape(row["source"]), expected, f"{row['value']:.2f}", mark]
+    mark = '<span class="ok">reached</span>' if row.get("passed") else '<span class="miss">missed</span>'
+    expected = f"≤ {_figure_text(row.get('expected'))} + {_figure_text(row.get('tolerance'))}"
+    named = [escape(str(text)) for text in (view.facts.id, row.get("metric", "-"), row.get("source", "-"))]
+    return [*named, expected, _figure_text(row.get("value")), mark]
 
 
 def _figure(plot: Plot) -> str:
@@ -158,9 +165,25 @@ def _cost(views: Sequence[RunView]) -> str:
 
 def _cost_row(view: RunView) -> list[str]:
     macs = view.facts.model["macs"]
-    figures = [f"{round(macs[key]):,}" for key in ("dense", "promised", "executed")]
-    ratio = f"{macs['dense'] / macs['executed']:.2f}" if macs["executed"] else "-"
-    return [escape(view.label), *figures, ratio, f"{view.facts.model.get('parameters', 0):,}"]
+    figures = [_count(macs.get(key)) for key in ("dense", "promised", "executed")]
+    dense, executed = (_number(macs.get(key)) for key in ("dense", "executed"))
+    ratio = f"{dense / executed:.2f}" if dense and executed else "-"
+    return [escape(view.label), *figures, ratio, _count(view.facts.model.get("parameters", 0))]
+
+
+def _number(value: Any) -> float | None:
+    """A figure of a record; None for anything else that stands in its place."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _count(value: Any) -> str:
+    number = _number(value)
+    return "-" if number is None else f"{round(number):,}"
+
+
+def _figure_text(value: Any) -> str:
+    number = _number(value)
+    return "-" if number is None else f"{number:.2f}"
 
 
 def _runs(views: Sequence[RunView]) -> str:
@@ -171,7 +194,7 @@ def _runs(views: Sequence[RunView]) -> str:
         notes = "; ".join(view.notes) or "-"
         name = f"<code>{escape(view.facts.id)}</code>"
         state = f"{escape(str(view.facts.state))}{': ' + escape(status.reason) if status.reason else ''}"
-        rows.append([name, escape(view.label), str(view.facts.seed), state, commit, escape(notes)])
+        rows.append([name, escape(view.label), str(view.facts.seed), state, escape(commit), escape(notes)])
     return "<h2>Runs</h2>" + table(["run", "recipe", "seed", "state", "commit", "notes"], rows)
 
 

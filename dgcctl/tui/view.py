@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Memory:
     """The remembered view of one runs folder (nowhere: nothing is remembered)."""
 
     def __init__(self, state_dir: Path | None, runs_dir: Path) -> None:
-        name = hashlib.sha256(str(runs_dir.resolve()).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(runs_dir.resolve())).hexdigest()[:16]
         self.path = state_dir / f"{name}.json" if state_dir else None
 
     def load(self) -> View:
