@@ -33,6 +33,7 @@ import psutil
 
 from dgc.errors import IntegrityError
 from dgc.fs import atomic_write, disk_error, write_all
+from dgc.names import checked_name
 
 SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 5.0
@@ -108,7 +109,7 @@ class RunDir:
 def create_run(runs: Path, recipe_name: str) -> RunDir:
     """Make `runs/<utc>-<recipe>-<id>/`, new and empty."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    run = RunDir(runs / f"{stamp}-{recipe_name}-{secrets.token_hex(3)}")
+    run = RunDir(runs / f"{stamp}-{checked_name(recipe_name, 'name')}-{secrets.token_hex(3)}")
     run.path.mkdir(parents=True)
     return run
 

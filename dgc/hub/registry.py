@@ -16,6 +16,7 @@ from typing import Any
 
 from dgc import settings
 from dgc.errors import IntegrityError, UsageError
+from dgc.names import is_one_component
 
 SCHEMA_VERSION = 1
 MIB = 1 << 20
@@ -82,6 +83,8 @@ def load_registry(path: Path | None = None) -> dict[str, Entry]:
 
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    if not (is_one_component(name) and is_one_component(str(fields["file"]))):
+        raise ValueError(f"{name!r}, {fields['file']!r}: should be names of files, without a folder")
     published, preprocessing = fields["published"], fields["preprocessing"]
     return Entry(
         name=name,

@@ -77,6 +77,7 @@ def _row(group: Group) -> dict[str, Any]:
         "n": max((summary.n for summary in group.metrics.values()), default=0),
         "seeds": group.seeds,
         "runs": group.runs,
+        "counted": group.counted,
         "notes": group.notes,
         **{name: vars(summary) for name, summary in group.metrics.items()},
         **{f"{name}_mean": summary.mean for name, summary in group.metrics.items()},

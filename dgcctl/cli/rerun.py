@@ -15,7 +15,7 @@ from dgcctl.cli import diagnostics, options, output
 from dgcctl.cli.output import Column
 from dgcctl.core import rerun as again
 from dgcctl.core import runs, settings
-from dgcctl.core.divergence import parse_tolerances
+from dgcctl.core.divergence import check_names, parse_tolerances
 from dgcctl.core.facts import read_facts
 
 
@@ -26,7 +26,11 @@ def rerun(
     ] = False,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option("--tolerance", metavar="METRIC=X", help="How far a final metric may be off, e.g. top1_error=0.5."),
+        typer.Option(
+            "--tolerance",
+            metavar="METRIC=X",
+            help="How far a final metric may be off, e.g. top1_error=0.5; what is named counts.",
+        ),
     ] = None,
     current_code: Annotated[
         bool, typer.Option("--current-code", help="Run the code that is here, not that of the record.")
@@ -48,6 +52,7 @@ def rerun(
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
     recorded = runs.find_run(run, folder)
+    check_names(read_facts(recorded).rows, tolerances)
     if against is None:
         _say_what_lacks(recorded)
         diagnostics.note(f"running {recorded.id} again")
@@ -63,9 +68,10 @@ def rerun(
 
 
 def _say_what_lacks(recorded: RunDir) -> None:
-    """A file that is not in the record may be what the code needs."""
-    for lacking in coderecord.left_out(read_facts(recorded).git):
-        diagnostics.warn(f"{recorded.id}: {lacking}")
+    """A file that is not in the record may be what the code needs; and a record may be known not to give it back."""
+    for level, sentence in coderecord.sentences(read_facts(recorded).git):
+        if level == "warning":
+            diagnostics.warn(f"{recorded.id}: {sentence}")
 
 
 def _asking(run: str, *, allow_change: bool) -> again.Agree:
@@ -89,11 +95,18 @@ def _asking(run: str, *, allow_change: bool) -> again.Agree:
 def _report(found: again.Repetition, *, json: bool) -> None:
     comparison = found.comparison
     rows = [
-        {"metric": check.name, "recorded": check.recorded, "repeated": check.repeated, "within": check.within}
+        {
+            "metric": check.name,
+            "recorded": check.recorded,
+            "repeated": check.repeated,
+            "tolerance": check.tolerance,
+            "within": check.within,
+        }
         for check in comparison.metrics
     ]
     columns = [Column("metric"), Column("recorded", right=True), Column("repeated", right=True)]
-    columns.append(Column("within", "within tolerance", show=lambda value: "yes" if value else "no"))
+    columns.append(Column("tolerance", right=True, show=lambda value: "-" if value is None else f"{value:g}"))
+    columns.append(Column("within", show=lambda value: "yes" if value else "no"))
     form = output.Form.JSON if json else output.Form.TEXT
     output.table("metrics", columns, rows, form, **(_document(found) if json else {}))
     verdict = f"{comparison.verdict} ({comparison.rows} rows, {found.repeated.id} against {found.recorded.id})"
@@ -107,6 +120,8 @@ def _report(found: again.Repetition, *, json: bool) -> None:
 
 def _where(found: again.Repetition) -> str:
     comparison = found.comparison
+    if comparison.outside:
+        return "; ".join(comparison.outside[:3])
     return str(comparison.first or f"the same log, but other tensors: {', '.join(comparison.tensors)}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
+from dgc.names import checked_name
 from dgcctl.cli import diagnostics, judged, options, output, summary, text
 from dgcctl.cli.flags import tabular
 from dgcctl.cli.output import Column
@@ -62,6 +63,8 @@ def sweep(
     parsed = [parse_axis(axis) for axis in axes or []]
     if not parsed:
         raise UsageError("sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2")
+    if name:
+        checked_name(name, "--name")
     fixed = _fixed(options.data_override(data_dir), parsed)
     if dry_run:
         _plan(recipe, fixed, parsed, form)

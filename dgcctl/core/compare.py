@@ -38,6 +38,7 @@ class Group:
     varied: dict[str, Any]
     runs: list[str]
     seeds: list[int]
+    counted: list[str]
     metrics: dict[str, Summary]
     notes: list[str]
 
@@ -89,13 +90,31 @@ def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
 def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> Group:
     shown = _shown(members[0], pooled)
     done = [run for run in members if run.state is State.DONE]
+    counted, repeated = _one_a_seed(done, pooled)
     return Group(
         varied={key: shown.get(key) for key in keys},
         runs=[run.id for run in members],
-        seeds=[run.seed for run in members],
-        metrics=_summaries(done),
-        notes=_notes(members, done),
+        seeds=list(dict.fromkeys(run.seed for run in members)),
+        counted=[run.id for run in counted],
+        metrics=_summaries(counted),
+        notes=_notes(members, done, counted, repeated),
     )
+
+
+def _one_a_seed(done: list[Facts], pooled: tuple[str, ...]) -> tuple[list[Facts], dict[str, list[str]]]:
+    """One run for each value of what is averaged over, the first that was started; kept run -> those it stands for.
+
+    A run repeated with the same seed is no second sample: it would make n larger and the deviation smaller.
+    """
+    kept: dict[bytes, Facts] = {}
+    repeated: dict[str, list[str]] = {}
+    for run in sorted(done, key=lambda run: (run.status.started, run.id)):
+        values = [run.recipe.get(key) for key in dict.fromkeys((*pooled, "seed"))]
+        first = kept.setdefault(orjson.dumps(values), run)
+        if first is not run:
+            repeated.setdefault(first.id, []).append(run.id)
+    chosen = {run.id for run in kept.values()}
+    return [run for run in done if run.id in chosen], repeated
 
 
 def _summaries(done: list[Facts]) -> dict[str, Summary]:
@@ -114,13 +133,24 @@ def figures(run: Facts) -> dict[str, float]:
     }
 
 
-def _notes(members: list[Facts], done: list[Facts]) -> list[str]:
+def _notes(members: list[Facts], done: list[Facts], counted: list[Facts], repeated: dict[str, list[str]]) -> list[str]:
     notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
-    repeated = {run.seed for run in members if [other.seed for other in members].count(run.seed) > 1}
-    notes += [f"seed {seed} stands more than once" for seed in sorted(repeated)]
+    by_id = {run.id: run for run in done}
+    for first, again in repeated.items():
+        named = ", ".join(_repetition(by_id[first], by_id[other]) for other in again)
+        notes.append(f"seed {by_id[first].seed} counts once, by its first run {first}; left out: {named}")
     notes += [f"{name} differs within the group" for name in _mixed(done)]
-    notes += [f"{run.id}: not an exact resume" for run in done if _inexact(run)]
+    notes += [f"{run.id}: not an exact resume" for run in counted if _inexact(run)]
     return notes
+
+
+def _repetition(first: Facts, again: Facts) -> str:
+    return again.id if _results(again) == _results(first) else f"{again.id} (with another result)"
+
+
+def _results(run: Facts) -> list[float | None]:
+    found = figures(run)
+    return [found.get(key) for key in RESULT_KEYS]
 
 
 def _mixed(done: list[Facts]) -> list[str]:

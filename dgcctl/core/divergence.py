@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class MetricCheck:
 
     @property
     def within(self) -> bool:
+        """Within the tolerance asked for; where none was asked, equal."""
         return self.difference <= (self.tolerance or 0.0)
 
 
@@ -64,9 +66,21 @@ class Comparison:
 
     @property
     def within(self) -> bool:
-        """Only where a tolerance was asked for: equal ends of unequal logs are no reproduction by themselves."""
-        asked = any(check.tolerance is not None for check in self.metrics)
-        return asked and all(check.within for check in self.metrics)
+        """Whether every metric that was named is within its tolerance; the others are shown and do not count.
+
+        Only where a tolerance was asked for: equal ends of unequal logs are no reproduction by themselves.
+        """
+        asked = [check for check in self.metrics if check.tolerance is not None]
+        return bool(asked) and all(check.within for check in asked)
+
+    @property
+    def outside(self) -> list[str]:
+        """The named metrics that are further off than was asked, with how far."""
+        return [
+            f"{check.name} is off by {check.difference:.6g}, allowed are {check.tolerance:g}"
+            for check in self.metrics
+            if check.tolerance is not None and not check.within
+        ]
 
     @property
     def verdict(self) -> str:
@@ -109,9 +123,28 @@ def final_metrics(rows: Iterable[Event]) -> dict[str, float]:
 def check_metrics(
     recorded: Sequence[Event], repeated: Sequence[Event], tolerances: Mapping[str, float]
 ) -> list[MetricCheck]:
-    """Every final metric of both; tolerances by metric name or `*`."""
+    """Every final metric of both; tolerances by `kind.metric`, metric or `*`. UsageError for an unknown metric."""
     a, b = final_metrics(recorded), final_metrics(repeated)
-    return [MetricCheck(name, a.get(name), b.get(name), _tolerance(name, tolerances)) for name in sorted({*a, *b})]
+    names = sorted({*a, *b})
+    for key in tolerances:
+        _require_known(key, names)
+    return [MetricCheck(name, a.get(name), b.get(name), _tolerance(name, tolerances)) for name in names]
+
+
+def check_names(rows: Iterable[Event], tolerances: Mapping[str, float]) -> None:
+    """Raise UsageError for a tolerance of a metric that the record has not: before anything is run again."""
+    names = sorted(final_metrics(rows))
+    for key in tolerances:
+        _require_known(key, names)
+
+
+def _require_known(key: str, names: Sequence[str]) -> None:
+    short = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    if key == "*" or key in names or key in short:
+        return
+    near = difflib.get_close_matches(key, [*short, *names], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"metrics: {', '.join(names)}"
+    raise UsageError(f"--tolerance {key}: no metric of the run is called so ({hint})")
 
 
 def _tolerance(name: str, tolerances: Mapping[str, float]) -> float | None:
@@ -123,7 +156,12 @@ def _tolerance(name: str, tolerances: Mapping[str, float]) -> float | None:
 
 def parse_tolerances(items: Iterable[str]) -> dict[str, float]:
     """`["top1_error=0.5", "0.01"]` -> {"top1_error": 0.5, "*": 0.01}. Raises UsageError."""
-    return dict(_tolerance_pair(item) for item in items)
+    found: dict[str, float] = {}
+    for name, value in map(_tolerance_pair, items):
+        if name in found:
+            raise UsageError(f"--tolerance: {name} is given twice: say once how far it may be off")
+        found[name] = value
+    return found
 
 
 def _tolerance_pair(item: str) -> tuple[str, float]:

@@ -133,7 +133,12 @@ def _own_code() -> Path:
 def _code_of(facts: Facts, repository: Path | None, say: kernels.Say) -> contextlib.AbstractContextManager[Path]:
     """The code of the record: from git; where that has it not, the installed code, if it is the same by its digest."""
     commit = facts.git.get("commit")
-    here = repository or gitstate.toplevel(Path.cwd()) or gitstate.toplevel(_own_code())
+    here = (
+        repository
+        or gitstate.repository_of(facts.git)
+        or gitstate.toplevel(Path.cwd())
+        or gitstate.toplevel(_own_code())
+    )
     if commit and here and gitstate.has_commit(here, str(commit)):
         return gitstate.recorded_code(facts.run, facts.git, here)
     if facts.git.get("code") == provenance.code_digest():

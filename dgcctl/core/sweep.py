@@ -23,6 +23,7 @@ import orjson
 
 from dgc import provenance, records
 from dgc.errors import DgcError, IntegrityError, RecipeError, UsageError
+from dgc.names import checked_name, is_one_component
 from dgc.recipe import Recipe, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core.grid import Axis, trials
@@ -114,6 +115,8 @@ def open_or_create(runs: Path, recipe: str, fixed: Sequence[str], axes: Sequence
 
     Every trial's recipe is checked first. Raises RecipeError with all problems of all trials, UsageError.
     """
+    if name:
+        checked_name(name, "--name")
     base = dump_recipe(load_recipe(find_recipe(recipe), fixed))
     grid = trials(axes)
     content = orjson.dumps([base, grid])
@@ -152,7 +155,23 @@ def checked_trials(recipe: str, fixed: Sequence[str], axes: Sequence[Axis]) -> l
             problems += error.problems
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
+    _refuse_equal_trials(recipe, fixed, planned)
     return planned
+
+
+def _refuse_equal_trials(recipe: str, fixed: Sequence[str], planned: list[Trial]) -> None:
+    """Values can be spelled apart and mean one recipe (null and a default)."""
+    by_digest: dict[str, list[Trial]] = {}
+    for trial in planned:
+        by_digest.setdefault(trial.digest, []).append(trial)
+    for same in by_digest.values():
+        seen: dict[str, Trial] = {}
+        for trial in same if len(same) > 1 else ():
+            whole = dump_recipe(load_recipe(find_recipe(recipe), [*fixed, *trial.overrides]))
+            if first := seen.get(whole):
+                both = " and ".join(" ".join(one.overrides) for one in (first, trial))
+                raise UsageError(f"trials {first.index} and {trial.index} are the same recipe: {both}")
+            seen[whole] = trial
 
 
 def _plan_trial(recipe: str, fixed: Sequence[str], index: int, overrides: list[str]) -> Trial:
@@ -175,9 +194,15 @@ def open_sweep(path: Path) -> Sweep:
     value.pop("schema_version", None)
     try:
         planned = [Trial(**trial) for trial in value.pop("trials")]
-        return Sweep(path, Plan(trials=planned, **value))
+        found = Sweep(path, Plan(trials=planned, **value))
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"{path / 'plan.json'}: no plan of a sweep ({error}): remove that folder") from error
+    for trial in planned:
+        if not is_one_component(str(trial.run)):  # the folder of a trial that saved nothing is removed before it starts
+            raise IntegrityError(
+                f"{path / 'plan.json'}: trial {trial.index} has the run {trial.run!r}, which is no name"
+            )
+    return found
 
 
 def list_sweeps(runs: Path, damaged: Callable[[str], None] = lambda line: None) -> list[Sweep]:

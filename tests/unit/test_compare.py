@@ -12,6 +12,7 @@ from dgcctl.core.compare import Summary, compare
 from dgcctl.core.divergence import (
     Comparison,
     check_metrics,
+    check_names,
     first_difference,
     parse_tolerances,
     tensor_differences,
@@ -70,8 +71,39 @@ def test_what_a_mean_mixes_is_said(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     write_json(b.git, {"commit": "2" * 40})
     (group,) = compare([read_facts(a), read_facts(b)])
-    assert "seed 0 stands more than once" in group.notes
+    assert "seed 0 counts once, by its first run a; left out: b" in group.notes
     assert "code differs within the group" in group.notes
+
+
+def test_a_seed_that_ran_seven_times_counts_once(tmp_path):
+    runs = [read_facts(make_run(tmp_path / f"a{number}")) for number in range(7)]
+    other = read_facts(make_run(tmp_path / "b", "seed=1"))
+    twice = read_facts(make_run(tmp_path / "c", "seed=1", "data.workers=3"))
+    twice.metrics["top1_error"] += 1.0
+    (group,) = compare([*reversed(runs), twice, other])
+    values = [runs[0].metrics["top1_error"], other.metrics["top1_error"]]
+    found = group.metrics["top1_error"]
+    assert (found.n, found.mean, found.std) == (2, statistics.fmean(values), statistics.stdev(values))
+    assert group.counted == ["a0", "b"]
+    assert len(group.runs) == 9
+    assert group.seeds == [0, 1]
+    assert group.notes == [
+        "seed 0 counts once, by its first run a0; left out: a1, a2, a3, a4, a5, a6",
+        "seed 1 counts once, by its first run b; left out: c (with another result)",
+    ]
+
+
+def test_the_same_seed_at_another_value_of_what_is_averaged_over_is_another_run(tmp_path):
+    runs = [read_facts(make_run(tmp_path / rate, f"optim.lr={rate}")) for rate in ("0.1", "0.2")]
+    (group,) = compare(runs, over=("optim.lr",))
+    assert group.metrics["top1_error"].n == 2
+    assert group.notes == []
+
+
+def test_a_key_that_no_recipe_has_is_refused_with_the_near_one(tmp_path):
+    run = read_facts(make_run(tmp_path / "a"))
+    with pytest.raises(UsageError, match=r"--over sede: no such recipe key \(did you mean seed\?\)"):
+        compare([run], over=("sede",))
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
@@ -151,6 +183,41 @@ def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
     assert {check.name: check.tolerance for check in loose}["eval.top1_error"] == 0.1
     assert Comparison(7, first_difference(a.rows, b.rows), [], loose).verdict == "within tolerance"
     assert Comparison(7, first_difference(a.rows, b.rows), [], list(strict.values())).verdict == "not reproduced"
+
+
+def test_what_is_named_is_what_counts(tmp_path, monkeypatch):
+    """The other metrics are shown, and may differ."""
+    a = read_facts(make_run(tmp_path / "a"))
+    monkeypatch.setenv("FAKE_KICK_STEP", "6")
+    b = read_facts(make_run(tmp_path / "b"))
+    parted = first_difference(a.rows, b.rows)
+    checks = check_metrics(a.rows, b.rows, parse_tolerances(["top1_error=0.5"]))
+    assert any(not check.within for check in checks)
+    assert Comparison(7, parted, ["model.safetensors"], checks).verdict == "within tolerance"
+    tight = check_metrics(a.rows, b.rows, parse_tolerances(["top1_error=0"]))
+    found = Comparison(7, parted, [], tight)
+    assert found.verdict == "not reproduced"
+    assert [line.partition(" is off by ")[0] for line in found.outside] == ["eval.top1_error"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("top1_eror", r"--tolerance top1_eror: no metric of the run is called so \(did you mean top1_error\?\)"),
+        ("eval.top1_eror", r"did you mean eval.top1_error\?"),
+        ("zzzzz", r"metrics: eval.epoch, "),
+    ],
+)
+def test_a_misspelt_metric_is_refused_with_the_near_name(tmp_path, given, said):
+    rows = read_facts(make_run(tmp_path / "a")).rows
+    for check in (lambda: check_metrics(rows, rows, {given: 0.5}), lambda: check_names(rows, {given: 0.5})):
+        with pytest.raises(UsageError, match=said):
+            check()
+
+
+def test_a_metric_that_is_given_twice_is_refused():
+    with pytest.raises(UsageError, match="top1_error is given twice"):
+        parse_tolerances(["top1_error=1", "top1_error=2"])
 
 
 def test_equal_ends_of_unequal_logs_are_no_reproduction_unless_a_tolerance_is_asked(tmp_path):

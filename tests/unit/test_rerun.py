@@ -21,6 +21,7 @@ OWN_CODE = HERE.parents[1] / "contract" / "own_code"  # keeps an editable instal
 NO_TORCH = [
     "errors.py",
     "settings.py",
+    "names.py",
     "fs.py",
     "records.py",
     "checkpoints.py",

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dgc.errors import LockedError, RecipeError, UsageError
-from dgc.records import RunDir, State, Status, read_events, read_status, write_status
+from dgc.errors import IntegrityError, LockedError, RecipeError, UsageError
+from dgc.recipe import load_recipe
+from dgc.records import RunDir, State, Status, read_events, read_json, read_status, write_json, write_status
 from dgcctl.core import pool
 from dgcctl.core.grid import parse_axis, trials
 from dgcctl.core.pool import run_sweep, visible_gpus
-from dgcctl.core.sweep import TrialState, find_sweep, list_sweeps, open_or_create, trial_rows
+from dgcctl.core.sweep import TrialState, find_sweep, list_sweeps, open_or_create, open_sweep, trial_rows
 from tests.waiting import GUARD, wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -58,11 +59,79 @@ def test_trials_turn_the_last_axis_fastest():
         ("optim.lr=0.1,,0.2", "an empty value between commas"),
         ("seed=1,0..2", "1 stands twice"),
         ("seed=5..2", "should go up"),
+        ("optim.lr=0.1,0.10", "0.1 and 0.10 are the same value, so two trials would be the same"),
+        ("optim.lr=0.1,0.2,1e-1", "0.1 and 1e-1 are the same value"),
+        ("model.stages=[2, 2],[2,2]", r"\[2, 2\] and \[2,2\] are the same value"),
+        ("train.compile=true,True", "true and True are the same value"),
+        ("title='a','b", "' is missing at the end of a value"),
+        ("model.stages=[2,2", "is missing at the end of a value"),
     ],
 )
 def test_a_wrong_axis_is_one_line(axis, said):
     with pytest.raises(UsageError, match=said):
         parse_axis(axis)
+
+
+SPLIT = {
+    r"title=a\,b,c": ("a,b", "c"),
+    "title='a, b',c": ("'a, b'", "c"),
+    'title="a, b","c"': ('"a, b"', '"c"'),
+    r"""title="say \"a, b\"",c""": (r'''"say \"a, b\""''', "c"),
+    "title='it''s a, b',c": ("'it''s a, b'", "c"),
+    "title=it's,what": ("it's", "what"),
+    r"data.dir=C:\x,D:\y": (r"C:\x", r"D:\y"),
+    "tags=['a,b', c],[d]": ("['a,b', c]", "[d]"),
+    "origin={seed: ours},{seed: theirs}": ("{seed: ours}", "{seed: theirs}"),
+    "title='0..2',x": ("'0..2'", "x"),
+}
+
+
+@pytest.mark.parametrize("axis", SPLIT)
+def test_commas_quotes_and_escapes_inside_values(axis):
+    assert parse_axis(axis).values == SPLIT[axis]
+
+
+def test_a_value_with_a_comma_arrives_in_the_recipe(tmp_path):
+    sweep = plan(tmp_path, r"title=one\, two,'three, four'", name="titles")
+    titles = [load_recipe(sweep.path / "base.yaml", trial.overrides).title for trial in sweep.plan.trials]
+    assert titles == ["one, two", "three, four"]
+
+
+def test_values_that_resolve_to_one_recipe_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"trials 0 and 1 are the same recipe: model.bottleneck=null and model.bott"):
+        plan(tmp_path, "model.bottleneck=null,4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_compute_the_same_may_still_be_swept(tmp_path):
+    assert len(plan(tmp_path, "data.workers=0,2").plan.trials) == 2
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".hidden", "-x", "a b", "a\nb", "latest", "x" * 65])
+def test_a_name_that_would_leave_the_folder_is_refused(tmp_path, name):
+    runs = tmp_path / "runs"
+    with pytest.raises(UsageError, match=r"--name .*: (should be a name of|means the newest)"):
+        plan(runs, "seed=0..1", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", ["../precious", "/tmp/precious", "..", ""])
+def test_a_plan_whose_trial_lies_elsewhere_is_refused(tmp_path, run):
+    sweep = plan(tmp_path, "seed=0..0")
+    path = sweep.path / "plan.json"
+    value = read_json(path)
+    value["trials"][0]["run"] = run
+    write_json(path, value)
+    with pytest.raises(IntegrityError, match=r"plan.json: trial 0 has the run .*, which is no name"):
+        open_sweep(sweep.path)
+
+
+def test_what_was_recorded_of_the_code_is_said_once_for_all_trials(tmp_path, monkeypatch):
+    sentences = [("warning", "1 file left out of the record: x.py (a symbolic link)")]
+    monkeypatch.setattr(pool, "sentences", lambda facts: sentences)
+    said = []
+    run_sweep(plan(tmp_path, "seed=0..1"), trainer=TRAINER, say=said.append)
+    assert said.count(f"warning: {sentences[0][1]}") == 1
 
 
 def test_a_key_swept_twice_is_refused():
