@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -79,24 +80,43 @@ def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> I
     tree = parent / "code"
     try:
         git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
-        restore_changes(run, tree)
+        restore_changes(run, tree, record)
         yield tree
     finally:
         _remove_worktree(repository, tree)
         shutil.rmtree(parent, ignore_errors=True)
 
 
-def restore_changes(run: RunDir, tree: Path) -> None:
-    """Apply the recorded patch and copy the untracked sources into a worktree."""
+def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
+    """Apply the recorded patch and copy the untracked sources into a worktree.
+
+    Raises IntegrityError for a patch that does not apply, and for a file that is not what git.json says or would be
+    written elsewhere: a record is data, and what it restores is run.
+    """
     patch = run.file("git.patch")
     if patch.is_file() and patch.stat().st_size:
         try:
             git(tree, "apply", "--binary", "--whitespace=nowarn", str(patch.resolve()))
         except UsageError as error:
             raise IntegrityError(f"{patch}: does not apply to the recorded commit ({error})") from error
-    untracked = run.file("untracked")
-    if untracked.is_dir():
-        shutil.copytree(untracked, tree, dirs_exist_ok=True, symlinks=True)
+    for name, digest in recorded_files(record).items():
+        source = run.file(name)
+        found = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else "absent"
+        if found != digest:
+            raise IntegrityError(
+                f"{source}: is not the file that was recorded (SHA-256 {digest[:12]}, is {found[:12]})"
+            )
+        if name.startswith("untracked/"):
+            _copy_into(source, run.file("untracked"), tree)
+
+
+def _copy_into(source: Path, folder: Path, tree: Path) -> None:
+    target = tree / source.relative_to(folder)
+    inside = source.resolve().is_relative_to(folder.resolve()) and target.resolve().is_relative_to(tree.resolve())
+    if ".." in source.parts or not inside or ".git" in target.relative_to(tree).parts:
+        raise IntegrityError(f"{source}: would be written outside the restored code")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def _remove_worktree(repository: Path, tree: Path) -> None:

@@ -178,6 +178,38 @@ def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
     assert "first difference at step 5: step.lr was 0.1, is now 0.1000001" in said.err
 
 
+def test_a_misspelt_metric_is_refused_before_anything_is_run(folder, capsys):
+    before = sorted((folder / "runs").iterdir())
+    said = run(capsys, "rerun", "dg0aaa", "--tolerance", "top1_eror=0.5", code=2).err
+    assert said == "error: --tolerance top1_eror: no metric of the run is called so (did you mean top1_error?)\n"
+    assert sorted((folder / "runs").iterdir()) == before
+
+
+def test_a_tolerance_that_is_missed_says_by_how_much(folder, capsys):
+    said = run(capsys, "rerun", "dg0aaa", "--against", "dg1aaa", "--tolerance", "top1_error=1e-6", code=11).err
+    assert "not reproduced; eval.top1_error is off by " in said
+    assert "allowed are 1e-06" in said
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_sweep_is_not_called_by_a_path(folder, capsys, more):
+    said = run(capsys, "sweep", "demo", "seed=0..1", "--name", "../x", *more, code=2).err
+    assert said.startswith("error: --name '../x': should be a name of at most 64 letters, digits")
+    assert said.count("\n") == 1
+    assert not (folder / "runs" / "sweeps").exists()
+    assert not (folder / "runs" / "x").exists()
+
+
+def test_what_a_record_lacks_is_shown_with_the_run(folder, capsys):
+    path = folder / "runs" / "20260100T000000Z-demo-dg0aaa" / "git.json"
+    facts = {"commit": "1" * 40, "patch_sha256": None, "untracked": {"own.py": "0"}, "left_out": {"x.py": "a reason"}}
+    write_json(path, facts | {"restorable": False, "problem": "another reason"})
+    lines = [" ".join(line.split()) for line in run(capsys, "runs", "show", "dg0aaa").out.splitlines()]
+    assert "code commit 1111111111, 1 untracked file copied" in lines
+    assert "code lacks 1 file left out of the record: x.py (a reason)" in lines
+    assert "code lacks cannot be restored: another reason" in lines
+
+
 # --- report, launch ---------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """rerun: the code of the record, not the code that is here; what came out the same, and what did not."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -162,6 +163,35 @@ def test_a_patch_that_does_not_apply_is_an_integrity_error(project):
     patch.write_text(patch.read_text().replace("KICK = 0", "KICK = 7"))
     with pytest.raises(IntegrityError, match=r"does not apply to the recorded commit"):
         repeat(project, run)
+
+
+@pytest.mark.parametrize("name", ["../../outside.py", "dgc/own.py", ".git/hooks/x.py", "link/x.py"])
+def test_a_copy_that_was_changed_or_leads_elsewhere_is_refused(project, name):
+    """A record is data: what it restores is run, and nothing may be written beside the worktree."""
+    (project / "dgc" / "own.py").write_text("KICK = 2\n")
+    (project / "link").symlink_to(project.parent / "elsewhere")
+    git(project, "add", "link")
+    git(project, "commit", "-qm", "a link")
+    run = run_in(project, "a")
+    copies = run.file("untracked")
+    (copies / name).parent.mkdir(parents=True, exist_ok=True)
+    (copies / name).write_text("evil = 1\n")
+    digest = "0" * 64 if name == "dgc/own.py" else hashlib.sha256((copies / name).read_bytes()).hexdigest()
+    write_json(run.git, {**read_json(run.git), "untracked": {name: digest}})
+    with pytest.raises(IntegrityError, match=r"is not the file that was recorded|would be written outside"):
+        repeat(project, run)
+    assert not (project.parent / "elsewhere").exists()
+    assert [path.name for path in project.parent.glob("dgcctl-rerun-*")] == []
+
+
+def test_the_repository_of_the_record_is_found_from_another_one(project, tmp_path, monkeypatch):
+    run = run_in(project, "a")
+    other = tmp_path / "other"
+    other.mkdir()
+    git(tmp_path, "init", "-q", str(other))
+    monkeypatch.chdir(other)
+    assert gitstate.repository_of(read_json(run.git)) == project
+    assert again.compare(run, again.repeat(run, project / "runs"), {}).comparison.bitwise
 
 
 def test_an_unfinished_run_is_not_repeated(project):
