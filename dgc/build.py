@@ -12,6 +12,7 @@ from torch import nn
 
 from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
+from dgc.memory_format import FORMATS, Format, choose
 from dgc.models import create_model
 from dgc.recipe import Recipe
 from dgc.records import read_json
@@ -19,8 +20,9 @@ from dgc.records import read_json
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn.Module:
-    """The recipe's network on a device, in its dtype and memory format, freshly initialised from torch's generator."""
+def build_model(recipe: Recipe, device: torch.device, world_size: int = 1, layout: Format | None = None) -> nn.Module:
+    """The recipe's network on a device, in its dtype and memory format (`layout`; None: as the recipe chooses), freshly
+    initialised from torch's generator."""
     model = create_model(recipe.model.name, **recipe.model.kwargs())
     if recipe.train.sync_batchnorm and world_size > 1:
         if device.type != "cuda":
@@ -28,7 +30,7 @@ def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn
                 "train.sync_batchnorm = true needs CUDA devices (PyTorch has none for the CPU): set it false"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    memory_format = FORMATS[layout or choose(recipe, device)]
     return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)
 
 

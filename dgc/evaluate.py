@@ -1,8 +1,8 @@
 """`python -m dgc.evaluate (--run-dir RUN [--step N|best|last] | --weights FILE | --pretrained NAME) --json OUT`.
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
-OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, chunk, macs, parameters, expected}, on
-request `per_class`.
+OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format, chunk, macs,
+parameters, expected}, on request `per_class`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dgc.errors import DgcError, UsageError
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Entry
 from dgc.macs import count
+from dgc.memory_format import FORMATS, choose
 from dgc.native import available, describe
 from dgc.recipe import Recipe, find_recipe, load_recipe
 from dgc.records import RunDir, write_json
@@ -79,7 +80,8 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     if ranks.first:
         for _, line in images.notes():
             print(line, file=sys.stderr, flush=True)
-    model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype])
+    layout = choose(recipe, ranks.device, RunDir(given.run_dir) if given.run_dir else None)
+    model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(memory_format=FORMATS[layout])
     engine, runner = choose_engine(given.engine, model, ranks.device)
     confusion = Confusion(recipe.model.num_classes, ranks.device)
     figures, seconds = timed(runner, images, recipe, ranks, confusion.add)
@@ -89,6 +91,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "images_per_s": figures.samples / seconds,
         "engine": engine,
         "device": str(ranks.device),
+        "memory_format": layout,
         "chunk": chunk_size(ranks.device),
         "world_size": ranks.world,
         "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},

@@ -18,6 +18,7 @@ import torch
 from dgc import build
 from dgc.answer import answer
 from dgc.errors import DataError
+from dgc.memory_format import choose
 from dgc.recipe import Recipe, find_recipe, load_recipe
 from dgc.records import RunDir
 from dgc.train import record
@@ -27,12 +28,18 @@ def measure(recipe: Recipe, *, model: bool = True) -> dict[str, Any]:
     """Load data and network of a recipe. Raises DataError where only the data was asked for and is not there."""
     if not model:
         return {"data": build.data_facts(build.open_data(recipe))}
-    found: dict[str, Any] = {"model": record.model_facts(recipe, build.build_model(recipe, torch.device("cpu")))}
+    found: dict[str, Any] = {"model": _model_facts(recipe)}
     try:
         found["data"] = build.data_facts(build.open_data(recipe))
     except DataError as error:
         found["data_error"] = str(error)
     return found
+
+
+def _model_facts(recipe: Recipe) -> dict[str, Any]:
+    device = torch.device("cpu")
+    layout = choose(recipe, device)
+    return record.model_facts(recipe, build.build_model(recipe, device, layout=layout), layout)
 
 
 def main() -> int:

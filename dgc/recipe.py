@@ -57,9 +57,17 @@ class Recipe(Sections):
 
     def digest(self) -> str:
         """SHA-256 (hex) of what the recipe computes: labels, places and saving intervals do not change it."""
-        semantic = {key: value for key, value in flatten(self) if is_semantic(key)}
+        semantic = dict(map(_as_digested, ((key, value) for key, value in flatten(self) if is_semantic(key))))
         text = json.dumps(semantic, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_digested(pair: tuple[str, Any]) -> tuple[str, Any]:
+    """A key under the name that it has always had in digests, where its value could be said before."""
+    key, value = pair
+    if key == "train.memory_format" and value != "auto":
+        return "train.channels_last", value == "channels_last"
+    return pair
 
 
 def is_semantic(key: str) -> bool:

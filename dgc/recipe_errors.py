@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dgc.recipe_checks import run_checks
+from dgc.recipe_schema import CLASH
 from dgc.yaml12 import Document, Loc
 
 _NOUNS: dict[type, tuple[str, str]] = {
@@ -60,6 +61,8 @@ def _schema_problems(tree: Any, schema: type[BaseModel]) -> Iterator[tuple[Loc, 
             if item["type"] == "extra_forbidden":
                 hint = did_you_mean(_dotted(item["loc"]), known) if number < MAX_HINTS else ""
                 yield item["loc"], f"unknown field {_dotted(item['loc'])}{hint}"
+            elif item["type"] == CLASH:
+                yield item["loc"], item["msg"]
             else:
                 yield item["loc"], _describe(item["type"], item["loc"], item["input"], schema)
 

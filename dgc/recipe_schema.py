@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
+
+CLASH = "clash"  # the type of an error whose message is a sentence for the user
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -99,7 +102,7 @@ class Train(Section):
     accumulate: Positive = 1
     max_steps: Positive | None = None
     amp: Literal["off", "bf16", "fp16"] = "off"
-    channels_last: bool = False
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
     sync_batchnorm: bool = False
     dtype: Literal["float32", "float64"] = "float32"
@@ -107,6 +110,22 @@ class Train(Section):
     threads: Positive | None = None
     log_every: Positive = 20
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, value: Any) -> Any:
+        """`channels_last: true` is what memory_format was called before; false then meant contiguous."""
+        if not isinstance(value, dict) or "channels_last" not in value:
+            return value
+        given = value["channels_last"]
+        if not isinstance(given, bool):
+            raise PydanticCustomError(CLASH, "train.channels_last is no true or false: write train.memory_format")
+        meant = "channels_last" if given else "contiguous"
+        if value.get("memory_format", meant) != meant:
+            raise PydanticCustomError(
+                CLASH, "train.channels_last is the older name of train.memory_format, and both are given: remove it"
+            )
+        return {key: item for key, item in value.items() if key != "channels_last"} | {"memory_format": meant}
 
 
 class Eval(Section):

@@ -10,6 +10,7 @@ import torch
 from dgc import build, provenance, recipe_own
 from dgc.errors import DataError, DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
 from dgc.locks import run_lock
+from dgc.memory_format import choose
 from dgc.recipe import Recipe, check_world_size, load_recipe
 from dgc.records import RunDir, State
 from dgc.train import record, saving, seeding
@@ -82,13 +83,14 @@ def prepare(
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
     seeding.seed_everything(recipe.seed)
-    module = build.build_model(recipe, ranks.device, ranks.world)
+    layout = choose(recipe, ranks.device, run if options.resume else None)
+    module = build.build_model(recipe, ranks.device, ranks.world, layout)
     return Session(
         run=run,
         recipe=recipe,
         ranks=ranks,
         options=options,
-        updater=make_updater(recipe, ranks, module),
+        updater=make_updater(recipe, ranks, module, layout),
         train=data.train,
         val=data.val,
         samples=data.train_samples,
@@ -98,14 +100,15 @@ def prepare(
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,
         block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
-        stands_on=saving.stands_on(recipe, ranks, data.facts),
+        stands_on=saving.stands_on(recipe, ranks, data.facts, layout),
+        layout=layout,
     )
 
 
 def write_records(session: Session) -> None:
     """env.json, data.json, model.json, and the code's record where nobody wrote one."""
     session.control.clear()
-    session.model_facts = record.model_facts(session.recipe, session.module)
+    session.model_facts = record.model_facts(session.recipe, session.module, session.layout)
     if session.ranks.first:
         provenance.record_code(session.run)
         record.write_once(session.run.env, record.environment(session.recipe, session.ranks))

@@ -215,8 +215,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({provenance.cpu_name()})"
 
 
-def model_facts(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
-    """model.json: parameters and MACs (dense, promised, executed at the end of the schedule) in all and by layer."""
+def model_facts(recipe: Recipe, model: nn.Module, layout: str) -> dict[str, Any]:
+    """model.json: memory format, parameters and MACs (dense, promised, executed at the end of the schedule) in all and
+    by layer."""
     current = {name: layer.n_inactive for name, layer in iter_dgc(model)}
     set_progress(model, 1.0)
     complexity = count(model, recipe.data.image_size, device="cpu")
@@ -225,6 +226,7 @@ def model_facts(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
     return {
         "name": recipe.model.name,
         "form": recipe.model.form,
+        "memory_format": layout,
         "parameters": complexity.params,
         "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
         "layers": [asdict(row) for row in complexity.rows],

@@ -195,10 +195,11 @@ def _tell(session: Session, found: checkpoints.Checkpoint, passed_over: list[str
     session.recorder.say(f"resumed from {found.path.name}")
 
 
-def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any]) -> dict[str, Any]:
+def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any], layout: str) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""
     return {
         "recipe": dump_recipe(recipe),
+        "memory_format": layout,
         "data": data_facts.get("digest"),
         "code": provenance.code_digest(),
         "world_size": ranks.world,
@@ -218,6 +219,9 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
         if before.get(key) != now[key]:
             changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
+    kept = before.get("memory_format", now["memory_format"])  # older checkpoints say it in their recipe
+    if kept != now["memory_format"]:
+        changes.append(f"memory_format was {kept}, is {now['memory_format']}")
     changes += [
         f"{key} digest was {before[key][:12]}, is {now[key][:12]}"
         for key in ("data", "code")

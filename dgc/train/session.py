@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc import build, schedule
+from dgc.memory_format import FORMATS, Format
 from dgc.recipe import Recipe
 from dgc.records import RunDir
 from dgc.train.checkpoint import Position, Progress
@@ -61,6 +62,7 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     stands_on: dict[str, Any] = field(default_factory=dict)
     model_facts: dict[str, Any] = field(default_factory=dict)
+    layout: Format = "contiguous"
     saved_at: Position | None = None
     block_began: float = field(default_factory=time.monotonic)
     waited: float = 0.0
@@ -107,7 +109,7 @@ class Session:
         return min(size, self.samples - batch * size)
 
 
-def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module) -> Updater:
+def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module, layout: Format = "contiguous") -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
     forward = build.compile_model(module) if recipe.train.compile else module
     tripped = torch.zeros(1, device=ranks.device)
@@ -120,5 +122,5 @@ def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module) -> Updater:
         amp=recipe.train.amp,
         gate_weight=recipe.optim.gate_l1,
         accumulate=recipe.train.accumulate,
-        memory_format=torch.channels_last if recipe.train.channels_last else torch.contiguous_format,
+        memory_format=FORMATS[layout],
     )

@@ -68,7 +68,7 @@ def session(tmp_path):
     wide = {key: value.astype(float) if value.dtype.kind == "f" else value for key, value in stored.items()}
     weights = {key: torch.from_numpy(value) for key, value in wide.items()}
     session.module.load_state_dict(from_released(weights, session.module))
-    session.model_facts = model_facts(recipe, session.module)
+    session.model_facts = model_facts(recipe, session.module, session.layout)
     yield session
     recorder.close("done")
 
