@@ -61,7 +61,7 @@ def _escape(letter: str) -> str:
 def _say(text: str) -> None:
     from dgcctl.cli import diagnostics
 
-    diagnostics.warn(text)
+    diagnostics.detail(f"warning: {text}")  # what libraries tell their callers is nothing to a user
 
 
 def silence(stream: TextIO) -> None:

@@ -12,6 +12,7 @@ from dgc.errors import DgcError
 from dgc.records import Event, Kind
 from dgcctl.core.compare import varied_keys
 from dgcctl.core.facts import Facts, computing_keys
+from dgcctl.core.text import shown
 
 BINS = 240  # points of a curve that stands alone
 MANY_BINS = 48  # and of each of many, which would hide one another
@@ -54,7 +55,7 @@ def views(runs: Sequence[Facts]) -> list[RunView]:
         if recipe not in groups:
             groups.append(recipe)
         named = ", ".join(f"{key.rpartition('.')[2]} {recipe.get(key)}" for key in keys) or str(run.recipe["name"])
-        found.append(_view(run, named, groups.index(recipe), bins))
+        found.append(_view(run, shown(named), groups.index(recipe), bins))
     return found
 
 
@@ -154,7 +155,7 @@ def inactive_share(view: RunView) -> Series:
 
 def short_names(names: Sequence[str]) -> list[str]:
     """Layer names without the parts that all of them begin or end with."""
-    parts = [name.split(".") for name in names]
+    parts = [shown(name).split(".") for name in names]
     while len(parts) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
         parts = [part[1:] for part in parts]
     while len(parts) > 1 and all(len(part) > 1 and part[-1] == parts[0][-1] for part in parts):
