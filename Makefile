@@ -14,12 +14,36 @@ WORKERS ?= $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0
 ORDER = $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED) --no-loadscope-reorder)
 PYTEST = $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(ORDER)
 
+# `make test ISA=avx2` (or any other target) holds our kernels to an instruction set, and PyTorch with what it computes by
+# (oneDNN, MKL) too: ours alone would leave PyTorch on the widest.
+ifdef ISA
+COMMA := ,
+LEVEL := $(firstword $(subst $(COMMA), ,$(ISA)))
+ifeq ($(LEVEL),baseline)
+export ATEN_CPU_CAPABILITY := default
+export ONEDNN_MAX_CPU_ISA := SSE41
+export MKL_ENABLE_INSTRUCTIONS := SSE4_2
+else ifeq ($(LEVEL),avx2)
+export ATEN_CPU_CAPABILITY := avx2
+export ONEDNN_MAX_CPU_ISA := AVX2
+export MKL_ENABLE_INSTRUCTIONS := AVX2
+else ifeq ($(LEVEL),avx512)
+export ATEN_CPU_CAPABILITY := avx512
+export ONEDNN_MAX_CPU_ISA := AVX512_CORE
+export MKL_ENABLE_INSTRUCTIONS := AVX512
+else ifneq ($(LEVEL),neon)
+$(error ISA=$(ISA): should begin with baseline, avx2, avx512 or neon, e.g. ISA=avx2 or ISA=avx512,-vnni)
+endif
+export DGC_NATIVE_ISA := $(ISA)
+endif
+
 .PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots snapshots distributed slow clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install, train the small demo on the CPU (no network), evaluate it, print the verdict"
 	@echo "make test       install, then format, lint, types, walls and tests: all that CI runs"
+	@echo "                ISA=avx2 (baseline, avx512, neon) holds kernels and PyTorch to an instruction set"
 	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
 	@echo "make format     put the sources into form"

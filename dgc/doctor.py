@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dgc.errors import UsageError
 from dgc.records import write_json
 
 
@@ -38,10 +39,13 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def native_facts() -> dict[str, Any]:
-    """Whether the C++ kernels are in use, for which instruction set, and if not why not."""
+    """Whether the C++ kernels are in use, for which instruction set, and if not why not; "error": a wrong setting."""
     from dgc import native
 
-    return {"available": native.available(), **native.describe()}
+    try:
+        return native.describe()
+    except UsageError as error:
+        return {"available": False, "error": str(error)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -82,7 +82,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "kernels": library.in_use(),
+        **library.facts(),
         "cuda": torch.version.cuda,
         "gpu": gpu,
         "device": str(device),

@@ -24,6 +24,9 @@ class Built:
     digest: str
     compiler: str
 
+    def __str__(self) -> str:
+        return f"{self.digest} by {self.compiler}"
+
 
 def library_of(package: Path) -> Path | None:
     """The compiled kernels that lie in a package (the folder `dgc`), if any do."""

@@ -18,6 +18,13 @@ from dgc.coderecord import Sentence, sentences
 from dgc.kernel_sources import kernels_digest
 from dgc.records import RunDir, write_json
 
+INSTRUCTION_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+)
 # The files whose text decides what a training computes; a resumed run compares their digest.
 _COMPUTING = ("build.py", "schedule.py", "layers", "ops", "models", "native", "data", "train")
 
@@ -86,6 +93,11 @@ def machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
+
+
+def instruction_limits() -> dict[str, str]:
+    """The variables of the environment that hold PyTorch to a narrower instruction set, where they are set."""
+    return {name: os.environ[name] for name in INSTRUCTION_LIMITS if name in os.environ}
 
 
 def cpu_name() -> str:

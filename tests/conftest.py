@@ -102,3 +102,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             report.outcome = "failed"
             report.longrepr = f"skipped ({reason}), but tests/skips.txt has no line for {item.nodeid} with that reason"
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """An instruction set that this machine lacks (`make test ISA=avx512`) ends the suite with one line, not with an
+    error a test. The import is here, so that the environment is settled before it."""
+    from dgc.errors import UsageError
+    from dgc.native import isa, library
+
+    if isa.VARIABLE not in os.environ:
+        return
+    try:
+        library.load()
+    except UsageError as error:
+        pytest.exit(f"error: {error}", returncode=2)

@@ -10,26 +10,31 @@ from functools import cache
 from pathlib import Path
 
 from dgc.errors import UsageError
-from dgc.kernel_sources import library_of
+from dgc.kernel_sources import built_from, library_of, sources_digest
+from dgc.native.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, choose
 from dgc.native.structs import Op, Run, Train
 
 ABI_VERSION = 2
-ISA_NAMES = ("baseline", "avx2", "avx512")
-FORCE = "DGC_NATIVE_ISA"
+FORCE = VARIABLE
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
 
 
 @dataclass(frozen=True)
 class Library:
-    """The loaded library and the instruction set that is used: an index into ISA_NAMES."""
+    """The loaded library and the instruction set that is used."""
 
     handle: ctypes.CDLL
     path: Path
-    isa: int
+    choice: Choice
+
+    @property
+    def isa(self) -> int:
+        """The instruction set as the library's calls take it."""
+        return self.choice.index
 
     def run(self, run: Run) -> None:
         if self.handle.dgc_run(ctypes.byref(run), self.isa):
-            raise UsageError(f"this machine cannot execute the {ISA_NAMES[self.isa]} kernels; unset {FORCE}")
+            raise UsageError(f"this machine cannot execute the {self.choice.level} kernels; unset {FORCE}")
 
     def peak(self) -> float:
         """Measured multiply-adds per second of one core with all operands in registers, in GMAC/s."""
@@ -57,25 +62,36 @@ def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
     return handle, path, ""
 
 
-def _choose(handle: ctypes.CDLL) -> int:
-    """The forced instruction set, or the widest that this machine has."""
-    supported = [i for i in range(len(ISA_NAMES)) if handle.dgc_supports(i)]
-    forced = os.environ.get(FORCE)
-    if not forced:
-        return supported[-1]
-    allowed = [ISA_NAMES[i] for i in supported]
-    if forced not in allowed:
-        raise UsageError(f"{FORCE}={forced}: this machine has {', '.join(allowed)}")
-    return ISA_NAMES.index(forced)
+@cache
+def _machine(handle: ctypes.CDLL) -> dict[str, tuple[str, ...]]:
+    """Each level that this machine and the library have, narrow to wide, with its features."""
+    levels = [(index, name) for index, name in enumerate(LEVELS) if handle.dgc_supports(index)]
+    return {name: _features(handle, index) for index, name in levels}
+
+
+def _features(handle: ctypes.CDLL, index: int) -> tuple[str, ...]:
+    try:
+        bits = int(handle.dgc_features(index))
+    except AttributeError:  # a library from before features were told
+        return ()
+    return tuple(name for bit, name in enumerate(FEATURES) if bits >> bit & 1)
+
+
+@cache
+def _chosen(handle: ctypes.CDLL, text: str) -> Choice | None:
+    return choose(text, _machine(handle))
 
 
 def load() -> Library | None:
-    """The library with the instruction set to use now, or None where there is none.
+    """The library with the instruction set to use now, or None where there is none or none is wanted.
 
-    Raises UsageError if the environment variable DGC_NATIVE_ISA names an instruction set that is not there.
+    Raises UsageError if the environment variable DGC_NATIVE_ISA says what cannot be.
     """
     handle, path, _ = _open()
-    return None if handle is None or path is None else Library(handle, path, _choose(handle))
+    if handle is None or path is None:
+        return None
+    choice = _chosen(handle, os.environ.get(FORCE, ""))
+    return None if choice is None else Library(handle, path, choice)
 
 
 def many_registers() -> bool:
@@ -90,27 +106,66 @@ def available() -> bool:
 
 
 def in_use() -> str:
-    """The instruction set of the kernels that compute now, or 'none'; results differ between them in the last bits."""
+    """The instruction set of the kernels that compute now, or 'none'; results differ between them in the last bits.
+
+    Features on top of it are not part of the name, since no kernel uses one: see `facts`.
+    """
     loaded = load()
-    return "none" if loaded is None else ISA_NAMES[loaded.isa]
+    return NONE if loaded is None else loaded.choice.level
+
+
+def facts() -> dict[str, object]:
+    """For records: kernels, kernel_features (may be used on top), kernels_built_from (sources, flags, compiler)."""
+    loaded = load()
+    if loaded is None:
+        return {"kernels": NONE}
+    built = built_from(loaded.path)
+    return {
+        "kernels": loaded.choice.level,
+        "kernel_features": list(loaded.choice.features),
+        "kernels_built_from": str(built) if built else "not said",
+    }
+
+
+def stale() -> str:
+    """A line where the kernels in use were built from other sources than those that lie beside them; else ""."""
+    loaded, package = load(), Path(__file__).parents[1]
+    sources = sources_digest(package)
+    if loaded is None or sources is None or loaded.path != library_of(package):
+        return ""
+    built = built_from(loaded.path)
+    if built is not None and built.digest == sources:
+        return ""
+    return f"{loaded.path.name} was built from other sources than those beside it: `pip install -e .` builds it again"
 
 
 def describe() -> dict[str, object]:
-    """What is used and why: {available, isa, supported, openmp, threads, machine, path, why_not}."""
+    """What is used and why: {available, isa, features, supported, machine_features, openmp, threads, ..., why_not}.
+
+    Raises UsageError as `load` does.
+    """
     handle, path, why_not = _open()
-    facts: dict[str, object] = {
-        "available": handle is not None,
+    loaded = load()
+    if handle is not None and loaded is None:
+        why_not = f"{FORCE}={NONE} asks for plain PyTorch"
+    found: dict[str, object] = {
+        "available": loaded is not None,
         "machine": platform.machine(),
         "path": str(path) if path else None,
         "why_not": why_not or None,
     }
     if handle is None:
-        return facts
+        return found
     import torch
 
-    return facts | {
-        "isa": ISA_NAMES[_choose(handle)],
-        "supported": [name for i, name in enumerate(ISA_NAMES) if handle.dgc_supports(i)],
+    machine = _machine(handle)
+    found |= {
+        "supported": list(machine),
+        "machine_features": list(dict.fromkeys(name for features in machine.values() for name in features)),
+        "stale": stale() or None,
         "openmp": bool(handle.dgc_has_openmp()),
         "threads": torch.get_num_threads(),
     }
+    if loaded is not None:
+        found |= {"isa": loaded.choice.level, "features": list(loaded.choice.features)}
+    return found

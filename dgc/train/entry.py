@@ -11,6 +11,7 @@ from dgc import build, provenance, recipe_own
 from dgc.errors import DataError, DgcError, ExitCode, InterruptedRunError, PreemptedError, UsageError
 from dgc.locks import run_lock
 from dgc.memory_format import choose
+from dgc.native import library
 from dgc.recipe import Recipe, check_world_size, load_recipe
 from dgc.records import RunDir, State
 from dgc.train import record, saving, seeding
@@ -111,6 +112,8 @@ def write_records(session: Session) -> None:
     session.model_facts = record.model_facts(session.recipe, session.module, session.layout)
     if session.ranks.first:
         provenance.record_code(session.run)
+        if old := library.stale():
+            session.recorder.say(old, "warning")
         record.write_once(session.run.env, record.environment(session.recipe, session.ranks))
         record.write_once(session.run.data, session.data_facts)
         record.write_once(session.run.model, session.model_facts)

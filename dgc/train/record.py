@@ -191,7 +191,8 @@ def environment(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "device": device_name(ranks.device),
         "world_size": ranks.world,
         "threads": torch.get_num_threads(),
-        "kernels": library.in_use(),
+        **library.facts(),
+        "instruction_limits": provenance.instruction_limits(),
         "evaluation_chunk": chunk_size(ranks.device),
         "determinism": {
             "algorithms": torch.are_deterministic_algorithms_enabled(),

@@ -23,6 +23,7 @@ from dgc.train.record import device_name
 from dgc.train.rows import flush
 from dgc.train.session import Session
 
+_RENAMED = ("kernels", "baseline", "neon")  # arm64's one instruction set, before it had its name
 _WATCHED_PACKAGES = ("numpy", "pillow", "torchvision")
 
 
@@ -206,7 +207,7 @@ def stands_on(recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any], layou
         "torch": torch.__version__,
         "device": device_name(ranks.device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "kernels": library.in_use(),
+        **library.facts(),
         "threads": torch.get_num_threads(),
         "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES},
     }
@@ -217,11 +218,14 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     recipes = [parse_recipe(facts["recipe"], "recipe.yaml") for facts in (before, now)]
     changes = [f"{key} was {old!r}, is {new!r}" for key, old, new in diff_recipes(*recipes, semantic=True)]
     for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
-        if before.get(key) != now[key]:
+        if before.get(key) != now[key] and (key, before.get(key), now[key]) != _RENAMED:
             changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
     kept = before.get("memory_format", now["memory_format"])  # older checkpoints say it in their recipe
     if kept != now["memory_format"]:
         changes.append(f"memory_format was {kept}, is {now['memory_format']}")
+    built = "kernels_built_from"  # another compiler; not recorded in the beginning
+    if built in before and built in now and before[built] != now[built]:
+        changes.append(f"kernels built from {before[built]}, now from {now[built]}")
     changes += [
         f"{key} digest was {before[key][:12]}, is {now[key][:12]}"
         for key in ("data", "code")

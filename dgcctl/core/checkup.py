@@ -114,7 +114,11 @@ def _gpus(facts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _native(facts: dict[str, Any]) -> Finding:
-    rest = ", ".join(f"{key} {facts[key]}" for key in ("isa", "threads") if facts.get(key))
+    rest = ", ".join(f"{key} {_words(facts[key])}" for key in ("isa", "features", "threads") if facts.get(key))
+    if facts.get("error"):
+        return Finding("native kernels", "cannot be chosen", Level.PROBLEM, str(facts["error"]))
+    if facts.get("stale"):
+        return Finding("native kernels", f"in use ({rest}), but old", Level.NOTE, str(facts["stale"]))
     if facts.get("available"):
         return Finding("native kernels", f"in use ({rest})")
     why = facts.get("why") or facts.get("why_not") or rest or "no reason given"
@@ -124,6 +128,10 @@ def _native(facts: dict[str, Any]) -> Finding:
         Level.NOTE,
         f"{why}: `pip install -e .` builds them where there is a C++ compiler",
     )
+
+
+def _words(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _packages() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dgc import provenance, records
 from dgc.errors import DgcError
+from dgc.kernel_sources import Built
 from dgcctl.core import restored
 from dgcctl.core.facts import Facts
 
@@ -38,24 +39,40 @@ def examine(tree: Path, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def level(facts: Facts, found: Mapping[str, Any]) -> str | None:
-    """The instruction set of the record, where it can be had here; a run without kernels has none to ask for."""
-    recorded = facts.env.get("kernels", NO_KERNELS)
-    return str(recorded) if recorded in found.get("native", {}).get("supported", ()) else None
+    """What DGC_NATIVE_ISA should say so that the record's kernels, or none, are used; None: it cannot be had here."""
+    recorded, native = facts.env.get("kernels"), found.get("native", {})
+    supported = native.get("supported", ())
+    if recorded == NO_KERNELS and "machine_features" in native:  # older code does not know the word
+        return NO_KERNELS
+    if recorded == "baseline" and list(supported) == ["neon"]:  # its name on arm64 before it had its own
+        return "neon"
+    return str(recorded) if recorded in supported else None
 
 
-def changes(facts: Facts, found: Mapping[str, Any], why_no_kernels: str) -> list[str]:
-    """Each difference that can change bits, in words. What the record does not name is not held against it."""
-    return [*_kernels(facts, found, why_no_kernels), *_torch(facts, found), *_versions(facts)]
+def changes(facts: Facts, found: Mapping[str, Any], why_no_kernels: str, built: Built | None = None) -> list[str]:
+    """Each difference that can change bits, in words. What the record does not name is not held against it.
+
+    `built` is what the kernels that were found say of themselves.
+    """
+    return [*_kernels(facts, found, why_no_kernels), *_built(facts, built), *_torch(facts, found), *_versions(facts)]
 
 
 def _kernels(facts: Facts, found: Mapping[str, Any], why: str) -> Iterator[str]:
-    if not uses_kernels(facts) or level(facts, found) is not None:
-        return
     native = found.get("native", {})
+    on_gpu = not str(facts.env.get("device", "")).startswith("cpu")
+    without = facts.env.get("kernels", NO_KERNELS) == NO_KERNELS and not native.get("available")
+    if on_gpu or "kernels" not in facts.env or without or level(facts, found) is not None:
+        return
     now, reason = NO_KERNELS, why or native.get("why_not")
     if native.get("available"):
         now, reason = native.get("isa"), f"this machine has {', '.join(native.get('supported', ()))}"
     yield f"kernels was {facts.env['kernels']}, is {now} ({reason})"
+
+
+def _built(facts: Facts, built: Built | None) -> Iterator[str]:
+    recorded = facts.env.get("kernels_built_from")
+    if uses_kernels(facts) and recorded and built and recorded != str(built):
+        yield f"kernels were built from {recorded}, now from {built}"
 
 
 def _torch(facts: Facts, found: Mapping[str, Any]) -> Iterator[str]:

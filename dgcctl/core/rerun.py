@@ -12,6 +12,7 @@ from pathlib import Path
 from dgc import provenance, records
 from dgc.errors import IntegrityError, UsageError
 from dgc.fs import atomic_write
+from dgc.kernel_sources import built_from, library_of
 from dgc.records import Kind, RunDir, State
 from dgcctl.core import circumstances, gitstate, kernels, launch, restored
 from dgcctl.core.ask import silently
@@ -75,7 +76,8 @@ def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) ->
         here = circumstances.examine(tree, _folder(facts), env)
         level = circumstances.level(facts, here)
         env |= {"DGC_NATIVE_ISA": level} if level else {}
-        agree(circumstances.changes(facts, here, "" if found.library else found.words))
+        built = built_from(found.library or library_of(tree / "dgc") or Path())
+        agree(circumstances.changes(facts, here, "" if found.library else found.words, built))
     return env
 
 
@@ -155,9 +157,10 @@ def _code_of(facts: Facts, repository: Path | None, say: kernels.Say) -> context
 def _environment(facts: Facts) -> dict[str, str]:
     """Sums depend on the number of threads: the recorded one again, where the recipe does not fix it.
 
-    The kernels are those that lie beside the code, in the instruction set of the record.
+    The kernels are those that lie beside the code; PyTorch is held to the instruction sets that it was held to.
     """
-    threads = facts.env.get("threads")
+    threads, limits = facts.env.get("threads"), facts.env.get("instruction_limits")
     number = str(threads) if isinstance(threads, int) else os.environ.get("OMP_NUM_THREADS")
     env = launch.child_environment(OMP_NUM_THREADS=number)
-    return {key: value for key, value in env.items() if key not in ("DGC_NATIVE_ISA", "DGC_NATIVE_LIBRARY")}
+    left_out = ("DGC_NATIVE_ISA", "DGC_NATIVE_LIBRARY", *(provenance.INSTRUCTION_LIMITS if limits is not None else ()))
+    return {key: value for key, value in env.items() if key not in left_out} | (limits or {})

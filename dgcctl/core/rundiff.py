@@ -15,6 +15,10 @@ from dgcctl.core.facts import Facts, flatten
 _MOMENTARY = frozenset({"pid", "start_token", "boot", "time", "started", "hostname_pid", "argv", "run_dir"})
 
 
+# Recorded later than the rest: an older record that lacks them does not differ in them.
+_LATER = frozenset({"kernel_features", "kernels_built_from"})
+
+
 @dataclass(frozen=True)
 class Difference:
     """One key: in which section, its name, and both values (None where it is absent)."""
@@ -42,7 +46,7 @@ def diff_runs(a: Facts, b: Facts) -> RunDiff:
         *_section("recipe", _values(a), _values(b)),
         *_section("code", _code(a), _code(b)),
         *_section("data", _flat(a.data), _flat(b.data)),
-        *_section("environment", _flat(a.env), _flat(b.env)),
+        *_section("environment", *_comparable(_flat(a.env), _flat(b.env))),
         *_section("result", figures(a), figures(b)),
     ]
     return RunDiff(a.id, b.id, differences, list(_patch_lines(a, b)))
@@ -52,6 +56,12 @@ def _section(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[
     for key in dict.fromkeys([*a, *b]):
         if a.get(key) != b.get(key):
             yield Difference(name, key, a.get(key), b.get(key))
+
+
+def _comparable(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    alone = _LATER & (a.keys() ^ b.keys())
+    first, second = ({key: value for key, value in side.items() if key not in alone} for side in (a, b))
+    return first, second
 
 
 def _values(run: Facts) -> dict[str, Any]:

@@ -103,3 +103,34 @@ def test_the_tests_take_each_usable_core_and_the_order_of_a_seed(checkout: Path)
         cwd=checkout, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "-n 1 --dist loadfile" in one
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ("baseline", {"ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=SSE41", "MKL_ENABLE_INSTRUCTIONS=SSE4_2"}),
+        ("avx2", {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "MKL_ENABLE_INSTRUCTIONS=AVX2"}),
+        ("avx512,-vnni", {"ATEN_CPU_CAPABILITY=avx512", "ONEDNN_MAX_CPU_ISA=AVX512_CORE"}),
+        ("neon", set()),
+    ],
+)
+def test_an_instruction_set_holds_for_the_kernels_and_for_pytorch(checkout: Path, asked: str, wanted: set[str]) -> None:
+    (checkout / "show.mk").write_text("include Makefile\nshow:\n\t@env\n")
+    done = make(checkout, "-f", "show.mk", "show", f"ISA={asked}")
+    assert wanted | {f"DGC_NATIVE_ISA={asked}"} <= set(done.stdout.splitlines())
+
+
+def test_an_unknown_instruction_set_is_one_line(checkout: Path) -> None:
+    done = make(checkout, "test", "ISA=avx3")
+    assert done.returncode == 2
+    assert "ISA=avx3: should begin with baseline, avx2, avx512 or neon" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_the_suite_ends_with_one_line_where_the_machine_lacks_the_instruction_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/contract/test_front_door.py"],
+        cwd=ROOT, env={**os.environ, "DGC_NATIVE_ISA": "avx513"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: DGC_NATIVE_ISA=avx513: unknown word 'avx513'" in done.stdout + done.stderr

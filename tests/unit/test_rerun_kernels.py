@@ -13,6 +13,7 @@ from dgcctl.cli import rerun as command
 from dgcctl.core import circumstances, kernels
 from dgcctl.core import rerun as again
 from dgcctl.core.facts import read_facts
+from dgcctl.core.rundiff import diff_runs
 from tests.unit.run_factory import make_run
 
 PACKAGE = kernel_sources.Path(dgc.__file__).resolve().parent
@@ -195,6 +196,40 @@ def test_a_run_with_kernels_and_none_here_says_which_and_why(tmp_path):
     facts = recorded(tmp_path)
     assert circumstances.changes(facts, without, "no compiler") == ["kernels was avx512, is none (no compiler)"]
     assert circumstances.changes(facts, without, "") == ["kernels was avx512, is none (not built)"]
+
+
+def test_a_record_of_plain_pytorch_is_kept_from_the_kernels_that_are_here(tmp_path):
+    facts = recorded(tmp_path, kernels="none")
+    newer = {**HERE, "native": HERE["native"] | {"machine_features": []}}
+    assert circumstances.level(facts, newer) == "none"
+    assert circumstances.changes(facts, newer, "") == []
+    wanted = ["kernels was none, is avx512 (this machine has baseline, avx2, avx512)"]
+    assert circumstances.changes(facts, HERE, "") == wanted
+
+
+def test_kernels_of_another_compiler_are_named(tmp_path):
+    facts = recorded(tmp_path, kernels_built_from="1 by GNU 12")
+    assert circumstances.changes(facts, HERE, "", kernel_sources.Built("1", "GNU 12")) == []
+    assert circumstances.changes(facts, HERE, "", kernel_sources.Built("1", "GNU 13")) == [
+        "kernels were built from 1 by GNU 12, now from 1 by GNU 13"
+    ]
+
+
+def test_what_held_pytorch_back_holds_it_back_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+    monkeypatch.setenv("DGC_NATIVE_ISA", "baseline")
+    old = again._environment(recorded(tmp_path / "a"))
+    assert (old["MKL_ENABLE_INSTRUCTIONS"], "DGC_NATIVE_ISA" in old) == ("AVX2", False)
+    now = again._environment(recorded(tmp_path / "b", instruction_limits={"ATEN_CPU_CAPABILITY": "avx2"}))
+    assert (now["ATEN_CPU_CAPABILITY"], "MKL_ENABLE_INSTRUCTIONS" in now) == ("avx2", False)
+
+
+def test_what_older_records_lack_is_no_difference(tmp_path):
+    old = recorded(tmp_path / "a")
+    new = recorded(tmp_path / "b", kernel_features=["vnni"], kernels_built_from="1 by GNU 12")
+    other = recorded(tmp_path / "c", kernel_features=["vnni"], kernels_built_from="2 by GNU 12")
+    assert diff_runs(old, new).section("environment") == []
+    assert [row.key for row in diff_runs(new, other).section("environment")] == ["kernels_built_from"]
 
 
 def test_a_record_of_plain_pytorch_or_of_a_gpu_asks_for_no_kernels(tmp_path):

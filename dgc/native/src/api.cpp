@@ -15,6 +15,7 @@
 DGC_DECLARE(dgc_avx512)
 DGC_DECLARE(dgc_avx2)
 #define DGC_X86 1
+#include <cpuid.h>
 #endif
 DGC_DECLARE(dgc_baseline)
 
@@ -40,6 +41,28 @@ int dgc_supports(int isa) {
     if (isa == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return isa == 0;
+}
+
+// What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot products),
+// 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). No kernel does yet. Whoever uses tiles on Linux must ask the
+// system for their registers first (arch_prctl), once a process.
+int dgc_features(int isa) {
+    int found = 0;
+#ifdef DGC_X86
+    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
+    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
+    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
+    if (c >> 11 & 1) found |= 1;
+    if (more >> 5 & 1) found |= 2;
+    unsigned low = 0, high = 0;  // which registers the system saves; that it can be asked follows from AVX-512
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
+    if (tiles && (low >> 17 & 3) == 3) found |= 4;
+#else
+    (void)isa;
+#endif
+    return found;
 }
 
 int dgc_has_openmp() {
