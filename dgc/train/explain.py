@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from dgc import checkpoints
-from dgc.errors import DataError, DgcError, RankError, ResourceError
+from dgc.errors import DataError, DgcError, RankError, ResourceError, UsageError
 from dgc.train import saving
 from dgc.train.distributed import first_line, is_rank_loss
 from dgc.train.session import Session
@@ -23,7 +23,7 @@ def explained(session: Session) -> Iterator[None]:
         raise type(error)(_with_place(session, str(error) + _rescued(session, error))) from error
     except DgcError:
         raise
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ValueError) as error:
         known = translate(session, error)
         if known is None:
             raise
@@ -52,6 +52,8 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
         return ResourceError(_with_place(session, _memory_line(session)))
     if isinstance(error, OSError):
         return _folder_trouble(session, error)
+    if isinstance(error, ValueError):
+        return _one_image(session, error)
     explain = getattr(session.train, "explain", None)
     worker = explain(error) if explain else None
     if worker is not None:
@@ -59,6 +61,17 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
     if session.ranks.world > 1 and is_rank_loss(error):
         return RankError(_with_place(session, f"lost contact with another rank ({first_line(error)})"))
     return None
+
+
+def _one_image(session: Session, error: ValueError) -> DgcError | None:
+    """Batch normalisation of a single value per channel: one image in a batch, and maps of 1 x 1."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    train = session.recipe.train
+    return UsageError(
+        f"train.batch_size = {train.batch_size} gives each step one image (processes: {session.ranks.world}, "
+        f"train.accumulate = {train.accumulate}), and batch normalisation of 1 x 1 maps needs two: take a larger batch"
+    )
 
 
 def _folder_trouble(session: Session, error: OSError) -> DgcError | None:

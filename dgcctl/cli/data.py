@@ -96,10 +96,22 @@ def _print(found: dict[str, Any]) -> None:
         lines.append(
             (split, f"{text.count(facts['samples'])} images, sha256 {facts['sha256']} of {facts['digest_of']}")
         )
+    lines += _beside(found)
     output.facts([*lines, ("damaged", len(found["bad"]))])
     if found["bad"]:
         output.line()
         output.table("bad", [Column("file"), Column("reason")], found["bad"])
+
+
+def _beside(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a user may expect to count, and does not."""
+    lines: list[tuple[str, Any]] = []
+    if found.get("turned"):
+        lines.append(("turned", f"{text.count(found['turned'])} images have an EXIF orientation, which is not applied"))
+    if found.get("skipped"):
+        kinds = ", ".join(f"{text.count(count)} {kind}" for kind, count in sorted(found["skipped"].items()))
+        lines.append(("passed over", f"{kinds}"))
+    return lines
 
 
 @app.command()

@@ -133,3 +133,63 @@ def test_a_moved_folder_is_named_to_resume_and_to_sweep(dgcctl: Dgcctl, photos: 
     done = dgcctl("resume", run.id, "--data-dir", "moved")
     assert done.returncode == 0, done.stderr
     assert moved.is_dir()
+
+
+def nasty(photos: Path) -> bytes:
+    """A folder as it comes from other people's machines. Returns the class folder whose name is not UTF-8."""
+    odd = os.fsencode(photos / "train") + b"/caf\xe9\x1b]0;title\x07"
+    for split in (b"train", b"val"):
+        os.rename(os.fsencode(photos) + b"/" + split + b"/class1", odd.replace(b"/train/", b"/" + split + b"/"))
+    whole = (photos / "train" / "class0" / "000.jpg").read_bytes()
+    Path(os.fsdecode(odd + b"/li\nne.jpg")).write_bytes(whole)
+    Path(os.fsdecode(odd + b"/cut\n\xff.jpg")).write_bytes(whole[:50])
+    (photos / "train" / "class0" / "nowhere.jpg").symlink_to("absent.jpg")
+    for name in ("._000.jpg", ".DS_Store", "Thumbs.db", "a.heic", "b.HEIC", "notes.txt"):
+        (photos / "train" / "class0" / name).write_bytes(b"\0\5\x16\7")
+    (photos / "train" / "__MACOSX").mkdir()
+    (photos / "val" / "__MACOSX").mkdir()
+    (photos / "train" / "__MACOSX" / "._x.jpg").write_bytes(b"x")
+    return odd
+
+
+def test_a_folder_from_other_peoples_machines(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    """Names that are not UTF-8 or hold escapes, leftovers, a dangling link, a last batch of one: one way through."""
+    nasty(photos)
+    train = ("train", "demo", *TINY, *OWN, "train.batch_size=6", "data.dir=photos")
+
+    done = dgcctl(*train)
+    assert done.returncode == 3
+    assert error_of(done).startswith(f"error: {photos.name}/train/")
+    assert "\x1b" not in done.stderr
+    assert list(runs.iterate(tmp_path / "runs")) == []
+
+    done = dgcctl("data", "verify", "image_folder", "--data-dir", "photos", "--write-quarantine", "bad.txt")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "passed over" in done.stdout
+    assert "2 .heic, 1 .txt, 5 left by other systems" in done.stdout
+    listed = (tmp_path / "bad.txt").read_text("utf-8").splitlines()[1:]
+    assert sorted(line.split("\t")[0] for line in listed) == [
+        "train/caf\\xe9\\x1b]0;title\\x07/cut\\n\\xff.jpg", "train/class0/nowhere.jpg"
+    ]  # fmt: skip
+
+    done = dgcctl(*train, "data.quarantine=bad.txt")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    for said in ("2 files are left out, as data.quarantine says", "2 .heic files are passed over: they cannot be read",
+                 "the last batch of an epoch would hold 1 of 19 images"):  # fmt: skip
+        assert done.stderr.count(said) == 1, done.stderr
+    run = only_run(tmp_path)
+    data = json.loads(run.data.read_text())
+    assert data["classes"] == ["caf\\xe9\\x1b]0;title\\x07", "class0", "class2"]
+    assert sorted(data["quarantined"]) == sorted(line.split("\t")[0] for line in listed)
+    assert data["skipped"] == {".heic": 2, ".txt": 1, "left by other systems": 5}
+    assert (data["train"]["samples"], data["quarantine"]) == (19, str(tmp_path / "bad.txt"))
+    assert runs.read_run(run).status.step == 3  # 19 images, 6 at a time
+
+    (tmp_path / "elsewhere").mkdir()
+    done = dgcctl("eval", "--run", run.id, "--per-class", at=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "2 files are left out, as data.quarantine says" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "caf" in done.stdout
