@@ -172,7 +172,11 @@ def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | Non
 
 def check_there(name: str, root: Path) -> None:
     """Raise DataError with what to do where the folder of an image-folder data set is missing or unreadable."""
-    if not root.is_dir():
+    try:
+        there = root.is_dir()
+    except OSError as error:
+        raise DataError(f"{written(str(root))}: cannot be looked at ({os.strerror(error.errno or 0)})") from error
+    if not there:
         raise DataError(
             f"{root}: no such folder for {name}, and it cannot be downloaded: put the images at "
             f"{root}/{{train,val}}/<class>/, or name another folder with --data-dir FOLDER (or data.dir=FOLDER); "

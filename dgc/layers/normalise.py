@@ -147,4 +147,6 @@ def move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
     assert norm.momentum is not None
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(found.mean, norm.momentum)
+    if count == 1:  # in PyTorch's words, since PyTorch's own layers say so too
+        raise ValueError("Expected more than 1 value per channel when training, got 1")
     norm.running_var.lerp_(found.var * (count / (count - 1)), norm.momentum)

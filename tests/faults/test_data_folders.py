@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -107,14 +108,18 @@ except DgcError as error:
 """
 
 
+@pytest.fixture
+def open_place():
+    """A folder that everybody may enter; pytest's own is closed again whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
 @pytest.mark.parametrize("part", ["", "train", "train/class1"])
-def test_unreadable_folder(part, tmp_path_factory, fault_table):
-    base = tmp_path_factory.mktemp("unreadable")
-    for path in (base, *base.parents):
-        if path != Path("/tmp") and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o755)
-    folder = image_folder.make(base / "images", train=1, val=1)
+def test_unreadable_folder(part, open_place, fault_table):
+    folder = image_folder.make(open_place / "images", train=1, val=1)
     (folder / part).chmod(0)
     with fault_table.case(8, "folder with mode 000: named") as case, case.run():
         done = subprocess.run(
@@ -286,3 +291,90 @@ def test_the_tool_answers_in_json_and_with_one_line(folder, tmp_path, fault_tabl
                 f"error: {tmp_path}/d/cifar10: cifar10 is not there and cannot be fetched: DGCCTL_OFF"
             )
             assert not (tmp_path / "d").exists()
+
+
+# --- other people's folders -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_a_half_of_another_name_is_named(name, folder):
+    os.rename(folder / "val", folder / name)
+    assert refused(dir=folder) == (
+        f"{folder}/val: cannot list this folder (No such file or directory); there is {name}: rename it to val, or "
+        f"link it: `ln -s {name} val` in that folder; `dgcctl data verify` lists all that is wrong"
+    )
+    (folder / "val").symlink_to(name)
+    assert len(open_images(name="image_folder", dir=folder).val) == 6
+
+
+def test_classes_without_halves_are_named(folder):
+    assert "; found there: class0, class1, class2 (and 1 more like this)" in refused(dir=folder / "train")
+
+
+def test_a_class_of_one_half_is_named_with_its_side(folder):
+    os.rename(folder / "val" / "class1", folder / "val" / "other")
+    assert refused(dir=folder) == (
+        f"{folder}: train has 3 classes and val 3; only in train: class1; only in val: other: each class needs both"
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        (
+            [f"train/class1/{number:03d}.jpg" for number in range(4)],
+            "train: data.quarantine leaves out 4 files (8 are left), and so every image of class1: ",
+        ),
+        (
+            [f"val/class{label}/{number:03d}.jpg" for label in range(3) for number in range(2)],
+            "val: data.quarantine leaves out all of its 6 files: nothing is left to use",
+        ),
+    ],
+)
+def test_a_quarantine_that_empties_a_class_or_a_half_is_refused(out, said, folder, tmp_path):
+    (tmp_path / "bad.txt").write_text("\n".join(out[:-1]))
+    if out[0].startswith("train"):  # of val each class would be empty before all of it is
+        kept = open_images(name="image_folder", dir=folder, quarantine=tmp_path / "bad.txt")
+        assert kept.notes() == [("warning", "3 files are left out, as data.quarantine says")]
+    (tmp_path / "bad.txt").write_text("\n".join(out))
+    assert refused(dir=folder, quarantine=tmp_path / "bad.txt").startswith(f"{folder}/{said}")
+
+
+def test_a_class_of_pictures_that_cannot_be_read_here_says_so(folder):
+    for image in (folder / "train" / "class2").iterdir():
+        image.rename(image.with_suffix(".svg"))
+    line = refused(dir=folder)
+    assert line.startswith(
+        f"{folder}/train/class2: 0 images in this class folder (4 .svg files that cannot be read here)"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_named_before_the_first_step(folder):
+    (folder / "train" / "class1" / "nowhere.jpg").symlink_to("absent.jpg")
+    with pytest.raises(DataError) as caught:
+        open_images(name="image_folder", dir=folder).describe()
+    assert str(caught.value).startswith(
+        f"{folder}/train/class1/nowhere.jpg (sample 8): a symbolic link that leads nowhere"
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+def test_a_folder_behind_a_closed_door(open_place):
+    folder = image_folder.make(open_place / "images", train=1, val=1)
+    open_place.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", UNREADABLE, folder], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, f"{folder}: cannot be looked at (Permission denied)\n"), done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+def test_unreadable_file(open_place):
+    folder = image_folder.make(open_place / "images", train=1, val=1)
+    (folder / "train" / "class1" / "000.jpg").chmod(0)
+    program = UNREADABLE.replace("dir=sys.argv[1])", "dir=sys.argv[1]).describe()")
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith(f"{folder}/train/class1/000.jpg (sample 1): cannot be read (Permission denied): ")

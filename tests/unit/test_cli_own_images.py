@@ -193,3 +193,13 @@ def test_a_folder_from_other_peoples_machines(dgcctl: Dgcctl, photos: Path, tmp_
     assert "2 files are left out, as data.quarantine says" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert "caf" in done.stdout
+
+
+def test_one_image_a_batch_is_one_line_where_the_network_cannot_take_it(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    small = ("data.image_size=2", "data.augment=none", "train.batch_size=1", "train.max_steps=1")
+    done = dgcctl("train", "demo", *TINY, *OWN, *small, "--data-dir", str(photos))
+    assert done.returncode == 2, done.stderr
+    assert error_of(done).startswith("error: train.batch_size = 1 gives each step one image (processes: 1, ")
+    assert list(runs.iterate(tmp_path / "runs")) == []
