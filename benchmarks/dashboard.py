@@ -30,6 +30,8 @@ from typing import Any
 
 import psutil
 
+from dgc.bench.place import writable
+from dgc.errors import UsageError
 from dgc.records import RunDir, create_run
 from dgcctl.tui.app import DashApp
 from dgcctl.tui.screens.run import RunScreen
@@ -417,13 +419,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
+    try:
+        figures, shown = writable(out / "dashboard.json"), writable(out / "dashboard.md")
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return int(error.exit_code)
     report = {"schema_version": 1, "machine": machine(), "figures": []}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for index in range(len(QUESTIONS)):
             report["figures"] += pool.apply(ask, (index,))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "dashboard.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "dashboard.md").write_text(as_markdown(report))
+            figures.write_text(json.dumps(report, indent=2) + "\n")
+    shown.write_text(as_markdown(report))
     sys.stdout.write(as_markdown(report))
     return 0 if all(row["passed"] is not False for row in report["figures"]) else 1
 

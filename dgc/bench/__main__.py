@@ -14,7 +14,9 @@ from dgc.bench.cells import measure
 from dgc.bench.contenders import MAKERS
 from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
+from dgc.bench.place import writable
 from dgc.bench.report import markdown, write
+from dgc.errors import DgcError
 from dgc.fs import atomic_write
 
 
@@ -35,7 +37,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
-    report: dict[str, Any] = orjson.loads(a.out.read_bytes()) if a.out.exists() else {"cells": [], "layers": {}}
+    try:
+        writable(a.out)
+        writable(a.out.with_suffix(".md"))
+    except DgcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    report: dict[str, Any] = (
+        orjson.loads(a.out.read_bytes()) if a.out.exists() and a.out.stat().st_size else {"cells": [], "layers": {}}
+    )
     if not a.report_only:
         report["machine"] = machine.facts()
         report.pop("notes", None)  # they were about the figures before

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dgc.errors import DgcError
+from dgc.errors import DgcError, UsageError
 from dgcctl.cli import diagnostics, output
 
 
@@ -33,6 +33,13 @@ def bench(
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")] = None,
     budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for each row of the table.")] = 60.0,
     layers: Annotated[bool, typer.Option("--layers", help="Each convolution of the native plan instead.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Training instead: a step against every way to train the dense twin.")
+    ] = False,
+    progress: Annotated[
+        list[float] | None,
+        typer.Option("--progress", min=0, max=1, help="With --train, of the schedule; 0, 0.5 and 0.9 by default."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
@@ -42,13 +49,19 @@ def bench(
 
     Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime and OpenVINO to it.
     """
-    arguments = [f"--budget={budget}", *(["--layers"] if layers else [])]
+    if train and (batch or layers):
+        raise UsageError("--train has its own batch sizes and no table of layers: leave out --batch and --layers")
+    if progress and not train:
+        raise UsageError("--progress belongs to --train")
+    module, name = ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
+    arguments = [] if train else [f"--budget={budget}", *(["--layers"] if layers else [])]
+    arguments += [f"--progress={p}" for p in progress or []]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
     diagnostics.note("measuring; a row is told when it is there")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "dgc.bench", *arguments, f"--out={out or Path(folder) / 'inference.json'}"]
+        command = [sys.executable, "-m", module, *arguments, f"--out={out or Path(folder) / name}"]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise BenchFailedError(f"python -m dgc.bench {' '.join(arguments)} failed; its own message stands above")
+        raise BenchFailedError(f"python -m {module} {' '.join(arguments)} failed; its own message stands above")
     output.write(done.stdout)
