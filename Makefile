@@ -37,7 +37,7 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots snapshots distributed slow clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots snapshots distributed slow floors matrix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +46,7 @@ help:
 	@echo "                ISA=avx2 (baseline, avx512, neon) holds kernels and PyTorch to an instruction set"
 	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
+	@echo "make matrix     the tests for each instruction set, load and order; make floors: on the lowest dependencies"
 	@echo "make format     put the sources into form"
 
 # --- installing -----------------------------------------------------------------------------------------------------
@@ -96,13 +97,29 @@ slow: install-dev
 	$(PYTEST) -m slow </dev/null
 
 faults: install-dev
-	DGCCTL_FAULT_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults </dev/null
+	DGCCTL_FAULT_TABLE=docs/faults.md $(PYTEST) tests/faults </dev/null
 
 distributed: install-dev
 	$(PYTEST) tests/distributed </dev/null
 
 snapshots: install-dev
 	$(PYTEST) tests/tui </dev/null
+
+# the lowest versions that pyproject.toml promises, in an environment of their own
+FLOORS = .venv-floors
+floors: install-dev
+	$(PIP) install uv </dev/null
+	$(PYTHON) -m venv $(FLOORS)
+	$(BIN)/uv pip compile -q --resolution lowest-direct --extra dev --python $(FLOORS)/bin/python \
+		pyproject.toml -o $(FLOORS)/requirements.txt
+	$(BIN)/uv pip install -q --python $(FLOORS)/bin/python -r $(FLOORS)/requirements.txt
+	$(FLOORS)/bin/python -m ensurepip -q
+	$(FLOORS)/bin/python -m pip install -q --no-deps -e . </dev/null
+	PATH="$(CURDIR)/$(FLOORS)/bin:$$PATH" $(subst $(BIN)/python,$(FLOORS)/bin/python,$(PYTEST)) -m "not slow" </dev/null
+
+# the suite for each instruction set, under each load, in several orders; it goes on where it was stopped
+matrix: install-dev
+	$(BIN)/python -m tests.matrix $(MATRIX)
 
 screenshots: install-dev
 	$(BIN)/python -m tests.tui.screenshots
@@ -123,4 +140,4 @@ bench: install
 	$(BIN)/python benchmarks/training.py
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv-floors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -49,15 +48,12 @@ def test_every_listing_has_json() -> None:
     assert missing == []
 
 
-def test_help_takes_less_than_300_ms() -> None:
-    """The best of five starts, in processor time: what a start costs, whoever else uses the machine meanwhile."""
-    times = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "dgcctl", "--help"], cwd=ROOT, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.3
+def test_help_loads_few_modules() -> None:
+    """What a start costs, counted; in milliseconds it stands in benchmarks/bounds.py (the bar: 300)."""
+    code = "import sys; n = len(sys.modules); from dgcctl.cli.main import main; main(['--help']); "
+    code += "print(len(sys.modules) - n, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stderr) < 400
 
 
 def test_help_loads_none_of_the_heavy_packages_and_no_command() -> None:
@@ -68,7 +64,7 @@ def test_help_loads_none_of_the_heavy_packages_and_no_command() -> None:
         "heavy = ('torch', 'textual', 'dvc', 'numpy', 'pydantic', 'yaml', 'httpx', 'matplotlib', 'rich.table')\n"
         "found = [name for name in heavy if name in sys.modules]\n"
         "found += [name for name in sys.modules if name.startswith('dgcctl.cli.') and name.split('.')[2] not in\n"
-        "          ('main', 'lazy', 'diagnostics')]\n"
+        "          ('main', 'lazy', 'diagnostics', 'streams')]\n"
         "print(json.dumps(found), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

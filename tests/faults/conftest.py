@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,13 @@ class FaultTable:
         name = name.replace("|", "/")
         yield self.cases.setdefault((str(row), name), Case(str(row), name))
 
+    def add(self, others: list[Case]) -> None:
+        """Count what another worker has run too."""
+        for other in others:
+            mine = self.cases.setdefault((other.row, other.name), Case(other.row, other.name))
+            mine.runs, mine.passed = mine.runs + other.runs, mine.passed + other.passed
+            mine.worst = max(mine.worst, other.worst)
+
     def merge_into(self, path: Path) -> None:
         """Rewrite the table: this session's cases replace their old lines, other lines stay."""
         old = {}
@@ -96,6 +104,18 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def fault_table(pytestconfig: pytest.Config) -> FaultTable:
     return pytestconfig.stash[_TABLE]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With several workers (pytest-xdist) each has a table of its own, and sends it to the one who prints."""
+    if hasattr(session.config, "workeroutput"):
+        cases = session.config.stash[_TABLE].cases.values()
+        session.config.workeroutput["faults"] = [list(vars(case).values()) for case in cases]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    node.config.stash[_TABLE].add([Case(*values) for values in getattr(node, "workeroutput", {}).get("faults", [])])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

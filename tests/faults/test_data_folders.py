@@ -363,7 +363,7 @@ def test_a_folder_behind_a_closed_door(open_place):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     open_place.chmod(0o700)
     done = subprocess.run(
-        [sys.executable, "-c", UNREADABLE, folder], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", UNREADABLE, folder], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
     )
     assert (done.returncode, done.stdout) == (3, f"{folder}: cannot be looked at (Permission denied)\n"), done.stderr
 
@@ -374,7 +374,7 @@ def test_unreadable_file(open_place):
     (folder / "train" / "class1" / "000.jpg").chmod(0)
     program = UNREADABLE.replace("dir=sys.argv[1])", "dir=sys.argv[1]).describe()")
     done = subprocess.run(
-        [sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
     )
     assert done.returncode == 3, done.stderr
     assert done.stdout.startswith(f"{folder}/train/class1/000.jpg (sample 1): cannot be read (Permission denied): ")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
+import os
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +95,33 @@ async def press(pilot: Pilot[None], keys: Sequence[str]) -> None:
 _HOPS = 4  # from the app to the screen, to the widget that has the focus, to a new screen
 
 
-def refresh_seconds(dash: DashApp, times: int = 5) -> float:
-    """What a key costs until its frame is there: median, in seconds of this thread alone."""
-    return statistics.median(_refresh(dash) for _ in range(times))
-
-
-def _refresh(dash: DashApp) -> float:
-    began = time.thread_time()
+def opened_by_a_key(dash: DashApp) -> list[str]:
+    """Names of the files that this thread opens from a key to its frame: no log among them makes a key wait."""
+    hook = _opens()
+    hook.names, hook.thread = [], threading.get_ident()
     dash.screen.action_log_y()  # type: ignore[attr-defined]
     lines(dash)
-    return time.thread_time() - began
+    hook.thread = 0
+    return hook.names
+
+
+class _Opens:
+    """Notes what one thread opens. An audit hook cannot be taken away again: there is one, and it can be off."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.thread = 0
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and threading.get_ident() == self.thread:
+            self.names.append(os.path.basename(str(arguments[0])))
+
+
+@cache
+def _opens() -> _Opens:
+    hook = _Opens()
+    sys.addaudithook(hook)
+    return hook
 
 
 def notified(dash: DashApp) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -23,24 +23,34 @@ def cell(**ms: float) -> dict[str, Any]:
     return {"network": "resnet18", "batch": 1, "threads": 1, "ms_per_image": times, "missing": {}}
 
 
+def a_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The benchmark's clock: it goes on only where a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
+
+
 def test_a_short_call_is_timed_once_calls_of_its_kind_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = a_clock(monkeypatch)
     monkeypatch.setattr(timing, "WARM_S", 0.05)
-    began = time.perf_counter()
     calls = []
 
     def slow_at_first() -> None:
-        calls.append(time.perf_counter() - began)
-        time.sleep(0.02 if calls[-1] < 0.04 else 0.001)
+        calls.append(clock[0])
+        clock[0] += 0.02 if calls[-1] < 0.04 else 0.001
 
-    assert timing._timed(slow_at_first) < 0.02
+    assert timing._timed(slow_at_first) == pytest.approx(0.001)
     assert calls[-1] >= 0.05
 
 
 def test_a_long_call_is_timed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "LONG_S", 0.01)
-    calls = []
-    assert timing._timed(lambda: (calls.append(1), time.sleep(0.02))) >= 0.02
-    assert len(calls) == 1
+    clock = a_clock(monkeypatch)
+
+    def long() -> None:
+        clock[0] += 0.3
+
+    assert timing._timed(long) == pytest.approx(0.3)
+    assert clock[0] == pytest.approx(0.3)
 
 
 def test_rounds_are_interleaved_and_at_least_seven(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from dgc.recipe import load_recipe
 from dgc.records import RunDir
 from dgcctl.core import runs
 from tests import image_folder
+from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -37,7 +38,7 @@ def dgcctl(tmp_path: Path) -> Dgcctl:
 
     def call(*arguments: str, at: Path = tmp_path) -> Called:
         command = [sys.executable, "-m", "dgcctl", *arguments]
-        return subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, check=False, timeout=GUARD)
 
     return call
 
