@@ -2,7 +2,7 @@
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
 OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format, chunk, macs,
-parameters, expected}, on request `per_class`.
+parameters, expected, not_judged}, on request `per_class`; top5_error is left out where it means nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from dgc import build
-from dgc.data import Images
+from dgc.answer import say
+from dgc.data import ImageSet, eval_loader
 from dgc.data.chunks import chunk_size
 from dgc.engine import compile_for_inference
 from dgc.errors import DgcError, UsageError
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Entry
+from dgc.labelled import Labelled, as_the_weights_say, open_labelled, why_not_judged
 from dgc.macs import count
 from dgc.memory_format import FORMATS, choose
 from dgc.native import available, describe
@@ -61,6 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--step", default="last", help="checkpoint of --run-dir: a step, best or last")
     parser.add_argument("--recipe", help="network and data of --weights")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--subset", action="store_true", help="--data-dir has only some of the network's classes")
     parser.add_argument("--engine", choices=["eager", "compile", "native", "auto"], default="eager")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--limit", type=int, help="only so many images, spread over the set")
@@ -74,17 +77,17 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Open, run, count. Collective under torchrun."""
     opened = ranks.alone_first(lambda: open_weights(given))
     found = build.at_its_place(opened.recipe, RunDir(given.run_dir).data) if given.run_dir else opened.recipe
-    recipe = for_evaluation(found, given.data_dir, given.limit)
+    recipe = as_the_weights_say(found, opened)
     seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
-    images = ranks.alone_first(lambda: build.open_data(recipe))
+    data = ranks.alone_first(lambda: open_labelled(opened, recipe, given.data_dir, given.limit, subset=given.subset))
     if ranks.first:
-        for _, line in images.notes():
-            print(line, file=sys.stderr, flush=True)
+        for line in data.notes:
+            say(line)
     layout = choose(recipe, ranks.device, RunDir(given.run_dir) if given.run_dir else None)
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(memory_format=FORMATS[layout])
     engine, runner = choose_engine(given.engine, model, ranks.device)
     confusion = Confusion(recipe.model.num_classes, ranks.device)
-    figures, seconds = timed(runner, images, recipe, ranks, confusion.add)
+    figures, seconds = timed(runner, data.images, recipe, ranks, confusion.add)
     complexity = count(model, recipe.data.image_size, device="cpu")
     answer = {
         **figures.asdict(),
@@ -96,14 +99,14 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "world_size": ranks.world,
         "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
         "parameters": complexity.params,
-        "expected": published(opened.entry) if opened.entry else wished(opened.recipe),
+        **expectation(opened, data, given.limit, ranks),
     }
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()
     if given.per_class:
-        answer["per_class"] = per_class(counts_CC, images.classes)
+        answer["per_class"] = per_class(counts_CC, data.classes)
     if given.plot and ranks.first:
         try:
-            plot(counts_CC, images.classes, given.plot)
+            plot(counts_CC, data.classes, given.plot)
         except OSError as error:  # the figures are there all the same
             answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
     return answer
@@ -116,22 +119,6 @@ def open_weights(given: argparse.Namespace) -> Opened:
     if given.weights:
         return open_file(given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None)
     return open_run(RunDir(given.run_dir), given.step)
-
-
-def for_evaluation(recipe: Recipe, data_dir: Path | None, limit: int | None) -> Recipe:
-    """The recipe with another folder or fewer images.
-
-    A folder of images per class (`val/<class>/`) is read as such even where the recipe's own data set is an archive:
-    CIFAR as an image folder, with the recipe's sizes and normalisation.
-    """
-    changes: dict[str, Any] = {}
-    if data_dir is not None:
-        changes["dir"] = str(data_dir)
-        if recipe.data.name in ("cifar10", "cifar100") and (data_dir / "val").is_dir():
-            changes["name"] = "image_folder"
-    if limit is not None:
-        changes["limit_val"] = limit
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 
 def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:
@@ -147,15 +134,25 @@ def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[
 
 
 def timed(
-    model: nn.Module, images: Images, recipe: Recipe, ranks: Ranks, watch: Callable[[Tensor, Tensor], None]
+    model: nn.Module, images: ImageSet, recipe: Recipe, ranks: Ranks, watch: Callable[[Tensor, Tensor], None]
 ) -> tuple[Figures, float]:
     """Figures of the evaluation, and how long it took with reading the images."""
-    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
+    loader = eval_loader(
+        images,
+        batch_size=recipe.eval.batch_size,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        workers=recipe.data.workers,
+        device=ranks.device,
+        dtype=build.DTYPES[recipe.train.dtype],
+    )
     if isinstance(model, OptimizedModule):
         compile_now(model, recipe, ranks.device)
-    batches = ((batch.images, batch.labels) for batch in data.val.epoch())
+    batches = ((batch.images, batch.labels) for batch in loader.epoch())
     began = time.monotonic()
-    figures = evaluate(model, batches, data.val_samples, ranks, watch=watch)
+    figures = evaluate(model, batches, len(images), ranks, watch=watch)
     return figures, time.monotonic() - began
 
 
@@ -176,6 +173,13 @@ class Confusion:
         classes = len(self.counts_CC)
         places_B = labels_B * classes + logits_BC.argmax(1)
         self.counts_CC += torch.bincount(places_B, minlength=classes * classes).view(classes, classes)
+
+
+def expectation(opened: Opened, data: Labelled, limit: int | None, ranks: Ranks) -> dict[str, Any]:
+    """`expected`: what these figures can be held against; `not_judged`: why nothing, where something was expected."""
+    rows = published(opened.entry) if opened.entry else wished(opened.recipe)
+    why = ranks.from_first(lambda: why_not_judged(opened, data, limit)) if rows else ""
+    return {"expected": [] if why else rows, "not_judged": why or None}
 
 
 def wished(recipe: Recipe) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from dgc.answer import answer, say
-from dgc.data.classes import class_names
 from dgc.data.image_file import read_rgb
 from dgc.data.normalise import Normalise
 from dgc.data.transforms import fit
@@ -29,22 +28,22 @@ from dgc.errors import DataError, DivergedError, UsageError
 from dgc.hub.download import Options
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Preprocessing
+from dgc.labelled import known_classes
 from dgc.layers import iter_dgc, record_gates
 from dgc.recipe import find_recipe, load_recipe
-from dgc.records import RunDir, read_json
+from dgc.records import RunDir
 
 
 def predict(opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5) -> list[dict[str, Any]]:
     """One entry an image. Raises DataError naming the first image that cannot be read, before any is run."""
-    grey = opened.recipe.data.name == "fashion_mnist"
-    prepared = [prepare(path, opened.preprocessing, grey=grey) for path in images]
+    prepared = [prepare(path, opened.preprocessing) for path in images]
     return [
         {"path": str(path), **look(opened.model, x_BCHW, names, top)}
         for path, x_BCHW in zip(images, prepared, strict=True)
     ]
 
 
-def prepare(path: Path, how: Preprocessing, *, grey: bool = False) -> Tensor:
+def prepare(path: Path, how: Preprocessing) -> Tensor:
     """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
     try:
         with warnings.catch_warnings():
@@ -52,7 +51,7 @@ def prepare(path: Path, how: Preprocessing, *, grey: bool = False) -> Tensor:
             image = fit(read_rgb(path), how.resize, how.image_size)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    pixels = np.asarray(image.convert("L").convert("RGB") if grey else image)
+    pixels = np.asarray(image.convert("L").convert("RGB") if how.channels == 1 else image)
     normalise = Normalise(how.mean, how.std, torch.float32, torch.device("cpu"))
     return normalise(torch.from_numpy(pixels.copy())[None])
 
@@ -87,14 +86,6 @@ def _name(names: Sequence[str], index: int) -> str:
     return names[index] if index < len(names) else f"class {index}"
 
 
-def _names(opened: Opened, run: Path | None) -> Sequence[str]:
-    """Names of the classes: of the data set, or as the run recorded them from its folders."""
-    known = class_names(opened.recipe.data.name)
-    if known or run is None or not RunDir(run).data.exists():
-        return known
-    return list(read_json(RunDir(run).data).get("classes", []))
-
-
 def _open(given: argparse.Namespace) -> Opened:
     if given.pretrained:
         return open_pretrained(given.pretrained, Options(say=say))
@@ -120,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
         opened = _open(given)
-        found = predict(opened, _names(opened, given.run_dir), given.images, given.top)
+        found = predict(opened, known_classes(opened), given.images, given.top)
         return {"title": opened.title, "images": found}
 
     return answer(given.json, make)

@@ -63,7 +63,7 @@ class Kind(enum.StrEnum):
     RESUME = "resume"  # step, closed: which rows before this line are void (see live_rows); exact, differences
     STEP = "step"  # step, epoch, progress, lr, loss, cross_entropy, gate_l1, error, inactive
     EPOCH = "epoch"  # epoch, step, train_loss, train_error
-    EVAL = "eval"  # epoch, step, split, top1_error, top5_error, loss, samples
+    EVAL = "eval"  # epoch, step, split, top1_error, top5_error (more than 5 classes), loss, samples
     PERF = "perf"  # step, images_per_s, step_ms, data_ms, rss, gpu_memory, eta_s
     GATES = "gates"  # epoch, step, file
     CHECKPOINT = "checkpoint"  # step, epoch, path, bytes, ms, best

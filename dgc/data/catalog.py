@@ -28,8 +28,9 @@ NAMES = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder")
 class Images:
     """The two halves of a data set.
 
-    `classes` are the names by label, `quarantined` the files that were left out, both as `written`; `skipped` counts
-    the files of the folder that are no images by extension.
+    `classes` are the names by label, `quarantined` the files that were left out, `folders` the names of the class
+    folders by label (where images lie in folders), all as `written`; `skipped` counts the files of the folder that are
+    no images by extension.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Images:
     classes: tuple[str, ...]
     quarantined: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
+    folders: tuple[str, ...] = ()
 
     def notes(self) -> list[tuple[str, str]]:
         """(level, line) of what lies in the folder and is not used."""
@@ -54,6 +56,7 @@ class Images:
             "val": describe_set(self.val, len(self.classes)),
             "quarantined": list(self.quarantined),
             "skipped": dict(sorted(self.skipped.items())),
+            **({"folders": list(self.folders)} if self.folders not in ((), self.classes) else {}),
         }
 
 
@@ -160,8 +163,8 @@ def _open_folder(
     classes = class_names(name) if len(listings[0].classes) == 1000 else ()
     left_out = tuple(written(name) for listing in listings for name in listing.quarantined)
     skipped = listings[0].skipped + listings[1].skipped
-    classes = classes or tuple(map(written, listings[0].classes))
-    return Images(name, root, sets[0], sets[1], classes, left_out, skipped)
+    folders = tuple(map(written, listings[0].classes))
+    return Images(name, root, sets[0], sets[1], classes or folders, left_out, skipped, folders)
 
 
 def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:

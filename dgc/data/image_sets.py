@@ -26,12 +26,13 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """How the images are seen. In evaluation `augment` is none."""
+    """How the images are seen. In evaluation `augment` is none. `grey`: image files are made grey, and given as RGB."""
 
     augment: Augment = "none"
     image_size: int = 32
     crop_padding: int = 4
     resize: int | None = None
+    grey: bool = False
 
 
 class ImageSet(ABC):
@@ -108,4 +109,5 @@ class FolderSet(ImageSet):
             raise DataError(self.refusal(index, str(error))) from error
         if self.view.augment == "resized_crop_flip":
             return transforms.resized_crop_flip(image, draws, self.view.image_size)
-        return transforms.fit(image, self.view.resize, self.view.image_size)
+        image = transforms.fit(image, self.view.resize, self.view.image_size)
+        return image.convert("L").convert("RGB") if self.view.grey else image

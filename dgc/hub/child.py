@@ -18,6 +18,7 @@ from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
 from dgc.hub import containers, limits
 
 Reply = dict[str, Any]
+_RECORD = "dgcctl"  # of our own exports, see dgc.hub.export
 
 
 def main() -> int:
@@ -123,12 +124,13 @@ def _leftovers(content: dict[str, Any], state: dict[str, Any]) -> Reply:
     for key, value in content.items() if state is not content else []:
         if key == "state_dict":
             continue
-        plain = _plain(value)
+        plain = value if key == _RECORD and isinstance(value, str) else _plain(value)
         if plain is None:
             stripped.append(f"{key} ({_size_words(value)})")
         else:
             facts[str(key)] = plain
-            stripped.append(f"{key} = {plain}" + (" (a tensor)" if hasattr(value, "dim") else ""))
+            shown = "our own record" if key == _RECORD else plain
+            stripped.append(f"{key} = {shown}" + (" (a tensor)" if hasattr(value, "dim") else ""))
     return {"stripped": stripped, "facts": facts}
 
 

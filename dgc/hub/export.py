@@ -1,8 +1,9 @@
 """A checkpoint of a run as one file to give away: our own format, or one that the authors' code loads. No torch here.
 
-Own format: FILE.safetensors, and FILE.json with the recipe, the run, the step, its metrics, the digest of the weights.
-Released format: torch.save of {epoch, state_dict, best_prec1} with per-head keys and `module.` prefixes, written by a
-child process.
+Own format: FILE.safetensors, and FILE.json with the recipe, the run, the step, its metrics, its classes and
+preprocessing, the digest of the weights; all but the digest stand in the header of the weights too.
+Released format: torch.save of {epoch, state_dict, best_prec1, dgcctl (the same record)} with per-head keys and
+`module.` prefixes, written by a child process.
 """
 
 from __future__ import annotations
@@ -19,34 +20,59 @@ import dgc
 from dgc.checkpoints import list_checkpoints, read_verified
 from dgc.errors import IntegrityError, UsageError
 from dgc.fs import atomic_write, temporary_name
+from dgc.hub import tensorfile
+from dgc.hub.card import Card, card_of, read_card
 from dgc.hub.convert import WALL_SECONDS, run_child
 from dgc.hub.lock import now
-from dgc.recipe import Recipe, load_recipe, parse_recipe
-from dgc.records import RunDir, read_json
+from dgc.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
+from dgc.records import Kind, RunDir, live_rows, read_events, read_json
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.safetensors"
+METADATA_KEY = "dgcctl"  # of the record inside an exported file, as JSON
+_STATE = "state.json"
+_FIGURES = ("top1_error", "top5_error", "loss", "samples", "epoch")
 
 
-def checkpoint_folder(run: RunDir, step: str = "best") -> Path:
+def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
     """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those there are."""
     standing = {str(found.step): found.path for found in list_checkpoints(run) if not found.superseded}
-    if step in ("best", "last"):
-        pointer = run.best if step == "best" and run.best.exists() else run.last
-        if pointer.exists():
-            return run.path / str(read_json(pointer)["path"])
-    elif step in standing:
+    pointers = {name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()}
+    if step in pointers:
+        return run.path / str(read_json(pointers[step])["path"])
+    if step in standing:
         return standing[step]
-    known = f"there are best, last, {', '.join(standing)}" if standing else "it has none yet"
+    known = f"there are {', '.join([*pointers, *standing])}" if standing else "it has none yet"
     raise UsageError(f"run {run.id} has no checkpoint {step}: {known}")
 
 
-def export_own(run: RunDir, out: Path, step: str = "best") -> tuple[Path, Path]:
-    """Write OUT.safetensors and OUT.json (read-only); every digest is checked on the way. Returns both paths."""
+def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | None = None) -> tuple[Recipe, Card]:
+    """What was trained in a checkpoint (its verified `files`), and the card of its weights.
+
+    A checkpoint of before there were cards is described by its run's recipe and data.json.
+    """
+    state = json.loads(files.get(_STATE, b"{}"))
+    run = run or RunDir(folder.parent.parent)
+    if text := state.get("stands_on", {}).get("recipe"):
+        recipe = parse_recipe(text, f"{folder}/{_STATE}")
+    else:
+        recipe = load_recipe(run.recipe)
+    if "card" in state:
+        return recipe, read_card(state["card"], f"{folder}/{_STATE}")
+    return recipe, card_of(recipe, read_json(run.data) if run.data.exists() else None)
+
+
+def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
+    """Write OUT.safetensors and OUT.json (read-only); every digest is checked on the way. Returns both paths.
+
+    The record is in the header of the weights too, so that the file by itself knows its network and its classes.
+    """
     folder = checkpoint_folder(run, step)
-    weights = read_verified(folder)[MODEL_FILE]
+    files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
-    record = {**_record(run, folder), "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}}
+    told = _record(run, folder, files)
+    weights = tensorfile.with_metadata(files[MODEL_FILE], {METADATA_KEY: json.dumps(told)})
+    record = {**told, "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}}
     beside = target.with_suffix(".json")
     _refuse_existing(target, beside)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,19 +83,37 @@ def export_own(run: RunDir, out: Path, step: str = "best") -> tuple[Path, Path]:
     return target, beside
 
 
-def _record(run: RunDir, folder: Path) -> dict[str, Any]:
-    recipe = load_recipe(run.recipe)
+def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    recipe, card = checkpoint_facts(files, folder, run)
     return {
         "schema_version": SCHEMA_VERSION,
         "dgcctl": dgc.__version__,
         "exported": now(),
         "run": run.id,
-        "step": int(folder.name.split("-")[1].split(".")[0]),
+        "step": step_of(folder),
         "model": recipe.model.name,
         "recipe_digest": recipe.digest(),
-        "recipe": run.recipe.read_text(encoding="utf-8"),
-        "metrics": read_json(run.metrics) if run.metrics.exists() else None,
+        "recipe": dump_recipe(recipe),
+        "metrics": metrics_at(run, step_of(folder)),
+        **card.document(),
     }
+
+
+def step_of(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(folder.name.split("-")[1].split(".")[0])
+
+
+def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
+    """Figures of the evaluation after `step`, and what the network costs; None where there was no evaluation."""
+    events = read_events(run) if run.events.exists() else []
+    rows = [row for row in live_rows(events) if row["kind"] == Kind.EVAL and row["step"] == step]
+    if not rows:
+        return None
+    figures = {key: rows[-1][key] for key in _FIGURES if rows[-1].get(key) is not None}
+    costs = read_json(run.model) if run.model.exists() else {}
+    macs = {f"macs_{key}": value for key, value in costs.get("macs", {}).items()}
+    return {**figures, **macs, **{key: costs[key] for key in ("parameters",) if key in costs}}
 
 
 def _refuse_existing(*paths: Path) -> None:
@@ -78,7 +122,7 @@ def _refuse_existing(*paths: Path) -> None:
             raise UsageError(f"{path} exists already: give another name, an export is never overwritten")
 
 
-def export_released(run: RunDir, out: Path, step: str = "best", container: str = "legacy") -> Path:
+def export_released(run: RunDir, out: Path, step: str = "last", container: str = "legacy") -> Path:
     """Write a file that the authors' code loads; `container` is `legacy` (torch < 1.6) or `zip`."""
     if container not in ("legacy", "zip"):
         raise UsageError(f"--container {container}: should be legacy (what torch before 1.6 wrote) or zip")
@@ -92,7 +136,7 @@ def export_released(run: RunDir, out: Path, step: str = "best", container: str =
             weights = Path(scratch, MODEL_FILE)
             weights.write_bytes(files[MODEL_FILE])
             job = {"task": "released", "file": str(weights), "out": str(temporary), "container": container}
-            run_child({**job, "facts": _released_facts(run)}, out, WALL_SECONDS)
+            run_child({**job, "facts": _released_facts(run, folder, files)}, out, WALL_SECONDS)
         temporary.chmod(0o444)
         os.replace(temporary, out)
     finally:
@@ -100,11 +144,16 @@ def export_released(run: RunDir, out: Path, step: str = "best", container: str =
     return out
 
 
-def _released_facts(run: RunDir) -> dict[str, Any]:
-    """`epoch` and `best_prec1` (precision in per cent), as the authors' code stores and reads them."""
-    metrics: Mapping[str, Any] = read_json(run.metrics) if run.metrics.exists() else {}
+def _released_facts(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """`epoch` and `best_prec1` (precision in per cent) of the exported step, as the authors' code stores and reads
+    them, and our own record, which it passes over."""
+    record = _record(run, folder, files)
+    metrics = record["metrics"] or {}
     error = metrics.get("top1_error")
-    return {"epoch": int(metrics.get("epoch") or 0), "best_prec1": 0.0 if error is None else 100.0 - float(error)}
+    place = json.loads(files.get(_STATE, b"{}")).get("progress", {}).get("position", {})
+    epoch = place.get("epoch", metrics.get("epoch", 0))
+    best = 0.0 if error is None else 100.0 - float(error)
+    return {"epoch": int(epoch), "best_prec1": best, METADATA_KEY: json.dumps(record)}
 
 
 def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:

@@ -34,12 +34,16 @@ class Link:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) / std."""
+    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) / std.
+
+    `channels` 1: the image is made grey, and given three times.
+    """
 
     resize: int | None
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    channels: int = 3
 
 
 @dataclass(frozen=True)

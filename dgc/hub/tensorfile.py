@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         file.seek(8)
         return _checked(path, _parse(path, file.read(size)), file_bytes - 8 - size)
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of ours, its numbers as they are, with texts in its header."""
+    size = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + size])
+    entries["__metadata__"] = {**entries.get("__metadata__", {}), **metadata}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # numbers begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

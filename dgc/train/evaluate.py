@@ -22,20 +22,26 @@ from dgc.layers import count_only
 from dgc.train.distributed import Ranks
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B)
-_SLOT = 5  # top-1 wrong, top-5 wrong, summed loss, samples, samples whose logits are not finite
+_TOP = 5  # of so many classes or fewer the right one is always among the first five
+# top-1 wrong, top-5 wrong, summed loss, samples, those whose logits are not finite, those of which top-5 says something
+_SLOT = 6
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Result of an evaluation; errors in percent, loss is the mean cross entropy."""
+    """Result of an evaluation; errors in percent, loss is the mean cross entropy.
+
+    `top5_error` is None for five classes or fewer: it would be 0 whatever the network answers.
+    """
 
     top1_error: float
-    top5_error: float
+    top5_error: float | None
     loss: float
     samples: int
 
     def asdict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All that there is."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class EvaluationStoppedError(Exception):
@@ -89,18 +95,20 @@ def _rounds(chunks: Iterator[Chunk], total: int, ranks: Ranks, stop: Callable[[]
 def score(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     """One slot. Ties count against the network's later classes, as top-k orders them."""
     logits_BC = logits_BC.double()
-    ranked_BK = logits_BC.topk(min(5, logits_BC.shape[1]), dim=1).indices
+    ranked_BK = logits_BC.topk(min(_TOP, logits_BC.shape[1]), dim=1).indices
     hit_BK = ranked_BK == labels_B[:, None]
     count = len(labels_B)
     losses = F.cross_entropy(logits_BC, labels_B, reduction="sum")
     bad = (~logits_BC.isfinite().all(1)).sum()
-    return torch.stack([count - hit_BK[:, 0].sum(), count - hit_BK.sum(), losses, losses.new_tensor(count), bad])
+    counts = losses.new_tensor([count, count if logits_BC.shape[1] > _TOP else 0])
+    wrong = [count - hit_BK[:, 0].sum(), count - hit_BK.sum()]
+    return torch.stack([*wrong, losses, counts[0], bad, counts[1]])
 
 
 def summarize(slots: Tensor) -> Figures:
     """Add the slots up in order. Raises DivergedError where logits were not finite: the largest of NaN is no answer."""
     columns = slots.cpu().t().tolist()
-    samples, bad = (int(sum(column)) for column in columns[3:])
+    samples, bad, ranked = (int(sum(column)) for column in columns[3:])
     if bad:
         error = DivergedError(
             f"the network answers NaN or Inf on {bad:,} of {samples:,} images, so no error can be told: its weights or "
@@ -109,4 +117,5 @@ def summarize(slots: Tensor) -> Figures:
         error.shared = True  # type: ignore[attr-defined]
         raise error
     wrong1, wrong5, loss = (math.fsum(column) for column in columns[:3])
-    return Figures(100 * wrong1 / samples, 100 * wrong5 / samples, loss / samples, samples)
+    top5 = 100 * wrong5 / samples if ranked else None
+    return Figures(100 * wrong1 / samples, top5, loss / samples, samples)

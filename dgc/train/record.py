@@ -252,11 +252,11 @@ def result_facts(figures: Mapping[str, Any], model_json: Mapping[str, Any]) -> d
     """metrics.json: the figures of the last evaluation and what the network costs."""
     keys = ("top1_error", "top5_error", "loss", "epoch")
     macs = {f"macs_{key}": value for key, value in model_json["macs"].items()}
-    return {**{key: figures[key] for key in keys}, **macs, "parameters": model_json["parameters"]}
+    return {**{key: figures[key] for key in keys if key in figures}, **macs, "parameters": model_json["parameters"]}
 
 
 def verdicts(recipe: Recipe, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """verdict.json: each expectation of the recipe against the run's last evaluation."""
+    """verdict.json: each expectation of the recipe against the run's last evaluation, of the figures that it has."""
     return [
         {
             "metric": wanted.metric,
@@ -267,6 +267,7 @@ def verdicts(recipe: Recipe, figures: Mapping[str, Any]) -> list[dict[str, Any]]
             "passed": figures[wanted.metric] <= wanted.value + wanted.tolerance,
         }
         for wanted in recipe.expect
+        if wanted.metric in figures
     ]
 
 

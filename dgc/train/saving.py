@@ -14,6 +14,7 @@ import torch
 from dgc import checkpoints, provenance
 from dgc.errors import DgcError, ResourceError, UsageError
 from dgc.fs import clear_leftovers, free_bytes
+from dgc.hub.card import card_of
 from dgc.native import library
 from dgc.recipe import Recipe, diff_recipes, dump_recipe, parse_recipe
 from dgc.records import Kind, RunDir, live_rows, read_events
@@ -61,6 +62,7 @@ def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
         "random": random_states,
         "scaler": session.updater.scaler.state_dict(),
         "stands_on": session.stands_on,
+        "card": card_of(session.recipe, session.data_facts).document(),
     }
     return checkpoint.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
 

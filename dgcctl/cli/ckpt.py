@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc.errors import IntegrityError, UsageError
+from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub import hosts
 from dgc.hub.cache import Cache
 from dgc.hub.download import Fetched, Options, absent, download, identify, import_file
@@ -196,6 +196,8 @@ def _measured(entry: Entry, data_dir: Path | None) -> list[dict[str, Any]]:
     """The published errors to their last digit."""
     arguments = [f"--pretrained={entry.name}", *([f"--data-dir={data_dir.absolute()}"] if data_dir else [])]
     found = ask("dgc.evaluate", arguments, say=diagnostics.note)
+    if found["not_judged"]:
+        raise DataError(f"{entry.name}: its published error cannot be checked: {found['not_judged']}")
     published = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
     return [_figure(key, value, found[key]) for key, value in published.items() if value is not None]
 
@@ -217,7 +219,7 @@ def export(
     container: Annotated[
         Container, typer.Option("--container", help="How --released-format packs it.")
     ] = Container.LEGACY,
-    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")] = "best",
+    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")] = "last",
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:

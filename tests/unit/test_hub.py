@@ -17,12 +17,13 @@ import dgc
 from dgc import checkpoints
 from dgc.errors import IntegrityError, UsageError
 from dgc.hub import export as exporting
+from dgc.hub.card import card_of, read_card
 from dgc.hub.opened import open_file, open_run
 from dgc.hub.registry import MIB, find_entry, layout_digest, load_registry
 from dgc.models import create_model
 from dgc.models.released import load_released, to_released
 from dgc.recipe import dump_recipe, load_recipe
-from dgc.records import RunDir, write_json
+from dgc.records import EventWriter, Kind, RunDir, write_json
 from dgc.train.checkpoint import MODEL, _portable
 from dgcctl.cli.main import main
 from dgcctl.cli.transfer import bar_text
@@ -197,11 +198,16 @@ def run(tmp_path: Path) -> RunDir:
     made = RunDir(tmp_path / "runs" / "20260101T000000Z-small-abcdef")
     made.checkpoints.mkdir(parents=True)
     made.recipe.write_text(dump_recipe(recipe))
-    for step, pointer in ((10, made.best), (20, made.last)):
+    events = EventWriter(made)
+    for step, pointer, epoch, error in ((10, made.best, 2, 12.5), (20, made.last, 4, 15.25)):
         model = small_network(seed=step)
         files = {MODEL: _safetensors(model)}
+        events.append(Kind.EVAL, step=step, epoch=epoch, split="val", top1_error=error, top5_error=1.0, loss=0.5)
         checkpoints.point_to(pointer, checkpoints.commit(made, step, files))
-    write_json(made.metrics, {"top1_error": 12.5, "epoch": 3})
+    events.close()
+    write_json(made.metrics, {"top1_error": 15.25, "epoch": 4})
+    classes = [f"kind {label}" for label in range(10)]
+    write_json(made.data, {"name": "cifar10", "classes": classes, "val": {"sha256": "ab" * 32, "samples": 10_000}})
     return made
 
 
@@ -228,9 +234,11 @@ def test_own_export_is_complete_and_cannot_be_changed(run: RunDir, tmp_path: Pat
     weights, record = exporting.export_own(run, tmp_path / "out" / "mine")
     assert [weights.name, record.name] == ["mine.safetensors", "mine.json"]
     told = json.loads(record.read_text())
-    assert (told["run"], told["step"], told["metrics"]["top1_error"]) == (run.id, 10, 12.5)
+    assert (told["run"], told["step"]) == (run.id, 20)
+    assert told["metrics"] == {"top1_error": 15.25, "top5_error": 1.0, "loss": 0.5, "epoch": 4}
     opened = open_file(weights)
-    assert torch.equal(logits(opened.model), logits(small_network(10)))
+    assert torch.equal(logits(opened.model), logits(small_network(20)))
+    assert opened.card.classes == tuple(f"kind {label}" for label in range(10))
     assert opened.recipe.digest() == told["recipe_digest"]
     assert not os.stat(weights).st_mode & 0o222
     with pytest.raises(UsageError, match="never overwritten"):
@@ -242,8 +250,56 @@ def test_own_export_is_complete_and_cannot_be_changed(run: RunDir, tmp_path: Pat
     with pytest.raises(IntegrityError, match=r"mine\.json says"):
         open_file(weights)
     record.unlink()
-    with pytest.raises(UsageError, match="--recipe"):
-        open_file(weights)
+    assert open_file(weights).card == opened.card  # the file by itself knows
+
+
+def test_the_best_step_is_exported_by_name_with_its_own_metrics(run: RunDir, tmp_path: Path) -> None:
+    weights, record = exporting.export_own(run, tmp_path / "mine", "best")
+    told = json.loads(record.read_text())
+    assert (told["step"], told["metrics"]["top1_error"], told["metrics"]["epoch"]) == (10, 12.5, 2)
+    assert torch.equal(logits(open_file(weights).model), logits(small_network(10)))
+    released = AuthorsLoader(exporting.export_released(run, tmp_path / "last.tar"))
+    assert (released.epoch, released.best) == (4, 84.75)
+    run.best.unlink()
+    with pytest.raises(UsageError, match="has no checkpoint best: there are last, 10, 20"):
+        exporting.export_own(run, tmp_path / "other", "best")
+
+
+@pytest.mark.parametrize("form", ["own", "beside", "released"])
+def test_what_a_file_says_goes_before_the_recipe_at_hand(run: RunDir, tmp_path: Path, form: str) -> None:
+    """Other sizes, mean and classes in the recipe change nothing; another network is refused."""
+    other = load_recipe(run.recipe, ["data.mean=[0.9, 0.9, 0.9]", "data.name=image_folder", "data.image_size=48"])
+    if form == "released":
+        file = exporting.export_released(run, tmp_path / "theirs.tar")
+    else:
+        file, record = exporting.export_own(run, tmp_path / "mine")
+        if form == "own":
+            record.unlink()
+    opened = open_file(file, other)
+    assert opened.preprocessing == card_of(load_recipe(run.recipe)).preprocessing
+    assert opened.card.classes[3] == "kind 3"
+    with pytest.raises(UsageError, match=r"was made with model\.gate_factor = 0\.25, and the recipe given says 0\.5"):
+        open_file(file, load_recipe(run.recipe, ["model.gate_factor=0.5"]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"preprocessing": {}},
+        {"preprocessing": None},
+        {"classes": "cat"},
+        {"classes": [1, 2]},
+        {"preprocessing": {"resize": None, "image_size": 10**9, "mean": [0] * 3, "std": [1] * 3, "channels": 3}},
+        {"preprocessing": {"resize": None, "image_size": 32, "mean": [0] * 3, "std": [0] * 3, "channels": 3}},
+        {"preprocessing": {"resize": None, "image_size": 32, "mean": [0] * 2, "std": [1] * 3, "channels": 3}},
+        {"preprocessing": {"resize": None, "image_size": 32, "mean": ["nan"] * 3, "std": [1] * 3, "channels": 3}},
+    ],
+)
+def test_a_damaged_card_is_refused(run: RunDir, damage: dict[str, Any]) -> None:
+    good = card_of(load_recipe(run.recipe)).document()
+    assert read_card(good, "here") == card_of(load_recipe(run.recipe))
+    with pytest.raises(IntegrityError, match=r"^here: no usable record of classes and preprocessing"):
+        read_card({**good, **damage}, "here")
 
 
 def test_which_checkpoint(run: RunDir, tmp_path: Path) -> None:
@@ -254,7 +310,7 @@ def test_which_checkpoint(run: RunDir, tmp_path: Path) -> None:
     weights = run.checkpoints / "step-000010" / MODEL
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(IntegrityError, match="SHA-256 differs"):
-        exporting.export_own(run, tmp_path / "out")
+        exporting.export_own(run, tmp_path / "out", "10")
 
 
 class AuthorsLoader:
@@ -271,7 +327,7 @@ def test_export_in_the_released_format(run: RunDir, tmp_path: Path, container: s
     out = exporting.export_released(run, tmp_path / "theirs.tar", "10", container)
     assert out.read_bytes()[:2] == (b"PK" if container == "zip" else b"\x80\x02")
     loaded = AuthorsLoader(out)
-    assert (loaded.epoch, loaded.best) == (3, 87.5)
+    assert (loaded.epoch, loaded.best) == (2, 87.5)
     model = small_network(10)
     wanted = to_released(model.state_dict())
     assert set(loaded.state) == {f"module.{key}" for key in wanted}
@@ -289,6 +345,7 @@ def test_export_from_the_command_line(run: RunDir, tmp_path: Path, capsys: pytes
     folder = ["--runs-dir", str(run.path.parent)]
     assert main(["ckpt", "export", "latest", str(tmp_path / "mine"), *folder]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "mine.safetensors"), str(tmp_path / "mine.json")]
+    assert json.loads((tmp_path / "mine.json").read_text())["step"] == 20  # the last, as eval and predict take it
     assert main(["ckpt", "export", "latest", str(tmp_path / "x"), "--container", "zip", *folder]) == 2
     assert "belongs to --released-format" in said(capsys)
     assert main(["ckpt", "export", "latest", str(tmp_path / "x"), "--step", "7", *folder]) == 2

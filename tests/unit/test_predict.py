@@ -15,7 +15,8 @@ import dgc
 from dgc import predict as predicting
 from dgc.data.classes import class_names
 from dgc.errors import DataError, DivergedError
-from dgc.hub.opened import Opened, preprocessing_of
+from dgc.hub.card import card_of
+from dgc.hub.opened import Opened
 from dgc.hub.registry import find_entry, load_registry
 from dgc.models import create_model
 from dgc.recipe import Recipe, load_recipe
@@ -43,7 +44,7 @@ def opened() -> Opened:
     recipe: Recipe = load_recipe(ROOT / "recipes" / "cifar10_h4.yaml", SMALL)
     model = create_model(recipe.model.name, **recipe.model.kwargs())
     dgc.set_progress(model, 1.0)
-    return Opened(model.eval(), recipe, preprocessing_of(recipe), "small")
+    return Opened(model.eval(), recipe, card_of(recipe), "small")
 
 
 @pytest.mark.parametrize("name", load_registry())
