@@ -37,14 +37,14 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots snapshots distributed slow floors matrix clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install, train the small demo on the CPU (no network), evaluate it, print the verdict"
 	@echo "make test       install, then format, lint, types, walls and tests: all that CI runs"
 	@echo "                ISA=avx2 (baseline, avx512, neon) holds kernels and PyTorch to an instruction set"
-	@echo "make slow       the full form of every heavy suite; one by one: faults distributed snapshots graphs sanitize"
+	@echo "make slow       the full form of every heavy suite; one by one: faults distributed bursts graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
 	@echo "make matrix     the tests for each instruction set, load and order; make floors: on the lowest dependencies"
 	@echo "make format     put the sources into form"
@@ -102,8 +102,8 @@ faults: install-dev
 distributed: install-dev
 	$(PYTEST) tests/distributed </dev/null
 
-snapshots: install-dev
-	$(PYTEST) tests/tui </dev/null
+bursts: install-dev
+	$(BIN)/python -m pytest -m slow tests/tui -s </dev/null
 
 # the lowest versions that pyproject.toml promises, in an environment of their own
 FLOORS = .venv-floors

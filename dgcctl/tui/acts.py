@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgc.errors import DgcError, UsageError
+from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.recipe import dump_recipe, load_recipe
 from dgc.records import RunDir, State
 from dgcctl.core import launch, outcome
@@ -59,15 +59,18 @@ class Trainers:
         command = [*launch.module_command("dgc.train"), "--run-dir", str(run.path), *options]
         self._processes.append((run, launch.start_training(run, command, detach=True), began))
 
-    def reap(self) -> list[str]:
-        """One line for each that ended in failure since the last call."""
+    def reap(self) -> list[tuple[str, str]]:
+        """The run and one line for each that ended in failure since the last call."""
         ended = [(run, code, began) for run, process, began in self._processes if (code := process.poll()) is not None]
         self._processes = [entry for entry in self._processes if entry[1].poll() is None]
-        return [str(error) for error in map(_account, ended) if error is not None]
+        accounts = [(run.id, _account(run, code, began)) for run, code, began in ended]
+        return [(run_id, str(error)) for run_id, error in accounts if error is not None]
 
 
-def _account(ended: tuple[RunDir, int, float]) -> DgcError | None:
-    run, code, began = ended
+def _account(run: RunDir, code: int, began: float) -> DgcError | None:
+    """Why it failed; None where it is done, or stopped because it was asked to."""
+    if code == ExitCode.PREEMPTED:
+        return None
     error = outcome.failure(run, code, since=began)
     if error is not None:
         outcome.settle(run, error)

@@ -16,6 +16,7 @@ from dgcctl.tui.facts import TOP1, Target, recipe_of, size, targets
 from dgcctl.tui.feed import Feed
 from dgcctl.tui.store import Store, reason
 
+_GOES_ON = (State.QUEUED, State.RUNNING)
 Level = Literal["information", "warning", "error"]
 DISK_LOW = 2 << 30
 PLATEAU_EVALS = 5
@@ -45,6 +46,17 @@ class Watch:
         self._told: set[tuple[str, str]] = set()
         self._caught_up: set[str] = set()
         self._targets: dict[str, list[Target]] = {}
+        self._ended: set[str] = set()
+
+    def tells_end(self, run_id: str) -> bool:
+        """Whether the end of this run is still untold; from now on it is told (once is enough)."""
+        fresh = run_id not in self._ended
+        self._ended.add(run_id)
+        return fresh
+
+    def begins(self, run_id: str) -> None:
+        """The run goes on: its next end is another one."""
+        self._ended.discard(run_id)
 
     def look(self, store: Store) -> list[Alert]:
         found = [alert for run in store.runs.values() for alert in self._state(run)]
@@ -57,6 +69,11 @@ class Watch:
         before = self._states.get(run.id)
         self._states[run.id] = run.state
         if before is None or before == run.state:
+            return []
+        if run.state in _GOES_ON:
+            self.begins(run.id)
+            return []
+        if not self.tells_end(run.id):
             return []
         match run.state:
             case State.FAILED:

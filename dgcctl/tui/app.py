@@ -14,16 +14,22 @@ from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
+from textual.events import Event, Key, Paste
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
+from textual.widgets import Input
 
 from dgc.errors import DgcError, UsageError
 from dgc.records import RunDir
 from dgcctl.core import runs
+from dgcctl.core.text import shown
 from dgcctl.tui import acts, export, keys, palette
 from dgcctl.tui.alerts import Watch
 from dgcctl.tui.feed import Batch
+from dgcctl.tui.hearing import AT_ONCE, Hearing, Typed
+from dgcctl.tui.keys import Needs
 from dgcctl.tui.options import Options
 from dgcctl.tui.poller import Catalogue, News, Poller
 from dgcctl.tui.screens.base import DashScreen
@@ -79,7 +85,9 @@ class DashApp(App[None]):
         self._opened = [runs.find_run(name, options.runs_dir) for name in options.open]
         self._watch = Watch()
         self._nocolor = NoColor()
+        self.hearing = Hearing(self, super().on_event)
         self.pending = False
+        self._watched: list[RunDir] = []
         self._waiting = bool(self._opened)
         self.poller = self._make_poller()
         self._thread = Thread(target=self.poller.run, name="poller", daemon=True)
@@ -108,6 +116,7 @@ class DashApp(App[None]):
         self.set_keymap(self.own_keys)
         guard_sigcont(self._driver, self._redraw_all)
         self._thread.start()
+        self.run_worker(self.hearing.run(), group="keys")
         self._first_screens()
         if not self.is_headless:  # else the process is not ours
             self.set_timer(SETTLED, _settle)
@@ -126,6 +135,9 @@ class DashApp(App[None]):
         self._waiting = run.id not in self.store.runs
         if not self._waiting:
             self.open_run(run.id)
+        elif self.store.listed and not run.path.is_dir():
+            self._waiting = False
+            self.notify(f"{run.id}: its folder is gone", severity="warning")
         else:
             self.set_timer(FRAME, lambda: self._open_when_listed(run))
 
@@ -142,6 +154,32 @@ class DashApp(App[None]):
         filters = [found for found in super().get_line_filters() if not isinstance(found, NoColor | Monochrome)]
         return [*filters, self._nocolor] if self.palette.plain else filters
 
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: Event) -> None:
+        """What is typed goes through one queue (see hearing.py)."""
+        leaves = isinstance(event, Key) and event.key == AT_ONCE
+        if isinstance(event, Key | Paste) and not event.is_forwarded and not leaves:
+            if isinstance(event, Paste):
+                event.text = shown(event.text, newlines=True)
+            self.hearing.take(event)
+        else:
+            await super().on_event(event)
+
+    def can_hear(self, event: Typed) -> bool:
+        """Whether what this key needs is known: it waits until then, and those behind it as well."""
+        screen = self.screen
+        if not isinstance(screen, DashScreen) or isinstance(self.focused, Input) or isinstance(event, Paste):
+            return True
+        table = (*screen.own_keys, *keys.EVERYWHERE, *keys.ACTING, keys.PALETTE)
+        needs = keys.needed(event.key, event.character, table, self.own_keys)
+        return needs <= (Needs.NOTHING if self._waiting else screen.known())
+
+    def all_followed(self, run_ids: Iterable[str]) -> bool:
+        """Whether the logs of these runs have been read to their end."""
+        there = [self.store.runs[key] for key in run_ids if key in self.store.runs]
+        return all(self.store.feed(run.id).caught_up for run in there if run.dir.events.exists())
+
     # --- news --------------------------------------------------------------------------------------------------------
 
     def _post_news(self, news: News) -> None:
@@ -152,10 +190,11 @@ class DashApp(App[None]):
         self.store.take(message.news)
         if isinstance(message.news, Batch) and not message.news.caught_up:
             return
-        for line in self.trainers.reap():
-            self.notify(line, title="training ended", severity="error", markup=False)
+        for run_id, line in self.trainers.reap():
+            if self._watch.tells_end(run_id):
+                self.notify(line, title=f"{run_id} failed", severity="error")
         for alert in self._watch.look(self.store):
-            self.notify(alert.text, title=alert.title, severity=alert.level, timeout=8, markup=False)
+            self.notify(alert.text, title=alert.title, severity=alert.level, timeout=8)
         self.look_soon()
 
     @property
@@ -164,16 +203,18 @@ class DashApp(App[None]):
         screen = self.front
         if screen is None or not screen.loaded or not self.store.listed or self.pending or self._waiting:
             return False
-        needed = [
-            key for key in screen.shown_runs() if key in self.store.runs and self.store.runs[key].dir.events.exists()
-        ]
-        return all(self.store.feed(key).caught_up for key in needed)
+        return self.hearing.idle and self.all_followed(screen.shown_runs())
 
     def look_soon(self) -> None:
         """Let the screen look at what is known, at most once a frame."""
         if not self.pending:
             self.pending = True
             self.set_timer(FRAME, self._look)
+
+    def look_now(self) -> None:
+        """Show what has come in since the last look."""
+        if self.pending:
+            self._look()
 
     def _look(self) -> None:
         self.pending = False
@@ -188,7 +229,10 @@ class DashApp(App[None]):
     def screen_changed(self) -> None:
         """Follow the logs that the screens in the stack need, forget the others."""
         wanted = [key for screen in self.screen_stack if isinstance(screen, DashScreen) for key in screen.shown_runs()]
-        self.poller.watch(self.store.dirs(wanted))
+        there = self.store.dirs(wanted)
+        if there != self._watched:
+            self._watched = there
+            self.poller.watch(there)
 
     # --- screens -----------------------------------------------------------------------------------------------------
 
@@ -244,10 +288,24 @@ class DashApp(App[None]):
     def written(self, key: keys.Key) -> Shown:
         """A key as it is now (the user may have given it another place)."""
         pressed = self.own_keys.get(key.id, key.key)
-        return Shown(pressed.partition(",")[0], keys.shown_key(pressed.partition(",")[0]), key.label)
+        first = pressed.partition(",")[0]
+        return Shown(first, shown(keys.shown_key(first)), key.label)
 
     def _runner(self, action: str, owner: DOMNode) -> Callable[[], object]:
         return lambda: self.call_later(self.run_action, action, owner)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Messages quote files: control characters are written out, and nothing in them is markup."""
+        told = shown(message, newlines=True)
+        super().notify(told, title=shown(title), severity=severity, timeout=timeout, markup=False)
 
     # --- acts --------------------------------------------------------------------------------------------------------
 
@@ -258,9 +316,6 @@ class DashApp(App[None]):
     def action_export(self) -> None:
         if self.front is None:
             return
-        if not self.front.loaded:
-            self.notify("still reading: nothing to export yet", severity="warning", markup=False)
-            return
         self._write(export.take(self, self.front))
 
     @work(thread=True)
@@ -268,9 +323,9 @@ class DashApp(App[None]):
         try:
             written = export.write(taken, self.options.export_dir)
         except (OSError, DgcError) as error:
-            self.notify(_why(error), severity="error", markup=False)
+            self.notify(_why(error), severity="error")
         else:
-            self.notify("\n".join(map(str, written)), title="exported", markup=False)
+            self.notify("\n".join(map(str, written)), title="exported")
 
     def action_stop(self) -> None:
         self._ask("stop", "It finishes its step, saves and stops.", "asked to stop", _requests("stop"))
@@ -282,6 +337,7 @@ class DashApp(App[None]):
         self._ask("resume", "It goes on from its newest checkpoint.", "resuming", self._resume)
 
     def _resume(self, run: runs.Run) -> None:
+        self._watch.begins(run.id)
         self.trainers.resume(run.dir)
 
     def _ask(self, act: str, what: str, done: str, do: Callable[[runs.Run], None]) -> None:
@@ -289,7 +345,7 @@ class DashApp(App[None]):
         run = self.store.runs.get((self.front.subject() if self.front else None) or "")
         why = acts.refusal(run, act)
         if run is None or why:
-            self.notify(why, severity="warning", markup=False)
+            self.notify(why, severity="warning")
             return
 
         def answer(agreed: bool | None) -> None:
@@ -306,14 +362,14 @@ class DashApp(App[None]):
                 raise UsageError(why)
             do(run)
         except DgcError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self.notify(str(error), severity="error")
         else:
             self.notify(done)
 
     def start_recipe(self, recipe: Path, overrides: Sequence[str]) -> None:
         """Start a run of a recipe and open it. Raises RecipeError."""
         run = self.trainers.start(recipe, self.options.runs_dir, overrides)
-        self.notify(run.id, title="started", markup=False)
+        self.notify(run.id, title="started")
         self._open_when_listed(run)
 
     def _print_error_renderables(self) -> None:

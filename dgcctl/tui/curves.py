@@ -77,8 +77,9 @@ class Curves:
             traces += found
             keys.append((run.id, *self._state(run.id, metric)))
         window = look.window or extent
+        empty = "reading the log" if self._reads(runs) else "no values yet"
         return Picture(
-            key=(metric, *keys, look, window, target),
+            key=(metric, *keys, look, window, target, empty),
             title=TITLES.get(metric, metric),
             traces=traces,
             window=window,
@@ -86,7 +87,13 @@ class Curves:
             cursor=look.cursor,
             target=target.value if target else None,
             x_text=x_text(look.axis),
+            empty=empty,
         )
+
+    def _reads(self, runs: Sequence[Run]) -> bool:
+        """Whether a log is still to be read to its end."""
+        unread = [run for run in runs if not self._store.feed(run.id).caught_up]
+        return any(run.dir.events.exists() for run in unread)
 
     def _state(self, run_id: str, metric: str) -> tuple[object, ...]:
         """Changes where the points of a metric change."""

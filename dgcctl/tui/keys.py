@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 import yaml
 from textual.binding import Binding
 
 from dgc.errors import UsageError
+
+
+class Needs(IntEnum):
+    """What has to be known before a key means what it says; each holds all those before it."""
+
+    NOTHING = 0
+    PLACE = 1  # which screen it is for (runs that are to be opened at once are open)
+    RUNS = 2  # which runs there are
+    ROWS = 3  # what stands in the lists and charts of the screen
+    ALL = 4  # every figure on the screen
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,7 @@ class Key:
     label: str
     help: str
     shown: bool = True
+    needs: Needs = Needs.ROWS
 
     @property
     def name(self) -> str:
@@ -31,23 +43,25 @@ class Key:
 
 
 EVERYWHERE = (
-    Key("help", "question_mark", "help", "Help", "what every key does"),
-    Key("quit", "q", "quit", "Quit", "leave; training goes on"),
-    Key("theme", "t", "theme", "Theme", "dark, light, no colour"),
-    Key("export", "e", "export", "Export", "numbers as CSV, the frame as SVG and PNG"),
-    Key("recipes", "n", "recipes", "New run", "browse recipes, start a run"),
+    Key("help", "question_mark", "help", "Help", "what every key does", needs=Needs.PLACE),
+    Key("quit", "q", "quit", "Quit", "leave; training goes on", needs=Needs.NOTHING),
+    Key("theme", "t", "theme", "Theme", "dark, light, no colour", needs=Needs.NOTHING),
+    Key("export", "e", "export", "Export", "numbers as CSV, the frame as SVG and PNG", needs=Needs.ALL),
+    Key("recipes", "n", "recipes", "New run", "browse recipes, start a run", needs=Needs.PLACE),
 )
-PALETTE = Key("palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name")
+PALETTE = Key(
+    "palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name", needs=Needs.PLACE
+)
 ALWAYS = (*EVERYWHERE[:2], PALETTE)  # at the right end of the last line
 # on the screens that are about a run (elsewhere they say that none is chosen)
 ACTING = (
-    Key("stop", "s", "app.stop", "Stop", "finish the step, save and stop"),
-    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "save after the step and go on"),
-    Key("resume", "r", "app.resume", "Resume", "go on after a stop, a failure, a death"),
+    Key("stop", "s", "app.stop", "Stop", "finish the step, save and stop", needs=Needs.RUNS),
+    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "save after the step and go on", needs=Needs.RUNS),
+    Key("resume", "r", "app.resume", "Resume", "go on after a stop, a failure, a death", needs=Needs.RUNS),
 )
 RUNS = (
     Key("open", "enter", "open", "Open", "the run's curves and records"),
-    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 name~demo"),
+    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 name~demo", needs=Needs.PLACE),
     Key("mark", "space", "mark", "Mark", "lay it over all charts; compare it"),
     Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
     Key("diff", "d", "diff", "Diff", "compare the marked runs"),
@@ -55,20 +69,20 @@ RUNS = (
     Key("log", "l", "log", "Log", "open the run at its log", False),
     Key("group", "v", "group", "Group", "by recipe over seeds: mean and spread", False),
     Key("sort", "o", "sort", "Sort", "by age, state, recipe, error, progress", False),
-    Key("back", "escape", "back", "Back", "drop the filter", False),
+    Key("back", "escape", "back", "Back", "drop the filter", False, needs=Needs.PLACE),
 )
 RUN = (
-    Key("logy", "y", "log_y", "Log y", "logarithmic vertical axis"),
-    Key("axis", "x", "axis", "Axis", "steps, epochs or time"),
-    Key("smoother", "plus,equals_sign", "smooth(1)", "Smooth", "smooth more"),
-    Key("rougher", "minus", "smooth(-1)", "Rougher", "smooth less", False),
-    Key("raw", "0", "smooth(0)", "Raw", "no smoothing", False),
-    Key("log", "l", "drawer('log')", "Log", "the log; / searches it"),
-    Key("gates", "g", "gates", "Gates", "which channels each head chooses"),
-    Key("checkpoints", "k", "drawer('checkpoints')", "Checkpoints", "the saved states", False),
-    Key("facts", "i", "drawer('facts')", "Facts", "recipe, target, machine, alerts", False),
-    Key("metrics", "m", "drawer('metrics')", "Metrics", "/ filters, enter shows one, p pins it", False),
-    Key("filter", "slash", "search", "Search", "in the log, or among the metrics", False),
+    Key("logy", "y", "log_y", "Log y", "logarithmic vertical axis", needs=Needs.PLACE),
+    Key("axis", "x", "axis", "Axis", "steps, epochs or time", needs=Needs.PLACE),
+    Key("smoother", "plus,equals_sign", "smooth(1)", "Smooth", "smooth more", needs=Needs.PLACE),
+    Key("rougher", "minus", "smooth(-1)", "Rougher", "smooth less", False, needs=Needs.PLACE),
+    Key("raw", "0", "smooth(0)", "Raw", "no smoothing", False, needs=Needs.PLACE),
+    Key("log", "l", "drawer('log')", "Log", "the log; / searches it", needs=Needs.PLACE),
+    Key("gates", "g", "gates", "Gates", "which channels each head chooses", needs=Needs.PLACE),
+    Key("checkpoints", "w", "drawer('checkpoints')", "Checkpoints", "the saved states (weights)", False, Needs.PLACE),
+    Key("facts", "i", "drawer('facts')", "Facts", "recipe, target, machine, alerts", False, Needs.PLACE),
+    Key("metrics", "m", "drawer('metrics')", "Metrics", "/ filters, enter shows one, p pins it", False, Needs.PLACE),
+    Key("filter", "slash", "search", "Search", "in the log, or among the metrics", False, Needs.PLACE),
     Key("mark", "space", "mark", "Mark", "lay it over other runs' charts", False),
     Key("pin", "p", "pin", "Pin", "keep the metric (or the run) in front", False),
     Key("diff", "d", "diff", "Diff", "compare with the marked runs", False),
@@ -79,11 +93,11 @@ RUN = (
     Key("zoom-in", "z", "zoom(1)", "Zoom", "look closer around the cursor", False),
     Key("zoom-out", "Z", "zoom(-1)", "Wider", "look from further away", False),
     Key("one", "f", "one", "One chart", "the focused chart alone, all again", False),
-    Key("back", "escape", "back", "Back", "drop search, cursor, zoom; then leave"),
+    Key("back", "escape", "back", "Back", "drop search, cursor, zoom; then leave", needs=Needs.PLACE),
 )
-BACK = Key("back", "escape", "back", "Back", "to the screen before")
+BACK = Key("back", "escape", "back", "Back", "to the screen before", needs=Needs.PLACE)
 GATES = (
-    Key("figure", "x", "figure", "Figure", "active share, entropy, most used share"),
+    Key("figure", "x", "figure", "Figure", "active share, entropy, most used share", needs=Needs.PLACE),
     Key("earlier", "left_square_bracket", "epoch(-1)", "Earlier", "the evaluation before"),
     Key("later", "right_square_bracket", "epoch(1)", "Later", "the evaluation after"),
     Key("left", "left", "head(-1)", "Head left", "the head before", False),
@@ -91,7 +105,7 @@ GATES = (
     BACK,
 )
 COMPARE = (
-    Key("section", "x", "section", "Section", "figures, what differs, scatter"),
+    Key("section", "x", "section", "Section", "figures, what differs, scatter", needs=Needs.PLACE),
     BACK,
 )
 RECIPES = (Key("start", "enter", "start", "Start", "start a run of this recipe"), BACK)
@@ -104,6 +118,14 @@ ACTS = frozenset({"stop", "checkpoint", "resume", "start"})
 
 def bindings(table: tuple[Key, ...]) -> list[Binding]:
     return [key.binding() for key in table]
+
+
+def needed(pressed: str, character: str | None, table: Iterable[Key], own: Mapping[str, str]) -> Needs:
+    """What a pressed key needs; `own` are the places that the user gave to keys."""
+    for key in table:
+        if {pressed, character} & set(own.get(key.id, key.key).split(",")):
+            return key.needs
+    return Needs.ROWS
 
 
 def known_ids() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Options:
     export_dir: Path = field(default_factory=Path.cwd)
     interval: float = 0.2
     clock: Clock = field(default_factory=Clock)
+    tick: Callable[[], float] = time.monotonic  # when a key came, and since when a question stands
     recipes: Callable[[], dict[str, Path]] = shipped
     free_bytes: Callable[[Path], int] = free_bytes
     sample: Callable[[int], Sample | None] = field(default_factory=Sampler)

@@ -188,10 +188,10 @@ class Poller:
     def _follow(self) -> bool:
         live = [run.dir for run in self._runs if run.state == State.RUNNING][:FOLLOW_AT_MOST]
         wanted = {run.id: run for run in (*live, *self._watched)}
-        self._followers = {key: self._followers.get(key) or Follower(run) for key, run in wanted.items()}
         busy = False
-        for follower in self._followers.values():
-            batch = follower.poll()
+        for key, run in wanted.items():
+            # kept when nothing needs it for a while: a new one would tell all that is known again
+            batch = self._followers.setdefault(key, Follower(run)).poll()
             if batch is not None:
                 self._post(batch)
                 busy = busy or not batch.caught_up

@@ -28,6 +28,12 @@ def cells(spans: Spans, low: float, high: float, width: int, height: int, dash: 
     return np.asarray((blocks * _BITS).sum(axis=(2, 3)), dtype=np.uint8)
 
 
+def dot(value: float, first: float, last: float, count: int) -> int:
+    """Which of `count` dots from `first` to `last` a value falls on, as `cells` and `spans` place it."""
+    share = (value - first) / ((last - first) or 1.0)
+    return min(count - 1, max(0, math.floor(share * (count - 1) + 0.5)))
+
+
 def characters(bits: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:
     """(column, row, braille character) of each cell that is not empty."""
     rows, columns = np.nonzero(bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dgcctl.core.runs import Run
@@ -16,7 +17,11 @@ from dgcctl.tui.widgets.listing import Row
 
 LOG_LINES = 2000
 LISTED_AT_MOST = 500  # metric names: a search narrows them
-_ROLES = {"error": "bad", "warning": "warn"}
+# by kind, not by word: an evaluation says "error" too. The trainer writes `[time] level: text`; Python its own.
+_KINDS = (
+    ("bad", re.compile(r"(\S+Z )?error: |Traceback |[\w.]+(Error|Exception|Interrupt)(:|$)")),
+    ("warn", re.compile(r"(\S+Z )?warning: |.*\b\w*Warning: ")),
+)
 
 
 def find(kind: str, search: str, store: Store, run: Run, targets: list[Target]) -> Found:
@@ -48,8 +53,7 @@ def _log(run: Run) -> list[Row]:
 
 
 def _log_role(line: str) -> str:
-    lowered = line.lower()
-    return next((role for word, role in _ROLES.items() if word in lowered), "")
+    return next((role for role, kind in _KINDS if kind.match(line)), "")
 
 
 def _checkpoints(run: Run, feed: Feed) -> list[Row]:

@@ -47,12 +47,13 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
 
 
 def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[Cell]:
-    best = store.best(run)
-    told: list[Cell] = [f"error {facts.percent(store.last(run))}  best {facts.percent(best)}  "]
+    """The gap is that of the last error, by which a run is judged in the end."""
+    best, last = store.best(run), store.last(run)
+    told: list[Cell] = [f"error {facts.percent(last)}  best {facts.percent(best)}  "]
     if target is not None:
-        met = best is not None and target.met(best)
+        met = last is not None and target.met(last)
         sign = "✓" if met else "…"
-        text = f"{sign} target {target.value:g}±{target.tolerance:g} {curves.gap(best, target)}  "
+        text = f"{sign} target {target.value:g}±{target.tolerance:g} {curves.gap(last, target)}  "
         told.append((text, "good" if met else "target"))
     return [*told, *_machine(store.samples.get(run.id), feed)]
 

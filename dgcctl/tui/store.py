@@ -90,11 +90,6 @@ class Store:
             self.feeds[run_id] = Feed(self.runs[run_id].dir)
         return self.feeds[run_id]
 
-    def forget_feeds(self, keep: Iterable[str]) -> None:
-        """Free the points of runs that nothing shows any more."""
-        kept = set(keep)
-        self.feeds = {key: feed for key, feed in self.feeds.items() if key in kept}
-
     # --- lists -------------------------------------------------------------------------------------------------------
 
     def shown(self) -> Shown:

@@ -14,6 +14,7 @@ import orjson
 
 from dgc.errors import DgcError
 from dgc.fs import atomic_write
+from dgcctl.core.text import shown
 
 Axis = Literal["step", "epoch", "time"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -82,7 +83,7 @@ def _checked(items: Any) -> View:
     view = View()
     for key, value in items:
         if key in View.__dataclass_fields__ and type(value) is type(getattr(view, key)) and _allowed(key, value):
-            setattr(view, key, value)
+            setattr(view, key, shown(value) if isinstance(value, str) else value)
     return view
 
 

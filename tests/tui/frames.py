@@ -1,4 +1,4 @@
-"""Run the dashboard without a terminal over made runs: the ground of the tests, snapshots and screenshots."""
+"""Run the dashboard without a terminal over made runs: the ground of the tests and screenshots."""
 
 from __future__ import annotations
 
@@ -37,13 +37,26 @@ def options(runs: Path, **changes: Any) -> Options:
     """Options under which a frame depends on nothing but the runs."""
     fixed_facts: dict[str, Any] = {
         "interval": 0.02, "clock": fixed(NOW), "free_bytes": lambda path: 40 << 30, "sample": same_sample,
-        "recipes": lambda: RECIPES,
+        "recipes": lambda: RECIPES, "tick": Ticks(),
     }  # fmt: skip
     return Options(runs, **{**fixed_facts, **changes})
 
 
 def app(runs: Path, **changes: Any) -> DashApp:
     return DashApp(options(runs, **changes))
+
+
+class Ticks:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @asynccontextmanager
@@ -83,16 +96,29 @@ def _looked(dash: DashApp, often: int) -> bool:
 
 
 async def press(pilot: Pilot[None], keys: Sequence[str]) -> None:
-    """Press keys, each when the one before has done its work."""
+    """Press keys a second apart on the injected clock, each when the one before has done its work."""
+    dash = pilot.app
+    assert isinstance(dash, DashApp)
     for key in keys:
-        typed = len(key) == 1
-        pilot.app.post_message(events.Key(_character_to_key(key) if typed else key, key if typed else None))
-        for _ in range(_HOPS):
-            await pilot.pause(0)
+        dash.options.tick.advance(1.0)  # type: ignore[attr-defined]
+        type_key(dash, key)
+        await heard(pilot)
+    dash.options.tick.advance(1.0)  # type: ignore[attr-defined]
     await settled(pilot)
 
 
-_HOPS = 4  # from the app to the screen, to the widget that has the focus, to a new screen
+def type_key(dash: DashApp, key: str) -> None:
+    """What the terminal does when a key is pressed."""
+    typed = len(key) == 1
+    dash.post_message(events.Key(_character_to_key(key) if typed else key, key if typed else None))
+
+
+async def heard(pilot: Pilot[None]) -> None:
+    """Wait until all keys have done their work, or wait for something that is being read."""
+    dash = pilot.app
+    assert isinstance(dash, DashApp)
+    await pilot.pause(0)
+    await until(pilot, lambda: dash.hearing.idle or dash.hearing.waits or dash.return_code is not None)
 
 
 def opened_by_a_key(dash: DashApp) -> list[str]:

@@ -1,4 +1,4 @@
-"""How to reach every screen: for the snapshots and for the pictures in the documentation."""
+"""How to reach every screen: for the tests of how they look and for the pictures in the documentation."""
 
 from __future__ import annotations
 

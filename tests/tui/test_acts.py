@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from dgc import records
 from dgc.errors import UsageError
@@ -14,6 +15,7 @@ from dgcctl.core.runs import read_run
 from dgcctl.tui import acts
 from dgcctl.tui.app import DashApp
 from dgcctl.tui.screens.confirm import Confirm
+from dgcctl.tui.screens.question import DEAF
 from dgcctl.tui.screens.recipes import Ask
 from dgcctl.tui.screens.run import RunScreen
 from dgcctl.tui.widgets.keyline import KeyLine
@@ -52,6 +54,40 @@ async def test_s_and_c_ask_first_and_leave_a_request_in_the_control_folder(runs:
         assert request.exists()
         assert request.stat().st_size == 0
         assert f"asked to {name}" in text(dash)
+
+
+@pytest.mark.parametrize("answer", ["y", "n", "escape", "enter", "left"])
+async def test_a_question_takes_no_answer_before_it_has_been_seen(runs: Path, answer: str) -> None:
+    request = one(runs, "fff001") / "control" / "stop"
+    async with frames.opened(runs) as (dash, pilot):
+        ticks = dash.options.tick
+        frames.type_key(dash, "s")
+        await frames.heard(pilot)
+        ticks.advance(DEAF - 0.01)
+        frames.type_key(dash, answer)
+        await frames.heard(pilot)
+        assert isinstance(dash.screen, Confirm)
+        assert dash.focused.id == "no"
+        await pilot.click("#yes")
+        await frames.settled(pilot)
+        assert isinstance(dash.screen, Confirm), "nor from the mouse"
+        ticks.advance(0.02)
+        frames.type_key(dash, "y")
+        await frames.heard(pilot)
+        await frames.until(pilot, request.exists)
+        assert not isinstance(dash.screen, Confirm)
+
+
+async def test_a_run_is_not_started_by_an_enter_too_many(runs: Path, started: list[list[str]]) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        for key in ("n", "enter", *"seed=5", "enter", "enter"):
+            frames.type_key(dash, key)
+        await frames.heard(pilot)
+        assert isinstance(dash.screen, Ask)
+        assert dash.screen.query_one(Input).value == "seed=5"
+        assert not started
+        await press(pilot, ["enter"])
+        assert len(started) == 1
 
 
 async def test_a_run_that_ended_while_the_question_stood_gets_no_request(runs: Path) -> None:
@@ -202,10 +238,11 @@ def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: P
     (run.path / "recipe.yaml").write_text("name: [")
     trainers = acts.Trainers()
     trainers.resume(run)
-    told: list[str] = []
+    told: list[tuple[str, str]] = []
     wait_for(lambda: told or told.extend(trainers.reap()), "the end of the trainer")
     assert len(told) == 1
-    assert "recipe.yaml" in told[0]
+    assert told[0][0] == run.id
+    assert "recipe.yaml" in told[0][1]
     assert trainers.reap() == []
 
 

@@ -1,5 +1,6 @@
 """`e`: what is on screen into files."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.style import Style
 
-from dgcctl.tui import bitmap
+from dgcctl.tui import bitmap, comparison
 from dgcctl.tui.screens.run import RunScreen
 from tests.tui import frames, synthetic
 from tests.tui.frames import lines, press
@@ -79,11 +80,17 @@ async def test_every_screen_can_be_exported(made_runs: Path, tmp_path: Path, key
     assert all(row.count(",") >= 2 for row in rows)
 
 
-async def test_what_is_still_being_read_is_not_exported(
+async def test_what_is_still_being_read_is_exported_when_it_is_there(
     made_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read, may_read = comparison.read, threading.Event()
+    monkeypatch.setattr(comparison, "read", lambda dirs: (may_read.wait(60), read(dirs))[1])
     async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (dash, pilot):
-        monkeypatch.setattr("dgcctl.tui.screens.compare.CompareScreen._read", lambda self: None)
-        await pilot.press("space", "space", "d", "e")
-        await frames.until(pilot, lambda: "still reading: nothing to export yet" in frames.notified(dash))
-    assert not list(tmp_path.iterdir())
+        for key in ("space", "space", "d", "e"):
+            frames.type_key(dash, key)
+        await frames.until(pilot, lambda: dash.hearing.waits)
+        assert not list(tmp_path.iterdir())
+        may_read.set()
+        await frames.until(pilot, lambda: "exported" in frames.notified(dash))
+    rows = next(tmp_path.glob("dash-compare-*.csv")).read_text().splitlines()
+    assert len(rows) == 3, "the head and two runs"

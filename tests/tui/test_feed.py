@@ -6,6 +6,9 @@ import numpy as np
 
 from dgc.records import Kind, RunDir, encode_event, live_rows, read_events
 from dgcctl.tui.feed import Feed, Follower
+from dgcctl.tui.poller import Catalogue, Poller
+from dgcctl.tui.store import Store
+from dgcctl.tui.view import View
 from tests.tui import synthetic
 from tests.tui.synthetic import Spec
 
@@ -114,3 +117,21 @@ def test_a_clock_that_was_set_back_does_not_bend_the_time_axis(tmp_path: Path) -
     )
     feed, _ = read(run)
     assert feed.points("step.loss").seconds.tolist() == [0, 10, 10, 10, 20]
+
+
+def test_a_log_that_is_left_and_looked_at_again_is_read_once(made_runs: Path) -> None:
+    store = Store(View())
+    poller = Poller(
+        Catalogue(made_runs),
+        store.take,
+        interval=0,
+        sample=lambda pid: None,
+        free_bytes=lambda path: 1 << 40,
+    )
+    poller.tick(0)
+    run = next(run for run in store.runs.values() if run.state == "done")
+    for watched in ([run.dir], [], [run.dir]):
+        poller.watch(watched)
+        while poller.tick(0):
+            pass
+    assert len(store.feed(run.id).points("step.loss")) == run.status.steps

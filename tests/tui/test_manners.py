@@ -57,7 +57,7 @@ async def test_states_and_the_chosen_row_can_be_told_without_colour(made_runs: P
 async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own(runs: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with frames.opened(runs, state_dir=state) as (_, pilot):
-        await press(pilot, ["space", "p", "o", "v", "enter", "plus", "x", "y", "t", "k", "q"])
+        await press(pilot, ["space", "p", "o", "v", "enter", "plus", "x", "y", "t", "w", "q"])
     async with frames.opened(runs, state_dir=state) as (dash, _):
         view = dash.store.view
         assert [run_id[-6:] for run_id in view.marks] == ["fff001"]

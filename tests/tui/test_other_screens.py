@@ -54,7 +54,12 @@ def test_narrow_screens_leave_out_what_all_layers_share() -> None:
 async def test_the_schedule_says_you_are_here(made_runs: Path) -> None:
     async with frames.opened(made_runs) as (dash, pilot):
         await gates(pilot, dash)
-        assert "▲ you are here: 70% of training" in text(dash)
+        chart = dash.screen.query_one("#schedule")
+        shown = [line[chart.region.x :] for line in text(dash).split("\n")]
+        pointer = next(line for line in shown if "▲" in line)
+        assert "you are here: 70% ▲" in pointer
+        above = shown[shown.index(pointer) - 1]
+        assert above[pointer.index("▲")] not in " ┄", "the cursor stands over it"
 
 
 async def test_brackets_go_to_earlier_and_later_evaluations(made_runs: Path) -> None:

@@ -9,7 +9,7 @@ from textual.screen import Screen
 
 from dgcctl.core.runs import Run
 from dgcctl.tui import acts, keys
-from dgcctl.tui.keys import Key
+from dgcctl.tui.keys import Key, Needs
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell
@@ -44,6 +44,12 @@ class DashScreen(Screen[None]):
         """Whether it has read the records that it reads itself."""
         return True
 
+    def known(self) -> Needs:
+        """How much is known here; a key that needs more is heard when it is."""
+        if not self.loaded:
+            return Needs.PLACE
+        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.ROWS
+
     def on_resize(self) -> None:
         self.look()
 
@@ -52,6 +58,7 @@ class DashScreen(Screen[None]):
         if self.ready:
             self.show_now()
             self.tell_keys()
+            self.app.screen_changed()
 
     def show_now(self) -> None:
         """What is known, on this screen."""

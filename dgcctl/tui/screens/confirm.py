@@ -7,11 +7,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from dgcctl.core.text import shown
+from dgcctl.tui.screens.question import Question
 
-class Confirm(ModalScreen[bool]):
+
+class Confirm(Question[bool]):
     """Answers True where the user agrees."""
 
     DEFAULT_CSS = """
@@ -30,7 +32,7 @@ class Confirm(ModalScreen[bool]):
 
     def __init__(self, title: str, text: str) -> None:
         super().__init__()
-        self._title, self._text = title, text
+        self._title, self._text = shown(title), shown(text, newlines=True)
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -41,6 +43,7 @@ class Confirm(ModalScreen[bool]):
                 yield Button("Yes (y)", id="yes", variant="primary")
 
     def on_mount(self) -> None:
+        super().on_mount()
         self.query_one("#no").focus()
 
     def action_other(self) -> None:
@@ -50,4 +53,5 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(agreed)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.dismiss(event.button.id == "yes")
+        if not self.too_soon:
+            self.dismiss(event.button.id == "yes")

@@ -12,6 +12,7 @@ from textual.containers import Horizontal
 from dgcctl.core.runs import Run
 from dgcctl.tui import facts, gatemap, keys
 from dgcctl.tui.gatemap import FIGURES, GateMap, Head, Layer
+from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
@@ -54,6 +55,12 @@ class GatesScreen(DashScreen):
 
     def subject(self) -> str | None:
         return self.run_id
+
+    def known(self) -> Needs:
+        """The charts and lists stand on the logs."""
+        if not self.app.store.listed:
+            return Needs.PLACE
+        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
         return (self.run_id,)
@@ -155,7 +162,7 @@ class GatesScreen(DashScreen):
             traces=[Trace("pruned", x, y)],
             window=(0.0, 100.0),
             cursor=here,
-            x_text=lambda p: f"you are here: {p:.0f}% of training" if p == here else f"{p:.0f}%",
+            x_text=lambda p: f"you are here: {p:.0f}%" if p == here else f"{p:.0f}%",
         )
         self.query_one("#schedule", Chart).show(picture)
 

@@ -9,14 +9,16 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
+from textual.events import Key, Paste
 from textual.widgets import Input, Static
 
 from dgc import recipe as recipes
 from dgc.errors import DgcError
 from dgc.recipe import Recipe
+from dgcctl.core.text import shown
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.question import Question
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
@@ -25,7 +27,7 @@ COLUMNS = (Column("key", 22), Column("value", 18), Column("why"))
 WIDE_COLUMNS = (Column("key", 24), Column("value", 30), Column("why"))
 
 
-class Ask(ModalScreen[str | None]):
+class Ask(Question[str | None]):
     """Changes to a recipe before it starts; enter starts it, escape does not."""
 
     DEFAULT_CSS = """
@@ -38,7 +40,7 @@ class Ask(ModalScreen[str | None]):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self._name = name
+        self._name = shown(name)
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -48,7 +50,12 @@ class Ask(ModalScreen[str | None]):
             )
             yield Input(placeholder="optim.lr=0.05 train.epochs=3 seed=1")
 
+    def answers(self, event: Key | Paste) -> bool:
+        """Text may be typed at once; it starts nothing."""
+        return isinstance(event, Key) and event.key in ("enter", "escape")
+
     def on_mount(self) -> None:
+        super().on_mount()
         field = self.query_one(Input)
         field.cursor_blink = False
         field.focus()
@@ -141,7 +148,7 @@ class RecipesScreen(DashScreen):
         try:
             self.app.start_recipe(self.app.options.recipes()[name], changes.split())
         except (DgcError, OSError) as error:
-            self.notify(str(error), title="not started", severity="error", timeout=10, markup=False)
+            self.notify(str(error), title="not started", severity="error", timeout=10)
 
     def sheet(self) -> Sheet:
         return ("key", "value", "why"), [[_cell(cell) for cell in row.cells] for row in why_rows(self._chosen())]

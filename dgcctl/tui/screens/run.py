@@ -14,6 +14,7 @@ from dgcctl.core.runs import Run
 from dgcctl.tui import curves, facts, keys, records_view, run_head, view
 from dgcctl.tui.curves import Curves, Look
 from dgcctl.tui.facts import Target
+from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen, Sheet
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import GUTTER, Chart
@@ -79,6 +80,12 @@ class RunScreen(DashScreen):
 
     def subject(self) -> str | None:
         return self.run_id
+
+    def known(self) -> Needs:
+        """The charts and lists stand on the logs."""
+        if not self.app.store.listed:
+            return Needs.PLACE
+        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
         return [run.id for run in self.app.store.overlay(self.run_id)]

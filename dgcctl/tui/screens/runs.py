@@ -19,7 +19,7 @@ from dgcctl.tui.curves import Curves, Look
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
 from dgcctl.tui.store import ROLES, Shown, reason, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
-from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart import EMPTY, Chart
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
@@ -64,8 +64,12 @@ class RunsScreen(DashScreen):
         super().on_mount()
 
     def on_resize(self) -> None:
-        self.query_one("#preview").display = self.size.height >= PREVIEW_AT
+        self.query_one("#preview").display = self._previews
         self.look()
+
+    @property
+    def loaded(self) -> bool:
+        return self.app.store.listed
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -143,6 +147,7 @@ class RunsScreen(DashScreen):
         run = self._current()
         if run is None:
             self.query_one("#about", Lines).show()
+            self.query_one("#preview", Chart).show(EMPTY)
             return
         values = run.recipe
         told = [(f"{name} {values[key]}  ", "dim") for key, name in _TOLD.items() if key in values]
@@ -179,9 +184,13 @@ class RunsScreen(DashScreen):
         return self.app.store.runs.get(self.subject() or "")
 
     def shown_runs(self) -> Sequence[str]:
-        if not self.is_mounted or self.size.height < PREVIEW_AT:
+        if not self.is_mounted or not self._previews:
             return ()
         return [run.id for run in self.app.store.overlay(self.subject() or "")]
+
+    @property
+    def _previews(self) -> bool:
+        return self.size.height >= PREVIEW_AT
 
     def on_listing_moved(self) -> None:
         self._about()

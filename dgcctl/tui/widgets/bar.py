@@ -10,14 +10,18 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
+from dgcctl.core.text import shown
 from dgcctl.tui.widgets.listing import Cell
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
 
 
+LEAST = 4  # cells; less of a text would say nothing
+
+
 class Lines(Widget):
-    """Lines of cells. What has no room at the right is left out whole; a first cell that is too long is cut."""
+    """Lines of cells. What has no room at the right is cut and ends with `…`: it never vanishes."""
 
     DEFAULT_CSS = "Lines { height: auto; }"
     app: DashApp
@@ -29,7 +33,7 @@ class Lines(Widget):
             self.styles.height = height
 
     def show(self, *lines: Sequence[Cell]) -> None:
-        fresh = tuple(tuple(line) for line in lines)
+        fresh = tuple(tuple(map(_seen, line)) for line in lines)
         if fresh != self.lines:
             grown = len(fresh) != len(self.lines)
             self.lines = fresh
@@ -47,15 +51,24 @@ class Lines(Widget):
 
 
 def fitting(cells: Sequence[Cell], room: int) -> Iterator[tuple[str, str]]:
-    """The cells (text and role) that fit side by side; blanks at the end of one need no room."""
+    """The cells (text and role) that fit side by side, the first that does not cut short.
+
+    Blanks at the end of a cell need no room.
+    """
     for index, cell in enumerate(cells):
         text, role = (cell, "") if isinstance(cell, str) else cell
         if cell_len(text.rstrip()) > room:
-            if index == 0:
-                yield set_cell_size(text, max(0, room - 1)) + "…", role
+            if room > 0:
+                begin = set_cell_size(text, room - 1) if index == 0 or room >= LEAST else ""
+                yield f"{begin}…", role
             return
         yield text, role
         room -= cell_len(text)
+
+
+def _seen(cell: Cell) -> Cell:
+    """What a file holds is shown, never obeyed by the terminal."""
+    return shown(cell) if isinstance(cell, str) else (shown(cell[0]), cell[1])
 
 
 class Bar(Lines):

@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual_hires_canvas import Canvas
 
+from dgcctl.core.text import shown
 from dgcctl.tui import raster, series
 from dgcctl.tui.series import Floats, Spans
 
@@ -52,7 +53,16 @@ class Picture:
     empty: str = "no values yet"
 
 
-EMPTY = Picture(("empty",), "")
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…" if room > 0 else ""
+
+
+def _one_cell_each(text: str) -> str:
+    """A canvas has one letter a cell: wider ones would move all that stands to their right."""
+    return text if len(text) == cell_len(text) else "".join(c if cell_len(c) == 1 else "?" for c in text)
+
+
+EMPTY = Picture(("empty",), "", empty="")
 
 
 class Chart(Canvas, can_focus=True):
@@ -87,9 +97,7 @@ class Chart(Canvas, can_focus=True):
             self.draw()
 
     def on_resize(self, event: events.Resize) -> None:
-        if event.size.area:
-            self.reset(size=event.size, refresh=False)
-            self.draw()
+        self.draw()
 
     # --- mouse -------------------------------------------------------------------------------------------------------
 
@@ -121,9 +129,10 @@ class Chart(Canvas, can_focus=True):
     def draw(self) -> None:
         """Draw the picture anew (a theme may have changed)."""
         self._strips = []
+        # the canvas grows here, not on the message of a resize, which may come after the picture
+        self.reset(size=self.size, refresh=False)
         if self.size.width < GUTTER + 8 or self.size.height < 4:
             return
-        self.reset(refresh=False)
         with self.batch_refresh():
             drawn = [(trace, self._reduced(index, trace)) for index, trace in enumerate(self.picture.traces)]
             bounds = raster.limits(
@@ -170,15 +179,17 @@ class Chart(Canvas, can_focus=True):
         return [] if target is None or (self.picture.log and target <= 0) else [self._scale(np.array([target]))]
 
     def _title(self) -> None:
-        """The name and what is read off; a text that has no room is left out."""
+        """The name and what is read off; a number that has no room gives way to `…`, not to half of it."""
         at = 0
         for text, role in [(self.picture.title, "title"), *self._readout()]:
-            if at == 0 or at + cell_len(text) < self.size.width:
-                self._text(at, 0, text, role)
-                at += cell_len(text) + 2
+            if at and at + cell_len(text) >= self.size.width:
+                self._text(min(at, self.size.width - 1), 0, "…", "dim")
+                return
+            self._text(at, 0, text, role)
+            at += cell_len(text) + 2
 
     def _readout(self) -> list[tuple[str, str]]:
-        """The value of each run under the cursor, or its last one; the gap to the target, and the target."""
+        """The value of each run under the cursor, or its last one, and the target (the gap stands above)."""
         picture = self.picture
         found = []
         for trace in picture.traces:
@@ -186,7 +197,7 @@ class Chart(Canvas, can_focus=True):
                 value = self._value(trace)
                 found.append((f"{trace.label} {raster.short(value)}", f"s{trace.colour}"))
         if picture.target is not None:
-            found += [(self._gap(), "target"), (f"target {raster.short(picture.target)}", "target")]
+            found.append((f"target {raster.short(picture.target)}", "target"))
         return found
 
     def _value(self, trace: Trace) -> float:
@@ -194,12 +205,6 @@ class Chart(Canvas, can_focus=True):
             return float(trace.y[-1])
         value = series.value_at(trace.x, trace.y, self.picture.cursor)
         return float("nan") if value is None else value
-
-    def _gap(self) -> str:
-        lines = [trace for trace in self.picture.traces if not trace.faint and len(trace.y)]
-        if not lines or self.picture.target is None:
-            return ""
-        return f"gap {self._value(lines[0]) - self.picture.target:+.2f}"
 
     def _axes(self) -> None:
         bottom = 1 + self._height
@@ -220,18 +225,27 @@ class Chart(Canvas, can_focus=True):
         self._text(GUTTER, row, left, "dim")
         self._text(self.size.width - 1 - cell_len(right), row, right, "dim")
         if self.picture.cursor is not None:
-            text = f"▲ {self.picture.x_text(self.picture.cursor)}"
-            column = min(self._column(self.picture.cursor), self.size.width - cell_len(text) - 1)
             self._text(GUTTER, row, " " * self._width, "dim")
-            self._text(column, row, text, "cursor")
+            self._pointer(row, self.picture.x_text(self.picture.cursor))
+
+    def _pointer(self, row: int, text: str) -> None:
+        """`▲` under the cursor, its text on the side that has room for it (cut where neither has)."""
+        assert self.picture.cursor is not None
+        column = self._column(self.picture.cursor)
+        right, left = self.size.width - column - 3, column - GUTTER - 1
+        if cell_len(text) <= right or right >= left:
+            self._text(column, row, f"▲ {_cut(text, right)}", "cursor")
+        else:
+            text = _cut(text, left)
+            self._text(column - 1 - cell_len(text), row, f"{text} ▲", "cursor")
 
     def _row(self, value: float) -> int:
-        share = (self._high - value) / ((self._high - self._low) or 1.0)
-        return 1 + round(share * (self._height - 1))
+        """The line of the canvas in which a curve's dot of this value lies."""
+        return 1 + raster.dot(value, self._high, self._low, 4 * self._height) // 4
 
     def _column(self, x: float) -> int:
-        first, last = self.picture.window
-        return GUTTER + round((x - first) / ((last - first) or 1.0) * (self._width - 1))
+        """The column of the canvas in which a curve's dot of this place lies."""
+        return GUTTER + raster.dot(x, *self.picture.window, 2 * self._width) // 2
 
     def _target(self) -> None:
         for values in self._target_values():
@@ -268,7 +282,7 @@ class Chart(Canvas, can_focus=True):
     def _text(self, x: int, y: int, text: str, role: str) -> None:
         """Write into the canvas, cut at its edges."""
         width, height = self._canvas_size
-        text = text[: max(0, width - x)]
+        text = _one_cell_each(shown(text))[: max(0, width - x)]
         if 0 <= y < height and x >= 0 and text:
             self._buffer[y][x : x + len(text)] = text
             self._styles[y][x : x + len(text)] = [self.app.palette.text(role)] * len(text)

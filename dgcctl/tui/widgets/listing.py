@@ -16,6 +16,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from dgcctl.core.text import shown
+
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
 
@@ -151,7 +153,8 @@ class Listing(ScrollView, can_focus=True):
         if position < len(self.rows):
             return self._line(self.rows[position].cells, self._row_style(position))
         if not self.rows and y == 1:
-            return self._strip([Segment(f" {self.empty}", self.app.palette.style("dim"))])
+            text = _fit(f" {shown(self.empty)}", self.size.width, Column(""))
+            return self._strip([Segment(text, self.app.palette.style("dim"))])
         return self._strip([])
 
     def _row_style(self, position: int) -> Style | None:
@@ -165,7 +168,8 @@ class Listing(ScrollView, can_focus=True):
         for (index, width), cell in zip(self._widths(), self._kept(cells), strict=False):
             text, role = (cell, "") if isinstance(cell, str) else cell
             style = palette.style(role)
-            segments.append(Segment(_fit(text, width, self.columns[index]), style + over if over else style))
+            fitted = _fit(shown(text), width, self.columns[index])
+            segments.append(Segment(fitted, style + over if over else style))
             segments.append(Segment(" ", over or Style.null()))
         return self._strip(segments, over)
 
@@ -192,9 +196,18 @@ class Listing(ScrollView, can_focus=True):
         return sum((self.columns[i].width or self.columns[i].least) + 1 for i in kept)
 
 
+def _tail(text: str, width: int) -> str:
+    """The end of a text, so many cells wide (a letter may take two)."""
+    while cell_len(text) > max(0, width):
+        text = text[1:]
+    return set_cell_size(text, max(0, width))
+
+
 def _fit(text: str, width: int, column: Column) -> str:
+    if width < 1:
+        return ""
     if cell_len(text) > width and column.tail:
-        return "…" + text[-max(0, width - 1) :]
+        return "…" + _tail(text, width - 1)
     if cell_len(text) > width:
         return set_cell_size(text[: max(0, width - 1)], max(0, width - 1)) + "…"
     return " " * (width - cell_len(text)) + text if column.right else set_cell_size(text, width)
