@@ -125,7 +125,8 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
     if isinstance(error, OSError):
-        return int(ExitCode.USAGE if error.errno in _WRONG_PATH else ExitCode.RESOURCES)
+        wrong_path = error.errno in _WRONG_PATH and error.filename is not None
+        return int(ExitCode.USAGE if wrong_path else ExitCode.RESOURCES)
     return int(ExitCode.RESOURCES if isinstance(error, MemoryError) else ExitCode.FAILED)
 
 
@@ -150,8 +151,10 @@ def error_lines(error: BaseException) -> list[str]:
 
 def _system_line(error: OSError) -> str:
     """What the system refused, where, and what can be done about it."""
-    what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the system refused"
     why = (error.strerror or str(error)).lower()
+    if why.startswith("no usable temporary directory"):
+        return f"{why}: free some space, or name a folder with TMPDIR"
+    what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the system refused"
     return f"{what}: {why}{_ADVICE.get(error.errno or 0, '')}"
 
 

@@ -250,3 +250,21 @@ def test_mistakes_in_the_project_file(
     assert said.startswith(f"error: {path}: ")
     assert line in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/a"), 2, "/a: no such file or directory: check the path"),
+        (OSError(28, "No space left on device", "/a"), 7, "/a: no space left on device: free some space, or name"),
+        (OSError(30, "Read-only file system", "/a"), 7, "/a: read-only file system: name another folder"),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            7,
+            "no usable temporary directory found in ['/tmp']: free some space, or name a folder with TMPDIR",
+        ),
+    ],
+)
+def test_a_wrong_path_is_a_mistake_and_what_a_disk_refuses_is_not(error: OSError, code: int, line: str) -> None:
+    assert diagnostics.exit_code(error) == code
+    assert diagnostics.error_lines(error)[0].startswith(line)
