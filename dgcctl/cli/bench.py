@@ -13,6 +13,7 @@ import typer
 
 from dgc.errors import DgcError, UsageError
 from dgcctl.cli import diagnostics, output
+from dgcctl.cli.targets import check_target
 
 
 class Network(StrEnum):
@@ -53,6 +54,7 @@ def bench(
         raise UsageError("--train has its own batch sizes and no table of layers: leave out --batch and --layers")
     if progress and not train:
         raise UsageError("--progress belongs to --train")
+    check_target("--out", out)
     module, name = ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
     arguments = [] if train else [f"--budget={budget}", *(["--layers"] if layers else [])]
     arguments += [f"--progress={p}" for p in progress or []]

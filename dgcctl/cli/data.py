@@ -13,6 +13,7 @@ from dgcctl.cli import diagnostics, options, output, text
 from dgcctl.cli.flags import tabular
 from dgcctl.cli.lazy import App
 from dgcctl.cli.output import Column
+from dgcctl.cli.targets import check_target
 from dgcctl.core import settings
 from dgcctl.core.ask import ask
 
@@ -73,6 +74,7 @@ def verify(
 ) -> None:
     """Read every image; name all that are damaged, in one pass. Ends with 3 where there are any."""
     _require_known(name)
+    check_target("--write-quarantine", quarantine)
     arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
     arguments += [f"--write-quarantine={quarantine.absolute()}"] if quarantine else []
     found = ask("dgc.data", arguments, say=diagnostics.note)

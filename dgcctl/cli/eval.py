@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from dgc.errors import ResourceError, TargetMissedError, UsageError
 from dgcctl.cli import diagnostics, options, output, text
 from dgcctl.cli.network import Named, named
 from dgcctl.cli.output import Column
+from dgcctl.cli.targets import check_target
 from dgcctl.core import settings
 from dgcctl.core.ask import ask
 from dgcctl.core.launch import Ranks
@@ -91,12 +91,7 @@ def _check_plot(plot: Path) -> None:
     """Refuse a picture that cannot be written before minutes of work."""
     if plot.suffix.lower().lstrip(".") not in _PICTURES:
         raise UsageError(f"--plot {plot}: should end with one of .{', .'.join(_PICTURES)}")
-    if plot.is_dir():
-        raise UsageError(f"--plot {plot}: is a folder: name a file in it")
-    if not plot.absolute().parent.is_dir():
-        raise UsageError(f"--plot {plot}: there is no folder {plot.parent}: make it first")
-    if not os.access(plot if plot.exists() else plot.absolute().parent, os.W_OK):
-        raise ResourceError(f"--plot {plot}: cannot be written there (permission denied): name another file")
+    check_target("--plot", plot)
 
 
 def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dgc import records
 from dgc.errors import TargetMissedError, UsageError
 from dgcctl.cli import diagnostics, options, output
 from dgcctl.cli.output import Column
+from dgcctl.cli.targets import check_target
 from dgcctl.core import receipts
 
 
@@ -32,6 +33,7 @@ def fingerprint(
 
     Two machines that print the same digest computed the same bits. Ends with 11 where compared receipts differ.
     """
+    check_target("--output", target)
     given = [receipts.read(path) for path in compare or []]
     if len(given) > 2:
         raise UsageError(f"{len(given)} receipts: give two, or one to compare this machine with")

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgc.recipe import dump_recipe, load_recipe
 from tests.faults.training import ROOT, environment
 from tests.unit.run_factory import make_run
 
@@ -76,7 +77,7 @@ SLOW: dict[str, tuple[str, ...]] = {
     "train": ("train", "demo", *TINY),
     "train --detach": ("train", "demo", *TINY, "--detach"),
     "resume": ("resume", FIRST),
-    "sweep": ("sweep", "demo", "seed=0,1"),
+    "sweep": ("sweep", "demo", "seed=0,1", *TINY),
     "eval": ("eval", "--run", FIRST),
     "predict": ("predict", "--run", FIRST, "image.png"),
     "profile": ("profile", "demo"),
@@ -104,7 +105,7 @@ def make_world(folder: Path) -> Path:
     receipt = {"digest": "d", "seed": 0, "network": {}, "steps": steps, "facts": {"cpu": "one"}, "seconds": 1.0}
     for name in ("a.json", "b.json"):
         (folder / name).write_text(json.dumps(receipt))
-    shutil.copy(ROOT / "recipes" / "demo.yaml", folder / "my.yaml")
+    (folder / "my.yaml").write_text(dump_recipe(load_recipe(ROOT / "recipes" / "demo.yaml", TINY)))
     sweep = folder / "runs" / "sweeps" / "demo-0123456789"
     sweep.mkdir(parents=True)
     trial = {"index": 0, "overrides": ["seed=1"], "digest": "d", "run": FIRST}

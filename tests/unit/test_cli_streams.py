@@ -203,6 +203,26 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
         evaluation._check_plot(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bench", "--out"),
+        ("fingerprint", "-o"),
+        ("data", "verify", "fashion_mnist", "--write-quarantine"),
+        ("eval", "--pretrained", "cifar10_dydensenet86_h4", "--plot"),
+    ],
+)
+def test_what_works_for_minutes_looks_first_where_it_will_write(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    assert main.main([*words, str(tmp_path / "nowhere" / "x.png")]) == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}: make it first" in capsys.readouterr().err
+
+
 def test_a_name_that_is_not_utf8_can_be_recorded(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"caf\udce9": ["\udcff", "é", 1]})
     assert read_json(tmp_path / "x.json")["caf\\xe9"] == ["\\xff", "é", 1]

@@ -19,9 +19,14 @@ REFUSALS = (DataError("no data"), IntegrityError("no whole checkpoint"), RecipeE
 
 def refuse(run: RunDir, error: DgcError, *, begun: bool = False) -> Status:
     recipe = load_recipe(recipes_dir() / "demo.yaml")
-    with pytest.raises(type(error)), recorded(run, ALONE, recipe) as recorder:
-        recorder.begun = begun
-        raise error
+
+    def start() -> None:
+        with recorded(run, ALONE, recipe) as recorder:
+            recorder.begun = begun
+            raise error
+
+    with pytest.raises(type(error)):
+        start()
     return read_status(run)
 
 
