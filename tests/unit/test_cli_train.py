@@ -165,7 +165,7 @@ def test_a_trainer_that_is_killed_is_named_with_the_way_on(environment: dict[str
     run = wait_for_step(tmp_path, 2)
     os.kill(read_status(run).pid, signal.SIGKILL)
     _, err = process.communicate(timeout=GUARD)
-    assert process.returncode == 7
+    assert process.returncode == 1  # no word of memory where nobody counted such a kill
     expected = f"error: the trainer was killed by signal 9: see {run.log}, then `dgcctl resume {run.id}`"
     assert errors_in(err) == [expected]
     assert runs.read_run(run).state == "died"
