@@ -74,6 +74,13 @@ settle_environment(os.environ)
 settle_signals()
 settle_home(os.environ)
 os.umask(0o022)
+_HANDLERS = {number: signal.getsignal(number) for number in _SIGNALS}
+
+
+def _put_handlers_back() -> None:
+    for number, handler in _HANDLERS.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -81,15 +88,13 @@ def _everything_is_put_back() -> Iterator[None]:
     """What a command sets for its whole process (flags become variables of the environment) ends with its test: else
     the next test would begin with it, in one order of tests and not in another."""
     environ, folder, umask = dict(os.environ), Path.cwd(), os.umask(0o022)
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    _put_handlers_back()  # a training in a fixture of a module leaves signals ignored, as at a program's end
     yield
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
     os.umask(umask)
-    for number, handler in handlers.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+    _put_handlers_back()
 
 
 @pytest.hookimpl(wrapper=True)

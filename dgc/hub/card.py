@@ -48,7 +48,8 @@ def card_of(recipe: Recipe, data_json: Mapping[str, Any] | None = None) -> Card:
     card = Card(Preprocessing(data.resize, data.image_size, mean, std, channels))
     if not data_json:
         return card
-    val = data_json.get("val") or {}
+    val = data_json.get("val")
+    val = val if isinstance(val, Mapping) else {}  # runs of other programs say only how many
     facts = {"name": data_json.get("name"), "sha256": val.get("sha256"), "samples": val.get("samples")}
     classes, folders = (tuple(map(str, data_json.get(key) or ())) for key in ("classes", "folders"))
     return replace(card, classes=classes, folders=folders, data=facts)

@@ -71,7 +71,7 @@ def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
     files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
     told = _record(run, folder, files)
-    weights = tensorfile.with_metadata(files[MODEL_FILE], {METADATA_KEY: json.dumps(told)})
+    weights = tensorfile.with_metadata(files[MODEL_FILE], {METADATA_KEY: json.dumps(told)}, folder / MODEL_FILE)
     record = {**told, "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}}
     beside = target.with_suffix(".json")
     _refuse_existing(target, beside)
@@ -112,7 +112,8 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
         return None
     figures = {key: rows[-1][key] for key in _FIGURES if rows[-1].get(key) is not None}
     costs = read_json(run.model) if run.model.exists() else {}
-    macs = {f"macs_{key}": value for key, value in costs.get("macs", {}).items()}
+    macs = costs.get("macs")
+    macs = {f"macs_{key}": value for key, value in macs.items()} if isinstance(macs, dict) else {}
     return {**figures, **macs, **{key: costs[key] for key in ("parameters",) if key in costs}}
 
 

@@ -45,10 +45,18 @@ def read_header(path: Path) -> Header:
         return _checked(path, _parse(path, file.read(size)), file_bytes - 8 - size)
 
 
-def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file of ours, its numbers as they are, with texts in its header."""
+def with_metadata(content: bytes, metadata: Mapping[str, str], where: Path) -> bytes:
+    """A safetensors file of ours, its numbers as they are, with texts in its header.
+
+    Raises IntegrityError naming the file `where` the content comes from, if it has no such header.
+    """
     size = int.from_bytes(content[:8], "little")
-    entries = json.loads(content[8 : 8 + size])
+    try:
+        entries = json.loads(content[8 : 8 + size])
+    except ValueError:
+        entries = None
+    if not isinstance(entries, dict):
+        raise IntegrityError(f"{where}: not a safetensors file (no header of tensors)")
     entries["__metadata__"] = {**entries.get("__metadata__", {}), **metadata}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # numbers begin at a multiple of eight

@@ -222,9 +222,9 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
         if before.get(key) != now[key] and (key, before.get(key), now[key]) != _RENAMED:
             changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
-    kept = before.get("memory_format", now["memory_format"])  # older checkpoints say it in their recipe
-    if kept != now["memory_format"]:
-        changes.append(f"memory_format was {kept}, is {now['memory_format']}")
+    layout = "memory_format"  # older checkpoints say it in their recipe
+    if layout in before and layout in now and before[layout] != now[layout]:
+        changes.append(f"{layout} was {before[layout]}, is {now[layout]}")
     built = "kernels_built_from"  # another compiler; not recorded in the beginning
     if built in before and built in now and before[built] != now[built]:
         changes.append(f"kernels built from {before[built]}, now from {now[built]}")

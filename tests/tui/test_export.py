@@ -12,6 +12,7 @@ from dgcctl.tui import bitmap, comparison
 from dgcctl.tui.screens.run import RunScreen
 from tests.tui import frames, synthetic
 from tests.tui.frames import lines, press
+from tests.waiting import GUARD
 
 
 async def test_e_exports_the_numbers_and_the_frame(made_runs: Path, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ async def test_what_is_still_being_read_is_exported_when_it_is_there(
     made_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, may_read = comparison.read, threading.Event()
-    monkeypatch.setattr(comparison, "read", lambda dirs: (may_read.wait(60), read(dirs))[1])
+    monkeypatch.setattr(comparison, "read", lambda dirs: (may_read.wait(GUARD), read(dirs))[1])
     async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (dash, pilot):
         for key in ("space", "space", "d", "e"):
             frames.type_key(dash, key)

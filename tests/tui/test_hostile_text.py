@@ -15,6 +15,7 @@ from dgcctl.tui.app import DashApp
 from tests.tui import frames, synthetic
 from tests.tui.frames import press
 from tests.tui.test_once import dash as dash_command
+from tests.waiting import GUARD
 
 EVIL = "a\x1b]0;owned\x07b\x9b31mc\u202ed\u200be\tf[bold red]g[/]h[@click=app.quit]i[/]\x7f\r"
 SEEN = "a\\x1b]0;owned\\x07b\\x9b31mc\\u202ed\\u200be    f[bold red]g[/]h[@click=app.quit]i[/]\\x7f\\r"
@@ -82,7 +83,7 @@ def obeyed(dash: DashApp) -> list[str]:
 async def test_no_screen_lets_a_control_character_through(evil_runs: Path, place: tuple[str, ...]) -> None:
     async with frames.opened(evil_runs, (200, 60)) as (dash, pilot):
         await press(pilot, place)
-        dash.notify(EVIL, title=EVIL, timeout=600)
+        dash.notify(EVIL, title=EVIL, timeout=GUARD)
         await frames.until(pilot, lambda: "\\x1b]0;owned\\x07b" in frames.text(dash))
         assert obeyed(dash) == []
         assert dash.is_running

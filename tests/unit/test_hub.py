@@ -17,6 +17,7 @@ import dgc
 from dgc import checkpoints
 from dgc.errors import IntegrityError, UsageError
 from dgc.hub import export as exporting
+from dgc.hub import tensorfile
 from dgc.hub.card import card_of, read_card
 from dgc.hub.opened import open_file, open_run
 from dgc.hub.registry import MIB, find_entry, layout_digest, load_registry
@@ -350,3 +351,11 @@ def test_export_from_the_command_line(run: RunDir, tmp_path: Path, capsys: pytes
     assert "belongs to --released-format" in said(capsys)
     assert main(["ckpt", "export", "latest", str(tmp_path / "x"), "--step", "7", *folder]) == 2
     assert "has no checkpoint 7" in said(capsys)
+
+
+def test_weights_without_a_header_are_named(tmp_path):
+    for content in (b"", b"0123456789", (2).to_bytes(8, "little") + b"[]"):
+        with pytest.raises(
+            IntegrityError, match=r"model\.safetensors: not a safetensors file \(no header of tensors\)"
+        ):
+            tensorfile.with_metadata(content, {}, tmp_path / "model.safetensors")
