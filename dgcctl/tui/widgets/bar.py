@@ -51,16 +51,20 @@ class Lines(Widget):
 
 
 def fitting(cells: Sequence[Cell], room: int) -> Iterator[tuple[str, str]]:
-    """The cells (text and role) that fit side by side, the first that does not cut short.
+    """The cells (text and role) side by side; where they have no room, `…` stands for the rest.
 
-    Blanks at the end of a cell need no room.
+    Blanks at the end need no room.
     """
-    for index, cell in enumerate(cells):
-        text, role = (cell, "") if isinstance(cell, str) else cell
-        if cell_len(text.rstrip()) > room:
-            if room > 0:
-                begin = set_cell_size(text, room - 1) if index == 0 or room >= LEAST else ""
-                yield f"{begin}…", role
+    told = [(cell, "") if isinstance(cell, str) else cell for cell in cells]
+    if cell_len("".join(text for text, _ in told).rstrip()) <= room:
+        yield from told
+        return
+    if room < 1:
+        return
+    for index, (text, role) in enumerate(told):
+        if cell_len(text) >= room:
+            begin = set_cell_size(text, room - 1) if index == 0 or room >= LEAST else ""
+            yield f"{begin}…", role
             return
         yield text, role
         room -= cell_len(text)
