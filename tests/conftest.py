@@ -30,7 +30,20 @@ _OTHERS = ("DGCCTL_", "GIT_", "SLURM_", "TORCHELASTIC_", "XDG_", "TEXTUAL", "TMU
 _OTHERS_BY_NAME = (
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "COLUMNS", "LINES", "LANGUAGE"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONWARNINGS", "PYTHONHASHSEED", "CDPATH", "EDITOR", "PAGER", "CI"),
+    *(
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "SEED",
+        "ISA",
+        "WORKERS",
+        "PYTHONWARNINGS",
+        "PYTHONHASHSEED",
+        "CDPATH",
+        "EDITOR",
+        "PAGER",
+        "CI",
+    ),
     *("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
 _KEPT = "DGCCTL_FAULT_TABLE"

@@ -32,11 +32,19 @@ def rerun(project, code=0):
     return json.loads(said[said.index("{") : said.rindex("}") + 1]), said
 
 
-def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on(project):
-    """The code of now would compute something else, so equal bits show that the code of the record ran."""
+@pytest.fixture
+def moved_on(project):
+    """The checkout has gone on since the run: its code of now would compute something else."""
     path = project.folder / "dgc" / "schedule.py"
     path.write_text(path.read_text().replace("0.5 * lr * (1", "0.51 * lr * (1"))
     project.git("commit", "-qam", "another learning rate")
+    yield
+    project.git("reset", "-q", "--hard", "HEAD~1")
+
+
+@pytest.mark.usefixtures("moved_on")
+def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on(project):
+    """Equal bits show that the code of the record ran."""
     found, _ = rerun(project)
     assert found["verdict"] == "bitwise equal"
     assert found["compared_rows"] == 8 + 2
@@ -48,6 +56,7 @@ def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on
     assert project.git("worktree", "list").count("\n") == 1
 
 
+@pytest.mark.usefixtures("moved_on")
 def test_with_the_code_of_now_the_first_differing_step_is_named(project):
     said = project.call("python", "-m", "dgcctl", "rerun", run_of(project).id, "--check", "--current-code", code=11)
     assert "not reproduced; first difference at step 1: step.lr was 0.1, is now 0.102" in said
