@@ -2,7 +2,8 @@
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
 OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format, chunk, macs,
-parameters, expected, not_judged}, on request `per_class`; top5_error is left out where it means nothing.
+macs_at_end_of_schedule, parameters, expected, not_judged}, on request `per_class`; top5_error is left out where it
+means nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
-from dgc import build
+from dgc import build, costs
 from dgc.answer import say
 from dgc.data import ImageSet, eval_loader
 from dgc.data.chunks import chunk_size
@@ -28,7 +29,6 @@ from dgc.errors import DgcError, UsageError
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Entry
 from dgc.labelled import Labelled, as_the_weights_say, open_labelled, why_not_judged
-from dgc.macs import count
 from dgc.memory_format import FORMATS, choose
 from dgc.native import available, describe
 from dgc.recipe import Recipe, find_recipe, load_recipe
@@ -88,7 +88,6 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     engine, runner = choose_engine(given.engine, model, ranks.device)
     confusion = Confusion(recipe.model.num_classes, ranks.device)
     figures, seconds = timed(runner, data.images, recipe, ranks, confusion.add)
-    complexity = count(model, recipe.data.image_size, device="cpu")
     answer = {
         **figures.asdict(),
         "images_per_s": figures.samples / seconds,
@@ -97,8 +96,8 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "memory_format": layout,
         "chunk": chunk_size(ranks.device),
         "world_size": ranks.world,
-        "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
-        "parameters": complexity.params,
+        **costs.now_and_at_the_end(model, recipe.data.image_size),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **expectation(opened, data, given.limit, ranks),
     }
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()

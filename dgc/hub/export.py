@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "dgcctl"  # of the record inside an exported file, as JSON
 _STATE = "state.json"
+_COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 _FIGURES = ("top1_error", "top5_error", "loss", "samples", "epoch")
 
 
@@ -111,10 +112,23 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
     if not rows:
         return None
     figures = {key: rows[-1][key] for key in _FIGURES if rows[-1].get(key) is not None}
-    costs = read_json(run.model) if run.model.exists() else {}
-    macs = costs.get("macs")
-    macs = {f"macs_{key}": value for key, value in macs.items()} if isinstance(macs, dict) else {}
-    return {**figures, **macs, **{key: costs[key] for key in ("parameters",) if key in costs}}
+    return {**figures, **_costs_at(run, rows[-1], events)}
+
+
+def _costs_at(run: RunDir, row: Mapping[str, Any], events: list[Any]) -> dict[str, Any]:
+    """What the network of an evaluation costs; `macs_executed` only where as much was pruned as in metrics.json."""
+    known = read_json(run.metrics) if run.metrics.exists() else {}
+    costs = {key: known[key] for key in _COSTS if key in known}
+    last = [row for row in live_rows(events) if row["kind"] == Kind.EVAL][-1]
+    if row is not last and _inactive(run, row) != _inactive(run, last):
+        costs.pop("macs_executed", None)
+    return costs
+
+
+def _inactive(run: RunDir, row: Mapping[str, Any]) -> list[Any] | None:
+    """How many channels of each dynamic layer were off at an evaluation, by its gate map."""
+    path = run.gates / f"epoch-{row['epoch']:04d}.json"
+    return [layer["n_inactive"] for layer in read_json(path)["layers"]] if path.is_file() else None
 
 
 def _refuse_existing(*paths: Path) -> None:

@@ -172,11 +172,17 @@ def write_rows(session: Session, figures: Figures | None) -> None:
     session.recorder.evaluation(row)
     session.recorder.write_curves()
     if session.recorder.active:
-        write_json(session.run.metrics, record.result_facts(row, session.model_facts), point="metrics")
+        write_result(session, row)
     session.recorder.say(
         f"epoch {place['epoch']}/{session.recipe.train.epochs} step {place['step']}: "
         f"top-1 error {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
     )
+
+
+def write_result(session: Session, row: dict[str, Any]) -> None:
+    """metrics.json: the evaluation that just was, and what the network costs at this point of its pruning."""
+    facts = record.result_facts(row, session.module, session.recipe.data.image_size)
+    write_json(session.run.metrics, facts, point="metrics")
 
 
 def take_best(session: Session, figures: Figures) -> bool:
@@ -195,8 +201,6 @@ def finish(session: Session) -> None:
     if not session.recorder.active or session.progress.last_eval is None:
         return
     session.recorder.write_curves()
-    write_json(
-        session.run.metrics, record.result_facts(session.progress.last_eval, session.model_facts), point="metrics"
-    )
+    write_result(session, session.progress.last_eval)
     write_json(session.run.verdict, {"verdicts": record.verdicts(session.recipe, session.progress.last_eval)})
     session.recorder.say(f"done: {session.position.step} steps")

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dgc import provenance
+from dgc import costs, provenance
 from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError
 from dgc.fs import atomic_write
-from dgc.layers import iter_dgc, set_progress
+from dgc.layers import iter_dgc
 from dgc.macs import count
 from dgc.native import library
 from dgc.recipe import Recipe
@@ -217,19 +217,16 @@ def device_name(device: torch.device) -> str:
 
 
 def model_facts(recipe: Recipe, model: nn.Module, layout: str) -> dict[str, Any]:
-    """model.json: memory format, parameters and MACs (dense, promised, executed at the end of the schedule) in all and
-    by layer."""
-    current = {name: layer.n_inactive for name, layer in iter_dgc(model)}
-    set_progress(model, 1.0)
-    complexity = count(model, recipe.data.image_size, device="cpu")
-    for name, layer in iter_dgc(model):
-        layer.set_inactive(current[name])
+    """model.json: memory format, parameters and MACs (dense, promised, executed) in all and by layer, at the end of
+    the schedule. What the evaluated network costs stands beside its error, in metrics.json."""
+    with costs.end_of_schedule(model):
+        complexity = count(model, recipe.data.image_size, device="cpu")
     return {
         "name": recipe.model.name,
         "form": recipe.model.form,
         "memory_format": layout,
         "parameters": complexity.params,
-        "macs": {"dense": complexity.dense, "promised": complexity.promised, "executed": complexity.executed},
+        costs.SCHEDULE_END: costs.three_ways(complexity),
         "layers": [asdict(row) for row in complexity.rows],
     }
 
@@ -248,11 +245,12 @@ def layer_macs(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
     }
 
 
-def result_facts(figures: Mapping[str, Any], model_json: Mapping[str, Any]) -> dict[str, Any]:
-    """metrics.json: the figures of the last evaluation and what the network costs."""
+def result_facts(figures: Mapping[str, Any], model: nn.Module, image_size: int) -> dict[str, Any]:
+    """metrics.json: the figures of the last evaluation, and what `model`, the network evaluated, costs as it is now."""
     keys = ("top1_error", "top5_error", "loss", "epoch")
-    macs = {f"macs_{key}": value for key, value in model_json["macs"].items()}
-    return {**{key: figures[key] for key in keys if key in figures}, **macs, "parameters": model_json["parameters"]}
+    macs = {f"macs_{key}": value for key, value in costs.macs_now(model, image_size).items()}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {**{key: figures[key] for key in keys if key in figures}, **macs, "parameters": parameters}
 
 
 def verdicts(recipe: Recipe, figures: Mapping[str, Any]) -> list[dict[str, Any]]:

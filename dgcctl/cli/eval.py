@@ -114,7 +114,7 @@ def _print(name: str, found: dict[str, Any], held: list[dict[str, Any]], *, json
 
 
 def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list[tuple[str, Any]]:
-    from dgcctl.cli.summary import verdict_text
+    from dgcctl.cli.summary import unpruned, verdict_text
 
     words = {row["metric"]: verdict_text(row) for row in held}
     lines: list[tuple[str, Any]] = [("evaluated", f"{name}, {text.count(found.get('samples'))} images")]
@@ -126,7 +126,9 @@ def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list
     if found.get("images_per_s") is not None:
         where = ", ".join(str(found[key]) for key in ("engine", "device") if found.get(key))
         lines.append(("images/s", f"{found['images_per_s']:,.0f}" + (f"  ({where})" if where else "")))
-    return [*lines, *_macs(found)]
+    ends = found.get("macs_at_end_of_schedule") or {}
+    unfinished = unpruned((found.get("macs") or {}).get("executed"), ends.get("executed"))
+    return [*lines, *_macs(found), *(("pruning", line) for line in unfinished)]
 
 
 def _macs(found: dict[str, Any]) -> list[tuple[str, Any]]:

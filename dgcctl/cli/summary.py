@@ -10,7 +10,7 @@ from dgc.errors import DgcError, TargetMissedError
 from dgc.records import RunDir
 from dgcctl.cli import text
 from dgcctl.cli.diagnostics import Painted, paint
-from dgcctl.core.runs import RESUMABLE, Run, read_run
+from dgcctl.core.runs import RESUMABLE, Run, end_of_schedule, read_run
 from dgcctl.core.text import shown
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
@@ -91,18 +91,28 @@ def verdict_text(row: dict[str, Any]) -> str:
 
 
 def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
-    macs = read_optional(run, "model.json").get("macs", {})
-    lines = []
+    macs = end_of_schedule(read_optional(run, "model.json"))
+    result = {kind: seen.metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
+    evaluated = result["executed"] is not None
+    lines: list[tuple[str, Any]] = []
     for kind, meaning in (
         ("dense", "of the same network without gates"),
         ("promised", "by the authors' counter"),
-        ("executed", "that are really multiplied, gates included"),
+        ("executed", f"that are really multiplied{'' if evaluated else ' after all pruning'}, gates included"),
     ):
-        value = seen.metrics.get(f"macs_{kind}", macs.get(kind))
+        value = result[kind] if evaluated else macs.get(kind)
         if value is not None:
             lines.append((f"MACs, {kind}", f"{text.count(value)}  {meaning}"))
+    lines += [("pruning", line) for line in unpruned(result["executed"], macs.get("executed"))]
     parameters = seen.metrics.get("parameters", read_optional(run, "model.json").get("parameters"))
     return [*lines, ("parameters", text.count(parameters))] if parameters is not None else lines
+
+
+def unpruned(executed: Any, last: Any) -> list[str]:
+    """One line where a result is of a network that its schedule had not pruned to the end; else none."""
+    if not all(isinstance(value, int) for value in (executed, last)) or executed <= last:
+        return []
+    return [f"not finished at this step: at the end of its schedule the network executes {text.count(last)} MACs"]
 
 
 def _code(run: RunDir) -> list[tuple[str, Any]]:

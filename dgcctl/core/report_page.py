@@ -9,6 +9,7 @@ from typing import Any
 from dgcctl.core.compare import Group, Summary, compare
 from dgcctl.core.report_data import RunView
 from dgcctl.core.report_plots import Plot, colour, expectations
+from dgcctl.core.runs import end_of_schedule
 from dgcctl.core.text import shown
 
 _STYLE = """
@@ -152,19 +153,26 @@ def _figure(plot: Plot) -> str:
 
 def _cost(views: Sequence[RunView]) -> str:
     first = {view.group: view for view in reversed(views)}
-    rows = [_cost_row(first[group]) for group in sorted(first) if first[group].facts.model.get("macs")]
+    rows = [_cost_row(first[group]) for group in sorted(first) if _macs(first[group])]
     if not rows:
         return ""
     head = ["recipe", "dense", "promised", "executed", "dense / executed", "parameters"]
     text = (
-        "Multiply-accumulates for one image at the end of the schedule. Dense: the same network without gates. "
+        "Multiply-accumulates for one image, of the network that was evaluated last. Dense: the same network without "
+        "gates. "
         "Promised: the authors' counter. Executed: what the gathered computation really multiplies, gates included."
     )
     return "<h2>Cost</h2>" + table(head, rows, numbers=5) + f'<p class="dim">{text}</p>'
 
 
+def _macs(view: RunView) -> dict[str, Any]:
+    """Of the result, where there is one; else as they will be at the end of the schedule."""
+    result = {key: view.facts.metrics.get(f"macs_{key}") for key in ("dense", "promised", "executed")}
+    return result if result["executed"] is not None else end_of_schedule(view.facts.model)
+
+
 def _cost_row(view: RunView) -> list[str]:
-    macs = view.facts.model["macs"]
+    macs = _macs(view)
     figures = [_count(macs.get(key)) for key in ("dense", "promised", "executed")]
     dense, executed = (_number(macs.get(key)) for key in ("dense", "executed"))
     ratio = f"{dense / executed:.2f}" if dense and executed else "-"

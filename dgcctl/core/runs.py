@@ -159,6 +159,12 @@ def list_runs(runs: Path) -> list[Run]:
     return [read_run(run) for run in iterate(runs)]
 
 
+def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
+    """What model.json says a network costs at the end of its pruning schedule; older records called it `macs`."""
+    found = model.get("macs_at_end_of_schedule", model.get("macs"))
+    return found if isinstance(found, dict) else {}
+
+
 # --- one run by what the user calls it --------------------------------------------------------------------------------
 
 

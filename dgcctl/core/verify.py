@@ -15,6 +15,7 @@ from dgc.errors import DgcError
 from dgc.records import Kind, State
 from dgcctl.core import gitstate
 from dgcctl.core.facts import Facts, read_facts
+from dgcctl.core.runs import end_of_schedule
 
 Recompute = Callable[[records.RunDir], Mapping[str, Any]]
 
@@ -135,8 +136,8 @@ def _metrics(facts: Facts) -> Iterator[Check]:
     for key in ("top1_error", "top5_error", "loss", "epoch"):
         if key in facts.metrics:
             yield equal(f"metrics.json: {key}", facts.metrics[key], last.get(key))
-    macs = facts.model.get("macs", {})
-    for key in ("dense", "promised", "executed"):
+    macs = end_of_schedule(facts.model)
+    for key in ("dense", "promised"):  # these do not depend on how far the pruning was; see _executed
         if f"macs_{key}" in facts.metrics:
             yield equal(f"metrics.json: macs_{key}", facts.metrics[f"macs_{key}"], macs.get(key))
 
@@ -180,9 +181,23 @@ def _recomputed(facts: Facts, recompute: Recompute) -> Iterator[Check]:
     model = found.get("model", {})
     yield equal("parameters", facts.model.get("parameters"), model.get("parameters"))
     for key in ("dense", "promised", "executed"):
-        yield equal(f"MACs, {key}", facts.model.get("macs", {}).get(key), model.get("macs", {}).get(key))
+        recorded, now = (end_of_schedule(record).get(key) for record in (facts.model, model))
+        yield equal(f"MACs at the end of the schedule, {key}", recorded, now)
+    yield from _executed(facts, found.get("result", {}))
     if "data_error" in found:
         yield Check("data digest", Outcome.UNCHECKED, facts.data.get("digest"), detail=str(found["data_error"]))
+
+
+def _executed(facts: Facts, result: Mapping[str, Any]) -> Iterator[Check]:
+    """The figure of the result against what the evaluated checkpoint executes."""
+    recorded = facts.metrics.get("macs_executed")
+    if recorded is None:
+        return
+    if "macs" in result:
+        yield equal("metrics.json: macs_executed", recorded, result["macs"].get("executed"))
+    else:
+        why = str(result.get("why_not", "it was not counted again"))
+        yield Check("metrics.json: macs_executed", Outcome.UNCHECKED, recorded, detail=why)
 
 
 def file_digest(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from dgcctl.core.runs import Run
+from dgcctl.core.runs import Run, end_of_schedule
 from dgcctl.core.tail import log_lines
 from dgcctl.tui import clock, facts, raster
 from dgcctl.tui.alerts import skipped_text
@@ -77,9 +77,15 @@ def _checkpoint(run: Run, event: dict[str, Any], last: Any, best: Any) -> Row:
     return Row(path, tuple((cell, "good" if index == 2 else role) for index, cell in enumerate(cells)))
 
 
+def _macs(run: Run, model: dict[str, Any]) -> dict[str, Any]:
+    """Of the network that was evaluated; before that, as they will be at the end of the schedule."""
+    result = {name: run.metrics.get(f"macs_{name}") for name in ("dense", "promised", "executed")}
+    return result if result["executed"] is not None else end_of_schedule(model)
+
+
 def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
     model, env, git = (facts.document(run.dir, f"{name}.json") for name in ("model", "env", "git"))
-    macs = model.get("macs", {})
+    macs = _macs(run, model)
     told = [
         ("state", f"{state_text(run.state)} {reason(run)}"),
         *[("target", f"{t.metric} {t.value:g} ± {t.tolerance:g} ({t.source})") for t in found],

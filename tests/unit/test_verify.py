@@ -174,7 +174,19 @@ def test_what_was_never_kept_is_said_and_is_no_mismatch(run, tmp_path):
 def test_data_and_model_are_compared_with_what_is_found_now(run):
     without_git(run)
     now = {"data": {"digest": "f" * 64}, "model": {"parameters": 1234, "macs": {"dense": 1000, "promised": 400}}}
-    assert mismatches(run, recompute=lambda _: now) == ["data digest", "MACs, executed"]
+    assert mismatches(run, recompute=lambda _: now) == ["data digest", "MACs at the end of the schedule, executed"]
+
+
+def test_the_result_is_held_against_what_its_checkpoint_executes(run):
+    without_git(run)
+    now = {"data": read_json(run.data), "model": read_json(run.model), "result": {"step": 6, "macs": {"executed": 421}}}
+    assert mismatches(run, recompute=lambda _: now) == ["metrics.json: macs_executed"]
+    now["result"] = {"step": 6, "macs": {"executed": 420}}
+    assert mismatches(run, recompute=lambda _: now) == []
+    now["result"] = {"step": 6, "why_not": "the checkpoint of step 6 is not kept"}
+    checks = {check.name: check for check in verify(run, recompute=lambda _: now)}
+    assert checks["metrics.json: macs_executed"].outcome is Outcome.UNCHECKED
+    assert checks["metrics.json: macs_executed"].detail == "the checkpoint of step 6 is not kept"
 
 
 def test_absent_data_is_not_checked_and_not_called_wrong(run):
