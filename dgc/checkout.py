@@ -2,7 +2,7 @@
 
 A record is: the commit, a patch from it to the files that lie here, and copies of files that git does not track or that
 a patch cannot carry. It is proven when it is made: commit and patch are put together in an index of their own and held
-against the files, byte by byte, and the patch is applied backwards to them. Nothing in the checkout is written.
+against the files, byte by byte, and the patch is applied backwards there. Nothing in the checkout is written.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import Any
 
 from dgc import git
 from dgc.git import GitError
-from dgc.untracked import Collector, is_code, is_secret
+from dgc.kinds import is_code, is_secret
+from dgc.leftout import SUBMODULE
+from dgc.needed import Needed, loaded_from
+from dgc.untracked import Collector
 
 CHANGED_FILE_LIMIT = 8 << 20
 _GITLINK = "160000"
+_BACKWARDS = ("apply", "--cached", "--reverse", "--check", "--binary", "-")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Record:
             "untracked": found.files,
             "left_out": found.left_out,
             "left_out_count": found.left_out_count,
+            "left_out_reasons": dict(found.left_out_reasons),
             "not_code": {"files": dict(found.other_kinds.most_common(20)), "bytes": found.other_bytes},
             "kept_whole": self.whole,
             "hidden_changes": self.hidden,
@@ -73,7 +78,11 @@ def read(root: Path, target: Path | None = None, *, secrets: bool = False, packa
     `package`: a folder whose code is recorded even where git is told to ignore it.
     """
     commit = git.text(root, "rev-parse", "--verify", "HEAD^{commit}")
-    collector = Collector(root, target, secrets)
+    needed = Needed(root, package, loaded_from(root))
+    collector = Collector(root, target, secrets, needed)
+    names = list(dict.fromkeys([*_not_tracked(root), *needed.not_tracked()]))
+    first = needed.first(names)
+    collector.take_untracked(first)  # before all others: the number of copies is bounded
     record = Record(commit, root, git.text(root, "rev-parse", "--abbrev-ref", "HEAD"), b"", collector)
     with tempfile.TemporaryDirectory(prefix="dgc-record-") as folder:
         index = _Index(root, Path(folder))
@@ -82,7 +91,9 @@ def read(root: Path, target: Path | None = None, *, secrets: bool = False, packa
         changes, without = _sorted_out(index.changes(), collector)
         record.patch = index.patch(without)
         record.problem = _prove(record, {*changes, *suspects} - set(without), Path(folder))
-    collector.take_untracked(_not_tracked(root, package))
+    done = set(first)
+    collector.take_untracked(name for name in names if name not in done)
+    record.problem = "; ".join(filter(None, (record.problem, collector.found.problem())))
     return record
 
 
@@ -94,13 +105,13 @@ def _sorted_out(changes: list[Change], collector: Collector) -> tuple[list[str],
         why = _reason_against(change, secrets=collector.secrets)
         (without if why else kept).append(change.name)
         if why:
-            collector.found.leave_out(change.name, why)
+            collector.leave_out(change.name, why)
     return kept, without
 
 
 def _reason_against(change: Change, *, secrets: bool) -> str:
     if _GITLINK in change.modes:
-        return "a submodule with changes of its own"
+        return SUBMODULE
     if not secrets and is_secret(change.name):
         return "looks like a secret"
     if change.size > CHANGED_FILE_LIMIT:
@@ -108,14 +119,9 @@ def _reason_against(change: Change, *, secrets: bool) -> str:
     return ""
 
 
-def _not_tracked(root: Path, package: Path | None) -> list[str]:
-    """Files that git does not track: those that are not ignored, and all code of the package."""
-    found = git.names(git.run(root, "ls-files", "--others", "--exclude-standard", "-z"))
-    if package is None:
-        return found
-    below = git.run(root, "ls-files", "--others", "-z", "--", f":(top,literal){package.relative_to(root)}")
-    code = (name for name in git.names(below) if is_code(name) and "__pycache__" not in name)
-    return list(dict.fromkeys([*found, *code]))
+def _not_tracked(root: Path) -> list[str]:
+    """Files that git neither tracks nor ignores."""
+    return git.names(git.run(root, "ls-files", "--others", "--exclude-standard", "-z"))
 
 
 class _Index:
@@ -183,7 +189,7 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
     try:
         env = put_together(record.root, record.commit, record.patch, folder)
         if record.patch:
-            git.run(record.root, "apply", "--reverse", "--check", "--binary", "-", data=record.patch)
+            git.run(record.root, *_BACKWARDS, env=env, data=record.patch)
         here = [name for name in sorted(names) if _is_file(record.root / name)]
         tree = _checked_out(record.root, here, folder, env)
     except GitError as error:

@@ -4,7 +4,8 @@ commit, branch, root     the checkout of the running code (commit None: there is
 patch_sha256             git.patch, from the commit to the files as they were
 untracked                file -> SHA-256 of each copy below untracked/
 kept_whole               those of them that git tracks, but that a filter or line ends keep out of a patch
-left_out                 file -> why it was not copied (at most 100 are named, left_out_count counts all)
+left_out                 file -> why it was not copied: all that the running code needs, and at most 100 others
+left_out_count, _reasons how many were left out, and how many for each reason
 not_code                 untracked files that are neither code nor a recipe: how many of a suffix, bytes
 hidden_changes, sparse   files that git was told to overlook; how many are not checked out
 restorable, problem      whether commit, patch and copies give the files back (proven when it was written)
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import dgc
-from dgc import checkout, git, settings
+from dgc import checkout, git, leftout, settings
 from dgc.fs import atomic_write
 from dgc.git import GitError
 from dgc.records import RunDir
 
+_NO_CHECKOUT = "the package lies in no git checkout"
 Sentence = tuple[str, str]  # level (info, warning) and text
 
 
@@ -50,22 +52,50 @@ def own_code_facts(run: RunDir | None = None) -> dict[str, Any]:
         root = own_checkout()
     except GitError as error:
         return _nowhere(str(error))
-    if root is None:
-        return _nowhere(f"the package lies in no git checkout ({_package().parent})")
-    return code_facts(root, run)
+    return code_facts(root, run) if root is not None else _nowhere(why_no_checkout(_package()))
 
 
 def code_facts(root: Path, run: RunDir | None = None) -> dict[str, Any]:
     """The same for the checkout at `root`."""
     target = run.file("untracked") if run is not None else None
-    package = _package() if root in _package().parents else None
+    package = next(
+        (folder for folder in (_package(), root / "dgc") if root in folder.parents and folder.is_dir()), None
+    )
     try:
+        if not git.has_commits(root):
+            return _nowhere(_no_commit(root))
         record = checkout.read(root, target, secrets=settings.record_secrets(), package=package)
     except GitError as error:
         return _nowhere(str(error))
     if run is not None and record.patch:
         atomic_write(run.file("git.patch"), record.patch)
     return record.facts() | {"version": dgc.__version__}
+
+
+def why_no_checkout(package: Path) -> str:
+    """Why a package belongs to no checkout; for a folder that looks like one, with what to do about it."""
+    if not {"site-packages", "dist-packages"}.isdisjoint(package.parts):
+        return f"{_NO_CHECKOUT} ({package.parent})"
+    root = git.toplevel(package)
+    if root is not None and not git.has_commits(root):
+        return _no_commit(root)
+    if root is not None:
+        return f"git does not track the package in {root}: `git add {package.relative_to(root)}`, `git commit`"
+    place = next((folder / ".git" for folder in package.parents if (folder / ".git").exists()), None)
+    if place is None:
+        return f"{_NO_CHECKOUT} ({package.parent})"
+    if place.is_file():
+        target = git.readable(place.read_bytes()[:1000]).removeprefix("gitdir:").removesuffix("\\n").strip()
+        return (
+            f"{place} leads to {target or 'nothing'}, where no git repository is: clone again, or "
+            "`git worktree repair` in the repository it came from"
+        )
+    state = "damaged" if any(place.iterdir()) else "empty"
+    return f"{place} is no git repository (it is {state}): clone again, or `git init`, `git add -A`, `git commit`"
+
+
+def _no_commit(root: Path) -> str:
+    return f"the git repository {root} has no commit yet: `git add -A`, `git commit`"
 
 
 def _nowhere(problem: str) -> dict[str, Any]:
@@ -79,7 +109,8 @@ def sentences(facts: Mapping[str, Any]) -> list[Sentence]:
     """What the user should know of a record: what was copied, what was left out and why, whether it can be restored."""
     said: list[Sentence] = []
     if facts.get("restorable") is False:
-        level = "warning" if facts.get("commit") else "info"  # an installed package is no fault of anybody's
+        harmless = str(facts.get("problem")).startswith((_NO_CHECKOUT, "git is not installed"))
+        level = "info" if harmless else "warning"  # an installed package is no fault of anybody's
         said.append((level, f"its code cannot be restored from its record: {facts.get('problem') or 'no reason kept'}"))
     said += [("warning", text) for text in left_out(facts)]
     if copied := list(_mapping(facts, "untracked")):
@@ -103,8 +134,8 @@ def left_out(facts: Mapping[str, Any]) -> list[str]:
     if not names:
         return []
     count = max(len(names), int(facts.get("left_out_count") or 0))
-    shown = ", ".join(f"{name} ({why})" if why else name for name, why in list(names.items())[:5])
-    return [f"{_files(count)} left out of the record: {shown}{', ...' if count > 5 else ''}"]
+    reasons = {str(why): int(number) for why, number in _mapping(facts, "left_out_reasons").items()}
+    return [leftout.said(names, reasons, count)]
 
 
 def left_out_names(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -47,6 +47,9 @@ PATCH = (
 )
 
 
+_DAMAGED_INDEX = ("index file corrupt", "index file smaller", "bad index file", "bad signature 0x", "bad index version")
+
+
 class GitError(Exception):
     """git is not there, took too long, or refused; the text is its last line."""
 
@@ -80,7 +83,16 @@ def _reason(stderr: bytes) -> str:
     """What git complained of: its first `fatal:` or `error:`, else its last line; never raw control characters."""
     lines = [readable(line.strip()) for line in stderr.splitlines() if line.strip()]
     loud = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (loud or lines[-1:] or [""])[0]
+    return (loud or lines[-1:] or [""])[0] + _advice(lines)
+
+
+def _advice(lines: Sequence[str]) -> str:
+    """What to do, where git says that or it is known; else ""."""
+    if any("dubious ownership" in line for line in lines):
+        return "".join(f": `{line}`" for line in lines if line.startswith("git config"))
+    if any(said in line for line in lines for said in _DAMAGED_INDEX):
+        return ": the index is damaged: remove .git/index, then `git reset` (files stay as they are)"
+    return ""
 
 
 def text(folder: Path, *arguments: str) -> str:
@@ -109,6 +121,17 @@ def toplevel(folder: Path) -> Path | None:
             return None
         raise
     return Path(os.fsdecode(answer.removesuffix(b"\n")))
+
+
+def has_commits(root: Path) -> bool:
+    """Whether anything was committed where the checkout stands. Raises GitError where git may not look."""
+    try:
+        run(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except GitError as error:
+        if any(said in str(error) for said in ("ended with 1", "Needed a single revision")):
+            return False
+        raise
+    return True
 
 
 def exclude(paths: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ looks like a secret is never copied unasked, whether git tracks it or not.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import re
 import time
@@ -16,27 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dgc.git import readable
+from dgc.kinds import is_code, is_secret
+from dgc.leftout import REPOSITORY, grouped
+from dgc.needed import Needed
 
 FILE_LIMIT = 1 << 20
 TOTAL_LIMIT = 16 << 20
 COUNT_LIMIT = 1000
 SECONDS_LIMIT = 20.0
 LISTED_LIMIT = 100
-# Written as text, a line a kind, because that is how one reads and extends them.
-_CODE_SUFFIXES = """
-.py .pyi .pyx .pxd .ipynb .c .cc .cpp .cxx .h .hh .hpp .hxx .inc .cu .cuh .s .sh .bash .jl .r .lua .rs .go
-.toml .cfg .ini .conf .yaml .yml .json .cmake .mk .patch .diff
-"""
-_CODE_NAMES = "makefile dockerfile cmakelists.txt requirements.txt constraints.txt dvc.lock"
-_SECRET_NAMES = """
-.env .env.* *.env .envrc .netrc _netrc .pypirc .npmrc .pgpass .git-credentials .htpasswd .dockercfg
-*.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx *.ppk *.ovpn *.token token token.* *_token.*
-id_rsa* id_dsa* id_ecdsa* id_ed25519* *credential* *secret* *password* *passwd* *apikey* *api_key*
-service-account*.json service_account*.json kubeconfig auth.json
-"""
-CODE_SUFFIXES, CODE_NAMES = frozenset(_CODE_SUFFIXES.split()), frozenset(_CODE_NAMES.split())
-SECRET_NAMES = tuple(_SECRET_NAMES.split())
-SECRET_FOLDERS = frozenset((".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".gcloud"))
+_NOWHERE = "a symbolic link that leads nowhere"
 _MARKS = ("recipe.yaml", "status.json", "argv.json", "control", "plan.json", "base.yaml")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY")
 
@@ -45,19 +33,29 @@ _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY")
 class Copied:
     """File -> SHA-256 of what was copied, file -> why of what was not, and a count of what is neither code nor recipe.
 
-    At most LISTED_LIMIT files are named in `left_out`; `left_out_count` counts all of them.
+    Named in `left_out` are all files that the running code needs (`lacking`) and at most LISTED_LIMIT others;
+    `left_out_count` and `left_out_reasons` count all of them.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     left_out_count: int = 0
+    left_out_reasons: Counter[str] = field(default_factory=Counter)
+    lacking: dict[str, str] = field(default_factory=dict)
     other_kinds: Counter[str] = field(default_factory=Counter)
     other_bytes: int = 0
 
-    def leave_out(self, name: str, why: str) -> None:
+    def leave_out(self, name: str, why: str, *, needed: bool) -> None:
         self.left_out_count += 1
-        if len(self.left_out) < LISTED_LIMIT:
+        self.left_out_reasons[why] += 1
+        if needed:
+            self.lacking[readable(name)] = why
+        if needed or len(self.left_out) < LISTED_LIMIT:
             self.left_out[readable(name)] = why
+
+    def problem(self) -> str:
+        """Why the code cannot be restored from what was copied; "" where nothing that it needs is lacking."""
+        return f"sources of the package were left out: {grouped(self.lacking, {})}" if self.lacking else ""
 
 
 @dataclass
@@ -67,6 +65,7 @@ class Collector:
     root: Path
     target: Path | None
     secrets: bool = False
+    needed: Needed | None = None
     found: Copied = field(default_factory=Copied)
     _bytes: int = 0
     _results: dict[Path, bool] = field(default_factory=dict)
@@ -77,23 +76,42 @@ class Collector:
         for name in names:
             path = self.root / name
             if name.endswith("/"):
-                self.found.leave_out(name, "a git repository of its own")
+                self.leave_out(name, REPOSITORY)
             elif not self.secrets and is_secret(name):
-                self.found.leave_out(name, "looks like a secret")
-            elif path.is_symlink():
-                self.found.leave_out(name, "a symbolic link")
-            elif not path.is_file() or self._holds_results(path.parent):
+                self.leave_out(name, "looks like a secret")
+            elif path.is_symlink() and (why := self._why_no_link(name)):
+                self.leave_out(name, why)
+            elif not path.is_file() or (not self._needs(name) and self._holds_results(path.parent)):
                 continue
             elif not is_code(name):
                 self._count(path)
             else:
                 self.take(name)
 
+    def leave_out(self, name: str, why: str) -> None:
+        self.found.leave_out(name, why, needed=self._needs(name) and why != _NOWHERE)
+
+    def _needs(self, name: str) -> bool:
+        return self.needed is not None and self.needed.covers(name)
+
+    def _why_no_link(self, name: str) -> str:
+        """Why the content of a link is not copied: it is only where the running code needs it."""
+        path = self.root / name
+        if not self._needs(name) and not (self.needed is not None and self.needed.inside(name)):
+            return "a symbolic link"
+        if not path.exists():
+            return _NOWHERE
+        if path.is_dir():
+            return "a symbolic link to a folder"
+        return "looks like a secret" if not self.secrets and is_secret(str(path.resolve())) else ""
+
     def take(self, name: str) -> bool:
         """Copy one file; False (and the reason in `left_out`) where that cannot be."""
+        if name in self.found.files:
+            return True
         why = self._copy(name)
         if why:
-            self.found.leave_out(name, why)
+            self.leave_out(name, why)
         return not why
 
     def _holds_results(self, folder: Path) -> bool:
@@ -115,6 +133,8 @@ class Collector:
         path = self.root / name
         if readable(name) != name:
             return "its name holds bytes that are no UTF-8, or control characters"
+        if self._needs(name) and any((self.root / folder).is_symlink() for folder in Path(name).parents):
+            return "below a symbolic link"
         if len(self.found.files) >= COUNT_LIMIT:
             return f"more than {COUNT_LIMIT:,} files"
         if time.monotonic() > self._ends:
@@ -140,17 +160,3 @@ class Collector:
             copy = self.target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(data)
-
-
-def is_code(name: str) -> bool:
-    """Whether a file can be code or a recipe, by its name."""
-    path = Path(name.lower())
-    return path.suffix in CODE_SUFFIXES or path.name in CODE_NAMES
-
-
-def is_secret(name: str) -> bool:
-    """Whether a file looks like a secret, by its name or a folder of it."""
-    path = Path(name.lower())
-    return any(fnmatch.fnmatchcase(path.name, pattern) for pattern in SECRET_NAMES) or not SECRET_FOLDERS.isdisjoint(
-        path.parts[:-1]
-    )

@@ -112,10 +112,13 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
 
 def _copy_into(source: Path, folder: Path, tree: Path) -> None:
     target = tree / source.relative_to(folder)
-    inside = source.resolve().is_relative_to(folder.resolve()) and target.resolve().is_relative_to(tree.resolve())
+    landing = target.parent.resolve()
+    inside = source.resolve().is_relative_to(folder.resolve()) and landing.is_relative_to(tree.resolve())
     if ".." in source.parts or not inside or ".git" in target.relative_to(tree).parts:
         raise IntegrityError(f"{source}: would be written outside the restored code")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink():  # of the commit; the record has the content that it led to
+        target.unlink()
     shutil.copyfile(source, target)
 
 

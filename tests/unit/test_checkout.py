@@ -211,7 +211,7 @@ def test_what_cannot_be_copied_is_named_with_its_reason(repo, tmp_path):
     said = coderecord.sentences(found.facts())
     assert ("info", "copied into the record: 1 file: own.py") in said
     assert said[0][0] == "warning"
-    assert said[0][1].startswith("4 files left out of the record: ")
+    assert said[0][1].startswith("1 repository and 3 files left out of the record: ")
 
 
 def test_a_name_that_is_no_utf8_is_left_out_and_can_be_written(repo, tmp_path):

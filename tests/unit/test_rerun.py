@@ -119,6 +119,20 @@ def test_uncommitted_changes_and_untracked_sources_are_restored(project):
     assert again.compare(plain, found.repeated, {}).comparison.bitwise
 
 
+def test_a_link_that_leads_out_of_the_checkout_is_restored_by_its_content(project, tmp_path):
+    """Tracked or not: what the link led to may have changed since, or be gone."""
+    (tmp_path / "shared.py").write_text("KICK = 2\n")
+    (project / "dgc" / "kick.py").write_text("from dgc.linked import KICK\nimport dgc.own\n")
+    for name in ("linked.py", "own.py"):
+        (project / "dgc" / name).symlink_to(tmp_path / "shared.py")
+    git(project, "add", "dgc/linked.py", "dgc/kick.py")
+    git(project, "commit", "-qm", "a link")
+    run = run_in(project, "a")
+    (tmp_path / "shared.py").write_text("KICK = 4\n")
+    assert repeat(project, run).comparison.bitwise
+    assert (tmp_path / "shared.py").read_text() == "KICK = 4\n"
+
+
 def test_one_value_of_the_record_changed_by_hand_is_found(project):
     run = run_in(project, "a")
     again_run = again.repeat(run, project / "runs", repository=project)
