@@ -65,12 +65,13 @@ def _answer(found: dict[str, Any], file: Path | None) -> None:
     if file is not None:
         file.write_text(json.dumps({"schema_version": SCHEMA_VERSION, **found}, indent=2) + "\n", "utf-8")
         return
-    bad = found.pop("bad", [])
+    structure = found.pop("structure", [])
+    bad = [*structure, *found.pop("bad", [])]
     print(json.dumps(found, indent=2))
     for item in bad:
         print(f"{item['file']}: {item['reason']}")
     if bad:
-        raise DataError(f"{found['dir']}: {len(bad)} of its files cannot be used")
+        raise DataError(f"{found['dir']}: {len(bad)} of its files{' and folders' * bool(structure)} cannot be used")
 
 
 def main(arguments: list[str] | None = None) -> int:

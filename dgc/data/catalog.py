@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dgc import settings
+from dgc import class_folders
 from dgc.data import cifar, folder
 from dgc.data.classes import class_names
 from dgc.data.describe import describe_set
@@ -62,9 +62,7 @@ class Images:
 
 def data_dir(name: str, given: str | Path | None = None) -> Path:
     """The folder of a data set: as given, or $DGCCTL_DATA_DIR/<name>, or ./data/<name>."""
-    if given is not None:
-        return Path(given).expanduser()
-    return (settings.data_dir() or Path("data")) / name
+    return class_folders.place(name, given)
 
 
 def open_images(
@@ -180,10 +178,6 @@ def check_there(name: str, root: Path) -> None:
     except OSError as error:
         raise DataError(f"{written(str(root))}: cannot be looked at ({os.strerror(error.errno or 0)})") from error
     if not there:
-        raise DataError(
-            f"{root}: no such folder for {name}, and it cannot be downloaded: put the images at "
-            f"{root}/{{train,val}}/<class>/, or name another folder with --data-dir FOLDER (or data.dir=FOLDER); "
-            f"`dgcctl data verify {name}` checks it"
-        )
+        raise class_folders.missing(name, root)
     if not os.access(root, os.R_OK | os.X_OK):
         raise DataError(f"{root}: this folder may not be read: change its permissions, or name another with data.dir")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from dgc.class_folders import is_litter, verify_command, wrong_number
 from dgc.data.image_file import UNREAD_PICTURES, extensions
 from dgc.data.names import unwritten, written
 from dgc.errors import DataError
@@ -19,14 +20,21 @@ from dgc.errors import DataError
 SPLITS = ("train", "val")
 OTHER_NAMES = {"train": ("training", "Train"), "val": ("valid", "validation", "test", "Val", "Valid", "Test")}
 LITTER = "left by other systems"
-_LITTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
 
 class Problem(NamedTuple):
-    """A file or folder that cannot be used (its name relative to the data folder, as `written`), and why."""
+    """A file or folder that cannot be used (its name relative to the data folder, as `written`), and why.
+
+    `structural`: it is about the folders themselves, which no list of files to leave out can mend.
+    """
 
     file: str
     reason: str
+    structural: bool = False
+
+    def told(self) -> dict[str, str]:
+        """As a row of an answer."""
+        return {"file": self.file, "reason": self.reason}
 
 
 @dataclass
@@ -46,11 +54,11 @@ class Listing:
     quarantined: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def problem(self, name: str, reason: str) -> None:
+    def problem(self, name: str, reason: str, *, structural: bool = False) -> None:
         if name in self.quarantine:
             self.quarantined.append(name)
         else:
-            self.problems.append(Problem(written(name), reason))
+            self.problems.append(Problem(written(name), reason, structural))
 
 
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
@@ -60,7 +68,9 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
     folders = [entry.name for entry in _entries(listing, split) if _is_dir(listing, entry, split)]
     if not folders and not listing.problems:
         where = f"{written(str(root))}/{split}"
-        listing.problem(split, f"no class folder in it: images are expected at {where}/<class>/<image>.jpg")
+        listing.problem(
+            split, f"no class folder in it: images are expected at {where}/<class>/<image>.jpg", structural=True
+        )
     for name in folders:
         listing.classes.append(name)
         before, skipped = _found(listing), listing.skipped.copy()
@@ -73,7 +83,9 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
         if _found(listing) == before:
             others = _pictures(listing.skipped - skipped)
             instead = f" ({others} that cannot be read here)" if others else ""
-            listing.problem(f"{split}/{name}", f"0 images in this class folder{instead}: fill it or remove it")
+            listing.problem(
+                f"{split}/{name}", f"0 images in this class folder{instead}: fill it or remove it", structural=True
+            )
     return listing
 
 
@@ -94,7 +106,11 @@ def _entries(listing: Listing, name: str) -> list[os.DirEntry[str]]:
         with os.scandir(listing.root / name) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        listing.problem(name, f"cannot list this folder ({os.strerror(error.errno or 0)}){_instead(listing, name)}")
+        listing.problem(
+            name,
+            f"cannot list this folder ({os.strerror(error.errno or 0)}){_instead(listing, name)}",
+            structural=name.count("/") < 2,
+        )
         return []
 
 
@@ -109,13 +125,21 @@ def _instead(listing: Listing, name: str) -> str:
     for other in OTHER_NAMES[name]:
         if other in there:
             return f"; there is {other}: rename it to {name}, or link it: `ln -s {other} {name}` in that folder"
-    shown = ", ".join(written(one) for one in there if not _is_litter(one))
+    if not set(SPLITS) & set(there) and any(_holds_images(listing.root / one) for one in there):
+        return (
+            f"; the class folders lie directly in {written(str(listing.root))}: move them to train/ and hold some "
+            "images of each back in val/"
+        )
+    shown = ", ".join(written(one) for one in there if not is_litter(one))
     return f"; found there: {shown[:200]}" if shown else "; that folder holds no other"
 
 
-def _is_litter(name: str) -> bool:
-    """What macOS, Windows and file servers put beside the files they copy; `._x.jpg` is no picture."""
-    return name.startswith("._") or name.lower() in _LITTER
+def _holds_images(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(_is_image(entry.name) and not is_litter(entry.name) for entry in entries)
+    except OSError:
+        return False
 
 
 def _extension(name: str) -> str:
@@ -139,6 +163,12 @@ def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, 
         said.append(("warning", f"{len(quarantined):,} files are left out, as data.quarantine says"))
     if pictures := _pictures(skipped):
         said.append(("warning", f"{pictures} are passed over: they cannot be read here; convert them to .png or .jpg"))
+    others = {kind: n for kind, n in skipped.items() if kind not in UNREAD_PICTURES and kind != LITTER}
+    if others:
+        count = sum(others.values())
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(others.items()))
+        text = f"{count:,} files are passed over" if count > 1 else "1 file is passed over"
+        said.append(("warning", f"{text}, as no image's name ends so: {kinds}"))
     if skipped[LITTER]:
         said.append(("info", f"{skipped[LITTER]:,} files passed over that other systems left (._*, .DS_Store, ...)"))
     return said
@@ -146,7 +176,7 @@ def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, 
 
 def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
     """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name is an image's."""
-    if _is_litter(entry.name):
+    if is_litter(entry.name):
         listing.skipped[LITTER] += 1
         return False
     if entry.name.startswith(".") and not _is_image(entry.name):
@@ -168,9 +198,9 @@ def _walk(listing: Listing, name: str, above: tuple[tuple[int, int], ...]) -> It
         inner = f"{name}/{entry.name}"
         if _is_dir(listing, entry, name):
             yield from _walk(listing, inner, (*above, here))
-        elif _is_image(entry.name) and not _is_litter(entry.name):
+        elif _is_image(entry.name) and not is_litter(entry.name):
             yield inner
-        elif not _is_litter(entry.name):
+        elif not is_litter(entry.name):
             listing.skipped[_extension(entry.name) or "without extension"] += 1
 
 
@@ -179,9 +209,9 @@ def raise_problems(listings: Sequence[Listing]) -> None:
     problems = [(listing.root, problem) for listing in listings for problem in listing.problems]
     if not problems:
         return
-    root, (file, reason) = problems[0]
+    root, (file, reason, _) = problems[0]
     more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
-    raise DataError(f"{written(str(root))}/{file}: {reason}{more}; `dgcctl data verify` lists all that is wrong")
+    raise DataError(f"{written(str(root))}/{file}: {reason}{more}; `{verify_command(root)}` lists all that is wrong")
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:
@@ -192,10 +222,7 @@ def check_classes(root: Path, train: list[str], val: list[str], num_classes: int
         odd = "".join(f"; only in {side}: {_some(names)}" for side, names in sides if names)
         raise DataError(f"{where}: train has {len(train)} classes and val {len(val)}{odd}: each class needs both")
     if num_classes is not None and len(train) != num_classes:
-        raise DataError(
-            f"{where}: {len(train)} class folders in {where}/train, but the network has {num_classes} classes: "
-            f"set model.num_classes={len(train)} or give another folder with data.dir=FOLDER"
-        )
+        raise wrong_number(root, len(train), num_classes)
 
 
 def _some(names: set[str]) -> str:
@@ -243,7 +270,7 @@ def read_quarantine(file: Path | None) -> frozenset[str]:
 
 def quarantine_line(problem: Problem) -> str:
     """A problem as a line of a quarantine file; spaces at the ends and a first `#` are escaped too."""
-    name, reason = problem
+    name, reason, _ = problem
     inner = name.strip(" ")
     first = len(name) - len(name.lstrip(" "))
     text = "\\x20" * first + inner + "\\x20" * (len(name) - first - len(inner))

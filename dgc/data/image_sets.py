@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from dgc.class_folders import verify_command
 from dgc.data import transforms
 from dgc.data.image_file import quiet, read_rgb
 from dgc.data.names import written
@@ -88,7 +89,7 @@ class FolderSet(ImageSet):
         """The line for a sample that cannot be used."""
         return (
             f"{self.name_of(index)} (sample {index}): {reason}: mend or remove it, or list it in data.quarantine; "
-            "`dgcctl data verify` finds all such files"
+            f"`{verify_command(self.root)}` finds all such files"
         )
 
     def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:

@@ -27,7 +27,8 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is downloaded.
 
     Of an image folder also "turned", the number of images with an EXIF orientation (which nothing here applies), and
-    "skipped", the number of files that are no images by extension.
+    "skipped", the number of files that are no images by extension; "structure", what is wrong with the folders
+    themselves, rows as of "bad".
 
     train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every byte, however many.
     Raises DataError only where there is nothing to look at.
@@ -38,7 +39,7 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
         raise UsageError(no_folder(given))
     root = data_dir(name, given) if name in _CIFAR else fashion_mnist_file().parent
     bad = _bad_cifar(name, root) if name in _CIFAR else _bad_fashion_mnist()
-    facts = {"name": name, "dir": str(root), "bad": [problem._asdict() for problem in bad]}
+    facts = {"name": name, "dir": str(root), "bad": [problem.told() for problem in bad]}
     if bad:
         return facts | {"classes": None} | dict.fromkeys(folder.SPLITS, _NOTHING)
     return facts | _good(open_images(name=name, dir=root if name in _CIFAR else None, download=False), full)
@@ -74,7 +75,8 @@ def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
     bad += [Problem(written(name), reason) for name, reason, _ in looked if reason]
     bad += _odd_classes(root, listings)
     facts: dict[str, Any] = {"name": name, "dir": str(root), "classes": len(listings[0].classes)}
-    facts["bad"] = [problem._asdict() for problem in bad]
+    facts["bad"] = [problem.told() for problem in bad if not problem.structural]
+    facts["structure"] = [problem.told() for problem in bad if problem.structural]
     facts["turned"] = sum(turned for _, _, turned in looked)
     facts["skipped"] = dict(sum((listing.skipped for listing in listings), Counter()))
     good = _without(root, listings, frozenset(unwritten(problem.file) for problem in bad))
@@ -102,7 +104,7 @@ def _odd_classes(root: Path, listings: Sequence[Listing]) -> list[Problem]:
     try:
         folder.check_classes(root, listings[0].classes, listings[1].classes, None)
     except DataError as error:
-        return [Problem(".", str(error))]
+        return [Problem(".", str(error), structural=True)]
     return []
 
 

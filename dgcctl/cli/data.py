@@ -82,7 +82,9 @@ def verify(
         output.document(**found)
     else:
         _print(found)
-    bad = found["bad"]
+    bad, structure = found["bad"], found.get("structure", [])
+    if structure:
+        raise DataError(_structure_line(found["dir"], structure, len(bad)))
     if bad:
         files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
         listed = (
@@ -100,9 +102,22 @@ def _print(found: dict[str, Any]) -> None:
         )
     lines += _beside(found)
     output.facts([*lines, ("damaged", len(found["bad"]))])
+    if found.get("structure"):
+        output.line()
+        output.table("structure", [Column("file", "folder"), Column("reason")], found["structure"])
     if found["bad"]:
         output.line()
         output.table("bad", [Column("file"), Column("reason")], found["bad"])
+
+
+def _structure_line(folder: str, structure: list[dict[str, str]], bad: int) -> str:
+    """Folders come first: no list of files to leave out mends them."""
+    first = structure[0]
+    where = folder if first["file"] == "." else f"{folder}/{first['file']}"
+    reason = first["reason"].removeprefix(f"{folder}: ")
+    more = [f"{len(structure) - 1} more of its folders"] if structure[1:] else []
+    more += [f"{bad} file{'s' * (bad != 1)} that cannot be used"] if bad else []
+    return f"{where}: {reason}" + (f" (and {', '.join(more)})" if more else "")
 
 
 def _beside(found: dict[str, Any]) -> list[tuple[str, Any]]:

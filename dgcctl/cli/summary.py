@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from dgc import coderecord, records
+from dgc.class_folders import FOLDER_SETS
 from dgc.errors import DgcError, TargetMissedError
 from dgc.records import RunDir
 from dgcctl.cli import text
@@ -138,6 +139,18 @@ def next_commands(seen: Run) -> list[str]:
     if seen.state == "done":
         return [f"dgcctl eval --run {seen.id}", f"dgcctl profile {seen.name}", f"dgcctl runs tail {seen.id}"]
     return []
+
+
+def images_found(data: dict[str, Any]) -> list[str]:
+    """What a run's data.json says was found in a folder of images; nothing of other data sets."""
+    halves = [half["samples"] for key in ("train", "val") if isinstance(half := data.get(key), dict)]
+    if data.get("name") not in FOLDER_SETS or len(halves) != 2:
+        return []
+    classes = len(data.get("folders") or data.get("classes") or ())
+    left = (data.get("skipped") or {}).get("left by other systems")
+    beside = f"; {text.count(left)} files passed over that other systems left (._*, .DS_Store, ...)" if left else ""
+    train, val = map(text.count, halves)
+    return [f"found {classes} classes, {train} images to train on and {val} to evaluate, in {data.get('dir')}{beside}"]
 
 
 def check(run: RunDir) -> None:

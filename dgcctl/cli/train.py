@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc import oom
+from dgc import class_folders, oom
 from dgc import settings as environment
 from dgc.coderecord import sentences
-from dgc.errors import DgcError, ExitCode, UsageError
+from dgc.errors import DgcError, ExitCode, UsageError, error_of
 from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
 from dgc.records import RunDir
 from dgcctl.cli import diagnostics, judged, options, output, summary
@@ -111,6 +111,7 @@ def train(
     found = _unfinished(wanted, folder) if resume else None
     if found is not None:
         return _go_on(found, how, allow_change=False)
+    class_folders.look(wanted.data.name, wanted.data.dir, wanted.model.num_classes)
     if record_secrets:
         os.environ[environment.RECORD_SECRETS] = "true"
     argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
@@ -214,7 +215,8 @@ def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: Hearing) -> int | N
             outcome.settle(run, error)
             raise error
     except (DgcError, OSError) as error:
-        _forget_if_nothing_began(run, error, how)
+        if _forget_if_nothing_began(run, error, how):
+            raise _without_its_run(error) from error
         raise
     _print(run, how)
     if how.check:
@@ -235,17 +237,29 @@ def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, 
         progress.take(tail.poll().events)
         progress.images_per_s = progress.eta_s = None
     gate_factor = recipe.model.gate_factor if recipe.model.form == "dgc" else None
+    told = False
     line = LiveLine(gate_factor, top5=recipe.model.num_classes > summary.TOP5_MEANS_NOTHING)
     with launch.start_training(run, command) as process:
         heard.attach(process, run)
         while (code := process.poll()) is None:
             _look(tail, progress, line)
+            told = told or resumed or _say_what_was_found(run, progress, line)
             heard.deliver()
             _say_once(heard.passed, line)
             time.sleep(POLL_SECONDS)
         _look(tail, progress, line)
     line.clear()
     return code
+
+
+def _say_what_was_found(run: RunDir, progress: Progress, line: LiveLine) -> bool:
+    """Of a folder of images: how many of how many classes, once the training has begun; whether it was said."""
+    if not progress.seen:
+        return False
+    line.clear()
+    for sentence in summary.images_found(summary.read_optional(run, "data.json")):
+        diagnostics.note(sentence)
+    return True
 
 
 def _look(tail: Tail, progress: Progress, line: LiveLine) -> None:
@@ -274,13 +288,22 @@ def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
     return None
 
 
-def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -> None:
-    """What was refused, or given up, before the first step leaves no run behind."""
+def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -> bool:
+    """What was refused, or given up, before the first step leaves no run behind: whether it was removed."""
     if not how.fresh or runs.read_run(run).status.step:
-        return
+        return False
     unmade = isinstance(error, OSError) or not run.model.exists()
     if diagnostics.exit_code(error) in (ExitCode.USAGE, ExitCode.DATA) or (unmade and _is_refusal(error)):
         shutil.rmtree(run.path, ignore_errors=True)
+        return True
+    return False
+
+
+def _without_its_run(error: DgcError | OSError) -> DgcError | OSError:
+    """The error without the checkpoint of a run that is no more."""
+    if isinstance(error, DgcError) and (said := outcome.without_checkpoint(str(error))) != str(error):
+        return error_of(int(error.exit_code), f"{said}; nothing was trained, and its run was removed")
+    return error
 
 
 def _is_refusal(error: DgcError | OSError) -> bool:

@@ -12,6 +12,7 @@ from dgc.records import RunDir, State, Status
 from dgcctl.core.tail import log_lines
 
 START_MARK = " start: "
+_PLACE = re.compile(r"( at step \d+)?; last checkpoint: \S+$")
 _ERROR_LINE = re.compile(r"^error: (.*)$")
 
 
@@ -34,6 +35,11 @@ def _last_start(lines: list[str]) -> list[str]:
     """What was said since the trainer was last started."""
     starts = [index for index, line in enumerate(lines) if START_MARK in line]
     return lines[starts[-1] + 1 :] if starts else lines
+
+
+def without_checkpoint(said: str) -> str:
+    """A trainer's error line without the place and the checkpoint that it names at its end."""
+    return _PLACE.sub("", said)
 
 
 def settle(run: RunDir, error: DgcError) -> None:

@@ -43,13 +43,16 @@ def refused(**options):
 def test_missing_folder_names_folder_flag_and_command(name, tmp_path, monkeypatch, fault_table):
     monkeypatch.chdir(tmp_path)
     with fault_table.case(8, "missing folder: path, flag, command; nothing created") as case:
-        for given, shown in ((tmp_path / "no" / "where", str(tmp_path / "no" / "where")), (None, f"data/{name}")):
+        for given, shown in (
+            (tmp_path / "no" / "where", str(tmp_path / "no" / "where")),
+            (None, f"{tmp_path}/data/{name}"),
+        ):
             with case.run():
                 line = refused(name=name, dir=given)
                 assert line.startswith(f"{shown}: no such folder for {name}, and it cannot be downloaded")
                 assert f"{shown}/{{train,val}}/<class>/" in line
                 assert "--data-dir FOLDER (or data.dir=FOLDER)" in line
-                assert f"`dgcctl data verify {name}`" in line
+                assert f"`dgcctl data verify {name} --data-dir {shown}` checks it" in line
                 assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +238,8 @@ def test_training_stops_at_a_bad_file_and_names_it(name, workers, folder, fault_
         (line,) = str(caught.value).splitlines()
         assert caught.value.exit_code == 3
         assert line.startswith(f"{folder}/train/class0/{name} (sample {index}): {reason}")
-        assert "or list it in data.quarantine; `dgcctl data verify` finds all such files" in line
+        command = f"`dgcctl data verify image_folder --data-dir {folder}`"
+        assert f"or list it in data.quarantine; {command} finds all such files" in line
         assert "epoch 2 step " in line
 
 
@@ -301,14 +305,20 @@ def test_a_half_of_another_name_is_named(name, folder):
     os.rename(folder / "val", folder / name)
     assert refused(dir=folder) == (
         f"{folder}/val: cannot list this folder (No such file or directory); there is {name}: rename it to val, or "
-        f"link it: `ln -s {name} val` in that folder; `dgcctl data verify` lists all that is wrong"
+        f"link it: `ln -s {name} val` in that folder; `dgcctl data verify image_folder --data-dir {folder}` lists "
+        "all that is wrong"
     )
     (folder / "val").symlink_to(name)
     assert len(open_images(name="image_folder", dir=folder).val) == 6
 
 
 def test_classes_without_halves_are_named(folder):
-    assert "; found there: class0, class1, class2 (and 1 more like this)" in refused(dir=folder / "train")
+    assert refused(dir=folder / "train").startswith(
+        f"{folder}/train/train: cannot list this folder (No such file or directory); the class folders lie directly in "
+        f"{folder}/train: move them to train/ and hold some images of each back in val/ (and 1 more like this)"
+    )
+    (folder / "other" / "deeper").mkdir(parents=True)
+    assert "; found there: deeper (and 1 more like this)" in refused(dir=folder / "other")
 
 
 def test_a_class_of_one_half_is_named_with_its_side(folder):

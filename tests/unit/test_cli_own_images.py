@@ -204,3 +204,78 @@ def test_one_image_a_batch_is_one_line_where_the_network_cannot_take_it(
     assert done.returncode == 2, done.stderr
     assert error_of(done).startswith("error: train.batch_size = 1 gives each step one image (processes: 1, ")
     assert list(runs.iterate(tmp_path / "runs")) == []
+
+
+def test_what_was_found_and_what_was_passed_over_is_said_at_the_start(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "train" / "class0" / "picture").write_bytes(b"x")
+    for name in ("notes.txt", ".DS_Store"):
+        (photos / "val" / "class1" / name).write_bytes(b"x")
+    done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1")
+    assert done.returncode == 0, done.stderr
+    found = f"found 3 classes, 18 images to train on and 9 to evaluate, in {photos}; 1 files passed over that other"
+    assert done.stderr.count(found) == 1, done.stderr
+    said = "warning: 2 files are passed over, as no image's name ends so: 1 .txt, 1 without extension"
+    assert done.stderr.count(said) == 1, done.stderr
+
+
+def test_a_wrong_folder_or_number_of_classes_is_found_before_a_run_is_made(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    done = dgcctl("train", "demo", *TINY, "data.name=image_folder", "data.dir=photos")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert error_of(done) == (
+        "error: photos: 3 class folders in photos/train, but the network has 10 classes: "
+        "set model.num_classes=3 or give another folder with data.dir=FOLDER"
+    )
+    done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=fotos")
+    assert done.returncode == 3
+    assert error_of(done).startswith(f"error: {tmp_path}/fotos: no such folder for image_folder")
+    assert "run 2" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_removed_again_names_no_checkpoint(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    image = photos / "train" / "class2" / "001.jpg"
+    image.write_bytes(image.read_bytes()[:50])
+    done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.batch_size=18")
+    assert done.returncode == 3
+    assert "last checkpoint" not in done.stderr
+    assert error_of(done).endswith("; nothing was trained, and its run was removed")
+    assert list(runs.iterate(tmp_path / "runs")) == []
+
+
+def test_folders_that_are_wrong_are_no_files_and_never_written_to_the_list(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    bad = photos / "train" / "class0" / "000.jpg"
+    bad.write_bytes(b"")
+    (photos / "val").rename(photos / "valid")
+    verify = ("data", "verify", "image_folder", "--data-dir", "photos", "--write-quarantine", "bad.txt")
+    done = dgcctl(*verify)
+    assert done.returncode == 3
+    assert error_of(done) == (
+        f"error: {photos}/val: cannot list this folder (No such file or directory); there is valid: rename it to val, "
+        "or link it: `ln -s valid val` in that folder (and 1 file that cannot be used)"
+    )
+    assert [line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()[1:]] == [
+        "train/class0/000.jpg"
+    ]
+    assert "damaged  1" in done.stdout
+    (photos / "valid").rename(photos / "val")
+    for image in (photos / "val" / "class1").iterdir():
+        image.unlink()
+    bad.unlink()
+    found = json.loads(dgcctl(*verify, "--json").stdout)
+    assert found["bad"] == []
+    assert [row["file"] for row in found["structure"]] == ["val/class1"]
+    assert len((tmp_path / "bad.txt").read_text().splitlines()) == 1
+
+
+def test_classes_that_lie_directly_in_the_folder_are_met_with_advice(dgcctl: Dgcctl, photos: Path) -> None:
+    for part in ("train", "val"):
+        done = dgcctl("data", "verify", "image_folder", "--data-dir", str(photos / part))
+        assert done.returncode == 3
+        advice = f"the class folders lie directly in {photos / part}: move them to train/ and hold some images of each"
+        assert advice in error_of(done)
