@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from dgc.errors import IntegrityError, ResourceError
-from dgc.fs import crash_point, free_bytes, fsync_dir, remove_tree, temporary_name, write_durably
+from dgc.fs import crash_point, free_bytes, fsync_dir, open_regular, remove_tree, temporary_name, write_durably
 from dgc.records import SCHEMA_VERSION, RunDir, read_json, write_json
 
 MANIFEST = "MANIFEST.json"
@@ -131,11 +131,13 @@ def read_verified(path: Path) -> dict[str, bytes]:
 
 def _read_file(path: Path, facts: Mapping[str, Any]) -> bytes:
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if size == facts["bytes"] else b""
     except OSError as error:
         raise IntegrityError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
-    if len(data) != facts["bytes"]:
-        raise IntegrityError(f"{path}: {len(data):,} bytes where {facts['bytes']:,} were written")
+    if size != facts["bytes"]:
+        raise IntegrityError(f"{path}: {size:,} bytes where {facts['bytes']:,} were written")
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
         raise IntegrityError(f"{path}: SHA-256 differs from {MANIFEST}")
     return data

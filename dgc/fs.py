@@ -12,12 +12,15 @@ import os
 import re
 import shutil
 import signal
+import stat
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 
 from dgc import settings
-from dgc.errors import ResourceError, UsageError
+from dgc.errors import IntegrityError, ResourceError, UsageError
 
+RECORD_BYTES = 64 << 20  # more than any record of a run ever holds
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
@@ -50,6 +53,33 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open for reading what anybody may have put there. Raises IntegrityError where it is no file.
+
+    A pipe would be waited for without end, and a device read without end.
+    """
+    no_file = IntegrityError(f"{path}: unreadable: a folder, pipe, socket or device stands where a file is expected")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket; a device that is not there
+            raise no_file from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_file
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
+    """The bytes of such a file. Raises IntegrityError where there are more than `limit`, before they are read."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise IntegrityError(f"{path}: unreadable: larger than {limit:,} bytes")
+    return data
 
 
 def write_all(descriptor: int, data: bytes) -> None:

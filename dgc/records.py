@@ -32,7 +32,7 @@ import orjson
 import psutil
 
 from dgc.errors import IntegrityError
-from dgc.fs import atomic_write, disk_error, write_all
+from dgc.fs import atomic_write, disk_error, open_regular, read_bounded, write_all
 from dgc.names import checked_name
 
 SCHEMA_VERSION = 1
@@ -138,9 +138,9 @@ def as_utf8(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises IntegrityError where it is no object or from a newer schema."""
+    """Read a JSON object. Raises IntegrityError where it is no file, no object or from a newer schema."""
     try:
-        value = orjson.loads(path.read_bytes())
+        value = orjson.loads(read_bounded(path))
     except orjson.JSONDecodeError as error:
         raise IntegrityError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
@@ -311,7 +311,7 @@ class EventReader:
         """New events since the last call; reads at most one chunk (call again while `behind`)."""
         self.restarted = self.behind = False
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 self._notice_replacement(os.fstat(file.fileno()))
                 file.seek(self.offset)
                 data = file.read(self._chunk)

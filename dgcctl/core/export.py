@@ -13,7 +13,7 @@ from pathlib import Path
 from dgc import records
 from dgc.checkpoints import list_checkpoints
 from dgc.errors import IntegrityError, LockedError, UsageError
-from dgc.fs import fsync_dir, remove_tree, temporary_name
+from dgc.fs import fsync_dir, read_bounded, remove_tree, temporary_name
 from dgc.records import RunDir, State
 from dgcctl.core.verify import file_digest
 
@@ -111,7 +111,7 @@ def _zip(run: RunDir, names: list[str], temporary: Path) -> None:
 def check_export(folder: Path) -> list[str]:
     """Names of exported files that are absent or changed ([] where all are as they were). Raises IntegrityError."""
     try:
-        lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(folder / DIGESTS).decode("utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         raise IntegrityError(f"{folder}: no export of a run ({DIGESTS} is expected)") from None
     pairs = [line.split("  ", 1) for line in lines]

@@ -24,11 +24,18 @@ def failure(run: RunDir, code: int, since: float = 0.0, *, starved: bool = False
     """
     if code == 0:
         return None
-    status, lines = _status(run), _last_start(log_lines(run.log, 5000))
+    status, lines = _status(run), _last_start(_said(run))
     if status is not None and status.exit_code and status.heartbeat >= since:
         return error_of(status.exit_code, status.reason or f"run {run.id} ended with exit code {status.exit_code}")
     said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
     return error_of(code, said[1]) if said and code > 0 else _unexplained(run, code, lines, starved)
+
+
+def _said(run: RunDir) -> list[str]:
+    try:
+        return log_lines(run.log, 5000)
+    except DgcError:  # no file stands there, so nothing was said
+        return []
 
 
 def _last_start(lines: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dgc.fs import read_bounded
 from dgc.records import RunDir
 from dgcctl.core.compare import figures
 from dgcctl.core.facts import Facts, flatten
@@ -82,7 +83,7 @@ def code_files(run: RunDir) -> dict[str, str]:
     untracked = run.file("untracked")
     files = [run.file("git.patch"), *sorted(path for path in untracked.rglob("*") if path.is_file())]
     return {
-        str(path.relative_to(run.path)): path.read_text(encoding="utf-8", errors="replace")
+        str(path.relative_to(run.path)): read_bounded(path).decode("utf-8", errors="replace")
         for path in files
         if path.is_file()
     }

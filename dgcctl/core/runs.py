@@ -17,9 +17,11 @@ from typing import Any
 
 from dgc import records
 from dgc.errors import IntegrityError, ResourceError, UsageError
+from dgc.fs import read_bounded
 from dgc.records import RunDir, State, Status
 
 UNREADABLE = "unreadable"
+RECIPE_BYTES = 1 << 20  # a hundred times the longest
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
 _SCALARS = {"true": True, "false": False, "null": None}
 _LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
@@ -50,8 +52,8 @@ class Run:
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe with dotted keys; empty where it cannot be read."""
         try:
-            return scan_recipe(self.dir.recipe.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
+            return scan_recipe(read_bounded(self.dir.recipe, RECIPE_BYTES).decode("utf-8"))
+        except (OSError, UnicodeDecodeError, IntegrityError):
             return {}
 
     def row(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dgc.fs import open_regular
 from dgc.records import Event, EventReader, Kind, RunDir, State
 from dgcctl.core.runs import UNREADABLE, Run, read_run
 
@@ -73,12 +74,12 @@ def follow(tail: Tail, *, interval: float = 0.25, sleep: Callable[[float], None]
 
 
 def log_lines(path: Path, last: int) -> list[str]:
-    """The last lines of a text log, at most 1 MiB of it; empty where there is none."""
+    """The last lines of a text log, at most 1 MiB of it; empty where there is none. Raises IntegrityError (no file)."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - (1 << 20)))
-            data = file.read()
+            data = file.read(1 << 20)
     except OSError:
         return []
     return data.decode("utf-8", errors="replace").splitlines()[-last:] if last else []

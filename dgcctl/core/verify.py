@@ -12,6 +12,7 @@ from typing import Any
 from dgc import checkout, coderecord, records
 from dgc.checkpoints import read_manifest
 from dgc.errors import DgcError
+from dgc.fs import open_regular, read_bounded
 from dgc.records import Kind, State
 from dgcctl.core import gitstate
 from dgcctl.core.facts import Facts, read_facts
@@ -91,7 +92,7 @@ def _code(facts: Facts) -> Iterator[Check]:
 def _patch(facts: Facts, repository: Path) -> Iterator[Check]:
     path = facts.run.file("git.patch")
     if path.is_file():
-        problem = checkout.applies(repository, str(facts.git["commit"]), path.read_bytes())
+        problem = checkout.applies(repository, str(facts.git["commit"]), read_bounded(path))
         yield equal("git.patch applies to the commit", True, not problem, problem)
 
 
@@ -201,9 +202,9 @@ def _executed(facts: Facts, result: Mapping[str, Any]) -> Iterator[Check]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file; `absent` where there is none."""
+    """SHA-256 of a file; `absent` where there is none. Raises IntegrityError for a pipe, a device, a folder."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return "absent"

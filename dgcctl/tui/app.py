@@ -25,7 +25,7 @@ from dgc.errors import DgcError, UsageError
 from dgc.records import RunDir
 from dgcctl.core import runs
 from dgcctl.core.text import shown
-from dgcctl.tui import acts, export, keys, palette
+from dgcctl.tui import acts, export, keys, palette, typed
 from dgcctl.tui.alerts import Watch
 from dgcctl.tui.feed import Batch
 from dgcctl.tui.hearing import AT_ONCE, Hearing, Typed
@@ -74,6 +74,7 @@ class DashApp(App[None]):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
+        typed.mend_reading(self.driver_class)
         self.options = options
         self.clock = options.clock
         self.memory = Memory(options.state_dir, options.runs_dir)
@@ -161,7 +162,7 @@ class DashApp(App[None]):
         leaves = isinstance(event, Key) and event.key == AT_ONCE
         if isinstance(event, Key | Paste) and not event.is_forwarded and not leaves:
             if isinstance(event, Paste):
-                event.text = shown(event.text, newlines=True)
+                event.text = shown(typed.one_line(event.text))
             self.hearing.take(event)
         else:
             await super().on_event(event)
@@ -169,8 +170,10 @@ class DashApp(App[None]):
     def can_hear(self, event: Typed) -> bool:
         """Whether what this key needs is known: it waits until then, and those behind it as well."""
         screen = self.screen
-        if not isinstance(screen, DashScreen) or isinstance(self.focused, Input) or isinstance(event, Paste):
+        if not isinstance(screen, DashScreen) or isinstance(event, Paste):
             return True
+        if isinstance(self.focused, Input):  # what is typed is text; enter acts on what it has found
+            return event.key != "enter" or (screen.known() >= Needs.ROWS and not self._waiting)
         table = (*screen.own_keys, *keys.EVERYWHERE, *keys.ACTING, keys.PALETTE)
         needs = keys.needed(event.key, event.character, table, self.own_keys)
         return needs <= (Needs.NOTHING if self._waiting else screen.known())
@@ -262,6 +265,17 @@ class DashApp(App[None]):
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
+
+    def action_help_quit(self) -> None:
+        """Ctrl-C: copies where something is chosen; else it may have been meant to end this."""
+        self.notify(f"{self.written(keys.QUIT).text} leaves the dashboard; training goes on")
+
+    def action_suspend_process(self) -> None:
+        """Ctrl-Z: back to the shell, where `fg` brings the dashboard back."""
+        if self._driver is not None and self._driver.can_suspend:
+            super().action_suspend_process()
+        else:
+            self.notify("ctrl+z: nothing can be suspended here", severity="warning")
 
     def action_theme(self) -> None:
         """The next of dark, light, no colour."""

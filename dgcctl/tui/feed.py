@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dgc.errors import IntegrityError
 from dgc.records import Event, Kind, RunDir
 from dgcctl.core.tail import Tail
 from dgcctl.tui.series import Column, Points
@@ -96,6 +97,9 @@ class Follower:
         except OSError as error:
             self._seen = facts
             return Batch(self.run.id, notice=f"{self.run.events}: cannot be read ({error.strerror})")
+        except IntegrityError as error:
+            self._seen = facts
+            return Batch(self.run.id, notice=str(error))
 
     def _facts(self) -> tuple[int, int, int] | None:
         try:

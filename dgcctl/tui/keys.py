@@ -42,12 +42,16 @@ class Key:
         return Binding(self.key, self.action, self.label, id=self.id, show=self.shown, tooltip=self.help)
 
 
+QUIT = Key("quit", "q", "quit", "Quit", "leave; training goes on", needs=Needs.NOTHING)
 EVERYWHERE = (
     Key("help", "question_mark", "help", "Help", "what every key does", needs=Needs.PLACE),
-    Key("quit", "q", "quit", "Quit", "leave; training goes on", needs=Needs.NOTHING),
+    QUIT,
     Key("theme", "t", "theme", "Theme", "dark, light, no colour", needs=Needs.NOTHING),
     Key("export", "e", "export", "Export", "numbers as CSV, the frame as SVG and PNG", needs=Needs.ALL),
     Key("recipes", "n", "recipes", "New run", "browse recipes, start a run", needs=Needs.PLACE),
+    Key(
+        "suspend", "ctrl+z", "suspend_process", "Suspend", "back to the shell; fg brings it back", False, Needs.NOTHING
+    ),
 )
 PALETTE = Key(
     "palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name", needs=Needs.PLACE

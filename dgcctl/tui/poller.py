@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dgc import records
+from dgc.errors import IntegrityError
+from dgc.fs import read_bounded
 from dgc.records import RunDir, State
 from dgcctl.core import runs
 from dgcctl.core.runs import Run
@@ -99,10 +101,10 @@ class Catalogue:
 def best_of_curve(path: Path) -> float | None:
     """Lowest top-1 error in plots/eval.csv; None where there is none (or no such file yet)."""
     try:
-        header, *rows = path.read_text(encoding="utf-8").splitlines()
+        header, *rows = read_bounded(path).decode("utf-8").splitlines()
         column = header.split(",").index("top1_error")
         return min(float(row.split(",")[column]) for row in rows)
-    except (OSError, ValueError, IndexError):
+    except (OSError, IntegrityError, ValueError, IndexError):
         return None
 
 

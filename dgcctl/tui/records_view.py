@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from dgc.errors import IntegrityError
 from dgcctl.core.runs import Run, end_of_schedule
 from dgcctl.core.tail import log_lines
 from dgcctl.tui import clock, facts, raster
@@ -49,7 +50,11 @@ def _text(row: Row) -> str:
 
 
 def _log(run: Run) -> list[Row]:
-    return [Row(str(index), ((line, _log_role(line)),)) for index, line in enumerate(log_lines(run.dir.log, LOG_LINES))]
+    try:
+        lines = log_lines(run.dir.log, LOG_LINES)
+    except IntegrityError as error:
+        return [Row("unreadable", ((str(error), "bad"),))]
+    return [Row(str(index), ((line, _log_role(line)),)) for index, line in enumerate(lines)]
 
 
 def _log_role(line: str) -> str:

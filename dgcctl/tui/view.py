@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 from dgc.errors import DgcError
-from dgc.fs import atomic_write
+from dgc.fs import atomic_write, read_bounded
 from dgcctl.core.text import shown
 
 Axis = Literal["step", "epoch", "time"]
@@ -67,9 +67,9 @@ class Memory:
 
     def load(self) -> View:
         """The view as it was left; what cannot be read, or is of an unknown kind, takes its default."""
-        with contextlib.suppress(OSError, orjson.JSONDecodeError, AttributeError):
+        with contextlib.suppress(OSError, DgcError, orjson.JSONDecodeError, AttributeError):
             if self.path is not None:
-                return _checked(orjson.loads(self.path.read_bytes()).items())
+                return _checked(orjson.loads(read_bounded(self.path)).items())
         return View()
 
     def save(self, view: View) -> None:

@@ -123,6 +123,9 @@ async def end_state(runs: Path, case: Case, *, slow: bool) -> dict[str, Any]:
         dash = frames.app(runs, open=case.opened, tick=late, recipes=lambda: (late.read(), frames.RECIPES)[1])
         try:
             async with dash.run_test(size=case.size) as pilot:
+                if slow:  # a burst is typed before the list is there
+                    late.advance(case.delay)
+                    await frames.until(pilot, lambda: dash.store.listed)
                 await _type(pilot, case.keys, late, slow=slow)
                 late.release()
                 await frames.settled(pilot)

@@ -71,11 +71,29 @@ async def test_a_question_takes_no_answer_before_it_has_been_seen(runs: Path, an
         await pilot.click("#yes")
         await frames.settled(pilot)
         assert isinstance(dash.screen, Confirm), "nor from the mouse"
-        ticks.advance(0.02)
+        ticks.advance(DEAF + 0.01)
         frames.type_key(dash, "y")
         await frames.heard(pilot)
         await frames.until(pilot, request.exists)
         assert not isinstance(dash.screen, Confirm)
+
+
+async def test_a_key_that_is_held_down_is_no_answer(runs: Path) -> None:
+    """A held key comes again every 30 ms, far beyond the first moment of the question."""
+    request = one(runs, "fff001") / "control" / "stop"
+    async with frames.opened(runs) as (dash, pilot):
+        ticks = dash.options.tick
+        for key in ("s", *"y" * 40):
+            frames.type_key(dash, key)
+            await frames.heard(pilot)
+            ticks.advance(0.03)
+        assert isinstance(dash.screen, Confirm)
+        assert not request.exists()
+        assert "let go, then press it once" in " ".join(text(dash).replace("│", " ").split())
+        ticks.advance(DEAF)
+        frames.type_key(dash, "y")
+        await frames.heard(pilot)
+        await frames.until(pilot, request.exists)
 
 
 async def test_a_run_is_not_started_by_an_enter_too_many(runs: Path, started: list[list[str]]) -> None:

@@ -38,6 +38,7 @@ class Confirm(Question[bool]):
         with Vertical():
             yield Static(self._title, id="title", markup=False)
             yield Static(self._text, markup=False)
+            yield self.waiting()
             with Horizontal():
                 yield Button("No (n)", id="no")
                 yield Button("Yes (y)", id="yes", variant="primary")

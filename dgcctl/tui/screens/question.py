@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from textual.events import Key, Paste
 from textual.screen import ModalScreen
+from textual.widgets import Static
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
 
+WAIT = "A key was pressed too soon to be an answer: let go, then press it once."
 DEAF = 0.3  # seconds; nobody has read the question before
 Answer = TypeVar("Answer")
 
 
 class Question(ModalScreen[Answer]):
-    """Takes no answer until it has been there for DEAF seconds."""
+    """Takes no answer until it has been there for DEAF seconds, and no key came for as long that was not heard."""
+
+    DEFAULT_CSS = "Question #wait { height: auto; color: $warning; }"
 
     app: DashApp
 
@@ -32,8 +36,19 @@ class Question(ModalScreen[Answer]):
         return True
 
     def deaf(self, event: Key | Paste, at: float) -> bool:
-        """Whether a key that was pressed `at` is not heard."""
-        return at < self._hears_from and self.answers(event)
+        """Whether a key that was pressed `at` is not heard. A key that is held down comes again and again: each that
+        is not heard puts the answer off.
+        """
+        if at >= self._hears_from or not self.answers(event):
+            return False
+        self._hears_from = max(self._hears_from, at + DEAF)
+        for line in self.query("#wait").results(Static):
+            line.update(WAIT)
+        return True
+
+    def waiting(self) -> Static:
+        """The line that says why a key was not heard."""
+        return Static("", id="wait", markup=False)
 
     @property
     def too_soon(self) -> bool:

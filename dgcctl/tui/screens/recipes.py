@@ -48,6 +48,7 @@ class Ask(Question[str | None]):
             yield Static(
                 "Enter starts it; changes may be given first, separated by blanks. Escape goes back.", markup=False
             )
+            yield self.waiting()
             yield Input(placeholder="optim.lr=0.05 train.epochs=3 seed=1")
 
     def answers(self, event: Key | Paste) -> bool:
