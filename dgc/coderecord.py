@@ -133,9 +133,13 @@ def left_out(facts: Mapping[str, Any]) -> list[str]:
     names = left_out_names(facts)
     if not names:
         return []
-    count = max(len(names), int(facts.get("left_out_count") or 0))
     reasons = {str(why): int(number) for why, number in _mapping(facts, "left_out_reasons").items()}
-    return [leftout.said(names, reasons, count)]
+    return [leftout.said(names, reasons, left_out_count(facts))]
+
+
+def left_out_count(facts: Mapping[str, Any]) -> int:
+    """How many were left out, named or not."""
+    return max(len(left_out_names(facts)), int(facts.get("left_out_count") or 0))
 
 
 def left_out_names(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -67,6 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=["eager", "compile", "native", "auto"], default="eager")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--limit", type=int, help="only so many images, spread over the set")
+    parser.add_argument("--check", action="store_true", help="measure only what is held against an expectation")
     parser.add_argument("--per-class", action="store_true")
     parser.add_argument("--plot", type=Path, help="write the confusion matrix as a picture")
     parser.add_argument("--json", type=Path, required=True)
@@ -83,6 +84,12 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     if ranks.first:
         for line in data.notes:
             say(line)
+    held = expectation(opened, data, given.limit, ranks)
+    if given.check and not held["expected"]:
+        why = (
+            f"its expectation is not judged here: {held['not_judged']}" if held["not_judged"] else "nothing is expected"
+        )
+        raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
     layout = choose(recipe, ranks.device, RunDir(given.run_dir) if given.run_dir else None)
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(memory_format=FORMATS[layout])
     engine, runner = choose_engine(given.engine, model, ranks.device)
@@ -98,7 +105,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "world_size": ranks.world,
         **costs.now_and_at_the_end(model, recipe.data.image_size),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **expectation(opened, data, given.limit, ranks),
+        **held,
     }
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()
     if given.per_class:

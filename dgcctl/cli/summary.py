@@ -121,13 +121,17 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
     git = read_optional(run, "git.json")
     if not git:
         return []
-    parts = [f"commit {str(git['commit'])[:10]}" if git.get("commit") else "no git commit"]
-    parts += ["with uncommitted changes"] if git.get("patch_sha256") else []
-    copied = len(git.get("untracked") or {})
-    parts += [f"{copied} untracked file{'s' * (copied != 1)} copied"] if copied else []
+    copied, left = len(git.get("untracked") or {}), coderecord.left_out_count(git)
+    dirt = [
+        *(["uncommitted changes"] if git.get("patch_sha256") else []),
+        *([f"{copied:,} untracked file{'s' * (copied != 1)} copied"] if copied else []),
+        *([f"{left:,} left out"] if left else []),
+    ]
+    code = f"commit {str(git['commit'])[:10]}" if git.get("commit") else "no git commit"
+    code += f" (dirty: {', '.join(dirt)})" if dirt else ""
     problem = [] if git.get("restorable") is not False else [f"cannot be restored: {git.get('problem')}"]
     lacking = [*problem, *coderecord.left_out(git)]
-    return [("code", ", ".join(parts)), *[("code lacks", sentence) for sentence in lacking]]
+    return [("code", code), *[("code lacks", sentence) for sentence in lacking]]
 
 
 def next_commands(seen: Run) -> list[str]:

@@ -18,7 +18,7 @@ import psutil
 import dgc
 from dgc.errors import DgcError
 from dgc.fs import free_bytes
-from dgcctl.core import settings
+from dgcctl.core import gitstate, leftovers, settings
 from dgcctl.core.ask import ask
 
 MIN_PYTHON = (3, 11)
@@ -58,6 +58,15 @@ def examine(runs: Path, *, say: Callable[[str], None]) -> Iterator[Finding]:
     )
     yield Finding("network", "not used (DGCCTL_OFFLINE)" if settings.offline() else "used for downloads only")
     yield _tool("git", "without it a run cannot record its code: install git")
+    yield from left_behind()
+
+
+def left_behind() -> Iterator[Finding]:
+    """Worktrees of killed reruns in the repositories around here and of the running code; they are removed."""
+    places = (gitstate.toplevel(folder) for folder in (Path.cwd(), Path(dgc.__file__).resolve().parent))
+    for place in dict.fromkeys(places):
+        for tree in leftovers.remove(place):
+            yield Finding("killed reruns", f"removed {tree}")
 
 
 def _python() -> Finding:

@@ -17,6 +17,7 @@ from dgcctl.core.facts import Facts
 
 PACKAGES = ("torchvision", "numpy", "pillow")
 NO_KERNELS = "none"
+TRAINER = "dgc.train.entry"  # with it all that a training needs is imported
 
 
 def uses_kernels(facts: Facts) -> bool:
@@ -26,16 +27,28 @@ def uses_kernels(facts: Facts) -> bool:
 
 
 def examine(tree: Path, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    """What the code of `tree` finds on this machine: {torch: ..., native: ...}, {} where it cannot say."""
+    """What the code of `tree` finds on this machine: {torch: ..., native: ...}, or {why: ...} where it cannot say.
+
+    Raises CannotImportError where the trainer of that code cannot be imported.
+    """
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as place:
         answer = Path(place) / "answer.json"
-        words = [sys.executable, "-P", str(restored.__file__), str(tree), str(folder)]
+        words = [sys.executable, "-P", str(restored.__file__), str(tree), str(folder), "--import", TRAINER]
         command = [*words, "dgc.doctor", "--json", str(answer)]
-        subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace"
+        )
+        last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
+        if done.returncode and last.startswith(restored.CANNOT_IMPORT):
+            raise CannotImportError(last.removeprefix(restored.CANNOT_IMPORT))
         try:
             return records.read_json(answer)
         except (OSError, DgcError):
-            return {}
+            return {"why": f"that code cannot say what it uses: {last}"}
+
+
+class CannotImportError(DgcError):
+    """The text is the place of the fault and what it is."""
 
 
 def level(facts: Facts, found: Mapping[str, Any]) -> str | None:
@@ -63,9 +76,10 @@ def _kernels(facts: Facts, found: Mapping[str, Any], why: str) -> Iterator[str]:
     without = facts.env.get("kernels", NO_KERNELS) == NO_KERNELS and not native.get("available")
     if on_gpu or "kernels" not in facts.env or without or level(facts, found) is not None:
         return
-    now, reason = NO_KERNELS, why or native.get("why_not")
+    now, reason = NO_KERNELS, why or native.get("why_not") or found.get("why") or "that code does not say why"
     if native.get("available"):
-        now, reason = native.get("isa"), f"this machine has {', '.join(native.get('supported', ()))}"
+        supported = ", ".join(native.get("supported", ())) or "others"
+        now, reason = native.get("isa") or "unknown", f"this machine has {supported}"
     yield f"kernels was {facts.env['kernels']}, is {now} ({reason})"
 
 
@@ -89,4 +103,4 @@ def _versions(facts: Facts) -> Iterator[str]:
     before, now = facts.env.get("packages", {}), provenance.packages()
     for name in PACKAGES:
         if name in before and before[name] != now.get(name):
-            yield f"{name} was {before[name]}, is {now.get(name, 'not installed')}"
+            yield f"{name} was {before[name]}, is {now.get(name) or 'not installed'}"

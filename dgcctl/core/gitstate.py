@@ -13,6 +13,7 @@ from typing import Any
 from dgc import git as calls
 from dgc.errors import DgcError, IntegrityError, UsageError
 from dgc.records import RunDir
+from dgcctl.core import leftovers
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -29,6 +30,15 @@ def toplevel(folder: Path) -> Path | None:
         return calls.toplevel(folder)
     except calls.GitError:
         return None
+
+
+def trouble(folder: Path) -> str:
+    """Why git cannot answer about the checkout that holds `folder`; "" where it can, or where there is none."""
+    try:
+        calls.toplevel(folder)
+    except calls.GitError as error:
+        return str(error)
+    return ""
 
 
 def has_commit(folder: Path, commit: str) -> bool | None:
@@ -76,9 +86,10 @@ def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> I
         )
     if not has_commit(repository, str(commit)):
         raise UsageError(f"{run.id}: commit {commit} is not in {repository}: fetch it, or use --current-code")
-    parent = Path(tempfile.mkdtemp(prefix="dgcctl-rerun-"))
+    parent = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
     tree = parent / "code"
     try:
+        leftovers.own(parent)
         git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
         restore_changes(run, tree, record)
         yield tree

@@ -13,6 +13,7 @@ from dgcctl.core.tail import log_lines
 
 START_MARK = " start: "
 _PLACE = re.compile(r"( at step \d+)?; last checkpoint: \S+$")
+_FRAME = re.compile(r'^ *File "(.+)", line (\d+)')
 _ERROR_LINE = re.compile(r"^error: (.*)$")
 
 
@@ -71,4 +72,10 @@ def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> Dgc
         text = f"the trainer was killed by signal {-code}{hint}: see {run.log}, then `dgcctl resume {run.id}`"
         return error_of(ExitCode.RESOURCES if hungry else ExitCode.FAILED, text)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    return error_of(code, f"the trainer ended with exit code {code} ({last}): see {run.log}")
+    return error_of(code, f"the trainer ended with exit code {code} ({_place(lines)}{last}): see {run.log}")
+
+
+def _place(lines: list[str]) -> str:
+    """File and line of the last traceback: "FILE:LINE: ", or "" where there is none."""
+    found = next((match for line in reversed(lines) if (match := _FRAME.match(line))), None)
+    return f"{found[1]}:{found[2]}: " if found else ""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dgc import provenance, records
-from dgc.errors import IntegrityError, UsageError
+from dgc import coderecord, provenance, records
+from dgc.errors import DgcError, ExitCode, IntegrityError, UsageError, error_of
 from dgc.fs import atomic_write
 from dgc.kernel_sources import built_from, library_of
 from dgc.records import Kind, RunDir, State
-from dgcctl.core import circumstances, gitstate, kernels, launch, restored
+from dgcctl.core import circumstances, gitstate, kernels, launch, leftovers, restored
 from dgcctl.core.ask import silently
 from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
 from dgcctl.core.facts import Facts, read_facts
@@ -56,12 +58,41 @@ def repeat(
         raise UsageError(
             f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume {run.id}`"
         )
-    place = contextlib.nullcontext(_own_code()) if current_code else _code_of(facts, repository, say)
+    place = _current(say) if current_code else _code_of(facts, repository, say)
     with place as tree:
-        env = _prepare(facts, tree, agree, say)
+        try:
+            env = _prepare(facts, tree, agree, say)
+        except circumstances.CannotImportError as error:
+            raise DgcError(_not_imported(facts, tree, str(error), current=current_code)) from error
         again = _new_run(facts, runs)
-        run_to_end(again, command(facts, again, tree, trainer), env)
+        try:
+            run_to_end(again, command(facts, again, tree, trainer), env)
+        except DgcError as error:
+            if not current_code or error.exit_code >= ExitCode.PREEMPTED:
+                raise
+            text = f"the current code was run, not that of {run.id}: {error}"
+            raise error_of(error.exit_code, text) from error
     return again
+
+
+def _current(say: kernels.Say) -> contextlib.AbstractContextManager[Path]:
+    say(f"code: the one that is here, in {_own_code()} (--current-code)")
+    return contextlib.nullcontext(_own_code())
+
+
+def _not_imported(facts: Facts, tree: Path, fault: str, *, current: bool) -> str:
+    """Where the fault is, and what of the record may be its cause."""
+    if current:
+        advice = "mend it, or run the code of the record without --current-code"
+        return f"{facts.id}: the current code ({tree}) cannot be imported: {fault}: {advice}"
+    lacking = coderecord.left_out_names(facts.git)
+    named = [
+        f"{name} was left out of the record ({why})"
+        for name, why in lacking.items()
+        if Path(name).stem in re.findall(r"\w+", fault)
+    ]
+    said = named or coderecord.left_out(facts.git)
+    return "; ".join([f"{facts.id}: the restored code cannot be imported: {fault}", *said[:3]])
 
 
 def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) -> dict[str, str]:
@@ -135,6 +166,7 @@ def _own_code() -> Path:
 def _code_of(facts: Facts, repository: Path | None, say: kernels.Say) -> contextlib.AbstractContextManager[Path]:
     """The code of the record: from git; where that has it not, the installed code, if it is the same by its digest."""
     commit = facts.git.get("commit")
+    _clear(facts.git, repository, say)
     here = (
         repository
         or gitstate.repository_of(facts.git)
@@ -142,16 +174,41 @@ def _code_of(facts: Facts, repository: Path | None, say: kernels.Say) -> context
         or gitstate.toplevel(_own_code())
     )
     if commit and here and gitstate.has_commit(here, str(commit)):
+        say(f"code: {_words(facts.git)}")
         return gitstate.recorded_code(facts.run, facts.git, here)
     if facts.git.get("code") == provenance.code_digest():
         say("code: the installed one, whose digest is that of the record")
         return contextlib.nullcontext(_own_code())
+    places = (Path(str(facts.git.get("root") or ".")), Path.cwd())
+    if commit and (trouble := next(filter(None, map(gitstate.trouble, places)), "")):
+        raise UsageError(f"{facts.id}: its code cannot be restored: {trouble}")
     if commit and here is None:
         raise UsageError(
             f"{facts.id}: no git checkout here and the installed code is another one, so its code cannot be "
             "restored: run this inside the repository, or --current-code uses this code"
         )
     return gitstate.recorded_code(facts.run, facts.git, here or Path.cwd())
+
+
+def _clear(git: Mapping[str, Any], repository: Path | None, say: kernels.Say) -> None:
+    """Remove what killed reruns left in the repositories that this one may use."""
+    recorded = Path(str(root)) if (root := git.get("root")) else None
+    places = (
+        repository,
+        recorded and gitstate.toplevel(recorded),
+        gitstate.toplevel(Path.cwd()),
+        gitstate.toplevel(_own_code()),
+    )
+    for place in dict.fromkeys(places):
+        for tree in leftovers.remove(place):
+            say(f"removed {tree}, which a killed rerun left behind")
+
+
+def _words(git: Mapping[str, Any]) -> str:
+    """Commit, patch and files of a record."""
+    copied = len(git.get("untracked") or ())
+    parts = [f"commit {str(git['commit'])[:10]}", *(["patch"] if git.get("patch_sha256") else [])]
+    return " + ".join([*parts, *([f"{copied:,} file{'s' * (copied != 1)}"] if copied else [])])
 
 
 def _environment(facts: Facts) -> dict[str, str]:

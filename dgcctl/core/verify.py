@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dgc import checkout, coderecord, records
+from dgc import checkout, coderecord, provenance, records
 from dgc.checkpoints import read_manifest
 from dgc.errors import DgcError
 from dgc.fs import open_regular, read_bounded
@@ -75,10 +75,8 @@ def _code(facts: Facts) -> Iterator[Check]:
     elif (repository := gitstate.repository_of(facts.git)) is not None:
         yield equal("git commit", commit, commit)
         yield from _patch(facts, repository)
-    elif gitstate.has_commit(Path(str(facts.git.get("root") or Path.cwd())), str(commit)) is False:
-        yield equal("git commit", commit, "not in this repository")
-    else:  # the shell may stand in any repository, and that it lacks the commit says nothing
-        yield Check("git commit", Outcome.UNCHECKED, commit, detail="run this inside the repository")
+    else:
+        yield _commit_that_is_not_here(facts, str(commit))
     yield from _not_in_the_record(facts)
     files = gitstate.recorded_files(facts.git)
     wrong = [
@@ -87,6 +85,19 @@ def _code(facts: Facts) -> Iterator[Check]:
         if (check := equal(name, recorded, file_digest(facts.run.file(name)))).outcome is not Outcome.OK
     ]
     yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
+
+
+def _commit_that_is_not_here(facts: Facts, commit: str) -> Check:
+    """A commit can be lost (`git gc`, another clone) and the code be here all the same: its digest decides."""
+    place = Path(str(facts.git.get("root") or Path.cwd()))
+    if trouble := gitstate.trouble(place):
+        return Check("git commit", Outcome.UNCHECKED, commit, detail=trouble)
+    if gitstate.has_commit(place, commit) is not False:  # any repository around the shell may lack it
+        return Check("git commit", Outcome.UNCHECKED, commit, detail="run this inside the repository")
+    if facts.git.get("code") == provenance.code_digest():
+        same = f"the commit is not in {place}; the code here has the record's digest"
+        return Check("git commit", Outcome.UNCHECKED, commit, detail=same)
+    return equal("git commit", commit, f"not in {place}, and the code here is another one")
 
 
 def _patch(facts: Facts, repository: Path) -> Iterator[Check]:

@@ -205,7 +205,7 @@ def test_what_a_record_lacks_is_shown_with_the_run(folder, capsys):
     facts = {"commit": "1" * 40, "patch_sha256": None, "untracked": {"own.py": "0"}, "left_out": {"x.py": "a reason"}}
     write_json(path, facts | {"restorable": False, "problem": "another reason"})
     lines = [" ".join(line.split()) for line in run(capsys, "runs", "show", "dg0aaa").out.splitlines()]
-    assert "code commit 1111111111, 1 untracked file copied" in lines
+    assert "code commit 1111111111 (dirty: 1 untracked file copied, 1 left out)" in lines
     assert "code lacks 1 file left out of the record: x.py (a reason)" in lines
     assert "code lacks cannot be restored: another reason" in lines
 

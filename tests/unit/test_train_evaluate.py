@@ -59,6 +59,16 @@ def test_errors_are_one_line(run, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_nothing_to_hold_the_figures_against_is_said_before_they_are_measured(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "timed", lambda *_: pytest.fail("measured all the same"))
+    out = tmp_path / "out.json"
+    code = evaluate.main(["--run-dir", str(run.path), "--json", str(out), "--device", "cpu", "--check"])
+    assert code == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert said == "error: --check, but nothing is expected: nothing was measured; leave --check out\n"
+    assert not out.exists()
+
+
 def test_score_counts_by_hand():
     """Three samples of six classes: right; second guess; sixth guess."""
     logits = torch.tensor([[9.0, 1, 2, 3, 4, 5], [8.0, 9, 1, 2, 3, 4], [5.0, 4, 3, 2, 1, 0]])

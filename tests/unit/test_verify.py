@@ -10,7 +10,7 @@ import pytest
 from dgc.coderecord import code_facts
 from dgc.errors import DataError, IntegrityError, LockedError, UsageError
 from dgc.records import Kind, State, Status, encode_event, process_start, read_json, write_json, write_status
-from dgcctl.core import export
+from dgcctl.core import export, gitstate
 from dgcctl.core.verify import Outcome, file_digest, verify
 from tests.unit.run_factory import make_run
 
@@ -286,3 +286,27 @@ def test_code_that_is_not_the_recorded_one_is_named(run):
     assert mismatches(run) == []
     write_json(state, {"stands_on": {"code": "b" * 64}})
     assert mismatches(run) == ["step-000006: code that ran"]
+
+
+def test_a_commit_that_is_gone_is_no_mismatch_where_the_code_here_is_the_same(run, tmp_path, monkeypatch):
+    """`git gc` removes a commit that nothing names; the digest still says which code it was."""
+    from dgc import provenance
+
+    repository(tmp_path / "code")
+    monkeypatch.setattr(gitstate, "repository_of", lambda record: None)
+    facts = {"commit": "1" * 40, "root": str(tmp_path / "code"), "untracked": {}}
+    write_json(run.git, {**facts, "code": provenance.code_digest()})
+    found = {check.name: check for check in verify(run)}["git commit"]
+    assert found.outcome is Outcome.UNCHECKED
+    assert found.detail == f"the commit is not in {tmp_path / 'code'}; the code here has the record's digest"
+    write_json(run.git, {**facts, "code": "a" * 64})
+    found = {check.name: check for check in verify(run)}["git commit"]
+    assert found.outcome is Outcome.MISMATCH
+    assert found.found == f"not in {tmp_path / 'code'}, and the code here is another one"
+
+
+def test_why_git_cannot_answer_is_said(run, tmp_path, monkeypatch):
+    commit = repository(tmp_path / "code")
+    write_json(run.git, {"commit": commit, "root": str(tmp_path / "code"), "untracked": {}})
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert {check.name: check for check in verify(run)}["git commit"].detail == "git is not installed"
