@@ -33,6 +33,11 @@ def runs_dir() -> Path:
     return _path("DGCCTL_RUNS_DIR") or Path("runs")
 
 
+def runs_dir_is_named() -> bool:
+    """Whether the folder of the runs is anything but the default."""
+    return _path("DGCCTL_RUNS_DIR") is not None
+
+
 def data_dir() -> Path | None:
     """The folder that holds the data sets; None: ./data."""
     return _path("DGCCTL_DATA_DIR")

@@ -51,7 +51,7 @@ def dash(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port for --serve; 0 takes any.")] = 8910,
 ) -> None:
     """Watch, compare and steer runs. Training never waits for it and goes on when it is closed."""
-    folder = settings.runs_dir(runs_dir)
+    folder = settings.present_runs_dir(runs_dir)
     names = [str(runs.find_run(name, folder).path) for name in run or []]
     if serve:
         _serve(port, names, folder, readonly, theme, keys)
@@ -104,7 +104,14 @@ def _size(text: str | None) -> tuple[int, int]:
 
 def _require_terminal() -> None:
     """In the browser's process there is none, and none is needed."""
-    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if "TEXTUAL_DRIVER" in os.environ:
+        return
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise UsageError(
+            f"dash: this terminal (TERM={os.environ.get('TERM', '')}) cannot be drawn on: "
+            "`dgcctl dash --once` prints a frame"
+        )
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
             "dash: this is no terminal: `dgcctl dash --once` prints a frame, --serve opens it in a browser"
         )
@@ -113,7 +120,8 @@ def _require_terminal() -> None:
 def _serve(port: int, names: list[str], folder: Path, readonly: bool, theme: str | None, keys: Path | None) -> None:
     from dgcctl.tui.serve import GuardedServer, free_port, new_token
 
-    words = [sys.executable, "-m", "dgcctl", "dash", *names, "--runs-dir", str(folder.absolute())]
+    words = [sys.executable, "-m", "dgcctl", "dash", *names]
+    words += ["--runs-dir", str(folder.absolute())] if folder.is_dir() else []  # a default that is not there yet
     words += ["--readonly"] if readonly else []
     words += ["--theme", theme] if theme else []
     words += ["--keys", str(keys.absolute())] if keys else []

@@ -33,7 +33,8 @@ class LiveLine:
             self._announce(event, progress)
         now = time.monotonic()
         if self._in_place and now - self._last >= REDRAW_SECONDS:
-            self._redraw(progress_line(progress, self._gate_factor))
+            width = shutil.get_terminal_size().columns - 1
+            self._redraw(fitting_line(progress, self._gate_factor, width))
             self._last = now
         elif not self._in_place and now - self._last >= PLAIN_SECONDS and progress.seen:
             self._say_if_new(progress_line(progress, self._gate_factor))
@@ -57,8 +58,7 @@ class LiveLine:
     def _redraw(self, line: str) -> None:
         if line == self._drawn:
             return
-        width = shutil.get_terminal_size().columns - 1
-        diagnostics.draw(line[:width])
+        diagnostics.draw(line)
         self._drawn = line
 
     def clear(self) -> None:
@@ -72,22 +72,40 @@ def progress_line(progress: Progress, gate_factor: float | None) -> str:
     """`epoch 3/6  step 210/474  loss 0.8123  error 27.1 %  lr 0.0674  pruned 31 %  1,840 images/s  ETA 42s`."""
     if not progress.seen:
         return "starting: loading data and network ..."
-    parts = [f"epoch {min(progress.epoch + 1, progress.epochs or 1)}/{progress.epochs}"]
-    parts.append(f"step {progress.step}/{progress.steps}")
+    return "  ".join(told for _, told in _fields(progress, gate_factor))
+
+
+def fitting_line(progress: Progress, gate_factor: float | None, width: int) -> str:
+    """The same in so many columns: whole fields are left out, the least important first."""
+    if not progress.seen:
+        return progress_line(progress, gate_factor)[:width]
+    fields = _fields(progress, gate_factor)
+    while len(fields) > 1 and len("  ".join(told for _, told in fields)) > width:
+        fields.remove(max(fields, key=lambda field: _LEAST_LAST.index(field[0])))
+    return "  ".join(told for _, told in fields)[:width]
+
+
+_LEAST_LAST = ("step", "ETA", "loss", "epoch", "error", "images/s", "pruned", "lr")
+
+
+def _fields(progress: Progress, gate_factor: float | None) -> list[tuple[str, str]]:
+    """Name and text of each, in the order in which they are shown."""
+    parts = [("epoch", f"epoch {min(progress.epoch + 1, progress.epochs or 1)}/{progress.epochs}")]
+    parts.append(("step", f"step {progress.step}/{progress.steps}"))
     for name, value, form in (
         ("loss", progress.loss, ".4f"),
         ("error", progress.error, ".1f"),
         ("lr", progress.lr, ".3g"),
     ):
         if value is not None:
-            parts.append(f"{name} {value:{form}}{' %' if name == 'error' else ''}")
+            parts.append((name, f"{name} {value:{form}}{' %' if name == 'error' else ''}"))
     if gate_factor is not None and gate_factor < 1:
-        parts.append(f"pruned {100 * progress.pruned(gate_factor):.0f} %")
+        parts.append(("pruned", f"pruned {100 * progress.pruned(gate_factor):.0f} %"))
     if progress.images_per_s is not None:
-        parts.append(f"{progress.images_per_s:,.0f} images/s")
+        parts.append(("images/s", f"{progress.images_per_s:,.0f} images/s"))
     if progress.eta_s is not None:
-        parts.append(f"ETA {text.duration(progress.eta_s)}")
-    return "  ".join(parts)
+        parts.append(("ETA", f"ETA {text.duration(progress.eta_s)}"))
+    return parts
 
 
 def eval_line(event: Event, progress: Progress, *, top5: bool = True) -> str:

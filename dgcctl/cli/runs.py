@@ -57,7 +57,7 @@ def ls(
     """Runs, the newest first."""
     if sort not in _SORTS:
         raise UsageError(f"--sort {sort}: should be one of {', '.join(_SORTS)}")
-    folder = settings.runs_dir(runs_dir)
+    folder = settings.present_runs_dir(runs_dir)
     found = filters.select(core.list_runs(folder), filters.parse_filter(" ".join(terms or [])))
     rows = [_row(run) for run in _sorted(found, sort)[:limit]]
     if not rows:

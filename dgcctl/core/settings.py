@@ -29,6 +29,7 @@ _VARIABLES = {
     "offline": "DGCCTL_OFFLINE",
     "record_secrets": "DGCCTL_RECORD_SECRETS",
 }
+_DEFAULTS: dict[str, str] = {}  # what the project file gave to the environment
 _SWITCHES = ("offline", "record_secrets")
 
 
@@ -47,7 +48,9 @@ def apply_project_file(environment: MutableMapping[str, str], start: Path | None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error}): mend or remove it") from error
     for key, value in values.items():
-        environment.setdefault(_variable(path, key), _text(path, key, value))
+        name, text = _variable(path, key), _text(path, key, value)
+        if name not in environment:
+            environment[name] = _DEFAULTS[name] = text
 
 
 def _variable(path: Path, key: str) -> str:
@@ -70,6 +73,19 @@ def _text(path: Path, key: str, value: Any) -> str:
 def runs_dir(flag: Path | None = None) -> Path:
     """The folder of the runs: the flag, else $DGCCTL_RUNS_DIR, else ./runs."""
     return flag or settings.runs_dir()
+
+
+def present_runs_dir(flag: Path | None = None) -> Path:
+    """The same, for those who look at runs. Raises UsageError where the folder that was named is not there.
+
+    A default that is not there yet (./runs, or what the project file says) is a folder without runs.
+    """
+    folder = runs_dir(flag)
+    default = _DEFAULTS.get("DGCCTL_RUNS_DIR") == str(folder) or not settings.runs_dir_is_named()
+    if (flag or not default) and not folder.is_dir():
+        source = "--runs-dir" if flag else "DGCCTL_RUNS_DIR"
+        raise UsageError(f"{folder}: no such folder ({source}): check the path; `dgcctl train demo` makes a first run")
+    return folder
 
 
 def data_dir(flag: Path | None = None) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ class DashApp(App[None]):
         self.clock = options.clock
         self.memory = Memory(options.state_dir, options.runs_dir)
         self.store = Store(self.memory.load())
+        self.left = copy.deepcopy(self.store.view)  # as an earlier dashboard left it
         self.palette = palette.Palette(self._first_theme())
         self.own_keys = keys.load_keymap(options.keys_file)
         self.trainers = acts.Trainers()
@@ -221,6 +223,8 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self.pending = False
+        if isinstance(self.screen, Confirm):
+            self.screen.look_again()
         if self.front is not None and self.front.ready:
             self.front.look()
 
@@ -366,7 +370,10 @@ class DashApp(App[None]):
             if agreed:
                 self._carry_out(run, act, done, do)
 
-        self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what), answer)
+        def pointless() -> str:
+            return acts.refusal(self.store.runs.get(run.id), act)
+
+        self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what, pointless), answer)
 
     def _carry_out(self, run: runs.Run, act: str, done: str, do: Callable[[runs.Run], None]) -> None:
         """The run may have ended while the question stood."""

@@ -33,6 +33,7 @@ class Listed:
 
     runs: tuple[Run, ...]
     best: dict[str, float] = field(default_factory=dict)
+    gone: bool = False  # whether the folder was there and is no longer
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,29 @@ class Catalogue:
         self._folder: int | None = None
         self._listed_at = -LIST_EVERY
         self._last: tuple[Run, ...] | None = None
+        self._seen = self.gone = False
         self.best: dict[str, float] = {}
 
     def look(self, now: float) -> tuple[Run, ...] | None:
         """The runs, newest first, or None where nothing changed."""
+        gone = self._is_gone()
+        changed, self.gone = gone != self.gone, gone
         self._list(now)
         found = tuple(self._read(run) for run in self._dirs)
-        if self._last is not None and len(found) == len(self._last) and all(map(_same, found, self._last)):
+        if (
+            self._last is not None
+            and not changed
+            and len(found) == len(self._last)
+            and all(map(_same, found, self._last))
+        ):
             return None
         self._last = found
         return found
+
+    def _is_gone(self) -> bool:
+        there = self.runs_dir.is_dir()
+        self._seen = self._seen or there
+        return self._seen and not there
 
     def _list(self, now: float) -> None:
         folder = _mtime(self.runs_dir)
@@ -185,7 +199,7 @@ class Poller:
         found = self._catalogue.look(now)
         if found is not None:
             self._runs = found
-            self._post(Listed(found, dict(self._catalogue.best)))
+            self._post(Listed(found, dict(self._catalogue.best), self._catalogue.gone))
 
     def _follow(self) -> bool:
         live = [run.dir for run in self._runs if run.state == State.RUNNING][:FOLLOW_AT_MOST]

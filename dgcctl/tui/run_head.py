@@ -10,7 +10,7 @@ from dgcctl.tui.facts import Target
 from dgcctl.tui.feed import Feed
 from dgcctl.tui.processes import Sample
 from dgcctl.tui.screens.base import head
-from dgcctl.tui.store import ROLES, Store, reason, share_done, state_text
+from dgcctl.tui.store import ROLES, Store, bar_role, reason, share_done, state_text
 from dgcctl.tui.view import View
 from dgcctl.tui.widgets.bar import progress
 from dgcctl.tui.widgets.listing import Cell
@@ -33,7 +33,7 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
     share = share_done(run)
     status = run.status
     told: list[Cell] = [
-        (f"{progress(share, 8)} {share:4.0%}  ", "bar"),
+        (f"{progress(share, 8)} {share:4.0%}  ", bar_role(run)),
         f"step {status.step:,}/{status.steps:,}  epoch {status.epoch}/{status.epochs}  ",
         f"{clock.duration(status.heartbeat - status.started)} ",
     ]

@@ -32,9 +32,18 @@ def state_text(state: str) -> str:
     return f"{GLYPHS.get(state, '?')} {state}"
 
 
+UNFINISHED = 0.99  # the most that a run shows which is not done: with its last step it has not been judged
+
+
 def share_done(run: Run) -> float:
-    """How much of its steps a run has done, in [0, 1]."""
-    return min(1.0, run.status.step / run.status.steps) if run.status.steps else 0.0
+    """How much of its steps a run has done, in [0, 1]; 1 is kept for those that are done."""
+    share = min(1.0, run.status.step / run.status.steps) if run.status.steps else 0.0
+    return share if run.state == State.DONE else min(share, UNFINISHED)
+
+
+def bar_role(run: Run) -> str:
+    """The role of a progress bar: a run that ended otherwise than done has that of its state."""
+    return "bar" if run.state in (State.RUNNING, State.DONE) else ROLES.get(run.state, "bar")
 
 
 def reason(run: Run) -> str:
@@ -62,6 +71,7 @@ class Store:
         self.curve_best: dict[str, float] = {}
         self.free: int | None = None
         self.listed = False
+        self.folder_gone = False
         self.version = 0
 
     def take(self, news: News) -> None:
@@ -70,6 +80,7 @@ class Store:
             self.runs = {run.id: run for run in news.runs}
             self.curve_best = news.best
             self.listed = True
+            self.folder_gone = news.gone
         elif isinstance(news, Batch):
             if news.run_id in self.feeds or news.run_id in self.runs:
                 self.feed(news.run_id).apply(news)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.conftest import one
-from tests.tui.terminal import ROOT
+from tests.tui.terminal import ROOT, Terminal
 from tests.waiting import GUARD
 
 
@@ -58,3 +58,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(made_runs: Path, arguments: list[
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+def test_a_terminal_that_cannot_be_drawn_on_is_told_of_once(made_runs: Path, tmp_path: Path, term: str) -> None:
+    terminal = Terminal(["-m", "dgcctl", "dash", "--runs-dir", str(made_runs)], env={"TERM": term})
+    try:
+        assert terminal.process.wait(GUARD) == 2
+        terminal.wait_for(lambda: terminal.shows("--once"))
+        assert not terminal.shows("\x1b[?1049h")
+    finally:
+        terminal.end()

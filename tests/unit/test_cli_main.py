@@ -224,9 +224,12 @@ def test_the_project_file_gives_defaults_and_the_environment_wins(
     assert main.main(["runs", "ls"]) == 0
     assert capsys.readouterr().err == f"no runs in {tmp_path / 'mine'}: `dgcctl train demo` makes one\n"
     monkeypatch.setenv("DGCCTL_RUNS_DIR", "other")
-    main.main(["runs", "ls"])
-    assert "no runs in other" in capsys.readouterr().err
-    main.main(["runs", "ls", "--runs-dir", "third"])
+    assert main.main(["runs", "ls"]) == 2
+    assert "other: no such folder (DGCCTL_RUNS_DIR)" in capsys.readouterr().err
+    assert main.main(["runs", "ls", "--runs-dir", "third"]) == 2
+    assert "third: no such folder (--runs-dir)" in capsys.readouterr().err
+    (inner / "third").mkdir()
+    assert main.main(["runs", "ls", "--runs-dir", "third"]) == 0
     assert "no runs in third" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -30,8 +31,10 @@ class Confirm(Question[bool]):
         Binding("left,right", "other", "Other", show=False),
     ]
 
-    def __init__(self, title: str, text: str) -> None:
+    def __init__(self, title: str, text: str, pointless: Callable[[], str] = lambda: "") -> None:
+        """`pointless` says why the answer would do nothing any more; empty as long as it would."""
         super().__init__()
+        self._pointless = pointless
         self._title, self._text = shown(title), shown(text, newlines=True)
 
     def compose(self) -> ComposeResult:
@@ -46,6 +49,13 @@ class Confirm(Question[bool]):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one("#no").focus()
+
+    def look_again(self) -> None:
+        """Close where there is nothing to ask any more, and say why."""
+        why = self._pointless()
+        if why:
+            self.notify(why, severity="warning")
+            self.dismiss(False)
 
     def action_other(self) -> None:
         self.focus_next()

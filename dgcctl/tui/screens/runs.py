@@ -17,7 +17,8 @@ from dgcctl.tui import clock, facts, keys, view
 from dgcctl.tui.alerts import DISK_LOW
 from dgcctl.tui.curves import Curves, Look
 from dgcctl.tui.screens.base import DashScreen, Sheet, head
-from dgcctl.tui.store import ROLES, Shown, reason, share_done, state_text
+from dgcctl.tui.store import ROLES, Shown, bar_role, reason, share_done, state_text
+from dgcctl.tui.view import View
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
 from dgcctl.tui.widgets.chart import EMPTY, Chart
 from dgcctl.tui.widgets.keyline import KeyLine
@@ -82,6 +83,8 @@ class RunsScreen(DashScreen):
         self._about()
 
     def _nothing(self, shown: Shown) -> str:
+        if self.app.store.folder_gone:
+            return f"folder {self.app.options.runs_dir} is gone"
         if self.app.store.runs:
             return "no run passes the filter: / changes it"
         return "no runs yet: press n to start one, or run `dgcctl train demo`"
@@ -94,11 +97,25 @@ class RunsScreen(DashScreen):
         ]
         limits = [(f"filter: {store.view.filter}  ", "accent")] if store.view.filter else []
         problem = [(shown.problem, "bad")] if shown.problem else []
-        told = problem or [*limits, *counts]
+        if store.folder_gone:
+            problem = [(f"folder {self.app.options.runs_dir} is gone", "bad")]
+        elif store.listed and not store.runs:
+            problem = [(f"no runs yet in {self.app.options.runs_dir}  ", "dim")]
+        told = problem or [*limits, *self._restored(), *counts]
         if store.free is not None:
             disk = (f"disk {facts.size(store.free)} free  ", "bad" if store.free < DISK_LOW else "dim")
             told.insert(0 if store.free < DISK_LOW else len(told), disk)
         self.query_one(Bar).show(head("runs", f"{len(shown.runs)}/{len(states)}  ", *told))
+
+    def _restored(self) -> list[tuple[str, str]]:
+        """What an earlier dashboard left that changes what is seen here, for as long as it stands so."""
+        store, left = self.app.store, self.app.left
+        told = []
+        if left.marks and left.marks == store.view.marks and store.marked():
+            told.append(f"{len(store.marked())} marked")
+        if left.sort != View().sort and left.sort == store.view.sort:
+            told.append(f"sorted by {left.sort}")
+        return [(f"{', '.join(told)} (as last time)  ", "accent")] if told else []
 
     def _row(self, run: Run, indent: str = "") -> Row:
         store = self.app.store
@@ -110,7 +127,7 @@ class RunsScreen(DashScreen):
                 (signs, "accent"),
                 (state_text(run.state), ROLES.get(run.state, "")),
                 indent + (run.id if self.wide else facts.short_id(run.id)),
-                (f"{progress(share, WIDE_BAR if self.wide else 8)} {share:4.0%}", "bar"),
+                (f"{progress(share, WIDE_BAR if self.wide else 8)} {share:4.0%}", bar_role(run)),
                 f"{run.status.epoch}/{run.status.epochs}",
                 facts.percent(store.best(run)),
                 facts.percent(store.last(run)),
