@@ -223,8 +223,9 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self.pending = False
-        if isinstance(self.screen, Confirm):
-            self.screen.look_again()
+        asked = self.screen_stack[-1] if self.screen_stack else None  # none: the app is about to end
+        if isinstance(asked, Confirm):
+            asked.look_again()
         if self.front is not None and self.front.ready:
             self.front.look()
 
