@@ -209,9 +209,9 @@ async def test_enter_on_a_recipe_asks_for_changes_and_starts_a_run_that_is_opene
         assert isinstance(dash.screen, Ask)
         await press(pilot, [*"seed=7", "enter"])
         await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen))
-        run = dash.store.runs[dash.screen.run_id]
-        assert run.recipe["seed"] == 7
-        assert run.state == "queued"
+        name = dash.screen.run_id
+        await frames.until(pilot, lambda: dash.store.runs[name].state == "queued")  # its status is written last
+        assert dash.store.runs[name].recipe["seed"] == 7
     assert len(started) == 1
 
 
