@@ -18,6 +18,7 @@ from dgcctl.tui import comparison
 from dgcctl.tui.app import DashApp
 from dgcctl.tui.feed import Follower
 from dgcctl.tui.poller import Catalogue
+from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.question import Question
 from dgcctl.tui.widgets.listing import Listing
 from tests.tui import frames
@@ -156,6 +157,9 @@ def _state(dash: DashApp) -> dict[str, Any]:
     """All that a user could tell apart; of a session that has ended, what it leaves."""
     if dash.return_code is not None:
         return {"ended": dash.return_code, "view": asdict(dash.store.view)}
+    for screen in dash.screen_stack:  # one that lies below looks when it comes back
+        if isinstance(screen, DashScreen) and screen.ready:
+            screen.show_now()
     asked = isinstance(dash.screen, Question)
     return {
         "view": asdict(dash.store.view),

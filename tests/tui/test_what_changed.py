@@ -12,6 +12,7 @@ from dgc.records import RunDir
 from dgcctl.core.runs import read_run
 from dgcctl.tui.screens.confirm import Confirm
 from dgcctl.tui.store import ROLES, bar_role, share_done
+from dgcctl.tui.widgets.listing import Listing
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
 from tests.tui.frames import lines, press, text
@@ -24,6 +25,17 @@ async def test_a_folder_that_vanishes_is_said_to_be_gone(runs: Path) -> None:
         await frames.until(pilot, lambda: f"folder {runs} is gone" in text(dash))
         runs.with_name("elsewhere").rename(runs)
         await frames.until(pilot, lambda: "is gone" not in text(dash) and "fff001" in text(dash))
+
+
+async def test_what_is_said_of_no_rows_is_drawn_again(runs: Path) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        listing = dash.screen.query_one("#runs", Listing)
+        listing.show([])
+        for told in ("first this", "then that"):
+            listing.empty = told
+            listing.show([])
+            await pilot.pause()
+            assert told in text(dash)
 
 
 async def test_an_empty_folder_that_vanishes_as_well(tmp_path: Path) -> None:

@@ -73,9 +73,20 @@ class Listing(ScrollView, can_focus=True):
         self.columns = tuple(columns)
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
-        self.empty = empty
+        self._empty = empty
 
     # --- content -----------------------------------------------------------------------------------------------------
+
+    @property
+    def empty(self) -> str:
+        """What is said where there are no rows."""
+        return self._empty
+
+    @empty.setter
+    def empty(self, text: str) -> None:
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
 
     def show(self, rows: Sequence[Row], columns: Sequence[Column] | None = None) -> None:
         """Show these rows; the cursor stays on its row. Draws nothing where nothing changed."""
