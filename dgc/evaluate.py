@@ -2,8 +2,8 @@
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under torchrun.
 OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format, chunk, macs,
-macs_at_end_of_schedule, parameters, expected, not_judged}, on request `per_class`; top5_error is left out where it
-means nothing.
+macs_at_end_of_schedule, parameters, data, expected, not_judged}, on request `per_class`; top5_error is left out where
+it means nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dgc.engine import compile_for_inference
 from dgc.errors import DgcError, UsageError
 from dgc.hub.opened import Opened, open_file, open_pretrained, open_run
 from dgc.hub.registry import Entry
-from dgc.labelled import Labelled, as_the_weights_say, open_labelled, why_not_judged
+from dgc.labelled import Labelled, as_the_weights_say, images_facts, open_labelled, why_not_judged
 from dgc.memory_format import FORMATS, choose
 from dgc.native import available, describe
 from dgc.recipe import Recipe, find_recipe, load_recipe
@@ -90,6 +90,9 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
             f"its expectation is not judged here: {held['not_judged']}" if held["not_judged"] else "nothing is expected"
         )
         raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
+    whole = data
+    if given.limit is not None:
+        whole = ranks.alone_first(lambda: open_labelled(opened, recipe, given.data_dir, None, subset=given.subset))
     layout = choose(recipe, ranks.device, RunDir(given.run_dir) if given.run_dir else None)
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(memory_format=FORMATS[layout])
     engine, runner = choose_engine(given.engine, model, ranks.device)
@@ -105,6 +108,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "world_size": ranks.world,
         **costs.now_and_at_the_end(model, recipe.data.image_size),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": ranks.from_first(lambda: images_facts(opened, whole, figures.samples)),
         **held,
     }
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()

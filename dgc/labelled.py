@@ -17,7 +17,7 @@ from dgc.data.catalog import folder_set
 from dgc.data.describe import describe_set
 from dgc.data.folder import check_left, raise_problems, read_quarantine, scan
 from dgc.data.folder import notes as folder_notes
-from dgc.data.image_sets import ImageSet, View
+from dgc.data.image_sets import FolderSet, ImageSet, View
 from dgc.data.names import written
 from dgc.errors import DataError
 from dgc.hub.opened import Opened
@@ -189,6 +189,30 @@ def _difference(place: str, strange: Sequence[str], missing: Sequence[str], clas
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:_NAMED]) + more
+
+
+# --- which images these are -------------------------------------------------------------------------------------------
+
+
+def images_facts(opened: Opened, whole: Labelled, evaluated: int) -> dict[str, Any]:
+    """Name, absolute folder and number of the images, and whether they are those that the weights' card names.
+
+    `whole`: all of them, also where --limit leaves some out. `same` is None where nothing was recorded, and for a
+    folder that is called otherwise than `val`, whose digest would be another whatever lies in it.
+    """
+    place = None if whole.place == whole.data_set else str(Path(whole.place).absolute())
+    facts: dict[str, Any] = {"name": whole.data_set, "dir": place, "samples": evaluated, "same": None}
+    card = opened.card.data or {}
+    if not card.get("sha256") or not _is_called_val(whole.images):
+        return facts
+    found = describe_set(whole.images, len(whole.classes))
+    facts |= {"sha256": found["sha256"], "digest_of": found["digest_of"], "whole": found["samples"]}
+    recorded = {"recorded_samples": card.get("samples"), "recorded_sha256": card["sha256"]}
+    return {**facts, **recorded, "same": found["sha256"] == card["sha256"]}
+
+
+def _is_called_val(images: ImageSet) -> bool:
+    return not isinstance(images, FolderSet) or bytes(images.names[0]).startswith(b"val/")
 
 
 # --- what is expected -------------------------------------------------------------------------------------------------

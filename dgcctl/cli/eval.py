@@ -79,10 +79,21 @@ def evaluate(
     found = ask("dgc.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, found, held, json=json)
+    _say_if_others(found.get("data") or {}, network)
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
     if check:
         _check(name, held, found.get("not_judged"))
+
+
+def _say_if_others(data: dict[str, Any], network: Named) -> None:
+    """An error measured on other images is no news of the network."""
+    if data.get("same") is not False:
+        return
+    whose = "of the run" if network.run else "that the weights were evaluated on when they were trained"
+    then, now = data.get("recorded_samples"), data.get("whole")
+    what = "as many, with another content" if then == now else f"{text.count(now)} instead of {text.count(then)}"
+    diagnostics.warn(f"these are not the images {whose}: {what}, in {data.get('dir') or data.get('name')}")
 
 
 _PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "ps", "eps")
@@ -119,6 +130,8 @@ def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list
 
     words = {row["metric"]: verdict_text(row) for row in held}
     lines: list[tuple[str, Any]] = [("evaluated", f"{name}, {text.count(found.get('samples'))} images")]
+    if data := found.get("data"):
+        lines.append(("images", ", ".join(str(data[key]) for key in ("name", "dir") if data.get(key))))
     for key, title in (("top1_error", "top-1 error"), ("top5_error", "top-5 error")):
         if found.get(key) is not None:
             lines.append((title, words.get(key) or text.percent(found[key])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,14 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only what needs no torch: leave out data set, MACs, parameters.")
     ] = False,
+    data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     *,
     form: output.Form,
 ) -> None:
     """Recompute what a run recorded and name each record that does not agree; ends with 4 if one does not."""
     found = runs.find_run(run, settings.runs_dir(runs_dir))
-    checks = verify_run(found, recompute=None if quick else recompute.in_a_process)
+    checks = verify_run(found, recompute=None if quick else partial(recompute.in_a_process, data_dir=data_dir))
     rows = [{**vars(check), "outcome": str(check.outcome)} for check in checks]
     columns = [
         Column("name", "record"),

@@ -41,13 +41,14 @@ def rerun(
     against: Annotated[
         str | None, typer.Option("--against", metavar="RUN", help="Run nothing: compare with this run instead.")
     ] = None,
+    data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
     """Restore code, recipe, seed and data of a run in a clean worktree, run it again, compare.
 
     The answer is one of: bitwise equal; within tolerance, metric by metric; not reproduced, and the first step that
-    differs.
+    differs. --data-dir names the folder to which its images were moved; other images are refused by their digest.
     """
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
@@ -58,7 +59,9 @@ def rerun(
         diagnostics.note(f"running {recorded.id} again")
         agree = _asking(recorded.id, allow_change=allow_change)
         say = diagnostics.note
-        repeated = again.repeat(recorded, folder, current_code=current_code, agree=agree, say=say)
+        if data_dir is not None:
+            say(f"data.dir: {read_facts(recorded).recipe.get('data.dir')} in the record, now {data_dir.absolute()}")
+        repeated = again.repeat(recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir)
     else:
         repeated = runs.find_run(against, folder)
     if not check and against is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dgc.records import RunDir
 from dgcctl.core.ask import ask
 
 
-def in_a_process(run: RunDir) -> Mapping[str, Any]:
-    """{"data": {...}, "model": {...}} as the trainer would write them now. Raises the process's error."""
-    return ask("dgc.facts", ["--run-dir", str(run.path)])
+def in_a_process(run: RunDir, data_dir: Path | None = None) -> Mapping[str, Any]:
+    """{"data": {...}, "model": {...}} as the trainer would write them now, with the images in `data_dir` if they were
+    moved there. Raises the process's error."""
+    return ask("dgc.facts", ["--run-dir", str(run.path), *([f"--data-dir={data_dir.absolute()}"] if data_dir else [])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from dgc import coderecord, provenance, records
 from dgc.errors import DgcError, ExitCode, IntegrityError, UsageError, error_of
 from dgc.fs import atomic_write
 from dgc.kernel_sources import built_from, library_of
+from dgc.recipe import dump_recipe, load_recipe
 from dgc.records import Kind, RunDir, State
 from dgcctl.core import circumstances, gitstate, kernels, launch, leftovers, restored
-from dgcctl.core.ask import silently
+from dgcctl.core.ask import ask, silently
 from dgcctl.core.divergence import Comparison, check_metrics, first_difference, tensor_differences
 from dgcctl.core.facts import Facts, read_facts
 from dgcctl.core.launch import Ranks
@@ -47,6 +49,7 @@ def repeat(
     trainer: str = TRAINER,
     agree: Agree | None = None,
     say: kernels.Say = silently,
+    data_dir: Path | None = None,
 ) -> RunDir:
     """Run `run` again into a new directory of `runs`, which is returned when it is done.
 
@@ -64,10 +67,12 @@ def repeat(
             env = _prepare(facts, tree, agree, say)
         except circumstances.CannotImportError as error:
             raise DgcError(_not_imported(facts, tree, str(error), current=current_code)) from error
-        again = _new_run(facts, runs)
+        recipe = facts.run.recipe.read_bytes() if data_dir is None else _moved(facts, data_dir)
+        again = _new_run(facts, runs, recipe)
         try:
             run_to_end(again, command(facts, again, tree, trainer), env)
         except DgcError as error:
+            _forget_if_nothing_began(again)
             if not current_code or error.exit_code >= ExitCode.PREEMPTED:
                 raise
             text = f"the current code was run, not that of {run.id}: {error}"
@@ -150,10 +155,31 @@ def _folder(facts: Facts) -> Path:
     return recorded if recorded.is_dir() else Path.cwd()
 
 
-def _new_run(facts: Facts, runs: Path) -> RunDir:
+def _moved(facts: Facts, data_dir: Path) -> bytes:
+    """The recipe of the record with its images in another folder. Raises IntegrityError where they are others."""
+    recipe = load_recipe(facts.run.recipe)  # changed as it stands: an override would leave out what it expects
+    data = recipe.data.model_copy(update={"dir": str(data_dir.absolute())})
+    text = dump_recipe(recipe.model_copy(update={"data": data})).encode()
+    found = ask("dgc.facts", [f"--run-dir={facts.run.path}", f"--data-dir={data_dir.absolute()}", "--data-only"])
+    if (now := found["data"].get("digest")) != (recorded := facts.data.get("digest")):
+        raise IntegrityError(
+            f"{data_dir.absolute()}: these are not the images of {facts.id}: their digest was {str(recorded)[:12]}, is "
+            f"{str(now)[:12]}: nothing was run; name the folder that holds the recorded ones"
+        )
+    return text
+
+
+def _forget_if_nothing_began(again: RunDir) -> None:
+    """A repetition that could not start (its images are gone) is no run, as with `train`."""
+    status = records.read_status(again)
+    if not status.step and status.exit_code in (ExitCode.USAGE, ExitCode.DATA):
+        shutil.rmtree(again.path, ignore_errors=True)
+
+
+def _new_run(facts: Facts, runs: Path, recipe: bytes) -> RunDir:
     name = str(facts.recipe["name"])
     again = records.create_run(runs, name)
-    atomic_write(again.recipe, facts.run.recipe.read_bytes())
+    atomic_write(again.recipe, recipe)
     records.write_json(again.file("rerun.json"), {"of": facts.id, "path": str(facts.run.path.resolve())})
     records.write_status(again, records.Status(state=State.QUEUED))
     return again

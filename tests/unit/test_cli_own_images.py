@@ -279,3 +279,49 @@ def test_classes_that_lie_directly_in_the_folder_are_met_with_advice(dgcctl: Dgc
         assert done.returncode == 3
         advice = f"the class folders lie directly in {photos / part}: move them to train/ and hold some images of each"
         assert advice in error_of(done)
+
+
+def test_an_evaluation_names_its_images_and_says_when_they_are_others(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    assert dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+    warning = "warning: these are not the images of the run: "
+    done = dgcctl("eval", "--run", "latest", "--limit", "5", "--json")
+    assert warning not in done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert (data["name"], data["dir"], data["samples"], data["same"]) == ("image_folder", str(photos), 5, True)
+
+    image = photos / "val" / "class0" / "000.jpg"
+    image.write_bytes((photos / "val" / "class0" / "001.jpg").read_bytes())
+    done = dgcctl("eval", "--run", "latest")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"{warning}as many, with another content, in {photos}") == 1, done.stderr
+    assert f"image_folder, {photos}" in done.stdout
+    image.unlink()
+    done = dgcctl("eval", "--run", "latest", "--limit", "5")
+    assert done.stderr.count(f"{warning}8 instead of 9, in {photos}") == 1, done.stderr
+
+
+def test_moved_images_are_named_to_verify_and_to_rerun(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+    assert dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+    run = only_run(tmp_path)
+    moved = photos.rename(tmp_path / "moved")
+    again = ("rerun", run.id, "--current-code", "--allow-change")
+    done = dgcctl(*again)
+    assert done.returncode == 3
+    assert "name another folder with --data-dir FOLDER" in error_of(done)
+    assert only_run(tmp_path).id == run.id  # nothing is left of what could not start
+
+    done = dgcctl("runs", "verify", run.id, "--data-dir", "moved", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["outcome"] for row in json.loads(done.stdout)["checks"] if row["name"] == "data digest"] == ["ok"]
+    done = dgcctl(*again, "--check", "--data-dir", "moved")
+    assert done.returncode == 0, done.stderr
+    assert f"data.dir: photos in the record, now {moved}" in done.stderr
+    assert "bitwise equal" in done.stdout
+
+    (moved / "val" / "class0" / "000.jpg").unlink()
+    done = dgcctl(*again, "--data-dir", "moved")
+    assert done.returncode == 4
+    assert error_of(done).startswith(f"error: {moved}: these are not the images of {run.id}: their digest was ")
+    assert len(list(runs.iterate(tmp_path / "runs"))) == 2
