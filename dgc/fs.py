@@ -21,6 +21,7 @@ from dgc import settings
 from dgc.errors import IntegrityError, ResourceError, UsageError
 
 RECORD_BYTES = 64 << 20  # more than any record of a run ever holds
+_PIECE = 1 << 20
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
@@ -75,11 +76,14 @@ def open_regular(path: Path) -> BufferedReader:
 
 def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
     """The bytes of such a file. Raises IntegrityError where there are more than `limit`, before they are read."""
+    data = bytearray()
     with open_regular(path) as file:
-        data = file.read(limit + 1)
+        # Piece by piece: one read of `limit` bytes would ask for all that memory, for a file of a hundred bytes too.
+        while len(data) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(data)))):
+            data += piece
     if len(data) > limit:
         raise IntegrityError(f"{path}: unreadable: larger than {limit:,} bytes")
-    return data
+    return bytes(data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

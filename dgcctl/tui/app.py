@@ -68,10 +68,7 @@ class DashApp(App[None]):
     Input:focus { border: none; }
     """
     ENABLE_COMMAND_PALETTE = True
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *keys.bindings(keys.EVERYWHERE),
-        *keys.bindings(keys.ACTING),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.EVERYWHERE), *keys.bindings(keys.ACTING)]
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -284,13 +281,12 @@ class DashApp(App[None]):
 
     def action_theme(self) -> None:
         """The next of dark, light, no colour."""
-        names = palette.THEMES
-        self.use_theme(names[(names.index(self.palette.theme) + 1) % len(names)])
+        at = palette.THEMES.index(self.palette.theme)
+        self.use_theme(palette.THEMES[(at + 1) % len(palette.THEMES)])
 
     def use_theme(self, name: str) -> None:
         self.palette = palette.Palette(name)
-        self.theme = self.palette.theme
-        self.store.view.theme = self.palette.theme
+        self.theme = self.store.view.theme = self.palette.theme
         for screen in self.screen_stack:
             if isinstance(screen, DashScreen):
                 screen.redraw()
@@ -342,15 +338,15 @@ class DashApp(App[None]):
         try:
             written = export.write(taken, self.options.export_dir)
         except (OSError, DgcError) as error:
-            self.notify(_why(error), severity="error")
+            self.notify(export.why_not(error), severity="error")
         else:
             self.notify("\n".join(map(str, written)), title="exported")
 
     def action_stop(self) -> None:
-        self._ask("stop", "It finishes its step, saves and stops.", "asked to stop", _requests("stop"))
+        self._ask("stop", "It finishes its step, saves and stops.", "asked to stop")
 
     def action_checkpoint(self) -> None:
-        self._ask("checkpoint", "It saves after its step and goes on.", "asked to checkpoint", _requests("checkpoint"))
+        self._ask("checkpoint", "It saves after its step and goes on.", "asked to checkpoint")
 
     def action_resume(self) -> None:
         self._ask("resume", "It goes on from its newest checkpoint.", "resuming", self._resume)
@@ -359,7 +355,7 @@ class DashApp(App[None]):
         self._watch.begins(run.id)
         self.trainers.resume(run.dir)
 
-    def _ask(self, act: str, what: str, done: str, do: Callable[[runs.Run], None]) -> None:
+    def _ask(self, act: str, what: str, done: str, do: Callable[[runs.Run], None] | None = None) -> None:
         """Ask before an act on the run that is chosen; say at once where it cannot be."""
         run = self.store.runs.get((self.front.subject() if self.front else None) or "")
         why = acts.refusal(run, act)
@@ -376,13 +372,13 @@ class DashApp(App[None]):
 
         self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what, pointless), answer)
 
-    def _carry_out(self, run: runs.Run, act: str, done: str, do: Callable[[runs.Run], None]) -> None:
-        """The run may have ended while the question stood."""
+    def _carry_out(self, run: runs.Run, act: str, done: str, do: Callable[[runs.Run], None] | None) -> None:
+        """The run may have ended while the question stood. Without `do` the trainer is left a request of that name."""
         try:
             why = acts.refusal(self.store.runs.get(run.id), act)
             if why:
                 raise UsageError(why)
-            do(run)
+            do(run) if do else acts.request(run, act)
         except DgcError as error:
             self.notify(str(error), severity="error")
         else:
@@ -402,11 +398,3 @@ class DashApp(App[None]):
     def failure(self) -> Exception | None:
         """What ended the dashboard, where it did not end by itself."""
         return self._exception
-
-
-def _why(error: OSError | DgcError) -> str:
-    return f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
-
-
-def _requests(name: str) -> Callable[[runs.Run], None]:
-    return lambda run: acts.request(run, name)

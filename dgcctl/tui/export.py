@@ -18,6 +18,7 @@ from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 from textual.strip import Strip
 
+from dgc.errors import DgcError
 from dgc.fs import atomic_write
 from dgcctl.tui.bitmap import picture
 
@@ -90,3 +91,8 @@ def _new_file(folder: Path, stem: str) -> Path:
             continue
         return path
     raise FileExistsError(17, "a thousand exports of one second are there", str(folder / stem))
+
+
+def why_not(error: OSError | DgcError) -> str:
+    """What `write` met, in one line."""
+    return f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)

@@ -77,6 +77,12 @@ def test_one_value_of_the_recipe_changed_by_hand_is_found_at_the_step_where_it_t
 def test_verify_recomputes_data_and_macs_of_a_real_run(project):
     said = project.call("python", "-m", "dgcctl", "runs", "verify", run_of(project).id, "--json")
     rows = {row["name"]: row["outcome"] for row in json.loads(said[said.index("{") : said.rindex("}") + 1])["checks"]}
-    assert rows["data digest"] == rows["MACs, executed"] == rows["parameters"] == rows["git commit"] == "ok"
+    assert (
+        rows["data digest"]
+        == rows["MACs at the end of the schedule, executed"]
+        == rows["parameters"]
+        == rows["git commit"]
+        == "ok"
+    )
     assert set(rows.values()) == {"ok"}
     assert next(event["kind"] for event in read_events(run_of(project))) == "start"

@@ -5,12 +5,12 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgc import records
 from dgc.records import EventReader, EventWriter, Kind, RunDir, decode_event, encode_event, live_rows, read_events
 from tests.waiting import GUARD
 
@@ -217,7 +217,7 @@ def test_a_huge_log_is_read_in_pieces(run, monkeypatch, fault_table):
                 return data
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "open", lambda path, mode: Counted(path, mode))
+            patch.setattr(records, "open_regular", Counted)
             events = reader.poll()
         assert sum(read) == 1 << 20
         assert 0 < len(events) <= (1 << 20) / len(line)

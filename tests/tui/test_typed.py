@@ -17,6 +17,7 @@ from dgcctl.tui.screens.run import RunScreen
 from tests.tui import bursts, frames
 from tests.tui.frames import press
 from tests.tui.terminal import Terminal
+from tests.waiting import GUARD
 
 START, END = "\x1b[200~", "\x1b[201~"
 
@@ -129,7 +130,7 @@ def test_ctrl_z_gives_the_shell_back_and_a_continue_the_dashboard(terminal: Term
     terminal.process.send_signal(signal.SIGCONT)
     terminal.wait_for(lambda: terminal.shows("disk"), what="the list again")
     terminal.type("q")
-    assert terminal.process.wait(60) == 0
+    assert terminal.process.wait(GUARD) == 0
 
 
 def _state(pid: int) -> str:

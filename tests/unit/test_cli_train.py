@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,7 @@ def test_detached_training_goes_on_by_itself(dgcctl: Dgcctl, tmp_path: Path) -> 
 
 def test_on_a_terminal_one_line_is_rewritten(environment: dict[str, str], tmp_path: Path) -> None:
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 120))  # wide enough for every field
     command = [sys.executable, "-m", "dgcctl", "train", "demo", *TINY]
     process = subprocess.Popen(
         command, cwd=tmp_path, env={**environment, "TERM": "xterm"}, stdin=slave, stdout=subprocess.PIPE, stderr=slave

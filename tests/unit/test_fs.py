@@ -2,11 +2,12 @@
 
 import errno
 import os
+import tracemalloc
 
 import pytest
 
-from dgc.errors import ExitCode, ResourceError
-from dgc.fs import CrashPoints, atomic_write, free_bytes, remove_tree, temporary_name
+from dgc.errors import ExitCode, IntegrityError, ResourceError
+from dgc.fs import CrashPoints, atomic_write, free_bytes, read_bounded, remove_tree, temporary_name
 
 
 def test_replaces_whole(tmp_path):
@@ -73,3 +74,17 @@ def test_remove_tree_takes_links_not_their_targets(tmp_path):
     assert (tmp_path / "target" / "file").exists()
     assert not (tmp_path / "link").exists()
     assert temporary_name("x") == f".tmp-{os.getpid()}-x"
+
+
+def test_a_small_record_is_read_with_little_memory(tmp_path):
+    """A process that is told that memory is out still reads who holds its lock."""
+    path = tmp_path / "lock"
+    path.write_bytes(b"{}" * 50)
+    tracemalloc.start()
+    try:
+        assert read_bounded(path) == b"{}" * 50
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(IntegrityError, match="larger than 99 bytes"):
+        read_bounded(path, 99)
