@@ -69,8 +69,10 @@ class LiveLine:
 
 def _columns() -> int:
     """The width of the terminal behind stderr: stdout may be a file or a pipe, and has none then."""
+    if os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
     try:
-        return int(os.environ.get("COLUMNS", "")) or os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
         return shutil.get_terminal_size().columns
 
