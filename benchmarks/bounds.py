@@ -1,7 +1,9 @@
-"""The design's bars in seconds that are no tests: `python -m benchmarks.bounds`, on a machine that is otherwise idle.
+"""The design's bars in seconds that are no tests: `python -m benchmarks.bounds`, on a machine that
+is otherwise idle.
 
-Tests count instead (modules loaded, bytes read, memory); those of the dashboard stand in benchmarks/dashboard.py.
-Prints a line a bar, median and worst of the repetitions, and ends with 1 where a median misses its bar.
+Tests count instead (modules loaded, bytes read, memory); those of the dashboard stand in
+benchmarks/dashboard.py. Prints a line a bar, median and worst of the repetitions, and ends with 1
+where a median misses its bar.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dgc.errors import RecipeError
-from dgc.recipe import load_recipe
-from dgc.records import EventReader, Kind, RunDir, encode_event
+from dgc.recipe.load import load_recipe
+from dgc.run.events import EventReader, Kind, encode_event
+from dgc.run.paths import RunDir
 
 REPETITIONS = 7
 ALIASES = "a: &a [x]\n" + "".join(
@@ -64,7 +67,8 @@ def main() -> int:
             median, worst = statistics.median(seconds), max(seconds)
             missed += median > bar
             print(
-                f"{question}: {median:.3f} s (worst {worst:.3f}), bar {bar} s: {'held' if median <= bar else 'MISSED'}"
+                f"{question}: {median:.3f} s (worst {worst:.3f}), bar {bar} s:"
+                f" {'held' if median <= bar else 'MISSED'}"
             )
     return int(missed > 0)
 

@@ -1,12 +1,14 @@
-"""How quick is the dashboard? `python -m benchmarks.dashboard` writes benchmarks/results/dashboard.{json,md}.
+"""How quick is the dashboard? `python -m benchmarks.dashboard` writes
+benchmarks/results/dashboard.{json,md}.
 
-Bars (the design's): 1,000 runs listed in < 1 s; a new event on screen in <= 0.5 s; a key to its frame in <= 50 ms
-while a run with 100,000 points is open; nothing drawn while nothing changes. Beside them: 12,000 metric names, memory,
-and the chart libraries that could draw the same 100,000 points.
+Bars (the design's): 1,000 runs listed in < 1 s; a new event on screen in <= 0.5 s; a key to its
+frame in <= 50 ms while a run with 100,000 points is open; nothing drawn while nothing changes.
+Beside them: 12,000 metric names, memory, and the chart libraries that could draw the same 100,000
+points.
 
-Keys and events are measured from outside: `dgcctl dash` runs in a pseudo-terminal of 160 x 48, and the time goes from
-the key (or the append to events.jsonl) to the first byte of the frame. The rest is measured in the app, headless.
-n repetitions; median and worst are given.
+Keys and events are measured from outside: `dgcctl dash` runs in a pseudo-terminal of 160 x 48, and
+the time goes from the key (or the append to events.jsonl) to the first byte of the frame. The rest
+is measured in the app, headless. n repetitions; median and worst are given.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ import psutil
 
 from dgc.bench.place import writable
 from dgc.errors import UsageError
-from dgc.records import RunDir, create_run
+from dgc.run.paths import RunDir, create_run
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.run_screen import RunScreen
 from tests.tui import frames, synthetic
 from tests.tui.synthetic import Spec
 from tests.tui.terminal import Terminal
@@ -74,12 +76,16 @@ class Place:
     figures: list[Figure] = field(default_factory=list)
 
 
-# --- making runs ------------------------------------------------------------------------------------------------------
+# --- making runs ----------------------------------------------------------------------------------
 
 
 def big_run(folder: Path, points: int = POINTS, keys: int = 0, suffix: str = "aaaaaa") -> RunDir:
-    """A run of many points. It has ended, for the figures of a living process would be frames of their own."""
-    spec = Spec(suffix=suffix, state="stopped", epochs=100, steps_per_epoch=points // 100, now_step=0)
+    """A run of many points. It has ended, for the figures of a living process would be frames of
+    their own.
+    """
+    spec = Spec(
+        suffix=suffix, state="stopped", epochs=100, steps_per_epoch=points // 100, now_step=0
+    )
     run = synthetic.make(folder, spec)
     synthetic.fast_steps(run, points, started=time.time() - points * 0.1, keys=keys)
     return run
@@ -88,7 +94,11 @@ def big_run(folder: Path, points: int = POINTS, keys: int = 0, suffix: str = "aa
 def many_runs(folder: Path, count: int) -> None:
     """Finished runs that differ in seed and result."""
     template = synthetic.make(folder, Spec(now_step=600))
-    kept = {path.relative_to(template.path): path.read_bytes() for path in template.path.rglob("*") if path.is_file()}
+    kept = {
+        path.relative_to(template.path): path.read_bytes()
+        for path in template.path.rglob("*")
+        if path.is_file()
+    }
     for _ in range(count - 1):
         run = create_run(folder, "demo_fashion")
         for name, data in kept.items():
@@ -101,7 +111,9 @@ async def opened(folder: Path, *names: str) -> Any:
     """The app on these runs, everything read, quiet."""
     app = DashApp(frames.options(folder, open=names, interval=0.2))
     async with app.run_test(size=SIZE) as pilot:
-        await frames.until(pilot, lambda: app.complete and (not names or isinstance(app.screen, RunScreen)), 120)
+        await frames.until(
+            pilot, lambda: app.complete and (not names or isinstance(app.screen, RunScreen)), 120
+        )
         await frames.settled(pilot)
         yield app, pilot
 
@@ -112,13 +124,15 @@ def rendered(app: DashApp) -> None:
         strip.render(app.console)
 
 
-# --- questions --------------------------------------------------------------------------------------------------------
+# --- questions ------------------------------------------------------------------------------------
 
 
 def terminal(folder: Path, *names: str) -> Terminal:
     """`dgcctl dash` as a user starts it, in a pseudo-terminal, everything read, quiet."""
     env = {"DGCCTL_CACHE_DIR": str(folder.parent / "cache")}
-    found = Terminal(["-m", "dgcctl", "dash", *names, "--runs-dir", str(folder)], size=SIZE, env=env)
+    found = Terminal(
+        ["-m", "dgcctl", "dash", *names, "--runs-dir", str(folder)], size=SIZE, env=env
+    )
     found.wait_for(lambda: found.shows("images/s"), 60, "the run")
     quiet(found, 1.5)
     return found
@@ -152,7 +166,9 @@ KEYS = {
 
 
 async def key_to_frame(folder: Path) -> list[Figure]:
-    """From a key typed into the terminal to the frame that the terminal gets, with 100,000 points open."""
+    """From a key typed into the terminal to the frame that the terminal gets, with 100,000 points
+    open.
+    """
     run, other = big_run(folder), big_run(folder, POINTS // 2, suffix="second")
     told = []
     for names, shown in (
@@ -170,7 +186,9 @@ async def key_to_frame(folder: Path) -> list[Figure]:
 
 
 def _press(found: Terminal, key: str) -> float:
-    """Milliseconds from the key to its frame; smoothing is then undone, so that the next one averages anew."""
+    """Milliseconds from the key to its frame; smoothing is then undone, so that the next one
+    averages anew.
+    """
     took = until_written(found, lambda: found.type(key)) * 1000
     quiet(found, 0.15)
     if key == "+":
@@ -220,7 +238,11 @@ async def thousand_runs(folder: Path) -> list[Figure]:
             filters.append((time.perf_counter() - began) * 1000)
     return [
         Figure(f"{RUNS:,} runs listed, from the start of the app", "s", starts, 1.0),
-        Figure(f"filter by a recipe key over {RUNS:,} runs (first time: reads their recipes)", "ms", filters),
+        Figure(
+            f"filter by a recipe key over {RUNS:,} runs (first time: reads their recipes)",
+            "ms",
+            filters,
+        ),
     ]
 
 
@@ -250,7 +272,9 @@ async def many_names(folder: Path) -> list[Figure]:
 
 
 async def catching_up(folder: Path) -> list[Figure]:
-    """Opening a run of 100,000 points: until all are there, and the longest the UI thread was busy meanwhile."""
+    """Opening a run of 100,000 points: until all are there, and the longest the UI thread was busy
+    meanwhile.
+    """
     run = big_run(folder)
     app = DashApp(frames.options(folder, open=(run.id,), interval=0.2))
     began = time.perf_counter()
@@ -288,19 +312,36 @@ async def idle(folder: Path) -> list[Figure]:
 
 
 async def libraries(folder: Path) -> list[Figure]:
-    """The same 100,000 points, by our reduction on the kept canvas, and handed to each library as they are."""
+    """The same 100,000 points, by our reduction on the kept canvas, and handed to each library as
+    they are.
+    """
     import numpy as np
 
-    values = 0.3 + np.exp(-np.arange(POINTS) / POINTS * 6) + np.random.default_rng(0).normal(0, 0.05, POINTS)
+    values = (
+        0.3
+        + np.exp(-np.arange(POINTS) / POINTS * 6)
+        + np.random.default_rng(0).normal(0, 0.05, POINTS)
+    )
     steps = np.arange(POINTS, dtype=float)
     told = [
         Figure(
-            "100,000 points into one chart: reduced to columns, textual-hires-canvas (ours)", "ms", _ours(steps, values)
+            "100,000 points into one chart: reduced to columns, textual-hires-canvas (ours)",
+            "ms",
+            _ours(steps, values),
         )
     ]
-    for name, draw in (("textual-plot", _textual_plot), ("plotext (what textual-plotext wraps)", _plotext)):
+    for name, draw in (
+        ("textual-plot", _textual_plot),
+        ("plotext (what textual-plotext wraps)", _plotext),
+    ):
         try:
-            told.append(Figure(f"100,000 points into one chart: {name}, as they are", "ms", await draw(steps, values)))
+            told.append(
+                Figure(
+                    f"100,000 points into one chart: {name}, as they are",
+                    "ms",
+                    await draw(steps, values),
+                )
+            )
         except ImportError:
             sys.stderr.write(f"{name} is not installed: left out\n")
     return told
@@ -310,7 +351,7 @@ def _ours(steps: Any, values: Any) -> list[float]:
     from textual_hires_canvas import Canvas
 
     from dgcctl.tui.raster import cells, characters
-    from dgcctl.tui.series import spans
+    from dgcctl.tui.state.series import spans
 
     canvas, told = Canvas(140, 40), []
     for _ in range(6):
@@ -364,7 +405,7 @@ QUESTIONS: list[Callable[[Path], Awaitable[list[Figure]]]] = [
 ]  # fmt: skip
 
 
-# --- report -----------------------------------------------------------------------------------------------------------
+# --- report ---------------------------------------------------------------------------------------
 
 
 def ask(index: int) -> list[dict[str, Any]]:
@@ -381,7 +422,8 @@ async def _as_coroutine(awaited: Awaitable[list[Figure]]) -> list[Figure]:
 
 def machine() -> dict[str, Any]:
     cpu = next(
-        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.processor(),
     )
     packages = ("textual", "textual-hires-canvas", "numpy", "rich")
     return {
@@ -410,7 +452,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         held = {None: "", True: "holds", False: "**misses**"}[row["passed"]]
         bar = "" if row["bar"] is None else f"{row['bar']:g} {row['unit']}"
         lines.append(
-            f"| {row['question']} | {row['median']:g} {row['unit']} | {row['worst']:g} | {row['n']} | {bar} | {held} |"
+            f"| {row['question']} | {row['median']:g} {row['unit']} | {row['worst']:g} | {row['n']}"
+            f" | {bar} | {held} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,6 @@
-"""Is training a DGC network cheaper than training its dense twin? The program is dgc.bench.training; see its --help."""
+"""Is training a DGC network cheaper than training its dense twin? The program is
+dgc.bench.training; see its --help.
+"""
 
 from __future__ import annotations
 

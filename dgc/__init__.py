@@ -1,4 +1,6 @@
-"""Dynamic Group Convolution. `import dgc` loads no torch until a name that needs it is touched (PEP 562)."""
+"""Dynamic Group Convolution. `import dgc` loads no torch until a name that needs it is touched (PEP
+562).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgc.api import create_model
-    from dgc.engine import compile_for_inference
-    from dgc.layers import DynamicGroupConv2d, gate_l1, iter_dgc, record_gates, set_method, set_progress
+    from dgc.hub.create import create_model
+    from dgc.infer import compile_for_inference
+    from dgc.layers import (
+        DynamicGroupConv2d,
+        gate_l1,
+        iter_dgc,
+        record_gates,
+        set_method,
+        set_progress,
+    )
     from dgc.models import list_models, load_released
 
 __version__ = "0.1.0"
@@ -20,10 +29,10 @@ _HOME = {
     "record_gates": "dgc.layers",
     "set_method": "dgc.layers",
     "set_progress": "dgc.layers",
-    "create_model": "dgc.api",
+    "create_model": "dgc.hub.create",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
-    "compile_for_inference": "dgc.engine",
+    "compile_for_inference": "dgc.infer",
 }
 
 __all__ = [

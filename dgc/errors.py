@@ -117,7 +117,9 @@ class TerminatedError(DgcError):
 
 
 def error_of(code: int, text: str) -> DgcError:
-    """What a process that ended with `code` would have raised: the most general class that has this code."""
+    """What a process that ended with `code` would have raised: the most general class that has this
+    code.
+    """
     kinds: list[type[DgcError]] = [DgcError]
     for kind in kinds:
         if kind.exit_code == code:

@@ -1,4 +1,5 @@
-"""Pure functions of progress p in [0, 1): learning rate and number of inactive channels. No torch, no state.
+"""Pure functions of progress p in [0, 1): learning rate and number of inactive channels. No torch,
+no state.
 
 Source: released code (its `adjust_learning_rate` and pruning schedule) and the paper's recipe.
 """
@@ -13,14 +14,17 @@ PRUNING_END = 3 / 4
 
 
 def progress(epoch: int, batch: int, epochs: int, batches: int) -> float:
-    """Share of the training done before this batch: (epoch * batches + batch) / (epochs * batches), in [0, 1)."""
+    """Share of the training done before this batch: (epoch * batches + batch) / (epochs * batches),
+    in [0, 1).
+    """
     return (epoch * batches + batch) / (epochs * batches)
 
 
 def inactive_channels(p: float, in_channels: int, gate_factor: float) -> int:
     """Number n of inactive input channels of each head at progress p.
 
-    `gate_factor` is the share of channels that is kept at the end (1 - pruning rate). Rounding is Python's.
+    `gate_factor` is the share of channels that is kept at the end (1 - pruning rate). Rounding is
+    Python's.
     """
     prunable = in_channels * (1 - gate_factor)
     if p <= PRUNING_START:

@@ -1,4 +1,5 @@
-"""Every DGCCTL_* variable of the environment: what it may be, and the one place where it is read. No torch.
+"""Every DGCCTL_* variable of the environment: what it may be, and the one place where it is read.
+No torch.
 
     DGCCTL_RUNS_DIR, DGCCTL_DATA_DIR, DGCCTL_CACHE_DIR    folders (`~` is the home folder)
     DGCCTL_OFFLINE             true | false: whether the network is forbidden
@@ -11,7 +12,8 @@
     DGCCTL_CRASH_AT            for tests: name:n ends the process at the n-th passage of a named point
     DGCCTL_LAUNCHED            set by the launcher of several ranks for its children
 
-Empty means not set. A switch is true, yes, on, 1 or false, no, off, 0, in any case. All else is a UsageError.
+Empty means not set. A switch is true, yes, on, 1 or false, no, off, 0, in any case. All else is a
+UsageError.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from dgc.errors import UsageError
 LAUNCHED = "DGCCTL_LAUNCHED"
 VERBOSITY = "DGCCTL_VERBOSITY"
 RECORD_SECRETS = "DGCCTL_RECORD_SECRETS"
-_TRUE, _FALSE = frozenset(("1", "true", "yes", "on", "y", "t")), frozenset(("0", "false", "no", "off", "n", "f", ""))
+_TRUE, _FALSE = (
+    frozenset(("1", "true", "yes", "on", "y", "t")),
+    frozenset(("0", "false", "no", "off", "n", "f", "")),
+)
 
 
 def runs_dir() -> Path:
@@ -45,7 +50,10 @@ def data_dir() -> Path | None:
 
 def cache_dir() -> Path:
     """The folder of downloads; default $XDG_CACHE_HOME/dgcctl, or ~/.cache/dgcctl."""
-    return _path("DGCCTL_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dgcctl"
+    return (
+        _path("DGCCTL_CACHE_DIR")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dgcctl"
+    )
 
 
 def offline() -> bool:
@@ -106,7 +114,9 @@ def verbosity() -> int:
 
 
 def take_dash_token() -> str:
-    """The token of a served dashboard, taken out of the environment so that no child sees it ("": make one)."""
+    """The token of a served dashboard, taken out of the environment so that no child sees it ("":
+    make one).
+    """
     return os.environ.pop("DGCCTL_DASH_TOKEN", "")
 
 
@@ -116,7 +126,9 @@ def launched() -> bool:
 
 
 def crash_at_text() -> str:
-    """For tests: `name:n`, the named point and the passage of it at which the process ends ("": nowhere)."""
+    """For tests: `name:n`, the named point and the passage of it at which the process ends ("":
+    nowhere).
+    """
     return _text("DGCCTL_CRASH_AT")
 
 
@@ -124,7 +136,9 @@ def parse_crash_at(text: str) -> tuple[str, int]:
     """`name:n` -> (name, n)."""
     name, _, count = text.partition(":")
     if not (count or "1").isdigit():
-        raise UsageError(f"DGCCTL_CRASH_AT={text!r}: should be name:n, as checkpoint.before-rename:2")
+        raise UsageError(
+            f"DGCCTL_CRASH_AT={text!r}: should be name:n, as checkpoint.before-rename:2"
+        )
     return name, int(count or "1")
 
 

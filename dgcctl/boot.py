@@ -19,7 +19,7 @@ _INTERRUPTED = 130
 def run() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGINT, _leave)  # an exception within an import could be swallowed
-    from dgcctl.cli import streams
+    from dgcctl.cli._ui import streams
 
     streams.prepare()
     from dgcctl.cli.main import main

@@ -1,7 +1,8 @@
-"""CIFAR-10 as JPEG files, from the archive beside the repository: real images for the image-folder path.
+"""CIFAR-10 as JPEG files, from the archive beside the repository: real images for the image-folder
+path.
 
-The archive has no stated licence, so it is no part of the project: where it is absent, the tests that need it are
-skipped, with this as the reason.
+The archive has no stated licence, so it is no part of the project: where it is absent, the tests
+that need it are skipped, with this as the reason.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ ARCHIVE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10_jpe
 
 
 def unpack(folder: Path, train: int = 640, val: int = 130) -> Path:
-    """Write the first images as folder/{train,val}/<class>/<n>.jpg. Skips where there is no archive."""
+    """Write the first images as folder/{train,val}/<class>/<n>.jpg. Skips where there is no
+    archive.
+    """
     if not ARCHIVE.is_file():
-        pytest.skip(f"{ARCHIVE.name} is not there: it may not be shipped, so this needs a machine that has it")
+        pytest.skip(
+            f"{ARCHIVE.name} is not there: it may not be shipped, so this needs a machine that"
+            " has it"
+        )
     with np.load(ARCHIVE, allow_pickle=False) as arrays:
         classes = [str(name) for name in arrays["classes"]]
         for split, target, count in (("train", "train", train), ("test", "val", val)):

@@ -1,12 +1,13 @@
-"""Holds the engine against the module on random graphs (tests/random_graphs.py), on every instruction set.
+"""Holds the engine against the module on random graphs (tests/random_graphs.py), on every
+instruction set.
 
     python -m tests.graph_check              # 600 graphs; what `make graphs` runs
     python -m tests.graph_check --show 17    # what graph 17 is, and how far the engine is off on it
 
-A graph fails if a sample's result is off by 1e-4 of its largest number, if the engine gives other bits the second time
-(some graphs then have two threads instead of one), or if a network of known operations does not become one program.
-Samples in which two gates at the threshold lie closer than 1e-5 are exempt, because rounding may choose another channel
-there: at most one graph in a hundred.
+A graph fails if a sample's result is off by 1e-4 of its largest number, if the engine gives other
+bits the second time (some graphs then have two threads instead of one), or if a network of known
+operations does not become one program. Samples in which two gates at the threshold lie closer than
+1e-5 are exempt, because rounding may choose another channel there: at most one graph in a hundred.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 import dgc
-from dgc import native
-from dgc.engine import NativeModule
+from dgc.infer import NativeModule
+from dgc.kernels import cpu
+from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d, iter_dgc
-from dgc.native import library
 from tests.random_graphs import Graph, Step, draw, network
 
 BAR = 1e-4
@@ -37,7 +38,9 @@ EXEMPT = 0.01  # of the graphs, at most
 
 @dataclass
 class Outcome:
-    """`wrong`: a line for each fault; `near_tie`: a near tie explains what was off; `plan`: whole or parts."""
+    """`wrong`: a line for each fault; `near_tie`: a near tie explains what was off; `plan`: whole
+    or parts.
+    """
 
     wrong: list[str]
     near_tie: bool
@@ -85,7 +88,9 @@ def near_ties(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def off(found: Any, wanted: Any) -> Tensor:
-    """(B,): the largest difference of a sample, as a share of its largest number; infinite if shapes differ."""
+    """(B,): the largest difference of a sample, as a share of its largest number; infinite if
+    shapes differ.
+    """
     worst = torch.zeros(len(tensors(wanted)[0]))
     if [t.shape for t in tensors(found)] != [t.shape for t in tensors(wanted)]:
         return worst + torch.inf
@@ -120,7 +125,8 @@ def check(graph: Graph, isas: Sequence[str]) -> Outcome:
             found = engine(x.clone())
             whole = isinstance(engine, NativeModule) and engine.plan_for(x) is not None
             engine(other)
-            with threads(2 if whole and graph.seed % 4 == 0 else 1):  # PyTorch's own bits depend on their number
+            # PyTorch's own bits depend on their number
+            with threads(2 if whole and graph.seed % 4 == 0 else 1):
                 again = engine(x.clone())
         error = off(found, wanted)
         if error.max() >= BAR:
@@ -137,7 +143,7 @@ def check(graph: Graph, isas: Sequence[str]) -> Outcome:
     return outcome
 
 
-# --- making a failing graph small -------------------------------------------------------------------------------------
+# --- making a failing graph small -----------------------------------------------------------------
 
 
 def without(graph: Graph, step: int) -> Graph | None:
@@ -184,7 +190,7 @@ def shrunk(graph: Graph, fails: Callable[[Graph], bool]) -> Graph:
         graph = found
 
 
-# --- many -------------------------------------------------------------------------------------------------------------
+# --- many -----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -196,11 +202,16 @@ class Report:
 
     def __str__(self) -> str:
         share = f"{self.near_ties} near ties exempted ({self.near_ties / self.graphs:.2%})"
-        head = f"{self.graphs} graphs, {self.whole} whole plans, {self.graphs - self.whole} in parts, {share}"
+        head = (
+            f"{self.graphs} graphs, {self.whole} whole plans, {self.graphs - self.whole} in parts,"
+            f" {share}"
+        )
         return "\n\n".join([head + f", {len(self.failed)} failed", *self.failed])
 
 
-def run(seeds: Sequence[int], isas: Sequence[str], say: Callable[[str], object] = lambda line: None) -> Report:
+def run(
+    seeds: Sequence[int], isas: Sequence[str], say: Callable[[str], object] = lambda line: None
+) -> Report:
     """Check these graphs; each that fails is made small and written out."""
     report = Report(len(seeds), 0, 0, [])
     for seed in seeds:
@@ -220,23 +231,29 @@ def run(seeds: Sequence[int], isas: Sequence[str], say: Callable[[str], object] 
 
 
 def instruction_sets() -> list[str]:
-    found = native.describe().get("supported", [])
+    found = cpu.describe().get("supported", [])
     return list(found) if isinstance(found, list) else []
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--isa", action="append", help="by default all that this machine has")
-    parser.add_argument("--show", type=int, help="print this graph and how far the engine is off, nothing else")
+    parser.add_argument(
+        "--show", type=int, help="print this graph and how far the engine is off, nothing else"
+    )
     a = parser.parse_args()
     isas = a.isa or instruction_sets()
     if a.show is not None:
         print(draw(a.show), check(draw(a.show), isas), sep="\n")
         return 0
     start = time.perf_counter()
-    report = run(range(a.first, a.first + a.count), isas, say=lambda text: print(text, "\n", flush=True))
+    report = run(
+        range(a.first, a.first + a.count), isas, say=lambda text: print(text, "\n", flush=True)
+    )
     print(f"{report}\non {', '.join(isas)}, in {time.perf_counter() - start:.0f} s")
     return 1 if report.failed or report.near_ties > EXEMPT * report.graphs else 0
 

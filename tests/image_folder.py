@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 
-def make(root: Path, classes: int = 3, train: int = 8, val: int = 5, size: tuple[int, int] = (40, 36)) -> Path:
+def make(
+    root: Path, classes: int = 3, train: int = 8, val: int = 5, size: tuple[int, int] = (40, 36)
+) -> Path:
     """root/{train,val}/<class>/<n>.jpg, `train` and `val` images a class, each different."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):

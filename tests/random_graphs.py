@@ -1,10 +1,11 @@
-"""Random networks of all operations that the engine knows, each written down in a few lines that can be read and rerun.
+"""Random networks of all operations that the engine knows, each written down in a few lines that
+can be read and rerun.
 
 `tests/graph_check.py` holds the engine against them.
 
-A graph is a list of steps; step i makes value i + 1 from earlier values, and value 0 is the image batch. The last value
-is the result. Every step has a seed of its own for its weights, so that a graph keeps its numbers when others are
-taken out, which is how a failing one is made small.
+A graph is a list of steps; step i makes value i + 1 from earlier values, and value 0 is the image
+batch. The last value is the result. Every step has a seed of its own for its weights, so that a
+graph keeps its numbers when others are taken out, which is how a failing one is made small.
 """
 
 from __future__ import annotations
@@ -35,9 +36,14 @@ class Step:
     def __str__(self) -> str:
         args = ", ".join(f"{k}={v}" for k, v in self.args.items() if k != "inner")
         inner = (
-            "".join(f"\n      {line}" for line in str(self.args["inner"]).splitlines()) if "inner" in self.args else ""
+            "".join(f"\n      {line}" for line in str(self.args["inner"]).splitlines())
+            if "inner" in self.args
+            else ""
         )
-        return f"{self.op}({', '.join(f'v{i}' for i in self.reads)}{'; ' if args else ''}{args}) #{self.seed}{inner}"
+        return (
+            f"{self.op}({', '.join(f'v{i}' for i in self.reads)}{'; ' if args else ''}{args})"
+            f" #{self.seed}{inner}"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Graph:
         return not any(s.op in UNKNOWN for s in self.steps) and all(g.known for g in inner)
 
 
-# --- from a graph to a network ----------------------------------------------------------------------------------------
+# --- from a graph to a network --------------------------------------------------------------------
 
 
 class Net(nn.Module):
@@ -87,7 +93,15 @@ class Net(nn.Module):
 
 
 def _dgc(
-    cin: int, cout: int, k: int, stride: int, pad: int, dil: int, heads: int, keep: float, norm: bool
+    cin: int,
+    cout: int,
+    k: int,
+    stride: int,
+    pad: int,
+    dil: int,
+    heads: int,
+    keep: float,
+    norm: bool,
 ) -> nn.Module:
     return DynamicGroupConv2d(cin, cout, k, stride, pad, dil, heads, gate_factor=keep, norm=norm)
 
@@ -121,14 +135,17 @@ _CALLS: dict[str, Any] = {
 
 
 def network(graph: Graph) -> nn.Module:
-    """In evaluation mode, with BatchNorm statistics and affine parameters that are not those of a fresh network."""
+    """In evaluation mode, with BatchNorm statistics and affine parameters that are not those of a
+    fresh network.
+    """
     net = Net(graph)
     torch.manual_seed(graph.seed)
     for m in net.modules():
         if isinstance(m, nn.BatchNorm2d):
             nn.init.uniform_(m.weight, 0.5, 1.5)
             nn.init.uniform_(m.bias, -0.3, 0.3)
-        if isinstance(m, DynamicGroupConv2d):  # equal biases are equal gates wherever no hidden unit is active
+        # equal biases are equal gates wherever no hidden unit is active
+        if isinstance(m, DynamicGroupConv2d):
             nn.init.uniform_(m.fc2_bias, 0.5, 1.5)
     dgc.set_progress(net, graph.progress)
     with torch.no_grad():
@@ -137,7 +154,7 @@ def network(graph: Graph) -> nn.Module:
     return net.eval()
 
 
-# --- drawing graphs ---------------------------------------------------------------------------------------------------
+# --- drawing graphs -------------------------------------------------------------------------------
 
 Shape = tuple[int, ...]  # (channels, height, width), or (numbers,) of a vector
 
@@ -167,7 +184,15 @@ class _Drawing:
         images, read = self.images(), {r for s in self.steps for r in s.reads}
         unread = [i for i in images if i not in read] or images
         at = self.random.choice(unread if self.random.random() < 0.8 else images)
-        kinds = ["conv"] * 5 + ["dgc"] * 7 + ["join"] * 6 + ["norm"] * 2 + ["relu"] * 2 + ["pool"] * 2 + ["dropout"]
+        kinds = (
+            ["conv"] * 5
+            + ["dgc"] * 7
+            + ["join"] * 6
+            + ["norm"] * 2
+            + ["relu"] * 2
+            + ["pool"] * 2
+            + ["dropout"]
+        )
         kind = self.random.choice(kinds + ["block"] * (self.depth == 0))
         getattr(self, f"_{kind}")(at)
 
@@ -188,7 +213,9 @@ class _Drawing:
 
     def _conv(self, at: int) -> None:
         c, *size = self.shapes[at]
-        alike = [i for i, s in enumerate(self.steps, 1) if s.op in ("conv", "dgc") and s.args["cin"] == c]
+        alike = [
+            i for i, s in enumerate(self.steps, 1) if s.op in ("conv", "dgc") and s.args["cin"] == c
+        ]
         if alike and self.random.random() < 0.1:
             return self._again(at, self.random.choice(alike))
         k, stride, pad, dil, out = self._window(tuple(size))
@@ -208,7 +235,9 @@ class _Drawing:
         reach = a["dil"] * (a["k"] - 1) + 1
         size = tuple(n + 2 * a["pad"] - reach for n in self.shapes[at][1:])
         if min(size) >= 0:
-            self.push("again", (at,), (a["cout"], *(n // a["stride"] + 1 for n in size)), layer=layer)
+            self.push(
+                "again", (at,), (a["cout"], *(n // a["stride"] + 1 for n in size)), layer=layer
+            )
 
     def _dgc(self, at: int) -> None:
         c, *size = self.shapes[at]
@@ -217,7 +246,9 @@ class _Drawing:
         if heads == 0:
             return self._conv(at)
         wide = heads * self.random.choice([1, 2, 4, 7, 8, 8, 16, 16, 32])
-        keep = self.random.choice([keep for keep in (1 / 16, 0.25, 0.25, 0.45, 0.75, 1.0) if c * keep >= 1])
+        keep = self.random.choice(
+            [keep for keep in (1 / 16, 0.25, 0.25, 0.45, 0.75, 1.0) if c * keep >= 1]
+        )
         norm = self.random.random() < 0.7
         self.push(
             "dgc", (at,), (wide, *out), cin=c, cout=wide, k=k, stride=stride, pad=pad, dil=dil, heads=heads, keep=keep,
@@ -254,7 +285,9 @@ class _Drawing:
         self.push(kind, (at,), (c, *out), **args)
 
     def _join(self, at: int) -> None:
-        """A sum or a concatenation; where there is no second image of that size, one is made beside the first."""
+        """A sum or a concatenation; where there is no second image of that size, one is made beside
+        the first.
+        """
         size = self.shapes[at][1:]
         mates = [i for i in self.images() if self.shapes[i][1:] == size and i != at]
         if not mates or self.random.random() < 0.3:
@@ -288,7 +321,9 @@ class _Drawing:
 
     def _block(self, at: int) -> None:
         """A network within the network; where the whole is not known, it becomes a part."""
-        inner = _Drawing(self.random.randrange(10**6), self.shapes[at], self.random.randint(2, 5), 1)
+        inner = _Drawing(
+            self.random.randrange(10**6), self.shapes[at], self.random.randint(2, 5), 1
+        )
         graph = Graph(inner.seed, self.shapes[at], 1, 0.0, tuple(inner.steps))
         if graph.steps and len(inner.shapes[-1]) == 3:
             self.push("block", (at,), inner.shapes[-1], inner=graph)
@@ -327,7 +362,19 @@ def draw(seed: int) -> Graph:
     """Graph number `seed`, always the same."""
     rng = random.Random(seed)
     size = rng.choice(
-        [(5, 5), (7, 7), (8, 8), (9, 12), (13, 10), (14, 14), (15, 15), (16, 16), (21, 17), (27, 33), (32, 32)]
+        [
+            (5, 5),
+            (7, 7),
+            (8, 8),
+            (9, 12),
+            (13, 10),
+            (14, 14),
+            (15, 15),
+            (16, 16),
+            (21, 17),
+            (27, 33),
+            (32, 32),
+        ]
     )
     shape = (rng.choice([3, 3, 8, 16, 32]), *size)
     drawing = _Drawing(seed, shape, rng.randint(2, 12))

@@ -1,4 +1,6 @@
-"""Tests are skipped only by name: `skips.txt` says which, for what reason, and where they run instead."""
+"""Tests are skipped only by name: `skips.txt` says which, for what reason, and where they run
+instead.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ FILE = Path(__file__).with_name("skips.txt")
 
 @dataclass(frozen=True)
 class Line:
-    """`test` is a file or file::name (all its parameters); `reason` is what pytest prints, `*` stands for any text."""
+    """`test` is a file or file::name (all its parameters); `reason` is what pytest prints, `*`
+    stands for any text.
+    """
 
     test: str
     reason: str
@@ -20,7 +24,9 @@ class Line:
 
     def covers(self, nodeid: str, reason: str) -> bool:
         name = nodeid.partition("[")[0]
-        return (name == self.test or name.startswith(self.test + "::")) and fnmatchcase(reason, self.reason)
+        return (name == self.test or name.startswith(self.test + "::")) and fnmatchcase(
+            reason, self.reason
+        )
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Waiting in tests: for a state, never for a time. GUARD only ends what hangs; nothing may come near it."""
+"""Waiting in tests: for a state, never for a time. GUARD only ends what hangs; nothing may come
+near it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`python -m dgc.bench`: measure cells, merge them into one report and print it. Run it on an idle machine."""
+"""`python -m dgc.bench`: measure cells, merge them into one report and print it. Run it on an idle
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
 from dgc.bench.report import markdown, write
 from dgc.errors import DgcError
-from dgc.fs import atomic_write
+from dgc.run.files import atomic_write
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -27,9 +29,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--contender", choices=sorted(MAKERS), action="append")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of timing for a cell")
-    parser.add_argument("--layers", action="store_true", help="the per-layer table instead of the cells")
-    parser.add_argument("--report-only", action="store_true", help="table and plots from what the JSON file holds")
-    parser.add_argument("--out", type=Path, help="JSON file; by default one named after this machine")
+    parser.add_argument(
+        "--layers", action="store_true", help="the per-layer table instead of the cells"
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="table and plots from what the JSON file holds"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON file; by default one named after this machine"
+    )
     a = parser.parse_args(argv)
     a.out = a.out or Path(f"benchmarks/results/inference-{machine.label()}.json")
     return a
@@ -44,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
     report: dict[str, Any] = (
-        orjson.loads(a.out.read_bytes()) if a.out.exists() and a.out.stat().st_size else {"cells": [], "layers": {}}
+        orjson.loads(a.out.read_bytes())
+        if a.out.exists() and a.out.stat().st_size
+        else {"cells": [], "layers": {}}
     )
     if not a.report_only:
         report["machine"] = machine.facts()
@@ -73,7 +83,9 @@ def _measure(report: dict[str, Any], name: str, a: argparse.Namespace) -> None:
 
 
 def _merge(cells: list[dict[str, Any]], new: dict[str, Any]) -> None:
-    """A cell measured again with the same contenders replaces the old one; ratios are only taken inside a cell."""
+    """A cell measured again with the same contenders replaces the old one; ratios are only taken
+    inside a cell.
+    """
 
     def key(c: dict[str, Any]) -> tuple[object, ...]:
         return c["network"], c["batch"], c["threads"], tuple(sorted(c["ms_per_image"]))

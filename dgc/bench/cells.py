@@ -1,4 +1,6 @@
-"""One cell of the table: a network at a batch size with a number of threads, all contenders interleaved."""
+"""One cell of the table: a network at a batch size with a number of threads, all contenders
+interleaved.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dgc.bench.networks import NETWORKS
 from dgc.bench.timing import interleaved
 
 
-def measure(name: str, batch: int, threads: int, wanted: list[str], budget_s: float) -> dict[str, object]:
+def measure(
+    name: str, batch: int, threads: int, wanted: list[str], budget_s: float
+) -> dict[str, object]:
     """Milliseconds per image of every wanted contender that is installed; why not, for the others."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.bench.networks import build, with_method
-from dgc.engine import compile_for_inference
+from dgc.infer import compile_for_inference
 
 Call = Callable[[], object]
 Maker = Callable[[str, Tensor, int], Call]
@@ -64,7 +64,9 @@ def _dense_onnxruntime(name: str, x: Tensor, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(_onnx(name, x), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        _onnx(name, x), options, providers=["CPUExecutionProvider"]
+    )
     feed = {"x": x.numpy()}
     return lambda: session.run(None, feed)
 
@@ -74,7 +76,11 @@ def _dense_openvino(name: str, x: Tensor, threads: int) -> Call:
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     model = core.read_model(io.BytesIO(_onnx(name, x)))
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     feed = {0: x.numpy()}

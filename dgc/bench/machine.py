@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dgc.native import describe, library
+from dgc.kernels.cpu import describe, library
 
 PACKAGES = ("torch", "numpy", "onnxruntime", "openvino", "dgcctl")
 

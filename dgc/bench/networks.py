@@ -1,4 +1,6 @@
-"""The networks that are measured, with weights as training leaves them as far as speed is concerned."""
+"""The networks that are measured, with weights as training leaves them as far as speed is
+concerned.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import torch
 from torch import nn
 
 from dgc.layers import set_method, set_progress
+from dgc.layers.algorithms.functional import Method
 from dgc.models import create_model
-from dgc.ops.dispatch import Method
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ NETWORKS = {
 
 
 def build(name: str, form: str) -> nn.Module:
-    """A network in evaluation mode: BatchNorm statistics from a few passes over noise, final pruning."""
+    """A network in evaluation mode: BatchNorm statistics from a few passes over noise, final
+    pruning.
+    """
     network = NETWORKS[name]
     side = min(network.image, 112)
     torch.manual_seed(0)

@@ -17,5 +17,7 @@ def writable(path: Path) -> Path:
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(
+            f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
+        ) from error
     return path

@@ -1,4 +1,6 @@
-"""The report: JSON, a table in Markdown, plots. It says what was measured, whether or not a bar was reached."""
+"""The report: JSON, a table in Markdown, plots. It says what was measured, whether or not a bar was
+reached.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ import orjson
 from dgc.bench.contenders import DENSE_ENGINES
 from dgc.bench.networks import NETWORKS
 from dgc.bench.timing import REST_S
-from dgc.fs import atomic_write
+from dgc.run.files import atomic_write
 
 Cell = dict[str, Any]
 
 
 def write(report: dict[str, Any], path: Path) -> None:
     """path (JSON), and beside it the same name with .md, -speedup.png and -roofline.png."""
-    report["cells"].sort(key=lambda c: (list(NETWORKS).index(c["network"]), c["batch"], c["threads"]))
+    report["cells"].sort(
+        key=lambda c: (list(NETWORKS).index(c["network"]), c["batch"], c["threads"])
+    )
     atomic_write(path, orjson.dumps(report, option=orjson.OPT_INDENT_2))
     atomic_write(path.with_suffix(".md"), markdown(report).encode())
     if report["cells"]:
@@ -30,7 +34,11 @@ def write(report: dict[str, Any], path: Path) -> None:
 def ratio(cell: Cell, name: str) -> float | None:
     """How many times as long `name` takes as the native plan, both medians of one interleaved run."""
     times = cell["ms_per_image"]
-    return times[name]["median"] / times["native"]["median"] if name in times and "native" in times else None
+    return (
+        times[name]["median"] / times["native"]["median"]
+        if name in times and "native" in times
+        else None
+    )
 
 
 def best_dense(cell: Cell) -> tuple[str, float] | None:
@@ -45,12 +53,22 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# Inference: DGC against its dense twin, side by side",
         "",
-        f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('system')}; kernels {m.get('isa')}, measured peak of one core "
-        f"{m.get('peak_gmacs')} GMAC/s; Python {m.get('python')}, {versions}; {m.get('date')}. float32.",
+        (
+            f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('system')}; kernels {m.get('isa')},"
+            f" measured peak of one core {m.get('peak_gmacs')} GMAC/s; Python {m.get('python')},"
+            f" {versions}; {m.get('date')}. float32."
+        ),
         "",
     ]
     return (
-        "\n".join(lines + _cells(report["cells"]) + _notes(report) + _states(report) + _layers(report["layers"])) + "\n"
+        "\n".join(
+            lines
+            + _cells(report["cells"])
+            + _notes(report)
+            + _states(report)
+            + _layers(report["layers"])
+        )
+        + "\n"
     )
 
 
@@ -58,9 +76,18 @@ def _cells(cells: list[Cell]) -> list[str]:
     if not cells:
         return []
     intro = [
-        "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). All contenders of a row",
-        "ran in one process, one call of each after the other, each after a rest (the idle threads of other engines",
-        "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how many times faster the",
+        (
+            "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file)."
+            " All contenders of a row"
+        ),
+        (
+            "ran in one process, one call of each after the other, each after a rest (the idle"
+            " threads of other engines"
+        ),
+        (
+            "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how"
+            " many times faster the"
+        ),
         "native plan is in that row.",
         "",
     ]
@@ -73,7 +100,10 @@ def _cells(cells: list[Cell]) -> list[str]:
             [c["network"], str(c["batch"]), str(c["threads"])]
             + [f"{times[n]['median']:.2f}" if n in times else "" for n in shown]
             + [str(min(t["n"] for t in times.values())), _times(ratio(c, "dense_eager"))]
-            + [f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "", _times(ratio(c, "masked"))]
+            + [
+                f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "",
+                _times(ratio(c, "masked")),
+            ]
         )
     return intro + _table(rows)
 
@@ -102,8 +132,17 @@ def _states(report: dict[str, Any]) -> list[str]:
     for name, rows in report.get("states", {}).items():
         columns = [c for c in rows[0] if c != "kind"] if rows else []
         total = {c: sum(r[c] for r in rows) for c in columns}
-        shown = [[r["kind"], *(f"{r[c]:.2f}" for c in columns), _times(r[columns[2]] / r[columns[1]])] for r in rows]
-        shown.append(["all", *(f"{total[c]:.2f}" for c in columns), _times(total[columns[2]] / total[columns[1]])])
+        shown = [
+            [r["kind"], *(f"{r[c]:.2f}" for c in columns), _times(r[columns[2]] / r[columns[1]])]
+            for r in rows
+        ]
+        shown.append(
+            [
+                "all",
+                *(f"{total[c]:.2f}" for c in columns),
+                _times(total[columns[2]] / total[columns[1]]),
+            ]
+        )
         lines += [f"## {name}: where the time goes, batch 1, milliseconds of the first thread", ""]
         lines += _table([["operations", *columns, "rested / not"], *shown])
     if lines:
@@ -115,7 +154,10 @@ def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines: list[str] = []
     if layers:
         lines = [
-            "GMAC/s count the multiply-adds of direct convolution, of which Winograd's F(2x2, 3x3) needs 16 in 36: its",
+            (
+                "GMAC/s count the multiply-adds of direct convolution, of which Winograd's F(2x2,"
+                " 3x3) needs 16 in 36: its"
+            ),
             "layers may exceed the peak.",
             "",
         ]
@@ -140,12 +182,21 @@ def _plot_speedup(report: dict[str, Any], path: Path) -> None:
             continue
         promised = NETWORKS[cell["network"]].mac_ratio
         axes.plot(
-            promised, speedup, "o" if cell["batch"] == 1 else "s", mfc="C0" if cell["threads"] == 1 else "C1", mec="k"
+            promised,
+            speedup,
+            "o" if cell["batch"] == 1 else "s",
+            mfc="C0" if cell["threads"] == 1 else "C1",
+            mec="k",
         )
         axes.annotate(cell["network"], (promised, 0.3), rotation=90, fontsize=8, ha="right")
     limit = axes.get_ylim()[1]
     axes.plot([1, limit], [1, limit], "k:", label="as the MACs promise")
-    axes.set(xlim=(1.8, 2.7), ylim=(0, limit), xlabel="MACs, dense / DGC", ylabel="time, dense PyTorch / native")
+    axes.set(
+        xlim=(1.8, 2.7),
+        ylim=(0, limit),
+        xlabel="MACs, dense / DGC",
+        ylabel="time, dense PyTorch / native",
+    )
     axes.set_title("circle: batch 1, square: larger; blue: 1 thread, orange: 2", fontsize=9)
     axes.legend()
     figure.savefig(str(path), dpi=120)
@@ -160,10 +211,17 @@ def _plot_roofline(report: dict[str, Any], path: Path) -> None:
         for kind, marker in (("dynamic", "o"), ("dynamic, Winograd", "D"), ("static", "^")):
             points = [(r["macs_per_byte"], r["gmacs"]) for r in rows if r["kind"] == kind]
             if points:
-                axes.plot(*zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}")
+                axes.plot(
+                    *zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}"
+                )
     peak = report.get("machine", {}).get("peak_gmacs")
     if peak:
         axes.axhline(peak, color="k", ls=":", label="measured peak of one core")
-    axes.set(xscale="log", yscale="log", xlabel="MACs per byte of input, output and kept weights", ylabel="GMAC/s")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="MACs per byte of input, output and kept weights",
+        ylabel="GMAC/s",
+    )
     axes.legend(fontsize=8)
     figure.savefig(str(path), dpi=120)

@@ -1,4 +1,6 @@
-"""Interleaved timing: one call of each contender after the other, round by round, so that drift hits all alike."""
+"""Interleaved timing: one call of each contender after the other, round by round, so that drift
+hits all alike.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 LEAST, MOST = 7, 40
-WARM_S = 0.1  # after a rest clock and caches take a while to settle, which a short call would feel most
+# after a rest clock and caches take a while to settle, which a short call would feel most
+WARM_S = 0.1
 LONG_S = 0.25  # a call of this length settles them itself
-REST_S = 0.1  # idle threads of an engine spin (those of ONNX Runtime for 60 ms), and would take a core from the next
+# idle threads of an engine spin (those of ONNX Runtime for 60 ms), and would take a core from the
+# next
+REST_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,9 @@ class Sample:
     n: int
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], images: int, budget_s: float) -> dict[str, Sample]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], images: int, budget_s: float
+) -> dict[str, Sample]:
     """Rounds of all calls until the budget is spent: at least LEAST, at most MOST."""
     for call in calls.values():
         call()
@@ -39,7 +46,9 @@ def interleaved(calls: Mapping[str, Callable[[], object]], images: int, budget_s
 
 
 def _timed(call: Callable[[], object]) -> float:
-    """Seconds of one call in steady work: its like go before it until clock and caches are what they stay."""
+    """Seconds of one call in steady work: its like go before it until clock and caches are what
+    they stay.
+    """
     warm = time.perf_counter() + WARM_S
     while True:
         start = time.perf_counter()

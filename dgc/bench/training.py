@@ -1,11 +1,13 @@
-"""Is training a DGC network cheaper than training its dense twin, whichever way that is trained fastest?
+"""Is training a DGC network cheaper than training its dense twin, whichever way that is trained
+fastest?
 
     python -m dgc.bench.training [--network NAME] [--progress P] [--threads T] [--way W] [--steps N] [--out FILE.json]
 
-Each way trains in a process of its own, beside that of the dense twin as it comes, step by step in turn: what a table
-compares are ratios of neighbouring steps. At most two processes live at once. Each cell is written as soon as it is
-there. Saved activations are exact: bytes of the distinct storages kept for backward that are neither parameters nor
-buffers. A way that fails is named in the table.
+Each way trains in a process of its own, beside that of the dense twin as it comes, step by step in
+turn: what a table compares are ratios of neighbouring steps. At most two processes live at once.
+Each cell is written as soon as it is there. Saved activations are exact: bytes of the distinct
+storages kept for backward that are neither parameters nor buffers. A way that fails is named in the
+table.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from dgc.bench import machine
 from dgc.bench.place import writable
 from dgc.bench.training_ways import NETWORKS, WAYS, native_bf16
 from dgc.errors import DgcError
-from dgc.fs import atomic_write
+from dgc.run.files import atomic_write
 
 REFERENCE = "dense"
 LEAST_MEMORY = 2e9  # bytes that must be free before another process starts
-NO_BF16 = "this processor has no BF16 instructions: the bf16 ways are emulated, and slower than they would be with them"
+NO_BF16 = (
+    "this processor has no BF16 instructions: the bf16 ways are emulated, and slower than they"
+    " would be with them"
+)
 HEADER = """# Training: DGC against its dense twin
 
 {cpu}, torch {torch}, Python {python}, kernels {isa}, {date}.
@@ -56,9 +61,19 @@ class Process:
         if free < LEAST_MEMORY:
             raise WayFailedError(f"only {free / 1e9:.1f} GB of memory free")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the process lives
-        command = [sys.executable, "-m", "dgc.bench.training_ways", network, str(progress), way, str(threads)]
+        command = [
+            sys.executable,
+            "-m",
+            "dgc.bench.training_ways",
+            network,
+            str(progress),
+            way,
+            str(threads),
+        ]
         pipe = subprocess.PIPE
-        self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        self.child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True
+        )
         try:
             self.facts: dict[str, Any] = json.loads(self._answer())
         except WayFailedError:
@@ -83,7 +98,9 @@ class Process:
         self.errors.seek(0)
         last = [text.strip() for text in self.errors if text.strip()]
         killed = f"ended by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        raise WayFailedError(killed if code < 0 else last[-1][:200] if last else f"ended with {code}")
+        raise WayFailedError(
+            killed if code < 0 else last[-1][:200] if last else f"ended with {code}"
+        )
 
     def close(self) -> None:
         """End it, and wait until its memory is given back."""
@@ -120,7 +137,13 @@ def measure(cell: Cell, ways: Sequence[str], steps: int) -> dict[str, Any]:
                 failed[way] = str(error)
     finally:
         dense.close()
-    found = {**cell._asdict(), "batch": dense.facts["batch"], "n": steps, "ways": rows, "failed": failed}
+    found = {
+        **cell._asdict(),
+        "batch": dense.facts["batch"],
+        "n": steps,
+        "ways": rows,
+        "failed": failed,
+    }
     return found | {"best_dense": best_dense(rows), "suspicious": suspicious(rows)}
 
 
@@ -134,7 +157,9 @@ def _beside(dense: Process, cell: Cell, way: str, steps: int) -> dict[str, Any]:
 
 
 def _row(seconds: list[float], dense: list[float] | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """The ratio is the median of the ratios of neighbouring steps; its spread, their smallest and largest."""
+    """The ratio is the median of the ratios of neighbouring steps; its spread, their smallest and
+    largest.
+    """
     ratios = [ours / theirs for ours, theirs in zip(seconds, dense or seconds, strict=True)]
     saved = facts["saved_bytes"]
     return {
@@ -149,7 +174,10 @@ def _row(seconds: list[float], dense: list[float] | None, facts: dict[str, Any])
 
 def best_dense(rows: dict[str, Any]) -> str:
     """The dense way with the least time."""
-    return min((way for way in rows if WAYS[way].form == "dense"), key=lambda way: float(rows[way]["time_ratio"]))
+    return min(
+        (way for way in rows if WAYS[way].form == "dense"),
+        key=lambda way: float(rows[way]["time_ratio"]),
+    )
 
 
 def suspicious(rows: dict[str, Any]) -> list[str]:
@@ -157,7 +185,9 @@ def suspicious(rows: dict[str, Any]) -> list[str]:
     if len(rows) < 2:
         return []
     figures = ("seconds_median", "peak_mb")
-    return [name for name in figures if len({round(float(row[name]), 3) for row in rows.values()}) == 1]
+    return [
+        name for name in figures if len({round(float(row[name]), 3) for row in rows.values()}) == 1
+    ]
 
 
 # --- the report ---
@@ -171,8 +201,13 @@ def table(report: dict[str, Any]) -> str:
         lines += [_line(cell, way) for way in cell["ways"]]
         where = f"{cell['network']}, progress {cell['progress']}, {cell['threads']} threads"
         notes += [f"{where}: {way} was not measured: {why}" for way, why in cell["failed"].items()]
-        notes += [f"{where}: {name} is the same for all ways: do not trust it" for name in cell["suspicious"]]
-    return "\n".join(lines) + "\n" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
+        notes += [
+            f"{where}: {name} is the same for all ways: do not trust it"
+            for name in cell["suspicious"]
+        ]
+    return (
+        "\n".join(lines) + "\n" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
+    )
 
 
 def _line(cell: dict[str, Any], way: str) -> str:
@@ -181,9 +216,10 @@ def _line(cell: dict[str, Any], way: str) -> str:
     saved = row["saved_mb_per_sample"]
     against = row["time_ratio"] / cell["ways"][best]["time_ratio"]
     return (
-        f"| {cell['network']}, {cell['batch']} | {cell['progress']} | {cell['threads']} | {way} | {cell['n']} "
-        f"| {row['seconds_median']:.3f} | {row['time_ratio']:.2f} ({low:.2f}-{high:.2f}) | {against:.2f} | {best} "
-        f"| {'-' if saved is None else f'{saved:.2f}'} | {row['peak_mb']:.0f} |"
+        f"| {cell['network']}, {cell['batch']} | {cell['progress']} | {cell['threads']} | {way} |"
+        f" {cell['n']} | {row['seconds_median']:.3f} | {row['time_ratio']:.2f}"
+        f" ({low:.2f}-{high:.2f}) | {against:.2f} | {best} |"
+        f" {'-' if saved is None else f'{saved:.2f}'} | {row['peak_mb']:.0f} |"
     )
 
 
@@ -207,12 +243,20 @@ def _known(out: Path, facts: dict[str, object]) -> list[dict[str, Any]]:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m dgc.bench.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m dgc.bench.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--network", choices=list(NETWORKS), action="append")
-    parser.add_argument("--progress", type=float, action="append", help="0.0, 0.5 and 0.9 by default")
-    parser.add_argument("--threads", type=int, action="append", help="those that PyTorch takes by default")
-    parser.add_argument("--way", choices=list(WAYS), action="append", help="all by default; the dense twin always")
+    parser.add_argument(
+        "--progress", type=float, action="append", help="0.0, 0.5 and 0.9 by default"
+    )
+    parser.add_argument(
+        "--threads", type=int, action="append", help="those that PyTorch takes by default"
+    )
+    parser.add_argument(
+        "--way", choices=list(WAYS), action="append", help="all by default; the dense twin always"
+    )
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--out", type=Path, help="JSON file; the table goes beside it, as .md")
     return parser.parse_args(argv)
@@ -235,14 +279,23 @@ def main(argv: list[str] | None = None) -> int:
         for progress in given.progress or (0.0, 0.5, 0.9):
             for threads in given.threads or (torch.get_num_threads(),):
                 try:
-                    found = measure(Cell(network, progress, threads), given.way or list(WAYS), given.steps)
+                    found = measure(
+                        Cell(network, progress, threads), given.way or list(WAYS), given.steps
+                    )
                 except WayFailedError as error:
-                    print(f"error: the dense twin of {network} cannot be trained here: {error}", file=sys.stderr)
+                    print(
+                        f"error: the dense twin of {network} cannot be trained here: {error}",
+                        file=sys.stderr,
+                    )
                     return 1
                 report["cells"] = _merged(report["cells"], found)
                 atomic_write(out, json.dumps(report, indent=1).encode() + b"\n")
                 atomic_write(out.with_suffix(".md"), table(report).encode())
-                print(f"{network}, progress {progress}, {threads} threads: done", file=sys.stderr, flush=True)
+                print(
+                    f"{network}, progress {progress}, {threads} threads: done",
+                    file=sys.stderr,
+                    flush=True,
+                )
     print(table(report), end="")
     return 0
 

@@ -1,7 +1,9 @@
-"""One way of training a network, in its own process: `python -m dgc.bench.training_ways NETWORK PROGRESS WAY THREADS`.
+"""One way of training a network, in its own process: `python -m dgc.bench.training_ways NETWORK
+PROGRESS WAY THREADS`.
 
-It makes two steps to warm up, prints {"peak_mb", "saved_bytes", "batch"}, and then, for each line that it is sent, it
-makes a step and prints its seconds. It ends with its standard input; its memory goes back to the system with it.
+It makes two steps to warm up, prints {"peak_mb", "saved_bytes", "batch"}, and then, for each line
+that it is sent, it makes a step and prints its seconds. It ends with its standard input; its memory
+goes back to the system with it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dgc
-from dgc.bench.memory import saved_bytes
+from dgc.bench.peak_memory import saved_bytes
 
 WARM = 2
 
@@ -76,11 +78,19 @@ class Trainer:
         self.images = images.to(memory_format=self.order)
         self.labels = torch.randint(0, n.classes, (n.batch,), generator=generator)
         torch.manual_seed(0)
-        self.net = dgc.create_model(n.model, form=self.way.form, **n.options).train().to(memory_format=self.order)
+        self.net = (
+            dgc.create_model(n.model, form=self.way.form, **n.options)
+            .train()
+            .to(memory_format=self.order)
+        )
         dgc.set_progress(self.net, progress)
         dgc.set_method(self.net, self.way.method)  # type: ignore[arg-type]
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.net) if self.way.compiled else self.net
-        self.optimizer = torch.optim.SGD(self.net.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+        self.forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.net) if self.way.compiled else self.net
+        )
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True
+        )
 
     def loss(self) -> Tensor:
         precision: AbstractContextManager[Any] = (
@@ -104,11 +114,14 @@ class Trainer:
 
 
 def peak_mb() -> float:
-    """Most resident memory of this program so far. Not ru_maxrss where it can be helped: a child's starts at what its
-    parent held."""
+    """Most resident memory of this program so far. Not ru_maxrss where it can be helped: a child's
+    starts at what its parent held.
+    """
     status = Path("/proc/self/status")
     if status.exists():
-        high = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        high = next(
+            (line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None
+        )
         if high is not None:
             return int(high.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
@@ -129,7 +142,10 @@ def main(argv: list[str]) -> int:
     for _ in range(WARM):
         trainer.step()
     peak = peak_mb()  # before anything is done that training does not do
-    print(json.dumps({"peak_mb": peak, "saved_bytes": trainer.saved(), "batch": len(trainer.images)}), flush=True)
+    print(
+        json.dumps({"peak_mb": peak, "saved_bytes": trainer.saved(), "batch": len(trainer.images)}),
+        flush=True,
+    )
     for _ in sys.stdin:
         print(json.dumps(trainer.step()), flush=True)
     return 0

@@ -8,11 +8,11 @@ for batch in loader.epoch(0, start_batch=0):
 
 from __future__ import annotations
 
-from dgc.data.catalog import Images, data_dir, open_images
 from dgc.data.classes import class_names
 from dgc.data.factories import eval_loader, train_loader
 from dgc.data.image_sets import ImageSet
 from dgc.data.loader import Batch, Loader
+from dgc.data.sets import Images, data_dir, open_images
 
 __all__ = [
     "Batch",

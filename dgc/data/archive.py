@@ -1,4 +1,6 @@
-"""Unpack a tar archive that nobody vouches for: nothing outside the folder, no links, no devices, no bombs."""
+"""Unpack a tar archive that nobody vouches for: nothing outside the folder, no links, no devices,
+no bombs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dgc.errors import IntegrityError, UnsafeFileError
-from dgc.fs import disk_error
+from dgc.run.files import disk_error
 
 MAX_ENTRIES = 1_000
 MAX_BYTES = 1 << 30  # CIFAR unpacks to 0.2 GiB
@@ -30,16 +32,16 @@ def check_digest(path: Path, expected: str, size: int) -> None:
     if got == expected:
         return
     raise IntegrityError(
-        f"{path}: sha256 mismatch: expected {expected} ({size:,} bytes), got {got} ({got_size:,} bytes): "
-        "nothing was unpacked; remove the file and fetch it again"
+        f"{path}: sha256 mismatch: expected {expected} ({size:,} bytes), got {got} ({got_size:,}"
+        " bytes): nothing was unpacked; remove the file and fetch it again"
     )
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack into `folder`, which must be new. On any error the folder is removed again.
 
-    Raises UnsafeFileError (the member is named) before anything of that member is written, IntegrityError where the
-    archive is damaged.
+    Raises UnsafeFileError (the member is named) before anything of that member is written,
+    IntegrityError where the archive is damaged.
     """
     folder.mkdir(parents=True)
     try:
@@ -51,7 +53,9 @@ def unpack(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise disk_error(error, folder, MAX_BYTES) from error
         if isinstance(error, tarfile.TarError | EOFError | zlib.error | lzma.LZMAError | OSError):
-            raise IntegrityError(f"{archive}: damaged archive ({error}): remove it and fetch it again") from error
+            raise IntegrityError(
+                f"{archive}: damaged archive ({error}): remove it and fetch it again"
+            ) from error
         raise
 
 
@@ -64,12 +68,17 @@ def _checked(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
         reason = _unsafe(member) or ("comes twice" if path in names else None)
         names.add(path)
         if reason:
-            raise UnsafeFileError(f"{archive}: refused: member {member.name!r} {reason}; nothing was kept")
+            raise UnsafeFileError(
+                f"{archive}: refused: member {member.name!r} {reason}; nothing was kept"
+            )
         if number >= MAX_ENTRIES:
-            raise UnsafeFileError(f"{archive}: refused: more than {MAX_ENTRIES:,} members, from {member.name!r} on")
+            raise UnsafeFileError(
+                f"{archive}: refused: more than {MAX_ENTRIES:,} members, from {member.name!r} on"
+            )
         if total > MAX_BYTES:
             raise UnsafeFileError(
-                f"{archive}: refused: unpacks to more than {MAX_BYTES:,} bytes, from member {member.name!r} on"
+                f"{archive}: refused: unpacks to more than {MAX_BYTES:,} bytes, from member"
+                f" {member.name!r} on"
             )
         yield member
 

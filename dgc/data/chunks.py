@@ -1,7 +1,9 @@
-"""The chunks in which an evaluation computes: so many images by their index, always the same ones at the same place.
+"""The chunks in which an evaluation computes: so many images by their index, always the same ones
+at the same place.
 
-A convolution of PyTorch gives other last bits at another batch size, so a figure is the same on any number of ranks,
-workers and images loaded at once only where the computed batch never changes. The last chunk is padded to full size.
+A convolution of PyTorch gives other last bits at another batch size, so a figure is the same on any
+number of ranks, workers and images loaded at once only where the computed batch never changes. The
+last chunk is padded to full size.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ ON_CPU, ON_GPU = 64, 256
 
 
 class Chunk(NamedTuple):
-    """`images` (chunk, C, H, W), of which the first `len(labels)` are real and the rest repeats the last of them."""
+    """`images` (chunk, C, H, W), of which the first `len(labels)` are real and the rest repeats the
+    last of them.
+    """
 
     images: Tensor
     labels: Tensor

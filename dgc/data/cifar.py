@@ -1,7 +1,9 @@
-"""CIFAR-10 and CIFAR-100: fetched by torchvision, verified, unpacked beside and moved into place; then read strictly.
+"""CIFAR-10 and CIFAR-100: fetched by torchvision, verified, unpacked beside and moved into place;
+then read strictly.
 
-The files hold pickles. They are read only when their digest is the published one, and then by an unpickler that knows
-nothing but arrays. A folder that torchvision itself made (`cifar-10-batches-py`) is used as it is.
+The files hold pickles. They are read only when their digest is the published one, and then by an
+unpickler that knows nothing but arrays. A folder that torchvision itself made
+(`cifar-10-batches-py`) is used as it is.
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ from dgc.data.archive import check_digest, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError, IntegrityError, UnsafeFileError
-from dgc.fs import clear_leftovers, temporary_name
+from dgc.run.files import clear_leftovers, temporary_name
 
 _TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a CIFAR comes from and how it is known again. md5 of the files: as published and used by torchvision."""
+    """Where a CIFAR comes from and how it is known again. md5 of the files: as published and used
+    by torchvision.
+    """
 
     name: str
     url: str
@@ -51,7 +55,12 @@ def source(name: str) -> Source:
     from torchvision.datasets import CIFAR10, CIFAR100  # slow to import
 
     kind, sha256, size, labels = {
-        "cifar10": (CIFAR10, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 170_498_071, "labels"),
+        "cifar10": (
+            CIFAR10,
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            170_498_071,
+            "labels",
+        ),
         "cifar100": (
             CIFAR100,
             "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
@@ -59,17 +68,23 @@ def source(name: str) -> Source:
             "fine_labels",
         ),
     }[name]
-    train, test = (tuple((file, md5) for file, md5 in files) for files in (kind.train_list, kind.test_list))
-    return Source(name, kind.url, kind.filename, sha256, size, kind.base_folder, train, test, labels)
+    train, test = (
+        tuple((file, md5) for file, md5 in files) for files in (kind.train_list, kind.test_list)
+    )
+    return Source(
+        name, kind.url, kind.filename, sha256, size, kind.base_folder, train, test, labels
+    )
 
 
 def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) -> None:
-    """Make root/<folder> be there: from the archive in `root`, or from the network where `download` allows it.
+    """Make root/<folder> be there: from the archive in `root`, or from the network where `download`
+    allows it.
 
-    `repair`: a folder with damaged files is fetched again (else only its absence counts; reading names the damage).
+    `repair`: a folder with damaged files is fetched again (else only its absence counts; reading
+    names the damage).
 
-    Raises DataError (absent, not to be fetched; nothing is created), IntegrityError, UnsafeFileError (the archive).
-    What was unpacked before stays until the new files are complete.
+    Raises DataError (absent, not to be fetched; nothing is created), IntegrityError,
+    UnsafeFileError (the archive). What was unpacked before stays until the new files are complete.
     """
     if _is_there(source, root, repair):
         return
@@ -102,9 +117,9 @@ def damaged(source: Source, root: Path) -> Iterator[tuple[str, str]]:
 def absent(source: Source, root: Path, reason: str) -> DataError:
     """The line for data that is not there: folder, flag and command."""
     return DataError(
-        f"{root}: {source.name} is not there and cannot be fetched: {reason}; put {source.archive} into that folder, "
-        f"name another with --data-dir FOLDER (or data.dir=FOLDER), or run "
-        f"`dgcctl data download {source.name}` where there is a network"
+        f"{root}: {source.name} is not there and cannot be fetched: {reason}; put {source.archive}"
+        " into that folder, name another with --data-dir FOLDER (or data.dir=FOLDER), or run"
+        f" `dgcctl data download {source.name}` where there is a network"
     )
 
 
@@ -134,7 +149,8 @@ def _download(source: Source, root: Path) -> None:
 
     temporary = root / temporary_name("download")
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # torchvision sets none: a silent server would hold us forever
+    # torchvision sets none: a silent server would hold us forever
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         download_url(source.url, temporary, source.archive)
         _install(source, root, temporary / source.archive)
@@ -173,8 +189,13 @@ def _swap(new: Path, target: Path, old: Path) -> None:
 
 def load(source: Source, root: Path, *, train: bool) -> tuple[Pixels, Labels]:
     """(images (N, 32, 32, 3) uint8, labels (N,)) of a split, in the published order."""
-    parts = [_batch(root / source.folder / name, md5, source.labels) for name, md5 in getattr(source, _split(train))]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+    parts = [
+        _batch(root / source.folder / name, md5, source.labels)
+        for name, md5 in getattr(source, _split(train))
+    ]
+    return np.concatenate([images for images, _ in parts]), np.concatenate(
+        [labels for _, labels in parts]
+    )
 
 
 def _split(train: bool) -> str:
@@ -197,11 +218,14 @@ def verified(file: Path, md5: str) -> bytes:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}): remove {file.parent} to fetch it again") from error
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror}): remove {file.parent} to fetch it again"
+        ) from error
     got = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if got != md5:
         raise IntegrityError(
-            f"{file}: md5 mismatch: expected {md5}, got {got} ({len(data):,} bytes): remove {file.parent}"
+            f"{file}: md5 mismatch: expected {md5}, got {got} ({len(data):,} bytes): remove"
+            f" {file.parent}"
         )
     return data
 

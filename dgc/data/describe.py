@@ -15,19 +15,29 @@ from dgc.errors import DataError
 
 T = TypeVar("T")
 
-# Above this a digest of every byte would hold up each start for minutes; `dgcctl data verify` computes it when asked.
+# Above this a digest of every byte would hold up each start for minutes; `dgcctl data verify`
+# computes it when asked.
 MAX_CONTENT_BYTES = 256 << 20
 
 
 def describe_set(images: ImageSet, num_classes: int) -> dict[str, Any]:
-    """{"samples", "per_class", "sha256", "digest_of"}; the last says whether all bytes or names and sizes went in."""
+    """{"samples", "per_class", "sha256", "digest_of"}; the last says whether all bytes or names and
+    sizes went in.
+    """
     kind, digest = content_digest(images)
     counts = np.bincount(images.labels, minlength=num_classes)
-    return {"samples": len(images), "per_class": counts.tolist(), "sha256": digest, "digest_of": kind}
+    return {
+        "samples": len(images),
+        "per_class": counts.tolist(),
+        "sha256": digest,
+        "digest_of": kind,
+    }
 
 
 def content_digest(images: ImageSet, *, full: bool = False) -> tuple[str, str]:
-    """("content" | "names and sizes", SHA-256 in hex) of the samples and their labels, in their order."""
+    """("content" | "names and sizes", SHA-256 in hex) of the samples and their labels, in their
+    order.
+    """
     if isinstance(images, ArraySet):
         digest = hashlib.sha256(images.images.numpy().tobytes())
         digest.update(images.labels.tobytes())
@@ -53,8 +63,12 @@ def _size(path: Path) -> int:
 
 
 def _of_file(images: FolderSet, index: int, ask: Callable[[Path], T]) -> T:
-    """What `ask` says of an image's file. Raises DataError naming a file that cannot be read at all."""
+    """What `ask` says of an image's file. Raises DataError naming a file that cannot be read at
+    all.
+    """
     try:
         return ask(images.path(index))
     except OSError as error:
-        raise DataError(images.refusal(index, image_file.unreadable(images.path(index), error))) from error
+        raise DataError(
+            images.refusal(index, image_file.unreadable(images.path(index), error))
+        ) from error

@@ -1,6 +1,7 @@
 """Image folders: DIR/{train,val}/<class>/..., the layout of ImageNet. Finds the images; reads none.
 
-Names are as the file system gives them; what goes into a message or a record is `names.written` of them.
+Names are as the file system gives them; what goes into a message or a record is `names.written` of
+them.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dgc.class_folders import is_litter, verify_command, wrong_number
 from dgc.data.image_file import UNREAD_PICTURES, extensions
-from dgc.data.names import unwritten, written
 from dgc.errors import DataError
+from dgc.run.class_folders import is_litter, verify_command, wrong_number
+from dgc.run.file_names import unwritten, written
 
 SPLITS = ("train", "val")
-OTHER_NAMES = {"train": ("training", "Train"), "val": ("valid", "validation", "test", "Val", "Valid", "Test")}
+OTHER_NAMES = {
+    "train": ("training", "Train"),
+    "val": ("valid", "validation", "test", "Val", "Valid", "Test"),
+}
 LITTER = "left by other systems"
 
 
 class Problem(NamedTuple):
-    """A file or folder that cannot be used (its name relative to the data folder, as `written`), and why.
+    """A file or folder that cannot be used (its name relative to the data folder, as `written`),
+    and why.
 
     `structural`: it is about the folders themselves, which no list of files to leave out can mend.
     """
@@ -39,9 +44,11 @@ class Problem(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of one split: names relative to the data folder, `/` between the parts, sorted; and their classes.
+    """The images of one split: names relative to the data folder, `/` between the parts, sorted;
+    and their classes.
 
-    `skipped` counts the other files by extension, and those that other systems leave behind (`LITTER`).
+    `skipped` counts the other files by extension, and those that other systems leave behind
+    (`LITTER`).
     """
 
     root: Path
@@ -69,7 +76,9 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
     if not folders and not listing.problems:
         where = f"{written(str(root))}/{split}"
         listing.problem(
-            split, f"no class folder in it: images are expected at {where}/<class>/<image>.jpg", structural=True
+            split,
+            f"no class folder in it: images are expected at {where}/<class>/<image>.jpg",
+            structural=True,
         )
     for name in folders:
         listing.classes.append(name)
@@ -84,7 +93,9 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
             others = _pictures(listing.skipped - skipped)
             instead = f" ({others} that cannot be read here)" if others else ""
             listing.problem(
-                f"{split}/{name}", f"0 images in this class folder{instead}: fill it or remove it", structural=True
+                f"{split}/{name}",
+                f"0 images in this class folder{instead}: fill it or remove it",
+                structural=True,
             )
     return listing
 
@@ -124,11 +135,14 @@ def _instead(listing: Listing, name: str) -> str:
         return ""
     for other in OTHER_NAMES[name]:
         if other in there:
-            return f"; there is {other}: rename it to {name}, or link it: `ln -s {other} {name}` in that folder"
+            return (
+                f"; there is {other}: rename it to {name}, or link it: `ln -s {other} {name}` in"
+                " that folder"
+            )
     if not set(SPLITS) & set(there) and any(_holds_images(listing.root / one) for one in there):
         return (
-            f"; the class folders lie directly in {written(str(listing.root))}: move them to train/ and hold some "
-            "images of each back in val/"
+            f"; the class folders lie directly in {written(str(listing.root))}: move them to train/"
+            " and hold some images of each back in val/"
         )
     shown = ", ".join(written(one) for one in there if not is_litter(one))
     return f"; found there: {shown[:200]}" if shown else "; that folder holds no other"
@@ -152,7 +166,9 @@ def _is_image(name: str) -> bool:
 
 def _pictures(skipped: Counter[str]) -> str:
     """`40 .heic, 2 .svg files`: pictures among what was passed over; empty where there are none."""
-    found = [f"{count:,} {kind}" for kind, count in sorted(skipped.items()) if kind in UNREAD_PICTURES]
+    found = [
+        f"{count:,} {kind}" for kind, count in sorted(skipped.items()) if kind in UNREAD_PICTURES
+    ]
     return f"{', '.join(found)} files" if found else ""
 
 
@@ -160,22 +176,44 @@ def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, 
     """(level, line) of what is not trained on, for the start of a run."""
     said = []
     if quarantined:
-        said.append(("warning", f"{len(quarantined):,} files are left out, as data.quarantine says"))
+        said.append(
+            ("warning", f"{len(quarantined):,} files are left out, as data.quarantine says")
+        )
     if pictures := _pictures(skipped):
-        said.append(("warning", f"{pictures} are passed over: they cannot be read here; convert them to .png or .jpg"))
-    others = {kind: n for kind, n in skipped.items() if kind not in UNREAD_PICTURES and kind != LITTER}
+        said.append(
+            (
+                "warning",
+                (
+                    f"{pictures} are passed over: they cannot be read here; convert them to .png or"
+                    " .jpg"
+                ),
+            )
+        )
+    others = {
+        kind: n for kind, n in skipped.items() if kind not in UNREAD_PICTURES and kind != LITTER
+    }
     if others:
         count = sum(others.values())
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(others.items()))
         text = f"{count:,} files are passed over" if count > 1 else "1 file is passed over"
         said.append(("warning", f"{text}, as no image's name ends so: {kinds}"))
     if skipped[LITTER]:
-        said.append(("info", f"{skipped[LITTER]:,} files passed over that other systems left (._*, .DS_Store, ...)"))
+        said.append(
+            (
+                "info",
+                (
+                    f"{skipped[LITTER]:,} files passed over that other systems left (._*,"
+                    " .DS_Store, ...)"
+                ),
+            )
+        )
     return said
 
 
 def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
-    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name is an image's."""
+    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name
+    is an image's.
+    """
     if is_litter(entry.name):
         listing.skipped[LITTER] += 1
         return False
@@ -185,7 +223,9 @@ def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
         return entry.is_dir()
     except OSError as error:
         if not _is_image(entry.name):  # an image is reported where it is read
-            listing.problem(f"{name}/{entry.name}", f"cannot be followed ({os.strerror(error.errno or 0)})")
+            listing.problem(
+                f"{name}/{entry.name}", f"cannot be followed ({os.strerror(error.errno or 0)})"
+            )
         return False
 
 
@@ -211,7 +251,10 @@ def raise_problems(listings: Sequence[Listing]) -> None:
         return
     root, (file, reason, _) = problems[0]
     more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
-    raise DataError(f"{written(str(root))}/{file}: {reason}{more}; `{verify_command(root)}` lists all that is wrong")
+    raise DataError(
+        f"{written(str(root))}/{file}: {reason}{more}; `{verify_command(root)}` lists all that is"
+        " wrong"
+    )
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:
@@ -220,7 +263,10 @@ def check_classes(root: Path, train: list[str], val: list[str], num_classes: int
     if train != val:
         sides = (("train", set(train) - set(val)), ("val", set(val) - set(train)))
         odd = "".join(f"; only in {side}: {_some(names)}" for side, names in sides if names)
-        raise DataError(f"{where}: train has {len(train)} classes and val {len(val)}{odd}: each class needs both")
+        raise DataError(
+            f"{where}: train has {len(train)} classes and val {len(val)}{odd}: each class needs"
+            " both"
+        )
     if num_classes is not None and len(train) != num_classes:
         raise wrong_number(root, len(train), num_classes)
 
@@ -236,21 +282,27 @@ def check_left(listings: Sequence[Listing]) -> None:
         left, out = len(listing.names), len(listing.quarantined)
         where = f"{written(str(listing.root))}/{listing.split}"
         if not left:
-            raise DataError(f"{where}: data.quarantine leaves out all of its {out} files: nothing is left to use")
+            raise DataError(
+                f"{where}: data.quarantine leaves out all of its {out} files: nothing is left"
+                " to use"
+            )
         labels = set(listing.labels)
         empty = {name for label, name in enumerate(listing.classes) if label not in labels}
         if empty:
             raise DataError(
-                f"{where}: data.quarantine leaves out {out} files ({left} are left), and so every image of "
-                f"{_some(empty)}: put good images there, or remove the class from train and val"
+                f"{where}: data.quarantine leaves out {out} files ({left} are left), and so every"
+                f" image of {_some(empty)}: put good images there, or remove the class from train"
+                " and val"
             )
 
 
-# --- the quarantine file ----------------------------------------------------------------------------------------------
+# --- the quarantine file --------------------------------------------------------------------------
 
 
 def read_quarantine(file: Path | None) -> frozenset[str]:
-    """The names in a quarantine file: one a line as `written`, relative to the data folder; `#` begins a comment."""
+    """The names in a quarantine file: one a line as `written`, relative to the data folder; `#`
+    begins a comment.
+    """
     if file is None:
         return frozenset()
     try:
@@ -264,7 +316,9 @@ def read_quarantine(file: Path | None) -> frozenset[str]:
             try:
                 names.add(unwritten(text))
             except ValueError as error:
-                raise DataError(f"{written(str(file))}:{number}: {error}: write a backslash in a name twice") from error
+                raise DataError(
+                    f"{written(str(file))}:{number}: {error}: write a backslash in a name twice"
+                ) from error
     return frozenset(names)
 
 

@@ -18,30 +18,65 @@ from PIL import Image, UnidentifiedImageError
 from dgc.errors import DataError
 
 _EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".tif",
+        ".tiff",
+        ".gif",
+    }
 )
 _WHERE_BUILT_IN = frozenset({".avif", ".heic", ".heif"})
 UNREAD_PICTURES = frozenset(
-    {".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".tga", ".psd", ".dng", ".cr2", ".nef", ".arw", ".exr", ".hdr"}
+    {
+        ".avif",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".jxl",
+        ".svg",
+        ".tga",
+        ".psd",
+        ".dng",
+        ".cr2",
+        ".nef",
+        ".arw",
+        ".exr",
+        ".hdr",
+    }
 )
-# 8 bits a sample, or fewer that Pillow scales to 8; of 16 bits a sample in colour Pillow keeps the upper 8
-_EIGHT_BITS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
+# 8 bits a sample, or fewer that Pillow scales to 8; of 16 bits a sample in colour Pillow keeps the
+# upper 8
+_EIGHT_BITS = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
+)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 0x0112
 MAX_PIXELS = 89_478_485  # Pillow's own mark of a decompression bomb, a quarter of a GiB of RGB
 
 
 @functools.cache
 def extensions() -> frozenset[str]:
-    """Extensions of the files that are read as images; some only where Pillow was built with their codec."""
+    """Extensions of the files that are read as images; some only where Pillow was built with their
+    codec.
+    """
     return _EXTENSIONS | (_WHERE_BUILT_IN & Image.registered_extensions().keys())
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """The first picture of a file as RGB of 8 bits. Raises DataError: what is wrong, without the path.
+    """The first picture of a file as RGB of 8 bits. Raises DataError: what is wrong, without the
+    path.
 
-    Grey, palette, CMYK are converted; transparency is dropped (the colour under it shows); of 16 bits a sample the
-    upper 8 count; an EXIF orientation is not applied. All this is how torchvision's ImageFolder reads, but for 16-bit
-    grey, which Pillow itself would cut off at 255. Samples of any other kind have no agreed white, and are refused.
+    Grey, palette, CMYK are converted; transparency is dropped (the colour under it shows); of 16
+    bits a sample the upper 8 count; an EXIF orientation is not applied. All this is how
+    torchvision's ImageFolder reads, but for 16-bit grey, which Pillow itself would cut off at 255.
+    Samples of any other kind have no agreed white, and are refused.
     """
     data = _read(path)
     try:
@@ -55,7 +90,9 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def check(path: Path) -> bool:
-    """Like read_rgb, and the checksums that a decoder passes over. Returns whether it has an EXIF orientation."""
+    """Like read_rgb, and the checksums that a decoder passes over. Returns whether it has an EXIF
+    orientation.
+    """
     read_rgb(path)
     try:
         with Image.open(path) as image:
@@ -69,7 +106,9 @@ def check(path: Path) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Pillow's warnings (odd metadata does not matter; a bomb is looked for here). Not for several threads."""
+    """Without Pillow's warnings (odd metadata does not matter; a bomb is looked for here). Not for
+    several threads.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -98,14 +137,21 @@ def _decode(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise DataError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb")
+            raise DataError(
+                f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb"
+            )
         return image.convert("RGB") if image.mode in _EIGHT_BITS else _deep(image)
 
 
 def _deep(image: Image.Image) -> Image.Image:
     """Of whole numbers of 16 bits (12 in some TIFFs) the upper 8; anything else is refused."""
-    if not image.mode.startswith("I;16") and (image.mode != "I" or image.format not in ("PNG", "PPM")):
-        raise DataError(f"{_KINDS.get(image.mode, 'samples')} (mode {image.mode}): convert it to 8 or 16 bits a sample")
+    if not image.mode.startswith("I;16") and (
+        image.mode != "I" or image.format not in ("PNG", "PPM")
+    ):
+        raise DataError(
+            f"{_KINDS.get(image.mode, 'samples')} (mode {image.mode}): convert it to 8 or 16 bits a"
+            " sample"
+        )
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
     bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
     upper = (np.asarray(image).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,6 @@
-"""Sets of images: in memory, or files in a folder. Each gives a batch of pixels and labels for a list of indices."""
+"""Sets of images: in memory, or files in a folder. Each gives a batch of pixels and labels for a
+list of indices.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from dgc.class_folders import verify_command
 from dgc.data import transforms
 from dgc.data.image_file import quiet, read_rgb
-from dgc.data.names import written
-from dgc.data.stateless import Indices, Uniforms, uniforms
+from dgc.data.rng import Indices, Uniforms, uniforms
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError
+from dgc.run.class_folders import verify_command
+from dgc.run.file_names import written
 
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 Labels = npt.NDArray[np.int64]
@@ -27,7 +29,9 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """How the images are seen. In evaluation `augment` is none. `grey`: image files are made grey, and given as RGB."""
+    """How the images are seen. In evaluation `augment` is none. `grey`: image files are made grey,
+    and given as RGB.
+    """
 
     augment: Augment = "none"
     image_size: int = 32
@@ -47,7 +51,9 @@ class ImageSet(ABC):
 
     @abstractmethod
     def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
-        """(B, S, S, C) uint8, C = 1 or 3, augmented with f(seed, epoch, index) where the view says so."""
+        """(B, S, S, C) uint8, C = 1 or 3, augmented with f(seed, epoch, index) where the view says
+        so.
+        """
 
     @abstractmethod
     def name_of(self, index: int) -> str:
@@ -73,7 +79,9 @@ class ArraySet(ImageSet):
 
 
 class FolderSet(ImageSet):
-    """Image files. Their names are one array of bytes: a million Python strings would be copied to each worker."""
+    """Image files. Their names are one array of bytes: a million Python strings would be copied to
+    each worker.
+    """
 
     def __init__(self, root: Path, names: list[str], labels_N: Labels, view: View) -> None:
         self.root, self.view, self.labels = root, view, labels_N
@@ -88,8 +96,8 @@ class FolderSet(ImageSet):
     def refusal(self, index: int, reason: str) -> str:
         """The line for a sample that cannot be used."""
         return (
-            f"{self.name_of(index)} (sample {index}): {reason}: mend or remove it, or list it in data.quarantine; "
-            f"`{verify_command(self.root)}` finds all such files"
+            f"{self.name_of(index)} (sample {index}): {reason}: mend or remove it, or list it in"
+            f" data.quarantine; `{verify_command(self.root)}` finds all such files"
         )
 
     def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:

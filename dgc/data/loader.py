@@ -1,7 +1,8 @@
 """Loaders: batches in a fixed order, made by any number of worker processes with the same result.
 
-A worker is told all it needs in a Task and answers with pixels or with a Failure; the loader turns the first into a
-Batch on the device and the second into one line. A worker that dies becomes one line too.
+A worker is told all it needs in a Task and answers with pixels or with a Failure; the loader turns
+the first into a Batch on the device and the second into one line. A worker that dies becomes one
+line too.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dgc import oom
 from dgc.data.image_sets import ImageSet
 from dgc.data.normalise import Normalise
 from dgc.data.sampler import EvalSampler, Task, TrainSampler
 from dgc.data.worker import settle_worker
 from dgc.errors import DataError, DgcError, ResourceError
+from dgc.run import oom
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) normalised, labels (B,) int64, indices (B,) int64: the samples' places in the set."""
+    """images (B, 3, S, S) normalised, labels (B,) int64, indices (B,) int64: the samples' places in
+    the set.
+    """
 
     images: Tensor
     labels: Tensor
@@ -63,7 +66,10 @@ class _Maker(Dataset[Any]):
         except DgcError as error:
             return _Failure(str(error))
         except MemoryError:
-            return _Failure("out of memory while making a batch: lower train.batch_size or data.workers", ResourceError)
+            return _Failure(
+                "out of memory while making a batch: lower train.batch_size or data.workers",
+                ResourceError,
+            )
         except Exception as error:  # noqa: BLE001 - a worker's traceback would be many lines; all of it goes on in one
             return _Failure(_unexpected(error, self.images, task))
         labels = torch.from_numpy(self.images.labels[task.indices])
@@ -74,7 +80,10 @@ def _unexpected(error: Exception, images: ImageSet, task: Task) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     first = images.name_of(int(task.indices[0])) if len(task.indices) else "an empty batch"
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({where.name}, line {where.lineno}; the batch begins with {first})"
+    return (
+        f"{type(error).__name__}: {text} ({where.name}, line {where.lineno}; the batch begins with"
+        f" {first})"
+    )
 
 
 def _as_it_is(item: Any) -> Any:
@@ -98,7 +107,13 @@ class Loader:
     """Batches of one rank. `len(loader)` is the number of batches of an epoch."""
 
     def __init__(
-        self, images: ImageSet, sampler: TrainSampler | EvalSampler, normalise: Normalise, *, seed: int, workers: int
+        self,
+        images: ImageSet,
+        sampler: TrainSampler | EvalSampler,
+        normalise: Normalise,
+        *,
+        seed: int,
+        workers: int,
     ) -> None:
         self.images, self.sampler, self.workers = images, sampler, workers
         self._normalise = normalise
@@ -120,14 +135,17 @@ class Loader:
             pin_memory=self._normalise.device.type == "cuda",
             persistent_workers=True,
             worker_init_fn=partial(settle_worker, os.getpid()),
-            generator=torch.Generator(),  # so that starting an epoch draws nothing from the global generator
+            # so that starting an epoch draws nothing from the global generator
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def close(self) -> None:
-        """End the workers now. Also done at exit, so that an interpreter with idle workers does not wait for them."""
+        """End the workers now. Also done at exit, so that an interpreter with idle workers does not
+        wait for them.
+        """
         iterator = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
@@ -139,7 +157,8 @@ class Loader:
         with _own_child_handler(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is the user's choice
             source = iter(self._loader)
-        if not self._registered:  # after the workers have started: what is registered last runs first
+        # after the workers have started: what is registered last runs first
+        if not self._registered:
             atexit.register(_close, weakref.ref(self))
             self._registered = True
         return source
@@ -157,7 +176,8 @@ class Loader:
                 raw = next(source)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:  # a dead worker's pixels cannot be fetched either
+            # a dead worker's pixels cannot be fetched either
+            except (RuntimeError, OSError, EOFError) as error:
                 self._require_workers(patience=0.0 if isinstance(error, RuntimeError) else 2.0)
                 raise self.explain(error) or error from error
             if isinstance(raw, _Failure):
@@ -175,11 +195,15 @@ class Loader:
         return f"epoch {self._tasks.epoch} step {self._tasks.epoch * len(self) + self._step}"
 
     def explain(self, error: BaseException) -> ResourceError | None:
-        """The one line for a RuntimeError of PyTorch that says a worker died; None for any other error."""
+        """The one line for a RuntimeError of PyTorch that says a worker died; None for any other
+        error.
+        """
         if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))):
             return None
         pid = int(found.group(1).split(",")[0])
-        number = next((place for place, worker in enumerate(self._workers()) if worker.pid == pid), None)
+        number = next(
+            (place for place, worker in enumerate(self._workers()) if worker.pid == pid), None
+        )
         code = None if number is None else self._workers()[number].exitcode
         return self._death(number, self._cause(code, str(error)))
 
@@ -189,7 +213,8 @@ class Loader:
     def _require_workers(self, patience: float = 0.0) -> None:
         """Raise ResourceError where a worker has died, without waiting for PyTorch's five seconds.
 
-        A worker that is dying closes its sockets before it can be waited for: `patience` is for that, in seconds.
+        A worker that is dying closes its sockets before it can be waited for: `patience` is for
+        that, in seconds.
         """
         deadline = time.monotonic() + patience
         while True:
@@ -204,7 +229,9 @@ class Loader:
         return _cause(exitcode, text, starved=oom.kills() > self._starved)
 
     def _death(self, number: int | None, cause: str) -> ResourceError:
-        return ResourceError(f"worker {'?' if number is None else number} died ({cause}) at {self._place()}")
+        return ResourceError(
+            f"worker {'?' if number is None else number} died ({cause}) at {self._place()}"
+        )
 
 
 _CAUSES = {
@@ -212,7 +239,11 @@ _CAUSES = {
     signal.SIGBUS: "likely shared memory is full: give /dev/shm more, or set data.workers=0",
     signal.SIGSEGV: "a crash in native code",
 }
-_NAMES = {"Killed": signal.SIGKILL, "Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}
+_NAMES = {
+    "Killed": signal.SIGKILL,
+    "Bus error": signal.SIGBUS,
+    "Segmentation fault": signal.SIGSEGV,
+}
 
 
 def _cause(exitcode: int | None, text: str, *, starved: bool) -> str:
@@ -228,7 +259,9 @@ def _cause(exitcode: int | None, text: str, *, starved: bool) -> str:
 
 @contextlib.contextmanager
 def _own_child_handler() -> Iterator[None]:
-    """Keep the handler of SIGCHLD: PyTorch's raises in whatever line the process is at, be it a checkpoint's write."""
+    """Keep the handler of SIGCHLD: PyTorch's raises in whatever line the process is at, be it a
+    checkpoint's write.
+    """
     before = signal.getsignal(signal.SIGCHLD)
     try:
         yield

@@ -1,4 +1,6 @@
-"""From pixels to the network's input: divided by 255, minus mean, divided by std, in this order and precision."""
+"""From pixels to the network's input: divided by 255, minus mean, divided by std, in this order and
+precision.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,25 @@ from torch import Tensor
 
 
 class Normalise:
-    """(B, S, S, C) uint8 on the CPU -> (B, 3, S, S) of `dtype` on `device`; a single channel is repeated.
+    """(B, S, S, C) uint8 on the CPU -> (B, 3, S, S) of `dtype` on `device`; a single channel is
+    repeated.
 
-    On the CPU each channel has a table of its 256 values: one pass, one thread, and the very numbers that the
-    arithmetic gives. A GPU gets the bytes (a quarter of the floats' traffic) and computes.
+    On the CPU each channel has a table of its 256 values: one pass, one thread, and the very
+    numbers that the arithmetic gives. A GPU gets the bytes (a quarter of the floats' traffic) and
+    computes.
     """
 
     def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.dtype, self.device = dtype, device
-        self.mean, self.std = (torch.tensor(value, dtype=dtype, device=device)[:, None, None] for value in (mean, std))
+        self.mean, self.std = (
+            torch.tensor(value, dtype=dtype, device=device)[:, None, None] for value in (mean, std)
+        )
         # a tensor, since CUDA divides by a Python number by multiplying with its reciprocal
         self.full = torch.tensor(255, dtype=dtype, device=device)
         levels = torch.arange(256, device=device).to(dtype).expand(3, 1, 256)
@@ -28,7 +38,9 @@ class Normalise:
         if self.device.type == "cpu":
             return self._look_up(x_BHWC)
         x_BCHW = x_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return self._scale(x_BCHW.expand(-1, 3, -1, -1).to(self.dtype, memory_format=torch.contiguous_format))
+        return self._scale(
+            x_BCHW.expand(-1, 3, -1, -1).to(self.dtype, memory_format=torch.contiguous_format)
+        )
 
     def _scale(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW.div(self.full).sub_(self.mean).div_(self.std)

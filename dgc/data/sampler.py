@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgc.data import chunks
-from dgc.data.stateless import Indices, order
+from dgc.data.rng import Indices, order
 
 
 @dataclass(frozen=True)
 class Task:
-    """One batch of one rank: everything a worker needs to make it. `step` counts the batches of the epoch."""
+    """One batch of one rank: everything a worker needs to make it. `step` counts the batches of the
+    epoch.
+    """
 
     epoch: int
     step: int
@@ -22,10 +24,12 @@ class Task:
 
 @dataclass(frozen=True)
 class TrainSampler:
-    """The batches of an epoch: global batch b is order[b*B : (b+1)*B], whatever the number of ranks.
+    """The batches of an epoch: global batch b is order[b*B : (b+1)*B], whatever the number of
+    ranks.
 
-    The last batch of an epoch may be short, as in the released code; it is left out only where it could not give every
-    rank and accumulation step two samples: batch normalisation learns nothing from one (of 1 x 1 maps it refuses it).
+    The last batch of an epoch may be short, as in the released code; it is left out only where it
+    could not give every rank and accumulation step two samples: batch normalisation learns nothing
+    from one (of 1 x 1 maps it refuses it).
     """
 
     count: int
@@ -44,15 +48,19 @@ class TrainSampler:
         indices = order(self.seed, epoch, self.count)
         for step in range(start, len(self)):
             batch = indices[step * self.batch_size : (step + 1) * self.batch_size]
-            first, last = (len(batch) * part // self.world_size for part in (self.rank, self.rank + 1))
+            first, last = (
+                len(batch) * part // self.world_size for part in (self.rank, self.rank + 1)
+            )
             yield Task(epoch, step, batch[first:last])
 
 
 @dataclass(frozen=True)
 class EvalSampler:
-    """Each sample once, in order, no padding: rank r takes the whole chunks r, r + world_size, ... of `chunk` samples.
+    """Each sample once, in order, no padding: rank r takes the whole chunks r, r + world_size, ...
+    of `chunk` samples.
 
-    `batch_size` says how many of its samples are made at once, and nothing else: see dgc.data.chunks.
+    `batch_size` says how many of its samples are made at once, and nothing else: see
+    dgc.data.chunks.
     """
 
     count: int

@@ -1,6 +1,8 @@
-"""Geometry of the images: crops, flips, sizes, as torchvision has them, with the random numbers given from outside.
+"""Geometry of the images: crops, flips, sizes, as torchvision has them, with the random numbers
+given from outside.
 
-Legend: B batch, H height, W width, C channels (1 or 3), S side of the result. Pixels are uint8 until the very end.
+Legend: B batch, H height, W width, C channels (1 or 3), S side of the result. Pixels are uint8
+until the very end.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dgc.data.stateless import Uniforms
+from dgc.data.rng import Uniforms
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -21,11 +23,14 @@ _TRIES = 10
 RESIZED_CROP_FLIP_DRAWS = 2 * _TRIES + 3  # (area, ratio) a try, top, left, flip
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-_MAX_SCALED = 1 << 24  # pixels of a whole image made smaller or larger before its centre is cut out: 64 MiB
+# pixels of a whole image made smaller or larger before its centre is cut out: 64 MiB
+_MAX_SCALED = 1 << 24
 
 
 def crop_flip(x_BHWC: Pixels, draws: Uniforms, padding: int) -> Pixels:
-    """Pad with zeros, crop at a random place to the old size, mirror half of them. draws: (B, >= 3)."""
+    """Pad with zeros, crop at a random place to the old size, mirror half of them. draws: (B, >=
+    3).
+    """
     B, H, W, C = x_BHWC.shape
     padded = np.zeros((B, H + 2 * padding, W + 2 * padding, C), np.uint8)
     padded[:, padding : padding + H, padding : padding + W] = x_BHWC
@@ -33,12 +38,15 @@ def crop_flip(x_BHWC: Pixels, draws: Uniforms, padding: int) -> Pixels:
     rows_BH = (draws[:, 0] * places).astype(np.intp)[:, None] + np.arange(H)
     columns_BW = (draws[:, 1] * places).astype(np.intp)[:, None] + np.arange(W)
     columns_BW = np.where(draws[:, 2:3] < 0.5, columns_BW[:, ::-1], columns_BW)
-    cropped: Pixels = padded[np.arange(B)[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    cropped: Pixels = padded[
+        np.arange(B)[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]
+    ]
     return cropped
 
 
 def random_box(width: int, height: int, draws: Uniforms) -> Box:
-    """(left, top, right, bottom) of torchvision's RandomResizedCrop: 8 to 100 % of the area, ratio 3:4 to 4:3.
+    """(left, top, right, bottom) of torchvision's RandomResizedCrop: 8 to 100 % of the area, ratio
+    3:4 to 4:3.
 
     draws: (>= 22,). After ten tries without a fit: the largest centred box of an allowed ratio.
     """
@@ -65,12 +73,18 @@ def _central_box(width: int, height: int) -> Box:
 
 def resized_crop_flip(image: Image.Image, draws: Uniforms, size: int) -> Image.Image:
     """A random box, resized to (size, size), mirrored half of the time. draws: (>= 23,)."""
-    image = image.crop(random_box(*image.size, draws)).resize((size, size), Image.Resampling.BILINEAR)
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[2 * _TRIES + 2] < 0.5 else image
+    image = image.crop(random_box(*image.size, draws)).resize(
+        (size, size), Image.Resampling.BILINEAR
+    )
+    return (
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[2 * _TRIES + 2] < 0.5 else image
+    )
 
 
 def fit(image: Image.Image, resize: int | None, size: int) -> Image.Image:
-    """Shorter side to `resize` (None: to `size`), then the central (size, size), as in the released evaluation."""
+    """Shorter side to `resize` (None: to `size`), then the central (size, size), as in the released
+    evaluation.
+    """
     target = resize or size
     width, height = _scaled(*image.size, target)
     left, top = (round((side - size) / 2.0) for side in (width, height))
@@ -89,8 +103,11 @@ def _scaled(width: int, height: int, target: int) -> tuple[int, int]:
     return (target, longer) if width <= height else (longer, target)
 
 
-def _fit_long(image: Image.Image, sides: tuple[int, int], corner: tuple[int, int], size: int) -> Image.Image:
-    """The same pixels of a very long image, to rounding: only those that the crop shows are computed.
+def _fit_long(
+    image: Image.Image, sides: tuple[int, int], corner: tuple[int, int], size: int
+) -> Image.Image:
+    """The same pixels of a very long image, to rounding: only those that the crop shows are
+    computed.
 
     A strip of 1 x 60,000 pixels, its shorter side made 256, would be an image of 16 GB.
     """

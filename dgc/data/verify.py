@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dgc.data import cifar, folder, image_file
-from dgc.data.catalog import Images, check_there, data_dir, fashion_mnist_file, folder_set, no_folder, open_images
 from dgc.data.describe import content_digest
 from dgc.data.folder import Listing, Problem
 from dgc.data.image_sets import View
-from dgc.data.names import unwritten, written
+from dgc.data.sets import (
+    Images,
+    check_there,
+    data_dir,
+    fashion_mnist_file,
+    folder_set,
+    no_folder,
+    open_images,
+)
 from dgc.errors import DataError, UsageError
+from dgc.run.file_names import unwritten, written
 
 _FASHION_MNIST_SHA256 = "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb"
 _CIFAR = ("cifar10", "cifar100")
@@ -24,14 +32,15 @@ _NOTHING: Mapping[str, Any] = {"samples": 0, "sha256": "", "digest_of": "nothing
 
 
 def verify(name: str, given: str | Path | None = None, *, full: bool = False) -> dict[str, Any]:
-    """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is downloaded.
+    """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is
+    downloaded.
 
-    Of an image folder also "turned", the number of images with an EXIF orientation (which nothing here applies), and
-    "skipped", the number of files that are no images by extension; "structure", what is wrong with the folders
-    themselves, rows as of "bad".
+    Of an image folder also "turned", the number of images with an EXIF orientation (which nothing
+    here applies), and "skipped", the number of files that are no images by extension; "structure",
+    what is wrong with the folders themselves, rows as of "bad".
 
-    train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every byte, however many.
-    Raises DataError only where there is nothing to look at.
+    train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every
+    byte, however many. Raises DataError only where there is nothing to look at.
     """
     if name in ("imagenet", "image_folder"):
         return _verify_folder(name, data_dir(name, given), full)
@@ -42,12 +51,17 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     facts = {"name": name, "dir": str(root), "bad": [problem.told() for problem in bad]}
     if bad:
         return facts | {"classes": None} | dict.fromkeys(folder.SPLITS, _NOTHING)
-    return facts | _good(open_images(name=name, dir=root if name in _CIFAR else None, download=False), full)
+    return facts | _good(
+        open_images(name=name, dir=root if name in _CIFAR else None, download=False), full
+    )
 
 
 def _good(images: Images, full: bool) -> dict[str, Any]:
     return {"classes": len(images.classes)} | {
-        split: dict(zip(("digest_of", "sha256"), content_digest(half, full=full), strict=True)) | {"samples": len(half)}
+        split: (
+            dict(zip(("digest_of", "sha256"), content_digest(half, full=full), strict=True))
+            | {"samples": len(half)}
+        )
         for split, half in (("train", images.train), ("val", images.val))
     }
 
@@ -57,14 +71,21 @@ def _bad_fashion_mnist() -> list[Problem]:
     got = hashlib.sha256(file.read_bytes()).hexdigest()
     if got == _FASHION_MNIST_SHA256:
         return []
-    return [Problem(file.name, f"sha256 mismatch: expected {_FASHION_MNIST_SHA256}, got {got}: install dgcctl again")]
+    return [
+        Problem(
+            file.name,
+            f"sha256 mismatch: expected {_FASHION_MNIST_SHA256}, got {got}: install dgcctl again",
+        )
+    ]
 
 
 def _bad_cifar(name: str, root: Path) -> list[Problem]:
     source = cifar.source(name)
     if not (root / source.folder).is_dir():
         raise cifar.absent(source, root, "it was not downloaded yet")
-    return [Problem(f"{source.folder}/{file}", reason) for file, reason in cifar.damaged(source, root)]
+    return [
+        Problem(f"{source.folder}/{file}", reason) for file, reason in cifar.damaged(source, root)
+    ]
 
 
 def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
@@ -86,8 +107,11 @@ def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
 def _look_at(root: Path, listings: Sequence[Listing]) -> Iterator[tuple[str, str, bool]]:
     """(name, what is wrong with it, whether it has an EXIF orientation) of each image."""
     names = [name for listing in listings for name in listing.names]
-    with image_file.quiet(), ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding releases the interpreter lock
-        for name, seen in zip(names, threads.map(lambda name: _seen(root / name), names), strict=True):
+    # decoding releases the interpreter lock
+    with image_file.quiet(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        for name, seen in zip(
+            names, threads.map(lambda name: _seen(root / name), names), strict=True
+        ):
             yield name, *seen
 
 
@@ -120,7 +144,10 @@ def _facts(listing: Listing, full: bool) -> dict[str, Any]:
 def write_quarantine(path: Path, bad: Sequence[dict[str, str]]) -> None:
     """Write the bad files in the form that data.quarantine reads: name, tab, reason."""
     lines = [
-        "# file (relative to the data folder; \\n, \\t, \\\\ and \\xHH stand for bytes of its name), tab, reason",
+        (
+            "# file (relative to the data folder; \\n, \\t, \\\\ and \\xHH stand for bytes of its"
+            " name), tab, reason"
+        ),
         *(folder.quarantine_line(Problem(item["file"], item["reason"])) for item in bad),
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")

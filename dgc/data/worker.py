@@ -1,4 +1,6 @@
-"""How a worker process behaves: requests to stop are the trainer's to answer, and it never outlives its parent."""
+"""How a worker process behaves: requests to stop are the trainer's to answer, and it never outlives
+its parent.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ _PR_SET_PDEATHSIG = 1
 def settle_worker(parent: int, _: int) -> None:
     """Called in each worker as it starts; `parent` is the process that made it.
 
-    Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the trainer still needs its workers to finish
-    the step: a worker ignores them, unless its parent itself ends it.
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the trainer still needs its
+    workers to finish the step: a worker ignores them, unless its parent itself ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,4 +1,5 @@
-"""Released and own checkpoints: what there is, fetched, verified, converted, loaded. No torch until it is needed.
+"""Released and own checkpoints: what there is, fetched, verified, converted, loaded. No torch until
+it is needed.
 
 registry    the released checkpoints as data              download   fetched, checked, pinned
 containers  static inspection of a foreign file           convert    to safetensors, in a child with limits

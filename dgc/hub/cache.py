@@ -60,17 +60,25 @@ class Cache:
 def hold(path: Path, say: Say) -> Iterator[None]:
     """Be the only one who writes what `path` guards; a second process waits, and says for whom.
 
-    The operating system frees the lock when its holder dies. Raises OSError where the folder cannot be written.
+    The operating system frees the lock when its holder dies. Raises OSError where the folder cannot
+    be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(path), path.with_suffix(".holder")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for {path.name.removeprefix('.').removesuffix('.lock')}: {_holder_line(holder)}")
+        say(
+            f"waiting for {path.name.removeprefix('.').removesuffix('.lock')}:"
+            f" {_holder_line(holder)}"
+        )
         lock.acquire()
     try:
-        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M:%S")}
+        facts = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%H:%M:%S"),
+        }
         holder.write_text(json.dumps(facts), encoding="utf-8")
         yield
     finally:

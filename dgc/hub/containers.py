@@ -1,11 +1,13 @@
-"""The static inspection of a foreign file: every container opened, every pickle in it dry-run. No torch.
+"""The static inspection of a foreign file: every container opened, every pickle in it dry-run. No
+torch.
 
     zip (torch >= 1.6)     one folder, stored members, data.pkl, data/<key>; sizes must fit what the pickle claims
     legacy (torch < 1.6)   five pickles in a row, then the storages; must end exactly at the end of the file
     tar, npz, npy, TorchScript, .pt2, bare pickles      no checkpoint of ours: looked into, so that a pickle that
                            would execute something is called by its name, and then refused for what they are
 
-Nothing is unpacked, and what a header claims is compared with the bytes that are there before anything is read.
+Nothing is unpacked, and what a header claims is compared with the bytes that are there before
+anything is read.
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
-from dgc.hub import kinds
+from dgc.hub import filetype
 from dgc.hub.pickles import Program, TooLongError, Window, dry_run
 from dgc.hub.specs import Ordered, TensorSpec
 
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 16 << 20
 _EOCD = struct.Struct("<4s4H2LH")
-_TORCH_SMALL = ("byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
+_TORCH_SMALL = (
+    "byteorder",
+    "version",
+    ".format_version",
+    ".storage_alignment",
+    ".data/serialization_id",
+)
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,18 @@ class Inspection:
 def inspect(path: Path) -> Inspection:
     """Look at a torch file without loading it.
 
-    Raises UnsafeFileError (5) naming the global and its offset, IntegrityError (4) for a wrong kind, a broken file or
-    a header that claims more than there is, DataError (3) where there is no file.
+    Raises UnsafeFileError (5) naming the global and its offset, IntegrityError (4) for a wrong
+    kind, a broken file or a header that claims more than there is, DataError (3) where there is no
+    file.
     """
-    head = kinds.read_head(path)
-    kind = kinds.sniff(head)
+    head = filetype.read_head(path)
+    kind = filetype.sniff(head)
     if not head:
         _wrong_kind(path, kind)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if kind == kinds.ZIP:
+        if kind == filetype.ZIP:
             program = _torch_zip(path, data)
-        elif kind == kinds.LEGACY:
+        elif kind == filetype.LEGACY:
             program = _torch_legacy(path, data)
         else:
             _look_for_danger(path, data, kind)
@@ -62,13 +71,17 @@ def inspect(path: Path) -> Inspection:
 
 
 def _wrong_kind(path: Path, kind: str) -> NoReturn:
-    raise IntegrityError(f"{path}: looks like {kind}, not a PyTorch checkpoint; fetch the file itself again")
+    raise IntegrityError(
+        f"{path}: looks like {kind}, not a PyTorch checkpoint; fetch the file itself again"
+    )
 
 
 def _top_level(path: Path, program: Program) -> dict[Any, Any]:
     value = program.value.items if isinstance(program.value, Ordered) else program.value
     if type(value) is not dict:
-        raise IntegrityError(f"{path}: holds a {type(program.value).__name__}, not a dict with a state_dict")
+        raise IntegrityError(
+            f"{path}: holds a {type(program.value).__name__}, not a dict with a state_dict"
+        )
     return value
 
 
@@ -96,10 +109,13 @@ def _legacy_block(path: Path, data: mmap.mmap, at: int, program: Program, key: s
     spec = program.storages[key]
     if at + 8 + spec.nbytes > len(data):
         raise IntegrityError(
-            f"{path}: claims a storage of {spec.nbytes:,} bytes at offset {at}, but the file ends at {len(data):,}"
+            f"{path}: claims a storage of {spec.nbytes:,} bytes at offset {at}, but the file ends"
+            f" at {len(data):,}"
         )
     if struct.unpack_from("<q", data, at)[0] != spec.numel:
-        raise IntegrityError(f"{path}: storage {key} at offset {at} has not the {spec.numel:,} numbers it should")
+        raise IntegrityError(
+            f"{path}: storage {key} at offset {at} has not the {spec.numel:,} numbers it should"
+        )
     return at + 8 + spec.nbytes
 
 
@@ -122,22 +138,30 @@ def _torch_zip(path: Path, data: mmap.mmap) -> Program:
 
 
 def _check_directory(path: Path, data: mmap.mmap) -> None:
-    """The end record alone says how many members there are: a million of them are refused before they are listed."""
+    """The end record alone says how many members there are: a million of them are refused before
+    they are listed.
+    """
     at = len(data) - _EOCD.size
     if at < 0 or data[at : at + 4] != b"PK\x05\x06":
-        raise IntegrityError(f"{path}: the end of the zip archive is missing (cut file, or bytes after the end)")
+        raise IntegrityError(
+            f"{path}: the end of the zip archive is missing (cut file, or bytes after the end)"
+        )
     _, _, _, _, count, size, offset, comment = _EOCD.unpack_from(data, at)
     if count == 0xFFFF or 0xFFFFFFFF in (size, offset):
         count, size, offset = _zip64(path, data, at)
     if comment or count > MAX_MEMBERS or size > MAX_DIRECTORY or offset + size > at:
         raise IntegrityError(
-            f"{path}: a zip directory of {count:,} members and {size:,} bytes at offset {offset:,} is not believable "
-            f"(at most {MAX_MEMBERS:,} members)"
+            f"{path}: a zip directory of {count:,} members and {size:,} bytes at offset {offset:,}"
+            f" is not believable (at most {MAX_MEMBERS:,} members)"
         )
 
 
 def _zip64(path: Path, data: mmap.mmap, end: int) -> tuple[int, int, int]:
-    where = struct.unpack_from("<Q", data, end - 12)[0] if data[end - 20 : end - 16] == b"PK\x06\x07" else len(data)
+    where = (
+        struct.unpack_from("<Q", data, end - 12)[0]
+        if data[end - 20 : end - 16] == b"PK\x06\x07"
+        else len(data)
+    )
     if where + 56 > end or data[where : where + 4] != b"PK\x06\x06":
         raise IntegrityError(f"{path}: broken zip64 end record")
     count, size, offset = struct.unpack_from("<3Q", data, where + 32)
@@ -152,8 +176,14 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
         raise IntegrityError(f"{path}: two members of the zip archive have the same name")
     at = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
-        if info.flag_bits & 1 or info.header_offset < at or info.header_offset + info.compress_size > file_bytes:
-            raise IntegrityError(f"{path}: member {info.filename!r} overlaps another, is encrypted or is cut")
+        if (
+            info.flag_bits & 1
+            or info.header_offset < at
+            or info.header_offset + info.compress_size > file_bytes
+        ):
+            raise IntegrityError(
+                f"{path}: member {info.filename!r} overlaps another, is encrypted or is cut"
+            )
         at = info.header_offset + 30 + info.compress_size
     return members
 
@@ -161,37 +191,52 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
 def _refuse_other_zips(
     path: Path, data: mmap.mmap, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
 ) -> None:
-    """TorchScript, .pt2, .npz and whatever else is no torch.save archive: what is dangerous comes first."""
+    """TorchScript, .pt2, .npz and whatever else is no torch.save archive: what is dangerous comes
+    first.
+    """
     for info in members.values():
         if info.compress_type != zipfile.ZIP_STORED and info.file_size > 1 << 26:
-            raise IntegrityError(f"{path}: member {info.filename!r} is compressed and claims {info.file_size:,} bytes")
+            raise IntegrityError(
+                f"{path}: member {info.filename!r} is compressed and claims {info.file_size:,}"
+                " bytes"
+            )
         _scan_member(path, archive, info)
     names = ["/" + name for name in members]
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise UnsafeFileError(f"refused: {path} is a TorchScript archive: it holds code, not only tensors")
+        raise UnsafeFileError(
+            f"refused: {path} is a TorchScript archive: it holds code, not only tensors"
+        )
     if any(name.endswith(("/archive_format", "/models/model.json")) for name in names):
-        raise UnsafeFileError(f"refused: {path} is an exported program (.pt2): it holds code, not only tensors")
+        raise UnsafeFileError(
+            f"refused: {path} is an exported program (.pt2): it holds code, not only tensors"
+        )
     if all(name.endswith(".npy") for name in names):
         _wrong_kind(path, "a NumPy .npz archive")
     if sum(name.endswith("/data.pkl") for name in names) != 1:
         _wrong_kind(path, "a zip archive without a data.pkl")
     for info in members.values():
         if info.compress_type != zipfile.ZIP_STORED:
-            raise IntegrityError(f"{path}: member {info.filename!r} is compressed; torch.save never does that")
+            raise IntegrityError(
+                f"{path}: member {info.filename!r} is compressed; torch.save never does that"
+            )
 
 
 def _scan_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Dry-run whatever may be a pickle. Storages (data/<key>) are numbers and are never interpreted by anybody."""
+    """Dry-run whatever may be a pickle. Storages (data/<key>) are numbers and are never interpreted
+    by anybody.
+    """
     folder, _, leaf = info.filename.rpartition("/")
     if folder.rpartition("/")[2] == "data" and leaf.isdigit():
         return
     with archive.open(info) as member:
-        content = member.read(min(info.file_size, kinds.HEAD * 256))
+        content = member.read(min(info.file_size, filetype.HEAD * 256))
     label = f"{path.name}:{info.filename}"
     _danger_in(content, label)
 
 
-def _zip_program(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> Program:
+def _zip_program(
+    path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
+) -> Program:
     pickle_name = next(name for name in members if ("/" + name).endswith("/data.pkl"))
     root = pickle_name.removesuffix("data.pkl")
     content = archive.read(pickle_name)
@@ -203,24 +248,32 @@ def _zip_program(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfil
         if info is None or info.file_size != spec.nbytes or not key.isdigit():
             there = info.file_size if info else 0
             raise IntegrityError(
-                f"{path}: claims a storage {key} of {spec.nbytes:,} bytes, the archive holds {there:,} for it"
+                f"{path}: claims a storage {key} of {spec.nbytes:,} bytes, the archive holds"
+                f" {there:,} for it"
             )
     _no_strangers(path, members, root, program)
     return program
 
 
-def _no_strangers(path: Path, members: dict[str, zipfile.ZipInfo], root: str, program: Program) -> None:
-    expected = {f"{root}data/{key}" for key in program.storages} | {root + name for name in _TORCH_SMALL}
+def _no_strangers(
+    path: Path, members: dict[str, zipfile.ZipInfo], root: str, program: Program
+) -> None:
+    expected = {f"{root}data/{key}" for key in program.storages} | {
+        root + name for name in _TORCH_SMALL
+    }
     strange = set(members) - expected - {root + "data.pkl"}
     if strange:
-        raise IntegrityError(f"{path}: holds {len(strange)} members that torch.save does not write ({min(strange)!r})")
+        raise IntegrityError(
+            f"{path}: holds {len(strange)} members that torch.save does not write"
+            f" ({min(strange)!r})"
+        )
 
 
 # everything else: is there a pickle in it that would do something?
 
 
 def _look_for_danger(path: Path, data: mmap.mmap, kind: str) -> None:
-    if kind == kinds.TAR:
+    if kind == filetype.TAR:
         for name, content in _tar_members(path):
             _danger_in(content, f"{path.name}:{name}")
     else:
@@ -228,17 +281,22 @@ def _look_for_danger(path: Path, data: mmap.mmap, kind: str) -> None:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    with contextlib.suppress(tarfile.TarError, OSError, ValueError), tarfile.open(path, "r:") as archive:
+    with (
+        contextlib.suppress(tarfile.TarError, OSError, ValueError),
+        tarfile.open(path, "r:") as archive,
+    ):
         for count, member in enumerate(archive):
             if count >= MAX_MEMBERS:
                 return
             content = archive.extractfile(member) if member.isfile() else None
             if content is not None:
-                yield member.name, content.read(kinds.HEAD * 256)
+                yield member.name, content.read(filetype.HEAD * 256)
 
 
 def _danger_in(content: Any, label: str) -> None:
-    """Raises UnsafeFileError for a pickle (bare, behind an .npy header, one after another) that names a global."""
+    """Raises UnsafeFileError for a pickle (bare, behind an .npy header, one after another) that
+    names a global.
+    """
     start = _npy_payload(content) if content[:6] == b"\x93NUMPY" else 0
     if content[:4] == b"PK\x03\x04" and ":" in label:
         raise UnsafeFileError(f"refused: {label} is an archive inside an archive")
@@ -257,15 +315,25 @@ def _danger_in(content: Any, label: str) -> None:
 def _npy_payload(content: Any) -> int | None:
     """Where the pickle of an .npy file with objects starts; None where it holds plain numbers."""
     major = content[6]
-    size = struct.unpack_from("<H", content, 8)[0] + 10 if major == 1 else struct.unpack_from("<L", content, 8)[0] + 12
+    size = (
+        struct.unpack_from("<H", content, 8)[0] + 10
+        if major == 1
+        else struct.unpack_from("<L", content, 8)[0] + 12
+    )
     return size if b"'|O'" in content[:size] or b"'O'" in content[:size] else None
 
 
 def state_dict_of(inspection: Inspection) -> dict[str, TensorSpec]:
-    """The tensors of `state_dict` (or of the top level, where there is none) without `module.` prefixes."""
+    """The tensors of `state_dict` (or of the top level, where there is none) without `module.`
+    prefixes.
+    """
     inner = inspection.value.get("state_dict", inspection.value)
     items = inner.items if isinstance(inner, Ordered) else inner
     if type(items) is not dict:
         return {}
-    tensors = {key: value for key, value in items.items() if isinstance(value, TensorSpec) and type(key) is str}
+    tensors = {
+        key: value
+        for key, value in items.items()
+        if isinstance(value, TensorSpec) and type(key) is str
+    }
     return {key.removeprefix("module."): value for key, value in tensors.items()}

@@ -18,13 +18,16 @@ from typing import Any
 
 import dgc
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
-from dgc.fs import atomic_write, fsync_dir, temporary_name
 from dgc.hub import containers, tensorfile
-from dgc.hub.lock import now, sha256_of
+from dgc.hub.pins import now, sha256_of
+from dgc.run.files import atomic_write, fsync_dir, temporary_name
 
 SCHEMA_VERSION = 1
 WALL_SECONDS = 300.0
-_ERRORS: dict[int, type[DgcError]] = {int(ExitCode.UNSAFE): UnsafeFileError, int(ExitCode.INTEGRITY): IntegrityError}
+_ERRORS: dict[int, type[DgcError]] = {
+    int(ExitCode.UNSAFE): UnsafeFileError,
+    int(ExitCode.INTEGRITY): IntegrityError,
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ def convert(
 ) -> Converted:
     """Convert the released file `source` of network `name` to `weights` (+ .json beside it).
 
-    `arguments` are those of dgc.create_model(name, ...) for a network that is none of the released ones.
+    `arguments` are those of dgc.create_model(name, ...) for a network that is none of the released
+    ones.
 
-    Raises UnsafeFileError (5) before any process is started where the pickle needs more than tensors, IntegrityError
-    (4) for wrong keys, shapes or values, or where reading it takes more memory or time than its size justifies.
+    Raises UnsafeFileError (5) before any process is started where the pickle needs more than
+    tensors, IntegrityError (4) for wrong keys, shapes or values, or where reading it takes more
+    memory or time than its size justifies.
     """
     containers.inspect(source)
     temporary = weights.with_name(temporary_name(weights.name))
@@ -68,7 +73,9 @@ def convert(
     return Converted(weights, record)
 
 
-def _record(source: Path, name: str, weights: Path, origin: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def _record(
+    source: Path, name: str, weights: Path, origin: str, told: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": name,
@@ -89,14 +96,21 @@ def _commit(temporary: Path, weights: Path, record: Mapping[str, Any]) -> None:
         os.close(descriptor)
     os.replace(temporary, weights)
     fsync_dir(weights.parent)
-    atomic_write(weights.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode(), point="converted")
+    atomic_write(
+        weights.with_suffix(".json"),
+        (json.dumps(record, indent=2) + "\n").encode(),
+        point="converted",
+    )
 
 
 def existing(weights: Path, source_sha256: str) -> Converted | None:
     """An earlier conversion of the same source, whole and unchanged; None means: convert (again)."""
     try:
         record = json.loads(weights.with_suffix(".json").read_bytes())
-        fits = record["schema_version"] == SCHEMA_VERSION and record["source"]["sha256"] == source_sha256
+        fits = (
+            record["schema_version"] == SCHEMA_VERSION
+            and record["source"]["sha256"] == source_sha256
+        )
         if fits and record["weights"]["sha256"] == sha256_of(weights):
             tensorfile.read_header(weights)
             return Converted(weights, record)
@@ -106,9 +120,9 @@ def existing(weights: Path, source_sha256: str) -> Converted | None:
 
 
 def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str, Any]:
-    """One job in `dgc.hub.child`; its error becomes ours."""
+    """One job in `dgc.hub.sandbox`; its error becomes ours."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dgc.hub.child"],
+        [sys.executable, "-m", "dgc.hub.sandbox"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -118,17 +132,27 @@ def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str
     try:
         output, talk = process.communicate(json.dumps(job).encode(), timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise IntegrityError(f"{subject}: reading it took more than {seconds:g} s; refused") from None
+        raise IntegrityError(
+            f"{subject}: reading it took more than {seconds:g} s; refused"
+        ) from None
     finally:
         _end(process)
     return _reply(subject, process.returncode, output, talk)
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, with the package findable wherever the child starts; no GPU is needed to read a file."""
+    """Our environment, with the package findable wherever the child starts; no GPU is needed to
+    read a file.
+    """
     root = str(Path(dgc.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -143,7 +167,9 @@ def _reply(subject: Path, code: int, output: bytes, talk: bytes) -> dict[str, An
     except ValueError:
         last = (talk.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:200]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise IntegrityError(f"{subject}: reading it ended the process that did ({how}) {last}".rstrip()) from None
+        raise IntegrityError(
+            f"{subject}: reading it ended the process that did ({how}) {last}".rstrip()
+        ) from None
     if "error" in reply:
         raise _ERRORS.get(reply["error"], DgcError)(_about(subject, reply["message"]))
     return dict(reply["ok"])

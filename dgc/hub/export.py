@@ -1,9 +1,10 @@
-"""A checkpoint of a run as one file to give away: our own format, or one that the authors' code loads. No torch here.
+"""A checkpoint of a run as one file to give away: our own format, or one that the authors' code
+loads. No torch here.
 
-Own format: FILE.safetensors, and FILE.json with the recipe, the run, the step, its metrics, its classes and
-preprocessing, the digest of the weights; all but the digest stand in the header of the weights too.
-Released format: torch.save of {epoch, state_dict, best_prec1, dgcctl (the same record)} with per-head keys and
-`module.` prefixes, written by a child process.
+Own format: FILE.safetensors, and FILE.json with the recipe, the run, the step, its metrics, its
+classes and preprocessing, the digest of the weights; all but the digest stand in the header of the
+weights too. Released format: torch.save of {epoch, state_dict, best_prec1, dgcctl (the same
+record)} with per-head keys and `module.` prefixes, written by a child process.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import dgc
-from dgc.checkpoints import list_checkpoints, read_verified
 from dgc.errors import IntegrityError, UsageError
-from dgc.fs import atomic_write, temporary_name
 from dgc.hub import tensorfile
 from dgc.hub.card import Card, card_of, read_card
 from dgc.hub.convert import WALL_SECONDS, run_child
-from dgc.hub.lock import now
-from dgc.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
-from dgc.records import Kind, RunDir, live_rows, read_events, read_json
+from dgc.hub.pins import now
+from dgc.recipe.load import Recipe, dump_recipe, load_recipe, parse_recipe
+from dgc.run.checkpoint_store import list_checkpoints, read_verified
+from dgc.run.events import Kind, live_rows, read_events
+from dgc.run.files import atomic_write, read_json, temporary_name
+from dgc.run.paths import RunDir
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -36,9 +38,15 @@ _FIGURES = ("top1_error", "top5_error", "loss", "samples", "epoch")
 
 
 def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
-    """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those there are."""
-    standing = {str(found.step): found.path for found in list_checkpoints(run) if not found.superseded}
-    pointers = {name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()}
+    """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those
+    there are.
+    """
+    standing = {
+        str(found.step): found.path for found in list_checkpoints(run) if not found.superseded
+    }
+    pointers = {
+        name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()
+    }
     if step in pointers:
         return run.path / str(read_json(pointers[step])["path"])
     if step in standing:
@@ -47,7 +55,9 @@ def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
     raise UsageError(f"run {run.id} has no checkpoint {step}: {known}")
 
 
-def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | None = None) -> tuple[Recipe, Card]:
+def checkpoint_facts(
+    files: Mapping[str, bytes], folder: Path, run: RunDir | None = None
+) -> tuple[Recipe, Card]:
     """What was trained in a checkpoint (its verified `files`), and the card of its weights.
 
     A checkpoint of before there were cards is described by its run's recipe and data.json.
@@ -64,16 +74,23 @@ def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | Non
 
 
 def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
-    """Write OUT.safetensors and OUT.json (read-only); every digest is checked on the way. Returns both paths.
+    """Write OUT.safetensors and OUT.json (read-only); every digest is checked on the way. Returns
+    both paths.
 
-    The record is in the header of the weights too, so that the file by itself knows its network and its classes.
+    The record is in the header of the weights too, so that the file by itself knows its network and
+    its classes.
     """
     folder = checkpoint_folder(run, step)
     files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
     told = _record(run, folder, files)
-    weights = tensorfile.with_metadata(files[MODEL_FILE], {METADATA_KEY: json.dumps(told)}, folder / MODEL_FILE)
-    record = {**told, "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}}
+    weights = tensorfile.with_metadata(
+        files[MODEL_FILE], {METADATA_KEY: json.dumps(told)}, folder / MODEL_FILE
+    )
+    record = {
+        **told,
+        "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)},
+    }
     beside = target.with_suffix(".json")
     _refuse_existing(target, beside)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +123,9 @@ def step_of(folder: Path) -> int:
 
 
 def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
-    """Figures of the evaluation after `step`, and what the network costs; None where there was no evaluation."""
+    """Figures of the evaluation after `step`, and what the network costs; None where there was no
+    evaluation.
+    """
     events = read_events(run) if run.events.exists() else []
     rows = [row for row in live_rows(events) if row["kind"] == Kind.EVAL and row["step"] == step]
     if not rows:
@@ -116,7 +135,9 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
 
 
 def _costs_at(run: RunDir, row: Mapping[str, Any], events: list[Any]) -> dict[str, Any]:
-    """What the network of an evaluation costs; `macs_executed` only where as much was pruned as in metrics.json."""
+    """What the network of an evaluation costs; `macs_executed` only where as much was pruned as in
+    metrics.json.
+    """
     known = read_json(run.metrics) if run.metrics.exists() else {}
     costs = {key: known[key] for key in _COSTS if key in known}
     last = [row for row in live_rows(events) if row["kind"] == Kind.EVAL][-1]
@@ -134,13 +155,17 @@ def _inactive(run: RunDir, row: Mapping[str, Any]) -> list[Any] | None:
 def _refuse_existing(*paths: Path) -> None:
     for path in paths:
         if path.exists():
-            raise UsageError(f"{path} exists already: give another name, an export is never overwritten")
+            raise UsageError(
+                f"{path} exists already: give another name, an export is never overwritten"
+            )
 
 
 def export_released(run: RunDir, out: Path, step: str = "last", container: str = "legacy") -> Path:
     """Write a file that the authors' code loads; `container` is `legacy` (torch < 1.6) or `zip`."""
     if container not in ("legacy", "zip"):
-        raise UsageError(f"--container {container}: should be legacy (what torch before 1.6 wrote) or zip")
+        raise UsageError(
+            f"--container {container}: should be legacy (what torch before 1.6 wrote) or zip"
+        )
     folder = checkpoint_folder(run, step)
     files = read_verified(folder)
     _refuse_existing(out)
@@ -150,7 +175,12 @@ def export_released(run: RunDir, out: Path, step: str = "last", container: str =
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as scratch:
             weights = Path(scratch, MODEL_FILE)
             weights.write_bytes(files[MODEL_FILE])
-            job = {"task": "released", "file": str(weights), "out": str(temporary), "container": container}
+            job = {
+                "task": "released",
+                "file": str(weights),
+                "out": str(temporary),
+                "container": container,
+            }
             run_child({**job, "facts": _released_facts(run, folder, files)}, out, WALL_SECONDS)
         temporary.chmod(0o444)
         os.replace(temporary, out)
@@ -160,8 +190,9 @@ def export_released(run: RunDir, out: Path, step: str = "last", container: str =
 
 
 def _released_facts(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """`epoch` and `best_prec1` (precision in per cent) of the exported step, as the authors' code stores and reads
-    them, and our own record, which it passes over."""
+    """`epoch` and `best_prec1` (precision in per cent) of the exported step, as the authors' code
+    stores and reads them, and our own record, which it passes over.
+    """
     record = _record(run, folder, files)
     metrics = record["metrics"] or {}
     error = metrics.get("top1_error")
@@ -172,7 +203,9 @@ def _released_facts(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> di
 
 
 def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
-    """Recipe and record of an exported file, its digest checked; None where no record lies beside it."""
+    """Recipe and record of an exported file, its digest checked; None where no record lies beside
+    it.
+    """
     beside = weights.with_suffix(".json")
     if not beside.is_file():
         return None
@@ -180,8 +213,12 @@ def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
     try:
         recipe, told = parse_recipe(record["recipe"], str(beside)), record["weights"]["sha256"]
     except (KeyError, TypeError) as error:
-        raise IntegrityError(f"{beside}: is no record of an export ({error!r} is missing)") from error
+        raise IntegrityError(
+            f"{beside}: is no record of an export ({error!r} is missing)"
+        ) from error
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != told:
-        raise IntegrityError(f"{weights}: sha256 {found}, but {beside.name} says {told}: one of them was changed")
+        raise IntegrityError(
+            f"{weights}: sha256 {found}, but {beside.name} says {told}: one of them was changed"
+        )
     return recipe, record

@@ -1,8 +1,9 @@
 """The two hosts of the released files, and the web pages they give instead of a file. No torch.
 
-Google Drive answers 200 and HTML where the quota is used up, and a form where it would not scan the file for viruses;
-OneDrive (SharePoint) answers 200 and a login page where a share link was withdrawn.
-The base address of each host can be replaced (a mirror, a test server): DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL.
+Google Drive answers 200 and HTML where the quota is used up, and a form where it would not scan the
+file for viruses; OneDrive (SharePoint) answers 200 and a login page where a share link was
+withdrawn. The base address of each host can be replaced (a mirror, a test server):
+DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from dgc import settings
 from dgc.errors import NetworkError
-from dgc.hub import kinds
+from dgc.hub import filetype
 from dgc.hub.registry import Link
 
 GDRIVE = "https://drive.google.com"
@@ -65,7 +66,11 @@ def human_url(link: Link) -> str:
 def plain_http_allowed(url: str, bases: Bases) -> bool:
     """Unencrypted transfers only to an address that somebody configured, or to this machine."""
     configured = {urlsplit(base).netloc for base in (bases.gdrive, bases.onedrive) if base}
-    return urlsplit(url).netloc in configured or urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    return urlsplit(url).netloc in configured or urlsplit(url).hostname in (
+        "127.0.0.1",
+        "::1",
+        "localhost",
+    )
 
 
 def is_login(url: str) -> bool:
@@ -79,13 +84,19 @@ def after_page(link: Link, page: str, url: str) -> str:
     Raises HostError saying which page it was; only the virus-scan form of Google Drive leads on.
     """
     lower = page.lower()
-    if link.host == "gdrive" and ("quota exceeded" in lower or "too many users have viewed" in lower):
-        raise HostError(f"Google Drive quota exceeded for {link.target}; retry in 24 h or use another mirror")
+    if link.host == "gdrive" and (
+        "quota exceeded" in lower or "too many users have viewed" in lower
+    ):
+        raise HostError(
+            f"Google Drive quota exceeded for {link.target}; retry in 24 h or use another mirror"
+        )
     form = _form(page)
     if link.host == "gdrive" and form.action and ("confirm" in form.fields or "virus" in lower):
         following = urljoin(url, form.action)
         if not _same_house(following, url):
-            raise HostError(f"the form of Google Drive leads to {urlsplit(following).hostname}; not followed")
+            raise HostError(
+                f"the form of Google Drive leads to {urlsplit(following).hostname}; not followed"
+            )
         return f"{following}{'&' if urlsplit(following).query else '?'}{urlencode(form.fields)}"
     raise HostError(_page_words(link, page, url))
 
@@ -93,7 +104,7 @@ def after_page(link: Link, page: str, url: str) -> str:
 def _page_words(link: Link, page: str, url: str) -> str:
     if is_login(url) or "sign in to your account" in page.lower():
         return f"{_TITLES.get(link.host, link.host)} asks to log in (link withdrawn or private)"
-    kind = kinds.sniff(page.encode()[: kinds.HEAD])
+    kind = filetype.sniff(page.encode()[: filetype.HEAD])
     title = " ".join(html.unescape(_form(page).title).split())[:80]
     return f"answered with {kind} in place of the file" + (f" ({title!r})" if title else "")
 

@@ -10,7 +10,8 @@ _HEADROOM = 512 << 20
 
 
 def apply(file_bytes: int) -> None:
-    """Memory: what is in use, 8 times the file, and 512 MiB. CPU: 120 s. Files written: 4 times the file and 64 MiB.
+    """Memory: what is in use, 8 times the file, and 512 MiB. CPU: 120 s. Files written: 4 times the
+    file and 64 MiB.
 
     Called after torch is imported, whose libraries alone may map gigabytes.
     """

@@ -1,11 +1,13 @@
 """What a pickle would do, without doing it. No torch, nothing is imported, nothing is called.
 
-A pickle is a program for a small stack machine. `Machine` runs it over symbols: a global is a name, a call of one
-of the few allowed rebuild functions becomes a `TensorSpec`, a persistent id becomes a `StorageSpec`. Whatever is
-not on the list is refused with its name and offset, before any real unpickler sees a byte.
+A pickle is a program for a small stack machine. `Machine` runs it over symbols: a global is a name,
+a call of one of the few allowed rebuild functions becomes a `TensorSpec`, a persistent id becomes a
+`StorageSpec`. Whatever is not on the list is refused with its name and offset, before any real
+unpickler sees a byte.
 
-The list is what a checkpoint of tensors, numbers, strings and dicts needs (protocol 2, as torch.save writes it).
-Every literal, every opcode count and every depth is bounded, so that a hostile pickle costs little.
+The list is what a checkpoint of tensors, numbers, strings and dicts needs (protocol 2, as
+torch.save writes it). Every literal, every opcode count and every depth is bounded, so that a
+hostile pickle costs little.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class Window:
 
     def read(self, size: int, /) -> bytes:
         if size > MAX_LITERAL:
-            raise IntegrityError(f"{self._label}: a literal of {size:,} bytes at offset {self._at}; not a checkpoint")
+            raise IntegrityError(
+                f"{self._label}: a literal of {size:,} bytes at offset {self._at}; not a checkpoint"
+            )
         chunk = bytes(self._data[self._at : min(self._at + size, self._end)])
         self._at += len(chunk)
         return chunk
@@ -90,17 +94,23 @@ class Window:
 def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
     """Run one pickle over symbols, from the reader's position to its STOP.
 
-    Raises UnsafeFileError (global and offset named) or IntegrityError (broken, or not a checkpoint).
+    Raises UnsafeFileError (global and offset named) or IntegrityError (broken, or not a
+    checkpoint).
     """
     machine = Machine(label, depth)
     try:
         for count, (opcode, arg, position) in enumerate(_opcodes(reader)):
             if count >= MAX_OPCODES:
-                raise TooLongError(f"{label}: more than {MAX_OPCODES:,} pickle instructions; not a checkpoint")
+                raise TooLongError(
+                    f"{label}: more than {MAX_OPCODES:,} pickle instructions; not a checkpoint"
+                )
             machine.step(opcode, arg, position)
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise IntegrityError(f"{label}: broken pickle at offset {machine.position} ({type(error).__name__})") from error
-    except (ValueError, UnicodeError) as error:  # pickletools' words for a pickle that is cut or is none
+        raise IntegrityError(
+            f"{label}: broken pickle at offset {machine.position} ({type(error).__name__})"
+        ) from error
+    # pickletools' words for a pickle that is cut or is none
+    except (ValueError, UnicodeError) as error:
         raise IntegrityError(
             f"{label}: broken or cut pickle after offset {machine.position} ({str(error)[:80]})"
         ) from error
@@ -113,7 +123,9 @@ def _opcodes(reader: Reader) -> Iterator[tuple[str, Any, int]]:
 
 
 class Machine:
-    """The stack machine. One method an instruction family; an instruction that is not here is refused."""
+    """The stack machine. One method an instruction family; an instruction that is not here is
+    refused.
+    """
 
     def __init__(self, label: str, depth: int = 0) -> None:
         self.label = label
@@ -132,24 +144,36 @@ class Machine:
             return
         action = _ACTIONS.get(opcode)
         if action is None:
-            raise IntegrityError(f"{self.label}: uses the pickle instruction {opcode} at offset {position}")
+            raise IntegrityError(
+                f"{self.label}: uses the pickle instruction {opcode} at offset {position}"
+            )
         action(self, arg)
 
     # values and stack
 
     def _literal(self, value: Any) -> None:
         if isinstance(value, bytes | bytearray | str):
-            self._look_inside(value.encode("latin-1", "replace") if isinstance(value, str) else bytes(value))
+            self._look_inside(
+                value.encode("latin-1", "replace") if isinstance(value, str) else bytes(value)
+            )
         self._stack.append(value)
 
     def _look_inside(self, data: bytes) -> None:
-        """A pickle hidden in a string is no danger by itself, but nobody hides one with good intent."""
+        """A pickle hidden in a string is no danger by itself, but nobody hides one with good
+        intent.
+        """
         if len(data) <= 4 or data[0] != 0x80 or data[1] > 5 or data[-1:] != b".":
             return
         if self.depth == MAX_DEPTH:
-            raise UnsafeFileError(f"refused: {self.label} hides pickles in pickles at offset {self.position}")
+            raise UnsafeFileError(
+                f"refused: {self.label} hides pickles in pickles at offset {self.position}"
+            )
         with contextlib.suppress(IntegrityError):  # it only looked like one
-            dry_run(Window(data, 0, len(data), self.label), f"{self.label} (pickle in a string)", self.depth + 1)
+            dry_run(
+                Window(data, 0, len(data), self.label),
+                f"{self.label} (pickle in a string)",
+                self.depth + 1,
+            )
 
     def _mark(self, _: Any) -> None:
         self._marks.append(self._stack)
@@ -184,7 +208,10 @@ class Machine:
             raise IndexError
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
-                raise IntegrityError(f"{self.label}: a dict key of type {type(key).__name__} at offset {self.position}")
+                raise IntegrityError(
+                    f"{self.label}: a dict key of type {type(key).__name__} at offset"
+                    f" {self.position}"
+                )
             into[key] = value
 
     def _set_item(self, _: Any) -> None:
@@ -208,11 +235,16 @@ class Machine:
     # names and calls
 
     def _refuse(self, name: str) -> None:
-        raise UnsafeFileError(f"refused: {self.label} needs global {name} at offset {self.position}")
+        raise UnsafeFileError(
+            f"refused: {self.label} needs global {name} at offset {self.position}"
+        )
 
     def _need(self, name: str) -> None:
-        if not name.replace(".", "_").isidentifier():  # no pickle at all, or one that no unpickler could follow
-            raise IntegrityError(f"{self.label}: broken pickle at offset {self.position} (a name that is none)")
+        # no pickle at all, or one that no unpickler could follow
+        if not name.replace(".", "_").isidentifier():
+            raise IntegrityError(
+                f"{self.label}: broken pickle at offset {self.position} (a name that is none)"
+            )
         if name not in ALLOWED:
             self._refuse(name)
         self._stack.append(Global(name))
@@ -223,11 +255,15 @@ class Machine:
 
     def _stack_global(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
-        self._need(f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "computed")
+        self._need(
+            f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "computed"
+        )
 
     def _inst(self, arg: Any) -> None:
         self._need(str(arg).replace(" ", ".", 1))
-        raise UnsafeFileError(f"refused: {self.label} uses the pickle instruction INST at offset {self.position}")
+        raise UnsafeFileError(
+            f"refused: {self.label} uses the pickle instruction INST at offset {self.position}"
+        )
 
     def _extension(self, arg: Any) -> None:
         self._refuse(f"number {arg} of the extension registry")
@@ -241,7 +277,9 @@ class Machine:
         elif function.name.startswith("torch._utils._rebuild_"):
             self._stack.append(self._rebuild(function.name, arguments))
         else:
-            raise IntegrityError(f"{self.label}: calls {function.name} at offset {self.position}; not a checkpoint")
+            raise IntegrityError(
+                f"{self.label}: calls {function.name} at offset {self.position}; not a checkpoint"
+            )
 
     def _ordered(self, arguments: tuple[Any, ...]) -> Ordered:
         """OrderedDict() or, as Python 2 wrote it, OrderedDict([[key, value], ...])."""
@@ -265,15 +303,21 @@ class Machine:
         return self._checked(TensorSpec(storage, offset, tuple(shape), tuple(stride)))
 
     def _checked(self, tensor: TensorSpec) -> TensorSpec:
-        """Every element lies inside the storage, and no two share a place (a 1-element storage is no 1 TB tensor)."""
+        """Every element lies inside the storage, and no two share a place (a 1-element storage is
+        no 1 TB tensor).
+        """
         numbers = (tensor.offset, *tensor.shape, *tensor.stride)
         if len(tensor.shape) != len(tensor.stride) or min(numbers) < 0 or len(tensor.shape) > 8:
-            raise IntegrityError(f"{self.label}: impossible shape {list(tensor.shape)} at offset {self.position}")
-        last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
+            raise IntegrityError(
+                f"{self.label}: impossible shape {list(tensor.shape)} at offset {self.position}"
+            )
+        last = tensor.offset + sum(
+            (size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True)
+        )
         if tensor.numel and (last >= tensor.storage.numel or tensor.numel > tensor.storage.numel):
             raise IntegrityError(
-                f"{self.label}: claims a tensor of shape {list(tensor.shape)} ({tensor.nbytes:,} bytes) at offset "
-                f"{self.position} in a storage of {tensor.storage.nbytes:,} bytes"
+                f"{self.label}: claims a tensor of shape {list(tensor.shape)} ({tensor.nbytes:,}"
+                f" bytes) at offset {self.position} in a storage of {tensor.storage.nbytes:,} bytes"
             )
         return tensor
 
@@ -287,13 +331,22 @@ class Machine:
         self._stack.append(self._storage(self._stack.pop()))
 
     def _storage(self, pid: Any) -> StorageSpec:
-        if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Global):
-            raise IntegrityError(f"{self.label}: a persistent id that is no storage at offset {self.position}")
+        if (
+            type(pid) is not tuple
+            or len(pid) < 5
+            or pid[0] != "storage"
+            or not isinstance(pid[1], Global)
+        ):
+            raise IntegrityError(
+                f"{self.label}: a persistent id that is no storage at offset {self.position}"
+            )
         kind, key, numel = pid[1].name.removeprefix("torch."), pid[2], pid[4]
         if kind not in STORAGES or type(key) is not str or type(numel) is not int or numel < 0:
             raise IntegrityError(f"{self.label}: an impossible storage at offset {self.position}")
         if len(pid) > 5 and pid[5] is not None:
-            raise IntegrityError(f"{self.label}: a view of a storage at offset {self.position}; not supported")
+            raise IntegrityError(
+                f"{self.label}: a view of a storage at offset {self.position}; not supported"
+            )
         spec = StorageSpec(key, *STORAGES[kind], numel)
         if self.storages.setdefault(key, spec) != spec:
             raise IntegrityError(f"{self.label}: storage {key!r} is described twice, differently")

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dgc.errors import IntegrityError
-from dgc.fs import clear_leftovers
 from dgc.hub.cache import Cache, hold
 from dgc.hub.convert import Converted, convert, existing
-from dgc.hub.download import Fetched, Options, download
+from dgc.hub.fetch import Fetched, Options, download
 from dgc.hub.registry import Entry, Preprocessing, find_entry
 from dgc.models import create_model
+from dgc.run.files import clear_leftovers
 
 
 class Pretrained(NamedTuple):
@@ -27,10 +27,13 @@ class Pretrained(NamedTuple):
     info: Entry
 
 
-def load_pretrained(name: str, cache: Cache | None = None, options: Options | None = None) -> Pretrained:
+def load_pretrained(
+    name: str, cache: Cache | None = None, options: Options | None = None
+) -> Pretrained:
     """Download (or find in the cache), check, convert once and load the released network `name`.
 
-    Raises UsageError for an unknown name, NetworkError (6), IntegrityError (4), UnsafeFileError (5).
+    Raises UsageError for an unknown name, NetworkError (6), IntegrityError (4), UnsafeFileError
+    (5).
     """
     entry, cache, options = find_entry(name), cache or Cache.default(), options or Options()
     with converted(entry, download(entry, cache, options), cache, options) as result:
@@ -40,7 +43,9 @@ def load_pretrained(name: str, cache: Cache | None = None, options: Options | No
 
 
 @contextmanager
-def converted(entry: Entry, fetched: Fetched, cache: Cache, options: Options) -> Iterator[Converted]:
+def converted(
+    entry: Entry, fetched: Fetched, cache: Cache, options: Options
+) -> Iterator[Converted]:
     """The converted weights of a fetched checkpoint; kept in the cache where it can be written."""
     weights = cache.converted(entry.name)
     if found := existing(weights, fetched.sha256):
@@ -65,7 +70,9 @@ def _convert(entry: Entry, fetched: Fetched, weights: Path, options: Options) ->
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:
-    """Load a safetensors file of ours into `model`, strictly. Raises IntegrityError naming the first five keys."""
+    """Load a safetensors file of ours into `model`, strictly. Raises IntegrityError naming the
+    first five keys.
+    """
     from safetensors.torch import load_file
 
     from dgc.hub import tensorfile
@@ -77,6 +84,7 @@ def load_weights(model: nn.Module, weights: Path) -> None:
     if wrong:
         told = header.metadata.get("model", "another network")
         raise IntegrityError(
-            f"{weights}: {len(wrong)} keys do not fit the model ({', '.join(wrong[:5])}); the file is for {told}"
+            f"{weights}: {len(wrong)} keys do not fit the model ({', '.join(wrong[:5])}); the file"
+            f" is for {told}"
         )
     model.load_state_dict(load_file(weights), strict=True)

@@ -16,11 +16,12 @@ from typing import Any
 
 from dgc import settings
 from dgc.errors import IntegrityError, UsageError
-from dgc.names import is_one_component
+from dgc.run.names import is_one_component
 
 SCHEMA_VERSION = 1
 MIB = 1 << 20
-# the published sizes are rounded to 0.1 MiB; the zip container is up to 0.2 MiB larger than the older one
+# the published sizes are rounded to 0.1 MiB; the zip container is up to 0.2 MiB larger than the
+# older one
 _TOLERANCE_MIB = 0.3
 
 
@@ -34,7 +35,8 @@ class Link:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) / std.
+    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) /
+    std.
 
     `channels` 1: the image is made grey, and given three times.
     """
@@ -70,25 +72,35 @@ class Entry:
     @property
     def size_range(self) -> tuple[int, int]:
         """Bytes that agree with the published size."""
-        return int((self.size_mib - _TOLERANCE_MIB) * MIB), int((self.size_mib + _TOLERANCE_MIB) * MIB)
+        return int((self.size_mib - _TOLERANCE_MIB) * MIB), int(
+            (self.size_mib + _TOLERANCE_MIB) * MIB
+        )
 
 
 def load_registry(path: Path | None = None) -> dict[str, Entry]:
-    """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot be used."""
+    """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot
+    be used.
+    """
     chosen = path or settings.registry()
     source = chosen or files("dgc.hub").joinpath("registry.json")
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
+            raise ValueError(
+                f"schema_version {content['schema_version']}, this program reads {SCHEMA_VERSION}"
+            )
         return {name: _entry(name, fields) for name, fields in content["checkpoints"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{source}: not a usable registry of checkpoints ({error!r})") from error
+        raise IntegrityError(
+            f"{source}: not a usable registry of checkpoints ({error!r})"
+        ) from error
 
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
     if not (is_one_component(name) and is_one_component(str(fields["file"]))):
-        raise ValueError(f"{name!r}, {fields['file']!r}: should be names of files, without a folder")
+        raise ValueError(
+            f"{name!r}, {fields['file']!r}: should be names of files, without a folder"
+        )
     published, preprocessing = fields["published"], fields["preprocessing"]
     return Entry(
         name=name,
@@ -131,6 +143,11 @@ def find_entry(name: str, registry: dict[str, Entry] | None = None) -> Entry:
 
 
 def layout_digest(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
-    """One number for all (key, dtype, shape) of a released state_dict, whatever their order or `module.` prefix."""
-    lines = [f"{key.removeprefix('module.')} {dtype} {'x'.join(map(str, shape))}" for key, dtype, shape in tensors]
+    """One number for all (key, dtype, shape) of a released state_dict, whatever their order or
+    `module.` prefix.
+    """
+    lines = [
+        f"{key.removeprefix('module.')} {dtype} {'x'.join(map(str, shape))}"
+        for key, dtype, shape in tensors
+    ]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -1,8 +1,10 @@
-"""One file over HTTP into a `.part` file that survives everything: cuts, kills, changed files, lying servers. No torch.
+"""One file over HTTP into a `.part` file that survives everything: cuts, kills, changed files,
+lying servers. No torch.
 
-Beside the part lies `<part>.json` with the validators of the response it belongs to (ETag or Last-Modified, length).
-A cut transfer goes on with Range + If-Range; a server that ignores the range (200), changed the file (other ETag, 200)
-or cannot satisfy it (416) means to start at 0. Nothing here decides whether the bytes are the right ones.
+Beside the part lies `<part>.json` with the validators of the response it belongs to (ETag or
+Last-Modified, length). A cut transfer goes on with Range + If-Range; a server that ignores the
+range (200), changed the file (other ETag, 200) or cannot satisfy it (416) means to start at 0.
+Nothing here decides whether the bytes are the right ones.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from pathlib import Path
 import httpx
 
 from dgc.errors import ResourceError
-from dgc.fs import free_bytes
-from dgc.hub import kinds
+from dgc.hub import filetype
 from dgc.hub.hosts import Bases, HostError, after_page, download_url, is_login, plain_http_allowed
 from dgc.hub.registry import Link
+from dgc.run.files import free_bytes
 
 Progress = Callable[[int, int | None], None]
 _PAGE_LIMIT = 1 << 19
@@ -35,7 +37,9 @@ _BODY_STATUS = (200, 206)
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient to be. Times in seconds; `stall_bytes` is the least that must come in `stall` seconds."""
+    """How patient to be. Times in seconds; `stall_bytes` is the least that must come in `stall`
+    seconds.
+    """
 
     attempts: int = 5
     backoff: float = 1.0
@@ -46,7 +50,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Validators:
-    """What a later request must find unchanged. `total` is the length of the whole file where the server said it."""
+    """What a later request must find unchanged. `total` is the length of the whole file where the
+    server said it.
+    """
 
     url: str
     etag: str = ""
@@ -72,7 +78,8 @@ class Transfer:
     def fetch(self, link: Link, part: Path) -> str:
         """Fill `part` with what the link gives and return the address it came from.
 
-        Raises HostError (with what was got and expected) after `attempts` tries, at once where trying again is useless.
+        Raises HostError (with what was got and expected) after `attempts` tries, at once where
+        trying again is useless.
         """
         reason = ""
         for attempt in range(self._policy.attempts):
@@ -102,7 +109,11 @@ class Transfer:
         headers = {"Accept-Encoding": "identity", "User-Agent": "dgcctl"}
         hooks = {"request": [self._check_scheme]}
         return httpx.Client(
-            timeout=timeout, headers=headers, follow_redirects=True, max_redirects=10, event_hooks=hooks
+            timeout=timeout,
+            headers=headers,
+            follow_redirects=True,
+            max_redirects=10,
+            event_hooks=hooks,
         )
 
     def _check_scheme(self, request: httpx.Request) -> None:
@@ -113,7 +124,9 @@ class Transfer:
         url = download_url(link, self._bases)
         for _ in range(_MAX_PAGES):
             known = _resumable(part, url)
-            headers = {"Range": f"bytes={_size(part)}-", "If-Range": known.if_range} if known else {}
+            headers = (
+                {"Range": f"bytes={_size(part)}-", "If-Range": known.if_range} if known else {}
+            )
             with client.stream("GET", url, headers=headers) as response:
                 page = self._receive(response, link, part, known, url)
             if page is None:
@@ -134,7 +147,7 @@ class Transfer:
         chunks = self._chunks(response)
         first = next(chunks, b"")
         if "text/html" in response.headers.get("content-type", "") or (
-            response.status_code == 200 and kinds.is_html(first)
+            response.status_code == 200 and filetype.is_html(first)
         ):
             return _page(first, chunks)
         start = _start(response, part, known)
@@ -157,7 +170,9 @@ class Transfer:
                 since, got = time.monotonic(), 0
             yield chunk
 
-    def _store(self, part: Path, start: int, first: bytes, chunks: Iterator[bytes], total: int | None) -> None:
+    def _store(
+        self, part: Path, start: int, first: bytes, chunks: Iterator[bytes], total: int | None
+    ) -> None:
         with part.open("r+b" if start else "wb") as file:
             file.truncate(start)
             done = file.seek(start)
@@ -202,7 +217,9 @@ def _page(first: bytes, chunks: Iterator[bytes]) -> str:
 
 
 def _range_refused(response: httpx.Response, part: Path, known: Validators | None) -> None:
-    """416: the part is as long as the file (then it is complete), or belongs to another file (then start anew)."""
+    """416: the part is as long as the file (then it is complete), or belongs to another file (then
+    start anew).
+    """
     total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", ""))
     if known and total and int(total[1]) == _size(part) == known.total:
         return
@@ -231,7 +248,8 @@ def _continues(headers: httpx.Headers, known: Validators, at: int) -> bool:
 def _validators(response: httpx.Response, url: str, start: int) -> Validators:
     headers = response.headers
     if headers.get("content-encoding", "identity") != "identity":
-        return Validators(url)  # the length is that of the packed form, and a packed stream cannot be continued
+        # the length is that of the packed form, and a packed stream cannot be continued
+        return Validators(url)
     length = headers.get("content-length", "")
     total = start + int(length) if length.isdigit() else None
     return Validators(url, headers.get("etag", ""), headers.get("last-modified", ""), total)
@@ -251,7 +269,12 @@ def _resumable(part: Path, url: str) -> Validators | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = Validators(**json.loads(_note_path(part).read_text(encoding="utf-8")))
         size = _size(part)
-        if known.url == url and known.if_range and size and (known.total is None or size <= known.total):
+        if (
+            known.url == url
+            and known.if_range
+            and size
+            and (known.total is None or size <= known.total)
+        ):
             return known
     return None
 
@@ -280,10 +303,12 @@ def _disk_words(error: OSError, part: Path) -> Exception:
     if error.errno not in _DISK_FULL:
         return error
     return ResourceError(
-        f"{part}: cannot write ({error.strerror}; {free_bytes(part):,} bytes free): free some space or choose another "
-        "folder with DGCCTL_CACHE_DIR; the transfer goes on from there"
+        f"{part}: cannot write ({error.strerror}; {free_bytes(part):,} bytes free): free some space"
+        " or choose another folder with DGCCTL_CACHE_DIR; the transfer goes on from there"
     )
 
 
 def _proxy_words(detail: str) -> str:
-    return f"the proxy refuses ({detail[:100]}): set HTTPS_PROXY with user and password, or unset it"
+    return (
+        f"the proxy refuses ({detail[:100]}): set HTTPS_PROXY with user and password, or unset it"
+    )

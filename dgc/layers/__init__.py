@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dgc.layers.collect import gate_l1, iter_dgc, set_progress
+from dgc.layers.backend import set_method
 from dgc.layers.dynamic import DynamicGroupConv2d
-from dgc.layers.method import set_method
-from dgc.layers.record import GateRecord, count_only, record_gates
+from dgc.layers.gate_record import GateRecord, count_only, record_gates
+from dgc.layers.model_ops import gate_l1, iter_dgc, set_progress
 
 __all__ = [
     "DynamicGroupConv2d",

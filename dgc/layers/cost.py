@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Per image. `dense`: the plain layer in its place. `promised`: the authors' counter at the final pruning.
-    `executed`: what the gathered or native way multiplies at the present number of inactive channels, gates included.
+    """Per image. `dense`: the plain layer in its place. `promised`: the authors' counter at the
+    final pruning. `executed`: what the gathered or native way multiplies at the present number of
+    inactive channels, gates included.
     """
 
     dense: float
@@ -23,5 +24,7 @@ class Cost(NamedTuple):
 
 
 def conv_macs(weight_shape: Sequence[int], output_shape: Sequence[int]) -> int:
-    """Products of a convolution without bias: outputs (O, H, W) times weights per output (of a group)."""
+    """Products of a convolution without bias: outputs (O, H, W) times weights per output (of a
+    group).
+    """
     return math.prod(output_shape[-3:]) * math.prod(weight_shape[1:])

@@ -1,9 +1,11 @@
-"""A dense block as one autograd function over one buffer: no concatenation, no copy of a channel for each layer.
+"""A dense block as one autograd function over one buffer: no concatenation, no copy of a channel
+for each layer.
 
-Every layer reads the front of the buffer and writes its own channels behind. Backward walks the same way back with one
-buffer of gradients. A channel's mean and variance are common to all layers, so what they add to the gradient (x * a +
-b, see dgc.layers.native) is summed over the layers and added once, when the channel's gradient is complete.
-Kept for backward: the buffer, each layer's bottleneck, and the gates.
+Every layer reads the front of the buffer and writes its own channels behind. Backward walks the
+same way back with one buffer of gradients. A channel's mean and variance are common to all layers,
+so what they add to the gradient (x * a + b, see dgc.layers.native_dynamic) is summed over the
+layers and added once, when the channel's gradient is complete. Kept for backward: the buffer, each
+layer's bottleneck, and the gates.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dgc.layers.native import Gated, affine_of, input_grad, norm_grads, static_shape, suits
-from dgc.layers.normalise import Moments, Normaliser, Rule, batch_moments, eager, move_on
-from dgc.native import training
-from dgc.native.training import Shape
+from dgc.kernels.cpu import train_passes
+from dgc.kernels.cpu.train_passes import Shape
+from dgc.layers.native_dynamic import Gated, affine_of, input_grad, norm_grads, static_shape, suits
+from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, eager, move_on
 
 if TYPE_CHECKING:
     from dgc.layers.dynamic import DynamicGroupConv2d
 
-PARAMETERS, KEPT = 9, 8  # tensors of a layer that come from its modules, and that are made on the way
+# tensors of a layer that come from its modules, and that are made on the way
+PARAMETERS, KEPT = 9, 8
 
 
 class Parts(NamedTuple):
@@ -44,7 +47,9 @@ class Parts(NamedTuple):
 
 
 def fits(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
-    """Whether the block is in training, made of nothing but what the kernels know, and nobody looks into it."""
+    """Whether the block is in training, made of nothing but what the kernels know, and nobody looks
+    into it.
+    """
     if not (block.training and layers and eager(x_BCHW) and torch.is_grad_enabled()):
         return False
     globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
@@ -53,13 +58,20 @@ def fits(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
 
 
 def _hooked(m: nn.Module) -> bool:
-    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+    return bool(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+    )
 
 
 def _known(p: Parts) -> bool:
     d = p.dynamic
-    norms = all(isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _plain(n) for n in (d.norm, p.norm))
-    return norms and d.kernels and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
+    norms = all(
+        isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _plain(n)
+        for n in (d.norm, p.norm)
+    )
+    return (
+        norms and d.kernels and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
+    )
 
 
 def _plain(norm: nn.BatchNorm2d) -> bool:
@@ -90,7 +102,14 @@ class _Setting(NamedTuple):
         d = p.dynamic
         eps = (d.norm.eps, p.norm.eps)  # type: ignore[union-attr]
         grown = d.in_channels + p.conv.out_channels
-        return cls(d.in_channels, grown, d.native_shape(size), static_shape(p.conv, size), eps, d.n_inactive)  # type: ignore[arg-type]
+        return cls(
+            d.in_channels,
+            grown,
+            d.native_shape(size),
+            static_shape(p.conv, size),
+            eps,  # type: ignore[arg-type]
+            d.n_inactive,
+        )
 
 
 class _Links(NamedTuple):
@@ -100,7 +119,9 @@ class _Links(NamedTuple):
     second: Normaliser
 
     @classmethod
-    def of(cls, s: _Setting, parameters: Sequence[Tensor], known: Moments, second: Moments) -> _Links:
+    def of(
+        cls, s: _Setting, parameters: Sequence[Tensor], known: Moments, second: Moments
+    ) -> _Links:
         rules = [Rule(eps, True) for eps in s.eps]
         front = (known.mean[: s.width], known.var[: s.width])
         first = Normaliser.of([*parameters[0:2], *front], rules[0])
@@ -109,13 +130,15 @@ class _Links(NamedTuple):
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layers: tuple[Parts, ...], x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, layers: tuple[Parts, ...], x: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         b, width, h, w = x.shape
         settings = tuple(_Setting.of(p, (h, w)) for p in layers)
         buffer = x.new_empty(b, settings[-1].grown, h, w)
         buffer[:, :width] = x
         known = Moments(x.new_empty(settings[-1].grown), x.new_empty(settings[-1].grown))
-        _note(known, slice(0, width), batch_moments(training.moments(x), h * w))
+        _note(known, slice(0, width), batch_moments(train_passes.moments(x), h * w))
         kept, gate_l1 = [], []
         for part, s, own in zip(layers, settings, _each(parameters, PARAMETERS), strict=True):
             made, l1 = _forward(part, s, own, buffer, known)
@@ -131,7 +154,9 @@ class _Block(torch.autograd.Function):
         buffer, mean, var, *rest = ctx.saved_tensors
         count = PARAMETERS * len(ctx.settings)
         owns, kepts = list(_each(rest[:count], PARAMETERS)), list(_each(rest[count:], KEPT))
-        walk = _Walk(buffer, Moments(mean, var), grad_out.clone(memory_format=torch.contiguous_format))
+        walk = _Walk(
+            buffer, Moments(mean, var), grad_out.clone(memory_format=torch.contiguous_format)
+        )
         grads: list[Tensor] = []
         for i in reversed(range(len(ctx.settings))):
             grads[:0] = walk.back(ctx.settings[i], owns[i], kepts[i], grad_l1[i])
@@ -149,7 +174,9 @@ def _note(known: Moments, where: slice, found: Moments) -> None:
 def _forward(
     part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, known: Moments
 ) -> tuple[list[Tensor], Tensor]:
-    """One layer: its channels go into the buffer. Returns what backward needs (KEPT tensors), and the gate L1."""
+    """One layer: its channels go into the buffer. Returns what backward needs (KEPT tensors), and
+    the gate L1.
+    """
     front, pixels = buffer[:, : s.width], buffer.shape[2] * buffer.shape[3]
     count = len(buffer) * pixels
     _, _, weight, fc1, fc2, fc2_bias, _, _, weight_2 = own
@@ -158,13 +185,21 @@ def _forward(
     affine = affine_of(first)
     gated = Gated.of(front, affine, fc1, fc2, fc2_bias, s.n_inactive)
     y = buffer.new_empty(len(buffer), len(weight), *buffer.shape[2:])
-    planes = training.forward(s.dynamic, front, affine, gated.chosen, s.dynamic.pack(weight), y, with_moments=True)
+    planes = train_passes.forward(
+        s.dynamic, front, affine, gated.chosen, s.dynamic.pack(weight), y, with_moments=True
+    )
     assert planes is not None
     second = batch_moments(planes, pixels)
     fresh = slice(s.width, s.grown)
     link = _Links.of(s, own, known, second).second
-    grown = training.forward(
-        s.static, y, affine_of(link), None, s.static.pack(weight_2), buffer[:, fresh], with_moments=True
+    grown = train_passes.forward(
+        s.static,
+        y,
+        affine_of(link),
+        None,
+        s.static.pack(weight_2),
+        buffer[:, fresh],
+        with_moments=True,
     )
     assert grown is not None
     _note(known, fresh, batch_moments(grown, pixels))
@@ -174,7 +209,9 @@ def _forward(
 
 
 class _Walk:
-    """The way back: a buffer of gradients, and what mean and variance of each channel are still to add to it."""
+    """The way back: a buffer of gradients, and what mean and variance of each channel are still to
+    add to it.
+    """
 
     def __init__(self, buffer: Tensor, known: Moments, grad: Tensor) -> None:
         self.buffer, self.known, self.grad = buffer, known, grad
@@ -183,25 +220,45 @@ class _Walk:
     def complete(self, where: slice) -> Tensor:
         """The gradient of these channels; no layer behind reads them any more."""
         grad = self.grad[:, where]
-        training.add_affine(grad, self.buffer[:, where], self.a[where].float(), self.b[where].float())
+        train_passes.add_affine(
+            grad, self.buffer[:, where], self.a[where].float(), self.b[where].float()
+        )
         return grad
 
-    def back(self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor) -> tuple[Tensor, ...]:
-        """One layer: the gradient of its input joins the buffer's, those of its parameters are returned."""
+    def back(
+        self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One layer: the gradient of its input joins the buffer's, those of its parameters are
+        returned.
+        """
         y, mean, var, *gates = kept
         links, gated = _Links.of(s, own, self.known, Moments(mean, var)), Gated.from_saved(gates)
         grad_y, grad_weight_2, grad_norm_2 = self._static(s, own, y, links.second)
         front, fronts_grad = self.buffer[:, : s.width], self.grad[:, : s.width]
-        given = (s.dynamic, front, affine_of(links.first), gated.chosen, s.dynamic.pack(own[2]), grad_y)
-        grad_packed, heard = training.grad_weight(*given)
+        given = (
+            s.dynamic,
+            front,
+            affine_of(links.first),
+            gated.chosen,
+            s.dynamic.pack(own[2]),
+            grad_y,
+        )
+        grad_packed, heard = train_passes.grad_weight(*given)
         assert heard is not None
         grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, own[3], own[4])
         grad_pooled.div_(front.shape[2] * front.shape[3])
-        sums = training.grad_input(*given, grad_pooled, fronts_grad, add=True)
+        sums = train_passes.grad_input(*given, grad_pooled, fronts_grad, add=True)
         norm = norm_grads(links.first, sums, front.numel() // s.width)
         self.a[: s.width] += norm.a
         self.b[: s.width] += norm.b
-        return norm.weight, norm.bias, s.dynamic.unpack(grad_packed), *grad_fcs, *grad_norm_2, grad_weight_2
+        return (
+            norm.weight,
+            norm.bias,
+            s.dynamic.unpack(grad_packed),
+            *grad_fcs,
+            *grad_norm_2,
+            grad_weight_2,
+        )
 
     def _static(
         self, s: _Setting, own: Sequence[Tensor], y: Tensor, link: Normaliser
@@ -209,9 +266,9 @@ class _Walk:
         """Gradients of the bottleneck, of the grouped convolution's weights, of its BatchNorm."""
         grad_fresh = self.complete(slice(s.width, s.grown))
         given = (s.static, y, affine_of(link), None, s.static.pack(own[8]), grad_fresh)
-        grad_packed, _ = training.grad_weight(*given)
+        grad_packed, _ = train_passes.grad_weight(*given)
         grad_y = torch.empty_like(y)
-        sums = training.grad_input(*given, None, grad_y)
+        sums = train_passes.grad_input(*given, None, grad_y)
         grad_norm = input_grad(link, y, grad_y, sums)
         assert grad_norm[0] is not None
         assert grad_norm[1] is not None

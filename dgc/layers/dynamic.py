@@ -10,34 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.layers import native, saliency, selection
+from dgc.kernels.cpu.train_passes import Shape
+from dgc.layers import gating, native_dynamic, selection
+from dgc.layers.algorithms import dgc_conv2d
+from dgc.layers.algorithms.choose import plan
+from dgc.layers.algorithms.functional import Method
+from dgc.layers.backend import HasMethod
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.fused import FusedLayer, Setting
-from dgc.layers.method import HasMethod
-from dgc.layers.native import LayerSetting, NativeLayer
-from dgc.layers.normalise import Moments, Normaliser, eager, normaliser, splittable
+from dgc.layers.gate_record import GateRecord
+from dgc.layers.geometry import Geometry
+from dgc.layers.native_dynamic import LayerSetting, NativeLayer
+from dgc.layers.norm import Moments, Normaliser, eager, normaliser, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
-from dgc.layers.record import GateRecord
-from dgc.native.training import Shape
-from dgc.ops import dgc_conv2d
-from dgc.ops.dispatch import Method
-from dgc.ops.geometry import Geometry
-from dgc.ops.ways import plan
 
 
 class DynamicGroupConv2d(HasMethod):
     """Dynamic group convolution (Su et al., ECCV 2020) with its own BatchNorm and ReLU in front.
 
-    Takes (B, in_channels, H, W), returns (B, out_channels, H', W') as nn.Conv2d would. Each of `heads` heads computes
-    out_channels / heads outputs from the channels that its gates select for that sample.
+    Takes (B, in_channels, H, W), returns (B, out_channels, H', W') as nn.Conv2d would. Each of
+    `heads` heads computes out_channels / heads outputs from the channels that its gates select for
+    that sample.
 
-    `gate_factor` is the share of input channels that a head keeps at the end of the schedule, in (0, 1].
-    `squeeze_rate` is d in the gate network C -> C // d -> C (halved where in_channels < 80, as released).
-    `norm=False` leaves out BatchNorm and ReLU: the input is then taken as it is.
+    `gate_factor` is the share of input channels that a head keeps at the end of the schedule, in
+    (0, 1]. `squeeze_rate` is d in the gate network C -> C // d -> C (halved where in_channels < 80,
+    as released). `norm=False` leaves out BatchNorm and ReLU: the input is then taken as it is.
 
-    How many channels are off (`n_inactive`) is set from outside, see `dgc.set_progress`; it is saved in the buffer
-    `inactive_channels` and mirrored in a Python int, so that no forward reads the device.
-    Raises ArgumentError (a ValueError) for arguments that do not fit together.
+    How many channels are off (`n_inactive`) is set from outside, see `dgc.set_progress`; it is
+    saved in the buffer `inactive_channels` and mirrored in a Python int, so that no forward reads
+    the device. Raises ArgumentError (a ValueError) for arguments that do not fit together.
     """
 
     inactive_channels: Tensor
@@ -59,11 +60,15 @@ class DynamicGroupConv2d(HasMethod):
     ) -> None:
         super().__init__()
         _check(locals())
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.in_channels, self.out_channels, self.kernel_size = (
+            in_channels,
+            out_channels,
+            kernel_size,
+        )
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.heads, self.squeeze_rate, self.gate_factor = heads, squeeze_rate, gate_factor
         self.method = method
-        squeezed = saliency.squeeze_width(in_channels, squeeze_rate)
+        squeezed = gating.squeeze_width(in_channels, squeeze_rate)
         self.norm: nn.Module | None = nn.BatchNorm2d(in_channels) if norm else None
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.fc1 = nn.Parameter(torch.empty(heads, squeezed, in_channels))
@@ -71,14 +76,18 @@ class DynamicGroupConv2d(HasMethod):
         self.fc2_bias = nn.Parameter(torch.empty(heads, in_channels))
         self.register_buffer("inactive_channels", torch.zeros(1))
         self.n_inactive = 0  # mirror of the buffer; the exact n of the eager path
-        self.n_traced = 0  # a lower bound of n that changes rarely: what a compiled graph may rely on
-        self.norm_in_twin = norm  # whether the plain layer that this one stands for has BatchNorm and ReLU too
+        # a lower bound of n that changes rarely: what a compiled graph may rely on
+        self.n_traced = 0
+        # whether the plain layer that this one stands for has BatchNorm and ReLU too
+        self.norm_in_twin = norm
         self.gate_record: GateRecord | None = None
         self._last_gate_l1: Tensor | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal (fan-out of one head for the convolution, fan-in for the gates), gate bias 1, as released."""
+        """Kaiming normal (fan-out of one head for the convolution, fan-in for the gates), gate bias
+        1, as released.
+        """
         fan_out = self.kernel_size**2 * self.out_channels // self.heads
         nn.init.normal_(self.weight, 0.0, math.sqrt(2 / fan_out))
         nn.init.normal_(self.fc1, 0.0, math.sqrt(2 / self.in_channels))
@@ -88,11 +97,13 @@ class DynamicGroupConv2d(HasMethod):
     def set_inactive(self, n: int, traced: int | None = None) -> None:
         """Switch the n weakest channels of each head off from the next forward on.
 
-        `traced`, at most n, is the number that a compiled graph is specialised to (default n); see `set_progress`.
+        `traced`, at most n, is the number that a compiled graph is specialised to (default n); see
+        `set_progress`.
         """
         if not 0 <= n < self.in_channels:
             raise ArgumentError(
-                f"n={n!r} inactive channels: 0 to {self.in_channels - 1} of in_channels={self.in_channels}"
+                f"n={n!r} inactive channels: 0 to {self.in_channels - 1} of"
+                f" in_channels={self.in_channels}"
             )
         if n != self.n_inactive:
             self.inactive_channels.fill_(float(n))
@@ -100,18 +111,24 @@ class DynamicGroupConv2d(HasMethod):
 
     @property
     def gate_l1(self) -> Tensor:
-        """Sum over heads of the mean over (B, C) of the gates of the last forward, before any was switched off."""
+        """Sum over heads of the mean over (B, C) of the gates of the last forward, before any was
+        switched off.
+        """
         if self._last_gate_l1 is None:
             raise ArgumentError(
-                "gate_l1 was asked for before the layer's first forward; run the model on a batch first"
+                "gate_l1 was asked for before the layer's first forward; run the model on a batch"
+                " first"
             )
         return self._last_gate_l1
 
-    def forward(self, x_BCHW: Tensor, before: nn.Module | None = None, known: Moments | None = None) -> Tensor:
+    def forward(
+        self, x_BCHW: Tensor, before: nn.Module | None = None, known: Moments | None = None
+    ) -> Tensor:
         """(B, C, H, W) -> (B, O, H', W').
 
-        A network may hand over what stands in front of the layer, to be kept in one copy: `before`, a BatchNorm whose
-        ReLU'd output is the layer's input; and `known`, the moments of x where it has computed them already.
+        A network may hand over what stands in front of the layer, to be kept in one copy: `before`,
+        a BatchNorm whose ReLU'd output is the layer's input; and `known`, the moments of x where it
+        has computed them already.
         """
         if self._can_fuse(x_BCHW, before):
             return self._fused(x_BCHW, before, known)
@@ -120,18 +137,33 @@ class DynamicGroupConv2d(HasMethod):
 
     def _can_fuse(self, x_BCHW: Tensor, before: nn.Module | None) -> bool:
         norms = [norm for norm in (before, self.norm) if norm is not None]
-        return self.method in ("auto", "plain") and eager(x_BCHW) and all(splittable(norm, x_BCHW) for norm in norms)
+        return (
+            self.method in ("auto", "plain")
+            and eager(x_BCHW)
+            and all(splittable(norm, x_BCHW) for norm in norms)
+        )
 
     def _fused(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> Tensor:
         dtype = compute_dtype(x_BCHW)
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
             chain = self._chain(x_BCHW, before, known)
-            given = (x_BCHW, weight, self.fc1, self.fc2, self.fc2_bias, *(t for link in chain for t in link.tensors))
-            if self.kernels and native.suits(*given):
-                y_BOHW, self._last_gate_l1, kept_BGC = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
+            given = (
+                x_BCHW,
+                weight,
+                self.fc1,
+                self.fc2,
+                self.fc2_bias,
+                *(t for link in chain for t in link.tensors),
+            )
+            if self.kernels and native_dynamic.suits(*given):
+                y_BOHW, self._last_gate_l1, kept_BGC = NativeLayer.apply(
+                    self._native_setting(x_BCHW, chain), *given
+                )
             else:
-                y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(self._setting(x_BCHW, chain), *given)
+                y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(
+                    self._setting(x_BCHW, chain), *given
+                )
         self._record(kept_BGC)
         return cast("Tensor", y_BOHW)
 
@@ -144,22 +176,36 @@ class DynamicGroupConv2d(HasMethod):
     def _native_setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> LayerSetting:
         h, w = x_BCHW.shape[2:]
         rules = tuple(link.rule for link in chain)
-        return LayerSetting(rules, self.n_inactive, self.native_shape((h, w)), self.gate_record is not None)
+        return LayerSetting(
+            rules, self.n_inactive, self.native_shape((h, w)), self.gate_record is not None
+        )
 
-    def _chain(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> tuple[Normaliser, ...]:
+    def _chain(
+        self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None
+    ) -> tuple[Normaliser, ...]:
         chain: list[Normaliser] = []
         for norm in (before, self.norm):
             if norm is not None:
                 inputs = x_BCHW if not chain else chain[-1].activate(x_BCHW)
                 chain.append(
-                    normaliser(cast("nn.BatchNorm2d", norm), inputs, known if not chain else None, kernels=self.kernels)
+                    normaliser(
+                        cast("nn.BatchNorm2d", norm),
+                        inputs,
+                        known if not chain else None,
+                        kernels=self.kernels,
+                    )
                 )
         return tuple(chain)
 
     def _setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> Setting:
         h, w = (self._output_size(size) for size in x_BCHW.shape[2:])
         way = plan(
-            self.kernel_size, self.in_channels, self.n_inactive, h * w, self.padding, cpu=x_BCHW.device.type == "cpu"
+            self.kernel_size,
+            self.in_channels,
+            self.n_inactive,
+            h * w,
+            self.padding,
+            cpu=x_BCHW.device.type == "cpu",
         )
         return Setting(
             tuple(link.rule for link in chain),
@@ -169,7 +215,9 @@ class DynamicGroupConv2d(HasMethod):
         )
 
     def _output_size(self, size: int) -> int:
-        return (size + 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
+        return (
+            size + 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1
+        ) // self.stride + 1
 
     def _record(self, kept_BGC: Tensor) -> None:
         if self.gate_record is not None:
@@ -182,11 +230,19 @@ class DynamicGroupConv2d(HasMethod):
         self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
         self._record(kept_BGC)
         return dgc_conv2d(
-            a_BCHW, self.weight, kept_BGC, n, self.stride, self.padding, self.dilation, self.heads, self.method
+            a_BCHW,
+            self.weight,
+            kept_BGC,
+            n,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.heads,
+            self.method,
         )
 
     def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
-        """MACs of one image, see dgc.macs."""
+        """MACs of one image, see dgc.layers.macs."""
         relu = math.prod(x_CHW) if self.norm is not None else 0
         conv = conv_macs(self.weight.shape, y_OHW)
         matrices, channels = self.fc1.numel() + self.fc2.numel(), self.fc2_bias.numel()
@@ -197,13 +253,17 @@ class DynamicGroupConv2d(HasMethod):
         return Cost(dense, relu + gating + conv * self.gate_factor, relu + gating + kept)
 
     def gates(self, a_BCHW: Tensor) -> Tensor:
-        """Gates (B, G, C) of an activated input before selection; never in less than the parameters' precision."""
+        """Gates (B, G, C) of an activated input before selection; never in less than the
+        parameters' precision.
+        """
         with without_autocast(a_BCHW):
             pooled_BC = a_BCHW.mean((2, 3), dtype=self.fc1.dtype)
-            return saliency.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
+            return gating.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
 
     def _switch_off(self, gates_BGC: Tensor) -> tuple[Tensor, int]:
-        """Selected gates, and how many zeros each row has at least. A traced graph takes n from the buffer."""
+        """Selected gates, and how many zeros each row has at least. A traced graph takes n from the
+        buffer.
+        """
         if torch.compiler.is_compiling():
             return selection.switch_off_traced(gates_BGC, self.inactive_channels), self.n_traced
         return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
@@ -216,26 +276,38 @@ class DynamicGroupConv2d(HasMethod):
         n = float(stored)
         if not n.is_integer() or not 0 <= n < self.in_channels:
             args[-1].append(
-                f"{prefix}inactive_channels is {n}, must be a whole number from 0 to {self.in_channels - 1}"
+                f"{prefix}inactive_channels is {n}, must be a whole number from 0 to"
+                f" {self.in_channels - 1}"
             )
             return
         self.n_inactive = self.n_traced = int(n)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to one forward: a tensor inside a graph can be neither copied nor pickled."""
+        """Without what belongs to one forward: a tensor inside a graph can be neither copied nor
+        pickled.
+        """
         return {**self.__dict__, "_last_gate_l1": None, "gate_record": None}
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, heads={self.heads}, "
-            f"squeeze_rate={self.squeeze_rate}, gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size},"
+            f" stride={self.stride}, padding={self.padding}, dilation={self.dilation},"
+            f" heads={self.heads}, squeeze_rate={self.squeeze_rate},"
+            f" gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
         )
 
 
 def _check(given: Mapping[str, Any]) -> None:
     """Every argument is quoted with its value and what is allowed."""
-    for name in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "heads", "squeeze_rate"):
+    for name in (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "dilation",
+        "heads",
+        "squeeze_rate",
+    ):
         _check_integer(name, given[name], 1)
     _check_integer("padding", given["padding"], 0)
     for name in ("in_channels", "out_channels"):
@@ -243,9 +315,13 @@ def _check(given: Mapping[str, Any]) -> None:
             raise ArgumentError(f"{name}={given[name]} is no multiple of heads={given['heads']}")
     factor = given["gate_factor"]
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
-        raise ArgumentError(f"gate_factor={factor!r} must be a number in (0, 1], the share of channels that is kept")
+        raise ArgumentError(
+            f"gate_factor={factor!r} must be a number in (0, 1], the share of channels that is kept"
+        )
     if round(given["in_channels"] * (1 - factor)) >= given["in_channels"]:
-        raise ArgumentError(f"gate_factor={factor!r} keeps no channel of in_channels={given['in_channels']}")
+        raise ArgumentError(
+            f"gate_factor={factor!r} keeps no channel of in_channels={given['in_channels']}"
+        )
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

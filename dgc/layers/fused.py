@@ -1,7 +1,9 @@
-"""The whole layer as one autograd function that keeps its raw input, a few numbers a channel, and nothing else.
+"""The whole layer as one autograd function that keeps its raw input, a few numbers a channel, and
+nothing else.
 
-Backward makes BN-ReLU's output again, walks the convolution's way back, then gates, ReLU and BatchNorm by hand.
-Legend: B samples, G heads, C channels, S hidden width of the gates, K picked channels.
+Backward makes BN-ReLU's output again, walks the convolution's way back, then gates, ReLU and
+BatchNorm by hand. Legend: B samples, G heads, C channels, S hidden width of the gates, K picked
+channels.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dgc.layers import saliency, selection
-from dgc.layers.normalise import Normaliser, Rule, relu_backward_
-from dgc.ops.geometry import Geometry, Picked, pick, unpick
-from dgc.ops.ways import WAYS, Plan
+from dgc.layers import gating, selection
+from dgc.layers.algorithms.choose import WAYS, Plan
+from dgc.layers.geometry import Geometry, Picked, pick, unpick
+from dgc.layers.norm import Normaliser, Rule, relu_backward_
 
 PIECE = 1 << 20  # numbers of one copy of a piece's activations
 
 
 class Setting(NamedTuple):
-    """What is fixed for one call: how the BatchNorms in front work, in order, and the numbers of the layer."""
+    """What is fixed for one call: how the BatchNorms in front work, in order, and the numbers of
+    the layer.
+    """
 
     rules: tuple[Rule, ...]
     n_inactive: int
@@ -31,7 +35,8 @@ class Setting(NamedTuple):
 
 
 class FusedLayer(torch.autograd.Function):
-    """(x, weight, fc1, fc2, fc2_bias, then weight, bias, mean and variance of every norm) -> (y, gate L1, gates).
+    """(x, weight, fc1, fc2, fc2_bias, then weight, bias, mean and variance of every norm) -> (y,
+    gate L1, gates).
 
     The gates are those that were left on, without a gradient.
     """
@@ -49,13 +54,15 @@ class FusedLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         a_BCHW = activations(chain_of(norms, setting.rules), x)[-1]
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
-        gates_BGC = saliency.gates(pooled_BC, fc1, fc2, fc2_bias)
+        gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
         kept_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
         picked = pick(kept_BGC, setting.plan.channels)
         picked = Picked(picked.gate.to(weight.dtype), picked.index)
         y_BOHW = WAYS[setting.plan.way].forward(a_BCHW, weight, picked, setting.geometry)
         ctx.setting = setting
-        ctx.save_for_backward(x, weight, fc1, fc2, pooled_BC, gates_BGC, picked.gate, picked.index, *norms)
+        ctx.save_for_backward(
+            x, weight, fc1, fc2, pooled_BC, gates_BGC, picked.gate, picked.index, *norms
+        )
         ctx.mark_non_differentiable(kept_BGC)
         return y_BOHW, gates_BGC.mean((0, 2)).sum(), kept_BGC
 
@@ -65,13 +72,26 @@ class FusedLayer(torch.autograd.Function):
         x, weight, fc1, fc2, pooled, gates, picked_gate, index, *norms = ctx.saved_tensors
         chain = chain_of(norms, ctx.setting.rules)
         inputs = activations(chain[:-1], x)
-        layer = _Layer(ctx.setting, weight, fc1, fc2, chain[-1] if chain else None, grad_l1 / gates[:, 0].numel())
+        layer = _Layer(
+            ctx.setting,
+            weight,
+            fc1,
+            fc2,
+            chain[-1] if chain else None,
+            grad_l1 / gates[:, 0].numel(),
+        )
         grad_a = torch.empty_like(inputs[-1])
         totals: list[Tensor] = []
         for rows in pieces(inputs[-1]):
             picked = Picked(picked_gate[rows], None if index is None else index[rows])
-            grad_a[rows], *grads = layer.backward(grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], picked)
-            totals = grads if not totals else [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
+            grad_a[rows], *grads = layer.backward(
+                grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], picked
+            )
+            totals = (
+                grads
+                if not totals
+                else [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
+            )
         grad_x, grad_norms = chain_backward(chain, grad_a, inputs)
         return None, grad_x, *totals, *grad_norms
 
@@ -84,7 +104,9 @@ def pieces(x_BCHW: Tensor) -> list[slice]:
 
 
 class _Layer(NamedTuple):
-    """What the backward of every piece of a batch shares; `grad_l1` is the gradient of each gate from the L1 term."""
+    """What the backward of every piece of a batch shares; `grad_l1` is the gradient of each gate
+    from the L1 term.
+    """
 
     setting: Setting
     weight: Tensor
@@ -98,15 +120,23 @@ class _Layer(NamedTuple):
     ) -> tuple[Tensor, ...]:
         """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2, fc2_bias."""
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
-        grads = WAYS[self.setting.plan.way].backward(grad_y, a_BCHW, self.weight, picked, self.setting.geometry)
+        grads = WAYS[self.setting.plan.way].backward(
+            grad_y, a_BCHW, self.weight, picked, self.setting.geometry
+        )
         grad_gates = self._gates(grads.gate, gates, picked)
         grad_pooled, *grad_fcs = gates_backward(grad_gates, pooled, self.fc1, self.fc2)
         pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
         grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
-        return grad_a if self.norm is None else relu_backward_(grad_a, a_BCHW), grads.weight, *grad_fcs
+        return (
+            grad_a if self.norm is None else relu_backward_(grad_a, a_BCHW),
+            grads.weight,
+            *grad_fcs,
+        )
 
     def _gates(self, grad_BGK: Tensor, gates_BGC: Tensor, picked: Picked) -> Tensor:
-        """Of the gates before their ReLU: kept ones hear from the convolution, all positive ones from the L1 term."""
+        """Of the gates before their ReLU: kept ones hear from the convolution, all positive ones
+        from the L1 term.
+        """
         channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
         heard_BGK = grad_BGK.to(dtype) * (picked.gate > 0)
         return (unpick(heard_BGK, picked.index, channels) + self.grad_l1) * (gates_BGC > 0)
@@ -128,9 +158,11 @@ def activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
 def gates_backward(
     grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer ReLU."""
+    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer
+    ReLU.
+    """
     g, s, c = fc1_GSC.shape
-    h_BGS = saliency.hidden(pooled_BC, fc1_GSC)
+    h_BGS = gating.hidden(pooled_BC, fc1_GSC)
     grad_GBC = grad_BGC.transpose(0, 1)
     grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))
     grad_h = torch.bmm(grad_GBC, fc2_GCS).transpose(0, 1) * (h_BGS > 0)
@@ -142,9 +174,11 @@ def gates_backward(
 def chain_backward(
     chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """From the gradient before the last ReLU to that of the raw input, and those of weights and biases.
+    """From the gradient before the last ReLU to that of the raw input, and those of weights and
+    biases.
 
-    `inputs`: the raw input and what follows; one more than the chain has links where `grad` is behind its last ReLU.
+    `inputs`: the raw input and what follows; one more than the chain has links where `grad` is
+    behind its last ReLU.
     """
     grad_norms: list[Tensor | None] = []
     for i in reversed(range(len(chain))):

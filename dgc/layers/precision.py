@@ -14,7 +14,11 @@ def device_type(x: Tensor) -> str:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """What a convolution of x would compute in: autocast's dtype where it is on."""
     kind = device_type(x)
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x.dtype
+    return (
+        torch.get_autocast_dtype(kind)
+        if torch.is_autocast_enabled(kind) and x.dtype != torch.float64
+        else x.dtype
+    )
 
 
 def without_autocast(x: Tensor) -> torch.autocast:

@@ -1,4 +1,6 @@
-"""Which channels are on: the discrete part, kept apart from the convolution because it has another oracle."""
+"""Which channels are on: the discrete part, kept apart from the convolution because it has another
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from torch import Tensor
 
 
 def switch_off(gates_BGC: Tensor, n_inactive: int) -> Tensor:
-    """Zero every gate that is <= the n-th smallest of its sample and head, ties included. NaN stays NaN."""
+    """Zero every gate that is <= the n-th smallest of its sample and head, ties included. NaN stays
+    NaN.
+    """
     if n_inactive == 0:
         return gates_BGC
     threshold_BG1 = gates_BGC.detach().kthvalue(n_inactive, dim=-1, keepdim=True).values

@@ -1,4 +1,6 @@
-"""The static parts of the networks, as autograd functions that keep the raw input and make BN-ReLU's output again."""
+"""The static parts of the networks, as autograd functions that keep the raw input and make
+BN-ReLU's output again.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +12,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dgc.layers import native
-from dgc.layers.native import NativeStatic
-from dgc.layers.normalise import Normaliser, Rule, eager, normaliser, relu_backward_, splittable
+from dgc.layers import native_dynamic
+from dgc.layers.native_dynamic import NativeStatic
+from dgc.layers.norm import Normaliser, Rule, eager, normaliser, relu_backward_, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
-def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels: bool = True) -> Tensor:
+def norm_relu_conv(
+    norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels: bool = True
+) -> Tensor:
     """conv(relu(norm(x))), keeping x alone for backward where norm is a plain BatchNorm2d.
 
     `kernels`: by the C++ kernels where they can work and the convolution has groups.
     """
-    if not eager(x_BCHW) or not splittable(norm, x_BCHW) or conv.bias is not None or conv._forward_hooks:
+    if (
+        not eager(x_BCHW)
+        or not splittable(norm, x_BCHW)
+        or conv.bias is not None
+        or conv._forward_hooks
+    ):
         y_BOHW: Tensor = conv(norm(x_BCHW).relu_())
         return y_BOHW
     dtype = compute_dtype(x_BCHW)
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
         link = normaliser(norm, x_BCHW, kernels=kernels)
-        if kernels and conv.groups > 1 and native.suits(x_BCHW, weight, *link.tensors):
+        if kernels and conv.groups > 1 and native_dynamic.suits(x_BCHW, weight, *link.tensors):
             h, w = x_BCHW.shape[2:]
             out: Tensor = NativeStatic.apply(
-                link.rule, native.static_shape(conv, (h, w)), x_BCHW, weight, *link.tensors
+                link.rule, native_dynamic.static_shape(conv, (h, w)), x_BCHW, weight, *link.tensors
             )
         else:
             out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
@@ -39,7 +48,9 @@ def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels:
 
 
 def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain BatchNorm2d."""
+    """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain
+    BatchNorm2d.
+    """
     if not eager(x_BCHW) or not splittable(norm, x_BCHW) or pool._forward_hooks:
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
@@ -54,7 +65,9 @@ def _numbers(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
 
 
 def narrow_groups(weight_shape: Sequence[int], groups: int) -> bool:
-    """Whether the CPU's grouped convolution is several times faster in channels-last (measured: O/G <= 4)."""
+    """Whether the CPU's grouped convolution is several times faster in channels-last (measured: O/G
+    <= 4).
+    """
     return groups > 1 and weight_shape[0] // groups <= 4
 
 
@@ -71,7 +84,9 @@ def _laid_out(x_BCHW: Tensor, weight: Tensor, numbers: tuple[Any, ...]) -> Tenso
 
 class _NormReluConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rule: Rule, numbers: tuple[Any, ...], x: Tensor, weight: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rule: Rule, numbers: tuple[Any, ...], x: Tensor, weight: Tensor, *tensors: Tensor
+    ) -> Tensor:
         ctx.rule, ctx.numbers = rule, numbers
         ctx.save_for_backward(x, weight, *tensors)
         a_BCHW = Normaliser.of(tensors, rule).activate(_laid_out(x, weight, numbers))
@@ -119,11 +134,19 @@ class _NormReluPool(torch.autograd.Function):
             a_BCHW = link.activate(x).detach().requires_grad_()
             pooled_BCHW = ctx.pool(a_BCHW)
         grad_a = _through(pooled_BCHW, a_BCHW, grad)
-        return None, None, *link.backward(relu_backward_(grad_a.clone(), a_BCHW.detach()), x), None, None
+        return (
+            None,
+            None,
+            *link.backward(relu_backward_(grad_a.clone(), a_BCHW.detach()), x),
+            None,
+            None,
+        )
 
 
 def _through(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of a leaf x from that of y; of a single step by that step: torch.autograd.grad would load sympy."""
+    """The gradient of a leaf x from that of y; of a single step by that step: torch.autograd.grad
+    would load sympy.
+    """
     step = y.grad_fn
     if step is None:
         return grad

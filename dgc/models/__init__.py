@@ -1,4 +1,6 @@
-"""The networks: dydensenet and dyresnet18, their dense and static-group twins, and the released checkpoints."""
+"""The networks: dydensenet and dyresnet18, their dense and static-group twins, and the released
+checkpoints.
+"""
 
 from __future__ import annotations
 

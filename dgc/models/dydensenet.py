@@ -1,4 +1,6 @@
-"""DyDenseNet: the condensenet skeleton (also densenet86) with DGC in front of every growth convolution."""
+"""DyDenseNet: the condensenet skeleton (also densenet86) with DGC in front of every growth
+convolution.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,31 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d, dense_block
-from dgc.layers.normalise import Moments, eager, extend, moments
+from dgc.layers.norm import Moments, eager, extend, moments
 from dgc.layers.static import norm_relu_pool
-from dgc.models.forms import Form, Gating, NormConv2d, Stem, check_choice, initialise
+from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise
 
 
 class DenseLayer(nn.Module):
-    """DGC 1x1 (C -> bottleneck * growth), BN, ReLU, grouped 3x3 (-> growth), concatenated behind the input."""
+    """DGC 1x1 (C -> bottleneck * growth), BN, ReLU, grouped 3x3 (-> growth), concatenated behind
+    the input.
+    """
 
-    def __init__(self, in_channels: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> None:
+    def __init__(
+        self, in_channels: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating
+    ) -> None:
         super().__init__()
         self.conv_1 = gating.conv(in_channels, bottleneck * growth, 1, norm=True)
-        self.conv_2 = NormConv2d(bottleneck * growth, growth, 3, 1, 1, group_3x3, frugal=gating.form == "dgc")
+        self.conv_2 = NormConv2d(
+            bottleneck * growth, growth, 3, 1, 1, group_3x3, frugal=gating.form == "dgc"
+        )
 
     @property
     def parts(self) -> dense_block.Parts:
         assert self.conv_2.norm is not None
-        return dense_block.Parts(cast("DynamicGroupConv2d", self.conv_1), self.conv_2.norm, self.conv_2.conv)
+        return dense_block.Parts(
+            cast("DynamicGroupConv2d", self.conv_1), self.conv_2.norm, self.conv_2.conv
+        )
 
     def forward(self, x_BCHW: Tensor, known: Moments | None = None) -> Tensor:
         """`known`: the moments of x, for its first BatchNorm, where the block has them."""
@@ -36,7 +46,9 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """Dense layers one after the other. Each channel's moments are computed once, not again in every layer."""
+    """Dense layers one after the other. Each channel's moments are computed once, not again in
+    every layer.
+    """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         first = self[0].conv_1
@@ -44,7 +56,12 @@ class DenseBlock(nn.Sequential):
             layers = [cast("DenseLayer", m).parts for m in self]
             if dense_block.fits(self, layers, x_BCHW):
                 return dense_block.run(layers, x_BCHW)
-        if not (self.training and isinstance(first, DynamicGroupConv2d) and first.norm is not None and eager(x_BCHW)):
+        if not (
+            self.training
+            and isinstance(first, DynamicGroupConv2d)
+            and first.norm is not None
+            and eager(x_BCHW)
+        ):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
         known = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)
         for layer in self:
@@ -55,8 +72,9 @@ class DenseBlock(nn.Sequential):
 
 
 class DyDenseNet(nn.Module):
-    """Stem 3x3 (2 * growth[0] channels; stride 1 for 'cifar', 2 for 'imagenet'), dense blocks with 2x2 average
-    pooling between them, BN, ReLU, global average, linear. Takes (B, 3, H, W), returns logits (B, num_classes).
+    """Stem 3x3 (2 * growth[0] channels; stride 1 for 'cifar', 2 for 'imagenet'), dense blocks with
+    2x2 average pooling between them, BN, ReLU, global average, linear. Takes (B, 3, H, W), returns
+    logits (B, num_classes).
 
     Source: released code, `models/dydensenet.py`; with form='dense' or 'sgc' its baselines.
     """
@@ -96,16 +114,23 @@ class DyDenseNet(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         features_BCHW = self.features(x_BCHW)
         if self.frugal:
-            pooled_BC11 = norm_relu_pool(self.bn_last, self.relu_last, self.pool_last, features_BCHW)
+            pooled_BC11 = norm_relu_pool(
+                self.bn_last, self.relu_last, self.pool_last, features_BCHW
+            )
         else:
             pooled_BC11 = self.pool_last(self.relu_last(self.bn_last(features_BCHW)))
         logits_BN: Tensor = self.classifier(pooled_BC11.flatten(1))
         return logits_BN
 
 
-def _block(depth: int, width: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating) -> DenseBlock:
+def _block(
+    depth: int, width: int, growth: int, bottleneck: int, group_3x3: int, gating: Gating
+) -> DenseBlock:
     layers = (
-        (f"denselayer_{j + 1}", DenseLayer(width + j * growth, growth, bottleneck, group_3x3, gating))
+        (
+            f"denselayer_{j + 1}",
+            DenseLayer(width + j * growth, growth, bottleneck, group_3x3, gating),
+        )
         for j in range(depth)
     )
     return DenseBlock(OrderedDict(layers))
@@ -113,8 +138,12 @@ def _block(depth: int, width: int, growth: int, bottleneck: int, group_3x3: int,
 
 def _check(stages: Sequence[int], growth: Sequence[int], form: str, stem: str) -> None:
     if len(stages) != len(growth) or not stages:
-        raise ArgumentError(f"stages={list(stages)} and growth={list(growth)} must be of one length, at least 1")
+        raise ArgumentError(
+            f"stages={list(stages)} and growth={list(growth)} must be of one length, at least 1"
+        )
     if min(*stages, *growth) < 1:
-        raise ArgumentError(f"stages={list(stages)} and growth={list(growth)} must be integers >= 1")
+        raise ArgumentError(
+            f"stages={list(stages)} and growth={list(growth)} must be integers >= 1"
+        )
     check_choice("form", form, Form)
     check_choice("stem", stem, Stem)

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.cost import Cost
 from dgc.layers.static import norm_relu_pool
-from dgc.models.forms import Form, Gating, Stem, check_choice, initialise
+from dgc.models.variants import Form, Gating, Stem, check_choice, initialise
 
 WIDTHS = (64, 128, 256, 512)
 
 
 class BasicBlock(nn.Module):
-    """[BN ReLU DGC] BN ReLU [BN ReLU DGC] BN + identity, ReLU; the downsampling path is [BN ReLU DGC 1x1] BN."""
+    """[BN ReLU DGC] BN ReLU [BN ReLU DGC] BN + identity, ReLU; the downsampling path is [BN ReLU
+    DGC 1x1] BN.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, gating: Gating) -> None:
         super().__init__()
@@ -40,14 +42,16 @@ class BasicBlock(nn.Module):
         return torch.relu(self.bn2(y_BCHW) + identity)
 
     def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:
-        """MACs of one image beside those of its children, see dgc.macs."""
+        """MACs of one image beside those of its children, see dgc.layers.macs."""
         return Cost.same(2 * math.prod(y_OHW))
 
 
 class DyResNet18(nn.Module):
-    """Takes (B, 3, H, W), returns logits (B, num_classes). Source: released code, `models/dyresnet.py`.
+    """Takes (B, 3, H, W), returns logits (B, num_classes). Source: released code,
+    `models/dyresnet.py`.
 
-    stem='imagenet': 7x7/2 convolution, BN, ReLU, 3x3/2 max-pool; stem='cifar': 3x3 convolution, BN, ReLU.
+    stem='imagenet': 7x7/2 convolution, BN, ReLU, 3x3/2 max-pool; stem='cifar': 3x3 convolution, BN,
+    ReLU.
     """
 
     def __init__(
@@ -65,12 +69,17 @@ class DyResNet18(nn.Module):
         gating = Gating(heads, squeeze_rate, gate_factor, form)
         self.frugal = form == "dgc"  # the baselines are what plain PyTorch makes of them
         small = stem == "cifar"
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False) if small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.conv1 = (
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            if small
+            else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        )
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(WIDTHS[max(0, i - 1)], width, 1 if i == 0 else 2, gating) for i, width in enumerate(WIDTHS)
+            _stage(WIDTHS[max(0, i - 1)], width, 1 if i == 0 else 2, gating)
+            for i, width in enumerate(WIDTHS)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(WIDTHS[-1], num_classes)
@@ -90,5 +99,6 @@ class DyResNet18(nn.Module):
 
 def _stage(in_channels: int, out_channels: int, stride: int, gating: Gating) -> nn.Sequential:
     return nn.Sequential(
-        BasicBlock(in_channels, out_channels, stride, gating), BasicBlock(out_channels, out_channels, 1, gating)
+        BasicBlock(in_channels, out_channels, stride, gating),
+        BasicBlock(out_channels, out_channels, 1, gating),
     )

@@ -1,8 +1,9 @@
 """Checkpoints in the released format: key names both ways, strict loading.
 
-Released: one set of keys a head (`headconv_<i>.conv.weight`, `.fc1.weight`, `.fc2.weight`, `.fc2.bias`), the buffer
-`_inactive_channels`, `norm` around the BatchNorm of a downsampling path, and `module.` in front of everything.
-Ours: the heads stacked in `weight`, `fc1`, `fc2`, `fc2_bias`, and the buffer `inactive_channels`.
+Released: one set of keys a head (`headconv_<i>.conv.weight`, `.fc1.weight`, `.fc2.weight`,
+`.fc2.bias`), the buffer `_inactive_channels`, `norm` around the BatchNorm of a downsampling path,
+and `module.` in front of everything. Ours: the heads stacked in `weight`, `fc1`, `fc2`, `fc2_bias`,
+and the buffer `inactive_channels`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from dgc.errors import ArgumentError, IntegrityError
 from dgc.models.table import MODELS, RELEASED, create_model
 
 PARTS = {"conv.weight": "weight", "fc1.weight": "fc1", "fc2.weight": "fc2", "fc2.bias": "fc2_bias"}
-HEAD = re.compile(r"^(?P<layer>.*\.|)headconv_(?P<head>\d+)\.(?P<part>conv\.weight|fc[12]\.weight|fc2\.bias)$")
+HEAD = re.compile(
+    r"^(?P<layer>.*\.|)headconv_(?P<head>\d+)\.(?P<part>conv\.weight|fc[12]\.weight|fc2\.bias)$"
+)
 SHOWN = 5  # keys named in an error
 
 
@@ -45,11 +48,14 @@ def _unstack(dot: str, part: str, tensor: Tensor, heads: int) -> dict[str, Tenso
     return {f"{dot}headconv_{i}.{theirs}": piece for i, piece in enumerate(pieces)}
 
 
-def from_released(state_dict: Mapping[str, Tensor], model: nn.Module | None = None) -> dict[str, Tensor]:
+def from_released(
+    state_dict: Mapping[str, Tensor], model: nn.Module | None = None
+) -> dict[str, Tensor]:
     """A released state dict with our key names, `module.` stripped, heads stacked.
 
-    With `model`, its keys and shapes are compared first: anything missing, extra or misshapen, in another precision
-    than float32, or not finite raises IntegrityError, which names the first keys and the model that would fit.
+    With `model`, its keys and shapes are compared first: anything missing, extra or misshapen, in
+    another precision than float32, or not finite raises IntegrityError, which names the first keys
+    and the model that would fit.
     """
     bare = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
     if model is not None:
@@ -66,11 +72,16 @@ def from_released(state_dict: Mapping[str, Tensor], model: nn.Module | None = No
 
 
 def _own_name(key: str) -> str:
-    return re.sub(r"(downsample\.1)\.norm\.", r"\1.", key).replace("_inactive_channels", "inactive_channels")
+    return re.sub(r"(downsample\.1)\.norm\.", r"\1.", key).replace(
+        "_inactive_channels", "inactive_channels"
+    )
 
 
 def _stack(key: str, pieces: dict[int, Tensor]) -> Tensor:
-    if sorted(pieces) != list(range(len(pieces))) or len({piece.shape for piece in pieces.values()}) != 1:
+    if (
+        sorted(pieces) != list(range(len(pieces)))
+        or len({piece.shape for piece in pieces.values()}) != 1
+    ):
         raise IntegrityError(f"{key}: heads {sorted(pieces)} are not complete, or differ in shape")
     ordered = [pieces[i] for i in range(len(pieces))]
     return torch.cat(ordered) if key.rpartition(".")[2] == "weight" else torch.stack(ordered)
@@ -93,7 +104,11 @@ def _require_equal(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
         for key in shared
         if given[key].dtype != wanted[key].dtype
     ]
-    problems += [f"{key} holds NaN or Inf" for key in shared if not problems and not given[key].isfinite().all()]
+    problems += [
+        f"{key} holds NaN or Inf"
+        for key in shared
+        if not problems and not given[key].isfinite().all()
+    ]
     if problems:
         raise IntegrityError(_summary(problems))
 
@@ -104,7 +119,10 @@ def _shape(tensor: Tensor) -> str:
 
 def _summary(problems: list[str]) -> str:
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return f"the checkpoint does not fit the model, {len(problems)} keys differ: {'; '.join(problems[:SHOWN])}{more}"
+    return (
+        f"the checkpoint does not fit the model, {len(problems)} keys differ:"
+        f" {'; '.join(problems[:SHOWN])}{more}"
+    )
 
 
 def _who(given: Mapping[str, Tensor]) -> str:
@@ -128,15 +146,21 @@ def read_released(file: str | Path) -> dict[str, Tensor]:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise IntegrityError(f"{file}: not a released checkpoint ({first})") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise IntegrityError(f"{file}: holds no 'state_dict' of tensors, so it is no released checkpoint")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise IntegrityError(
+            f"{file}: holds no 'state_dict' of tensors, so it is no released checkpoint"
+        )
     return dict(state)
 
 
 def load_released(file: str | Path, name: str, **overrides: Any) -> nn.Module:
-    """Network `name` (see `list_models`) with the weights of a released checkpoint, in evaluation mode.
+    """Network `name` (see `list_models`) with the weights of a released checkpoint, in evaluation
+    mode.
 
-    Nothing in the file is executed. Raises IntegrityError where a key is missing, extra or misshapen.
+    Nothing in the file is executed. Raises IntegrityError where a key is missing, extra or
+    misshapen.
     """
     model = create_model(name, **overrides)
     try:

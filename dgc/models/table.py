@@ -29,7 +29,12 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "cifar100_dydensenet86_h4": Entry(DyDenseNet, {"num_classes": 100}),
         "imagenet_dydensenet_h4": Entry(
             DyDenseNet,
-            {"stages": (4, 6, 8, 10, 8), "growth": (8, 16, 32, 64, 128), "num_classes": 1000, "stem": "imagenet"},
+            {
+                "stages": (4, 6, 8, 10, 8),
+                "growth": (8, 16, 32, 64, 128),
+                "num_classes": 1000,
+                "stem": "imagenet",
+            },
         ),
         "imagenet_dyresnet18_h4": Entry(DyResNet18, {"num_classes": 1000}),
     }
@@ -45,8 +50,9 @@ def list_models() -> list[str]:
 def create_model(name: str, **overrides: Any) -> nn.Module:
     """A fresh network, in training mode and on the CPU (or the current torch.device context).
 
-    `overrides` are keyword arguments of DyDenseNet or DyResNet18 (heads, gate_factor, num_classes, form, stem, ...).
-    Raises ArgumentError for an unknown name or argument, or numbers that do not fit together.
+    `overrides` are keyword arguments of DyDenseNet or DyResNet18 (heads, gate_factor, num_classes,
+    form, stem, ...). Raises ArgumentError for an unknown name or argument, or numbers that do not
+    fit together.
     """
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, 1)
@@ -55,7 +61,9 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     entry = MODELS[name]
     unknown = sorted(set(overrides) - set(_arguments(entry)))
     if unknown:
-        raise ArgumentError(f"{name} takes no argument {unknown[0]!r}; it takes {', '.join(_arguments(entry))}")
+        raise ArgumentError(
+            f"{name} takes no argument {unknown[0]!r}; it takes {', '.join(_arguments(entry))}"
+        )
     return entry.build(**{**entry.numbers, **overrides})
 
 

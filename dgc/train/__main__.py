@@ -1,6 +1,8 @@
-"""`python -m dgc.train --run-dir RUN [--resume] [--allow-change] [--rescue-dir D]`: train the run in its directory.
+"""`python -m dgc.train --run-dir RUN [--resume] [--allow-change] [--rescue-dir D]`: train the run
+in its directory.
 
-Also what torchrun starts. Exit code: dgc.errors.ExitCode; the error is one line on stderr and in status.json.
+Also what torchrun starts. Exit code: dgc.errors.ExitCode; the error is one line on stderr and in
+status.json.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from dgc import settings
 from dgc.errors import DgcError, ExitCode, RankError, UsageError
-from dgc.records import RunDir
+from dgc.run.paths import RunDir
 from dgc.train.signals import Signals, die_with_parent
 
 
@@ -30,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings.check()
         check(run)
-        from dgc.train.entry import run_training
+        from dgc.train.main import run_training
         from dgc.train.session import Options
 
         given = (arguments.resume, arguments.allow_change, arguments.rescue_dir, arguments.data_dir)
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except DgcError as error:
         return report(error)
     except Exception as error:  # noqa: BLE001 - whatever is left is our own mistake, and must end in one line too
-        from dgc.train.entry import exit_code
+        from dgc.train.main import exit_code
 
         return unexpected(run, error, exit_code(error))
     return int(ExitCode.DONE)
@@ -47,30 +49,50 @@ def main(argv: list[str] | None = None) -> int:
 def wait_politely(environment: MutableMapping[str, str]) -> None:
     """Let a thread that waits for the others sleep early (GNU OpenMP), before torch is imported.
 
-    By default it spins for milliseconds. On two cores with one other busy process the demo's step took 4,148 ms that
-    way and 632 ms this way (passive waiting: 582 ms, but 28 % more on a quiet machine, where this costs 2 %).
+    By default it spins for milliseconds. On two cores with one other busy process the demo's step
+    took 4,148 ms that way and 632 ms this way (passive waiting: 582 ms, but 28 % more on a quiet
+    machine, where this costs 2 %).
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dgc.train", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run directory; recipe.yaml is read from it")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
-    parser.add_argument("--allow-change", action="store_true", help="resume although something changed; marks the run")
-    parser.add_argument("--rescue-dir", type=Path, help="where to save if the run directory refuses a checkpoint")
-    parser.add_argument("--data-dir", type=Path, help="where the images lie now, instead of the recipe's data.dir")
+    parser = argparse.ArgumentParser(
+        prog="python -m dgc.train", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, help="the run directory; recipe.yaml is read from it"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest whole checkpoint"
+    )
+    parser.add_argument(
+        "--allow-change",
+        action="store_true",
+        help="resume although something changed; marks the run",
+    )
+    parser.add_argument(
+        "--rescue-dir", type=Path, help="where to save if the run directory refuses a checkpoint"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, help="where the images lie now, instead of the recipe's data.dir"
+    )
     return parser.parse_args(argv)
 
 
 def check(run: RunDir) -> None:
     if not run.recipe.is_file():
-        raise UsageError(f"{run.path}: no run directory (recipe.yaml is missing): `dgcctl train RECIPE` makes one")
+        raise UsageError(
+            f"{run.path}: no run directory (recipe.yaml is missing): `dgcctl train RECIPE`"
+            " makes one"
+        )
 
 
 def keep_errors(run: RunDir, rank: int) -> None:
-    """Ranks other than the first write their stderr to RUN/ranks/rank-N.err, where the launcher looks for the cause."""
+    """Ranks other than the first write their stderr to RUN/ranks/rank-N.err, where the launcher
+    looks for the cause.
+    """
     if rank == 0 or not run.path.is_dir():
         return
     folder = run.file("ranks")
@@ -85,7 +107,10 @@ def report(error: DgcError) -> int:
     first = os.environ.get("RANK", "0") == "0"
     told_by_launcher = isinstance(error, RankError) and settings.launched()
     if not told_by_launcher and (first or not getattr(error, "shared", False)):
-        print(f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error), file=sys.stderr)
+        print(
+            f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error),
+            file=sys.stderr,
+        )
     return int(error.exit_code)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from dgc import checkpoints
 from dgc.errors import DivergedError
-from dgc.train.metrics import Known
+from dgc.run import checkpoint_store
 from dgc.train.session import Session
+from dgc.train.step_log import Known
 
 _LISTED = 16
 
@@ -18,34 +18,43 @@ _LISTED = 16
 def diverged(session: Session, known: Known, fields: dict[str, Any]) -> DivergedError:
     """The error that all ranks end with. Collective.
 
-    The parameters are still those of before the bad step, so its batch can be computed once more, each rank for
-    itself, to tell which of them the bad numbers came from.
+    The parameters are still those of before the bad step, so its batch can be computed once more,
+    each rank for itself, to tell which of them the bad numbers came from.
     """
     found = session.ranks.gather(_again(session, known))
-    guilty = [rank for rank, (loss, norm, _) in enumerate(found) if not (math.isfinite(loss) and math.isfinite(norm))]
+    guilty = [
+        rank
+        for rank, (loss, norm, _) in enumerate(found)
+        if not (math.isfinite(loss) and math.isfinite(norm))
+    ]
     rank = guilty[0] if guilty else 0
-    loss, norm, samples = found[rank] if guilty else (fields["loss"], fields["grad_norm"], found[0][2])
+    loss, norm, samples = (
+        found[rank] if guilty else (fields["loss"], fields["grad_norm"], found[0][2])
+    )
     error = DivergedError(
-        f"diverged at step {known.step} (epoch {known.epoch}) on rank {rank}: loss {loss:g}, gradient norm {norm:g}, "
-        f"lr {known.lr:g}, samples {_listed(samples)}; no update was made from that step on; "
-        f"last good: {_newest(session)}; a lower optim.lr may help"
+        f"diverged at step {known.step} (epoch {known.epoch}) on rank {rank}: loss {loss:g},"
+        f" gradient norm {norm:g}, lr {known.lr:g}, samples {_listed(samples)}; no update was made"
+        f" from that step on; last good: {_newest(session)}; a lower optim.lr may help"
     )
     error.shared = True  # type: ignore[attr-defined]
     return error
 
 
 def diverged_in_evaluation(session: Session, error: DivergedError) -> DivergedError:
-    """What all ranks end with whose evaluation met NaN: no figure is written, and no checkpoint of that moment."""
+    """What all ranks end with whose evaluation met NaN: no figure is written, and no checkpoint of
+    that moment.
+    """
     told = DivergedError(
-        f"diverged by the evaluation after step {session.position.step} (epoch {session.position.epoch}): {error}; "
-        f"last checkpoint: {_newest(session)}; a lower optim.lr may help"
+        f"diverged by the evaluation after step {session.position.step} (epoch"
+        f" {session.position.epoch}): {error}; last checkpoint: {_newest(session)}; a lower"
+        " optim.lr may help"
     )
     told.shared = True  # type: ignore[attr-defined]
     return told
 
 
 def _newest(session: Session) -> str:
-    standing = checkpoints.list_checkpoints(session.run)
+    standing = checkpoint_store.list_checkpoints(session.run)
     return standing[-1].path.name if standing else "none"
 
 

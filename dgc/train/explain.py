@@ -7,16 +7,18 @@ from contextlib import contextmanager
 
 import torch
 
-from dgc import checkpoints
 from dgc.errors import DataError, DgcError, RankError, ResourceError, UsageError
-from dgc.train import saving
-from dgc.train.distributed import first_line, is_rank_loss
+from dgc.run import checkpoint_store
+from dgc.train import save
+from dgc.train.ranks import first_line, is_rank_loss
 from dgc.train.session import Session
 
 
 @contextmanager
 def explained(session: Session) -> Iterator[None]:
-    """Within the block every known trouble becomes a DgcError that says where, and which checkpoint is the last."""
+    """Within the block every known trouble becomes a DgcError that says where, and which checkpoint
+    is the last.
+    """
     try:
         yield
     except (DataError, ResourceError, RankError) as error:
@@ -31,11 +33,15 @@ def explained(session: Session) -> Iterator[None]:
 
 
 def _rescued(session: Session, error: BaseException) -> str:
-    """Rescue the state from a disk that refused (nothing else is a reason to), if asked to; what to say about it.
+    """Rescue the state from a disk that refused (nothing else is a reason to), if asked to; what to
+    say about it.
 
     Not where the log refused: its rows are lost, so the last checkpoint is what goes with the log.
     """
-    folder, cause = session.options.rescue_dir, error if isinstance(error, OSError) else error.__cause__
+    folder, cause = (
+        session.options.rescue_dir,
+        error if isinstance(error, OSError) else error.__cause__,
+    )
     if (
         folder is None
         or not session.ranks.first
@@ -43,12 +49,14 @@ def _rescued(session: Session, error: BaseException) -> str:
         or str(session.run.events) in str(error)
     ):
         return ""
-    return f"; {saving.rescue(session, folder)}"
+    return f"; {save.rescue(session, folder)}"
 
 
 def translate(session: Session, error: BaseException) -> DgcError | None:
     """The DgcError for a memory, disk, worker or rank trouble; None for a fault of our own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(
+        error
+    ):
         return ResourceError(_with_place(session, _memory_line(session)))
     if isinstance(error, OSError):
         return _folder_trouble(session, error)
@@ -59,7 +67,9 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
     if worker is not None:
         return ResourceError(_with_place(session, str(worker)))
     if session.ranks.world > 1 and is_rank_loss(error):
-        return RankError(_with_place(session, f"lost contact with another rank ({first_line(error)})"))
+        return RankError(
+            _with_place(session, f"lost contact with another rank ({first_line(error)})")
+        )
     return None
 
 
@@ -69,8 +79,9 @@ def _one_image(session: Session, error: ValueError) -> DgcError | None:
         return None
     train = session.recipe.train
     return UsageError(
-        f"train.batch_size = {train.batch_size} gives each step one image (processes: {session.ranks.world}, "
-        f"train.accumulate = {train.accumulate}), and batch normalisation of 1 x 1 maps needs two: take a larger batch"
+        f"train.batch_size = {train.batch_size} gives each step one image (processes:"
+        f" {session.ranks.world}, train.accumulate = {train.accumulate}), and batch normalisation"
+        " of 1 x 1 maps needs two: take a larger batch"
     )
 
 
@@ -78,7 +89,10 @@ def _folder_trouble(session: Session, error: OSError) -> DgcError | None:
     """A run folder that went away or was made read-only; None for a path that is not the run's."""
     if not str(error.filename or "").startswith(str(session.run.path)):
         return None
-    line = f"{error.filename}: cannot write ({error.strerror}): was the run's folder moved, or made read-only?"
+    line = (
+        f"{error.filename}: cannot write ({error.strerror}): was the run's folder moved, or made"
+        " read-only?"
+    )
     return ResourceError(_with_place(session, line + _rescued(session, error)))
 
 
@@ -96,7 +110,7 @@ def _memory_line(session: Session) -> str:
 
 
 def _with_place(session: Session, text: str) -> str:
-    standing = checkpoints.list_checkpoints(session.run)
+    standing = checkpoint_store.list_checkpoints(session.run)
     last = standing[-1].path.name if standing else "none"
     step = f" at step {session.position.step}" if "step" not in text else ""
     return f"{text}{step}; last checkpoint: {last}"

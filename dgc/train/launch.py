@@ -1,9 +1,10 @@
-"""`python -m dgc.train.launch [torchrun options] -m dgc.train --run-dir RUN ...`: torchrun that ends in one line.
+"""`python -m dgc.train.launch [torchrun options] -m dgc.train --run-dir RUN ...`: torchrun that
+ends in one line.
 
-Takes torchrun's own options; `-m dgc.evaluate` is started the same way, and writes to no run. What torchrun reports as
-a traceback and a table becomes what happened: the failing rank's own error line and exit code, or `rank 1 killed by
-signal 9 at step 41 (log ...)` and exit code 10, in status.json too.
-With several machines RUN lies on a file system that all of them see.
+Takes torchrun's own options; `-m dgc.jobs.evaluate` is started the same way, and writes to no run.
+What torchrun reports as a traceback and a table becomes what happened: the failing rank's own error
+line and exit code, or `rank 1 killed by signal 9 at step 41 (log ...)` and exit code 10, in
+status.json too. With several machines RUN lies on a file system that all of them see.
 """
 
 from __future__ import annotations
@@ -14,9 +15,20 @@ import os
 import sys
 from pathlib import Path
 
-from dgc import oom, settings
-from dgc.errors import DgcError, ExitCode, InterruptedRunError, RankError, TerminatedError, UsageError, error_of
-from dgc.records import EventWriter, Kind, RunDir, State, live_rows, read_events, read_status, write_status
+from dgc import settings
+from dgc.errors import (
+    DgcError,
+    ExitCode,
+    InterruptedRunError,
+    RankError,
+    TerminatedError,
+    UsageError,
+    error_of,
+)
+from dgc.run import oom
+from dgc.run.events import EventWriter, Kind, live_rows, read_events
+from dgc.run.paths import RunDir
+from dgc.run.status import State, read_status, write_status
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 def trained_run(argv: list[str]) -> RunDir | None:
     """The run that the ranks write; None where they only measure."""
-    if "dgc.evaluate" in argv or "--run-dir" not in argv[:-1]:
+    if "dgc.jobs.evaluate" in argv or "--run-dir" not in argv[:-1]:
         return None
     return RunDir(Path(argv[argv.index("--run-dir") + 1]))
 
@@ -53,30 +65,43 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
         torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         raise explain(
-            run, {rank: failure.exitcode for rank, failure in error.failures.items()}, oom.kills() > starved
+            run,
+            {rank: failure.exitcode for rank, failure in error.failures.items()},
+            oom.kills() > starved,
         ) from error
     except SignalException as error:
         raise _stopped(run, int(error.sigval)) from error
     except (OSError, RuntimeError, ValueError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RankError(f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port") from error
+        raise RankError(
+            f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port"
+        ) from error
 
 
 def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = False) -> DgcError:
-    """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost contact.
+    """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost
+    contact.
 
-    torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause. `starved`: meanwhile the
-    system killed something for want of memory.
+    torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause. `starved`:
+    meanwhile the system killed something for want of memory.
     """
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and code != -15}
     if killed:
         rank = min(killed)
         hint = ", out of memory" if killed[rank] == 9 and starved else ""
-        where = f" at step {_step(run)} (log {rank_log(run, rank)}): `dgcctl resume {run.id}`" if run else ""
+        where = (
+            f" at step {_step(run)} (log {rank_log(run, rank)}): `dgcctl resume {run.id}`"
+            if run
+            else ""
+        )
         return RankError(f"rank {rank} killed by signal {killed[rank]}{hint}{where}")
-    own = {rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED}
+    own = {
+        rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED
+    }
     rank, code = min((own or exit_codes).items())
-    return error_of(code, (run and last_line(run, rank)) or f"rank {rank} ended with exit code {code}")
+    return error_of(
+        code, (run and last_line(run, rank)) or f"rank {rank} ended with exit code {code}"
+    )
 
 
 def _stopped(run: RunDir | None, number: int) -> DgcError:
@@ -99,7 +124,9 @@ def last_line(run: RunDir, rank: int) -> str:
         lines = rank_log(run, rank).read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    return next(
+        (line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), ""
+    )
 
 
 def _told(run: RunDir | None, error: DgcError) -> bool:
@@ -112,10 +139,16 @@ def _told(run: RunDir | None, error: DgcError) -> bool:
 
 
 def settle(run: RunDir, error: DgcError) -> None:
-    """Write the end of a run whose first rank could not, or that mistook another rank's end for its own."""
+    """Write the end of a run whose first rank could not, or that mistook another rank's end for its
+    own.
+    """
     with contextlib.suppress(OSError, DgcError):
         status = read_status(run)
-        status.state, status.reason, status.exit_code = State.FAILED, str(error), int(error.exit_code)
+        status.state, status.reason, status.exit_code = (
+            State.FAILED,
+            str(error),
+            int(error.exit_code),
+        )
         write_status(run, status)
         events = EventWriter(run)
         events.append(Kind.END, state=str(State.FAILED), reason=str(error), step=status.step)
@@ -123,7 +156,9 @@ def settle(run: RunDir, error: DgcError) -> None:
 
 
 def _step(run: RunDir) -> int:
-    """The last step that is known of: the first rank's status is some seconds old if it was itself killed."""
+    """The last step that is known of: the first rank's status is some seconds old if it was itself
+    killed.
+    """
     steps = [0]
     with contextlib.suppress(OSError, DgcError):
         steps.append(read_status(run).step)

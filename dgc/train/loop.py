@@ -9,22 +9,24 @@ from typing import Any
 from torch import Tensor
 
 from dgc.errors import DivergedError
-from dgc.fs import crash_point
 from dgc.layers import record_gates
-from dgc.records import Kind, write_json
-from dgc.train import record
+from dgc.run.events import Kind
+from dgc.run.files import crash_point, write_json
+from dgc.train import recorder
 from dgc.train.divergence import diverged_in_evaluation
-from dgc.train.evaluate import EvaluationStoppedError, Figures, evaluate
-from dgc.train.gates import gate_map
-from dgc.train.metrics import Known
+from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
+from dgc.train.gate_map import gate_map
 from dgc.train.rows import flush, restart_clock
-from dgc.train.saving import save
+from dgc.train.save import save
 from dgc.train.session import Session
 from dgc.train.signals import Stop
+from dgc.train.step_log import Known
 
 
 def train(session: Session) -> None:
-    """From where the session stands to the end of the recipe. Raises what Stop.error gives when asked to stop."""
+    """From where the session stands to the end of the recipe. Raises what Stop.error gives when
+    asked to stop.
+    """
     while not session.finished:
         train_epoch(session)
         close_epoch(session)
@@ -66,7 +68,9 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     samples = session.global_batch(position.batch)
     row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
     position.step += 1
-    known = Known(position.step, position.epoch, position.batch, p, lr, session.updater.inactive, samples)
+    known = Known(
+        position.step, position.epoch, position.batch, p, lr, session.updater.inactive, samples
+    )
     session.block.add(known, row)
     position.batch += 1
     session.recorder.status.step = position.step
@@ -91,13 +95,14 @@ def save_and_stop(session: Session, stop: Stop) -> None:
     raise stop.error(session.position.step)
 
 
-# --- the end of an epoch --------------------------------------------------------------------------------------------
+# --- the end of an epoch --------------------------------------------------------------------------
 
 
 def close_epoch(session: Session) -> None:
     """Evaluate, write the epoch's rows, move on to the next epoch, save.
 
-    An evaluation that is broken off leaves the epoch open: a resumed run evaluates again, and no row stands twice.
+    An evaluation that is broken off leaves the epoch open: a resumed run evaluates again, and no
+    row stands twice.
     """
     flush(session)
     crash_point("train.epoch-end")
@@ -124,7 +129,9 @@ def passing(name: str, value: Any) -> Any:
 
 def evaluation_due(session: Session) -> bool:
     done = session.position.epoch + 1
-    return done % session.recipe.eval.every_epochs == 0 or session.position.step >= session.last_step
+    return (
+        done % session.recipe.eval.every_epochs == 0 or session.position.step >= session.last_step
+    )
 
 
 def evaluate_epoch(session: Session) -> Figures:
@@ -139,7 +146,9 @@ def evaluate_epoch(session: Session) -> Figures:
     with record_gates(session.module) as records:
         try:
             batches = (passing("train.evaluate", batch[:2]) for batch in session.val.epoch())
-            figures = evaluate(session.module, batches, session.eval_samples, session.ranks, stop=stop)
+            figures = evaluate(
+                session.module, batches, session.eval_samples, session.ranks, stop=stop
+            )
         except EvaluationStoppedError:
             save_and_stop(session, asked)
         except DivergedError as error:
@@ -150,7 +159,11 @@ def evaluate_epoch(session: Session) -> Figures:
 
 
 def write_gate_map(session: Session, records: Any) -> None:
-    macs = record.layer_macs(session.module, session.recipe.data.image_size) if session.ranks.first else {}
+    macs = (
+        recorder.layer_macs(session.module, session.recipe.data.image_size)
+        if session.ranks.first
+        else {}
+    )
     layers = gate_map(session.module, records, macs, session.ranks)
     if session.ranks.first:
         epoch, step = session.position.epoch + 1, session.position.step
@@ -162,9 +175,14 @@ def write_gate_map(session: Session, records: Any) -> None:
 
 def write_rows(session: Session, figures: Figures | None) -> None:
     """EPOCH and EVAL events, curves and metrics.json."""
-    sums, place = session.progress.epoch_sums, {"epoch": session.position.epoch + 1, "step": session.position.step}
+    sums, place = (
+        session.progress.epoch_sums,
+        {"epoch": session.position.epoch + 1, "step": session.position.step},
+    )
     train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
-    session.recorder.event(Kind.EPOCH, **place, train_loss=train_loss, train_error=100 * train_error)
+    session.recorder.event(
+        Kind.EPOCH, **place, train_loss=train_loss, train_error=100 * train_error
+    )
     if figures is None:
         return
     row = {**place, "split": "val", **figures.asdict()}
@@ -174,14 +192,16 @@ def write_rows(session: Session, figures: Figures | None) -> None:
     if session.recorder.active:
         write_result(session, row)
     session.recorder.say(
-        f"epoch {place['epoch']}/{session.recipe.train.epochs} step {place['step']}: "
-        f"top-1 error {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
+        f"epoch {place['epoch']}/{session.recipe.train.epochs} step {place['step']}: top-1 error"
+        f" {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
     )
 
 
 def write_result(session: Session, row: dict[str, Any]) -> None:
-    """metrics.json: the evaluation that just was, and what the network costs at this point of its pruning."""
-    facts = record.result_facts(row, session.module, session.recipe.data.image_size)
+    """metrics.json: the evaluation that just was, and what the network costs at this point of its
+    pruning.
+    """
+    facts = recorder.result_facts(row, session.module, session.recipe.data.image_size)
     write_json(session.run.metrics, facts, point="metrics")
 
 
@@ -190,7 +210,11 @@ def take_best(session: Session, figures: Figures) -> bool:
     best = session.progress.best
     if best is not None and best["value"] <= figures.top1_error:
         return False
-    session.progress.best = {"step": session.position.step, "metric": "top1_error", "value": figures.top1_error}
+    session.progress.best = {
+        "step": session.position.step,
+        "metric": "top1_error",
+        "value": figures.top1_error,
+    }
     return session.recipe.checkpoint.keep_best
 
 
@@ -202,5 +226,8 @@ def finish(session: Session) -> None:
         return
     session.recorder.write_curves()
     write_result(session, session.progress.last_eval)
-    write_json(session.run.verdict, {"verdicts": record.verdicts(session.recipe, session.progress.last_eval)})
+    write_json(
+        session.run.verdict,
+        {"verdicts": recorder.verdicts(session.recipe, session.progress.last_eval)},
+    )
     session.recorder.say(f"done: {session.position.step} steps")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from dgc.records import Kind
+from dgc.run.events import Kind
 from dgc.train.divergence import diverged
-from dgc.train.record import memory_facts
+from dgc.train.recorder import memory_facts
 from dgc.train.session import Session
 
 _HIDDEN = ("bad", "grad_norm", "wrong")
@@ -15,8 +15,8 @@ _HIDDEN = ("bad", "grad_norm", "wrong")
 def flush(session: Session) -> None:
     """Read the block and write its rows. Collective.
 
-    Raises DivergedError at the first step whose loss or gradient was not finite; the rows up to it are written, and
-    nothing has been updated since.
+    Raises DivergedError at the first step whose loss or gradient was not finite; the rows up to it
+    are written, and nothing has been updated since.
     """
     if not len(session.block):
         return

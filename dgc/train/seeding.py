@@ -1,4 +1,6 @@
-"""Random numbers and determinism: seeds, switches, and the random state as plain values for a checkpoint."""
+"""Random numbers and determinism: seeds, switches, and the random state as plain values for a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,17 @@ import torch
 
 
 def set_switches(*, deterministic: bool, threads: int | None, compiled: bool = False) -> None:
-    """Before anything is computed: deterministic kernels only (or an error), or the fastest; number of CPU threads."""
+    """Before anything is computed: deterministic kernels only (or an error), or the fastest; number
+    of CPU threads.
+    """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiled:
-        torch.use_deterministic_algorithms(deterministic)  # for torch.compile too, whose modules take seconds to import
+        # for torch.compile too, whose modules take seconds to import
+        torch.use_deterministic_algorithms(deterministic)
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    torch._C._set_deterministic_fill_uninitialized_memory(False)  # a debugging aid that costs a pass over memory
+    # a debugging aid that costs a pass over memory
+    torch._C._set_deterministic_fill_uninitialized_memory(False)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     if threads is not None:

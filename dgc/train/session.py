@@ -11,24 +11,29 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dgc import build, schedule
-from dgc.memory_format import FORMATS, Format
-from dgc.recipe import Recipe
-from dgc.records import RunDir
-from dgc.train.checkpoint import Position, Progress
-from dgc.train.control import Control
-from dgc.train.distributed import Ranks
-from dgc.train.metrics import Block
-from dgc.train.record import Recorder
+from dgc import schedule
+from dgc.recipe.load import Recipe
+from dgc.run.paths import RunDir
+from dgc.train import build
+from dgc.train.memory_format import FORMATS, Format
+from dgc.train.ranks import Ranks
+from dgc.train.recorder import Recorder
+from dgc.train.requests import Control
+from dgc.train.state import Position, Progress
 from dgc.train.step import GuardedSGD, Updater
+from dgc.train.step_log import Block
 
 
 class Batches(Protocol):
-    """What the loop asks of a loader; `epoch` yields this rank's (images, labels, indices) from a batch on."""
+    """What the loop asks of a loader; `epoch` yields this rank's (images, labels, indices) from a
+    batch on.
+    """
 
     def __len__(self) -> int: ...
 
-    def epoch(self, epoch: int = 0, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]: ...
+    def epoch(
+        self, epoch: int = 0, start_batch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,9 @@ class Session:
 
     def schedule(self) -> tuple[float, float]:
         """Progress and learning rate of the step to come."""
-        p = schedule.progress(self.position.epoch, self.position.batch, self.recipe.train.epochs, self.batches)
+        p = schedule.progress(
+            self.position.epoch, self.position.batch, self.recipe.train.epochs, self.batches
+        )
         optim = self.recipe.optim
         if optim.schedule == "cosine":
             return p, schedule.cosine(p, optim.lr)
@@ -109,7 +116,9 @@ class Session:
         return min(size, self.samples - batch * size)
 
 
-def make_updater(recipe: Recipe, ranks: Ranks, module: nn.Module, layout: Format = "contiguous") -> Updater:
+def make_updater(
+    recipe: Recipe, ranks: Ranks, module: nn.Module, layout: Format = "contiguous"
+) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
     forward = build.compile_model(module) if recipe.train.compile else module
     tripped = torch.zeros(1, device=ranks.device)

@@ -1,4 +1,5 @@
-"""Requests to stop: the first signal asks for finish-save-leave, a second one leaves at once. No torch.
+"""Requests to stop: the first signal asks for finish-save-leave, a second one leaves at once. No
+torch.
 
 Installed before torch is imported, so that a signal during start-up is a request too.
 """
@@ -14,10 +15,14 @@ from types import FrameType
 
 from dgc.errors import DgcError, ExitCode, InterruptedRunError, PreemptedError
 
-# A launcher forwards what its process group already got, and Slurm sends SIGCONT+SIGTERM: a repetition within this
-# time is the same request.
+# A launcher forwards what its process group already got, and Slurm sends SIGCONT+SIGTERM: a
+# repetition within this time is the same request.
 _SAME_REQUEST_SECONDS = 1.0
-_CODES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGUSR1: ExitCode.PREEMPTED}
+_CODES = {
+    signal.SIGTERM: ExitCode.TERMINATED,
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGUSR1: ExitCode.PREEMPTED,
+}
 
 
 class Stop(enum.IntEnum):
@@ -46,7 +51,9 @@ class Signals:
         self._first = 0.0
 
     def install(self) -> None:
-        """Take over SIGTERM, SIGUSR1 and SIGINT; a closed terminal (SIGHUP) does not end a training."""
+        """Take over SIGTERM, SIGUSR1 and SIGINT; a closed terminal (SIGHUP) does not end a
+        training.
+        """
         for number in _CODES:
             signal.signal(number, self._receive)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -73,7 +80,9 @@ def leave_at_once(code: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent ends (Linux), so that no rank outlives its launcher."""
+    """Ask the kernel for SIGTERM when the parent ends (Linux), so that no rank outlives its
+    launcher.
+    """
     import ctypes
 
     pr_set_pdeathsig = 1

@@ -17,7 +17,7 @@ from torch.optim.sgd import sgd
 
 from dgc.errors import DgcError
 from dgc.layers import gate_l1, iter_dgc, set_progress
-from dgc.train.distributed import Ranks, without_sync
+from dgc.train.ranks import Ranks, without_sync
 
 COLUMNS = ("cross_entropy", "gate_l1", "wrong", "bad", "grad_norm")
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,18 +26,24 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class GuardedSGD:
     """Fused SGD (weight decay on everything) that changes nothing once `tripped` is 1.
 
-    The fused kernels skip an update whose `found_inf` is 1 (GradScaler's way); a flag on the device that never falls
-    back therefore keeps the parameters of the last good step without the host looking at it.
-    Not a torch.optim.Optimizer: making one imports torch._dynamo (a second on every start). It is what
-    torch.amp.GradScaler expects of one. Momentum starts at zero, which gives the first step of the released code.
+    The fused kernels skip an update whose `found_inf` is 1 (GradScaler's way); a flag on the device
+    that never falls back therefore keeps the parameters of the last good step without the host
+    looking at it. Not a torch.optim.Optimizer: making one imports torch._dynamo (a second on every
+    start). It is what torch.amp.GradScaler expects of one. Momentum starts at zero, which gives the
+    first step of the released code.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler then sets `found_inf` and `grad_scale` for a step, reading no device
+    # GradScaler then sets `found_inf` and `grad_scale` for a step, reading no device
+    _step_supports_amp_scaling = True
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], tripped: Tensor, **options: Any) -> None:
+    def __init__(
+        self, named: Iterable[tuple[str, nn.Parameter]], tripped: Tensor, **options: Any
+    ) -> None:
         parameters = dict(named)
         self.param_groups = [{"params": list(parameters.values())}]
-        self.momentum = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        self.momentum = {
+            name: torch.zeros_like(parameter) for name, parameter in parameters.items()
+        }
         self.tripped = tripped
         self.options = options
         self.lr = 0.0
@@ -48,7 +54,10 @@ class GuardedSGD:
         found = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
         gradients = [parameter.grad for parameter in parameters]
         if any(gradient is None for gradient in gradients):
-            raise DgcError("a parameter has no gradient: the network has layers that its output does not depend on")
+            raise DgcError(
+                "a parameter has no gradient: the network has layers that its output does not"
+                " depend on"
+            )
         sgd(
             parameters,
             cast("list[Tensor]", gradients),
@@ -67,7 +76,8 @@ class GuardedSGD:
 class Updater:
     """The recipe's update rule on one model.
 
-    `module` holds the parameters, `forward` is the same network as it is called (compiled, wrapped for ranks).
+    `module` holds the parameters, `forward` is the same network as it is called (compiled, wrapped
+    for ranks).
     """
 
     module: nn.Module
@@ -88,9 +98,12 @@ class Updater:
         """Sum of the numbers of inactive channels over all DGC layers."""
         return sum(layer.n_inactive for layer in self._layers)
 
-    def step(self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int) -> Tensor:
-        """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device, to be summed over
-        ranks."""
+    def step(
+        self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int
+    ) -> Tensor:
+        """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device,
+        to be summed over ranks.
+        """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
@@ -101,21 +114,35 @@ class Updater:
         self.scaler.update()
         bad = self.optimizer.tripped[0]
         share = 1.0 if self.ranks.first else 0.0
-        return torch.stack([*(value.double() for value in sums), bad.double(), norm.double() * share])
+        return torch.stack(
+            [*(value.double() for value in sums), bad.double(), norm.double() * share]
+        )
 
     def probe(self, images_BCHW: Tensor, labels_B: Tensor, p: float) -> tuple[float, float]:
-        """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a run that diverged."""
+        """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a
+        run that diverged.
+        """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         with self._precision(images_BCHW.device.type):
             logits_BC = self.module(images_BCHW)
-        loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(logits_BC.device)
+        loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(
+            logits_BC.device
+        )
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        return float(loss.detach()), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        gradients = [
+            parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
+        ]
+        return float(loss.detach()), float(
+            torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        )
 
-    def _backward(self, images_BCHW: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and wrong answers."""
+    def _backward(
+        self, images_BCHW: Tensor, labels_B: Tensor, global_batch: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and
+        wrong answers.
+        """
         totals: list[tuple[Tensor, Tensor, Tensor]] = []
         chunks = list(_chunks(images_BCHW, labels_B, self.accumulate))
         for number, (x_BCHW, y_B) in enumerate(chunks, 1):
@@ -142,10 +169,13 @@ class Updater:
         return torch.autocast(device_type, dtype=AMP_TYPES[self.amp])
 
     def _guard(self, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Trip on a loss or a gradient that is not finite, on all ranks together. Returns the gradient norm."""
+        """Trip on a loss or a gradient that is not finite, on all ranks together. Returns the
+        gradient norm.
+        """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        # with fp16 an overflowing gradient is GradScaler's daily work: it skips that step and lowers the scale
+        # with fp16 an overflowing gradient is GradScaler's daily work: it skips that step and
+        # lowers the scale
         watched = sums[0] + sums[1] + (0 * norm if self.amp != "fp16" else 0)
         bad = (~torch.isfinite(watched)).to(self.optimizer.tripped.dtype)
         self.optimizer.tripped.copy_(torch.maximum(self.optimizer.tripped, bad))

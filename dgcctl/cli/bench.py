@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from dgc.errors import DgcError, UsageError
-from dgcctl.cli import diagnostics, output
-from dgcctl.cli.targets import check_target
+from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui.targets import check_target
 
 
 class Network(StrEnum):
@@ -29,33 +29,59 @@ class BenchFailedError(DgcError):
 
 
 def bench(
-    network: Annotated[list[Network] | None, typer.Option("--network", help="All three by default.")] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")] = None,
-    threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")] = None,
-    budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for each row of the table.")] = 60.0,
-    layers: Annotated[bool, typer.Option("--layers", help="Each convolution of the native plan instead.")] = False,
+    network: Annotated[
+        list[Network] | None, typer.Option("--network", help="All three by default.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of timing for each row of the table.")
+    ] = 60.0,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Each convolution of the native plan instead.")
+    ] = False,
     train: Annotated[
-        bool, typer.Option("--train", help="Training instead: a step against every way to train the dense twin.")
+        bool,
+        typer.Option(
+            "--train", help="Training instead: a step against every way to train the dense twin."
+        ),
     ] = False,
     progress: Annotated[
         list[float] | None,
-        typer.Option("--progress", min=0, max=1, help="With --train, of the schedule; 0, 0.5 and 0.9 by default."),
+        typer.Option(
+            "--progress",
+            min=0,
+            max=1,
+            help="With --train, of the schedule; 0, 0.5 and 0.9 by default.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
+        typer.Option(
+            "--out", help="JSON file to add the rows to; table and plots are put beside it."
+        ),
     ] = None,
 ) -> None:
-    """Time the project against dense networks in other engines, side by side. Leave the machine idle meanwhile.
+    """Time the project against dense networks in other engines, side by side. Leave the machine
+    idle meanwhile.
 
-    Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime and OpenVINO to it.
+    Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime
+    and OpenVINO to it.
     """
     if train and (batch or layers):
-        raise UsageError("--train has its own batch sizes and no table of layers: leave out --batch and --layers")
+        raise UsageError(
+            "--train has its own batch sizes and no table of layers: leave out --batch and --layers"
+        )
     if progress and not train:
         raise UsageError("--progress belongs to --train")
     check_target("--out", out)
-    module, name = ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
+    module, name = (
+        ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
+    )
     arguments = [] if train else [f"--budget={budget}", *(["--layers"] if layers else [])]
     arguments += [f"--progress={p}" for p in progress or []]
     arguments += [f"--network={n}" for n in network or []]
@@ -65,5 +91,7 @@ def bench(
         command = [sys.executable, "-m", module, *arguments, f"--out={out or Path(folder) / name}"]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise BenchFailedError(f"python -m {module} {' '.join(arguments)} failed; its own message stands above")
+        raise BenchFailedError(
+            f"python -m {module} {' '.join(arguments)} failed; its own message stands above"
+        )
     output.write(done.stdout)

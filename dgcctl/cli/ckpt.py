@@ -11,27 +11,32 @@ import typer
 from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub import hosts
 from dgc.hub.cache import Cache
-from dgc.hub.download import Fetched, Options, absent, download, identify, import_file
 from dgc.hub.export import export_own, export_released
-from dgc.hub.lock import PinFile
+from dgc.hub.fetch import Fetched, Options, absent, download, identify, import_file
+from dgc.hub.pins import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry, load_registry
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.lazy import App
-from dgcctl.cli.network import complete_released
-from dgcctl.cli.output import Column
-from dgcctl.cli.transfer import progress_line
-from dgcctl.core import runs, settings
-from dgcctl.core.ask import ask
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.lazy import App
+from dgcctl.cli._ui.network import complete_released
+from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.transfer_line import progress_line
+from dgcctl.core import settings
+from dgcctl.core.launch.query import ask
+from dgcctl.core.runs import listing
 
 app = App("The released checkpoints: list, download, verify; import and export files.")
 
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A name from `dgcctl ckpt ls`.", autocompletion=complete_released),
+    typer.Argument(
+        metavar="NAME", help="A name from `dgcctl ckpt ls`.", autocompletion=complete_released
+    ),
 ]
-Repin = Annotated[bool, typer.Option("--repin", help="Trust a file whose digest is not the pinned one.")]
+Repin = Annotated[
+    bool, typer.Option("--repin", help="Trust a file whose digest is not the pinned one.")
+]
 
 
 class Container(enum.StrEnum):
@@ -48,10 +53,10 @@ def ls(*, form: output.Form) -> None:
     columns = [
         Column("name"),
         Column("size_mib", "MiB", right=True),
-        Column("top1_error", "top-1 error", text.percent, right=True),
-        Column("top5_error", "top-5 error", text.percent, right=True),
-        Column("macs", "MACs", text.count, right=True),
-        Column("parameters", right=True, show=text.count),
+        Column("top1_error", "top-1 error", numbers.percent, right=True),
+        Column("top5_error", "top-5 error", numbers.percent, right=True),
+        Column("macs", "MACs", numbers.count, right=True),
+        Column("parameters", right=True, show=numbers.count),
         Column("state"),
     ]
     rows = [_row(entry) for entry in load_registry().values()]
@@ -84,12 +89,26 @@ def info(name: Name, json: options.Json = False) -> None:
     row, how = _row(entry), entry.preprocessing
     links = [{"host": link.host, "url": hosts.human_url(link)} for link in entry.links]
     if json:
-        transforms = {"resize": how.resize, "image_size": how.image_size, "mean": how.mean, "std": how.std}
-        facts = {"links": links, "licence": entry.licence, "transforms": transforms, "source": entry.source}
+        transforms = {
+            "resize": how.resize,
+            "image_size": how.image_size,
+            "mean": how.mean,
+            "std": how.std,
+        }
+        facts = {
+            "links": links,
+            "licence": entry.licence,
+            "transforms": transforms,
+            "source": entry.source,
+        }
         output.document(**row, **facts, tensors=entry.tensors)
         return
     pin = PinFile(Cache.default().pins).get(name)
-    resize = f"shorter side to {how.resize}, centre {how.image_size}" if how.resize else f"{how.image_size}, as it is"
+    resize = (
+        f"shorter side to {how.resize}, centre {how.image_size}"
+        if how.resize
+        else f"{how.image_size}, as it is"
+    )
     output.facts(
         [
             ("name", entry.name),
@@ -98,7 +117,10 @@ def info(name: Name, json: options.Json = False) -> None:
             ("MACs, promised", f"{entry.macs:,}"),
             ("parameters", f"{entry.parameters:,} in {entry.tensors:,} tensors with buffers"),
             ("size", f"{entry.size_mib} MiB"),
-            ("sha256", entry.sha256 or (str(pin) if pin else "never published; trusted on first use")),
+            (
+                "sha256",
+                entry.sha256 or (str(pin) if pin else "never published; trusted on first use"),
+            ),
             ("licence", entry.licence),
             ("transforms", f"{resize}; mean {list(how.mean)}, std {list(how.std)}"),
             *((link["host"], link["url"]) for link in links),
@@ -115,17 +137,22 @@ def _errors(entry: Entry) -> str:
 @app.command("download")
 def fetch(
     name: Name,
-    cross_check: Annotated[bool, typer.Option("--cross-check", help="Fetch from every host and compare.")] = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Fetch from every host and compare.")
+    ] = False,
     repin: Repin = False,
     json: options.Json = False,
 ) -> None:
     """Fetch one into the cache: resumed, mirrored, checked, pinned.
 
-    The digests were never published: the first good file is trusted and pinned, a later change is refused.
+    The digests were never published: the first good file is trusted and pinned, a later change is
+    refused.
     """
     entry = find_entry(name)
     with progress_line(entry.name) as progress:
-        chosen = Options(cross_check=cross_check, repin=repin, say=diagnostics.note, progress=progress)
+        chosen = Options(
+            cross_check=cross_check, repin=repin, say=diagnostics.note, progress=progress
+        )
         fetched = download(entry, Cache.default(), chosen)
     _print_fetched(fetched, json)
 
@@ -135,24 +162,32 @@ def _print_fetched(fetched: Fetched, json: bool) -> None:
         output.document(**{**vars(fetched), "path": str(fetched.path), "pin": vars(fetched.pin)})
         return
     output.line(str(fetched.path))
-    diagnostics.note(f"sha256 {fetched.sha256}; {fetched.pin.size / MIB:.1f} MiB from {fetched.origin}")
+    diagnostics.note(
+        f"sha256 {fetched.sha256}; {fetched.pin.size / MIB:.1f} MiB from {fetched.origin}"
+    )
 
 
 @app.command("import")
 def take(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file fetched by hand.")],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Which one it is.", autocompletion=complete_released)
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Which one it is.", autocompletion=complete_released
+        ),
     ] = None,
     repin: Repin = False,
     json: options.Json = False,
 ) -> None:
-    """Take a file that was fetched with a browser (or from Baidu) into the cache, under the same checks."""
+    """Take a file that was fetched with a browser (or from Baidu) into the cache, under the same
+    checks.
+    """
     found = identify(file, load_registry())
     entry = find_entry(name) if name else found
     if entry is None:
         raise IntegrityError(
-            f"{file}: its tensors are those of none of the released networks ({', '.join(load_registry())})"
+            f"{file}: its tensors are those of none of the released networks"
+            f" ({', '.join(load_registry())})"
         )
     if found is None or found.name != entry.name:
         what = f"of {found.name}" if found else "of another network"
@@ -164,25 +199,40 @@ def take(
 @app.command()
 def verify(
     name: Name,
-    evaluate: Annotated[bool, typer.Option("--eval", help="Measure the error too (needs the data).")] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--eval", help="Measure the error too (needs the data).")
+    ] = False,
     data_dir: options.DataDir = None,
     json: options.Json = False,
 ) -> None:
-    """Digest, keys and shapes, parameters and MACs against the table; with --eval the published error too."""
+    """Digest, keys and shapes, parameters and MACs against the table; with --eval the published
+    error too.
+    """
     entry = find_entry(name)
     if not Cache.default().file(entry.file).exists():
         raise absent(entry, Cache.default())
-    checks = ask("dgc.hub", ["verify", name], say=diagnostics.note)["checks"]
+    checks = ask("dgc.jobs.checkpoints", ["verify", name], say=diagnostics.note)["checks"]
     if evaluate and all(check["passed"] for check in checks):
         checks += _measured(entry, data_dir)
     rows = [{**check, "outcome": "ok" if check["passed"] else "MISMATCH"} for check in checks]
-    columns = [Column("name", "what"), Column("outcome", style=lambda value: "green" if value == "ok" else "red")]
-    columns += [Column("expected", show=_short), Column("found", show=_short), Column("detail", show=lambda v: v or "")]
+    columns = [
+        Column("name", "what"),
+        Column("outcome", style=lambda value: "green" if value == "ok" else "red"),
+    ]
+    columns += [
+        Column("expected", show=_short),
+        Column("found", show=_short),
+        Column("detail", show=lambda v: v or ""),
+    ]
     if json:
         output.document(name=name, checks=rows)
     else:
         output.table("checks", columns, rows)
-    wrong = [f"{row['name']}{': ' + row['detail'] if row['detail'] else ''}" for row in rows if not row["passed"]]
+    wrong = [
+        f"{row['name']}{': ' + row['detail'] if row['detail'] else ''}"
+        for row in rows
+        if not row["passed"]
+    ]
     if wrong:
         raise IntegrityError(f"{name}: {'; '.join(wrong)}")
 
@@ -194,19 +244,32 @@ def _short(value: object) -> str:
 
 def _measured(entry: Entry, data_dir: Path | None) -> list[dict[str, Any]]:
     """The published errors to their last digit."""
-    arguments = [f"--pretrained={entry.name}", *([f"--data-dir={data_dir.absolute()}"] if data_dir else [])]
-    found = ask("dgc.evaluate", arguments, say=diagnostics.note)
+    arguments = [
+        f"--pretrained={entry.name}",
+        *([f"--data-dir={data_dir.absolute()}"] if data_dir else []),
+    ]
+    found = ask("dgc.jobs.evaluate", arguments, say=diagnostics.note)
     if found["not_judged"]:
-        raise DataError(f"{entry.name}: its published error cannot be checked: {found['not_judged']}")
+        raise DataError(
+            f"{entry.name}: its published error cannot be checked: {found['not_judged']}"
+        )
     published = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
-    return [_figure(key, value, found[key]) for key, value in published.items() if value is not None]
+    return [
+        _figure(key, value, found[key]) for key, value in published.items() if value is not None
+    ]
 
 
 def _figure(name: str, published: float, measured: float) -> dict[str, Any]:
     digits = len(str(published).partition(".")[2])
     rounded = round(measured, digits)
     detail = f"published {published} %, measured {measured:.4f} %"
-    return {"name": name, "expected": published, "found": rounded, "passed": rounded == published, "detail": detail}
+    return {
+        "name": name,
+        "expected": published,
+        "found": rounded,
+        "passed": rounded == published,
+        "detail": detail,
+    }
 
 
 @app.command()
@@ -219,14 +282,20 @@ def export(
     container: Annotated[
         Container, typer.Option("--container", help="How --released-format packs it.")
     ] = Container.LEGACY,
-    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")] = "last",
+    step: Annotated[
+        str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")
+    ] = "last",
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
-    """Write a checkpoint of a run to a file: safetensors with a record beside it, or the authors' format."""
+    """Write a checkpoint of a run to a file: safetensors with a record beside it, or the authors'
+    format.
+    """
     if container is Container.ZIP and not released_format:
-        raise UsageError("--container belongs to --released-format: our own format is always safetensors")
-    found = runs.find_run(run, settings.runs_dir(runs_dir))
+        raise UsageError(
+            "--container belongs to --released-format: our own format is always safetensors"
+        )
+    found = listing.find_run(run, settings.runs_dir(runs_dir))
     if released_format:
         files = [export_released(found, out, step, str(container))]
     else:

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc.records import RunDir
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.output import Column
-from dgcctl.core import filters, runs, settings
-from dgcctl.core.compare import COST_KEYS, RESULT_KEYS, Group, Summary
-from dgcctl.core.compare import compare as compare_runs
-from dgcctl.core.facts import read_facts
-from dgcctl.core.rundiff import diff_runs
+from dgc.run.paths import RunDir
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.output import Column
+from dgcctl.core import settings
+from dgcctl.core.compare.rundiff import diff_runs
+from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, Group, Summary
+from dgcctl.core.compare.seeds import compare as compare_runs
+from dgcctl.core.runs import filters, listing
+from dgcctl.core.runs.record import read_facts
 from dgcctl.core.text import shown
 
 _TITLES = {
@@ -30,22 +31,31 @@ _TITLES = {
     "seconds": "time",
 }
 Where = Annotated[
-    list[str] | None, typer.Option("--where", "-w", metavar="FILTER", help="Every run that fits, e.g. 'tag:study'.")
+    list[str] | None,
+    typer.Option("--where", "-w", metavar="FILTER", help="Every run that fits, e.g. 'tag:study'."),
 ]
 
 
 @tabular
 def compare(
-    run: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")
+    ] = None,
     where: Where = None,
-    over: Annotated[str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")] = "seed",
+    over: Annotated[
+        str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")
+    ] = "seed",
     runs_dir: options.RunsDir = None,
     *,
     form: output.Form,
 ) -> None:
-    """Runs side by side: groups that differ in nothing but the seed, as mean ± standard deviation (n)."""
+    """Runs side by side: groups that differ in nothing but the seed, as mean ± standard deviation
+    (n).
+    """
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
-    groups = compare_runs([read_facts(one) for one in chosen], over=[key for key in over.split(",") if key])
+    groups = compare_runs(
+        [read_facts(one) for one in chosen], over=[key for key in over.split(",") if key]
+    )
     rows = [_row(group) for group in groups]
     output.table("groups", _columns(groups, raw=form is output.Form.CSV), rows, form)
     for group in groups:
@@ -55,20 +65,28 @@ def compare(
 
 def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
     """Runs by name, and those that fit a filter, each once. A usage error where none is named."""
-    chosen = [runs.find_run(name, folder) for name in names]
+    chosen = [listing.find_run(name, folder) for name in names]
     if where:
         terms = filters.parse_filter(" ".join(where))
-        chosen += [run.dir for run in reversed(filters.select(runs.list_runs(folder), terms)) if _readable(run)]
+        chosen += [
+            run.dir
+            for run in reversed(filters.select(listing.list_runs(folder), terms))
+            if _readable(run)
+        ]
     if not chosen:
-        raise typer.BadParameter("name at least one run, or give --where FILTER: see `dgcctl runs ls`")
+        raise typer.BadParameter(
+            "name at least one run, or give --where FILTER: see `dgcctl runs ls`"
+        )
     return list({run.path.resolve(): run for run in chosen}.values())
 
 
-def _readable(run: runs.Run) -> bool:
-    """Whether a run that a filter chose can be read; one that cannot is told of, and the rest is compared."""
-    if run.state == runs.UNREADABLE:
+def _readable(run: listing.Run) -> bool:
+    """Whether a run that a filter chose can be read; one that cannot is told of, and the rest is
+    compared.
+    """
+    if run.state == listing.UNREADABLE:
         diagnostics.warn(f"{run.id}: left out ({run.problem})")
-    return run.state != runs.UNREADABLE
+    return run.state != listing.UNREADABLE
 
 
 def _row(group: Group) -> dict[str, Any]:
@@ -88,9 +106,17 @@ def _row(group: Group) -> dict[str, Any]:
 def _columns(groups: list[Group], *, raw: bool) -> list[Column]:
     """What differs, n, and the figures; `raw`: mean and standard deviation as columns of their own."""
     varied = [Column(key, key) for key in (groups[0].varied if groups else {})]
-    names = [name for name in (*RESULT_KEYS, *COST_KEYS) if any(name in group.metrics for group in groups)]
+    names = [
+        name
+        for name in (*RESULT_KEYS, *COST_KEYS)
+        if any(name in group.metrics for group in groups)
+    ]
     if raw:
-        return [*varied, Column("n"), *(Column(f"{name}_{part}") for name in names for part in ("mean", "std"))]
+        return [
+            *varied,
+            Column("n"),
+            *(Column(f"{name}_{part}") for name in names for part in ("mean", "std")),
+        ]
     return [*varied, Column("n", right=True), *(_figure(name) for name in names)]
 
 
@@ -108,13 +134,13 @@ def _spread(name: str, value: dict[str, Any] | None) -> str:
 
 
 def _two_places(value: float | None) -> str:
-    return text.decimals(value, 2)
+    return numbers.decimals(value, 2)
 
 
 _FORMS: dict[str, Callable[[float | None], str]] = {
-    "loss": text.decimals,
-    "seconds": text.duration,
-    **dict.fromkeys(("macs_dense", "macs_promised", "macs_executed", "parameters"), text.count),
+    "loss": numbers.decimals,
+    "seconds": numbers.duration,
+    **dict.fromkeys(("macs_dense", "macs_promised", "macs_executed", "parameters"), numbers.count),
 }
 
 
@@ -122,20 +148,26 @@ _FORMS: dict[str, Callable[[float | None], str]] = {
 def diff(
     a: options.RunArgument,
     b: options.RunArgument,
-    patch: Annotated[bool, typer.Option("--patch", help="Also the difference of the uncommitted sources.")] = False,
+    patch: Annotated[
+        bool, typer.Option("--patch", help="Also the difference of the uncommitted sources.")
+    ] = False,
     runs_dir: options.RunsDir = None,
     *,
     form: output.Form,
 ) -> None:
     """What differs between two runs: recipe, code, data, environment, result."""
     folder = settings.runs_dir(runs_dir)
-    found = diff_runs(read_facts(runs.find_run(a, folder)), read_facts(runs.find_run(b, folder)))
+    found = diff_runs(
+        read_facts(listing.find_run(a, folder)), read_facts(listing.find_run(b, folder))
+    )
     rows = [vars(row) for row in found.differences]
     columns = [Column("section"), Column("key"), Column("a", found.a), Column("b", found.b)]
     output.table("differences", columns, rows, form, patch=found.patch, a=found.a, b=found.b)
     if patch and form is output.Form.TEXT:
         output.write("".join(f"{shown(line)}\n" for line in found.patch))
     elif found.patch:
-        diagnostics.note(f"uncommitted sources differ too ({len(found.patch)} lines): --patch shows them")
+        diagnostics.note(
+            f"uncommitted sources differ too ({len(found.patch)} lines): --patch shows them"
+        )
     if not rows and not found.patch:
         diagnostics.note("no difference")

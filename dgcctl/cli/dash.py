@@ -1,4 +1,6 @@
-"""`dgcctl dash`: the dashboard in the terminal, one frame of it as text, or in a browser on this machine."""
+"""`dgcctl dash`: the dashboard in the terminal, one frame of it as text, or in a browser on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ import typer
 
 from dgc import settings as environment
 from dgc.errors import UsageError
-from dgcctl.cli import diagnostics, options, output
-from dgcctl.core import runs, settings
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.core import settings
+from dgcctl.core.runs import listing
 from dgcctl.core.text import shown
 
 RunArguments = Annotated[
@@ -34,31 +37,40 @@ def dash(
     run: RunArguments = None,
     runs_dir: options.RunsDir = None,
     readonly: Annotated[bool, typer.Option("--readonly", help="Hide what changes a run.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Print one frame as plain text and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one frame as plain text and end.")
+    ] = False,
     size: Annotated[
-        str | None, typer.Option("--size", metavar="COLSxLINES", help="Size of the frame [the terminal's].")
+        str | None,
+        typer.Option("--size", metavar="COLSxLINES", help="Size of the frame [the terminal's]."),
     ] = None,
-    theme: Annotated[Theme | None, typer.Option("--theme", help="Colours [as last time, else dark].")] = None,
+    theme: Annotated[
+        Theme | None, typer.Option("--theme", help="Colours [as last time, else dark].")
+    ] = None,
     keys: Annotated[
-        Path | None, typer.Option("--keys", metavar="FILE", help="YAML file of keys: id: key [DGCCTL_KEYS].")
+        Path | None,
+        typer.Option("--keys", metavar="FILE", help="YAML file of keys: id: key [DGCCTL_KEYS]."),
     ] = None,
     export_dir: Annotated[
         Path | None, typer.Option("--export-dir", metavar="DIR", help="Where e writes to [.].")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="In a browser instead: on 127.0.0.1 only, behind a token.")
+        bool,
+        typer.Option("--serve", help="In a browser instead: on 127.0.0.1 only, behind a token."),
     ] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port for --serve; 0 takes any.")] = 8910,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port for --serve; 0 takes any.")
+    ] = 8910,
 ) -> None:
     """Watch, compare and steer runs. Training never waits for it and goes on when it is closed."""
     folder = settings.present_runs_dir(runs_dir)
-    names = [str(runs.find_run(name, folder).path) for name in run or []]
+    names = [str(listing.find_run(name, folder).path) for name in run or []]
     if serve:
         _serve(port, names, folder, readonly, theme, keys)
         return
     from dgcctl.tui.app import DashApp
     from dgcctl.tui.keys import load_keymap
-    from dgcctl.tui.options import Options, default_state_dir
+    from dgcctl.tui.start_options import Options, default_state_dir
 
     keys_file = _keys_file(keys)
     load_keymap(keys_file)
@@ -77,7 +89,8 @@ def dash(
         output.write(shown(frame(chosen, _size(size)), newlines=True))
         return
     _require_terminal()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # may come ignored (nohup); without its terminal this is nothing
+    # may come ignored (nohup); without its terminal this is nothing
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app = DashApp(chosen)
     app.run()
     if app.failure is not None:
@@ -89,7 +102,12 @@ def _keys_file(flag: Path | None) -> Path | None:
     named = flag or environment.keys_file()
     if named is not None and not named.is_file():
         raise UsageError(f"{named}: no such keys file: `dgcctl dash` and `?` list the ids")
-    return named or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dgcctl" / "keys.yaml"
+    return (
+        named
+        or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        / "dgcctl"
+        / "keys.yaml"
+    )
 
 
 def _size(text: str | None) -> tuple[int, int]:
@@ -113,18 +131,24 @@ def _require_terminal() -> None:
         )
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            "dash: this is no terminal: `dgcctl dash --once` prints a frame, --serve opens it in a browser"
+            "dash: this is no terminal: `dgcctl dash --once` prints a frame, --serve opens it in a"
+            " browser"
         )
 
 
-def _serve(port: int, names: list[str], folder: Path, readonly: bool, theme: str | None, keys: Path | None) -> None:
+def _serve(
+    port: int, names: list[str], folder: Path, readonly: bool, theme: str | None, keys: Path | None
+) -> None:
     from dgcctl.tui.serve import GuardedServer, free_port, new_token
 
     words = [sys.executable, "-m", "dgcctl", "dash", *names]
-    words += ["--runs-dir", str(folder.absolute())] if folder.is_dir() else []  # a default that is not there yet
+    # a default that is not there yet
+    words += ["--runs-dir", str(folder.absolute())] if folder.is_dir() else []
     words += ["--readonly"] if readonly else []
     words += ["--theme", theme] if theme else []
     words += ["--keys", str(keys.absolute())] if keys else []
     token = environment.take_dash_token() or new_token()
-    server = GuardedServer(shlex.join(words), port=free_port(port), token=token, say=diagnostics.note)
+    server = GuardedServer(
+        shlex.join(words), port=free_port(port), token=token, say=diagnostics.note
+    )
     server.serve()

@@ -9,28 +9,37 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DataError, NetworkError, UsageError
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.lazy import App
-from dgcctl.cli.output import Column
-from dgcctl.cli.targets import check_target
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.lazy import App
+from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.targets import check_target
 from dgcctl.core import settings
-from dgcctl.core.ask import ask
+from dgcctl.core.launch.query import ask
 
 app = App("List, check and download data sets.")
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="fashion_mnist, cifar10, cifar100, imagenet or image_folder.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="fashion_mnist, cifar10, cifar100, imagenet or image_folder."
+    ),
 ]
 # name -> (what it holds, how to get it)
 _KNOWN = {
-    "fashion_mnist": ("5,000 + 1,000 images, 28x28, 10 classes (a subset)", "comes with the package"),
+    "fashion_mnist": (
+        "5,000 + 1,000 images, 28x28, 10 classes (a subset)",
+        "comes with the package",
+    ),
     "cifar10": ("50,000 + 10,000 images, 32x32, 10 classes", "dgcctl data download cifar10"),
     "cifar100": ("50,000 + 10,000 images, 32x32, 100 classes", "dgcctl data download cifar100"),
     "imagenet": (
         "1,281,167 + 50,000 images, 1,000 classes",
         "from image-net.org by hand, as {train,val}/<class>/<image>",
     ),
-    "image_folder": ("any images of your own", "as FOLDER/{train,val}/<class>/<image>, with data.dir=FOLDER"),
+    "image_folder": (
+        "any images of your own",
+        "as FOLDER/{train,val}/<class>/<image>, with data.dir=FOLDER",
+    ),
 }
 _DOWNLOADABLE = ("cifar10", "cifar100")
 
@@ -54,7 +63,13 @@ def _row(name: str) -> dict[str, Any]:
     holds, get = _KNOWN[name]
     folder = None if name == "fashion_mnist" else _folder(name, None)
     there = folder is None or (folder.is_dir() and any(folder.iterdir()))
-    return {"name": name, "there": "yes" if there else "no", "dir": folder, "holds": holds, "get": get}
+    return {
+        "name": name,
+        "there": "yes" if there else "no",
+        "dir": folder,
+        "holds": holds,
+        "get": get,
+    }
 
 
 def _folder(name: str, given: Path | None) -> Path:
@@ -65,10 +80,16 @@ def _folder(name: str, given: Path | None) -> Path:
 def verify(
     name: Name,
     data_dir: options.DataDir = None,
-    full: Annotated[bool, typer.Option("--full", help="Digest of every byte, however many there are.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Digest of every byte, however many there are.")
+    ] = False,
     quarantine: Annotated[
         Path | None,
-        typer.Option("--write-quarantine", metavar="FILE", help="List the damaged ones, for data.quarantine=FILE."),
+        typer.Option(
+            "--write-quarantine",
+            metavar="FILE",
+            help="List the damaged ones, for data.quarantine=FILE.",
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -77,7 +98,7 @@ def verify(
     check_target("--write-quarantine", quarantine)
     arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
     arguments += [f"--write-quarantine={quarantine.absolute()}"] if quarantine else []
-    found = ask("dgc.data", arguments, say=diagnostics.note)
+    found = ask("dgc.jobs.data_sets", arguments, say=diagnostics.note)
     if json:
         output.document(**found)
     else:
@@ -88,17 +109,29 @@ def verify(
     if bad:
         files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
         listed = (
-            f"train with data.quarantine={quarantine}" if quarantine else "leave them out (--write-quarantine FILE)"
+            f"train with data.quarantine={quarantine}"
+            if quarantine
+            else "leave them out (--write-quarantine FILE)"
         )
         raise DataError(f"{found['dir']}: {files} cannot be used: mend or remove them, or {listed}")
 
 
 def _print(found: dict[str, Any]) -> None:
-    lines: list[tuple[str, Any]] = [("data", found["name"]), ("folder", found["dir"]), ("classes", found["classes"])]
+    lines: list[tuple[str, Any]] = [
+        ("data", found["name"]),
+        ("folder", found["dir"]),
+        ("classes", found["classes"]),
+    ]
     for split in ("train", "val"):
         facts = found[split]
         lines.append(
-            (split, f"{text.count(facts['samples'])} images, sha256 {facts['sha256']} of {facts['digest_of']}")
+            (
+                split,
+                (
+                    f"{numbers.count(facts['samples'])} images, sha256 {facts['sha256']} of"
+                    f" {facts['digest_of']}"
+                ),
+            )
         )
     lines += _beside(found)
     output.facts([*lines, ("damaged", len(found["bad"]))])
@@ -124,16 +157,29 @@ def _beside(found: dict[str, Any]) -> list[tuple[str, Any]]:
     """What a user may expect to count, and does not."""
     lines: list[tuple[str, Any]] = []
     if found.get("turned"):
-        lines.append(("turned", f"{text.count(found['turned'])} images have an EXIF orientation, which is not applied"))
+        lines.append(
+            (
+                "turned",
+                (
+                    f"{numbers.count(found['turned'])} images have an EXIF orientation, which is"
+                    " not applied"
+                ),
+            )
+        )
     if found.get("skipped"):
-        kinds = ", ".join(f"{text.count(count)} {kind}" for kind, count in sorted(found["skipped"].items()))
+        kinds = ", ".join(
+            f"{numbers.count(count)} {kind}" for kind, count in sorted(found["skipped"].items())
+        )
         lines.append(("passed over", f"{kinds}"))
     return lines
 
 
 @app.command()
 def download(
-    name: Name, data_dir: options.DataDir = None, dry_run: options.DryRun = False, json: options.Json = False
+    name: Name,
+    data_dir: options.DataDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Fetch CIFAR-10 or CIFAR-100 and check it."""
     _require_known(name)
@@ -144,8 +190,11 @@ def download(
         diagnostics.note(f"would fetch {name} into {folder}")
         return
     if settings.offline():
-        raise NetworkError(f"{name}: DGCCTL_OFFLINE forbids the network: unset it, or copy the data set to {folder}")
-    found = ask("dgc.data", ["download", name, *_where(data_dir)], say=diagnostics.note)
+        raise NetworkError(
+            f"{name}: DGCCTL_OFFLINE forbids the network: unset it, or copy the data set to"
+            f" {folder}"
+        )
+    found = ask("dgc.jobs.data_sets", ["download", name, *_where(data_dir)], say=diagnostics.note)
     if json:
         output.document(**found)
     else:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dgc.errors import DgcError
-from dgcctl.cli import diagnostics, options, output
-from dgcctl.cli.output import Column
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.output import Column
 from dgcctl.core import settings
-from dgcctl.core.checkup import Level, examine
+from dgcctl.core.diagnosis import Level, examine
 
 _STYLES = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
 
 
 def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
-    """Python, torch, CPU, GPU, native kernels, packages, memory, folders; what is wrong and what to do about it.
+    """Python, torch, CPU, GPU, native kernels, packages, memory, folders; what is wrong and what to
+    do about it.
 
     Ends with 1 where something must be mended before anything can work.
     """
@@ -29,4 +30,6 @@ def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None
             diagnostics.note(f"note: {finding.name}: {finding.advice}")
     problems = [finding for finding in findings if finding.level is Level.PROBLEM]
     if problems:
-        raise DgcError("; ".join(f"{finding.name}: {finding.value}: {finding.advice}" for finding in problems))
+        raise DgcError(
+            "; ".join(f"{finding.name}: {finding.value}: {finding.advice}" for finding in problems)
+        )

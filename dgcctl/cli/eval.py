@@ -1,4 +1,6 @@
-"""`dgcctl eval`: the error of a run, a checkpoint file or a released network on its validation images."""
+"""`dgcctl eval`: the error of a run, a checkpoint file or a released network on its validation
+images.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import ResourceError, TargetMissedError, UsageError
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.network import Named, named
-from dgcctl.cli.output import Column
-from dgcctl.cli.targets import check_target
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.network import Named, named
+from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.targets import check_target
 from dgcctl.core import settings
-from dgcctl.core.ask import ask
-from dgcctl.core.launch import Ranks
+from dgcctl.core.launch.launcher import Ranks
+from dgcctl.core.launch.query import ask
 
 
 class Engine(enum.StrEnum):
@@ -39,12 +41,19 @@ DataDir = Annotated[
 
 @named
 def evaluate(
-    engine: Annotated[Engine, typer.Option("--engine", help="Which way the network is run.")] = Engine.AUTO,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Which way the network is run.")
+    ] = Engine.AUTO,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only N images, spread over the set.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Only N images, spread over the set."),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="The error of each class too.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a confusion picture.")] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="The error of each class too.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write a confusion picture.")
+    ] = None,
     check: options.Check = False,
     data_dir: DataDir = None,
     subset: Annotated[
@@ -58,13 +67,16 @@ def evaluate(
     *,
     network: Named,
 ) -> None:
-    """Top-1 error (and top-5 error of more than five classes), images a second, and what the network costs.
+    """Top-1 error (and top-5 error of more than five classes), images a second, and what the
+    network costs.
 
-    Give one of --run, --pretrained and --checkpoint. Sizes, normalisation and classes are those of the weights; folders
-    of images are matched with the classes by name.
+    Give one of --run, --pretrained and --checkpoint. Sizes, normalisation and classes are those of
+    the weights; folders of images are matched with the classes by name.
     """
     if check and limit:
-        raise UsageError("--check judges the whole set, and --limit leaves some out: drop one of them")
+        raise UsageError(
+            "--check judges the whole set, and --limit leaves some out: drop one of them"
+        )
     if plot is not None:
         _check_plot(plot)
     source, name = network.opened(settings.runs_dir(runs_dir))
@@ -76,7 +88,7 @@ def evaluate(
     arguments += ["--per-class"] if per_class else []
     arguments += [f"--plot={plot.absolute()}"] if plot else []
     ranks = Ranks(nproc_per_node) if nproc_per_node else None
-    found = ask("dgc.evaluate", arguments, say=diagnostics.note, ranks=ranks)
+    found = ask("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)
@@ -90,10 +102,18 @@ def _say_if_others(data: dict[str, Any], network: Named) -> None:
     """An error measured on other images is no news of the network."""
     if data.get("same") is not False:
         return
-    whose = "of the run" if network.run else "that the weights were evaluated on when they were trained"
+    whose = (
+        "of the run" if network.run else "that the weights were evaluated on when they were trained"
+    )
     then, now = data.get("recorded_samples"), data.get("whole")
-    what = "as many, with another content" if then == now else f"{text.count(now)} instead of {text.count(then)}"
-    diagnostics.warn(f"these are not the images {whose}: {what}, in {data.get('dir') or data.get('name')}")
+    what = (
+        "as many, with another content"
+        if then == now
+        else f"{numbers.count(now)} instead of {numbers.count(then)}"
+    )
+    diagnostics.warn(
+        f"these are not the images {whose}: {what}, in {data.get('dir') or data.get('name')}"
+    )
 
 
 _PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "ps", "eps")
@@ -120,26 +140,32 @@ def _print(name: str, found: dict[str, Any], held: list[dict[str, Any]], *, json
     classes = found.get("per_class")
     if classes:
         columns = [Column("name", "class"), Column("samples", right=True)]
-        columns.append(Column("top1_error", "top-1 error", text.percent, right=True))
+        columns.append(Column("top1_error", "top-1 error", numbers.percent, right=True))
         output.line()
         output.table("classes", columns, classes)
 
 
 def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list[tuple[str, Any]]:
-    from dgcctl.cli.summary import unpruned, verdict_text
+    from dgcctl.cli._ui.summary import unpruned, verdict_text
 
     words = {row["metric"]: verdict_text(row) for row in held}
-    lines: list[tuple[str, Any]] = [("evaluated", f"{name}, {text.count(found.get('samples'))} images")]
+    lines: list[tuple[str, Any]] = [
+        ("evaluated", f"{name}, {numbers.count(found.get('samples'))} images")
+    ]
     if data := found.get("data"):
-        lines.append(("images", ", ".join(str(data[key]) for key in ("name", "dir") if data.get(key))))
+        lines.append(
+            ("images", ", ".join(str(data[key]) for key in ("name", "dir") if data.get(key)))
+        )
     for key, title in (("top1_error", "top-1 error"), ("top5_error", "top-5 error")):
         if found.get(key) is not None:
-            lines.append((title, words.get(key) or text.percent(found[key])))
+            lines.append((title, words.get(key) or numbers.percent(found[key])))
     if found.get("not_judged"):
         lines.append(("expected", f"not judged: {found['not_judged']}"))
     if found.get("images_per_s") is not None:
         where = ", ".join(str(found[key]) for key in ("engine", "device") if found.get(key))
-        lines.append(("images/s", f"{found['images_per_s']:,.0f}" + (f"  ({where})" if where else "")))
+        lines.append(
+            ("images/s", f"{found['images_per_s']:,.0f}" + (f"  ({where})" if where else ""))
+        )
     ends = found.get("macs_at_end_of_schedule") or {}
     unfinished = unpruned((found.get("macs") or {}).get("executed"), ends.get("executed"))
     return [*lines, *_macs(found), *(("pruning", line) for line in unfinished)]
@@ -147,17 +173,28 @@ def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list
 
 def _macs(found: dict[str, Any]) -> list[tuple[str, Any]]:
     macs = found.get("macs") or {}
-    values = {kind: macs.get(kind, found.get(f"macs_{kind}")) for kind in ("dense", "promised", "executed")}
-    return [(f"MACs, {kind}", text.count(value)) for kind, value in values.items() if value is not None]
+    values = {
+        kind: macs.get(kind, found.get(f"macs_{kind}"))
+        for kind in ("dense", "promised", "executed")
+    }
+    return [
+        (f"MACs, {kind}", numbers.count(value))
+        for kind, value in values.items()
+        if value is not None
+    ]
 
 
 def _check(name: str, held: list[dict[str, Any]], not_judged: str | None) -> None:
     if not held:
-        why = f"its expectation is not judged here: {not_judged}" if not_judged else "nothing is expected of it"
+        why = (
+            f"its expectation is not judged here: {not_judged}"
+            if not_judged
+            else "nothing is expected of it"
+        )
         raise UsageError(f"{name}: --check, but {why}: leave --check out")
     missed = next((row for row in held if not row["passed"]), None)
     if missed:
         raise TargetMissedError(
-            f"{name}: {missed['metric']} is {missed['value']:.2f} %, above {missed['expected']:.2f} + "
-            f"{missed['tolerance']:.2f} % ({missed.get('source', 'expected')})"
+            f"{name}: {missed['metric']} is {missed['value']:.2f} %, above {missed['expected']:.2f}"
+            f" + {missed['tolerance']:.2f} % ({missed.get('source', 'expected')})"
         )

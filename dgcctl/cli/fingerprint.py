@@ -7,31 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc import records
 from dgc.errors import TargetMissedError, UsageError
-from dgcctl.cli import diagnostics, options, output
-from dgcctl.cli.output import Column
-from dgcctl.cli.targets import check_target
-from dgcctl.core import receipts
+from dgc.run.files import write_json
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.targets import check_target
+from dgcctl.core.repro import receipts
 
 
 def fingerprint(
     compare: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[A.json [B.json]]", help="Compare two receipts, or one with a new one."),
+        typer.Argument(
+            metavar="[A.json [B.json]]", help="Compare two receipts, or one with a new one."
+        ),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Also write the receipt to a file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Also write the receipt to a file."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Training steps that are hashed.")] = 20,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, max=1000, help="Training steps that are hashed.")
+    ] = 20,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights and images.")] = 0,
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where they are computed.")] = "cpu",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [torch's choice].")] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="cpu|cuda", help="Where they are computed.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads [torch's choice].")
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """A determinism receipt: the hash of some seeded training steps, with the facts of this machine.
+    """A determinism receipt: the hash of some seeded training steps, with the facts of this
+    machine.
 
-    Two machines that print the same digest computed the same bits. Ends with 11 where compared receipts differ.
+    Two machines that print the same digest computed the same bits. Ends with 11 where compared
+    receipts differ.
     """
     check_target("--output", target)
     given = [receipts.read(path) for path in compare or []]
@@ -50,7 +61,7 @@ def _make(given: list[dict[str, Any]], target: Path | None, **how: Any) -> dict[
         how |= {"steps": len(given[0]["steps"]), "seed": given[0]["seed"]}
     made = receipts.make(**how)
     if target is not None:
-        records.write_json(target, {key: value for key, value in made.items() if key != "schema_version"})
+        write_json(target, {key: value for key, value in made.items() if key != "schema_version"})
         diagnostics.note(f"written to {target}")
     return made
 
@@ -59,7 +70,11 @@ def _show(receipt: dict[str, Any], *, json: bool) -> None:
     if json:
         output.document(receipt=receipt)
         return
-    rows = [("digest", receipt["digest"]), ("steps", len(receipt["steps"])), ("took", f"{receipt['seconds']:.1f} s")]
+    rows = [
+        ("digest", receipt["digest"]),
+        ("steps", len(receipt["steps"])),
+        ("took", f"{receipt['seconds']:.1f} s"),
+    ]
     output.facts([*rows, *receipt["facts"].items()])
 
 
@@ -71,6 +86,10 @@ def _compare(given: list[dict[str, Any]], *, json: bool) -> None:
         extra = {"equal": found.first is None, "first_different_step": found.first} if json else {}
         output.table("facts", [Column("fact"), Column("a"), Column("b")], rows, form, **extra)
     if found.first is not None:
-        raise TargetMissedError(f"the receipts differ from step {found.first} of {len(given[0]['steps'])} on")
+        raise TargetMissedError(
+            f"the receipts differ from step {found.first} of {len(given[0]['steps'])} on"
+        )
     if not json:
-        output.line(f"bitwise equal over {len(given[0]['steps'])} steps ({given[0]['digest'][:16]})")
+        output.line(
+            f"bitwise equal over {len(given[0]['steps'])} steps ({given[0]['digest'][:16]})"
+        )

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dgc.recipe import find_recipe, load_recipe
-from dgcctl.cli import judged, options, output
-from dgcctl.cli.lazy import App
+from dgc.recipe.load import find_recipe, load_recipe
+from dgcctl.cli._ui import judged, options, output
+from dgcctl.cli._ui.lazy import App
 from dgcctl.core import settings
-from dgcctl.core import slurm as template
+from dgcctl.core.launch import slurm as template
 
 app = App("Give a training to a cluster.")
 
@@ -24,20 +24,32 @@ def slurm(
     gpus_per_node: Annotated[
         int, typer.Option("--gpus-per-node", min=0, help="GPUs and so ranks of each [0: CPU].")
     ] = 1,
-    cpus_per_task: Annotated[int, typer.Option("--cpus-per-task", min=1, help="CPU cores of each machine.")] = 8,
-    time: Annotated[str, typer.Option("--time", metavar="H:M:S", help="Longest time of one go.")] = "24:00:00",
+    cpus_per_task: Annotated[
+        int, typer.Option("--cpus-per-task", min=1, help="CPU cores of each machine.")
+    ] = 8,
+    time: Annotated[
+        str, typer.Option("--time", metavar="H:M:S", help="Longest time of one go.")
+    ] = "24:00:00",
     partition: Annotated[str | None, typer.Option("--partition", help="Slurm partition.")] = None,
     account: Annotated[str | None, typer.Option("--account", help="Slurm account.")] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option("--sbatch", metavar="OPTION", help="A further option, as --sbatch=--constraint=a100."),
+        typer.Option(
+            "--sbatch", metavar="OPTION", help="A further option, as --sbatch=--constraint=a100."
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; submit nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the script; submit nothing.")
+    ] = False,
 ) -> None:
-    """Submit a batch job that trains a recipe, resumes after preemption, and asks to be queued again (exit 75)."""
-    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)])
+    """Submit a batch job that trains a recipe, resumes after preemption, and asks to be queued
+    again (exit 75).
+    """
+    wanted = load_recipe(
+        find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)]
+    )
     judged.say_what_no_longer_holds([wanted])
     job = template.Job(
         nodes=nodes,

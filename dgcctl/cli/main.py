@@ -1,7 +1,8 @@
-"""The entry of `dgcctl`: the table of its commands, the flags that work everywhere, and errors into exit codes.
+"""The entry of `dgcctl`: the table of its commands, the flags that work everywhere, and errors into
+exit codes.
 
-Add a command by adding a row: heading -> name -> ("module:attribute", "one line of help"). The module is imported
-only when the command is called.
+Add a command by adding a row: heading -> name -> ("module:attribute", "one line of help"). The
+module is imported only when the command is called.
 """
 
 from __future__ import annotations
@@ -15,41 +16,80 @@ import typer
 import dgc
 from dgc import settings
 from dgc.errors import ExitCode
-from dgcctl.cli import diagnostics, streams
-from dgcctl.cli.lazy import App, Table
+from dgcctl.cli._ui import diagnostics, streams
+from dgcctl.cli._ui.lazy import App, Table
 from dgcctl.core.settings import apply_project_file
 
 COMMANDS: Table = {
     "Train and evaluate": {
         "train": ("dgcctl.cli.train:train", "Train a recipe; writes a run directory."),
         "resume": ("dgcctl.cli.train:resume", "Go on with a run that stopped or died."),
-        "sweep": ("dgcctl.cli.sweep:sweep", "Train a recipe once for each combination of values; resumable."),
+        "sweep": (
+            "dgcctl.cli.sweep:sweep",
+            "Train a recipe once for each combination of values; resumable.",
+        ),
         "launch": ("dgcctl.cli.launch:app", "Give a training to a cluster (Slurm)."),
         "eval": ("dgcctl.cli.eval:evaluate", "Error of a run, a checkpoint or a released network."),
     },
     "Look": {
         "recipes": ("dgcctl.cli.recipes:app", "List, show, check, compare and copy recipes."),
         "runs": ("dgcctl.cli.runs:app", "List, show and follow runs."),
-        "dash": ("dgcctl.cli.dash:dash", "Watch, compare and steer runs in the terminal or a browser."),
-        "predict": ("dgcctl.cli.predict:predict", "The best classes of an image, and the channels chosen for it."),
-        "profile": ("dgcctl.cli.profile:profile", "MACs and parameters of each layer of a recipe's network."),
-        "bench": ("dgcctl.cli.bench:bench", "Time the project against dense networks in other engines, side by side."),
+        "dash": (
+            "dgcctl.cli.dash:dash",
+            "Watch, compare and steer runs in the terminal or a browser.",
+        ),
+        "predict": (
+            "dgcctl.cli.predict:predict",
+            "The best classes of an image, and the channels chosen for it.",
+        ),
+        "profile": (
+            "dgcctl.cli.profile:profile",
+            "MACs and parameters of each layer of a recipe's network.",
+        ),
+        "bench": (
+            "dgcctl.cli.bench:bench",
+            "Time the project against dense networks in other engines, side by side.",
+        ),
     },
     "Trust": {
-        "rerun": ("dgcctl.cli.rerun:rerun", "Run a recorded run again; with --check, say whether it is the same."),
-        "fingerprint": ("dgcctl.cli.fingerprint:fingerprint", "A determinism receipt of this machine; compare two."),
-        "report": ("dgcctl.cli.report:report", "One self-contained page about one or several runs."),
-        "stage": ("dgcctl.cli.stage:app", "The stages of dvc.yaml: prepare, train, evaluate, report."),
+        "rerun": (
+            "dgcctl.cli.rerun:rerun",
+            "Run a recorded run again; with --check, say whether it is the same.",
+        ),
+        "fingerprint": (
+            "dgcctl.cli.fingerprint:fingerprint",
+            "A determinism receipt of this machine; compare two.",
+        ),
+        "report": (
+            "dgcctl.cli.report:report",
+            "One self-contained page about one or several runs.",
+        ),
+        "stage": (
+            "dgcctl.cli.stage:app",
+            "The stages of dvc.yaml: prepare, train, evaluate, report.",
+        ),
     },
     "Ground": {
-        "ckpt": ("dgcctl.cli.ckpt:app", "The released checkpoints: list, download, verify; import and export files."),
+        "ckpt": (
+            "dgcctl.cli.ckpt:app",
+            "The released checkpoints: list, download, verify; import and export files.",
+        ),
         "data": ("dgcctl.cli.data:app", "List, check and download data sets."),
-        "doctor": ("dgcctl.cli.doctor:doctor", "What this machine offers, and what is wrong with it."),
+        "doctor": (
+            "dgcctl.cli.doctor:doctor",
+            "What this machine offers, and what is wrong with it.",
+        ),
     },
 }
 _COMPLETION = "_DGCCTL_COMPLETE"  # set by the shell that asks what could follow
 _HELP = "Train, watch and trust Dynamic Group Convolution networks."
-_COMMON = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--no-color": "no-color"}
+_COMMON = {
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--no-color": "no-color",
+}
 
 
 def build() -> App:
@@ -61,7 +101,7 @@ def build() -> App:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from dgcctl.cli import output
+        from dgcctl.cli._ui import output
 
         output.line(f"dgcctl {dgc.__version__}")
         raise typer.Exit(0)
@@ -69,7 +109,8 @@ def _version(wanted: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Show the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option("--version", "-V", help="Show the version.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     """Train, watch and trust Dynamic Group Convolution networks."""
@@ -103,7 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _call(words: list[str]) -> Any:
-    """Carry out a command line. Typer's own way ends Ctrl-C and a closed pipe without a word, with 130 and 1."""
+    """Carry out a command line. Typer's own way ends Ctrl-C and a closed pipe without a word, with
+    130 and 1.
+    """
     command = typer.main.get_command(build())
     if _COMPLETION in os.environ:
         return command.main(words, prog_name="dgcctl", standalone_mode=False)

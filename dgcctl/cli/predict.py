@@ -1,4 +1,6 @@
-"""`dgcctl predict`: the best classes of an image by name, and which channels each head chose for it."""
+"""`dgcctl predict`: the best classes of an image by name, and which channels each head chose for
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dgcctl.cli import diagnostics, options, output
-from dgcctl.cli.network import Named, named
-from dgcctl.cli.output import Column
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.network import Named, named
+from dgcctl.cli._ui.output import Column
 from dgcctl.core import settings
-from dgcctl.core.ask import ask
+from dgcctl.core.launch.query import ask
 
 _WIDTH = 72
 
@@ -21,7 +23,9 @@ _WIDTH = 72
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes.")] = 5,
-    channels: Annotated[bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")] = False,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")
+    ] = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     *,
@@ -32,7 +36,9 @@ def predict(
     Give one of --pretrained, --run and --checkpoint.
     """
     arguments, _ = network.opened(settings.runs_dir(runs_dir))
-    found = ask("dgc.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note)
+    found = ask(
+        "dgc.jobs.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note
+    )
     if json:
         output.document(**found)
         return
@@ -48,7 +54,10 @@ def _plain(path: Path) -> str:
 def _print(image: dict[str, Any], width: int | None) -> None:
     output.line(image["path"])
     rows = [{**row, "share": 100 * row["probability"]} for row in image["classes"]]
-    columns = [Column("share", "%", lambda value: f"{value:.1f}", right=True), Column("name", "class")]
+    columns = [
+        Column("share", "%", lambda value: f"{value:.1f}", right=True),
+        Column("name", "class"),
+    ]
     output.table("classes", columns, rows)
     output.line()
     columns = [

@@ -6,20 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc.recipe import find_recipe, load_recipe
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.output import Column
-from dgcctl.core.ask import ask
+from dgc.recipe.load import find_recipe, load_recipe
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.output import Column
+from dgcctl.core.launch.query import ask
 
 _COLUMNS = [
     Column("name", "layer"),
     Column("kind"),
     Column("output", "output CxHxW", right=True),
-    Column("params", "parameters", text.count, right=True),
-    Column("dense", "MACs dense", text.count, right=True),
-    Column("promised", "MACs promised", text.count, right=True),
-    Column("executed", "MACs executed", text.count, right=True),
+    Column("params", "parameters", numbers.count, right=True),
+    Column("dense", "MACs dense", numbers.count, right=True),
+    Column("promised", "MACs promised", numbers.count, right=True),
+    Column("executed", "MACs executed", numbers.count, right=True),
 ]
 
 
@@ -28,7 +28,10 @@ def profile(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
     progress: Annotated[
-        float, typer.Option("--progress", min=0.0, max=1.0, help="At which point of the pruning schedule.")
+        float,
+        typer.Option(
+            "--progress", min=0.0, max=1.0, help="At which point of the pruning schedule."
+        ),
     ] = 1.0,
     every: Annotated[bool, typer.Option("--all", help="Layers that cost nothing too.")] = False,
     *,
@@ -36,17 +39,29 @@ def profile(
 ) -> None:
     """MACs and parameters of each layer, for one image.
 
-    Dense: the same network with plain convolutions. Promised: the authors' counter. Executed: what is really
-    multiplied, gates included.
+    Dense: the same network with plain convolutions. Promised: the authors' counter. Executed: what
+    is really multiplied, gates included.
     """
     load_recipe(find_recipe(recipe), overrides or [])
     arguments = [str(find_recipe(recipe)), *(overrides or []), f"--progress={progress}"]
-    found = ask("dgc.profile", arguments, say=diagnostics.note)
-    rows = [_row(layer) for layer in found["layers"] if every or layer["params"] or layer["promised"]]
+    found = ask("dgc.jobs.profile", arguments, say=diagnostics.note)
+    rows = [
+        _row(layer) for layer in found["layers"] if every or layer["params"] or layer["promised"]
+    ]
     if form is output.Form.JSON:
-        output.document(recipe=found["recipe"], image_size=found["image_size"], layers=rows, totals=found["totals"])
+        output.document(
+            recipe=found["recipe"],
+            image_size=found["image_size"],
+            layers=rows,
+            totals=found["totals"],
+        )
         return
-    output.table("layers", _COLUMNS, [*rows, {"name": "total", "kind": "", "output": "", **found["totals"]}], form)
+    output.table(
+        "layers",
+        _COLUMNS,
+        [*rows, {"name": "total", "kind": "", "output": "", **found["totals"]}],
+        form,
+    )
 
 
 def _row(layer: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import RecipeError, UsageError
-from dgc.recipe import Recipe, diff_recipes, dump_recipe, find_recipe, load_recipe, recipes_dir, shipped_recipes
-from dgc.recipe import flatten as flat
-from dgcctl.cli import diagnostics, options, output, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.lazy import App
-from dgcctl.cli.output import Column
+from dgc.recipe.load import (
+    Recipe,
+    diff_recipes,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    recipes_dir,
+    shipped_recipes,
+)
+from dgc.recipe.load import flatten as flat
+from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.lazy import App
+from dgcctl.cli._ui.output import Column
 
 app = App("List, show, check, compare and copy recipes.")
 
@@ -31,7 +39,7 @@ def ls(*, form: output.Form) -> None:
         Column("network"),
         Column("epochs", right=True),
         Column("batch", right=True),
-        Column("expected", "expected top-1 error", text.percent, right=True),
+        Column("expected", "expected top-1 error", numbers.percent, right=True),
         Column("title"),
     ]
     output.table("recipes", columns, rows, form)
@@ -57,7 +65,9 @@ def _row(name: str, recipe: Recipe) -> dict[str, Any]:
 def show(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
-    why: Annotated[bool, typer.Option("--why", help="Each value with where it comes from.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Each value with where it comes from.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """The whole recipe, every default written out."""
@@ -71,7 +81,9 @@ def show(
 
 
 def _reasons(recipe: Recipe) -> list[dict[str, Any]]:
-    """Each value and its origin; what the file gives no origin for is a default of the project or a plain fact."""
+    """Each value and its origin; what the file gives no origin for is a default of the project or a
+    plain fact.
+    """
     rows = []
     for key, value in flat(recipe):
         if key not in ("origin", "expect"):
@@ -96,7 +108,10 @@ def _word(value: Any) -> str:
 
 @app.command()
 def validate(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files, or names of shipped ones.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE...", help="Recipe files, or names of shipped ones."),
+    ],
     json: options.Json = False,
 ) -> None:
     """Check recipes; every problem of every file in one pass. Ends with 2 where there is one."""
@@ -108,10 +123,17 @@ def validate(
         except RecipeError as error:
             found[name] = error.problems
     if json:
-        output.document(recipes=[{"recipe": name, "ok": not bad, "problems": bad} for name, bad in found.items()])
+        output.document(
+            recipes=[
+                {"recipe": name, "ok": not bad, "problems": bad} for name, bad in found.items()
+            ]
+        )
     else:
         output.facts(
-            [(name, "ok" if not bad else f"{len(bad)} problem{'s' * (len(bad) > 1)}") for name, bad in found.items()]
+            [
+                (name, "ok" if not bad else f"{len(bad)} problem{'s' * (len(bad) > 1)}")
+                for name, bad in found.items()
+            ]
         )
     problems = [line for bad in found.values() for line in bad]
     if problems:
@@ -120,10 +142,16 @@ def validate(
 
 @app.command()
 @tabular
-def diff(first: options.RecipeArgument, second: options.RecipeArgument, *, form: output.Form) -> None:
+def diff(
+    first: options.RecipeArgument, second: options.RecipeArgument, *, form: output.Form
+) -> None:
     """The values in which two recipes differ. RECIPE may also be the recipe.yaml of a run."""
     pairs = diff_recipes(load_recipe(find_recipe(first)), load_recipe(find_recipe(second)))
-    rows = [{"key": key, "first": one, "second": two} for key, one, two in pairs if key not in ("origin",)]
+    rows = [
+        {"key": key, "first": one, "second": two}
+        for key, one, two in pairs
+        if key not in ("origin",)
+    ]
     if not rows and form is output.Form.TEXT:
         diagnostics.note("no difference")
         return
@@ -134,7 +162,9 @@ def diff(first: options.RecipeArgument, second: options.RecipeArgument, *, form:
 @app.command()
 def cp(
     recipe: options.RecipeArgument,
-    target: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to [./NAME.yaml].")] = None,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Where to [./NAME.yaml].")
+    ] = None,
     yes: options.Yes = False,
 ) -> None:
     """Copy a recipe, to change it by hand."""
@@ -142,7 +172,10 @@ def cp(
     goal = target or Path(source.name)
     goal = goal / source.name if goal.is_dir() else goal
     if goal.exists() and goal.resolve() == source.resolve():
-        raise UsageError(f"{goal}: is that recipe itself: give another name, e.g. `dgcctl recipes cp {recipe} my.yaml`")
+        raise UsageError(
+            f"{goal}: is that recipe itself: give another name, e.g. `dgcctl recipes cp {recipe}"
+            " my.yaml`"
+        )
     if not goal.parent.is_dir():
         raise UsageError(f"{goal}: there is no folder {goal.parent}: make it first")
     if goal.exists():

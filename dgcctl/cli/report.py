@@ -7,24 +7,33 @@ from typing import Annotated
 
 import typer
 
-from dgcctl.cli import options, output
+from dgcctl.cli._ui import options, output
 from dgcctl.cli.compare import Where, select
 from dgcctl.core import settings
-from dgcctl.core.facts import read_facts
+from dgcctl.core.runs.record import read_facts
 
 
 def report(
-    run: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")] = None,
-    target: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("report.html"),
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")
+    ] = None,
+    target: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")
+    ] = Path("report.html"),
     pictures: Annotated[
-        Path | None, typer.Option("--plots", metavar="DIR", help="Also write each picture there, as PNG and SVG.")
+        Path | None,
+        typer.Option(
+            "--plots", metavar="DIR", help="Also write each picture there, as PNG and SVG."
+        ),
     ] = None,
     where: Where = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
-    """Write a page with curves, pruning progress, gate maps, MACs, verdict and environment. It needs no network."""
-    from dgcctl.core.report import write_report  # matplotlib takes half a second to load
+    """Write a page with curves, pruning progress, gate maps, MACs, verdict and environment. It
+    needs no network.
+    """
+    from dgcctl.core.report.build import write_report  # matplotlib takes half a second to load
 
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
     files = write_report([read_facts(one) for one in chosen], target, pictures)

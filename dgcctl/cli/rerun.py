@@ -8,21 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc import coderecord
 from dgc.errors import TargetMissedError, UsageError
-from dgc.records import RunDir
-from dgcctl.cli import diagnostics, options, output
-from dgcctl.cli.output import Column
-from dgcctl.core import rerun as again
-from dgcctl.core import runs, settings
-from dgcctl.core.divergence import check_names, parse_tolerances
-from dgcctl.core.facts import read_facts
+from dgc.run import code_record
+from dgc.run.paths import RunDir
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.output import Column
+from dgcctl.core import settings
+from dgcctl.core.repro import repetition as again
+from dgcctl.core.repro.divergence import check_names, parse_tolerances
+from dgcctl.core.runs import listing
+from dgcctl.core.runs.record import read_facts
 
 
 def rerun(
     run: options.RunArgument,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the record; end with 11 where it is not reproduced.")
+        bool,
+        typer.Option(
+            "--check", help="Compare with the record; end with 11 where it is not reproduced."
+        ),
     ] = False,
     tolerance: Annotated[
         list[str] | None,
@@ -33,13 +37,20 @@ def rerun(
         ),
     ] = None,
     current_code: Annotated[
-        bool, typer.Option("--current-code", help="Run the code that is here, not that of the record.")
+        bool,
+        typer.Option("--current-code", help="Run the code that is here, not that of the record."),
     ] = False,
     allow_change: Annotated[
-        bool, typer.Option("--allow-change", help="Run it although machine or versions differ from the record.")
+        bool,
+        typer.Option(
+            "--allow-change", help="Run it although machine or versions differ from the record."
+        ),
     ] = False,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="RUN", help="Run nothing: compare with this run instead.")
+        str | None,
+        typer.Option(
+            "--against", metavar="RUN", help="Run nothing: compare with this run instead."
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
@@ -47,12 +58,13 @@ def rerun(
 ) -> None:
     """Restore code, recipe, seed and data of a run in a clean worktree, run it again, compare.
 
-    The answer is one of: bitwise equal; within tolerance, metric by metric; not reproduced, and the first step that
-    differs. --data-dir names the folder to which its images were moved; other images are refused by their digest.
+    The answer is one of: bitwise equal; within tolerance, metric by metric; not reproduced, and the
+    first step that differs. --data-dir names the folder to which its images were moved; other
+    images are refused by their digest.
     """
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
-    recorded = runs.find_run(run, folder)
+    recorded = listing.find_run(run, folder)
     check_names(read_facts(recorded).rows, tolerances)
     if against is None:
         _say_what_lacks(recorded)
@@ -60,10 +72,15 @@ def rerun(
         agree = _asking(recorded.id, allow_change=allow_change)
         say = diagnostics.note
         if data_dir is not None:
-            say(f"data.dir: {read_facts(recorded).recipe.get('data.dir')} in the record, now {data_dir.absolute()}")
-        repeated = again.repeat(recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir)
+            say(
+                f"data.dir: {read_facts(recorded).recipe.get('data.dir')} in the record, now"
+                f" {data_dir.absolute()}"
+            )
+        repeated = again.repeat(
+            recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir
+        )
     else:
-        repeated = runs.find_run(against, folder)
+        repeated = listing.find_run(against, folder)
     if not check and against is None:
         output.line(repeated.id)
         return
@@ -71,14 +88,18 @@ def rerun(
 
 
 def _say_what_lacks(recorded: RunDir) -> None:
-    """A file that is not in the record may be what the code needs; and a record may be known not to give it back."""
-    for level, sentence in coderecord.sentences(read_facts(recorded).git):
+    """A file that is not in the record may be what the code needs; and a record may be known not to
+    give it back.
+    """
+    for level, sentence in code_record.sentences(read_facts(recorded).git):
         if level == "warning":
             diagnostics.warn(f"{recorded.id}: {sentence}")
 
 
 def _asking(run: str, *, allow_change: bool) -> again.Agree:
-    """Name what differs and can change bits; ask whether to go on, or refuse where nobody can be asked."""
+    """Name what differs and can change bits; ask whether to go on, or refuse where nobody can be
+    asked.
+    """
 
     def agree(changes: Sequence[str]) -> None:
         for change in changes:
@@ -87,8 +108,9 @@ def _asking(run: str, *, allow_change: bool) -> again.Agree:
             return
         if not sys.stdin.isatty():
             raise UsageError(
-                f"{run}: {changes[0]}{f' (and {len(changes) - 1} more)' if changes[1:] else ''}, so other bits are to "
-                "be expected: nothing was run; --allow-change runs it all the same"
+                f"{run}: {changes[0]}{f' (and {len(changes) - 1} more)' if changes[1:] else ''}, so"
+                " other bits are to be expected: nothing was run; --allow-change runs it all the"
+                " same"
             )
         diagnostics.confirm("Other bits are to be expected. Run it all the same?", yes=False)
 
@@ -108,15 +130,22 @@ def _report(found: again.Repetition, *, json: bool) -> None:
         for check in comparison.metrics
     ]
     columns = [Column("metric"), Column("recorded", right=True), Column("repeated", right=True)]
-    columns.append(Column("tolerance", right=True, show=lambda value: "-" if value is None else f"{value:g}"))
+    columns.append(
+        Column("tolerance", right=True, show=lambda value: "-" if value is None else f"{value:g}")
+    )
     columns.append(Column("within", show=lambda value: "yes" if value else "no"))
     form = output.Form.JSON if json else output.Form.TEXT
     output.table("metrics", columns, rows, form, **(_document(found) if json else {}))
-    verdict = f"{comparison.verdict} ({comparison.rows} rows, {found.repeated.id} against {found.recorded.id})"
+    verdict = (
+        f"{comparison.verdict} ({comparison.rows} rows, {found.repeated.id} against"
+        f" {found.recorded.id})"
+    )
     if not json:
         output.line(verdict)
     for difference in found.circumstances[:8]:
-        diagnostics.note(f"{difference.section}.{difference.key}: was {difference.a}, is now {difference.b}")
+        diagnostics.note(
+            f"{difference.section}.{difference.key}: was {difference.a}, is now {difference.b}"
+        )
     if not (comparison.bitwise or comparison.within):
         raise TargetMissedError(f"{found.recorded.id}: not reproduced; {_where(found)}")
 
@@ -125,7 +154,9 @@ def _where(found: again.Repetition) -> str:
     comparison = found.comparison
     if comparison.outside:
         return "; ".join(comparison.outside[:3])
-    return str(comparison.first or f"the same log, but other tensors: {', '.join(comparison.tensors)}")
+    return str(
+        comparison.first or f"the same log, but other tensors: {', '.join(comparison.tensors)}"
+    )
 
 
 def _document(found: again.Repetition) -> dict[str, Any]:

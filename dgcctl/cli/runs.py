@@ -1,4 +1,6 @@
-"""`dgcctl runs`: list, show, follow and stop runs. Further commands load from the table when called."""
+"""`dgcctl runs`: list, show, follow and stop runs. Further commands load from the table when
+called.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,31 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import UsageError
-from dgc.records import Event, Kind
-from dgcctl.cli import diagnostics, options, output, summary, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.lazy import App, Table
-from dgcctl.cli.output import Column
-from dgcctl.core import filters, settings
-from dgcctl.core import runs as core
-from dgcctl.core.tail import Tail, follow, log_lines
+from dgc.run.events import Event, Kind
+from dgcctl.cli._ui import diagnostics, numbers, options, output, summary
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.lazy import App, Table
+from dgcctl.cli._ui.output import Column
+from dgcctl.core import settings
+from dgcctl.core.launch.log_tail import log_lines
+from dgcctl.core.runs import filters
+from dgcctl.core.runs import listing as core
+from dgcctl.core.runs.tail import Tail, follow
 from dgcctl.core.text import shown
 
 COMMANDS: Table = {
     "Compare and keep": {
-        "compare": ("dgcctl.cli.compare:compare", "Several runs side by side, averaged over seeds."),
+        "compare": (
+            "dgcctl.cli.compare:compare",
+            "Several runs side by side, averaged over seeds.",
+        ),
         "diff": ("dgcctl.cli.compare:diff", "What differs between two runs."),
-        "verify": ("dgcctl.cli.keep:verify", "Recompute what a run recorded; name what does not agree."),
-        "export": ("dgcctl.cli.keep:export", "An unchangeable copy or archive of a run."),
-        "rm": ("dgcctl.cli.keep:rm", "Delete runs."),
+        "verify": (
+            "dgcctl.cli.runs_archive:verify",
+            "Recompute what a run recorded; name what does not agree.",
+        ),
+        "export": ("dgcctl.cli.runs_archive:export", "An unchangeable copy or archive of a run."),
+        "rm": ("dgcctl.cli.runs_archive:rm", "Delete runs."),
     }
 }
 app = App("List, show, compare, follow and keep runs.", COMMANDS)
@@ -33,10 +43,10 @@ _COLUMNS = [
     Column("id", "run"),
     Column("state", style=summary.state_style),
     Column("epochs_done", "epoch", right=True),
-    Column("top1_error", "top-1 error", text.percent, right=True),
-    Column("macs_executed", "MACs executed", text.short_count, right=True),
-    Column("seconds", "took", text.duration, right=True),
-    Column("age", "started", text.ago, right=True),
+    Column("top1_error", "top-1 error", numbers.percent, right=True),
+    Column("macs_executed", "MACs executed", numbers.short_count, right=True),
+    Column("seconds", "took", numbers.duration, right=True),
+    Column("age", "started", numbers.ago, right=True),
     Column("reason", show=lambda value: str(value or "")),
 ]
 _SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
@@ -46,11 +56,16 @@ _SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
 @tabular
 def ls(
     terms: Annotated[
-        list[str] | None, typer.Argument(metavar="FILTER", help="e.g. 'lr>0.05' state=done tag:paper name~demo")
+        list[str] | None,
+        typer.Argument(metavar="FILTER", help="e.g. 'lr>0.05' state=done tag:paper name~demo"),
     ] = None,
     runs_dir: options.RunsDir = None,
-    sort: Annotated[str, typer.Option("--sort", metavar="|".join(_SORTS), help="By which column.")] = "started",
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="|".join(_SORTS), help="By which column.")
+    ] = "started",
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")
+    ] = None,
     *,
     form: output.Form,
 ) -> None:
@@ -61,7 +76,9 @@ def ls(
     found = filters.select(core.list_runs(folder), filters.parse_filter(" ".join(terms or [])))
     rows = [_row(run) for run in _sorted(found, sort)[:limit]]
     if not rows:
-        diagnostics.note(f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one"))
+        diagnostics.note(
+            f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one")
+        )
     if rows or form in (output.Form.JSON, output.Form.CSV):
         output.table("runs", _COLUMNS, rows, form)
 
@@ -80,7 +97,11 @@ def _sorted(runs: list[core.Run], key: str) -> list[core.Run]:
 
 
 @app.command()
-def show(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
+def show(
+    run: options.RunArgument = "latest",
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
     """What a run came to, what it cost, and where it lies."""
     found = core.find_run(run, settings.runs_dir(runs_dir))
     if json:
@@ -94,7 +115,9 @@ def tail(
     run: options.RunArgument = "latest",
     runs_dir: options.RunsDir = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the past.")] = 20,
-    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
+    ] = False,
     log: Annotated[bool, typer.Option("--log", help="The text log instead of the events.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -133,8 +156,12 @@ _HIDDEN = frozenset({"kind", "t", "crc", "nonfinite"})
 def event_line(event: Event) -> str:
     """`12:01:05  step   step 20  epoch 0  loss 2.1034 ...`."""
     clock = time.strftime("%H:%M:%S", time.gmtime(event.get("t", 0)))
-    values = "  ".join(f"{key} {_short(key, value, event)}" for key, value in event.items() if key not in _HIDDEN)
-    kind = diagnostics.paint(f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout)
+    values = "  ".join(
+        f"{key} {_short(key, value, event)}" for key, value in event.items() if key not in _HIDDEN
+    )
+    kind = diagnostics.paint(
+        f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout
+    )
     return diagnostics.Painted(f"{clock}  {kind}  {shown(values)}")
 
 
@@ -146,11 +173,15 @@ def _short(key: str, value: Any, event: Event) -> str:
 
 @app.command()
 def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) -> None:
-    """Ask a running training to finish its step, save and stop (from any machine that sees the folder)."""
+    """Ask a running training to finish its step, save and stop (from any machine that sees the
+    folder).
+    """
     found = core.find_run(run, settings.runs_dir(runs_dir))
     state = core.read_run(found).state
     if state != "running":
         raise UsageError(f"run {found.id} is {state}, not running: there is nothing to stop")
     found.control.mkdir(exist_ok=True)
     (found.control / "stop").touch()
-    diagnostics.note(f"asked run {found.id} to save and stop: `dgcctl resume {found.id}` goes on with it")
+    diagnostics.note(
+        f"asked run {found.id} to save and stop: `dgcctl resume {found.id}` goes on with it"
+    )

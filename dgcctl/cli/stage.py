@@ -1,4 +1,4 @@
-"""`dgcctl stage ...`: what dvc.yaml calls. Each stage reads a recipe and writes one output."""
+"""`dgcctl stage ...`: what dvc_stages.yaml calls. Each stage reads a recipe and writes one output."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from typing import Annotated
 
 import typer
 
-from dgcctl.cli import diagnostics, options
-from dgcctl.cli.lazy import App
-from dgcctl.core import dvc, settings
+from dgcctl.cli._ui import diagnostics, options
+from dgcctl.cli._ui.lazy import App
+from dgcctl.core import dvc_stages, settings
 
-app = App("The stages of dvc.yaml.")
+app = App("The stages of dvc_stages.yaml.")
 Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="What the stage writes.")]
-Exported = Annotated[Path, typer.Option("--run", metavar="DIR", help="The exported run of the train stage.")]
+Exported = Annotated[
+    Path, typer.Option("--run", metavar="DIR", help="The exported run of the train stage.")
+]
 
 
 @app.command("prepare")
 def prepare(recipe: options.RecipeArgument, out: Out) -> None:
     """Check the data set and write its digest and counts; say what is missing where it is absent."""
-    data = dvc.prepare(recipe, out)
+    data = dvc_stages.prepare(recipe, out)
     diagnostics.note(
-        f"data: {', '.join(f'{key} {value}' for key, value in data.items() if not isinstance(value, dict))}"
+        "data:"
+        f" {', '.join(f'{key} {value}' for key, value in data.items() if not isinstance(value, dict))}"
     )
 
 
 @app.command("train")
 def train(recipe: options.RecipeArgument, out: Out, runs_dir: options.RunsDir = None) -> None:
     """Train, or go on where an interrupted `dvc repro` was; export the finished run."""
-    run = dvc.train(recipe, out, settings.runs_dir(runs_dir), diagnostics.note)
+    run = dvc_stages.train(recipe, out, settings.runs_dir(runs_dir), diagnostics.note)
     diagnostics.note(f"run {run.id} exported to {out}")
 
 
 @app.command("evaluate")
 def evaluate(recipe: options.RecipeArgument, run: Exported, out: Out) -> None:
     """Evaluate the exported weights; write the figures and what they are held against."""
-    found = dvc.evaluate(recipe, run, out)
+    found = dvc_stages.evaluate(recipe, run, out)
     diagnostics.note(f"top-1 error {found['top1_error']:.2f} %")
 
 
@@ -43,9 +46,13 @@ def evaluate(recipe: options.RecipeArgument, run: Exported, out: Out) -> None:
 def report(
     recipe: options.RecipeArgument,
     run: Exported,
-    evaluation: Annotated[Path, typer.Option("--evaluation", metavar="FILE", help="Output of the evaluate stage.")],
+    evaluation: Annotated[
+        Path, typer.Option("--evaluation", metavar="FILE", help="Output of the evaluate stage.")
+    ],
     out: Out,
-    pictures: Annotated[Path, typer.Option("--plots", metavar="DIR", help="Where the pictures go.")],
+    pictures: Annotated[
+        Path, typer.Option("--plots", metavar="DIR", help="Where the pictures go.")
+    ],
 ) -> None:
     """Write the report page and its pictures."""
-    dvc.report(recipe, run, evaluation, out, pictures)
+    dvc_stages.report(recipe, run, evaluation, out, pictures)

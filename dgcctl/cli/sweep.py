@@ -1,6 +1,7 @@
 """`dgcctl sweep RECIPE KEY=A,B ...`, `sweep ls`, `sweep show`.
 
-A group whose first word may be a recipe: `ls` and `show` are commands, anything else is a recipe to sweep.
+A group whose first word may be a recipe: `ls` and `show` are commands, anything else is a recipe to
+sweep.
 """
 
 from __future__ import annotations
@@ -10,38 +11,50 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgc.names import checked_name
-from dgcctl.cli import diagnostics, judged, options, output, summary, text
-from dgcctl.cli.flags import tabular
-from dgcctl.cli.output import Column
-from dgcctl.core import pool, settings
-from dgcctl.core import sweep as sweeps
-from dgcctl.core.grid import Axis, parse_axis
+from dgc.run.names import checked_name
+from dgcctl.cli._ui import diagnostics, judged, numbers, options, output, summary
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.output import Column
+from dgcctl.core import settings
+from dgcctl.core.sweep import plan as sweeps
+from dgcctl.core.sweep import pool
+from dgcctl.core.sweep.grid import Axis, parse_axis
 
 _COUNTS = ("trials", "done", "running", "pending", "stopped", "failed", "died")
 _TRIAL_COLUMNS = [
     Column("trial", right=True),
     Column("overrides", "values"),
     Column("state", style=summary.state_style),
-    Column("top1_error", "top-1 error", text.percent, right=True),
+    Column("top1_error", "top-1 error", numbers.percent, right=True),
     Column("run"),
     Column("reason", show=lambda value: str(value or "")),
 ]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Trials at once [one a GPU, else 1].")
+    int | None,
+    typer.Option("--jobs", "-j", min=1, metavar="N", help="Trials at once [one a GPU, else 1]."),
 ]
 
 
 @tabular
 def sweep(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE|ls|show", help="A recipe to sweep; or ls, or show SWEEP.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|ls|show", help="A recipe to sweep; or ls, or show SWEEP."),
+    ],
     axes: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=A,B...", help="Values to try: optim.lr=0.05,0.1 seed=0..2")
+        list[str] | None,
+        typer.Argument(metavar="KEY=A,B...", help="Values to try: optim.lr=0.05,0.1 seed=0..2"),
     ] = None,
     jobs: Jobs = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a trial failed.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
-    name: Annotated[str, typer.Option("--name", help="Its name [recipe and a digest of the values].")] = "",
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Start nothing more once a trial failed.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed trials again.")
+    ] = False,
+    name: Annotated[
+        str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
+    ] = "",
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     dry_run: options.DryRun = False,
@@ -50,8 +63,8 @@ def sweep(
 ) -> int | None:
     """Train a recipe once for each combination of values.
 
-    The plan is a file: the same command again goes on where it was. A failed trial does not stop the rest.
-    `sweep ls` lists sweeps, `sweep show SWEEP` its trials.
+    The plan is a file: the same command again goes on where it was. A failed trial does not stop
+    the rest. `sweep ls` lists sweeps, `sweep show SWEEP` its trials.
     """
     folder = settings.runs_dir(runs_dir)
     if recipe == "ls":
@@ -62,7 +75,9 @@ def sweep(
         return None
     parsed = [parse_axis(axis) for axis in axes or []]
     if not parsed:
-        raise UsageError("sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2")
+        raise UsageError(
+            "sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2"
+        )
     if name:
         checked_name(name, "--name")
     fixed = _fixed(options.data_override(data_dir), parsed)
@@ -75,24 +90,40 @@ def sweep(
 
 
 def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:
-    """What the recipe of all trials starts from: a folder comes with the keys of one value, as data.name may be."""
-    return [f"{axis.key}={axis.values[0]}" for axis in parsed if len(axis.values) == 1] + folder if folder else []
+    """What the recipe of all trials starts from: a folder comes with the keys of one value, as
+    data.name may be.
+    """
+    return (
+        [f"{axis.key}={axis.values[0]}" for axis in parsed if len(axis.values) == 1] + folder
+        if folder
+        else []
+    )
 
 
 def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -> None:
     trials = sweeps.checked_trials(recipe, fixed, parsed)
-    rows = [{"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest} for trial in trials]
+    rows = [
+        {"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest}
+        for trial in trials
+    ]
     columns = [Column("trial", right=True), Column("overrides", "values"), Column("digest")]
     output.table("trials", columns, rows, form)
 
 
-def _run(found: sweeps.Sweep, form: output.Form, jobs: int | None, fail_fast: bool, retry_failed: bool) -> int | None:
+def _run(
+    found: sweeps.Sweep, form: output.Form, jobs: int | None, fail_fast: bool, retry_failed: bool
+) -> int | None:
     gpus = pool.visible_gpus()
     slots = jobs or max(1, len(gpus))
     diagnostics.note(f"sweep {found.plan.id}: {len(found.plan.trials)} trials, {slots} at once")
     shared = gpus if len(gpus) > 1 else []
     outcome = pool.run_sweep(
-        found, jobs=slots, fail_fast=fail_fast, retry_failed=retry_failed, gpus=shared, say=diagnostics.note
+        found,
+        jobs=slots,
+        fail_fast=fail_fast,
+        retry_failed=retry_failed,
+        gpus=shared,
+        say=diagnostics.note,
     )
     _show(found, form)
     if outcome.interrupted:
@@ -101,14 +132,30 @@ def _run(found: sweeps.Sweep, form: output.Form, jobs: int | None, fail_fast: bo
     failed = [row["trial"] for row in sweeps.trial_rows(found) if row["state"] != "done"]
     if failed:
         names = ", ".join(map(str, failed))
-        raise DgcError(f"sweep {found.plan.id}: trials {names} are not done: see `dgcctl sweep show {found.plan.id}`")
+        raise DgcError(
+            f"sweep {found.plan.id}: trials {names} are not done: see `dgcctl sweep show"
+            f" {found.plan.id}`"
+        )
     return int(ExitCode.DONE)
 
 
 def _show(found: sweeps.Sweep, form: output.Form) -> None:
-    output.table("trials", _TRIAL_COLUMNS, sweeps.trial_rows(found), form, sweep=found.plan.id, axes=found.plan.axes)
+    output.table(
+        "trials",
+        _TRIAL_COLUMNS,
+        sweeps.trial_rows(found),
+        form,
+        sweep=found.plan.id,
+        axes=found.plan.axes,
+    )
 
 
 def _list(folder: Any, form: output.Form) -> None:
-    columns = [Column("id", "sweep"), *(Column(name, right=True) for name in _COUNTS), Column("axes", "values")]
-    output.table("sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder, diagnostics.warn)), form)
+    columns = [
+        Column("id", "sweep"),
+        *(Column(name, right=True) for name in _COUNTS),
+        Column("axes", "values"),
+    ]
+    output.table(
+        "sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder, diagnostics.warn)), form
+    )

@@ -14,23 +14,35 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc import class_folders, oom
 from dgc import settings as environment
-from dgc.coderecord import sentences
 from dgc.errors import DgcError, ExitCode, UsageError, error_of
-from dgc.recipe import Recipe, check_world_size, diff_recipes, dump_recipe, find_recipe, load_recipe
-from dgc.records import RunDir
-from dgcctl.cli import diagnostics, judged, options, output, summary
-from dgcctl.cli.flags import gathered
-from dgcctl.cli.live import LiveLine
-from dgcctl.core import launch, outcome, runs, settings
-from dgcctl.core.launch import Hearing, Process, Ranks
-from dgcctl.core.tail import Progress, Tail
+from dgc.recipe.load import (
+    Recipe,
+    check_world_size,
+    diff_recipes,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+)
+from dgc.run import class_folders, oom
+from dgc.run.code_record import sentences
+from dgc.run.paths import RunDir
+from dgcctl.cli._ui import diagnostics, judged, options, output, summary
+from dgcctl.cli._ui.flags import gathered
+from dgcctl.cli._ui.progress_line import LiveLine
+from dgcctl.core import settings
+from dgcctl.core.launch import launcher, outcome
+from dgcctl.core.launch.launcher import Hearing, Process, Ranks
+from dgcctl.core.runs import listing
+from dgcctl.core.runs.tail import Progress, Tail
 
 POLL_SECONDS = 0.1
 AllowChange = Annotated[
     bool,
-    typer.Option("--allow-change", help="Go on although recipe, data, code or world size changed; the run is marked."),
+    typer.Option(
+        "--allow-change",
+        help="Go on although recipe, data, code or world size changed; the run is marked.",
+    ),
 ]
 
 
@@ -47,7 +59,9 @@ class How:
     fresh: bool = False
 
 
-def _how(*, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any) -> How:
+def _how(
+    *, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any
+) -> How:
     where = ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
     return How(Ranks(**ranks), where, detach, dash, json, check)
 
@@ -59,20 +73,37 @@ def _option(kind: Any, *names: str, **rest: Any) -> tuple[Any, Any]:
 _FLAGS = {
     "check": (options.Check, False),
     "detach": _option(bool, "--detach", help="Return at once; the training goes on by itself."),
-    "dash": _option(bool, "--dash", help="Open the dashboard on the run; closing it leaves training running."),
+    "dash": _option(
+        bool, "--dash", help="Open the dashboard on the run; closing it leaves training running."
+    ),
     "nproc_per_node": _option(
-        str | None, "--nproc-per-node", metavar="N|auto", help="Processes on this machine (torchrun)."
+        str | None,
+        "--nproc-per-node",
+        metavar="N|auto",
+        help="Processes on this machine (torchrun).",
     ),
     "nnodes": _option(str | None, "--nnodes", metavar="N", help="Machines (torchrun)."),
     "node_rank": _option(
-        int | None, "--node-rank", metavar="N", min=0, help="Which machine this is, from 0 (torchrun)."
+        int | None,
+        "--node-rank",
+        metavar="N",
+        min=0,
+        help="Which machine this is, from 0 (torchrun).",
     ),
     "rdzv_endpoint": _option(
-        str | None, "--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet (torchrun)."
+        str | None,
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="Where the machines meet (torchrun).",
     ),
-    "rdzv_backend": _option(str | None, "--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d]."),
+    "rdzv_backend": _option(
+        str | None, "--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d]."
+    ),
     "rescue_dir": _option(
-        Path | None, "--rescue-dir", metavar="DIR", help="Where to save if the run directory cannot be written."
+        Path | None,
+        "--rescue-dir",
+        metavar="DIR",
+        help="Where to save if the run directory cannot be written.",
     ),
     "json": (options.Json, False),
 }
@@ -86,21 +117,30 @@ def train(
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with this recipe's newest unfinished run, if there is one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with this recipe's newest unfinished run, if there is one."
+        ),
     ] = False,
     dry_run: options.DryRun = False,
     record_secrets: Annotated[
-        bool, typer.Option("--record-secrets", help="Copy untracked files that look like secrets into the record too.")
+        bool,
+        typer.Option(
+            "--record-secrets",
+            help="Copy untracked files that look like secrets into the record too.",
+        ),
     ] = False,
     *,
     how: How,
 ) -> int | None:
     """Train a recipe and write a run directory.
 
-    On standard output stands what it came to; progress is on standard error. Ctrl-C finishes the step, saves and ends
-    with 130; a second one leaves at once.
+    On standard output stands what it came to; progress is on standard error. Ctrl-C finishes the
+    step, saves and ends with 130; a second one leaves at once.
     """
-    wanted = load_recipe(find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)])
+    wanted = load_recipe(
+        find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)]
+    )
     _check_ranks(wanted, how.ranks)
     judged.say_what_no_longer_holds([wanted])
     _require_target(wanted, how)
@@ -114,9 +154,13 @@ def train(
     class_folders.look(wanted.data.name, wanted.data.dir, wanted.model.num_classes)
     if record_secrets:
         os.environ[environment.RECORD_SECRETS] = "true"
-    argv = {"argv": ["dgcctl", *sys.argv[1:]], "recipe_file": str(find_recipe(recipe)), "overrides": overrides or []}
-    with launch.hearing() as heard:
-        run = launch.create(folder, wanted.name, dump_recipe(wanted), argv)
+    argv = {
+        "argv": ["dgcctl", *sys.argv[1:]],
+        "recipe_file": str(find_recipe(recipe)),
+        "overrides": overrides or [],
+    }
+    with launcher.hearing() as heard:
+        run = launcher.create(folder, wanted.name, dump_recipe(wanted), argv)
         return _carry_out(run, wanted, replace(how, fresh=True), heard)
 
 
@@ -135,20 +179,23 @@ def resume(
     """
     where = (f"--data-dir={data_dir.absolute()}",) if data_dir else ()
     how = replace(how, arguments=(*how.arguments, *where))
-    return _go_on(runs.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change)
+    return _go_on(
+        listing.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change
+    )
 
 
 def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
-    state = runs.read_run(run).state
+    state = listing.read_run(run).state
     if state == "done":
         raise UsageError(
-            f"run {run.id} is done: `dgcctl eval --run {run.id}` measures it, `dgcctl train` starts another"
+            f"run {run.id} is done: `dgcctl eval --run {run.id}` measures it, `dgcctl train` starts"
+            " another"
         )
     recipe = load_recipe(run.recipe)
     _check_ranks(recipe, how.ranks)
     _require_target(recipe, how)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))
-    with launch.hearing() as heard:
+    with launcher.hearing() as heard:
         return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)), heard)
 
 
@@ -163,13 +210,18 @@ def _check_ranks(recipe: Recipe, ranks: Ranks) -> None:
 def _require_target(recipe: Recipe, how: How) -> None:
     """Hours of training must not end in the news that there was nothing to hold the result against."""
     if how.check and not recipe.expect:
-        raise UsageError(f"--check: {judged.why_nothing_is_expected(recipe)}: nothing was started; leave --check out")
+        raise UsageError(
+            f"--check: {judged.why_nothing_is_expected(recipe)}: nothing was started; leave"
+            " --check out"
+        )
 
 
 def _unfinished(recipe: Recipe, folder: Path) -> RunDir | None:
-    """The newest unfinished run that computes the same; one of the same name that differs is named and left alone."""
-    for run in runs.list_runs(folder):
-        if run.name != recipe.name or run.state not in runs.RESUMABLE:
+    """The newest unfinished run that computes the same; one of the same name that differs is named
+    and left alone.
+    """
+    for run in listing.list_runs(folder):
+        if run.name != recipe.name or run.state not in listing.RESUMABLE:
             continue
         try:
             past = load_recipe(run.dir.recipe)
@@ -179,19 +231,23 @@ def _unfinished(recipe: Recipe, folder: Path) -> RunDir | None:
         if not changes:
             return run.dir
         key, before, now = changes[0]
-        diagnostics.note(f"run {run.id} is unfinished too, but differs ({key}: {before} -> {now}): left as it is")
+        diagnostics.note(
+            f"run {run.id} is unfinished too, but differs ({key}: {before} -> {now}): left as it is"
+        )
     return None
 
 
 def _command(run: str, how: How) -> list[str]:
-    return [*launch.module_command("dgc.train", how.ranks), "--run-dir", run, *how.arguments]
+    return [*launcher.module_command("dgc.train", how.ranks), "--run-dir", run, *how.arguments]
 
 
 def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
     """The resolved recipe on stdout, the rest of the plan on stderr."""
     command = _command(str(folder / f"<utc>-{recipe.name}-<id>"), how)
     if how.json:
-        output.document(recipe=recipe.model_dump(), digest=recipe.digest(), runs_dir=folder, command=command)
+        output.document(
+            recipe=recipe.model_dump(), digest=recipe.digest(), runs_dir=folder, command=command
+        )
         return
     output.write(dump_recipe(recipe))
     diagnostics.note(f"would make {folder}/<utc>-{recipe.name}-<id> and start: {' '.join(command)}")
@@ -230,7 +286,9 @@ def _say_what_was_recorded(run: RunDir) -> None:
         (diagnostics.warn if level == "warning" else diagnostics.note)(sentence)
 
 
-def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, *, resumed: bool) -> int:
+def _watch(
+    run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, *, resumed: bool
+) -> int:
     """Follow the trainer to its end; return its exit code."""
     tail, progress = Tail(run), Progress()
     if resumed:
@@ -239,7 +297,7 @@ def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, 
     gate_factor = recipe.model.gate_factor if recipe.model.form == "dgc" else None
     told = False
     line = LiveLine(gate_factor, top5=recipe.model.num_classes > summary.TOP5_MEANS_NOTHING)
-    with launch.start_training(run, command) as process:
+    with launcher.start_training(run, command) as process:
         heard.attach(process, run)
         while (code := process.poll()) is None:
             _look(tail, progress, line)
@@ -253,7 +311,9 @@ def _watch(run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, 
 
 
 def _say_what_was_found(run: RunDir, progress: Progress, line: LiveLine) -> bool:
-    """Of a folder of images: how many of how many classes, once the training has begun; whether it was said."""
+    """Of a folder of images: how many of how many classes, once the training has begun; whether it
+    was said.
+    """
     if not progress.seen:
         return False
     line.clear()
@@ -277,23 +337,29 @@ def _say_once(passed: list[Any], line: LiveLine) -> None:
 
 
 def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
-    process: Process = launch.start_training(run, command, detach=True)
+    process: Process = launcher.start_training(run, command, detach=True)
     if how.dash:
         return subprocess.call([sys.executable, "-m", "dgcctl", "dash", str(run.path)])
     if how.json:
         output.document(run=run.id, path=run.path, pid=process.pid)
     else:
         output.line(run.id)
-    diagnostics.note(f"training goes on as process {process.pid}: `dgcctl runs tail {run.id} --follow`")
+    diagnostics.note(
+        f"training goes on as process {process.pid}: `dgcctl runs tail {run.id} --follow`"
+    )
     return None
 
 
 def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -> bool:
-    """What was refused, or given up, before the first step leaves no run behind: whether it was removed."""
-    if not how.fresh or runs.read_run(run).status.step:
+    """What was refused, or given up, before the first step leaves no run behind: whether it was
+    removed.
+    """
+    if not how.fresh or listing.read_run(run).status.step:
         return False
     unmade = isinstance(error, OSError) or not run.model.exists()
-    if diagnostics.exit_code(error) in (ExitCode.USAGE, ExitCode.DATA) or (unmade and _is_refusal(error)):
+    if diagnostics.exit_code(error) in (ExitCode.USAGE, ExitCode.DATA) or (
+        unmade and _is_refusal(error)
+    ):
         shutil.rmtree(run.path, ignore_errors=True)
         return True
     return False
@@ -301,8 +367,12 @@ def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -
 
 def _without_its_run(error: DgcError | OSError) -> DgcError | OSError:
     """The error without the checkpoint of a run that is no more."""
-    if isinstance(error, DgcError) and (said := outcome.without_checkpoint(str(error))) != str(error):
-        return error_of(int(error.exit_code), f"{said}; nothing was trained, and its run was removed")
+    if isinstance(error, DgcError) and (said := outcome.without_checkpoint(str(error))) != str(
+        error
+    ):
+        return error_of(
+            int(error.exit_code), f"{said}; nothing was trained, and its run was removed"
+        )
     return error
 
 

@@ -1,4 +1,5 @@
-"""Where things lie and whether the network may be used: flag > environment > project file > default.
+"""Where things lie and whether the network may be used: flag > environment > project file >
+default.
 
 The project file is `dgcctl.toml`, found in the working directory or the nearest folder above it:
 
@@ -7,7 +8,8 @@ The project file is `dgcctl.toml`, found in the working directory or the nearest
     cache_dir = ".cache"
     offline = true
 
-Its values become defaults of the environment, so that every process started from here sees the same ones.
+Its values become defaults of the environment, so that every process started from here sees the same
+ones.
 """
 
 from __future__ import annotations
@@ -35,11 +37,15 @@ _SWITCHES = ("offline", "record_secrets")
 
 def project_file(start: Path) -> Path | None:
     """The nearest `dgcctl.toml` at or above `start`."""
-    return next((path for folder in (start, *start.parents) if (path := folder / FILE_NAME).is_file()), None)
+    return next(
+        (path for folder in (start, *start.parents) if (path := folder / FILE_NAME).is_file()), None
+    )
 
 
 def apply_project_file(environment: MutableMapping[str, str], start: Path | None = None) -> None:
-    """Set each variable that the project file names and the environment does not. Raises UsageError."""
+    """Set each variable that the project file names and the environment does not. Raises
+    UsageError.
+    """
     path = project_file(start or Path.cwd())
     if path is None:
         return
@@ -76,20 +82,27 @@ def runs_dir(flag: Path | None = None) -> Path:
 
 
 def present_runs_dir(flag: Path | None = None) -> Path:
-    """The same, for those who look at runs. Raises UsageError where the folder that was named is not there.
+    """The same, for those who look at runs. Raises UsageError where the folder that was named is
+    not there.
 
-    A default that is not there yet (./runs, or what the project file says) is a folder without runs.
+    A default that is not there yet (./runs, or what the project file says) is a folder without
+    runs.
     """
     folder = runs_dir(flag)
     default = _DEFAULTS.get("DGCCTL_RUNS_DIR") == str(folder) or not settings.runs_dir_is_named()
     if (flag or not default) and not folder.is_dir():
         source = "--runs-dir" if flag else "DGCCTL_RUNS_DIR"
-        raise UsageError(f"{folder}: no such folder ({source}): check the path; `dgcctl train demo` makes a first run")
+        raise UsageError(
+            f"{folder}: no such folder ({source}): check the path; `dgcctl train demo` makes a"
+            " first run"
+        )
     return folder
 
 
 def data_dir(flag: Path | None = None) -> Path | None:
-    """The folder that holds the data sets: the flag, else $DGCCTL_DATA_DIR, else None (./data/<name>)."""
+    """The folder that holds the data sets: the flag, else $DGCCTL_DATA_DIR, else None
+    (./data/<name>).
+    """
     return flag or settings.data_dir()
 
 

@@ -15,9 +15,11 @@ import unicodedata
 
 TAB = "    "
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": TAB}
-# unseen though Unicode counts them as letters or marks: fillers of Hangul and Khmer, the grapheme joiner
+# unseen though Unicode counts them as letters or marks: fillers of Hangul and Khmer, the grapheme
+# joiner
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-_SEEN = ("Zs", "Co")  # spaces of any width and private glyphs: not printable to Python, yet harmless
+# spaces of any width and private glyphs: not printable to Python, yet harmless
+_SEEN = ("Zs", "Co")
 
 
 def shown(text: str, *, newlines: bool = False) -> str:

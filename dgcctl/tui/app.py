@@ -1,4 +1,6 @@
-"""The dashboard application: it owns the store and the poller, switches screens, and carries out acts."""
+"""The dashboard application: it owns the store and the poller, switches screens, and carries out
+acts.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +25,21 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from dgc.errors import DgcError, UsageError
-from dgc.records import RunDir
-from dgcctl.core import runs
+from dgc.run.paths import RunDir
+from dgcctl.core.runs import listing
 from dgcctl.core.text import shown
-from dgcctl.tui import acts, export, keys, palette, typed
-from dgcctl.tui.alerts import Watch
-from dgcctl.tui.feed import Batch
-from dgcctl.tui.hearing import AT_ONCE, Hearing, Typed
+from dgcctl.tui import actions, export, keys, palette, typed
+from dgcctl.tui.key_queue import AT_ONCE, Hearing, Typed
 from dgcctl.tui.keys import Needs
-from dgcctl.tui.options import Options
-from dgcctl.tui.poller import Catalogue, News, Poller
 from dgcctl.tui.screens.base import DashScreen
-from dgcctl.tui.screens.confirm import Confirm
-from dgcctl.tui.store import Store
+from dgcctl.tui.screens.confirm_screen import Confirm
+from dgcctl.tui.start_options import Options
+from dgcctl.tui.state.alerts import Watch
+from dgcctl.tui.state.feed import Batch
+from dgcctl.tui.state.poller import Catalogue, News, Poller
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import Memory
 from dgcctl.tui.suspend import guard_sigcont
-from dgcctl.tui.view import Memory
 from dgcctl.tui.widgets.keyline import Shown
 
 FRAME = 0.05
@@ -53,7 +55,9 @@ class Arrived(Message):
 
 
 def _settle() -> None:
-    """What is loaded by now stays: to look through it again and again would hold up one key in a dozen by 45 ms."""
+    """What is loaded by now stays: to look through it again and again would hold up one key in a
+    dozen by 45 ms.
+    """
     gc.collect()
     gc.freeze()
 
@@ -68,7 +72,10 @@ class DashApp(App[None]):
     Input:focus { border: none; }
     """
     ENABLE_COMMAND_PALETTE = True
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(keys.EVERYWHERE), *keys.bindings(keys.ACTING)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *keys.bindings(keys.EVERYWHERE),
+        *keys.bindings(keys.ACTING),
+    ]
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -80,9 +87,9 @@ class DashApp(App[None]):
         self.left = copy.deepcopy(self.store.view)  # as an earlier dashboard left it
         self.palette = palette.Palette(self._first_theme())
         self.own_keys = keys.load_keymap(options.keys_file)
-        self.trainers = acts.Trainers()
+        self.trainers = actions.Trainers()
         self.frames = 0
-        self._opened = [runs.find_run(name, options.runs_dir) for name in options.open]
+        self._opened = [listing.find_run(name, options.runs_dir) for name in options.open]
         self._watch = Watch()
         self._nocolor = NoColor()
         self.hearing = Hearing(self, super().on_event)
@@ -107,7 +114,7 @@ class DashApp(App[None]):
             return palette.PLAIN
         return self.options.theme or self.store.view.theme or palette.DARK
 
-    # --- life --------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
         for theme in palette.themes():
@@ -122,7 +129,7 @@ class DashApp(App[None]):
             self.set_timer(SETTLED, _settle)
 
     def _first_screens(self) -> None:
-        from dgcctl.tui.screens.runs import RunsScreen
+        from dgcctl.tui.screens.runs_screen import RunsScreen
 
         self.push_screen(RunsScreen())
         for run in self._opened[1:]:
@@ -151,10 +158,14 @@ class DashApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Without colour: none at all, instead of the greys that Textual makes of NO_COLOR."""
-        filters = [found for found in super().get_line_filters() if not isinstance(found, NoColor | Monochrome)]
+        filters = [
+            found
+            for found in super().get_line_filters()
+            if not isinstance(found, NoColor | Monochrome)
+        ]
         return [*filters, self._nocolor] if self.palette.plain else filters
 
-    # --- keys ---------------------------------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------
 
     async def on_event(self, event: Event) -> None:
         """What is typed goes through one queue (see hearing.py)."""
@@ -171,7 +182,8 @@ class DashApp(App[None]):
         screen = self.screen
         if not isinstance(screen, DashScreen) or isinstance(event, Paste):
             return True
-        if isinstance(self.focused, Input):  # what is typed is text; enter acts on what it has found
+        # what is typed is text; enter acts on what it has found
+        if isinstance(self.focused, Input):
             return event.key != "enter" or (screen.known() >= Needs.ROWS and not self._waiting)
         table = (*screen.own_keys, *keys.EVERYWHERE, *keys.ACTING, keys.PALETTE)
         needs = keys.needed(event.key, event.character, table, self.own_keys)
@@ -182,7 +194,7 @@ class DashApp(App[None]):
         there = [self.store.runs[key] for key in run_ids if key in self.store.runs]
         return all(self.store.feed(run.id).caught_up for run in there if run.dir.events.exists())
 
-    # --- news --------------------------------------------------------------------------------------------------------
+    # --- news -------------------------------------------------------------------------------------
 
     def _post_news(self, news: News) -> None:
         with contextlib.suppress(RuntimeError):  # the loop may have ended between two looks
@@ -203,7 +215,13 @@ class DashApp(App[None]):
     def complete(self) -> bool:
         """Whether everything that the screen needs has been read and shown."""
         screen = self.front
-        if screen is None or not screen.loaded or not self.store.listed or self.pending or self._waiting:
+        if (
+            screen is None
+            or not screen.loaded
+            or not self.store.listed
+            or self.pending
+            or self._waiting
+        ):
             return False
         return self.hearing.idle and self.all_followed(screen.shown_runs())
 
@@ -220,7 +238,8 @@ class DashApp(App[None]):
 
     def _look(self) -> None:
         self.pending = False
-        asked = self.screen_stack[-1] if self.screen_stack else None  # none: the app is about to end
+        # none: the app is about to end
+        asked = self.screen_stack[-1] if self.screen_stack else None
         if isinstance(asked, Confirm):
             asked.look_again()
         if self.front is not None and self.front.ready:
@@ -229,41 +248,48 @@ class DashApp(App[None]):
     @property
     def front(self) -> DashScreen | None:
         """The screen that is looked at; a question may lie over it. None: the app is about to end."""
-        return next((found for found in reversed(self.screen_stack) if isinstance(found, DashScreen)), None)
+        return next(
+            (found for found in reversed(self.screen_stack) if isinstance(found, DashScreen)), None
+        )
 
     def screen_changed(self) -> None:
         """Follow the logs that the screens in the stack need, forget the others."""
-        wanted = [key for screen in self.screen_stack if isinstance(screen, DashScreen) for key in screen.shown_runs()]
+        wanted = [
+            key
+            for screen in self.screen_stack
+            if isinstance(screen, DashScreen)
+            for key in screen.shown_runs()
+        ]
         there = self.store.dirs(wanted)
         if there != self._watched:
             self._watched = there
             self.poller.watch(there)
 
-    # --- screens -----------------------------------------------------------------------------------------------------
+    # --- screens ----------------------------------------------------------------------------------
 
     def open_run(self, run_id: str, drawer: str = "") -> None:
-        from dgcctl.tui.screens.run import RunScreen
+        from dgcctl.tui.screens.run_screen import RunScreen
 
         self.push_screen(RunScreen(run_id, drawer))
 
     def open_gates(self, run_id: str) -> None:
-        from dgcctl.tui.screens.gates import GatesScreen
+        from dgcctl.tui.screens.gates_screen import GatesScreen
 
         self.push_screen(GatesScreen(run_id))
 
     def open_compare(self, run_ids: Sequence[str]) -> None:
-        from dgcctl.tui.screens.compare import CompareScreen
+        from dgcctl.tui.screens.compare_screen import CompareScreen
 
         self.push_screen(CompareScreen(run_ids))
 
     def action_recipes(self) -> None:
-        from dgcctl.tui.screens.recipes import RecipesScreen
+        from dgcctl.tui.screens.recipes_screen import RecipesScreen
 
         if not isinstance(self.screen, RecipesScreen):
             self.push_screen(RecipesScreen())
 
     def action_help(self) -> None:
-        from dgcctl.tui.screens.help import HelpScreen
+        from dgcctl.tui.screens.help_screen import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
@@ -297,7 +323,9 @@ class DashApp(App[None]):
         for key, owner in (*own, *((key, self) for key in keys.EVERYWHERE)):
             if self.check_action(key.name, ()) is not False:
                 yield SystemCommand(
-                    f"{key.label} ({self.written(key).text})", key.help, self._runner(key.action, owner)
+                    f"{key.label} ({self.written(key).text})",
+                    key.help,
+                    self._runner(key.action, owner),
                 )
 
     def written(self, key: keys.Key) -> Shown:
@@ -322,11 +350,15 @@ class DashApp(App[None]):
         told = shown(message, newlines=True)
         super().notify(told, title=shown(title), severity=severity, timeout=timeout, markup=False)
 
-    # --- acts --------------------------------------------------------------------------------------------------------
+    # --- acts -------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """--readonly: what changes a run is neither shown nor done."""
-        return False if action in keys.ACTS and self.options.readonly else super().check_action(action, parameters)
+        return (
+            False
+            if action in keys.ACTS and self.options.readonly
+            else super().check_action(action, parameters)
+        )
 
     def action_export(self) -> None:
         if self.front is None:
@@ -351,14 +383,16 @@ class DashApp(App[None]):
     def action_resume(self) -> None:
         self._ask("resume", "It goes on from its newest checkpoint.", "resuming", self._resume)
 
-    def _resume(self, run: runs.Run) -> None:
+    def _resume(self, run: listing.Run) -> None:
         self._watch.begins(run.id)
         self.trainers.resume(run.dir)
 
-    def _ask(self, act: str, what: str, done: str, do: Callable[[runs.Run], None] | None = None) -> None:
+    def _ask(
+        self, act: str, what: str, done: str, do: Callable[[listing.Run], None] | None = None
+    ) -> None:
         """Ask before an act on the run that is chosen; say at once where it cannot be."""
         run = self.store.runs.get((self.front.subject() if self.front else None) or "")
-        why = acts.refusal(run, act)
+        why = actions.refusal(run, act)
         if run is None or why:
             self.notify(why, severity="warning")
             return
@@ -368,17 +402,21 @@ class DashApp(App[None]):
                 self._carry_out(run, act, done, do)
 
         def pointless() -> str:
-            return acts.refusal(self.store.runs.get(run.id), act)
+            return actions.refusal(self.store.runs.get(run.id), act)
 
         self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what, pointless), answer)
 
-    def _carry_out(self, run: runs.Run, act: str, done: str, do: Callable[[runs.Run], None] | None) -> None:
-        """The run may have ended while the question stood. Without `do` the trainer is left a request of that name."""
+    def _carry_out(
+        self, run: listing.Run, act: str, done: str, do: Callable[[listing.Run], None] | None
+    ) -> None:
+        """The run may have ended while the question stood. Without `do` the trainer is left a
+        request of that name.
+        """
         try:
-            why = acts.refusal(self.store.runs.get(run.id), act)
+            why = actions.refusal(self.store.runs.get(run.id), act)
             if why:
                 raise UsageError(why)
-            do(run) if do else acts.request(run, act)
+            do(run) if do else actions.request(run, act)
         except DgcError as error:
             self.notify(str(error), severity="error")
         else:

@@ -1,4 +1,5 @@
-"""A frame as pixels, with the mono-spaced font that matplotlib brings; the dots of the charts are drawn one by one.
+"""A frame as pixels, with the mono-spaced font that matplotlib brings; the dots of the charts are
+drawn one by one.
 
 (That font has every sign of the screens but braille.)
 """
@@ -62,7 +63,9 @@ _FONTS = ("DejaVuSansMono", "DejaVuSansMono-Bold")
 
 
 def _font_folder() -> Path:
-    """Found without importing matplotlib, which takes its time. Raises DataError where it is not installed."""
+    """Found without importing matplotlib, which takes its time. Raises DataError where it is not
+    installed.
+    """
     found = importlib.util.find_spec("matplotlib")
     if found is None or not found.submodule_search_locations:
         raise DataError("a picture needs the fonts of matplotlib, which is not installed")
@@ -81,17 +84,26 @@ def picture(strips: Sequence[Strip], theme: TerminalTheme) -> Image.Image:
     glyphs = Glyphs()
     width, height = glyphs.cell
     columns = max((strip.cell_length for strip in strips), default=1)
-    image = Image.new("RGB", (columns * width, max(1, len(strips)) * height), tuple(theme.background_color))
+    image = Image.new(
+        "RGB", (columns * width, max(1, len(strips)) * height), tuple(theme.background_color)
+    )
     for row, strip in enumerate(strips):
         column = 0
         for text, style, _ in strip:
-            _draw_text(image, glyphs, (column * width, row * height), text, style or Style.null(), theme)
+            _draw_text(
+                image, glyphs, (column * width, row * height), text, style or Style.null(), theme
+            )
             column += cell_len(text)
     return image
 
 
 def _draw_text(
-    image: Image.Image, glyphs: Glyphs, at: tuple[int, int], text: str, style: Style, theme: TerminalTheme
+    image: Image.Image,
+    glyphs: Glyphs,
+    at: tuple[int, int],
+    text: str,
+    style: Style,
+    theme: TerminalTheme,
 ) -> None:
     front, back = colours(style, theme)
     x, y = at
@@ -109,7 +121,11 @@ def _draw_text(
 def colours(style: Style, theme: TerminalTheme) -> tuple[RGB, RGB]:
     """Of the letters and of what is behind them, as a terminal of this theme shows them."""
     front = style.color.get_truecolor(theme) if style.color else theme.foreground_color
-    back = style.bgcolor.get_truecolor(theme, foreground=False) if style.bgcolor else theme.background_color
+    back = (
+        style.bgcolor.get_truecolor(theme, foreground=False)
+        if style.bgcolor
+        else theme.background_color
+    )
     if style.reverse:
         front, back = back, front
     if style.dim:

@@ -1,6 +1,7 @@
 """What is on screen into files: the numbers as CSV, the frame as SVG and as PNG.
 
-`take` looks at the screen, in its thread; `write` works without it, for 600,000 numbers take seconds.
+`take` looks at the screen, in its thread; `write` works without it, for 600,000 numbers take
+seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.terminal_theme import TerminalTheme
 from textual.strip import Strip
 
 from dgc.errors import DgcError
-from dgc.fs import atomic_write
+from dgc.run.files import atomic_write
 from dgcctl.tui.bitmap import picture
 
 if TYPE_CHECKING:
@@ -41,14 +42,22 @@ class Taken:
 def take(app: DashApp, screen: DashScreen) -> Taken:
     """What is on screen now."""
     return Taken(
-        screen.name_for_files, app.clock.now(), app.screen._compositor.render_strips(), screen.sheet(), app.ansi_theme
+        screen.name_for_files,
+        app.clock.now(),
+        app.screen._compositor.render_strips(),
+        screen.sheet(),
+        app.ansi_theme,
     )
 
 
 def write(taken: Taken, folder: Path) -> list[Path]:
-    """Write three files into the folder under a new name; return their paths. Raises OSError or DgcError."""
+    """Write three files into the folder under a new name; return their paths. Raises OSError or
+    DgcError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    table = _new_file(folder, f"dash-{taken.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(taken.moment))}")
+    table = _new_file(
+        folder, f"dash-{taken.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(taken.moment))}"
+    )
     vector, pixels = table.with_suffix(".svg"), table.with_suffix(".png")
     atomic_write(table, as_csv(*taken.sheet).encode())
     atomic_write(vector, as_svg(taken).encode())
@@ -71,7 +80,10 @@ def as_svg(taken: Taken) -> str:
         width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor", record=True,
         legacy_windows=False, safe_box=False,
     )  # fmt: skip
-    console.print(Segments([segment for strip in taken.strips for segment in (*strip, Segment.line())]), end="")
+    console.print(
+        Segments([segment for strip in taken.strips for segment in (*strip, Segment.line())]),
+        end="",
+    )
     return console.export_svg(title=f"dgcctl dash: {taken.name}", theme=taken.theme)
 
 
@@ -95,4 +107,8 @@ def _new_file(folder: Path, stem: str) -> Path:
 
 def why_not(error: OSError | DgcError) -> str:
     """What `write` met, in one line."""
-    return f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+    return (
+        f"{error.filename}: cannot be written ({error.strerror})"
+        if isinstance(error, OSError)
+        else str(error)
+    )

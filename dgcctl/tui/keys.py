@@ -1,4 +1,6 @@
-"""The keys, one table: id -> (key, action, label). A keys file maps ids to other keys; everything else stays."""
+"""The keys, one table: id -> (key, action, label). A keys file maps ids to other keys; everything
+else stays.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Key:
         return self.action.removeprefix("app.").partition("(")[0]
 
     def binding(self) -> Binding:
-        return Binding(self.key, self.action, self.label, id=self.id, show=self.shown, tooltip=self.help)
+        return Binding(
+            self.key, self.action, self.label, id=self.id, show=self.shown, tooltip=self.help
+        )
 
 
 QUIT = Key("quit", "q", "quit", "Quit", "leave; training goes on", needs=Needs.NOTHING)
@@ -47,25 +51,64 @@ EVERYWHERE = (
     Key("help", "question_mark", "help", "Help", "what every key does", needs=Needs.PLACE),
     QUIT,
     Key("theme", "t", "theme", "Theme", "dark, light, no colour", needs=Needs.NOTHING),
-    Key("export", "e", "export", "Export", "numbers as CSV, the frame as SVG and PNG", needs=Needs.ALL),
+    Key(
+        "export",
+        "e",
+        "export",
+        "Export",
+        "numbers as CSV, the frame as SVG and PNG",
+        needs=Needs.ALL,
+    ),
     Key("recipes", "n", "recipes", "New run", "browse recipes, start a run", needs=Needs.PLACE),
     Key(
-        "suspend", "ctrl+z", "suspend_process", "Suspend", "back to the shell; fg brings it back", False, Needs.NOTHING
+        "suspend",
+        "ctrl+z",
+        "suspend_process",
+        "Suspend",
+        "back to the shell; fg brings it back",
+        False,
+        Needs.NOTHING,
     ),
 )
 PALETTE = Key(
-    "palette", "ctrl+p", "command_palette", "Palette", "everything that has a key, by name", needs=Needs.PLACE
+    "palette",
+    "ctrl+p",
+    "command_palette",
+    "Palette",
+    "everything that has a key, by name",
+    needs=Needs.PLACE,
 )
 ALWAYS = (*EVERYWHERE[:2], PALETTE)  # at the right end of the last line
 # on the screens that are about a run (elsewhere they say that none is chosen)
 ACTING = (
     Key("stop", "s", "app.stop", "Stop", "finish the step, save and stop", needs=Needs.RUNS),
-    Key("checkpoint", "c", "app.checkpoint", "Checkpoint", "save after the step and go on", needs=Needs.RUNS),
-    Key("resume", "r", "app.resume", "Resume", "go on after a stop, a failure, a death", needs=Needs.RUNS),
+    Key(
+        "checkpoint",
+        "c",
+        "app.checkpoint",
+        "Checkpoint",
+        "save after the step and go on",
+        needs=Needs.RUNS,
+    ),
+    Key(
+        "resume",
+        "r",
+        "app.resume",
+        "Resume",
+        "go on after a stop, a failure, a death",
+        needs=Needs.RUNS,
+    ),
 )
 RUNS = (
     Key("open", "enter", "open", "Open", "the run's curves and records"),
-    Key("filter", "slash", "filter", "Filter", "e.g. state=done lr>0.05 name~demo", needs=Needs.PLACE),
+    Key(
+        "filter",
+        "slash",
+        "filter",
+        "Filter",
+        "e.g. state=done lr>0.05 name~demo",
+        needs=Needs.PLACE,
+    ),
     Key("mark", "space", "mark", "Mark", "lay it over all charts; compare it"),
     Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
     Key("diff", "d", "diff", "Diff", "compare the marked runs"),
@@ -83,25 +126,68 @@ RUN = (
     Key("raw", "0", "smooth(0)", "Raw", "no smoothing", False, needs=Needs.PLACE),
     Key("log", "l", "drawer('log')", "Log", "the log; / searches it", needs=Needs.PLACE),
     Key("gates", "g", "gates", "Gates", "which channels each head chooses", needs=Needs.PLACE),
-    Key("checkpoints", "w", "drawer('checkpoints')", "Checkpoints", "the saved states (weights)", False, Needs.PLACE),
-    Key("facts", "i", "drawer('facts')", "Facts", "recipe, target, machine, alerts", False, Needs.PLACE),
-    Key("metrics", "m", "drawer('metrics')", "Metrics", "/ filters, enter shows one, p pins it", False, Needs.PLACE),
-    Key("filter", "slash", "search", "Search", "in the log, or among the metrics", False, Needs.PLACE),
+    Key(
+        "checkpoints",
+        "w",
+        "drawer('checkpoints')",
+        "Checkpoints",
+        "the saved states (weights)",
+        False,
+        Needs.PLACE,
+    ),
+    Key(
+        "facts",
+        "i",
+        "drawer('facts')",
+        "Facts",
+        "recipe, target, machine, alerts",
+        False,
+        Needs.PLACE,
+    ),
+    Key(
+        "metrics",
+        "m",
+        "drawer('metrics')",
+        "Metrics",
+        "/ filters, enter shows one, p pins it",
+        False,
+        Needs.PLACE,
+    ),
+    Key(
+        "filter",
+        "slash",
+        "search",
+        "Search",
+        "in the log, or among the metrics",
+        False,
+        Needs.PLACE,
+    ),
     Key("mark", "space", "mark", "Mark", "lay it over other runs' charts", False),
     Key("pin", "p", "pin", "Pin", "keep the metric (or the run) in front", False),
     Key("diff", "d", "diff", "Diff", "compare with the marked runs", False),
     Key("left", "left", "cursor(-1)", "Cursor left", "read values in all charts", False),
     Key("right", "right", "cursor(1)", "Cursor right", "read values in all charts", False),
     Key("far-left", "shift+left", "cursor(-10)", "Far left", "move the cursor ten columns", False),
-    Key("far-right", "shift+right", "cursor(10)", "Far right", "move the cursor ten columns", False),
+    Key(
+        "far-right", "shift+right", "cursor(10)", "Far right", "move the cursor ten columns", False
+    ),
     Key("zoom-in", "z", "zoom(1)", "Zoom", "look closer around the cursor", False),
     Key("zoom-out", "Z", "zoom(-1)", "Wider", "look from further away", False),
     Key("one", "f", "one", "One chart", "the focused chart alone, all again", False),
-    Key("back", "escape", "back", "Back", "drop search, cursor, zoom; then leave", needs=Needs.PLACE),
+    Key(
+        "back", "escape", "back", "Back", "drop search, cursor, zoom; then leave", needs=Needs.PLACE
+    ),
 )
 BACK = Key("back", "escape", "back", "Back", "to the screen before", needs=Needs.PLACE)
 GATES = (
-    Key("figure", "x", "figure", "Figure", "active share, entropy, most used share", needs=Needs.PLACE),
+    Key(
+        "figure",
+        "x",
+        "figure",
+        "Figure",
+        "active share, entropy, most used share",
+        needs=Needs.PLACE,
+    ),
     Key("earlier", "left_square_bracket", "epoch(-1)", "Earlier", "the evaluation before"),
     Key("later", "right_square_bracket", "epoch(1)", "Later", "the evaluation after"),
     Key("left", "left", "head(-1)", "Head left", "the head before", False),
@@ -124,7 +210,9 @@ def bindings(table: tuple[Key, ...]) -> list[Binding]:
     return [key.binding() for key in table]
 
 
-def needed(pressed: str, character: str | None, table: Iterable[Key], own: Mapping[str, str]) -> Needs:
+def needed(
+    pressed: str, character: str | None, table: Iterable[Key], own: Mapping[str, str]
+) -> Needs:
     """What a pressed key needs; `own` are the places that the user gave to keys."""
     for key in table:
         if {pressed, character} & set(own.get(key.id, key.key).split(",")):
@@ -137,7 +225,9 @@ def known_ids() -> set[str]:
 
 
 def load_keymap(path: Path | None) -> dict[str, str]:
-    """The user's keys: a YAML mapping of id to key. Raises UsageError for anything else; an absent file is empty."""
+    """The user's keys: a YAML mapping of id to key. Raises UsageError for anything else; an absent
+    file is empty.
+    """
     if path is None or not path.is_file():
         return {}
     try:
@@ -148,7 +238,9 @@ def load_keymap(path: Path | None) -> dict[str, str]:
         raise UsageError(f'{path}: should map ids to keys in quotes, e.g. `stop: "ctrl+s"`')
     unknown = sorted(str(key) for key in found if key not in known_ids())
     if unknown:
-        raise UsageError(f"{path}: unknown key id {unknown[0]} (known: {', '.join(sorted(known_ids()))})")
+        raise UsageError(
+            f"{path}: unknown key id {unknown[0]} (known: {', '.join(sorted(known_ids()))})"
+        )
     return {str(key): value for key, value in found.items()}
 
 

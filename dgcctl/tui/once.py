@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.options import Options
+from dgcctl.tui.start_options import Options
 
 PATIENCE = 20.0  # seconds after which a frame is shown with what has been read so far
 _STEP = 0.05

@@ -1,4 +1,6 @@
-"""Colours by role, one table a theme; the table without colour says the same by bold, dim, reverse and underline."""
+"""Colours by role, one table a theme; the table without colour says the same by bold, dim, reverse
+and underline.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,26 @@ from textual.theme import BUILTIN_THEMES, Theme
 
 DARK, LIGHT, PLAIN = "dgc-dark", "dgc-light", "dgc-plain"
 THEMES = (DARK, LIGHT, PLAIN)
-_SERIES_DARK = ("#4fc3f7", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#fff176", "#4db6ac", "#f48fb1")
-_SERIES_LIGHT = ("#0277bd", "#c75b00", "#2e7d32", "#c62828", "#6a1b9a", "#7a6a00", "#00695c", "#ad1457")
+_SERIES_DARK = (
+    "#4fc3f7",
+    "#ffb74d",
+    "#81c784",
+    "#e57373",
+    "#ba68c8",
+    "#fff176",
+    "#4db6ac",
+    "#f48fb1",
+)
+_SERIES_LIGHT = (
+    "#0277bd",
+    "#c75b00",
+    "#2e7d32",
+    "#c62828",
+    "#6a1b9a",
+    "#7a6a00",
+    "#00695c",
+    "#ad1457",
+)
 _SERIES_PLAIN = ("bold", "", "", "", "", "", "", "")
 
 _ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -91,7 +111,9 @@ def _light() -> Theme:
 
 
 def _plain() -> Theme:
-    """The terminal's own two colours: Textual's theme of ANSI colours, whose colours the app then takes away."""
+    """The terminal's own two colours: Textual's theme of ANSI colours, whose colours the app then
+    takes away.
+    """
     base = BUILTIN_THEMES["ansi-dark"]
     reverse = {"block-cursor-text-style": "reverse", "input-cursor-text-style": "reverse"}
     return replace(base, name=PLAIN, variables={**base.variables, **reverse})

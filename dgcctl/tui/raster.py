@@ -1,4 +1,6 @@
-"""Lines into braille cells (2 x 4 dots each), as arrays. The canvas widget comes from textual-hires-canvas."""
+"""Lines into braille cells (2 x 4 dots each), as arrays. The canvas widget comes from
+textual-hires-canvas.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,25 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dgcctl.tui.series import Floats, Spans
+from dgcctl.tui.state.series import Floats, Spans
 
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 # Which of six dot columns a line shows: tells overlaid runs apart where there is no colour.
-DASHES = ((1, 1, 1, 1, 1, 1), (1, 1, 1, 1, 0, 0), (1, 0, 1, 0, 1, 0), (1, 1, 1, 0, 1, 0), (1, 0, 0, 1, 0, 0))
+DASHES = (
+    (1, 1, 1, 1, 1, 1),
+    (1, 1, 1, 1, 0, 0),
+    (1, 0, 1, 0, 1, 0),
+    (1, 1, 1, 0, 1, 0),
+    (1, 0, 0, 1, 0, 0),
+)
 
 
-def cells(spans: Spans, low: float, high: float, width: int, height: int, dash: int = 0) -> NDArray[np.uint8]:
-    """Braille bits (height, width) of a line drawn between the values `low` (bottom) and `high` (top)."""
+def cells(
+    spans: Spans, low: float, high: float, width: int, height: int, dash: int = 0
+) -> NDArray[np.uint8]:
+    """Braille bits (height, width) of a line drawn between the values `low` (bottom) and `high`
+    (top).
+    """
     dots = np.zeros((4 * height, 2 * width), dtype=np.uint8)
     scale = (4 * height - 1) / ((high - low) or 1.0)
     top = np.clip((high - spans.high) * scale + 0.5, -1, 4 * height).astype(np.int64)
@@ -29,7 +41,9 @@ def cells(spans: Spans, low: float, high: float, width: int, height: int, dash: 
 
 
 def dot(value: float, first: float, last: float, count: int) -> int:
-    """Which of `count` dots from `first` to `last` a value falls on, as `cells` and `spans` place it."""
+    """Which of `count` dots from `first` to `last` a value falls on, as `cells` and `spans` place
+    it.
+    """
     share = (value - first) / ((last - first) or 1.0)
     return min(count - 1, max(0, math.floor(share * (count - 1) + 0.5)))
 
@@ -37,7 +51,9 @@ def dot(value: float, first: float, last: float, count: int) -> int:
 def characters(bits: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:
     """(column, row, braille character) of each cell that is not empty."""
     rows, columns = np.nonzero(bits)
-    for row, column, value in zip(rows.tolist(), columns.tolist(), bits[rows, columns].tolist(), strict=True):
+    for row, column, value in zip(
+        rows.tolist(), columns.tolist(), bits[rows, columns].tolist(), strict=True
+    ):
         yield column, row, chr(0x2800 + value)
 
 
@@ -60,11 +76,16 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round((first + index) * step, 12) for index in range(int((high - first * step) / step + 1e-9) + 1)]
+    return [
+        round((first + index) * step, 12)
+        for index in range(int((high - first * step) / step + 1e-9) + 1)
+    ]
 
 
 def log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Powers of ten between two logarithms, or round numbers where the range holds fewer than two of them."""
+    """Powers of ten between two logarithms, or round numbers where the range holds fewer than two
+    of them.
+    """
     powers = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
     if len(powers) >= 2:
         return powers[:: max(1, -(-len(powers) // max(1, count)))]

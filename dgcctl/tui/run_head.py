@@ -1,17 +1,19 @@
-"""The words above the charts: state, progress, speed, machine, target, and which letter is which run."""
+"""The words above the charts: state, progress, speed, machine, target, and which letter is which
+run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dgcctl.core.runs import Run
-from dgcctl.tui import clock, curves, facts
-from dgcctl.tui.facts import Target
-from dgcctl.tui.feed import Feed
-from dgcctl.tui.processes import Sample
+from dgcctl.core.runs.listing import Run
 from dgcctl.tui.screens.base import head
-from dgcctl.tui.store import ROLES, Store, bar_role, reason, share_done, state_text
-from dgcctl.tui.view import View
+from dgcctl.tui.state import clock, curves, run_facts
+from dgcctl.tui.state.feed import Feed
+from dgcctl.tui.state.processes import Sample
+from dgcctl.tui.state.run_facts import Target
+from dgcctl.tui.state.store import ROLES, Store, bar_role, reason, share_done, state_text
+from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import progress
 from dgcctl.tui.widgets.listing import Cell
 
@@ -24,9 +26,15 @@ def title(run: Run, view: View, drawer: str) -> list[Cell]:
     return head(run.id, (f"{state_text(run.state)}  ", ROLES.get(run.state, "")), *told)
 
 
-def lines(store: Store, run: Run, target: Target | None, overlay: Sequence[Run], *, wide: bool) -> list[list[Cell]]:
+def lines(
+    store: Store, run: Run, target: Target | None, overlay: Sequence[Run], *, wide: bool
+) -> list[list[Cell]]:
     feed = store.feed(run.id)
-    return [_progress(run, feed), _figures(store, run, feed, target), _last_line(run, feed, overlay, wide)]
+    return [
+        _progress(run, feed),
+        _figures(store, run, feed, target),
+        _last_line(run, feed, overlay, wide),
+    ]
 
 
 def _progress(run: Run, feed: Feed) -> list[Cell]:
@@ -49,7 +57,7 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
 def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[Cell]:
     """The gap is that of the last error, by which a run is judged in the end."""
     best, last = store.best(run), store.last(run)
-    told: list[Cell] = [f"error {facts.percent(last)}  best {facts.percent(best)}  "]
+    told: list[Cell] = [f"error {run_facts.percent(last)}  best {run_facts.percent(best)}  "]
     if target is not None:
         met = last is not None and target.met(last)
         sign = "✓" if met else "…"
@@ -61,11 +69,21 @@ def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[
 def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     """Of the process where it lives here; else its own last account."""
     held = feed.last("perf.gpu_memory")
-    gpu_memory = f" {facts.size(held)}" if held else ""
+    gpu_memory = f" {run_facts.size(held)}" if held else ""
     if sample is None:
-        return [(f"memory {facts.size(feed.last('perf.rss'))}{'  GPU' + gpu_memory if held else ''}", "dim")]
+        return [
+            (
+                (
+                    "memory"
+                    f" {run_facts.size(feed.last('perf.rss'))}{'  GPU' + gpu_memory if held else ''}"
+                ),
+                "dim",
+            )
+        ]
     gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%{gpu_memory}"
-    return [f"CPU {sample.cpu:.0f}% {facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"]
+    return [
+        f"CPU {sample.cpu:.0f}% {run_facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"
+    ]
 
 
 def _last_line(run: Run, feed: Feed, overlay: Sequence[Run], wide: bool) -> list[Cell]:
@@ -82,6 +100,6 @@ def _last_line(run: Run, feed: Feed, overlay: Sequence[Run], wide: bool) -> list
     short = not wide or len(overlay) > 3
     named = zip(curves.LETTERS, overlay, strict=False)
     return [
-        (f"{letter} {facts.short_id(shown.id) if short else shown.id}  ", f"s{index}")
+        (f"{letter} {run_facts.short_id(shown.id) if short else shown.id}  ", f"s{index}")
         for index, (letter, shown) in enumerate(named)
     ]

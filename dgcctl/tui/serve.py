@@ -1,8 +1,10 @@
-"""The dashboard in a browser: textual-serve on 127.0.0.1, behind a token (textual-serve itself asks nobody who he is).
+"""The dashboard in a browser: textual-serve on 127.0.0.1, behind a token (textual-serve itself asks
+nobody who he is).
 
-The first request brings the token in its address and gets a cookie; every other one must bring the cookie, the
-websocket too. A request under another host name, or from another page, is refused whatever it brings: so no web page
-that the user visits meanwhile can reach the dashboard through a name that it lets point to 127.0.0.1.
+The first request brings the token in its address and gets a cookie; every other one must bring the
+cookie, the websocket too. A request under another host name, or from another page, is refused
+whatever it brings: so no web page that the user visits meanwhile can reach the dashboard through a
+name that it lets point to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ class GuardedServer(Server):
         if request.host not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
             return f"refused: this server answers to {HOST}:{self.port} only"
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in (f"http://{HOST}:{self.port}", f"http://localhost:{self.port}"):
+        if origin is not None and origin not in (
+            f"http://{HOST}:{self.port}",
+            f"http://localhost:{self.port}",
+        ):
             return "refused: asked by another page"
         given = request.query.get("token") or request.cookies.get(COOKIE, "")
         if not hmac.compare_digest(given.encode(), self._token.encode()):

@@ -1,7 +1,8 @@
 """Coming back from a SIGSTOP that did not come from ctrl+z.
 
-Textual takes every SIGCONT for the end of its own suspension and starts the terminal a second time: a second reader of
-the keys, which then get lost, and a terminal left raw at the end. So its handler is called only where it had suspended.
+Textual takes every SIGCONT for the end of its own suspension and starts the terminal a second time:
+a second reader of the keys, which then get lost, and a terminal left raw at the end. So its handler
+is called only where it had suspended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 
 
 def guard_sigcont(driver: Any, redraw: Callable[[], object]) -> None:
-    """Put a handler before the driver's own. Does nothing for a driver that has none (headless, web)."""
+    """Put a handler before the driver's own. Does nothing for a driver that has none (headless,
+    web).
+    """
     known = signal.getsignal(signal.SIGCONT)
     if not callable(known) or not hasattr(driver, "_must_signal_resume"):
         return

@@ -1,4 +1,5 @@
-"""What a terminal sends, read as keys and pastes: Textual's own reader with three of its readings mended.
+"""What a terminal sends, read as keys and pastes: Textual's own reader with three of its readings
+mended.
 
 - A paste ends at its end mark and nowhere else: Textual takes an escape sequence inside of it for keys, so that a
   copied log with colours could quit the dashboard or stop a training.
@@ -66,7 +67,9 @@ class Parser(XTermParser):
 
 
 def mend_reading(driver_class: Any) -> None:
-    """Let a driver of Textual read through `Parser` (one that reads no terminal has none to change)."""
+    """Let a driver of Textual read through `Parser` (one that reads no terminal has none to
+    change).
+    """
     module = sys.modules[driver_class.__module__]
     if hasattr(module, "XTermParser"):
         module.XTermParser = Parser  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dgc import kernel_sources
+from dgc.kernels import sources
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,11 @@ class Project:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).with_name("own_code"))]),
             "DVC_NO_ANALYTICS": "1",
-            **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _WHO.items()},
+            **{
+                f"GIT_{who}_{what}": value
+                for who in ("AUTHOR", "COMMITTER")
+                for what, value in _WHO.items()
+            },
         }
         for name in ("DGCCTL_RUNS_DIR", "DGCCTL_DATA_DIR"):
             self.env.pop(name, None)
@@ -61,7 +65,9 @@ class Project:
     def ran(self, *words: str) -> list[str]:
         """The stages that `dvc repro` really ran, in order."""
         said = self.dvc("repro", *words)
-        return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+        return [
+            line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")
+        ]
 
     def edit(self, name: str, old: str, new: str) -> None:
         path = self.folder / name
@@ -74,7 +80,9 @@ _WHO = {"NAME": "tester", "EMAIL": "tester@example.com"}
 
 
 def origin(folder: Path, edits: dict[str, tuple[str, str]] | None = None) -> Path:
-    """A repository of what a clone holds: the files as they are now, with edits of the recipe, committed."""
+    """A repository of what a clone holds: the files as they are now, with edits of the recipe,
+    committed.
+    """
     folder.mkdir(parents=True)
     for name in _PARTS:
         source = ROOT / name
@@ -103,15 +111,21 @@ def clone(source: Path, target: Path) -> Project:
 
 
 def add_kernels(project: Project) -> str:
-    """Lay the compiled kernels beside the clone's sources, as an editable installation does; their instruction set.
+    """Lay the compiled kernels beside the clone's sources, as an editable installation does; their
+    instruction set.
 
-    They are those of this checkout where it has them, which were built from the same sources; "none" where not.
+    They are those of this checkout where it has them, which were built from the same sources;
+    "none" where not.
     """
-    library = kernel_sources.library_of(ROOT / "dgc")
+    library = sources.library_of(ROOT / "dgc")
     if library is None:
         return "none"
-    built = kernel_sources.built_from(library)
+    built = sources.built_from(library)
     assert built is not None, "the kernels of this checkout are old: install it again"
-    assert built.digest == kernel_sources.sources_digest(project.folder / "dgc"), "install this checkout again"
-    shutil.copy(library, project.folder / "dgc" / "native" / library.name)
-    return project.call("python", "-c", "from dgc.native import library; print(library.in_use())").strip()
+    assert built.digest == sources.sources_digest(project.folder / "dgc"), (
+        "install this checkout again"
+    )
+    shutil.copy(library, project.folder / "dgc" / "kernels" / "cpu" / library.name)
+    return project.call(
+        "python", "-c", "from dgc.kernels.cpu import library; print(library.in_use())"
+    ).strip()

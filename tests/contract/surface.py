@@ -1,6 +1,8 @@
-"""The command line as text: every command with its arguments and options. `python -m tests.contract.surface` prints it.
+"""The command line as text: every command with its arguments and options. `python -m
+tests.contract.surface` prints it.
 
-tests/golden/cli_surface.txt is the frozen copy; a change of it is a change for users and belongs into CHANGELOG.md.
+tests/golden/cli_surface.txt is the frozen copy; a change of it is a change for users and belongs
+into CHANGELOG.md.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ def commands(node: Any = None, path: str = "dgcctl") -> Iterator[tuple[str, Any]
 
 
 def surface() -> str:
-    return "\n".join(f"{path} {' '.join(_parameters(node))}".rstrip() for path, node in commands()) + "\n"
+    return (
+        "\n".join(f"{path} {' '.join(_parameters(node))}".rstrip() for path, node in commands())
+        + "\n"
+    )
 
 
 def _parameters(node: Any) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""What users rely on: the commands and options, quick help, the streams, the exit codes in the README."""
+"""What users rely on: the commands and options, quick help, the streams, the exit codes in the
+README.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_commands_and_options_are_the_frozen_ones() -> None:
-    """To change them on purpose: python -m tests.contract.surface > tests/golden/cli_surface.txt, and CHANGELOG.md."""
+    """To change them on purpose: python -m tests.contract.surface > tests/golden/cli_surface.txt,
+    and CHANGELOG.md.
+    """
     assert surface() == GOLDEN.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()])
-def test_every_command_has_help_in_plain_text(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_in_plain_text(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main([*path.split()[1:], "--help"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
@@ -34,7 +40,12 @@ def test_every_command_has_help_in_plain_text(path: str, capsys: pytest.CaptureF
 
 
 def test_every_option_says_what_it_does() -> None:
-    silent = [f"{path} {item.opts[0]}" for path, node in commands() for item in node.params if not item.help]
+    silent = [
+        f"{path} {item.opts[0]}"
+        for path, node in commands()
+        for item in node.params
+        if not item.help
+    ]
     assert silent == []
 
 
@@ -42,39 +53,48 @@ def test_every_listing_has_json() -> None:
     missing = [
         path
         for path, node in commands()
-        if path.split()[-1] in ("ls", "show", "diff", "compare", "verify", "profile", "doctor", "info", "eval")
+        if path.split()[-1]
+        in ("ls", "show", "diff", "compare", "verify", "profile", "doctor", "info", "eval")
         and not any("--json" in item.opts for item in node.params)
     ]
     assert missing == []
 
 
 def test_help_loads_few_modules() -> None:
-    """What a start costs, counted; in milliseconds it stands in benchmarks/bounds.py (the bar: 300)."""
+    """What a start costs, counted; in milliseconds it stands in benchmarks/bounds.py (the bar:
+    300).
+    """
     code = "import sys; n = len(sys.modules); from dgcctl.cli.main import main; main(['--help']); "
     code += "print(len(sys.modules) - n, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert int(done.stderr) < 400
 
 
 def test_help_loads_none_of_the_heavy_packages_and_no_command() -> None:
     code = (
-        "import json, sys\n"
-        "from dgcctl.cli.main import main\n"
-        "main(['--help'])\n"
-        "heavy = ('torch', 'textual', 'dvc', 'numpy', 'pydantic', 'yaml', 'httpx', 'matplotlib', 'rich.table')\n"
-        "found = [name for name in heavy if name in sys.modules]\n"
-        "found += [name for name in sys.modules if name.startswith('dgcctl.cli.') and name.split('.')[2] not in\n"
-        "          ('main', 'lazy', 'diagnostics', 'streams')]\n"
-        "print(json.dumps(found), file=sys.stderr)\n"
+        "import json, sys\nfrom dgcctl.cli.main import main\nmain(['--help'])\nheavy = ('torch',"
+        " 'textual', 'dvc', 'numpy', 'pydantic', 'yaml', 'httpx', 'matplotlib',"
+        " 'rich.table')\nfound = [name for name in heavy if name in sys.modules]\nfound += [name"
+        " for name in sys.modules if name.startswith('dgcctl.cli.') and name[11:] not in\n"
+        "          ('main', '_ui', '_ui.lazy', '_ui.diagnostics', '_ui.streams')]\nprint(json.dumps(found),"
+        " file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stderr) == []
 
 
 def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m dgcctl recipes show imagenet_condensenet_h4 --why | head -n 1"
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
@@ -83,7 +103,9 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_a_terminal_and_a_pipe_get_the_same_bytes_but_for_colour() -> None:
     """`script` lends a terminal; carriage returns are the terminal's own."""
     command = f"{sys.executable} -m dgcctl recipes ls"
-    piped = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    piped = subprocess.run(
+        command.split(), cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": ""}
     shown = _in_a_terminal(command.split(), environment)
     assert "\x1b[" in shown
@@ -96,7 +118,12 @@ def _in_a_terminal(command: list[str], environment: dict[str, str]) -> str:
 
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=slave, stderr=slave, stdin=slave, env={**environment, "COLUMNS": "40"}
+        command,
+        cwd=ROOT,
+        stdout=slave,
+        stderr=slave,
+        stdin=slave,
+        env={**environment, "COLUMNS": "40"},
     )
     os.close(slave)
     chunks = []

@@ -1,4 +1,6 @@
-"""The whole DVC story in a fresh clone. The reduced form trains the demo on few images; the full form is `slow`."""
+"""The whole DVC story in a fresh clone. The reduced form trains the demo on few images; the full
+form is `slow`.
+"""
 
 import csv
 import json
@@ -8,12 +10,16 @@ import subprocess
 
 import pytest
 
-from dgc.records import Kind, RunDir, live_rows, metric_digest, read_events, read_json
+from dgc.run.events import Kind, live_rows, metric_digest, read_events
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
 from tests.contract.dvc_project import clone, origin
 from tests.waiting import GUARD, wait_for
 
 ALL = ["prepare", "train", "evaluate", "report"]
-SMALL = {"recipes/demo.yaml": ("  workers: 0", "  workers: 0\n  limit_train: 256\n  limit_val: 100")}
+SMALL = {
+    "recipes/demo.yaml": ("  workers: 0", "  workers: 0\n  limit_train: 256\n  limit_val: 100")
+}
 OUT = "results/demo"
 
 
@@ -129,18 +135,27 @@ def interrupted(project, number, steps):
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     reached = f"checkpoints/step-{steps:06d}"
-    wait_for(lambda: dvc.poll() is not None or any((run / reached).exists() for run in runs(project)), reached)
+    wait_for(
+        lambda: dvc.poll() is not None or any((run / reached).exists() for run in runs(project)),
+        reached,
+    )
     assert dvc.poll() is None, "dvc ended before it could be interrupted"
     os.killpg(dvc.pid, number)
     dvc.wait(timeout=GUARD)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
-def test_an_interrupted_repro_resumes_the_training_and_gives_the_same_numbers(source, project, tmp_path, number):
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
+def test_an_interrupted_repro_resumes_the_training_and_gives_the_same_numbers(
+    source, project, tmp_path, number
+):
     broken = clone(source, tmp_path / "clone")
     interrupted(broken, number, 4)
     assert not (broken.folder / OUT / "run").exists()
-    assert broken.ran() == (ALL[1:] if "prepare" in (broken.folder / "dvc.lock").read_text() else ALL)
+    assert broken.ran() == (
+        ALL[1:] if "prepare" in (broken.folder / "dvc.lock").read_text() else ALL
+    )
     (run,) = runs(broken)
     events = read_events(RunDir(run))
     assert [event["kind"] for event in events].count(Kind.START) == 1
@@ -170,5 +185,7 @@ def test_the_whole_demo_in_a_fresh_clone_and_once_more_from_its_record(tmp_path)
     assert made.ran() == ALL
     assert figures(made)["top1_error"] < 40
     assert made.ran() == []
-    said = made.call("python", "-m", "dgcctl", "rerun", runs(made)[0].name, "--check", timeout=GUARD)
+    said = made.call(
+        "python", "-m", "dgcctl", "rerun", runs(made)[0].name, "--check", timeout=GUARD
+    )
     assert said.splitlines()[-1].startswith("bitwise equal")

@@ -1,4 +1,6 @@
-"""The two commands: what `make` says on a machine that lacks something; CI runs the second and nothing else."""
+"""The two commands: what `make` says on a machine that lacks something; CI runs the second and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ["make", *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -32,7 +39,10 @@ def test_a_python_that_is_too_old_is_named(checkout: Path) -> None:
     old.chmod(0o755)
     done = make(checkout, "demo", f"PYTHON={old}")
     assert done.returncode == 2
-    line = f"error: {old} is Python 3.9.1, and Python 3.11 or newer is needed: name one with make PYTHON="
+    line = (
+        f"error: {old} is Python 3.9.1, and Python 3.11 or newer is needed: name one with make"
+        " PYTHON="
+    )
     assert done.stderr.startswith(line)
     assert not (checkout / ".venv").exists()
 
@@ -48,7 +58,9 @@ def test_a_failed_installation_leaves_no_stamp(checkout: Path) -> None:
     venv = checkout / ".venv" / "bin"
     venv.mkdir(parents=True)
     pip = venv / "python"
-    pip.write_text('#!/bin/sh\ncase "$*" in *install*) echo "no network" >&2; exit 1;; esac\nexit 0\n')
+    pip.write_text(
+        '#!/bin/sh\ncase "$*" in *install*) echo "no network" >&2; exit 1;; esac\nexit 0\n'
+    )
     pip.chmod(0o755)
     done = make(checkout, "install")
     assert done.returncode == 2
@@ -56,7 +68,9 @@ def test_a_failed_installation_leaves_no_stamp(checkout: Path) -> None:
     assert not (checkout / ".venv" / ".installed").exists()
 
 
-def test_an_installation_without_kernels_says_so_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_kernels_says_so_once(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     venv = checkout / ".venv" / "bin"
     venv.mkdir(parents=True)
     (venv / "python").write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
@@ -80,7 +94,14 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
 
 def test_make_test_runs_every_check(checkout: Path) -> None:
     shown = make(checkout, "-n", "test").stdout
-    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports", "python -m pytest", '-m "not slow"'):
+    for check in (
+        "ruff format --check",
+        "ruff check",
+        "mypy",
+        "lint-imports",
+        "python -m pytest",
+        '-m "not slow"',
+    ):
         assert check in shown
 
 
@@ -108,13 +129,25 @@ def test_the_tests_take_each_usable_core_and_the_order_of_a_seed(checkout: Path)
 @pytest.mark.parametrize(
     ("asked", "wanted"),
     [
-        ("baseline", {"ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=SSE41", "MKL_ENABLE_INSTRUCTIONS=SSE4_2"}),
-        ("avx2", {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "MKL_ENABLE_INSTRUCTIONS=AVX2"}),
+        (
+            "baseline",
+            {
+                "ATEN_CPU_CAPABILITY=default",
+                "ONEDNN_MAX_CPU_ISA=SSE41",
+                "MKL_ENABLE_INSTRUCTIONS=SSE4_2",
+            },
+        ),
+        (
+            "avx2",
+            {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "MKL_ENABLE_INSTRUCTIONS=AVX2"},
+        ),
         ("avx512,-vnni", {"ATEN_CPU_CAPABILITY=avx512", "ONEDNN_MAX_CPU_ISA=AVX512_CORE"}),
         ("neon", set()),
     ],
 )
-def test_an_instruction_set_holds_for_the_kernels_and_for_pytorch(checkout: Path, asked: str, wanted: set[str]) -> None:
+def test_an_instruction_set_holds_for_the_kernels_and_for_pytorch(
+    checkout: Path, asked: str, wanted: set[str]
+) -> None:
     (checkout / "show.mk").write_text("include Makefile\nshow:\n\t@env\n")
     done = make(checkout, "-f", "show.mk", "show", f"ISA={asked}")
     assert wanted | {f"DGC_NATIVE_ISA={asked}"} <= set(done.stdout.splitlines())

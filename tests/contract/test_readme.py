@@ -1,4 +1,6 @@
-"""What the README shows is what happens: its commands and its code are run, its figures are the known ones."""
+"""What the README shows is what happens: its commands and its code are run, its figures are the
+known ones.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,13 @@ def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=GUARD
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GUARD,
     )
 
 
@@ -74,10 +82,17 @@ def test_its_commands_run_in_their_order(playground: Path) -> None:
 
 
 def test_its_make_targets_exist() -> None:
-    targets = [line.split()[1] for text in blocks("bash") for line in text.splitlines() if line.startswith("make ")]
+    targets = [
+        line.split()[1]
+        for text in blocks("bash")
+        for line in text.splitlines()
+        if line.startswith("make ")
+    ]
     assert targets == ["demo", "test"]
     for target in targets:
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -105,11 +120,16 @@ def test_its_code_runs(playground: Path) -> None:
 
 def test_it_quotes_the_published_figures_and_no_others() -> None:
     """The table, from the recipes' own `expect`, whose figures have a source."""
-    from dgc.recipe import find_recipe, load_recipe
+    from dgc.recipe.load import find_recipe, load_recipe
 
     section = README.partition("## The paper's recipes")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", section, re.MULTILINE))
-    assert sorted(rows) == ["cifar100_h4", "cifar10_h4", "imagenet_condensenet_h4", "imagenet_resnet18_h4"]
+    assert sorted(rows) == [
+        "cifar100_h4",
+        "cifar10_h4",
+        "imagenet_condensenet_h4",
+        "imagenet_resnet18_h4",
+    ]
     for name, shown in rows.items():
         expected = {row.metric: row.value for row in load_recipe(find_recipe(name)).expect}
         first, second = (text.strip() for text in shown.split("/"))
@@ -126,7 +146,7 @@ def test_its_links_lead_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
-# --- the fault table --------------------------------------------------------------------------------------------------
+# --- the fault table ------------------------------------------------------------------------------
 
 GROUPS = {  # the README's rows, by rows of the list of faults
     "recipes": range(1, 8),
@@ -141,12 +161,20 @@ GROUPS = {  # the README's rows, by rows of the list of faults
 
 def table_rows(path: Path) -> list[list[str]]:
     lines = path.read_text().splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| ")
+    ]
 
 
 def test_the_fault_table_is_the_sum_of_the_suites_own() -> None:
     cases = [row for row in table_rows(ROOT / "docs" / "faults.md") if row[0].isdigit()]
-    shown = {row[0].partition(":")[0]: row[1:] for row in table_rows(ROOT / "README.md") if row[-1].endswith(" s")}
+    shown = {
+        row[0].partition(":")[0]: row[1:]
+        for row in table_rows(ROOT / "README.md")
+        if row[-1].endswith(" s")
+    }
     for name, numbers in GROUPS.items():
         own = [row for row in cases if int(row[0]) in numbers]
         runs, passed = (sum(int(row[column]) for row in own) for column in (2, 3))

@@ -1,12 +1,14 @@
-"""`dgcctl rerun RUN --check` with the real trainer: in a clean clone that is installed as usual (the compiled kernels
-lie beside its sources, where there are any), with crop and flip on.
+"""`dgcctl rerun RUN --check` with the real trainer: in a clean clone that is installed as usual
+(the compiled kernels lie beside its sources, where there are any), with crop and flip on.
 """
 
 import json
 
 import pytest
 
-from dgc.records import RunDir, read_events, read_json
+from dgc.run.events import read_events
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
 from tests.contract.dvc_project import add_kernels, clone, origin
 
 SMALL = ("data.limit_train=256", "data.limit_val=100", "train.epochs=1", "train.batch_size=32")
@@ -28,7 +30,9 @@ def run_of(project):
 
 def rerun(project, code=0):
     """(document, everything that was said) of a rerun of the first run."""
-    said = project.call("python", "-m", "dgcctl", "rerun", run_of(project).id, "--check", "--json", code=code)
+    said = project.call(
+        "python", "-m", "dgcctl", "rerun", run_of(project).id, "--check", "--json", code=code
+    )
     return json.loads(said[said.index("{") : said.rindex("}") + 1]), said
 
 
@@ -49,7 +53,10 @@ def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on
     assert found["verdict"] == "bitwise equal"
     assert found["compared_rows"] == 8 + 2
     assert found["tensors"] == []
-    assert read_json(RunDir(project.folder / "runs" / found["repeated"]).env)["kernels"] == project.kernels
+    assert (
+        read_json(RunDir(project.folder / "runs" / found["repeated"]).env)["kernels"]
+        == project.kernels
+    )
     assert found["circumstances"] == []
     assert read_json(run_of(project).git)["dirty"] is False
     assert project.git("status", "--porcelain") == ""
@@ -58,7 +65,9 @@ def test_the_demo_repeats_bit_by_bit_from_its_record_while_the_checkout_moved_on
 
 @pytest.mark.usefixtures("moved_on")
 def test_with_the_code_of_now_the_first_differing_step_is_named(project):
-    said = project.call("python", "-m", "dgcctl", "rerun", run_of(project).id, "--check", "--current-code", code=11)
+    said = project.call(
+        "python", "-m", "dgcctl", "rerun", run_of(project).id, "--check", "--current-code", code=11
+    )
     assert "not reproduced; first difference at step 1: step.lr was 0.1, is now 0.102" in said
 
 
@@ -76,7 +85,10 @@ def test_one_value_of_the_recipe_changed_by_hand_is_found_at_the_step_where_it_t
 
 def test_verify_recomputes_data_and_macs_of_a_real_run(project):
     said = project.call("python", "-m", "dgcctl", "runs", "verify", run_of(project).id, "--json")
-    rows = {row["name"]: row["outcome"] for row in json.loads(said[said.index("{") : said.rindex("}") + 1])["checks"]}
+    rows = {
+        row["name"]: row["outcome"]
+        for row in json.loads(said[said.index("{") : said.rindex("}") + 1])["checks"]
+    }
     assert (
         rows["data digest"]
         == rows["MACs at the end of the schedule, executed"]

@@ -19,7 +19,11 @@ TESTS = ROOT / "tests"
 
 
 def functions(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def test_every_test_that_may_be_skipped_is_there() -> None:
@@ -34,9 +38,21 @@ def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     """pytest on one file of tests, beside our conftest."""
     (folder / "conftest.py").write_text("from tests.conftest import pytest_runtest_makereport\n")
     (folder / "test_it.py").write_text(f"import pytest\n{body}")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        "-c",
+        os.devnull,
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run([*command, str(folder)], cwd=folder, env=env, text=True, capture_output=True, check=False)
+    return subprocess.run(
+        [*command, str(folder)], cwd=folder, env=env, text=True, capture_output=True, check=False
+    )
 
 
 SKIPS = """
@@ -64,7 +80,10 @@ def test_a_skip_without_a_line_fails(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SKIPS)
     assert done.returncode == 1, done.stdout
     for name in ("in_its_body", "marked", "marked_if", "in_a_fixture"):
-        said = f"skipped (not today), but tests/skips.txt has no line for test_it.py::test_{name} with that reason"
+        said = (
+            f"skipped (not today), but tests/skips.txt has no line for test_it.py::test_{name} with"
+            " that reason"
+        )
         assert said in done.stdout
 
 
@@ -93,7 +112,9 @@ def test_a_started_program_hears_signals_that_the_suites_own_starter_ignores(
         f"sys.exit(subprocess.call(['sh', '-c', 'kill -{before} $$; exit 3']) != -{int(number)})"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["sh", "-c", f'trap \'\' {before}; exec "$0" -c "$1"', sys.executable, code], env=env)
+    done = subprocess.run(
+        ["sh", "-c", f'trap \'\' {before}; exec "$0" -c "$1"', sys.executable, code], env=env
+    )
     assert done.returncode == 0
 
 
@@ -115,13 +136,25 @@ def test_what_surrounds_the_suite_does_not_reach_a_test() -> None:
         "DGCCTL_FAULT_TABLE": "t",
     }
     conftest.settle_environment(theirs)
-    left = {"PATH": "/bin", "DGC_NATIVE_ISA": "avx2", "DGCCTL_FAULT_TABLE": "t", "GIT_CONFIG_NOSYSTEM": "1"}
-    assert theirs == {**left, **conftest.THREADS, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
+    left = {
+        "PATH": "/bin",
+        "DGC_NATIVE_ISA": "avx2",
+        "DGCCTL_FAULT_TABLE": "t",
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    assert theirs == {
+        **left,
+        **conftest.THREADS,
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        "LANG": "C.UTF-8",
+    }
 
 
 # a difference of clocks that is compared, or a limit in figures: a guard is tests/waiting.py's
 WALL_CLOCK = re.compile(
-    r"(monotonic|perf_counter|time)\(\) - \w+ *[<>]|[<>]=? *\w+ *[-+] *time\.|timeout=\d|\.wait\(\d|took < |seconds < "
+    r"(monotonic|perf_counter|time)\(\) - \w+ *[<>]|[<>]=? *\w+ *[-+]"
+    r" *time\.|timeout=\d|\.wait\(\d|took < |seconds < "
 )
 
 

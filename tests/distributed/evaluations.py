@@ -1,4 +1,5 @@
-"""The same evaluation with every number of images loaded at once and of workers: `dgc.evaluate` as it is asked for.
+"""The same evaluation with every number of images loaded at once and of workers:
+`dgc.jobs.evaluate` as it is asked for.
 
 RANK=r WORLD_SIZE=n ... python -m tests.distributed.evaluations FOLDER      (the first rank writes FOLDER/<n>.json)
 
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from dgc import evaluate
-from dgc.recipe import dump_recipe, load_recipe
-from dgc.train.distributed import Ranks, join
+from dgc.jobs import evaluate
+from dgc.recipe.load import dump_recipe, load_recipe
+from dgc.train.ranks import Ranks, join
 
 LOADED_AT_ONCE = (1, 7, 50, 64, 100, 1000)
 WORKERS = (0, 2)
@@ -31,14 +32,22 @@ def all_of_them(folder: Path, ranks: Ranks) -> dict[str, dict[str, object]]:
             recipe.write_text(dump_recipe(load_recipe(folder / "r.yaml", changes)))
             for engine in ("eager", "auto") if workers == 0 else ("eager",):
                 answer = evaluate.measure(asked(folder, recipe, engine), ranks)
-                found[f"{batch} at once, {workers} workers, {engine}"] = {key: answer[key] for key in SAME}
+                found[f"{batch} at once, {workers} workers, {engine}"] = {
+                    key: answer[key] for key in SAME
+                }
     return found
 
 
 def asked(folder: Path, recipe: Path, engine: str):
     weights = folder / "w.safetensors"
     return evaluate.parse(
-        [f"--weights={weights}", f"--recipe={recipe}", f"--engine={engine}", "--per-class", "--json=unused"]
+        [
+            f"--weights={weights}",
+            f"--recipe={recipe}",
+            f"--engine={engine}",
+            "--per-class",
+            "--json=unused",
+        ]
     )
 
 

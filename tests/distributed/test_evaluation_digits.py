@@ -1,5 +1,6 @@
-"""An evaluation says the same to the last bit, however many images are loaded at once, by how many workers and ranks;
-and a network that answers NaN gets no figure."""
+"""An evaluation says the same to the last bit, however many images are loaded at once, by how many
+workers and ranks; and a network that answers NaN gets no figure.
+"""
 
 import json
 import os
@@ -11,15 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dgc
-from dgc import evaluate
 from dgc.data.chunks import chunked
 from dgc.errors import ExitCode
+from dgc.jobs import evaluate
 from dgc.layers import record_gates
 from dgc.models import create_model
-from dgc.recipe import dump_recipe, parse_recipe
-from dgc.records import RunDir, read_json
-from dgc.train.distributed import Ranks
-from dgc.train.entry import run_training
+from dgc.recipe.load import dump_recipe, parse_recipe
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.train.main import run_training
+from dgc.train.ranks import Ranks
 from dgc.train.session import Options
 from dgc.train.signals import Signals
 from tests.distributed import evaluations
@@ -33,9 +35,13 @@ IMAGES = 150  # three chunks, the last one short
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small network at home among its images: BatchNorm has seen them, every gate has something to choose from."""
+    """A small network at home among its images: BatchNorm has seen them, every gate has something
+    to choose from.
+    """
     root = tmp_path_factory.mktemp("evaluations")
-    wide = RECIPE.replace("growth: [4, 4, 4]", "growth: [8, 16, 32]").replace("limit_val: 30", f"limit_val: {IMAGES}")
+    wide = RECIPE.replace("growth: [4, 4, 4]", "growth: [8, 16, 32]").replace(
+        "limit_val: 30", f"limit_val: {IMAGES}"
+    )
     recipe = parse_recipe(wide, "r.yaml")
     torch.manual_seed(0)
     model = create_model(recipe.model.name, **recipe.model.kwargs())
@@ -69,11 +75,17 @@ def test_same_digits_for_any_number_loaded_at_once_and_any_workers(one_rank, eng
 
 
 def test_same_digits_on_two_ranks(folder, one_rank):
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    env = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+    }
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.distributed.evaluations", str(folder)]
     processes = [
-        subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
+        subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
     ]
     assert [process.wait(timeout=GUARD) for process in processes] == [0, 0]
     assert json.loads((folder / "2.json").read_text()) == one_rank
@@ -81,7 +93,9 @@ def test_same_digits_on_two_ranks(folder, one_rank):
 
 def trained(folder, batch):
     folder.mkdir()
-    recipe = RECIPE.replace("batch_size: 16", f"batch_size: {batch}").replace("epochs: 3", "epochs: 1")
+    recipe = RECIPE.replace("batch_size: 16", f"batch_size: {batch}").replace(
+        "epochs: 3", "epochs: 1"
+    )
     (folder / "recipe.yaml").write_text(recipe.replace("limit_val: 30", "limit_val: 70"))
     run_training(RunDir(folder), Options(), Signals())
     return RunDir(folder)
@@ -92,15 +106,20 @@ def test_the_evaluation_of_a_training_too(tmp_path):
     told = []
     for batch in (1, 50, 1000):
         run = trained(tmp_path / str(batch), batch)
-        row = {key: value for key, value in logged(run, "eval")[0].items() if key not in ("t", "crc")}
+        row = {
+            key: value for key, value in logged(run, "eval")[0].items() if key not in ("t", "crc")
+        }
         told.append((row, read_json(run.metrics), read_json(run.gates / "epoch-0001.json")))
         assert read_json(run.env)["evaluation_chunk"] == 64
     assert told[0] == told[1] == told[2]
     shares = [head["most"][0][1] for layer in told[0][2]["layers"] for head in layer["heads"]]
-    assert all((share * 70) == pytest.approx(round(share * 70)) for share in shares)  # of 70 images, not of 128
+    # of 70 images, not of 128
+    assert all((share * 70) == pytest.approx(round(share * 70)) for share in shares)
 
 
-@pytest.mark.parametrize("sizes", [[150], [1] * 150, [7] * 21 + [3], [100, 50], [64, 64, 22], [63, 65, 22], [64]])
+@pytest.mark.parametrize(
+    "sizes", [[150], [1] * 150, [7] * 21 + [3], [100, 50], [64, 64, 22], [63, 65, 22], [64]]
+)
 def test_chunks_hold_the_same_images_at_the_same_place(sizes):
     images = torch.arange(sum(sizes)).view(-1, 1, 1, 1).float()
     labels = torch.arange(sum(sizes))
@@ -113,7 +132,7 @@ def test_chunks_hold_the_same_images_at_the_same_place(sizes):
 
 
 def test_gates_are_counted_without_the_padding(folder):
-    from dgc.train.evaluate import evaluate as measure
+    from dgc.train.evaluation import evaluate as measure
 
     recipe = parse_recipe((folder / "r.yaml").read_text(), "r.yaml")
     model = create_model(recipe.model.name, **recipe.model.kwargs()).double()
@@ -129,7 +148,7 @@ def test_gates_are_counted_without_the_padding(folder):
         assert torch.equal(found[name].chosen, record.chosen), name
 
 
-# --- NaN --------------------------------------------------------------------------------------------------------------
+# --- NaN ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -138,18 +157,25 @@ def test_a_network_that_answers_nan_gets_no_figure(folder, tmp_path, capsys, bad
     weights["classifier.bias"][3] = bad
     save_file(weights, tmp_path / "w.safetensors")
     out = tmp_path / "out.json"
-    asked = [f"--weights={tmp_path / 'w.safetensors'}", f"--recipe={folder / 'r.yaml'}", "--json", str(out)]
+    asked = [
+        f"--weights={tmp_path / 'w.safetensors'}",
+        f"--recipe={folder / 'r.yaml'}",
+        "--json",
+        str(out),
+    ]
     for engine in ("eager", "auto"):
         assert evaluate.main([*asked, "--device=cpu", f"--engine={engine}"]) == ExitCode.DIVERGED
         said = capsys.readouterr().err
-        assert said.startswith(f"error: the network answers NaN or Inf on {IMAGES} of {IMAGES} images, so no error can")
+        assert said.startswith(
+            f"error: the network answers NaN or Inf on {IMAGES} of {IMAGES} images, so no error can"
+        )
         assert said.count("\n") == 1
         assert not out.exists()
 
 
 def test_one_bad_image_is_enough(folder):
     from dgc.errors import DivergedError
-    from dgc.train.evaluate import evaluate as measure
+    from dgc.train.evaluation import evaluate as measure
 
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10))
     images = torch.zeros(70, 3, 2, 2)

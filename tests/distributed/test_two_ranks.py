@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgc.train.distributed import Ranks
+from dgc.train.ranks import Ranks
 from tests.distributed import worker
 from tests.waiting import GUARD
 
@@ -27,11 +27,17 @@ def free_port() -> int:
 def two_ranks(tmp_path_factory):
     """What two gloo processes come to."""
     out = tmp_path_factory.mktemp("ranks") / "out.pt"
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    env = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+    }
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.distributed.worker", str(out)]
     processes = [
-        subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
+        subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
     ]
     assert [process.wait(timeout=GUARD) for process in processes] == [0, 0]
     return torch.load(out, weights_only=True)
@@ -54,7 +60,9 @@ def test_gradients_of_the_joined_batch(one_rank, two_ranks):
 
 def test_figures_to_the_last_digit(one_rank, two_ranks):
     assert two_ranks["figures"] == one_rank["figures"]
-    assert [row["samples"] for row in one_rank["figures"]] == [samples for samples, _ in worker.EVALUATIONS]
+    assert [row["samples"] for row in one_rank["figures"]] == [
+        samples for samples, _ in worker.EVALUATIONS
+    ]
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(one_rank):

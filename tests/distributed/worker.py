@@ -10,22 +10,30 @@ from torch import nn
 
 from dgc import create_model, set_progress
 from dgc.data import eval_loader, open_images
-from dgc.recipe import parse_recipe
-from dgc.train.distributed import Ranks, join
-from dgc.train.evaluate import evaluate
+from dgc.recipe.load import parse_recipe
+from dgc.train.evaluation import evaluate
+from dgc.train.ranks import Ranks, join
 from dgc.train.session import make_updater
 from tests.faults.training import RECIPE
 
 BATCH = 12
 SHARES = {1: [12], 2: [7, 5]}  # uneven on purpose
-EVALUATIONS = ((200, 16), (150, 50), (70, 1), (64, 64), (5, 16))  # (samples, loaded at once): uneven, fewer than ranks
+# (samples, loaded at once): uneven, fewer than ranks
+EVALUATIONS = ((200, 16), (150, 50), (70, 1), (64, 64), (5, 16))
 
 
 def frozen_model() -> nn.Module:
-    """A small DGC network in training mode, its BatchNorms in evaluation mode with statistics of their own."""
+    """A small DGC network in training mode, its BatchNorms in evaluation mode with statistics of
+    their own.
+    """
     torch.manual_seed(0)
     model = create_model(
-        "dydensenet", stages=[1, 1, 1], growth=[4, 4, 4], num_classes=10, gate_factor=0.25, stem="cifar"
+        "dydensenet",
+        stages=[1, 1, 1],
+        growth=[4, 4, 4],
+        num_classes=10,
+        gate_factor=0.25,
+        stem="cifar",
     )
     for module in model.train().modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -41,9 +49,14 @@ def gradients(ranks: Ranks, *, accumulate: int = 1) -> dict[str, torch.Tensor]:
     model = frozen_model()
     updater = make_updater(recipe, ranks, model)
     updater.accumulate = accumulate
-    images = torch.randn(BATCH, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(
+        BATCH, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     labels = torch.arange(BATCH) % 10
-    parts = [part[ranks.rank] for part in (images.split(SHARES[ranks.world]), labels.split(SHARES[ranks.world]))]
+    parts = [
+        part[ranks.rank]
+        for part in (images.split(SHARES[ranks.world]), labels.split(SHARES[ranks.world]))
+    ]
     updater.step(*parts, lr=0.0, p=0.5, global_batch=BATCH)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
@@ -66,7 +79,10 @@ def figures(ranks: Ranks, samples: int, batch_size: int) -> dict[str, float]:
 
 def results(ranks: Ranks) -> dict[str, object]:
     torch.set_num_threads(1)
-    return {"gradients": gradients(ranks), "figures": [figures(ranks, *sizes) for sizes in EVALUATIONS]}
+    return {
+        "gradients": gradients(ranks),
+        "figures": [figures(ranks, *sizes) for sizes in EVALUATIONS],
+    }
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
-"""Starts command lines by fork from a process that has imported every command: a case in some hundredths of a second.
+"""Starts command lines by fork from a process that has imported every command: a case in some
+hundredths of a second.
 
-Reads one JSON object a line, {"argv", "env", "cwd", "out", "err", "fault", ...}, and answers {"code"} (negative: the
-signal). The fault is put in place in the child, before the command's first line.
+Reads one JSON object a line, {"argv", "env", "cwd", "out", "err", "fault", ...}, and answers
+{"code"} (negative: the signal). The fault is put in place in the child, before the command's first
+line.
 """
 
 import ctypes
@@ -14,7 +16,8 @@ import struct
 import sys
 
 _CAPABILITIES_V3 = 0x20080522
-_READ_AND_WRITE_ALL = (1 << 1) | (1 << 2) | (1 << 3)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+# CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+_READ_AND_WRITE_ALL = (1 << 1) | (1 << 2) | (1 << 3)
 
 
 def main() -> None:
@@ -24,7 +27,7 @@ def main() -> None:
     tables = [*program.COMMANDS.values(), *runs.COMMANDS.values()]
     for module in {target.partition(":")[0] for rows in tables for target, _ in rows.values()}:
         importlib.import_module(module)
-    importlib.import_module("dgcctl.core.report")
+    importlib.import_module("dgcctl.core.report.build")
     importlib.import_module("dgcctl.tui.once")
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
@@ -95,7 +98,9 @@ def disturb(order) -> None:
 
 
 def through_pipes() -> None:
-    """Go on as a child whose words others write down: a limit of file sizes must not hide what is said."""
+    """Go on as a child whose words others write down: a limit of file sizes must not hide what is
+    said.
+    """
     pipes = [os.pipe() for _ in range(2)]
     worker = os.fork()
     if worker == 0:
@@ -104,7 +109,9 @@ def through_pipes() -> None:
             os.close(reader)
             os.close(writer)
         return
-    scribes = [write_down(number, reader, pipes) for number, (reader, _) in zip((1, 2), pipes, strict=True)]
+    scribes = [
+        write_down(number, reader, pipes) for number, (reader, _) in zip((1, 2), pipes, strict=True)
+    ]
     for ends in pipes:
         os.close(ends[1])
     _, status = os.waitpid(worker, 0)
@@ -137,7 +144,9 @@ def drop_rights() -> None:
 
 
 def interrupt_at_call(number: int) -> None:
-    """Ctrl-C at the so-manieth call of a Python function from now on: the same moment on every machine."""
+    """Ctrl-C at the so-manieth call of a Python function from now on: the same moment on every
+    machine.
+    """
     if not number:
         return
     left = number

@@ -1,4 +1,6 @@
-"""Every command of the command line, called so that it does its work on two small runs; and where it is called."""
+"""Every command of the command line, called so that it does its work on two small runs; and where
+it is called.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,19 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgc.recipe import dump_recipe, load_recipe
+from dgc.recipe.load import dump_recipe, load_recipe
 from tests.faults.training import ROOT, environment
 from tests.unit.run_factory import make_run
 
 FIRST, SECOND = "20260101T000000Z-demo-aaaaaa", "20260102T000000Z-demo-bbbbbb"
 BYSTANDER = "20260103T000000Z-demo-cccccc"
-TINY = ("train.max_steps=1", "data.limit_train=64", "data.limit_val=16", "train.batch_size=16", "train.epochs=1")
+TINY = (
+    "train.max_steps=1",
+    "data.limit_train=64",
+    "data.limit_val=16",
+    "train.batch_size=16",
+    "train.epochs=1",
+)
 
 # Without a process of dgc: some hundredths of a second each.
 QUICK: dict[str, tuple[str, ...]] = {
@@ -80,7 +88,17 @@ SLOW: dict[str, tuple[str, ...]] = {
     "eval": ("eval", "--run", FIRST),
     "predict": ("predict", "--run", FIRST, "image.png"),
     "profile": ("profile", "demo"),
-    "bench": ("bench", "--network", "densenet86", "--batch", "1", "--threads", "1", "--budget", "0.1"),
+    "bench": (
+        "bench",
+        "--network",
+        "densenet86",
+        "--batch",
+        "1",
+        "--threads",
+        "1",
+        "--budget",
+        "0.1",
+    ),
     "rerun": ("rerun", FIRST, "--check"),
     "fingerprint": ("fingerprint", "--steps", "1"),
     "runs verify": ("runs", "verify", FIRST),
@@ -101,14 +119,27 @@ def make_world(folder: Path) -> Path:
     for name, seed in ((FIRST, 1), (SECOND, 2), (BYSTANDER, 3)):
         make_run(folder / "runs" / name, f"seed={seed}").log.write_text("start: here\nworking\n")
     steps = [{"step": 1, "loss": "0x1p0", "digest": "d"}]
-    receipt = {"digest": "d", "seed": 0, "network": {}, "steps": steps, "facts": {"cpu": "one"}, "seconds": 1.0}
+    receipt = {
+        "digest": "d",
+        "seed": 0,
+        "network": {},
+        "steps": steps,
+        "facts": {"cpu": "one"},
+        "seconds": 1.0,
+    }
     for name in ("a.json", "b.json"):
         (folder / name).write_text(json.dumps(receipt))
     (folder / "my.yaml").write_text(dump_recipe(load_recipe(ROOT / "recipes" / "demo.yaml", TINY)))
     sweep = folder / "runs" / "sweeps" / "demo-0123456789"
     sweep.mkdir(parents=True)
     trial = {"index": 0, "overrides": ["seed=1"], "digest": "d", "run": FIRST}
-    plan = {"id": sweep.name, "recipe": "demo", "axes": ["seed=1"], "created": 1.0, "trials": [trial]}
+    plan = {
+        "id": sweep.name,
+        "recipe": "demo",
+        "axes": ["seed=1"],
+        "created": 1.0,
+        "trials": [trial],
+    }
     (sweep / "plan.json").write_text(json.dumps({"schema_version": 1, **plan}))
     return folder
 
@@ -155,9 +186,21 @@ class Zygote:
         out, err = beside / "out", beside / "err"
         for path in (out, err):
             path.unlink(missing_ok=True)
-        env = {"HOME": str(beside), "DGCCTL_OFFLINE": "1", "DGCCTL_CACHE_DIR": str(beside / "cache"), "TERM": "dumb"}
+        env = {
+            "HOME": str(beside),
+            "DGCCTL_OFFLINE": "1",
+            "DGCCTL_CACHE_DIR": str(beside / "cache"),
+            "TERM": "dumb",
+        }
         env |= {"XDG_CACHE_HOME": str(beside), "MPLCONFIGDIR": str(beside), **order.pop("env", {})}  # type: ignore[dict-item]
-        line = {"argv": argv, "env": env, "cwd": str(world), "out": str(out), "err": str(err), **order}
+        line = {
+            "argv": argv,
+            "env": env,
+            "cwd": str(world),
+            "out": str(out),
+            "err": str(err),
+            **order,
+        }
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(line) + "\n")
         self._server.stdin.flush()

@@ -1,4 +1,5 @@
-"""The table of the fault suite: every test counts its cases here, and the table becomes docs/faults.md.
+"""The table of the fault suite: every test counts its cases here, and the table becomes
+docs/faults.md.
 
     def test_something(fault_table):
         with fault_table.case("13", "quota page answers with 200") as case:
@@ -6,8 +7,8 @@
                 with case.run():          # one run: counted, timed, passed unless it raises
                     ...
 
-`DGCCTL_FAULT_TABLE=docs/faults.md pytest tests/faults` merges the counted rows into that file (rows of cases that
-were not run this time stay, so the full form can be run in pieces).
+`DGCCTL_FAULT_TABLE=docs/faults.md pytest tests/faults` merges the counted rows into that file (rows
+of cases that were not run this time stay, so the full form can be run in pieces).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ of forty faults; 41 is every command of the command line.
 |--|--|--:|--:|--:|
 """
 _ROW = re.compile(
-    r"^\| (?P<row>[^|]+) \| (?P<case>[^|]+) \| (?P<runs>\d+) \| (?P<passed>\d+) \| (?P<worst>[\d.]+) s \|$"
+    r"^\| (?P<row>[^|]+) \| (?P<case>[^|]+) \| (?P<runs>\d+) \| (?P<passed>\d+) \|"
+    r" (?P<worst>[\d.]+) s \|$"
 )
 
 
@@ -49,7 +51,9 @@ class Case:
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
-        """One injected fault: a raised exception counts as a run that did not pass (and goes on up)."""
+        """One injected fault: a raised exception counts as a run that did not pass (and goes on
+        up).
+        """
         self.runs += 1
         began = time.monotonic()
         try:
@@ -70,7 +74,9 @@ class FaultTable:
 
     @contextlib.contextmanager
     def case(self, row: str | int, name: str) -> Iterator[Case]:
-        """The case `name` of the list's `row`; entered again (parametrized tests) it goes on counting."""
+        """The case `name` of the list's `row`; entered again (parametrized tests) it goes on
+        counting.
+        """
         name = name.replace("|", "/")
         yield self.cases.setdefault((str(row), name), Case(str(row), name))
 
@@ -87,11 +93,17 @@ class FaultTable:
         for line in path.read_text().splitlines() if path.exists() else []:
             if match := _ROW.match(line):
                 old[(match["row"], match["case"])] = Case(
-                    match["row"], match["case"], int(match["runs"]), int(match["passed"]), float(match["worst"])
+                    match["row"],
+                    match["case"],
+                    int(match["runs"]),
+                    int(match["passed"]),
+                    float(match["worst"]),
                 )
         merged = old | self.cases
         keys = sorted(merged, key=lambda key: (int(re.split(r"\D", key[0])[0] or 0), key))
-        path.write_text(HEADER + "".join(merged[key].line() + "\n" for key in keys if merged[key].runs))
+        path.write_text(
+            HEADER + "".join(merged[key].line() + "\n" for key in keys if merged[key].runs)
+        )
 
 
 _TABLE = pytest.StashKey[FaultTable]()
@@ -107,7 +119,9 @@ def fault_table(pytestconfig: pytest.Config) -> FaultTable:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With several workers (pytest-xdist) each has a table of its own, and sends it to the one who prints."""
+    """With several workers (pytest-xdist) each has a table of its own, and sends it to the one who
+    prints.
+    """
     if hasattr(session.config, "workeroutput"):
         cases = session.config.stash[_TABLE].cases.values()
         session.config.workeroutput["faults"] = [list(vars(case).values()) for case in cases]
@@ -115,10 +129,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    node.config.stash[_TABLE].add([Case(*values) for values in getattr(node, "workeroutput", {}).get("faults", [])])
+    node.config.stash[_TABLE].add(
+        [Case(*values) for values in getattr(node, "workeroutput", {}).get("faults", [])]
+    )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     table = config.stash[_TABLE]
     if not table.cases:
         return

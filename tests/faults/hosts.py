@@ -42,7 +42,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Hosts
 
     def do_GET(self) -> None:
-        self.server.seen.append(Seen(self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        self.server.seen.append(
+            Seen(self.path, self.headers.get("Range"), self.headers.get("If-Range"))
+        )
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.server.behaviour(urlsplit(self.path).path)(self)
 
@@ -93,10 +95,12 @@ def running() -> Iterator[Hosts]:
         hosts.server_close()
 
 
-# --- behaviours -------------------------------------------------------------------------------------------------------
+# --- behaviours -----------------------------------------------------------------------------------
 
 
-def page(body: bytes, status: int = 200, content_type: str = "text/html; charset=utf-8") -> Behaviour:
+def page(
+    body: bytes, status: int = 200, content_type: str = "text/html; charset=utf-8"
+) -> Behaviour:
     return lambda handler: handler.answer(status, body, {"Content-Type": content_type})
 
 
@@ -127,12 +131,18 @@ def file(body: bytes, etag: str = '"v1"', **headers: str) -> Behaviour:
     return serve
 
 
-def cut(body: bytes, share: float, etag: str = '"v1"', claim: int | None = None, **headers: str) -> Behaviour:
+def cut(
+    body: bytes, share: float, etag: str = '"v1"', claim: int | None = None, **headers: str
+) -> Behaviour:
     """Sends a share of the body (from the start), claims all of it, hangs up."""
 
     def serve(handler: Handler) -> None:
         handler.send_response(200)
-        for name, value in {"ETag": etag, "Content-Length": str(claim or len(body)), **headers}.items():
+        for name, value in {
+            "ETag": etag,
+            "Content-Length": str(claim or len(body)),
+            **headers,
+        }.items():
             if value:
                 handler.send_header(name, value)
         handler.end_headers()
@@ -158,10 +168,14 @@ def wrong_range(body: bytes, etag: str = '"v1"') -> Behaviour:
 
 
 def other_file_in_range(body: bytes) -> Behaviour:
-    """206 at the right place, of a file with another ETag: what a server without If-Range does after a change."""
+    """206 at the right place, of a file with another ETag: what a server without If-Range does
+    after a change.
+    """
 
     def serve(handler: Handler) -> None:
-        start = int((handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        start = int(
+            (handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-")
+        )
         place = f"bytes {start}-{len(body) - 1}/{len(body)}"
         handler.answer(206, body[start:], {"ETag": '"v2"', "Content-Range": place})
 
@@ -180,7 +194,9 @@ def no_length(body: bytes) -> Behaviour:
 
 
 def zipped(body: bytes) -> Behaviour:
-    return lambda handler: handler.answer(200, gzip.compress(body, 1), {"Content-Encoding": "gzip", "ETag": '"v1"'})
+    return lambda handler: handler.answer(
+        200, gzip.compress(body, 1), {"Content-Encoding": "gzip", "ETag": '"v1"'}
+    )
 
 
 def drip(body: bytes, pause: float, total: float) -> Behaviour:
@@ -201,7 +217,9 @@ def drip(body: bytes, pause: float, total: float) -> Behaviour:
     return serve
 
 
-def slow_file(body: bytes, seconds: float, etag: str = '"v1"', honour: Behaviour | None = None) -> Behaviour:
+def slow_file(
+    body: bytes, seconds: float, etag: str = '"v1"', honour: Behaviour | None = None
+) -> Behaviour:
     """The whole file in 50 pieces over `seconds` (a request with Range goes to `honour`)."""
 
     def serve(handler: Handler) -> None:

@@ -1,14 +1,16 @@
-"""The trainer with a poisoned sample: `python -m tests.faults.poisoned MODE SAMPLE --run-dir RUN ...`.
+"""The trainer with a poisoned sample: `python -m tests.faults.poisoned MODE SAMPLE --run-dir RUN
+...`.
 
-MODE `loss`: the sample's image is NaN; `grads`: forward is sound, and the gradient that comes back from it is NaN;
-`evaluation`: training is sound, and in evaluation the network answers NaN on one image.
+MODE `loss`: the sample's image is NaN; `grads`: forward is sound, and the gradient that comes back
+from it is NaN; `evaluation`: training is sound, and in evaluation the network answers NaN on one
+image.
 """
 
 import sys
 
 import torch
 
-import dgc.train.entry as entry
+import dgc.train.main as entry
 from dgc.train.__main__ import main
 
 MARK = 1e4
@@ -50,7 +52,9 @@ def poison(session, mode: str, sample: int) -> None:
     session.train.epoch = poisoned
     if mode == "grads":
         session.module.register_forward_hook(
-            lambda module, _, logits: _BadBackward.apply(logits, marked_now[0]) if module.training else logits
+            lambda module, _, logits: (
+                _BadBackward.apply(logits, marked_now[0]) if module.training else logits
+            )
         )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dgc import yaml12
 from dgc.errors import ExitCode, RecipeError
-from dgc.recipe import dump_recipe, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from dgc.recipe import yaml12
+from dgc.recipe.load import dump_recipe, find_recipe, load_recipe, parse_recipe, shipped_recipes
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,12 +39,20 @@ def at(fragment, text):
     return f"c10.yaml:{line_of(text, fragment)}: "
 
 
-# --- row 1 ------------------------------------------------------------------------------------------------------------
+# --- row 1 ----------------------------------------------------------------------------------------
 
 
 def test_unknown_keys_are_all_listed_with_the_nearest_ones(fault_table):
-    text = changed("  epochs: ", "  epoch: 3\n  lr: 7\n  epochs: ").replace("  heads: 4\n", "  headz: 4\n") + "zzz: 1\n"
-    with fault_table.case(1, "unknown keys: all of them, each with the nearest") as case, case.run():
+    text = (
+        changed("  epochs: ", "  epoch: 3\n  lr: 7\n  epochs: ").replace(
+            "  heads: 4\n", "  headz: 4\n"
+        )
+        + "zzz: 1\n"
+    )
+    with (
+        fault_table.case(1, "unknown keys: all of them, each with the nearest") as case,
+        case.run(),
+    ):
         assert problems(text) == [
             at("headz", text) + "unknown field model.headz (did you mean model.heads?)",
             at("epoch: 3", text) + "unknown field train.epoch (did you mean train.epochs?)",
@@ -56,7 +64,10 @@ def test_unknown_keys_are_all_listed_with_the_nearest_ones(fault_table):
 def test_unknown_and_malformed_overrides(fault_table):
     with fault_table.case(1, "unknown key in an override") as case:
         for override, said in (
-            ("train.epoch=3", "override 'train.epoch=3': unknown field train.epoch (did you mean train.epochs?)"),
+            (
+                "train.epoch=3",
+                "override 'train.epoch=3': unknown field train.epoch (did you mean train.epochs?)",
+            ),
             ("optim.lr", "override 'optim.lr': write it as key=value, e.g. optim.lr=0.05"),
             ("zzz=1", "override 'zzz=1': unknown field zzz"),
             ("optim.foo.bar=1", "override 'optim.foo.bar=1': unknown field optim.foo"),
@@ -70,28 +81,35 @@ def test_an_origin_of_no_field(fault_table):
     text = changed('  optim.lr: "paper"', '  optim.lrr: "paper"')
     with fault_table.case(1, "origin of a field that is none") as case, case.run():
         assert problems(text) == [
-            at("optim.lrr", text) + "origin names optim.lrr, which is no field (did you mean optim.lr?)"
+            at("optim.lrr", text)
+            + "origin names optim.lrr, which is no field (did you mean optim.lr?)"
         ]
 
 
-# --- row 2 ------------------------------------------------------------------------------------------------------------
+# --- row 2 ----------------------------------------------------------------------------------------
 
 
 def test_duplicate_key_names_both_lines(fault_table):
     text = changed("  gate_l1: 1e-5\n", "  gate_l1: 1e-5\n  lr: 0.2\n")
-    first, second = (number for number, line in enumerate(text.splitlines(), 1) if line.startswith("  lr: "))
+    first, second = (
+        number for number, line in enumerate(text.splitlines(), 1) if line.startswith("  lr: ")
+    )
     with fault_table.case(2, "duplicate key") as case:
         with case.run():
             assert problems(text) == [
-                f"c10.yaml:{second}: duplicate key optim.lr (first on line {first}): keep one of the two"
+                f"c10.yaml:{second}: duplicate key optim.lr (first on line {first}): keep one of"
+                " the two"
             ]
         with case.run():
             section = DEMO + "model: {name: dyresnet18}\n"
             (line,) = problems(section)
-            assert line.endswith(f"duplicate key model (first on line {line_of(DEMO, 'model:')}): keep one of the two")
+            assert line.endswith(
+                f"duplicate key model (first on line {line_of(DEMO, 'model:')}): keep one of"
+                " the two"
+            )
 
 
-# --- row 3 ------------------------------------------------------------------------------------------------------------
+# --- row 3 ----------------------------------------------------------------------------------------
 
 WRONG = [
     ("optim.lr", '"0.1"', '"0.1" (a text)', "a number > 0"),
@@ -114,16 +132,27 @@ WRONG = [
     ("optim.nesterov", "1", "1 (a whole number)", "true or false"),
     ("data.std", "[1, 1, 0]", "0 (a whole number)", "a list of 3 numbers > 0"),
     ("seed", "-1", "-1 (a whole number)", "a whole number >= 0 and < 9223372036854775808"),
-    ("checkpoint", "3", "3 (a whole number)", "a mapping with every_seconds, every_steps, keep_last, keep_best"),
+    (
+        "checkpoint",
+        "3",
+        "3 (a whole number)",
+        "a mapping with every_seconds, every_steps, keep_last, keep_best",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("key", "value", "shown", "allowed"), WRONG)
 def test_wrong_values_name_field_value_and_range(key, value, shown, allowed, fault_table):
-    with fault_table.case(3, "wrong type or range: field, value, what is allowed") as case, case.run():
+    with (
+        fault_table.case(3, "wrong type or range: field, value, what is allowed") as case,
+        case.run(),
+    ):
         (line,) = problems(DEMO, f"{key}={value}")
         field = "data.std[2]" if key == "data.std" else key
-        assert line == f"c10.yaml: override {f'{key}={value}'!r}: {field} is {shown}; allowed: {allowed}"
+        assert (
+            line
+            == f"c10.yaml: override {f'{key}={value}'!r}: {field} is {shown}; allowed: {allowed}"
+        )
 
 
 def test_wrong_values_in_the_file_are_all_found_in_one_pass(fault_table):
@@ -133,7 +162,10 @@ def test_wrong_values_in_the_file_are_all_found_in_one_pass(fault_table):
         .replace("  nesterov: true\n", "  nesterov: no\n")
         .replace("  batch_size: 64\n", "")
     )
-    with fault_table.case(3, "several wrong values: all in one pass, with their lines") as case, case.run():
+    with (
+        fault_table.case(3, "several wrong values: all in one pass, with their lines") as case,
+        case.run(),
+    ):
         assert problems(text) == [
             at("gate_factor", text)
             + "model.gate_factor is 1.5 (a number with a point); allowed: a number > 0 and <= 1",
@@ -143,7 +175,7 @@ def test_wrong_values_in_the_file_are_all_found_in_one_pass(fault_table):
         ]
 
 
-# --- row 4 ------------------------------------------------------------------------------------------------------------
+# --- row 4 ----------------------------------------------------------------------------------------
 
 CORE_SCHEMA = {
     "1e-3": 0.001,
@@ -179,13 +211,16 @@ def test_yaml_1_2_scalars(text, fault_table):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_round_trip(name, fault_table):
-    with fault_table.case(4, "shipped recipe, written out and read again: identical") as case, case.run():
+    with (
+        fault_table.case(4, "shipped recipe, written out and read again: identical") as case,
+        case.run(),
+    ):
         recipe = load_recipe(find_recipe(name))
         text = dump_recipe(recipe)
         assert dump_recipe(parse_recipe(text, "x")) == text
 
 
-# --- row 5 ------------------------------------------------------------------------------------------------------------
+# --- row 5 ----------------------------------------------------------------------------------------
 
 TAGS = [
     ("!!python/object/apply:os.system ['touch CANARY']", "tag !!python/object/apply:os.system"),
@@ -202,7 +237,10 @@ def test_tags_are_refused_by_name_and_line(value, named, tmp_path, monkeypatch, 
     text = changed('title: "Fashion', f'zz: {value}\ntitle: "Fashion')
     with fault_table.case(5, "tags and remote merges refused, canary absent") as case, case.run():
         lines = problems(text)
-        assert lines[0] == f"c10.yaml:2: {named}: tags are not allowed, a recipe holds plain values only"
+        assert (
+            lines[0]
+            == f"c10.yaml:2: {named}: tags are not allowed, a recipe holds plain values only"
+        )
         assert list(tmp_path.iterdir()) == []
 
 
@@ -218,11 +256,18 @@ def test_anchors_and_aliases(fault_table):
     text = changed("  lr: 0.1\n", "  lr: &rate 0.1\n  gamma: *rate\n")
     with fault_table.case(6, "anchors and aliases refused") as case, case.run():
         lines = problems(text)
-        assert lines[0] == at("&rate", text) + "anchor &rate: anchors are not allowed, write the value where it is used"
-        assert lines[1] == at("*rate", text) + "alias *rate: aliases are not allowed, write the value out"
+        assert (
+            lines[0]
+            == at("&rate", text)
+            + "anchor &rate: anchors are not allowed, write the value where it is used"
+        )
+        assert (
+            lines[1]
+            == at("*rate", text) + "alias *rate: aliases are not allowed, write the value out"
+        )
 
 
-# --- row 6 ------------------------------------------------------------------------------------------------------------
+# --- row 6 ----------------------------------------------------------------------------------------
 
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
@@ -231,12 +276,18 @@ HOSTILE = {
     "alias bomb": (BOMB.encode(), "alias *a0: aliases are not allowed"),
     "2 MiB": (b"a: 1\n" * 400_000, "larger than 16,384 bytes"),
     "just under the limit, one scalar": (b"a: " + b"x" * 16_000, "unknown field a"),
-    "just under the limit, many keys": (b"".join(b"k%d: 1\n" % n for n in range(1_500)), "unknown field k0"),
+    "just under the limit, many keys": (
+        b"".join(b"k%d: 1\n" % n for n in range(1_500)),
+        "unknown field k0",
+    ),
     "16,000 brackets": (b"a: " + b"[" * 16_000, "nested deeper than 16 levels"),
     "16,000 braces": (b"a: " + b"{" * 16_000, "nested deeper than 16 levels"),
     "8,000 dashes": (b"- " * 8_000, "nested deeper than 16 levels"),
     "tabs": (b"model:\n\tname: x\n", "indent with spaces, YAML allows no tabs"),
-    "invalid UTF-8": (b"name: x\ntitle: \xff\xfe\n", ":2: not UTF-8 (byte 0xff): save the recipe as UTF-8"),
+    "invalid UTF-8": (
+        b"name: x\ntitle: \xff\xfe\n",
+        ":2: not UTF-8 (byte 0xff): save the recipe as UTF-8",
+    ),
     "NUL": (b"name: x\n\0\n", ":2: a NUL byte: this is not a text file"),
     "control character": (b"name: x\ntitle: \x07\n", ":2: not a YAML text"),
     "empty": (b"", "the recipe is empty"),
@@ -252,7 +303,7 @@ CHILD = """
     import resource, sys
     from pathlib import Path
     from dgc.errors import RecipeError
-    from dgc.recipe import load_recipe
+    from dgc.recipe.load import load_recipe
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         load_recipe(Path(sys.argv[1]))
@@ -266,7 +317,9 @@ CHILD = """
 
 
 def bounded():
-    """2 GiB, and processor time that what expands a bomb spends and what refuses it (some 0.02 s) never does."""
+    """2 GiB, and processor time that what expands a bomb spends and what refuses it (some 0.02 s)
+    never does.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
@@ -277,7 +330,9 @@ def test_hostile_files_are_refused_and_stay_small(name, tmp_path, fault_table):
     path = tmp_path / "r.yaml"
     path.write_bytes(data)
     with (
-        fault_table.case(6, "bombs, tabs, bytes that are no text: refused, never expanded, in < 100 MB") as case,
+        fault_table.case(
+            6, "bombs, tabs, bytes that are no text: refused, never expanded, in < 100 MB"
+        ) as case,
         case.run(),
     ):
         done = subprocess.run(
@@ -312,22 +367,44 @@ def test_what_is_no_file(kind, tmp_path, fault_table):
         "link to itself": lambda: path.symlink_to(path),
     }[kind]()
     refused = pytest.raises(RecipeError, match=r"r\.yaml: (not a file|cannot read the recipe)")
-    with fault_table.case(6, "folder, fifo, nothing: refused without waiting") as case, case.run(), refused:
+    with (
+        fault_table.case(6, "folder, fifo, nothing: refused without waiting") as case,
+        case.run(),
+        refused,
+    ):
         load_recipe(path)
 
 
-# --- row 7 ------------------------------------------------------------------------------------------------------------
+# --- row 7 ----------------------------------------------------------------------------------------
 
 IMPOSSIBLE = [
     (["model.heads=3"], "model.heads = 3 does not divide model.growth[0] = 8"),
-    (["model.stages=[2,2]"], "model.stages has 2 entries [2, 2] and model.growth has 3 [8, 16, 32]"),
+    (
+        ["model.stages=[2,2]"],
+        "model.stages has 2 entries [2, 2] and model.growth has 3 [8, 16, 32]",
+    ),
     (["model.growth=null"], "model.stages and model.growth must be given for a dydensenet"),
     (["model.group_3x3=16"], "model.group_3x3 = 16 does not divide model.growth[0] = 8"),
-    (["model.name=dyresnet18"], "model.stages, model.growth, model.bottleneck, model.group_3x3 belong to dydensenet"),
-    (["model.num_classes=100"], "model.num_classes = 100, but data.name = fashion_mnist has 10 classes"),
-    (["data.name=imagenet"], "but data.name = imagenet has 1000 classes; for a subset use data.name = image_folder"),
-    (["data.image_size=28"], "data.image_size = 28, but data.name = fashion_mnist gives 32 x 32 images"),
-    (["data.augment=resized_crop_flip"], "data.augment = resized_crop_flip is for image folders, and data.name ="),
+    (
+        ["model.name=dyresnet18"],
+        "model.stages, model.growth, model.bottleneck, model.group_3x3 belong to dydensenet",
+    ),
+    (
+        ["model.num_classes=100"],
+        "model.num_classes = 100, but data.name = fashion_mnist has 10 classes",
+    ),
+    (
+        ["data.name=imagenet"],
+        "but data.name = imagenet has 1000 classes; for a subset use data.name = image_folder",
+    ),
+    (
+        ["data.image_size=28"],
+        "data.image_size = 28, but data.name = fashion_mnist gives 32 x 32 images",
+    ),
+    (
+        ["data.augment=resized_crop_flip"],
+        "data.augment = resized_crop_flip is for image folders, and data.name =",
+    ),
     (["data.resize=16"], "data.resize = 16 is smaller than data.image_size = 32"),
     (["data.crop_padding=32"], "data.crop_padding = 32 must be smaller than data.image_size = 32"),
     (["optim.schedule=multistep"], "optim.schedule = multistep needs optim.milestones"),
@@ -339,16 +416,27 @@ IMPOSSIBLE = [
     (["optim.momentum=0"], "optim.nesterov = true needs optim.momentum > 0"),
     (["train.accumulate=3"], "train.batch_size = 64 is not a multiple of train.accumulate = 3"),
     (["data.limit_train=32"], "train.batch_size = 64 is larger than data.limit_train = 32"),
-    (["train.amp=bf16", "train.dtype=float64"], "train.amp = bf16 and train.dtype = float64 exclude each other"),
+    (
+        ["train.amp=bf16", "train.dtype=float64"],
+        "train.amp = bf16 and train.dtype = float64 exclude each other",
+    ),
     (
         ["data.name=mnist"],
-        'data.name is "mnist" (a text); allowed: fashion_mnist or cifar10 or cifar100 or imagenet or',
+        (
+            'data.name is "mnist" (a text); allowed: fashion_mnist or cifar10 or cifar100 or'
+            " imagenet or"
+        ),
     ),
-    (["model.name=resnet50"], 'model.name is "resnet50" (a text); allowed: dydensenet or dyresnet18'),
+    (
+        ["model.name=resnet50"],
+        'model.name is "resnet50" (a text); allowed: dydensenet or dyresnet18',
+    ),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "said"), IMPOSSIBLE, ids=[" ".join(case[0]) for case in IMPOSSIBLE])
+@pytest.mark.parametrize(
+    ("overrides", "said"), IMPOSSIBLE, ids=[" ".join(case[0]) for case in IMPOSSIBLE]
+)
 def test_impossible_combinations_name_both_fields(overrides, said, fault_table):
     with fault_table.case(7, "impossible combinations: both fields named") as case, case.run():
         lines = problems(DEMO, *overrides)
@@ -357,15 +445,25 @@ def test_impossible_combinations_name_both_fields(overrides, said, fault_table):
 
 def test_impossible_shapes_are_refused_in_a_process_that_never_loads_torch(tmp_path, fault_table):
     path = tmp_path / "r.yaml"
-    path.write_text(DEMO.replace("heads: 4", "heads: 3").replace("stages: [2, 2, 2]", "stages: [2, 2]"))
+    path.write_text(
+        DEMO.replace("heads: 4", "heads: 3").replace("stages: [2, 2, 2]", "stages: [2, 2]")
+    )
     code = (
-        "import sys; from dgc.recipe import load_recipe\n"
+        "import sys; from dgc.recipe.load import load_recipe\n"
         "try: load_recipe(sys.argv[1])\n"
         "except Exception as error: print(error)\n"
         "print(sorted({'torch', 'torchvision', 'numpy'} & set(sys.modules)))"
     )
-    with fault_table.case(7, "refused before any data or device: torch is not even loaded") as case, case.run():
-        done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    with (
+        fault_table.case(7, "refused before any data or device: torch is not even loaded") as case,
+        case.run(),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         *lines, modules = done.stdout.splitlines()
-        assert [line.split(": ")[1].split(" ")[0] for line in lines] == ["model.heads", "model.stages"]
+        assert [line.split(": ")[1].split(" ")[0] for line in lines] == [
+            "model.heads",
+            "model.stages",
+        ]
         assert modules == "[]"

@@ -1,4 +1,6 @@
-"""Row 35: whatever happens to a log while it is shown, the dashboard lives, says what it skipped, and stays quick."""
+"""Row 35: whatever happens to a log while it is shown, the dashboard lives, says what it skipped,
+and stays quick.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from dgc.records import EventReader, Kind, RunDir, encode_event
-from dgcctl.tui.feed import Feed, Follower
-from dgcctl.tui.screens.run import RunScreen
+from dgc.run.events import EventReader, Kind, encode_event
+from dgc.run.paths import RunDir
+from dgcctl.tui.screens.run_screen import RunScreen
+from dgcctl.tui.state.feed import Feed, Follower
 from tests.tui import frames, synthetic
 from tests.tui.frames import press, settled, text
 from tests.tui.synthetic import Spec
@@ -69,10 +72,16 @@ async def test_a_garbage_line_in_the_middle_is_skipped_with_its_offset(shown, fa
         synthetic.advance(run, spec, 140)
 
     with fault_table.case(35, "dashboard: garbage line in the middle") as case, case.run():
-        await watched(run, hurt, lambda frame: f"1 line skipped (offset {offset})" in frame and "140/600" in frame)
+        await watched(
+            run,
+            hurt,
+            lambda frame: f"1 line skipped (offset {offset})" in frame and "140/600" in frame,
+        )
 
 
-async def test_a_nan_literal_is_no_json_and_is_skipped_while_our_own_nan_is_shown(shown, fault_table) -> None:
+async def test_a_nan_literal_is_no_json_and_is_skipped_while_our_own_nan_is_shown(
+    shown, fault_table
+) -> None:
     run, _spec = shown
 
     def hurt() -> None:
@@ -81,7 +90,9 @@ async def test_a_nan_literal_is_no_json_and_is_skipped_while_our_own_nan_is_show
         append(run, encode_event(Kind.STEP, {"step": 122, "loss": 0.7}))
 
     with fault_table.case(35, "dashboard: NaN literal, NaN as null and flag") as case, case.run():
-        await watched(run, hurt, lambda frame: "1 line skipped" in frame and "✗" in frame and "A 0.7" in frame)
+        await watched(
+            run, hurt, lambda frame: "1 line skipped" in frame and "✗" in frame and "A 0.7" in frame
+        )
 
 
 def test_json_and_orjson_disagree_on_nan_so_the_log_writes_neither() -> None:
@@ -123,7 +134,9 @@ async def test_a_log_that_is_replaced_is_read_anew(shown, fault_table) -> None:
 
     def hurt() -> None:
         other = run.path / "other"
-        other.write_bytes(b"".join(synthetic.event_lines(Spec(now_step=300, state="running", final_error=20))))
+        other.write_bytes(
+            b"".join(synthetic.event_lines(Spec(now_step=300, state="running", final_error=20)))
+        )
         os.replace(other, run.events)
 
     with fault_table.case(35, "dashboard: log replaced while shown") as case, case.run():
@@ -153,7 +166,9 @@ async def test_a_log_that_becomes_two_gigabytes_while_shown_keeps_the_keys_quick
     run, _ = shown
     read: list[int] = []
     decode = EventReader._decode
-    monkeypatch.setattr(EventReader, "_decode", lambda self, data: (read.append(len(data)), decode(self, data))[1])
+    monkeypatch.setattr(
+        EventReader, "_decode", lambda self, data: (read.append(len(data)), decode(self, data))[1]
+    )
     with fault_table.case(35, "dashboard: log grows to 2 GB while shown") as case, case.run():
         async with frames.opened(run.path.parent, frames.LARGE, open=(run.id,)) as (dash, pilot):
             await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
@@ -169,11 +184,23 @@ NEWER = b'{"schema_version": 99}'
 
 
 @pytest.mark.parametrize("damage", [NEWER, b"\x00\xff{", b""], ids=["newer", "garbage", "empty"])
-async def test_records_of_a_newer_release_or_damaged_ones_break_no_screen(shown, damage: bytes, fault_table) -> None:
+async def test_records_of_a_newer_release_or_damaged_ones_break_no_screen(
+    shown, damage: bytes, fault_table
+) -> None:
     run, _ = shown
-    with fault_table.case(35, "dashboard: newer schema version, damaged records") as case, case.run():
+    with (
+        fault_table.case(35, "dashboard: newer schema version, damaged records") as case,
+        case.run(),
+    ):
         async with frames.opened(run.path.parent, frames.LARGE) as (dash, pilot):
-            for name in ("metrics.json", "recipe.yaml", "gates/epoch-0001.json", "model.json", "env.json", "last.json"):
+            for name in (
+                "metrics.json",
+                "recipe.yaml",
+                "gates/epoch-0001.json",
+                "model.json",
+                "env.json",
+                "last.json",
+            ):
                 run.file(name).write_bytes(damage)
             await press(pilot, ["enter", "i", "g"])
             assert "epoch-0001.json: " in text(dash)
@@ -183,7 +210,10 @@ async def test_records_of_a_newer_release_or_damaged_ones_break_no_screen(shown,
 
 async def test_a_status_of_a_newer_release_is_said_to_be_newer(shown, fault_table) -> None:
     run, _ = shown
-    with fault_table.case(35, "dashboard: newer schema version, damaged records") as case, case.run():
+    with (
+        fault_table.case(35, "dashboard: newer schema version, damaged records") as case,
+        case.run(),
+    ):
         async with frames.opened(run.path.parent, frames.LARGE) as (dash, pilot):
             run.status.write_bytes(NEWER)
             await frames.until(pilot, lambda: "? unreadable" in text(dash))
@@ -194,7 +224,9 @@ async def test_a_status_of_a_newer_release_is_said_to_be_newer(shown, fault_tabl
 
 def test_unknown_kinds_are_skipped_without_a_word(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.events.write_bytes(encode_event("hologram", {"step": 1}) + encode_event(Kind.STEP, {"step": 1, "loss": 1.0}))
+    run.events.write_bytes(
+        encode_event("hologram", {"step": 1}) + encode_event(Kind.STEP, {"step": 1, "loss": 1.0})
+    )
     feed, follower = Feed(run), Follower(run)
     batch = follower.poll()
     assert batch is not None
@@ -212,5 +244,8 @@ async def test_the_line_of_an_error_is_the_notification(shown, fault_table) -> N
     def hurt() -> None:
         synthetic.set_status(run, Spec(now_step=120, state="failed", reason=reason))
 
-    with fault_table.case(35, "dashboard: the error line of a failed run is notified (I6)") as case, case.run():
+    with (
+        fault_table.case(35, "dashboard: the error line of a failed run is notified (I6)") as case,
+        case.run(),
+    ):
         await watched(run, hurt, lambda frame: frame.count(reason) >= 2)

@@ -1,4 +1,6 @@
-"""Row 36: what happens to the dashboard does not happen to training, and a new dashboard shows the same run."""
+"""Row 36: what happens to the dashboard does not happen to training, and a new dashboard shows the
+same run.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dgc import records
-from dgc.records import RunDir
-from dgcctl.tui.clock import Clock, age, duration
+from dgc.errors import IntegrityError
+from dgc.run.events import EventReader
+from dgc.run.paths import RunDir
+from dgc.run.status import read_status
+from dgcctl.tui.state.clock import Clock, age, duration
 from tests.tui import frames, synthetic
 from tests.tui.terminal import ROOT, Terminal
 from tests.waiting import GUARD
@@ -42,9 +46,9 @@ def wait_for_step(run: RunDir, step: int, seconds: float = GUARD) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            if records.read_status(run).step >= step:
+            if read_status(run).step >= step:
                 return
-        except (FileNotFoundError, records.IntegrityError):
+        except (FileNotFoundError, IntegrityError):
             pass
         time.sleep(0.02)
     raise AssertionError(f"training did not reach step {step}")
@@ -52,14 +56,16 @@ def wait_for_step(run: RunDir, step: int, seconds: float = GUARD) -> None:
 
 def start(run: RunDir, tmp_path: Path, size: tuple[int, int] = (100, 30)) -> Terminal:
     env = {"DGCCTL_CACHE_DIR": str(tmp_path / "cache")}
-    return Terminal(["-m", "dgcctl", "dash", run.id, "--runs-dir", str(run.path.parent)], size=size, env=env)
+    return Terminal(
+        ["-m", "dgcctl", "dash", run.id, "--runs-dir", str(run.path.parent)], size=size, env=env
+    )
 
 
 def assert_training_goes_on(run: RunDir, process: subprocess.Popen[bytes]) -> None:
-    before = records.read_status(run).step
+    before = read_status(run).step
     wait_for_step(run, before + 10)
     assert process.poll() is None
-    events = records.EventReader(run.events)
+    events = EventReader(run.events)
     steps = [event["step"] for event in events.poll() if event["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1)), "no step is missing or twice"
     assert events.skipped == []
@@ -69,7 +75,9 @@ def assert_reattached(run: RunDir, tmp_path: Path) -> None:
     """A new dashboard shows the same run."""
     terminal = start(run, tmp_path)
     try:
-        terminal.wait_for(lambda: terminal.shows("running") and terminal.shows(run.id), what="the new dashboard")
+        terminal.wait_for(
+            lambda: terminal.shows("running") and terminal.shows(run.id), what="the new dashboard"
+        )
         terminal.type("q")
         assert terminal.process.wait(GUARD) == 0
     finally:
@@ -77,7 +85,9 @@ def assert_reattached(run: RunDir, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_dashboard_that_is_killed_takes_nothing_with_it(training, tmp_path: Path, signum: int, fault_table) -> None:
+def test_a_dashboard_that_is_killed_takes_nothing_with_it(
+    training, tmp_path: Path, signum: int, fault_table
+) -> None:
     run, process = training
     with fault_table.case(36, "dashboard: SIGKILL, SIGTERM, SIGHUP") as case, case.run():
         terminal = start(run, tmp_path)
@@ -91,7 +101,9 @@ def test_a_dashboard_that_is_killed_takes_nothing_with_it(training, tmp_path: Pa
         assert_reattached(run, tmp_path)
 
 
-def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(training, tmp_path: Path, fault_table) -> None:
+def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(
+    training, tmp_path: Path, fault_table
+) -> None:
     run, process = training
     with fault_table.case(36, "dashboard: SIGSTOP, later SIGCONT") as case, case.run():
         terminal = start(run, tmp_path)
@@ -166,7 +178,9 @@ def test_a_clock_that_is_set_back_moves_no_age_and_no_duration(fault_table) -> N
         assert duration(-5) == "0s"
 
 
-async def test_a_run_from_the_future_is_shown_with_an_age_of_nothing(tmp_path: Path, fault_table) -> None:
+async def test_a_run_from_the_future_is_shown_with_an_age_of_nothing(
+    tmp_path: Path, fault_table
+) -> None:
     synthetic.make(tmp_path, synthetic.Spec(started=frames.NOW + 10_000))
     with fault_table.case(36, "dashboard: clock set back") as case, case.run():
         async with frames.opened(tmp_path) as (dash, _):

@@ -1,4 +1,6 @@
-"""Rows 10 and 11: archives that are damaged, cut, HTML or hostile; downloads that fail. Old data stays."""
+"""Rows 10 and 11: archives that are damaged, cut, HTML or hostile; downloads that fail. Old data
+stays.
+"""
 
 import hashlib
 import io
@@ -22,7 +24,10 @@ ARCHIVE = "cifar-10-python.tar.gz"
 
 def tree(folder):
     """Every path under a folder, with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.fixture
@@ -75,12 +80,21 @@ def test_bad_archive_is_refused_before_it_is_unpacked(kind, good, root, fault_ta
     data = BAD[kind](path.read_bytes())
     root.mkdir(parents=True)
     (root / ARCHIVE).write_bytes(data)
-    with fault_table.case(10, "archive flipped, cut, HTML: both digests shown, nothing unpacked") as case, case.run():
+    with (
+        fault_table.case(
+            10, "archive flipped, cut, HTML: both digests shown, nothing unpacked"
+        ) as case,
+        case.run(),
+    ):
         with pytest.raises(IntegrityError) as caught:
             cifar.ensure(source, root, download=False)
         text = str(caught.value)
         assert caught.value.exit_code == 4
-        for part in (f"expected {source.sha256} ({source.size:,} bytes), got ", f"({len(data):,} bytes)", ARCHIVE):
+        for part in (
+            f"expected {source.sha256} ({source.size:,} bytes), got ",
+            f"({len(data):,} bytes)",
+            ARCHIVE,
+        ):
             assert part in text
         assert tree(root) == {ARCHIVE: data}
 
@@ -94,20 +108,28 @@ def test_bad_download_keeps_the_old_data(kind, good, root, httpserver, fault_tab
     (root / source.folder).mkdir(parents=True)
     (root / source.folder / "data_batch_1").write_bytes(b"old and damaged")
     before = tree(root)
-    with fault_table.case(10, "bad download: old data kept, nothing left behind") as case, case.run():
+    with (
+        fault_table.case(10, "bad download: old data kept, nothing left behind") as case,
+        case.run(),
+    ):
         with pytest.raises((IntegrityError, DataError)) as caught:
             cifar.ensure(source, root, download=True, repair=True)
         assert len(str(caught.value).splitlines()) == 1
         if kind != "empty":
             assert "sha256 mismatch: expected" in str(caught.value)
-        assert {name: data for name, data in tree(root).items() if name != ".download.lock"} == before
+        assert {
+            name: data for name, data in tree(root).items() if name != ".download.lock"
+        } == before
 
 
 def test_download_verifies_repairs_and_is_not_repeated(good, root, httpserver, fault_table, capfd):
     path, source = good
     httpserver.expect_request(f"/{ARCHIVE}").respond_with_data(path.read_bytes())
     source = replace_url(source, httpserver.url_for(f"/{ARCHIVE}"))
-    with fault_table.case(10, "download: progress, digest, repair of damaged files") as case, case.run():
+    with (
+        fault_table.case(10, "download: progress, digest, repair of damaged files") as case,
+        case.run(),
+    ):
         cifar.ensure(source, root, download=True)
         assert "100%" in capfd.readouterr().err
         asked = len(httpserver.log)
@@ -116,7 +138,10 @@ def test_download_verifies_repairs_and_is_not_repeated(good, root, httpserver, f
         broken = root / source.folder / "test_batch"
         whole = broken.read_bytes()
         broken.write_bytes(flipped(whole))
-        with pytest.raises(IntegrityError, match=r"test_batch: md5 mismatch: expected \w{32}, got \w{32} .*: remove "):
+        with pytest.raises(
+            IntegrityError,
+            match=r"test_batch: md5 mismatch: expected \w{32}, got \w{32} .*: remove ",
+        ):
             cifar.load(source, root, train=False)
         assert [name for name, _ in cifar.damaged(source, root)] == ["test_batch"]
         cifar.ensure(source, root, download=True, repair=True)
@@ -125,7 +150,9 @@ def test_download_verifies_repairs_and_is_not_repeated(good, root, httpserver, f
 
 
 @pytest.mark.parametrize("way", ["offline", "off", "refused", "404"])
-def test_absent_and_not_to_be_fetched_is_one_line_and_creates_nothing(way, good, tmp_path, httpserver, monkeypatch):
+def test_absent_and_not_to_be_fetched_is_one_line_and_creates_nothing(
+    way, good, tmp_path, httpserver, monkeypatch
+):
     _, source = good
     url = {"refused": "http://127.0.0.1:9/x.tar.gz"}.get(way, httpserver.url_for("/nothing.tar.gz"))
     if way == "offline":
@@ -150,7 +177,9 @@ def test_what_a_killed_download_left_is_cleared_and_a_living_ones_stays(good, ro
         (root / f".tmp-{pid}-download" / ARCHIVE).write_bytes(b"half")
     (root / ARCHIVE).write_bytes(path.read_bytes())
     with (
-        fault_table.case(10, "leftovers of a killed download: cleared; those of a living one stay") as case,
+        fault_table.case(
+            10, "leftovers of a killed download: cleared; those of a living one stay"
+        ) as case,
         case.run(),
     ):
         cifar.ensure(source, root, download=False)
@@ -165,7 +194,9 @@ class Malicious:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_would_run_code_is_refused(protocol, good, root, tmp_path, monkeypatch, fault_table):
+def test_a_pickle_that_would_run_code_is_refused(
+    protocol, good, root, tmp_path, monkeypatch, fault_table
+):
     """Even with the right digest: the reader knows arrays only."""
     monkeypatch.chdir(tmp_path)
     _, source = good
@@ -174,12 +205,14 @@ def test_a_pickle_that_would_run_code_is_refused(protocol, good, root, tmp_path,
     (root / source.folder / "test_batch").write_bytes(data)
     source = replace(source, test=(("test_batch", hashlib.md5(data).hexdigest()),))
     with fault_table.case(11, "pickle that would run code: refused") as case, case.run():
-        with pytest.raises(UnsafeFileError, match=r"test_batch: refused: it needs \S+, which no array needs"):
+        with pytest.raises(
+            UnsafeFileError, match=r"test_batch: refused: it needs \S+, which no array needs"
+        ):
             cifar.load(source, root, train=False)
         assert not (tmp_path / "CANARY").exists()
 
 
-# --- row 11 -----------------------------------------------------------------------------------------------------------
+# --- row 11 ---------------------------------------------------------------------------------------
 
 
 def link(kind, target):
@@ -222,7 +255,8 @@ def bomb(tar):
     named("cifar-10-batches-py/evil0", bytes(4 << 20))(tar)
     info = tarfile.TarInfo("cifar-10-batches-py/evil1")
     info.size = 768 << 30
-    tar.fileobj.write(info.tobuf(tar.format))  # its header alone: tarfile 3.13 asks for all its bytes
+    # its header alone: tarfile 3.13 asks for all its bytes
+    tar.fileobj.write(info.tobuf(tar.format))
     tar.offset += tarfile.BLOCKSIZE
 
 
@@ -231,13 +265,19 @@ HOSTILE = {
     "deep ..": (named("cifar-10-batches-py/../../../evil"), "leads outside the folder"),
     "absolute": (named("/tmp/dgc-evil"), "'/tmp/dgc-evil' has an absolute name"),
     "windows absolute": (named("C:\\evil"), "has an absolute name"),
-    "symlink outside": (link(tarfile.SYMTYPE, "/etc"), "'cifar-10-batches-py/evil' is a link (to '/etc')"),
+    "symlink outside": (
+        link(tarfile.SYMTYPE, "/etc"),
+        "'cifar-10-batches-py/evil' is a link (to '/etc')",
+    ),
     "symlink inside": (link(tarfile.SYMTYPE, "data_batch_1"), "is a link (to 'data_batch_1')"),
     "hard link": (link(tarfile.LNKTYPE, "/etc/passwd"), "is a link (to '/etc/passwd')"),
     "device": (device, "is neither a file nor a folder"),
     "fifo": (fifo, "is neither a file nor a folder"),
     "3,000 entries": (many, "more than 1,000 members, from 'cifar-10-batches-py/evil"),
-    "bomb": (bomb, "unpacks to more than 1,073,741,824 bytes, from member 'cifar-10-batches-py/evil1' on"),
+    "bomb": (
+        bomb,
+        "unpacks to more than 1,073,741,824 bytes, from member 'cifar-10-batches-py/evil1' on",
+    ),
 }
 
 
@@ -251,7 +291,12 @@ def test_hostile_archive_is_refused_by_member(kind, good, root, tmp_path, fault_
         named("cifar-10-batches-py/data_batch_1", b"first, harmless")(tar)
         add(tar)
     before = tree(tmp_path)
-    with fault_table.case(11, "hostile member: refused by name, nothing outside, nothing kept") as case, case.run():
+    with (
+        fault_table.case(
+            11, "hostile member: refused by name, nothing outside, nothing kept"
+        ) as case,
+        case.run(),
+    ):
         with pytest.raises(UnsafeFileError) as caught:
             cifar.ensure(tiny_cifar.described(source, archive), root, download=False)
         assert caught.value.exit_code == 5
@@ -268,7 +313,12 @@ def test_a_symlink_cannot_be_planted_for_the_next_member(tmp_path, fault_table):
     with tarfile.open(archive, "w") as tar:
         link(tarfile.SYMTYPE, str(outside))(tar)
         named("cifar-10-batches-py/evil/x")(tar)
-    with fault_table.case(11, "hostile member: refused by name, nothing outside, nothing kept") as case, case.run():
+    with (
+        fault_table.case(
+            11, "hostile member: refused by name, nothing outside, nothing kept"
+        ) as case,
+        case.run(),
+    ):
         with pytest.raises(UnsafeFileError):
             unpack(archive, tmp_path / "in")
         assert list(outside.iterdir()) == []

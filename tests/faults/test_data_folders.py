@@ -36,7 +36,7 @@ def refused(**options):
     return line
 
 
-# --- row 8 ------------------------------------------------------------------------------------------------------------
+# --- row 8 ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["imagenet", "image_folder"])
@@ -49,7 +49,9 @@ def test_missing_folder_names_folder_flag_and_command(name, tmp_path, monkeypatc
         ):
             with case.run():
                 line = refused(name=name, dir=given)
-                assert line.startswith(f"{shown}: no such folder for {name}, and it cannot be downloaded")
+                assert line.startswith(
+                    f"{shown}: no such folder for {name}, and it cannot be downloaded"
+                )
                 assert f"{shown}/{{train,val}}/<class>/" in line
                 assert "--data-dir FOLDER (or data.dir=FOLDER)" in line
                 assert f"`dgcctl data verify {name} --data-dir {shown}` checks it" in line
@@ -64,19 +66,27 @@ def test_the_environment_names_the_folder(tmp_path, monkeypatch):
 def test_parts_that_are_missing_or_empty(folder, fault_table):
     def without_val():
         os.rename(folder / "val", folder / "validation")
-        return f"{folder}/val: cannot list this folder (No such file or directory); there is validation: rename it"
+        return (
+            f"{folder}/val: cannot list this folder (No such file or directory); there is"
+            " validation: rename it"
+        )
 
     def flat():
         (folder / "val").mkdir()
         (folder / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
-        return f"{folder}/val: no class folder in it: images are expected at {folder}/val/<class>/<image>.jpg"
+        return (
+            f"{folder}/val: no class folder in it: images are expected at"
+            f" {folder}/val/<class>/<image>.jpg"
+        )
 
     def missing_class():
         (folder / "val" / "ILSVRC2012_val_00000001.JPEG").unlink()
         for image in (folder / "validation").iterdir():
             if image.name != "class1":
                 os.rename(image, folder / "val" / image.name)
-        return f"{folder}: train has 3 classes and val 2; only in train: class1: each class needs both"
+        return (
+            f"{folder}: train has 3 classes and val 2; only in train: class1: each class needs both"
+        )
 
     def empty_class():
         (folder / "val" / "class1").mkdir()
@@ -90,10 +100,13 @@ def test_parts_that_are_missing_or_empty(folder, fault_table):
 
 
 def test_class_count_differs_from_the_network(folder, fault_table):
-    with fault_table.case(8, "class count differs from the network: both numbers") as case, case.run():
+    with (
+        fault_table.case(8, "class count differs from the network: both numbers") as case,
+        case.run(),
+    ):
         line = refused(dir=folder, num_classes=10)
-        assert line == (
-            f"{folder}: 3 class folders in {folder}/train, but the network has 10 classes: "
+        assert (
+            line == f"{folder}: 3 class folders in {folder}/train, but the network has 10 classes: "
             "set model.num_classes=3 or give another folder with data.dir=FOLDER"
         )
 
@@ -113,13 +126,17 @@ except DgcError as error:
 
 @pytest.fixture
 def open_place():
-    """A folder that everybody may enter; pytest's own is closed again whenever another pytest starts."""
+    """A folder that everybody may enter; pytest's own is closed again whenever another pytest
+    starts.
+    """
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own"
+)
 @pytest.mark.parametrize("part", ["", "train", "train/class1"])
 def test_unreadable_folder(part, open_place, fault_table):
     folder = image_folder.make(open_place / "images", train=1, val=1)
@@ -135,11 +152,15 @@ def test_unreadable_folder(part, open_place, fault_table):
         )
         (folder / part).chmod(0o755)
         assert done.returncode == 3, done.stderr
-        expected = "this folder may not be read" if not part else "cannot list this folder (Permission denied)"
+        expected = (
+            "this folder may not be read"
+            if not part
+            else "cannot list this folder (Permission denied)"
+        )
         assert done.stdout.startswith(f"{folder / part}: {expected}")
 
 
-# --- row 9 ------------------------------------------------------------------------------------------------------------
+# --- row 9 ----------------------------------------------------------------------------------------
 
 
 def png(width, height, pixels=b""):
@@ -147,10 +168,19 @@ def png(width, height, pixels=b""):
 
     def chunk(kind, data, crc=None):
         body = kind + data
-        return len(data).to_bytes(4, "big") + body + (zlib.crc32(body) if crc is None else crc).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big")
+            + body
+            + (zlib.crc32(body) if crc is None else crc).to_bytes(4, "big")
+        )
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels, crc=None) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", pixels, crc=None)
+        + chunk(b"IEND", b"")
+    )
 
 
 def spoil(folder):
@@ -202,7 +232,10 @@ def good_odd_ones(folder):
 def test_verify_lists_all_bad_files_in_one_pass(folder, fault_table):
     expected = spoil(folder)
     odd = good_odd_ones(folder)
-    with fault_table.case(9, "verify: every bad file in one pass, odd ones pass") as case, case.run():
+    with (
+        fault_table.case(9, "verify: every bad file in one pass, odd ones pass") as case,
+        case.run(),
+    ):
         found = verify("image_folder", folder)
         bad = {item["file"]: item["reason"] for item in found["bad"]}
         assert set(bad) == {f"train/class0/{name}" for name in expected}
@@ -228,9 +261,14 @@ def test_training_stops_at_a_bad_file_and_names_it(name, workers, folder, fault_
     for other in (folder / "train" / "class0").iterdir():
         if not other.name.startswith("0") and other.name != name:
             other.unlink()
-    with fault_table.case(9, "training stops at a bad file: path, sample, what to do") as case, case.run():
+    with (
+        fault_table.case(9, "training stops at a bad file: path, sample, what to do") as case,
+        case.run(),
+    ):
         images = open_images(name="image_folder", dir=folder)
-        index = [images.train.name_of(number) for number in range(13)].index(f"{folder}/train/class0/{name}")
+        index = [images.train.name_of(number) for number in range(13)].index(
+            f"{folder}/train/class0/{name}"
+        )
         loader = train_loader(images.train, seed=0, batch_size=4, workers=workers, **NORM)
         with pytest.raises(DataError) as caught:
             list(loader.epoch(2))
@@ -246,11 +284,19 @@ def test_training_stops_at_a_bad_file_and_names_it(name, workers, folder, fault_
 def test_a_quarantined_file_is_left_out_and_recorded(folder, tmp_path, fault_table):
     bad = spoil(folder)
     listed = tmp_path / "bad.txt"
-    with fault_table.case(9, "quarantine: written by verify, left out of training, recorded") as case, case.run():
-        assert "train/class0/self: cannot be followed (Too many levels of symbolic links) (and 1 more" in refused(
-            dir=folder
+    with (
+        fault_table.case(
+            9, "quarantine: written by verify, left out of training, recorded"
+        ) as case,
+        case.run(),
+    ):
+        assert (
+            "train/class0/self: cannot be followed (Too many levels of symbolic links) (and 1 more"
+            in refused(dir=folder)
         )
-        done = run_tool("verify", "image_folder", "--data-dir", folder, "--write-quarantine", listed)
+        done = run_tool(
+            "verify", "image_folder", "--data-dir", folder, "--write-quarantine", listed
+        )
         assert done.returncode == 3
         assert f"{folder}: {len(bad)} of its files cannot be used" in done.stderr
         images = open_images(name="image_folder", dir=folder, quarantine=listed)
@@ -267,7 +313,7 @@ def test_quarantine_file_that_cannot_be_read(folder, tmp_path):
 
 def run_tool(*arguments, **env):
     return subprocess.run(
-        [sys.executable, "-m", "dgc.data", *map(str, arguments)],
+        [sys.executable, "-m", "dgc.jobs.data_sets", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | env,
         capture_output=True,
@@ -288,25 +334,29 @@ def test_the_tool_answers_in_json_and_with_one_line(folder, tmp_path, fault_tabl
             assert [item["file"] for item in found["bad"]] == ["train/class0/cut.jpg"]
             assert (found["schema_version"], found["train"]["digest_of"]) == (1, "content")
         with case.run():
-            done = run_tool("download", "cifar10", DGCCTL_OFFLINE="1", DGCCTL_DATA_DIR=str(tmp_path / "d"))
+            done = run_tool(
+                "download", "cifar10", DGCCTL_OFFLINE="1", DGCCTL_DATA_DIR=str(tmp_path / "d")
+            )
             assert done.returncode == 3
             (line,) = done.stderr.splitlines()
             assert line.startswith(
-                f"error: {tmp_path}/d/cifar10: cifar10 is not there and cannot be fetched: DGCCTL_OFF"
+                f"error: {tmp_path}/d/cifar10: cifar10 is not there and cannot be fetched:"
+                " DGCCTL_OFF"
             )
             assert not (tmp_path / "d").exists()
 
 
-# --- other people's folders -------------------------------------------------------------------------------------------
+# --- other people's folders -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "test"])
 def test_a_half_of_another_name_is_named(name, folder):
     os.rename(folder / "val", folder / name)
-    assert refused(dir=folder) == (
-        f"{folder}/val: cannot list this folder (No such file or directory); there is {name}: rename it to val, or "
-        f"link it: `ln -s {name} val` in that folder; `dgcctl data verify image_folder --data-dir {folder}` lists "
-        "all that is wrong"
+    assert (
+        refused(dir=folder)
+        == f"{folder}/val: cannot list this folder (No such file or directory); there is {name}:"
+        f" rename it to val, or link it: `ln -s {name} val` in that folder; `dgcctl data verify"
+        f" image_folder --data-dir {folder}` lists all that is wrong"
     )
     (folder / "val").symlink_to(name)
     assert len(open_images(name="image_folder", dir=folder).val) == 6
@@ -314,8 +364,9 @@ def test_a_half_of_another_name_is_named(name, folder):
 
 def test_classes_without_halves_are_named(folder):
     assert refused(dir=folder / "train").startswith(
-        f"{folder}/train/train: cannot list this folder (No such file or directory); the class folders lie directly in "
-        f"{folder}/train: move them to train/ and hold some images of each back in val/ (and 1 more like this)"
+        f"{folder}/train/train: cannot list this folder (No such file or directory); the class"
+        f" folders lie directly in {folder}/train: move them to train/ and hold some images of each"
+        " back in val/ (and 1 more like this)"
     )
     (folder / "other" / "deeper").mkdir(parents=True)
     assert "; found there: deeper (and 1 more like this)" in refused(dir=folder / "other")
@@ -323,8 +374,10 @@ def test_classes_without_halves_are_named(folder):
 
 def test_a_class_of_one_half_is_named_with_its_side(folder):
     os.rename(folder / "val" / "class1", folder / "val" / "other")
-    assert refused(dir=folder) == (
-        f"{folder}: train has 3 classes and val 3; only in train: class1; only in val: other: each class needs both"
+    assert (
+        refused(dir=folder)
+        == f"{folder}: train has 3 classes and val 3; only in train: class1; only in val: other:"
+        " each class needs both"
     )
 
 
@@ -333,7 +386,10 @@ def test_a_class_of_one_half_is_named_with_its_side(folder):
     [
         (
             [f"train/class1/{number:03d}.jpg" for number in range(4)],
-            "train: data.quarantine leaves out 4 files (8 are left), and so every image of class1: ",
+            (
+                "train: data.quarantine leaves out 4 files (8 are left), and so every image of"
+                " class1: "
+            ),
         ),
         (
             [f"val/class{label}/{number:03d}.jpg" for label in range(3) for number in range(2)],
@@ -355,7 +411,8 @@ def test_a_class_of_pictures_that_cannot_be_read_here_says_so(folder):
         image.rename(image.with_suffix(".svg"))
     line = refused(dir=folder)
     assert line.startswith(
-        f"{folder}/train/class2: 0 images in this class folder (4 .svg files that cannot be read here)"
+        f"{folder}/train/class2: 0 images in this class folder (4 .svg files that cannot be read"
+        " here)"
     )
 
 
@@ -368,23 +425,42 @@ def test_a_file_that_cannot_be_read_is_named_before_the_first_step(folder):
     )
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own"
+)
 def test_a_folder_behind_a_closed_door(open_place):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     open_place.chmod(0o700)
     done = subprocess.run(
-        [sys.executable, "-c", UNREADABLE, folder], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
+        [sys.executable, "-c", UNREADABLE, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
     )
-    assert (done.returncode, done.stdout) == (3, f"{folder}: cannot be looked at (Permission denied)\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        3,
+        f"{folder}: cannot be looked at (Permission denied)\n",
+    ), done.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can become somebody who may not read a folder of his own"
+)
 def test_unreadable_file(open_place):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     (folder / "train" / "class1" / "000.jpg").chmod(0)
     program = UNREADABLE.replace("dir=sys.argv[1])", "dir=sys.argv[1]).describe()")
     done = subprocess.run(
-        [sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
+        [sys.executable, "-c", program, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
     )
     assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith(f"{folder}/train/class1/000.jpg (sample 1): cannot be read (Permission denied): ")
+    assert done.stdout.startswith(
+        f"{folder}/train/class1/000.jpg (sample 1): cannot be read (Permission denied): "
+    )

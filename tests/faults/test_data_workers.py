@@ -16,7 +16,7 @@ import pytest
 from dgc.data import open_images, train_loader
 from dgc.data.image_sets import ImageSet
 from dgc.errors import DataError, ResourceError
-from dgc.recipe import dump_recipe, find_recipe, load_recipe
+from dgc.recipe.load import dump_recipe, find_recipe, load_recipe
 from tests import image_folder
 from tests.waiting import GUARD, wait_for
 
@@ -46,13 +46,20 @@ def fail():
 
 def step_of(loader, epoch):
     """The step at which sample 17 comes up."""
-    return next(epoch * len(loader) + task.step for task in loader.sampler.tasks(epoch) if 17 in task.indices)
+    return next(
+        epoch * len(loader) + task.step
+        for task in loader.sampler.tasks(epoch)
+        if 17 in task.indices
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_worker_that_raises_is_one_line_with_the_place(workers, fault_table):
     loader = train_loader(Odd(fail), seed=0, batch_size=4, workers=workers, **NORM)
-    with fault_table.case(12, "worker raises on sample 17: one line, no traceback") as case, case.run():
+    with (
+        fault_table.case(12, "worker raises on sample 17: one line, no traceback") as case,
+        case.run(),
+    ):
         with pytest.raises(DataError) as caught:
             list(loader.epoch(3))
         loader.close()
@@ -73,7 +80,8 @@ def test_a_worker_without_memory(workers, fault_table):
     loader = train_loader(Odd(exhausted), seed=0, batch_size=4, workers=workers, **NORM)
     with fault_table.case(12, "worker out of memory: exit 7") as case, case.run():
         with pytest.raises(
-            ResourceError, match=r"^out of memory while making a batch: lower .* \(at epoch 0 step \d+\)$"
+            ResourceError,
+            match=r"^out of memory while making a batch: lower .* \(at epoch 0 step \d+\)$",
         ):
             list(loader.epoch(0))
         loader.close()
@@ -81,7 +89,9 @@ def test_a_worker_without_memory(workers, fault_table):
 
 DEATHS = {
     signal.SIGKILL: "signal 9, SIGKILL",
-    signal.SIGBUS: "signal 7, likely shared memory is full: give /dev/shm more, or set data.workers=0",
+    signal.SIGBUS: (
+        "signal 7, likely shared memory is full: give /dev/shm more, or set data.workers=0"
+    ),
     signal.SIGSEGV: "signal 11, a crash in native code",
     signal.SIGABRT: "signal 6, SIGABRT",
 }
@@ -94,7 +104,10 @@ def test_a_worker_that_dies_is_named_with_its_signal_and_the_place(number, fault
         os.kill(os.getpid(), number)
 
     loader = train_loader(Odd(die), seed=0, batch_size=4, workers=2, **NORM)
-    with fault_table.case(12, "worker dies: which one, signal, epoch, step; no other left") as case, case.run():
+    with (
+        fault_table.case(12, "worker dies: which one, signal, epoch, step; no other left") as case,
+        case.run(),
+    ):
         with pytest.raises(ResourceError) as caught:
             list(loader.epoch(3))
         assert caught.value.exit_code == 7
@@ -109,21 +122,31 @@ def test_a_worker_that_dies_is_named_with_its_signal_and_the_place(number, fault
 def test_a_worker_killed_from_outside_between_two_batches(fault_table):
     images = open_images(name="fashion_mnist", limit_train=400)
     loader = train_loader(images.train, seed=0, batch_size=4, workers=2, **NORM)
-    with fault_table.case(12, "worker dies: which one, signal, epoch, step; no other left") as case, case.run():
+    with (
+        fault_table.case(12, "worker dies: which one, signal, epoch, step; no other left") as case,
+        case.run(),
+    ):
         stream = loader.epoch(0)
         next(stream)
         number, victim = 1, sorted(child.pid for child in multiprocessing.active_children())[1]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE, "the end of the worker")
+        wait_for(
+            lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE, "the end of the worker"
+        )
         time.sleep(0.1)  # PyTorch alone would raise here, in the middle of whatever is done
-        with pytest.raises(ResourceError, match=rf"^worker {number} died \(signal 9, SIGKILL.* step 1$"):
+        with pytest.raises(
+            ResourceError, match=rf"^worker {number} died \(signal 9, SIGKILL.* step 1$"
+        ):
             next(stream)
         loader.close()
 
 
 def test_other_errors_are_not_explained_away():
     images = open_images(name="fashion_mnist", limit_train=8)
-    assert train_loader(images.train, seed=0, batch_size=4, **NORM).explain(RuntimeError("CUDA error")) is None
+    assert (
+        train_loader(images.train, seed=0, batch_size=4, **NORM).explain(RuntimeError("CUDA error"))
+        is None
+    )
 
 
 @pytest.fixture
@@ -142,9 +165,17 @@ def run(tmp_path):
 
 
 def test_training_whose_worker_is_killed_ends_with_7_and_names_the_checkpoint(run, fault_table):
-    with fault_table.case(12, "training whose worker is killed: exit 7, last checkpoint named") as case, case.run():
+    with (
+        fault_table.case(
+            12, "training whose worker is killed: exit 7, last checkpoint named"
+        ) as case,
+        case.run(),
+    ):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dgc.train", "--run-dir", run], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "dgc.train", "--run-dir", run],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         saved = run / "checkpoints" / "step-000005"
         wait_for(lambda: saved.exists() or process.poll() is not None, "the first checkpoint")

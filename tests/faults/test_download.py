@@ -1,4 +1,6 @@
-"""Rows 13 to 20: hosts that lie, cut, change, log in, stall; and no wrong byte ever at the final path."""
+"""Rows 13 to 20: hosts that lie, cut, change, log in, stall; and no wrong byte ever at the final
+path.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ import torch
 
 from dgc.errors import DgcError, IntegrityError, NetworkError
 from dgc.hub.cache import Cache
-from dgc.hub.download import Fetched, Options, download, import_file
+from dgc.hub.fetch import Fetched, Options, download, import_file
 from dgc.hub.hosts import Bases
-from dgc.hub.lock import PinFile
+from dgc.hub.pins import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry
 from dgc.hub.transfer import Policy
 from tests.faults import hosts as play
@@ -40,7 +42,9 @@ FAST = Policy(attempts=5, backoff=0.001, connect=2.0, stall=0.3, stall_bytes=409
 def checkpoint(seed: int, legacy: bool = True) -> bytes:
     buffer = io.BytesIO()
     weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(seed))
-    torch.save({"state_dict": {"module.w": weight}}, buffer, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"state_dict": {"module.w": weight}}, buffer, _use_new_zipfile_serialization=not legacy
+    )
     return buffer.getvalue()
 
 
@@ -89,15 +93,23 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(hosts, tmp_path / "cache")
 
 
-def test_13_quota_page_then_the_mirror_gives_the_file(world: World, fault_table: FaultTable) -> None:
+def test_13_quota_page_then_the_mirror_gives_the_file(
+    world: World, fault_table: FaultTable
+) -> None:
     with fault_table.case("13", "quota page (200, HTML), mirror good") as case:
         for content_type in ("text/html; charset=utf-8", "application/octet-stream"):
             with case.run():
-                world.hosts.drive, world.hosts.onedrive = [play.page(play.QUOTA, 200, content_type)], [play.file(GOOD)]
+                world.hosts.drive, world.hosts.onedrive = (
+                    [play.page(play.QUOTA, 200, content_type)],
+                    [play.file(GOOD)],
+                )
                 assert world.fetch().origin.startswith(world.hosts.url + "/:u:/")
                 world.holds(GOOD)
                 gid = world.entry.links[0].target
-                assert any(f"Google Drive quota exceeded for {gid}; retry in 24 h" in line for line in world.said)
+                assert any(
+                    f"Google Drive quota exceeded for {gid}; retry in 24 h" in line
+                    for line in world.said
+                )
                 assert any("trying the mirror onedrive" in line for line in world.said)
                 world.path.unlink()
 
@@ -126,7 +138,9 @@ def test_14_virus_scan_form_is_followed(world: World, fault_table: FaultTable) -
                 world.path.unlink()
 
 
-def test_14_a_form_that_leads_elsewhere_is_not_followed(world: World, fault_table: FaultTable) -> None:
+def test_14_a_form_that_leads_elsewhere_is_not_followed(
+    world: World, fault_table: FaultTable
+) -> None:
     with fault_table.case("14", "virus-scan form that leads to a stranger, or in a circle") as case:
         with case.run():
             world.hosts.drive = [play.page(play.virus_form("https://evil.example/download", "x"))]
@@ -139,7 +153,10 @@ def test_14_a_form_that_leads_elsewhere_is_not_followed(world: World, fault_tabl
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
 def test_15_deleted_or_private(world: World, code: int, fault_table: FaultTable) -> None:
-    with fault_table.case("15", "deleted or private: 401, 403, 404, 410 on both hosts") as case, case.run():
+    with (
+        fault_table.case("15", "deleted or private: 401, 403, 404, 410 on both hosts") as case,
+        case.run(),
+    ):
         world.hosts.drive = world.hosts.onedrive = [play.status(code)]
         line = world.fails(6)
         assert line.count(f"HTTP {code}") == 2
@@ -151,7 +168,9 @@ def test_15_deleted_or_private(world: World, code: int, fault_table: FaultTable)
 
 
 def test_15_login_pages(world: World, fault_table: FaultTable) -> None:
-    with fault_table.case("15", "OneDrive: redirect to a login page, login page, error page") as case:
+    with fault_table.case(
+        "15", "OneDrive: redirect to a login page, login page, error page"
+    ) as case:
         for answer in (
             [play.redirect("/:u:/_layouts/15/Authenticate.aspx?x=1"), play.page(play.LOGIN)],
             [play.page(play.LOGIN)],
@@ -218,7 +237,10 @@ def test_16_weak_or_no_validators_start_anew(world: World, fault_table: FaultTab
 
 def test_16_last_modified_will_do(world: World) -> None:
     when = "Wed, 01 Jul 2020 10:00:00 GMT"
-    world.hosts.drive = [play.cut(GOOD, 0.5, etag="", **{"Last-Modified": when}), play.file(GOOD, etag=when)]
+    world.hosts.drive = [
+        play.cut(GOOD, 0.5, etag="", **{"Last-Modified": when}),
+        play.file(GOOD, etag=when),
+    ]
     world.fetch()
     world.holds(GOOD)
     assert world.hosts.seen[1].if_range == when
@@ -280,7 +302,12 @@ def test_17_no_length_and_gzip_are_right_in_the_end(world: World, fault_table: F
 
 
 def test_17_no_length_and_cut(world: World, fault_table: FaultTable) -> None:
-    with fault_table.case("17", "no length, and cut: the file itself says that it ends early") as case, case.run():
+    with (
+        fault_table.case(
+            "17", "no length, and cut: the file itself says that it ends early"
+        ) as case,
+        case.run(),
+    ):
         world.hosts.drive = [play.no_length(GOOD[:-1000])]
         assert "gave a damaged file" in world.fails(6)
         world.is_empty()
@@ -311,7 +338,11 @@ def test_17_server_errors_are_tried_again(world: World, fault_table: FaultTable)
 def test_17_wrong_size_or_kind_goes_to_the_mirror(world: World, fault_table: FaultTable) -> None:
     with fault_table.case("17", "another size, a PNG, a text in place of the file") as case:
         large = checkpoint(1) + b"x" * MIB
-        for body, word in ((large, "expected"), (b"\x89PNG" + GOOD, "a PNG image"), (b"hello" * 9, "unknown kind")):
+        for body, word in (
+            (large, "expected"),
+            (b"\x89PNG" + GOOD, "a PNG image"),
+            (b"hello" * 9, "unknown kind"),
+        ):
             with case.run():
                 world.hosts.drive, world.hosts.onedrive = [play.file(body)], [play.file(GOOD)]
                 world.fetch()
@@ -320,13 +351,19 @@ def test_17_wrong_size_or_kind_goes_to_the_mirror(world: World, fault_table: Fau
                 world.path.unlink()
 
 
-def test_17_a_hostile_file_is_refused_before_it_has_a_name(world: World, fault_table: FaultTable) -> None:
+def test_17_a_hostile_file_is_refused_before_it_has_a_name(
+    world: World, fault_table: FaultTable
+) -> None:
     class Evil:
         def __reduce__(self) -> object:
             return os.system, ("touch canary",)
 
     buffer = io.BytesIO()
-    torch.save({"state_dict": {"w": torch.zeros(512, 512)}, "x": Evil()}, buffer, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"state_dict": {"w": torch.zeros(512, 512)}, "x": Evil()},
+        buffer,
+        _use_new_zipfile_serialization=False,
+    )
     with fault_table.case("21", "a hostile pickle comes over the net") as case, case.run():
         world.hosts.drive = [play.file(buffer.getvalue())]
         assert "needs global posix.system at offset" in world.fails(5)
@@ -359,7 +396,9 @@ def test_18_the_pin(world: World, fault_table: FaultTable) -> None:
 
 
 def test_18_a_cached_good_file_is_kept(world: World, fault_table: FaultTable) -> None:
-    with fault_table.case("18", "the hosts disagree, or differ from the pin: the cached file is kept") as case:
+    with fault_table.case(
+        "18", "the hosts disagree, or differ from the pin: the cached file is kept"
+    ) as case:
         world.hosts.drive, world.hosts.onedrive = [play.file(GOOD)], [play.file(OTHER)]
         world.fetch()
         with case.run():
@@ -408,7 +447,12 @@ def test_18_a_broken_lock_file(world: World, fault_table: FaultTable) -> None:
         world.hosts.drive = [play.file(GOOD)]
         world.fetch()
         whole = world.cache.pins.read_bytes()
-        for content in (whole[:40], b"", whole.replace(b'"schema_version": 1', b'"schema_version": 2'), b"[]"):
+        for content in (
+            whole[:40],
+            b"",
+            whole.replace(b'"schema_version": 1', b'"schema_version": 2'),
+            b"[]",
+        ):
             with case.run():
                 world.cache.pins.write_bytes(content)
                 assert "checkpoints.lock" in world.fails(4)
@@ -420,7 +464,7 @@ def fetching(world: World, seconds_of_patience: float = 5.0) -> subprocess.Popen
 import dataclasses, sys
 from pathlib import Path
 from dgc.hub.cache import Cache
-from dgc.hub.download import Options, download
+from dgc.hub.fetch import Options, download
 from dgc.hub.hosts import Bases
 from dgc.hub.registry import find_entry
 entry = dataclasses.replace(find_entry({NAME!r}), size_mib={world.entry.size_mib!r})
@@ -435,7 +479,9 @@ download(entry, Cache(Path({str(world.cache.root)!r})), Options(bases=bases, say
 assert "torch" not in sys.modules
 say("done")
 """
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
 
 def test_19_killed_during_the_fetch(world: World, fault_table: FaultTable) -> None:
@@ -475,7 +521,10 @@ def test_19_two_processes_one_transfer(world: World, fault_table: FaultTable) ->
 
 def test_20_offline(world: World, fault_table: FaultTable) -> None:
     with fault_table.case("20", "no network: cached works, not cached says what to do") as case:
-        for changes in ({"offline": True}, {"bases": Bases("http://127.0.0.1:9", "http://127.0.0.1:9")}):
+        for changes in (
+            {"offline": True},
+            {"bases": Bases("http://127.0.0.1:9", "http://127.0.0.1:9")},
+        ):
             with case.run():
                 line = world.fails(6, **changes)
                 assert f"drive.google.com/file/d/{world.entry.links[0].target}/view" in line
@@ -483,7 +532,10 @@ def test_20_offline(world: World, fault_table: FaultTable) -> None:
         world.hosts.drive = [play.file(GOOD)]
         world.fetch()
         asked = len(world.hosts.seen)
-        for changes in ({"offline": True}, {"bases": Bases("http://127.0.0.1:9", "http://127.0.0.1:9")}):
+        for changes in (
+            {"offline": True},
+            {"bases": Bases("http://127.0.0.1:9", "http://127.0.0.1:9")},
+        ):
             with case.run():
                 assert world.fetch(**changes).origin == "cache"
         assert len(world.hosts.seen) == asked
@@ -504,7 +556,9 @@ def as_somebody_else() -> Iterator[None]:
 
 def test_20_read_only_cache(world: World, fault_table: FaultTable) -> None:
     folder = Path(tempfile.mkdtemp())
-    with fault_table.case("20", "cache read-only: cached works, not cached says what to do") as case:
+    with fault_table.case(
+        "20", "cache read-only: cached works, not cached says what to do"
+    ) as case:
         try:
             world.cache = Cache(folder)
             world.cache.folder.mkdir()
@@ -525,7 +579,9 @@ def test_20_read_only_cache(world: World, fault_table: FaultTable) -> None:
             shutil.rmtree(folder)
 
 
-def test_20_proxy_wants_a_password(world: World, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable) -> None:
+def test_20_proxy_wants_a_password(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, world.hosts.url)
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):

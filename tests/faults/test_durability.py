@@ -1,4 +1,6 @@
-"""The checkpoint writer, killed: at every named point, at random times, with full disks, with bytes changed after."""
+"""The checkpoint writer, killed: at every named point, at random times, with full disks, with bytes
+changed after.
+"""
 
 import contextlib
 import errno
@@ -12,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from dgc import checkpoints
 from dgc.errors import IntegrityError, ResourceError
-from dgc.fs import clear_leftovers
-from dgc.records import RunDir, read_json
+from dgc.run import checkpoint_store
+from dgc.run.files import clear_leftovers, read_json
+from dgc.run.paths import RunDir
 from tests.faults import writer
 from tests.waiting import GUARD
 
@@ -23,11 +25,18 @@ ROOT = Path(__file__).parents[2]
 FILES = ("model", "optim", "state", "manifest")
 POINTS = [
     "checkpoint.begin",
-    *(f"checkpoint.{file}.{moment}" for file in FILES for moment in ("before-write", "before-fsync")),
+    *(
+        f"checkpoint.{file}.{moment}"
+        for file in FILES
+        for moment in ("before-write", "before-fsync")
+    ),
     "checkpoint.before-rename",
     "checkpoint.after-rename",
     "checkpoint.after-fsync-parent",
-    *(f"last.{moment}" for moment in ("before-write", "before-fsync", "before-rename", "after-rename")),
+    *(
+        f"last.{moment}"
+        for moment in ("before-write", "before-fsync", "before-rename", "after-rename")
+    ),
     *(f"best.{moment}" for moment in ("before-write", "before-rename", "after-rename")),
     "purge.before",
     "purge.after-rename",
@@ -37,23 +46,34 @@ KILLS = 500
 KILLS_REDUCED = 60
 
 
-def start_writer(run: RunDir, last: int | None = None, crash_at: str = "") -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.faults.writer", str(run.path), *([str(last)] if last else [])]
+def start_writer(
+    run: RunDir, last: int | None = None, crash_at: str = ""
+) -> "subprocess.Popen[bytes]":
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.writer",
+        str(run.path),
+        *([str(last)] if last else []),
+    ]
     env = {**os.environ, "DGCCTL_CRASH_AT": crash_at}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE)
 
 
 def committed(output: bytes) -> int:
-    """The last step that the writer reported as committed (0 where none). What a kill cut is no report: a line counts
-    from its end on."""
+    """The last step that the writer reported as committed (0 where none). What a kill cut is no
+    report: a line counts from its end on.
+    """
     whole = output[: output.rfind(b"\n") + 1]
     steps = [int(line.split()[1]) for line in whole.splitlines() if line.startswith(b"committed ")]
     return max(steps, default=0)
 
 
 def check(run: RunDir, at_least: int) -> int:
-    """After a kill: the newest checkpoint loads, is what was written, and nothing reported as committed is lost."""
-    newest = checkpoints.newest_valid(run)
+    """After a kill: the newest checkpoint loads, is what was written, and nothing reported as
+    committed is lost.
+    """
+    newest = checkpoint_store.newest_valid(run)
     if newest is None:
         assert at_least == 0
         return 0
@@ -64,7 +84,9 @@ def check(run: RunDir, at_least: int) -> int:
     for pointer in (run.last, run.best):
         if pointer.exists():
             target = run.path / read_json(pointer)["path"]
-            assert checkpoints.read_verified(target) == writer.content(read_json(pointer)["step"])
+            assert checkpoint_store.read_verified(target) == writer.content(
+                read_json(pointer)["step"]
+            )
     return found.step
 
 
@@ -80,15 +102,22 @@ def test_killed_at_every_named_point(point, tmp_path, fault_table):
         again.communicate(timeout=GUARD)
         assert again.returncode == 0
         assert check(run, 12) == 12
-        assert [entry.name for entry in run.checkpoints.iterdir() if entry.name.startswith(".tmp-")] == []
+        assert [
+            entry.name for entry in run.checkpoints.iterdir() if entry.name.startswith(".tmp-")
+        ] == []
         assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".tmp-")] == []
 
 
 def test_the_named_points_are_all_that_the_writer_passes(tmp_path):
-    source = (ROOT / "dgc/checkpoints.py").read_text() + (ROOT / "dgc/fs.py").read_text()
+    source = (ROOT / "dgc/run/checkpoint_store.py").read_text() + (
+        ROOT / "dgc/run/files.py"
+    ).read_text()
     assert len(POINTS) >= 12
     for point in POINTS:
-        assert f'crash_point("{point}")' in source or f'"{{point}}.{point.rpartition(".")[2]}"' in source
+        assert (
+            f'crash_point("{point}")' in source
+            or f'"{{point}}.{point.rpartition(".")[2]}"' in source
+        )
 
 
 def kill_at_random(run: RunDir, kills: int, case) -> None:
@@ -110,7 +139,17 @@ def kill_at_random(run: RunDir, kills: int, case) -> None:
 def test_a_report_that_was_cut_is_none():
     whole = b"committed 8\ncommitted 9\ncommitted 10\n"
     reports = {cut: committed(whole[:cut]) for cut in range(len(whole) + 1)}
-    assert [reports[cut] for cut in (0, 11, 12, 23, 24, 34, 35, 36, 37)] == [0, 0, 8, 8, 9, 9, 9, 9, 10]
+    assert [reports[cut] for cut in (0, 11, 12, 23, 24, 34, 35, 36, 37)] == [
+        0,
+        0,
+        8,
+        8,
+        9,
+        9,
+        9,
+        9,
+        10,
+    ]
     assert set(reports.values()) == {0, 8, 9, 10}
 
 
@@ -130,24 +169,29 @@ def test_same_step_is_replaced_without_a_gap(tmp_path, fault_table):
     """An epoch that was saved open and is then closed writes its step a second time."""
     run = RunDir(tmp_path)
     run.checkpoints.mkdir()
-    checkpoints.commit(run, 1, {"state.json": b"open"})
+    checkpoint_store.commit(run, 1, {"state.json": b"open"})
     with fault_table.case(27, "replacing a checkpoint of the same step, killed in between") as case:
         for point in ("checkpoint.set-aside", "checkpoint.after-rename"):
             with case.run():
                 code = (
-                    "from dgc import checkpoints; from dgc.records import RunDir; from pathlib import Path;"
-                    f"checkpoints.commit(RunDir(Path({str(tmp_path)!r})), 1, {{'state.json': b'closed'}})"
+                    "from dgc.run import checkpoint_store; from dgc.run.paths import RunDir; from pathlib"
+                    f" import Path;checkpoint_store.commit(RunDir(Path({str(tmp_path)!r})), 1,"
+                    " {'state.json': b'closed'})"
                 )
                 env = {**os.environ, "DGCCTL_CRASH_AT": point}
-                done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=GUARD, check=False)
+                done = subprocess.run(
+                    [sys.executable, "-c", code], cwd=ROOT, env=env, timeout=GUARD, check=False
+                )
                 assert done.returncode == -signal.SIGKILL
-                newest = checkpoints.newest_valid(run)
+                newest = checkpoint_store.newest_valid(run)
                 assert newest is not None
-                assert newest[1]["state.json"] == (b"open" if point.endswith("aside") else b"closed")
+                assert newest[1]["state.json"] == (
+                    b"open" if point.endswith("aside") else b"closed"
+                )
                 clear_leftovers(run.checkpoints)
 
 
-# --- bytes that changed after ---------------------------------------------------------------------------------------
+# --- bytes that changed after ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,7 +204,7 @@ def two_steps(tmp_path) -> RunDir:
 
 
 def falls_back(run: RunDir, named: str) -> None:
-    newest = checkpoints.newest_valid(run)
+    newest = checkpoint_store.newest_valid(run)
     assert newest is not None
     found, files, passed_over = newest
     assert found.step == 1
@@ -172,7 +216,9 @@ def falls_back(run: RunDir, named: str) -> None:
 def test_cut_at_every_sixty_fourth(two_steps, fault_table):
     path = two_steps.checkpoints / "step-000002" / "model.safetensors"
     whole = path.read_bytes()
-    with fault_table.case(24, "checkpoint file cut at every 1/64: previous one used, file named") as case:
+    with fault_table.case(
+        24, "checkpoint file cut at every 1/64: previous one used, file named"
+    ) as case:
         for part in range(64):
             with case.run():
                 path.write_bytes(whole[: len(whole) * part // 64])
@@ -182,14 +228,22 @@ def test_cut_at_every_sixty_fourth(two_steps, fault_table):
 def test_flipped_bits(two_steps, fault_table):
     folder = two_steps.checkpoints / "step-000002"
     chance = random.Random(1)
-    with fault_table.case(24, "random bit flipped in any file: previous one used, file named") as case:
+    with fault_table.case(
+        24, "random bit flipped in any file: previous one used, file named"
+    ) as case:
         for _ in range(200):
             path = chance.choice(sorted(folder.iterdir()))
             whole = path.read_bytes()
             place = chance.randrange(len(whole))
             with case.run():
-                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :])
-                falls_back(two_steps, path.name if path.name != "MANIFEST.json" else "MANIFEST.json")
+                path.write_bytes(
+                    whole[:place]
+                    + bytes([whole[place] ^ 1 << chance.randrange(8)])
+                    + whole[place + 1 :]
+                )
+                falls_back(
+                    two_steps, path.name if path.name != "MANIFEST.json" else "MANIFEST.json"
+                )
             path.write_bytes(whole)
 
 
@@ -197,14 +251,18 @@ def test_swapped_and_edited(two_steps, fault_table):
     old, new = (two_steps.checkpoints / f"step-00000{step}" for step in (1, 2))
     keep = {path.name: path.read_bytes() for path in new.iterdir()}
     changes = {
-        "a file of another step": lambda: (new / "optim.safetensors").write_bytes(
-            (old / "optim.safetensors").read_bytes()
+        "a file of another step": (
+            lambda: (new / "optim.safetensors").write_bytes(
+                (old / "optim.safetensors").read_bytes()
+            )
         ),
-        "the manifest of another step": lambda: (new / "MANIFEST.json").write_bytes(
-            (old / "MANIFEST.json").read_bytes()
+        "the manifest of another step": (
+            lambda: (new / "MANIFEST.json").write_bytes((old / "MANIFEST.json").read_bytes())
         ),
-        "an edited digest": lambda: (new / "MANIFEST.json").write_bytes(
-            keep["MANIFEST.json"].replace(b'"sha256": "', b'"sha256": "0', 1)
+        "an edited digest": (
+            lambda: (new / "MANIFEST.json").write_bytes(
+                keep["MANIFEST.json"].replace(b'"sha256": "', b'"sha256": "0', 1)
+            )
         ),
         "a missing file": lambda: (new / "state.json").unlink(),
         "no manifest": lambda: (new / "MANIFEST.json").unlink(),
@@ -221,21 +279,31 @@ def test_swapped_and_edited(two_steps, fault_table):
 def test_all_bad_stops(two_steps, fault_table):
     for step in (1, 2):
         (two_steps.checkpoints / f"step-00000{step}" / "state.json").write_bytes(b"{}")
-    refused = pytest.raises(IntegrityError, match=r"no checkpoint is whole.*step-000002.*step-000001")
-    with fault_table.case(33, "all checkpoints bad: refused, each named") as case, case.run(), refused:
-        checkpoints.newest_valid(two_steps)
+    refused = pytest.raises(
+        IntegrityError, match=r"no checkpoint is whole.*step-000002.*step-000001"
+    )
+    with (
+        fault_table.case(33, "all checkpoints bad: refused, each named") as case,
+        case.run(),
+        refused,
+    ):
+        checkpoint_store.newest_valid(two_steps)
 
 
-# --- disks that refuse ----------------------------------------------------------------------------------------------
+# --- disks that refuse ----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path):
-    """A file system of 1 MiB on `folder`, where we may mount one; else a limit on the size of files."""
+    """A file system of 1 MiB on `folder`, where we may mount one; else a limit on the size of
+    files.
+    """
     mounted = (
         os.geteuid() == 0
         and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+            check=False,
+            capture_output=True,
         ).returncode
     )
     if mounted:
@@ -262,33 +330,39 @@ def test_full_disk(tmp_path, fault_table):
         fault_table.case(28, "disk full during a checkpoint: line, code 7, old ones kept") as case,
     ):
         run.checkpoints.mkdir()
-        checkpoints.commit(run, 1, {"model.safetensors": b"x" * 100_000})
+        checkpoint_store.commit(run, 1, {"model.safetensors": b"x" * 100_000})
         with case.run():
             with pytest.raises(
-                ResourceError, match=r"step-000002: checkpoint not written, 2,000,000 bytes needed, [\d,]+ free"
+                ResourceError,
+                match=r"step-000002: checkpoint not written, 2,000,000 bytes needed, [\d,]+ free",
             ):
-                checkpoints.commit(run, 2, {"model.safetensors": b"x" * 2_000_000})
+                checkpoint_store.commit(run, 2, {"model.safetensors": b"x" * 2_000_000})
             assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]
-            newest = checkpoints.newest_valid(run)
+            newest = checkpoint_store.newest_valid(run)
             assert newest is not None
             assert newest[0].step == 1
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS]
+)
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "mkdir"])
 def test_every_refusal_of_the_system(number, call, tmp_path, monkeypatch, fault_table):
     run = RunDir(tmp_path)
     run.checkpoints.mkdir()
-    checkpoints.commit(run, 1, {"state.json": b"1"})
+    checkpoint_store.commit(run, 1, {"state.json": b"1"})
 
     def refuse(*_args, **_options):
         raise OSError(number, os.strerror(number))
 
-    with fault_table.case(28, "write, fsync, rename, mkdir refused (5 errors each)") as case, case.run():
+    with (
+        fault_table.case(28, "write, fsync, rename, mkdir refused (5 errors each)") as case,
+        case.run(),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(os, call, refuse)
             with pytest.raises(ResourceError, match=os.strerror(number)):
-                checkpoints.commit(run, 2, {"state.json": b"2"})
+                checkpoint_store.commit(run, 2, {"state.json": b"2"})
         assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]
 
 

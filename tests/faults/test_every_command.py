@@ -1,6 +1,8 @@
-"""Every command with every trouble that its surroundings can make: one line, a code of the table, nothing left behind.
+"""Every command with every trouble that its surroundings can make: one line, a code of the table,
+nothing left behind.
 
-The same command without the trouble says what its code should be where the trouble is no reason to fail.
+The same command without the trouble says what its code should be where the trouble is no reason to
+fail.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from dgc.errors import ExitCode
-from tests.faults.commands import BYSTANDER, FIRST, FORMS, QUICK, SLOW, Said, Zygote, listed, make_world
+from tests.faults.commands import (
+    BYSTANDER,
+    FIRST,
+    FORMS,
+    QUICK,
+    SLOW,
+    Said,
+    Zygote,
+    listed,
+    make_world,
+)
 
 CODES = {int(code) for code in ExitCode}
 FAULTS = {
@@ -34,7 +46,15 @@ FAULTS = {
     "Ctrl-C at call 200": {130, "same"},
     "Ctrl-C at call 3000": {130, "same"},
 }
-DAMAGED = ("status.json", "recipe.yaml", "metrics.json", "events.jsonl", "git.json", "data.json", "log.txt")
+DAMAGED = (
+    "status.json",
+    "recipe.yaml",
+    "metrics.json",
+    "events.jsonl",
+    "git.json",
+    "data.json",
+    "log.txt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +93,9 @@ def hold(said: Said) -> None:
 
 
 def put(fault: str, world: Path, target: Path) -> tuple[Path, dict[str, object]]:
-    """Make the trouble in a copied world; returns where the command runs now, and what the child needs to know."""
+    """Make the trouble in a copied world; returns where the command runs now, and what the child
+    needs to know.
+    """
     run = world / "runs" / FIRST
     if fault == "a folder whose name is not UTF-8":
         strange = Path(str(target.parent / "caf") + "\udce9")
@@ -103,19 +125,32 @@ def put(fault: str, world: Path, target: Path) -> tuple[Path, dict[str, object]]
     return world, {"fault": fault}
 
 
-def check(name: str, argv: tuple[str, ...], fault: str, zygote: Zygote, template: Path, usual, tmp_path: Path) -> None:
+def check(
+    name: str,
+    argv: tuple[str, ...],
+    fault: str,
+    zygote: Zygote,
+    template: Path,
+    usual,
+    tmp_path: Path,
+) -> None:
     world = Path(shutil.copytree(template, tmp_path / "world"))
     place, order = put(fault, world, tmp_path / "world")
     before = listed(place)
     said = zygote.call(argv, place, tmp_path / "said", **order)
     for folder in (place, place / "runs", *(place / "runs").glob("2*")):
         folder.chmod(0o755)
-    if not (fault in ("full standard output", "closed stderr", "stderr that nobody reads") and not said.err):
+    if not (
+        fault in ("full standard output", "closed stderr", "stderr that nobody reads")
+        and not said.err
+    ):
         hold(said)
     allowed = {usual(name) if code == "same" else code for code in FAULTS[fault]}
     assert said.code in allowed, said
     new = listed(place) - before
-    assert not new or (said.code == 0 and name in ("train", "train --detach", "sweep", "rerun", "stage train")), new
+    assert not new or (
+        said.code == 0 and name in ("train", "train --detach", "sweep", "rerun", "stage train")
+    ), new
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -135,7 +170,9 @@ WRITERS = ("train", "train --detach", "sweep", "stage train")
         *((name, "a read-only folder") for name in WRITERS),
     ],
 )
-def test_a_command_is_ended_before_its_process_starts(name, fault, zygote, template, tmp_path, fault_table):
+def test_a_command_is_ended_before_its_process_starts(
+    name, fault, zygote, template, tmp_path, fault_table
+):
     """The reduced form for commands that load PyTorch in a process: what ends them before that."""
     code = 7 if fault == "a read-only folder" else 130
     with fault_table.case("41", f"every command: {fault}") as case, case.run():
@@ -146,6 +183,8 @@ def test_a_command_is_ended_before_its_process_starts(name, fault, zygote, templ
 @pytest.mark.timeout(6000)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", [*SLOW, *FORMS])
-def test_a_command_meets_trouble_in_full(name, fault, zygote, template, usual, tmp_path, fault_table):
+def test_a_command_meets_trouble_in_full(
+    name, fault, zygote, template, usual, tmp_path, fault_table
+):
     with fault_table.case("41", f"every command, full form: {fault}") as case, case.run():
         check(name, {**FORMS, **SLOW}[name], fault, zygote, template, usual, tmp_path)

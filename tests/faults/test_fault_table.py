@@ -21,5 +21,12 @@ def test_merge_keeps_other_lines(tmp_path: Path):
         with table.case(row, name) as case, case.run():
             pass
         table.merge_into(path)
-    lines = [line for line in path.read_text().splitlines() if line.startswith("| ") and "case" not in line]
-    assert [line.split(" | ")[1:4] for line in lines] == [["wrong value", "1", "1"], ["killed", "1", "1"]]
+    lines = [
+        line
+        for line in path.read_text().splitlines()
+        if line.startswith("| ") and "case" not in line
+    ]
+    assert [line.split(" | ")[1:4] for line in lines] == [
+        ["wrong value", "1", "1"],
+        ["killed", "1", "1"],
+    ]

@@ -1,6 +1,9 @@
-"""Rows 21 to 26: files that would execute something, are something else, do not fit, or lie about their size."""
+"""Rows 21 to 26: files that would execute something, are something else, do not fit, or lie about
+their size.
+"""
 
-# ruff: noqa: E501, PT012, PT017 (tables of cases, one a line; a file is damaged and looked at in one breath)
+# ruff: noqa: E501, PT012, PT017 (tables of cases, one a line; a file is damaged and looked at in
+# one breath)
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ import torch
 
 import dgc
 from dgc.errors import DataError, DgcError, IntegrityError, UnsafeFileError
-from dgc.hub import child, convert, tensorfile
+from dgc.hub import convert, sandbox, tensorfile
 from dgc.hub.containers import inspect, state_dict_of
 from dgc.hub.pretrained import load_weights
 from dgc.models import create_model
@@ -39,7 +42,7 @@ TINY = {"stages": (1, 1), "growth": (8, 16)}
 HOSTILE = list(hostile.files("/tmp/dgcctl-canary"))
 
 
-# --- 21: pickles that execute -----------------------------------------------------------------------------------------
+# --- 21: pickles that execute ---------------------------------------------------------------------
 
 
 def test_21_there_are_at_least_sixty() -> None:
@@ -48,7 +51,9 @@ def test_21_there_are_at_least_sixty() -> None:
 
 
 @pytest.mark.parametrize("container", hostile.CONTAINERS)
-def test_21_every_payload_in_every_container(container: str, tmp_path: Path, fault_table: FaultTable) -> None:
+def test_21_every_payload_in_every_container(
+    container: str, tmp_path: Path, fault_table: FaultTable
+) -> None:
     canary = tmp_path / "canary"
     name, wrap = hostile.CONTAINERS[container]
     with fault_table.case("21", f"malicious pickle: {container}") as case:
@@ -68,7 +73,9 @@ def test_21_the_offset_is_where_the_instruction_stands(tmp_path: Path) -> None:
     payload = hostile.calls("posix", "system", "true")
     content = hostile.CONTAINERS["torch legacy"][1](payload)
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(UnsafeFileError, match=r"^refused: x.tar needs global posix.system at offset (\d+)$") as caught:
+    with pytest.raises(
+        UnsafeFileError, match=r"^refused: x.tar needs global posix.system at offset (\d+)$"
+    ) as caught:
         inspect(tmp_path / "x.tar")
     assert content[int(str(caught.value).split()[-1]) :].startswith(b"cposix\nsystem\n")
 
@@ -77,7 +84,9 @@ def test_21_no_process_is_started_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
 ) -> None:
     file = tmp_path / "x.pt"
-    file.write_bytes(hostile.torch_zip(hostile.calls("posix", "system", f"touch {tmp_path / 'canary'}")))
+    file.write_bytes(
+        hostile.torch_zip(hostile.calls("posix", "system", f"touch {tmp_path / 'canary'}"))
+    )
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with fault_table.case("21", "conversion of a malicious file") as case, case.run():
         with pytest.raises(UnsafeFileError):
@@ -95,7 +104,7 @@ def test_21_torch_alone_would_refuse_too(tmp_path: Path, fault_table: FaultTable
                 with case.run():
                     (tmp_path / name).write_bytes(wrap(payload))
                     with pytest.raises((UnsafeFileError, IntegrityError)):
-                        child._read(tmp_path / name)
+                        sandbox._read(tmp_path / name)
                     assert not canary.exists()
 
 
@@ -110,12 +119,15 @@ def test_21_archives_of_code_and_of_archives(tmp_path: Path, fault_table: FaultT
         "nested.pt": hostile.zip_of({**harmless, "m/inner.pt": hostile.torch_zip(hostile.PLAIN)}),
         "deep.pkl": _wrapped(hostile.PLAIN, 6),
     }
-    with fault_table.case("21", "TorchScript, .pt2, archive in an archive, pickles in pickles in pickles") as case:
+    with fault_table.case(
+        "21", "TorchScript, .pt2, archive in an archive, pickles in pickles in pickles"
+    ) as case:
         for name, content in files.items():
             with case.run():
                 (tmp_path / name).write_bytes(content)
                 with pytest.raises(
-                    UnsafeFileError, match=r"^refused: .*(code|archive inside|pickles in pickles|__torch__)"
+                    UnsafeFileError,
+                    match=r"^refused: .*(code|archive inside|pickles in pickles|__torch__)",
                 ):
                     inspect(tmp_path / name)
 
@@ -127,11 +139,20 @@ def _wrapped(payload: bytes, depth: int) -> bytes:
 
 
 BANNED_CALLS = {"eval", "exec", "__import__"}
-BANNED_NAMES = {"Unpickler", "allow_pickle", "add_safe_globals", "safe_globals", "set_default_load", "jit_load"}
+BANNED_NAMES = {
+    "Unpickler",
+    "allow_pickle",
+    "add_safe_globals",
+    "safe_globals",
+    "set_default_load",
+    "jit_load",
+}
 
 
 def test_21_nothing_in_the_source_loads_unsafely() -> None:
-    """Every source file: no weights_only=False, no torch.load without weights_only=True, no pickle loads, no eval."""
+    """Every source file: no weights_only=False, no torch.load without weights_only=True, no pickle
+    loads, no eval.
+    """
     checked = 0
     for path in [*ROOT.glob("dgc/**/*.py"), *ROOT.glob("dgcctl/**/*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -146,9 +167,15 @@ def test_21_nothing_in_the_source_loads_unsafely() -> None:
 
 
 def _restricted_unpicklers(tree: ast.Module) -> list[ast.expr]:
-    """The base in `class X(pickle.Unpickler)` where X has its own find_class (the official CIFAR batches are pickles)."""
+    """The base in `class X(pickle.Unpickler)` where X has its own find_class (the official CIFAR
+    batches are pickles).
+    """
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    own = [c for c in classes if any(isinstance(f, ast.FunctionDef) and f.name == "find_class" for f in c.body)]
+    own = [
+        c
+        for c in classes
+        if any(isinstance(f, ast.FunctionDef) and f.name == "find_class" for f in c.body)
+    ]
     return [base for c in own for base in c.bases]
 
 
@@ -159,14 +186,25 @@ def _unsafe(node: ast.AST) -> bool:
         return False
     function = ast.unparse(node.func)
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-    safe = isinstance(keywords.get("weights_only"), ast.Constant) and keywords["weights_only"].value is True
+    safe = (
+        isinstance(keywords.get("weights_only"), ast.Constant)
+        and keywords["weights_only"].value is True
+    )
     if function in ("torch.load", "torch.serialization.load") and not safe:
         return True
     if "weights_only" in keywords and not safe:
         return True
     return (
         function in BANNED_CALLS
-        or function in ("pickle.load", "pickle.loads", "torch.jit.load", "torch.hub.load", "dill.load", "joblib.load")
+        or function
+        in (
+            "pickle.load",
+            "pickle.loads",
+            "torch.jit.load",
+            "torch.hub.load",
+            "dill.load",
+            "joblib.load",
+        )
         or any(
             isinstance(value, ast.Constant) and value.value is True
             for key, value in keywords.items()
@@ -191,11 +229,15 @@ def test_21_the_child_cannot_take_all_memory_or_time(fault_table: FaultTable) ->
         "try:\n    torch.empty(1 << 33, dtype=torch.uint8).fill_(1)\nexcept (RuntimeError, MemoryError):\n    print('no')"
     )
     with fault_table.case("21", "the child asks for 8 GiB") as case, case.run():
-        done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, cwd=ROOT, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", body], capture_output=True, text=True, cwd=ROOT, check=True
+        )
         assert done.stdout == "no\n"
 
 
-def test_21_a_child_that_hangs_or_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_21_a_child_that_hangs_or_dies_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "x"
     for body, seconds, words in (
         ("import time; time.sleep(10_000)", 0.5, "more than 0.5 s"),
@@ -210,11 +252,13 @@ def test_21_a_child_that_hangs_or_dies_is_one_line(tmp_path: Path, monkeypatch: 
         monkeypatch.undo()
 
 
-# --- 22: genuine forms ------------------------------------------------------------------------------------------------
+# --- 22: genuine forms ----------------------------------------------------------------------------
 
 
 def released(model: torch.nn.Module, prefix: str = "module.") -> OrderedDict[str, torch.Tensor]:
-    return OrderedDict((prefix + key, value.clone()) for key, value in to_released(model.state_dict()).items())
+    return OrderedDict(
+        (prefix + key, value.clone()) for key, value in to_released(model.state_dict()).items()
+    )
 
 
 def tiny(seed: int = 0, **overrides: Any) -> torch.nn.Module:
@@ -229,7 +273,9 @@ def tiny(seed: int = 0, **overrides: Any) -> torch.nn.Module:
 
 
 FORMS = list(
-    itertools.product(("module.", ""), (False, True), (False, True), ("number", "tensor", "absent"), (True, False))
+    itertools.product(
+        ("module.", ""), (False, True), (False, True), ("number", "tensor", "absent"), (True, False)
+    )
 )
 
 
@@ -243,7 +289,9 @@ def test_22_genuine_forms(tmp_path: Path, fault_table: FaultTable) -> None:
     optimizer.zero_grad()
     with torch.no_grad():
         wanted = model(x)
-    with fault_table.case("22", "container x prefix x optimizer x best_prec1 x wrapped dict") as case:
+    with fault_table.case(
+        "22", "container x prefix x optimizer x best_prec1 x wrapped dict"
+    ) as case:
         for prefix, zipped, with_optimizer, best, wrapped in FORMS:
             with case.run():
                 content: dict[str, Any] = {"state_dict": released(model, prefix)}
@@ -254,16 +302,24 @@ def test_22_genuine_forms(tmp_path: Path, fault_table: FaultTable) -> None:
                     "tensor": {"best_prec1": torch.tensor(31.25)},
                 }[best]
                 file = tmp_path / "released.tar"
-                torch.save(content if wrapped else content["state_dict"], file, _use_new_zipfile_serialization=zipped)
+                torch.save(
+                    content if wrapped else content["state_dict"],
+                    file,
+                    _use_new_zipfile_serialization=zipped,
+                )
                 assert len(state_dict_of(inspect(file))) == len(content["state_dict"])
-                ours, reply = child.read_foreign(file, fresh, "dydensenet")
-                child._save(ours, str(tmp_path / "ours.safetensors"), "dydensenet")
+                ours, reply = sandbox.read_foreign(file, fresh, "dydensenet")
+                sandbox._save(ours, str(tmp_path / "ours.safetensors"), "dydensenet")
                 load_weights(again, tmp_path / "ours.safetensors")
                 with torch.no_grad():
                     assert torch.equal(again(x), wanted)
                     again.classifier.weight.zero_()
                 _check_reply(
-                    reply, prefix, with_optimizer and wrapped, best if wrapped else "absent", len(content["state_dict"])
+                    reply,
+                    prefix,
+                    with_optimizer and wrapped,
+                    best if wrapped else "absent",
+                    len(content["state_dict"]),
                 )
 
 
@@ -274,11 +330,15 @@ def _check_reply(reply: dict[str, Any], prefix: str, optimizer: bool, best: str,
     assert ("best_prec1 = 31.25 (a tensor)" in told) == (best == "tensor")
     assert (
         reply["facts"]
-        == {"number": {"epoch": 3, "best_prec1": 31.2}, "tensor": {"best_prec1": 31.25}, "absent": {}}[best]
+        == {
+            "number": {"epoch": 3, "best_prec1": 31.2},
+            "tensor": {"best_prec1": 31.25},
+            "absent": {},
+        }[best]
     )
 
 
-# --- 23: something else -----------------------------------------------------------------------------------------------
+# --- 23: something else ---------------------------------------------------------------------------
 
 
 def _kinds(tmp_path: Path) -> dict[str, tuple[bytes, str]]:
@@ -309,7 +369,9 @@ def _kinds(tmp_path: Path) -> dict[str, tuple[bytes, str]]:
 
 
 def test_23_it_is_called_by_its_name(tmp_path: Path, fault_table: FaultTable) -> None:
-    with fault_table.case("23", "HTML, tar, ONNX, images, 0 bytes, archives, other formats") as case:
+    with fault_table.case(
+        "23", "HTML, tar, ONNX, images, 0 bytes, archives, other formats"
+    ) as case:
         for name, (content, words) in _kinds(tmp_path).items():
             with case.run():
                 (tmp_path / name).write_bytes(content)
@@ -334,7 +396,10 @@ def test_23_no_regular_file(tmp_path: Path, fault_table: FaultTable) -> None:
         for path, words in cases.items():
             with case.run(), pytest.raises(IntegrityError, match=words):
                 inspect(path)
-        with case.run(), pytest.raises(DataError, match=r"cannot be read \(No such file or directory\)"):
+        with (
+            case.run(),
+            pytest.raises(DataError, match=r"cannot be read \(No such file or directory\)"),
+        ):
             inspect(tmp_path / "absent")
     listener.close()
 
@@ -346,7 +411,8 @@ def test_23_a_cut_or_damaged_checkpoint(tmp_path: Path, fault_table: FaultTable)
         torch.save({"state_dict": released(model)}, file, _use_new_zipfile_serialization=zipped)
         whole = file.read_bytes()
         with fault_table.case(
-            "23", f"cut at every 1/32, or with bytes after the end ({'zip' if zipped else 'legacy'})"
+            "23",
+            f"cut at every 1/32, or with bytes after the end ({'zip' if zipped else 'legacy'})",
         ) as case:
             for part in range(1, 32):
                 with case.run(), pytest.raises(IntegrityError):
@@ -358,7 +424,9 @@ def test_23_a_cut_or_damaged_checkpoint(tmp_path: Path, fault_table: FaultTable)
 
 
 def test_23_a_flipped_bit_in_a_zip(tmp_path: Path, fault_table: FaultTable) -> None:
-    """The zip form has checksums; every flip in a stored number, a name or a header is noticed or changes nothing."""
+    """The zip form has checksums; every flip in a stored number, a name or a header is noticed or
+    changes nothing.
+    """
     model = tiny()
     file = tmp_path / "x.pt"
     torch.save({"state_dict": released(model)}, file)
@@ -384,10 +452,12 @@ def _same_numbers(file: Path, model: torch.nn.Module) -> bool:
     return all(torch.equal(found[key], value) for key, value in released(model).items())
 
 
-# --- 25: does not fit -------------------------------------------------------------------------------------------------
+# --- 25: does not fit -----------------------------------------------------------------------------
 
 
-def _changed(change: Callable[[OrderedDict[str, torch.Tensor]], object]) -> OrderedDict[str, torch.Tensor]:
+def _changed(
+    change: Callable[[OrderedDict[str, torch.Tensor]], object],
+) -> OrderedDict[str, torch.Tensor]:
     state = released(tiny())
     change(state)
     return state
@@ -420,33 +490,45 @@ def test_25_does_not_fit(misfit: str, tmp_path: Path, fault_table: FaultTable) -
     with fault_table.case("25", f"checkpoint does not fit: {misfit}") as case:
         for zipped in (False, True):
             with case.run():
-                torch.save({"state_dict": make()}, tmp_path / "x.tar", _use_new_zipfile_serialization=zipped)
+                torch.save(
+                    {"state_dict": make()},
+                    tmp_path / "x.tar",
+                    _use_new_zipfile_serialization=zipped,
+                )
                 with pytest.raises(IntegrityError, match=words) as caught:
-                    child.read_foreign(tmp_path / "x.tar", tiny(), "dydensenet")
+                    sandbox.read_foreign(tmp_path / "x.tar", tiny(), "dydensenet")
                 assert str(caught.value).startswith(f"{tmp_path / 'x.tar'}: ")
                 assert str(caught.value).count(";") <= 6  # five keys and how many more
 
 
 def test_25_the_model_that_would_fit_is_named(tmp_path: Path, fault_table: FaultTable) -> None:
     """Through the real child, both for a file of another released network."""
-    torch.save({"state_dict": released(create_model("cifar100_dydensenet86_h4"))}, tmp_path / "x.tar")
+    torch.save(
+        {"state_dict": released(create_model("cifar100_dydensenet86_h4"))}, tmp_path / "x.tar"
+    )
     with fault_table.case("25", "checkpoint of another released network") as case, case.run():
-        with pytest.raises(IntegrityError, match="checkpoint is for model cifar100_dydensenet86_h4") as caught:
-            convert.convert(tmp_path / "x.tar", "cifar10_dydensenet86_h4", tmp_path / "out.safetensors")
+        with pytest.raises(
+            IntegrityError, match="checkpoint is for model cifar100_dydensenet86_h4"
+        ) as caught:
+            convert.convert(
+                tmp_path / "x.tar", "cifar10_dydensenet86_h4", tmp_path / "out.safetensors"
+            )
         assert caught.value.exit_code == 4
         assert not list(tmp_path.glob("*out*"))
 
 
 def test_25_our_own_format_is_strict_too(tmp_path: Path) -> None:
-    child._save(tiny(heads=2).state_dict(), str(tmp_path / "x.safetensors"), "somebody")
-    with pytest.raises(IntegrityError, match=r"\d+ keys do not fit the model .*the file is for somebody"):
+    sandbox._save(tiny(heads=2).state_dict(), str(tmp_path / "x.safetensors"), "somebody")
+    with pytest.raises(
+        IntegrityError, match=r"\d+ keys do not fit the model .*the file is for somebody"
+    ):
         load_weights(tiny(), tmp_path / "x.safetensors")
     torch.save({"state_dict": released(tiny(heads=2))}, tmp_path / "x.tar")
     with pytest.raises(IntegrityError, match="keys differ"):
         load_released(tmp_path / "x.tar", "dydensenet", **TINY)
 
 
-# --- 26: headers that lie ---------------------------------------------------------------------------------------------
+# --- 26: headers that lie -------------------------------------------------------------------------
 
 
 def _safetensors(header: dict[str, Any] | bytes, payload: bytes = b"") -> bytes:
@@ -512,7 +594,9 @@ def _many_members() -> bytes:
 
     directory = b"PK\x01\x02" + b"\0" * 42
     body = directory * 300_000
-    end64 = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 300_000, 300_000, len(body), 4)
+    end64 = b"PK\x06\x06" + struct.pack(
+        "<QHHIIQQQQ", 44, 45, 45, 0, 0, 300_000, 300_000, len(body), 4
+    )
     locator = b"PK\x06\x07" + struct.pack("<IQI", 0, 4 + len(body), 1)
     end = b"PK\x05\x06\0\0\0\0" + b"\xff" * 12 + b"\0\0"
     return b"PK\x03\x04" + body + end64 + locator + end
@@ -547,7 +631,11 @@ def test_26_headers_that_lie(tmp_path: Path, fault_table: FaultTable) -> None:
         paths.append(tmp_path / name.replace(":", "").replace(" ", "_"))
         paths[-1].write_bytes(content)
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *map(str, paths)], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", _MEASURE, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     told = json.loads(done.stdout)
     with fault_table.case("26", "headers that lie: sizes, shapes, offsets, counts") as case:
@@ -560,7 +648,7 @@ def test_26_headers_that_lie(tmp_path: Path, fault_table: FaultTable) -> None:
 
 
 def test_26_good_headers_pass(tmp_path: Path) -> None:
-    child._save(tiny().state_dict(), str(tmp_path / "x.safetensors"), "dydensenet")
+    sandbox._save(tiny().state_dict(), str(tmp_path / "x.safetensors"), "dydensenet")
     header = tensorfile.read_header(tmp_path / "x.safetensors")
     assert header.metadata == {"model": "dydensenet"}
     assert {key: shape for key, (_, shape) in header.tensors.items()} == {

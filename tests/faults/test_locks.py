@@ -1,4 +1,6 @@
-"""One writer a run (row 34): refused while the owner lives, taken over when it is gone, never from another host."""
+"""One writer a run (row 34): refused while the owner lives, taken over when it is gone, never from
+another host.
+"""
 
 import os
 import signal
@@ -9,13 +11,18 @@ import time
 import psutil
 import pytest
 
-from dgc import locks
 from dgc.errors import ExitCode, LockedError
-from dgc.records import RunDir, process_start, read_json, write_json
+from dgc.run import lock
+from dgc.run.files import read_json, write_json
+from dgc.run.paths import RunDir
+from dgc.run.process import process_start
 from tests.faults.training import ROOT, Zygote, environment, logged, make_run, train
 from tests.waiting import wait_for
 
-HOLD = "import sys, time; from pathlib import Path; from dgc.locks import acquire; from dgc.records import RunDir; "
+HOLD = (
+    "import sys, time; from pathlib import Path; from dgc.run.lock import acquire; from dgc.run.paths"
+    " import RunDir; "
+)
 
 
 @pytest.fixture
@@ -37,11 +44,16 @@ def hold(run: RunDir, then: str) -> subprocess.Popen[str]:
 def test_held_by_a_living_process(run, fault_table):
     owner = hold(run, "time.sleep(60)")
     try:
-        with fault_table.case(34, "run in use by a living process: named, code 8") as case, case.run():
-            with pytest.raises(LockedError, match=rf"is in use by process {owner.pid} on \S+ since 20") as caught:
-                locks.acquire(run)
+        with (
+            fault_table.case(34, "run in use by a living process: named, code 8") as case,
+            case.run(),
+        ):
+            with pytest.raises(
+                LockedError, match=rf"is in use by process {owner.pid} on \S+ since 20"
+            ) as caught:
+                lock.acquire(run)
             assert caught.value.exit_code == ExitCode.LOCKED
-            assert read_json(locks.lock_path(run))["pid"] == owner.pid
+            assert read_json(lock.lock_path(run))["pid"] == owner.pid
     finally:
         owner.kill()
         owner.wait()
@@ -53,14 +65,19 @@ def test_owner_killed_while_its_workers_live(run, fault_table):
     wait_for(lambda: psutil.Process(owner.pid).children() != [])
     workers = psutil.Process(owner.pid).children()
     try:
-        with fault_table.case(34, "owner killed, its forked workers alive: taken over with a note") as case, case.run():
+        with (
+            fault_table.case(
+                34, "owner killed, its forked workers alive: taken over with a note"
+            ) as case,
+            case.run(),
+        ):
             owner.kill()
             owner.wait()
             assert workers[0].is_running()
-            with locks.run_lock(run) as note:
+            with lock.run_lock(run) as note:
                 assert note == f"took over the lock of process {owner.pid}, which is gone"
-                assert read_json(locks.lock_path(run))["pid"] == os.getpid()
-            assert not locks.lock_path(run).exists()
+                assert read_json(lock.lock_path(run))["pid"] == os.getpid()
+            assert not lock.lock_path(run).exists()
     finally:
         for worker in workers:
             worker.kill()
@@ -69,28 +86,35 @@ def test_owner_killed_while_its_workers_live(run, fault_table):
 def test_recycled_pid(run, fault_table):
     parent = os.getppid()
     record = {"pid": parent, "start_token": process_start(parent) - 1000, "since": time.time()}
-    with fault_table.case(34, "pid of the dead owner given to another process: taken over") as case, case.run():
-        write_json(locks.lock_path(run), {**locks._own_record(), **record})
-        assert locks.acquire(run) == f"took over the lock of process {parent}, which is gone"
+    with (
+        fault_table.case(34, "pid of the dead owner given to another process: taken over") as case,
+        case.run(),
+    ):
+        write_json(lock.lock_path(run), {**lock._own_record(), **record})
+        assert lock.acquire(run) == f"took over the lock of process {parent}, which is gone"
 
 
 def test_other_host(run, fault_table):
     record = {"host": "node-a", "pid": 4711, "start_token": 1.0, "since": 1.0}
-    write_json(locks.lock_path(run), record)
-    before = locks.lock_path(run).read_bytes()
+    write_json(lock.lock_path(run), record)
+    before = lock.lock_path(run).read_bytes()
     with (
-        fault_table.case(34, "lock from another host: never taken over, says which file to remove") as case,
+        fault_table.case(
+            34, "lock from another host: never taken over, says which file to remove"
+        ) as case,
         case.run(),
     ):
-        with pytest.raises(LockedError, match=r"process 4711 on node-a since 1970-01-01 .* remove .*lock\.json"):
-            locks.acquire(run)
-        assert locks.lock_path(run).read_bytes() == before
+        with pytest.raises(
+            LockedError, match=r"process 4711 on node-a since 1970-01-01 .* remove .*lock\.json"
+        ):
+            lock.acquire(run)
+        assert lock.lock_path(run).read_bytes() == before
 
 
 def test_damaged_record(run):
-    locks.lock_path(run).write_text("{")
-    assert locks.acquire(run) == ""
-    locks.release(run)
+    lock.lock_path(run).write_text("{")
+    assert lock.acquire(run) == ""
+    lock.release(run)
 
 
 def test_two_trainers_on_one_run(tmp_path, fault_table):
@@ -99,7 +123,10 @@ def test_two_trainers_on_one_run(tmp_path, fault_table):
         child = zygote.start(run)
         try:
             wait_for(lambda: len(logged(run, "step")) >= 3)
-            with fault_table.case(34, "second trainer on a run: code 8, the first goes on") as case, case.run():
+            with (
+                fault_table.case(34, "second trainer on a run: code 8, the first goes on") as case,
+                case.run(),
+            ):
                 second = train(run, "--resume")
                 assert second.returncode == ExitCode.LOCKED
                 assert f"run {run.id} is in use by process {child.pid} on" in second.stderr

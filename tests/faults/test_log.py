@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc import records
-from dgc.records import EventReader, EventWriter, Kind, RunDir, decode_event, encode_event, live_rows, read_events
+from dgc.run import events as log
+from dgc.run.events import (
+    EventReader,
+    EventWriter,
+    Kind,
+    decode_event,
+    encode_event,
+    live_rows,
+    read_events,
+)
+from dgc.run.paths import RunDir
 from tests.waiting import GUARD
 
 
@@ -34,7 +43,9 @@ def sample_log():
         (Kind.EVAL, {"step": 2, "epoch": 0, "split": "val", "top1_error": 61.25}),
         (Kind.END, {"state": "done", "reason": "", "step": 2}),
     ]
-    return [encode_event(kind, fields, now=float(index)) for index, (kind, fields) in enumerate(events)]
+    return [
+        encode_event(kind, fields, now=float(index)) for index, (kind, fields) in enumerate(events)
+    ]
 
 
 def test_cut_at_every_byte_the_reader_returns_exactly_the_complete_prefix(run, fault_table):
@@ -43,7 +54,9 @@ def test_cut_at_every_byte_the_reader_returns_exactly_the_complete_prefix(run, f
     expected = [decode_event(line[:-1]) for line in lines]
     assert None not in expected
     ends = [sum(map(len, lines[:count])) for count in range(len(lines) + 1)]
-    with fault_table.case(35, "log cut at every byte: the complete prefix, nothing skipped") as case:
+    with fault_table.case(
+        35, "log cut at every byte: the complete prefix, nothing skipped"
+    ) as case:
         for size in range(len(whole) + 1):
             with case.run():
                 run.events.write_bytes(whole[:size])
@@ -83,7 +96,14 @@ def test_writer_cuts_a_torn_tail_at_every_byte_and_goes_on(run, fault_table):
                 writer.append(Kind.ALERT, level="info", text="after")
                 writer.close()
                 events = read_events(run)
-                assert [event["kind"] for event in events] == ["start", "alert", "step", "step", "eval", "alert"]
+                assert [event["kind"] for event in events] == [
+                    "start",
+                    "alert",
+                    "step",
+                    "step",
+                    "eval",
+                    "alert",
+                ]
                 assert events[-1]["text"] == "after"
 
 
@@ -122,12 +142,17 @@ GARBAGE = {
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_in_the_middle_is_skipped_and_its_offset_kept(run, name, fault_table):
     first, second = encode_event(Kind.STEP, step(1)), encode_event(Kind.STEP, step(2))
-    with fault_table.case(35, "garbage line in the middle: skipped, offset named") as case, case.run():
+    with (
+        fault_table.case(35, "garbage line in the middle: skipped, offset named") as case,
+        case.run(),
+    ):
         run.events.write_bytes(first + GARBAGE[name] + second)
         reader = EventReader(run.events)
         assert [event["step"] for event in reader.poll()] == [1, 2]
         assert reader.skipped[0] == len(first)
-        assert all(len(first) <= offset < len(first) + len(GARBAGE[name]) for offset in reader.skipped)
+        assert all(
+            len(first) <= offset < len(first) + len(GARBAGE[name]) for offset in reader.skipped
+        )
 
 
 def test_a_copied_line_with_an_edited_number_is_refused(run):
@@ -148,7 +173,10 @@ def test_nan_is_null_and_named(run):
 
 def test_log_truncated_replaced_or_deleted_while_it_is_read(run, fault_table):
     lines = [encode_event(Kind.STEP, step(number)) for number in (1, 2, 3)]
-    with fault_table.case(35, "log truncated, replaced, deleted while it is read") as case, case.run():
+    with (
+        fault_table.case(35, "log truncated, replaced, deleted while it is read") as case,
+        case.run(),
+    ):
         run.events.write_bytes(b"".join(lines))
         reader = EventReader(run.events)
         assert len(reader.poll()) == 3
@@ -178,7 +206,8 @@ def test_unknown_kinds_pass_and_replayed_rows_are_dropped(run):
 WRITER = """
 import sys
 from pathlib import Path
-from dgc.records import EventWriter, RunDir
+from dgc.run.events import EventWriter
+from dgc.run.paths import RunDir
 writer = EventWriter(RunDir(Path(sys.argv[1])))
 for number in range(int(sys.argv[3])):
     writer.append("alert", level="info", who=sys.argv[2], number=number, text="x" * (number % 500))
@@ -187,7 +216,10 @@ for number in range(int(sys.argv[3])):
 
 def test_two_writers_tear_no_line(run, fault_table):
     count = 20_000
-    with fault_table.case(35, "2 processes append 20,000 lines each: none torn") as case, case.run():
+    with (
+        fault_table.case(35, "2 processes append 20,000 lines each: none torn") as case,
+        case.run(),
+    ):
         command = [sys.executable, "-c", WRITER, str(run.path)]
         writers = [subprocess.Popen([*command, who, str(count)]) for who in "ab"]
         assert [writer.wait(timeout=GUARD) for writer in writers] == [0, 0]
@@ -197,11 +229,15 @@ def test_two_writers_tear_no_line(run, fault_table):
             events += reader.poll()
         assert reader.skipped == []
         for who in "ab":
-            assert [event["number"] for event in events if event["who"] == who] == list(range(count))
+            assert [event["number"] for event in events if event["who"] == who] == list(
+                range(count)
+            )
 
 
 def test_a_huge_log_is_read_in_pieces(run, monkeypatch, fault_table):
-    """What is shown of a log that grew by 100 MB between two looks must not freeze the reader: one chunk a poll."""
+    """What is shown of a log that grew by 100 MB between two looks must not freeze the reader: one
+    chunk a poll.
+    """
     line = encode_event(Kind.STEP, step(1, text="x" * 900))
     with fault_table.case(35, "100 MB log: one poll reads at most one chunk") as case, case.run():
         with run.events.open("wb") as file:
@@ -217,7 +253,7 @@ def test_a_huge_log_is_read_in_pieces(run, monkeypatch, fault_table):
                 return data
 
         with monkeypatch.context() as patch:
-            patch.setattr(records, "open_regular", Counted)
+            patch.setattr(log, "open_regular", Counted)
             events = reader.poll()
         assert sum(read) == 1 << 20
         assert 0 < len(events) <= (1 << 20) / len(line)
@@ -225,7 +261,9 @@ def test_a_huge_log_is_read_in_pieces(run, monkeypatch, fault_table):
 
 
 def test_every_size_of_chunk_reads_the_whole_log(run):
-    """The end of a log that is no multiple of the chunk is read too, and a line longer than a chunk stops nobody."""
+    """The end of a log that is no multiple of the chunk is read too, and a line longer than a chunk
+    stops nobody.
+    """
     lines = sample_log()
     run.events.write_bytes(b"".join(lines) + b"y" * 3000 + b"\n" + lines[2])
     for chunk in (700, 1000, 1 << 20):
@@ -233,5 +271,13 @@ def test_every_size_of_chunk_reads_the_whole_log(run):
         events = reader.poll()
         while reader.behind:
             events += reader.poll()
-        assert [event["kind"] for event in events] == ["start", "alert", "step", "step", "eval", "end", "step"]
+        assert [event["kind"] for event in events] == [
+            "start",
+            "alert",
+            "step",
+            "step",
+            "eval",
+            "end",
+            "step",
+        ]
         assert reader.skipped

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from dgc.errors import ExitCode, RankError
-from dgc.records import RunDir, State, Status, read_status, write_status
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, read_status, write_status
 from dgc.train import launch
 from tests.faults.training import ROOT, end_group, environment, logged, make_run, start
 from tests.waiting import GUARD, wait_for
@@ -21,12 +22,16 @@ def test_hanging_rank(tmp_path, fault_table):
     process = start(run, ranks=2, DGCCTL_RANK_TIMEOUT="5")
     try:
         with (
-            fault_table.case(38, "rank 1 hangs (SIGSTOP): the other gives up after the timeout, code 10") as case,
+            fault_table.case(
+                38, "rank 1 hangs (SIGSTOP): the other gives up after the timeout, code 10"
+            ) as case,
             case.run(),
         ):
             wait_for(lambda: len(logged(run, "step")) >= 6)
             ranks = psutil.Process(process.pid).children()
-            next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(signal.SIGSTOP)
+            next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(
+                signal.SIGSTOP
+            )
             _, said = process.communicate(timeout=GUARD)
             assert process.returncode == ExitCode.RANK_DIED, said
             assert read_status(run).state == State.FAILED
@@ -39,13 +44,26 @@ def test_hanging_rank(tmp_path, fault_table):
 
 def test_port_taken(tmp_path, fault_table):
     run = make_run(tmp_path / "run")
-    with socket.socket() as taken, fault_table.case(38, "rendezvous port taken: one line, code 10") as case, case.run():
+    with (
+        socket.socket() as taken,
+        fault_table.case(38, "rendezvous port taken: one line, code 10") as case,
+        case.run(),
+    ):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         options = ["--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
         done = subprocess.run(
-            [sys.executable, "-m", "dgc.train.launch", *options, "-m", "dgc.train", "--run-dir", str(run.path)],
+            [
+                sys.executable,
+                "-m",
+                "dgc.train.launch",
+                *options,
+                "-m",
+                "dgc.train",
+                "--run-dir",
+                str(run.path),
+            ],
             cwd=ROOT,
             env=environment(),
             capture_output=True,

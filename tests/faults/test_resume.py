@@ -1,4 +1,6 @@
-"""kill -9 and go on: every byte of the result equals that of the run that was never stopped (rows 27, 30 to 33)."""
+"""kill -9 and go on: every byte of the result equals that of the run that was never stopped (rows
+27, 30 to 33).
+"""
 
 import random
 import shutil
@@ -7,10 +9,20 @@ import time
 
 import pytest
 
-from dgc import checkpoints
 from dgc.errors import ExitCode
-from dgc.records import RunDir, State, read_status
-from tests.faults.training import STEPS, Zygote, end_group, fingerprint, logged, make_run, start, train
+from dgc.run import checkpoint_store
+from dgc.run.paths import RunDir
+from dgc.run.status import State, read_status
+from tests.faults.training import (
+    STEPS,
+    Zygote,
+    end_group,
+    fingerprint,
+    logged,
+    make_run,
+    start,
+    train,
+)
 from tests.waiting import GUARD, wait_for
 
 EVERY = 4  # checkpoint.every_steps of the test's recipe
@@ -32,8 +44,14 @@ POINTS = [
         for moment in ("begin:2", "model.before-fsync:3", "state.before-write:5", "after-rename:5")
     ),
     *(f"last.{moment}" for moment in ("before-write:2", "after-rename:6")),
-    *("best.before-write:1", "purge.after-rename:2", "gates.before-rename:2", "metrics.before-rename:2"),
-    # the third plain JSON file of a run is its verdict; before the first two nothing can be resumed yet
+    *(
+        "best.before-write:1",
+        "purge.after-rename:2",
+        "gates.before-rename:2",
+        "metrics.before-rename:2",
+    ),
+    # the third plain JSON file of a run is its verdict; before the first two nothing can be resumed
+    # yet
     *("plots.before-rename:3", "json.before-rename:3"),
 ]
 
@@ -55,7 +73,9 @@ def untouched(zygote, tmp_path_factory) -> dict[str, str]:
 
 def use_workers(run: RunDir, count: int) -> None:
     text = run.recipe.read_text()
-    run.recipe.write_text(text.replace("workers: 0", f"workers: {count}").replace("workers: 2", f"workers: {count}"))
+    run.recipe.write_text(
+        text.replace("workers: 0", f"workers: {count}").replace("workers: 2", f"workers: {count}")
+    )
 
 
 def check_whole(run: RunDir, untouched: dict[str, str]) -> None:
@@ -65,7 +85,9 @@ def check_whole(run: RunDir, untouched: dict[str, str]) -> None:
     assert leftovers == []
 
 
-def kill_and_resume(zygote, run: RunDir, point: str, untouched, workers: tuple[int, int] = (0, 0)) -> None:
+def kill_and_resume(
+    zygote, run: RunDir, point: str, untouched, workers: tuple[int, int] = (0, 0)
+) -> None:
     use_workers(run, workers[0])
     code, said = zygote.train(run, DGCCTL_CRASH_AT=point)
     assert code == -signal.SIGKILL, f"{point} was never passed: {said}"
@@ -76,28 +98,45 @@ def kill_and_resume(zygote, run: RunDir, point: str, untouched, workers: tuple[i
 
 @pytest.mark.parametrize("point", POINTS_REDUCED)
 def test_killed_at_a_point(point, zygote, untouched, tmp_path, fault_table):
-    with fault_table.case(30, "trainer killed at a named point, resumed: same SHA-256, reduced") as case, case.run():
+    with (
+        fault_table.case(
+            30, "trainer killed at a named point, resumed: same SHA-256, reduced"
+        ) as case,
+        case.run(),
+    ):
         kill_and_resume(zygote, make_run(tmp_path / "run"), point, untouched)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_every_point(point, zygote, untouched, tmp_path, fault_table):
-    with fault_table.case(30, "trainer killed at a named point, resumed: same SHA-256") as case, case.run():
+    with (
+        fault_table.case(30, "trainer killed at a named point, resumed: same SHA-256") as case,
+        case.run(),
+    ):
         kill_and_resume(zygote, make_run(tmp_path / "run"), point, untouched)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
 def test_other_number_of_workers(before, after, zygote, untouched, tmp_path, fault_table):
-    with fault_table.case(30, "killed and resumed with another number of workers (0 to 2, 2 to 0)") as case, case.run():
-        kill_and_resume(zygote, make_run(tmp_path / "run"), "train.step:9", untouched, (before, after))
+    with (
+        fault_table.case(
+            30, "killed and resumed with another number of workers (0 to 2, 2 to 0)"
+        ) as case,
+        case.run(),
+    ):
+        kill_and_resume(
+            zygote, make_run(tmp_path / "run"), "train.step:9", untouched, (before, after)
+        )
 
 
 def test_killed_twice(zygote, untouched, tmp_path, fault_table):
     """Again in the first resumed step, then at the end of an epoch."""
     run = make_run(tmp_path / "run")
     with (
-        fault_table.case(31, "killed again in the first resumed step, and once more: same SHA-256") as case,
+        fault_table.case(
+            31, "killed again in the first resumed step, and once more: same SHA-256"
+        ) as case,
         case.run(),
     ):
         for arguments, point in (
@@ -113,7 +152,9 @@ def test_killed_twice(zygote, untouched, tmp_path, fault_table):
 
 
 def kill_at_random(zygote, folder, kills: int, untouched, case) -> None:
-    """Kill one training after another on the same run until it is done; begin a new run whenever one is."""
+    """Kill one training after another on the same run until it is done; begin a new run whenever
+    one is.
+    """
     chance = random.Random(7)
     number, run, arguments, done = 0, make_run(folder / "0"), [], False
     for _ in range(kills):
@@ -132,14 +173,14 @@ def kill_at_random(zygote, folder, kills: int, untouched, case) -> None:
             lost = (max((row["step"] for row in logged(run, "step")), default=0)) - newest_step(run)
             assert newest_step(run) >= reached
             assert lost <= EVERY
-            arguments = ["--resume"] if checkpoints.list_checkpoints(run) else []
+            arguments = ["--resume"] if checkpoint_store.list_checkpoints(run) else []
     assert zygote.train(run, *arguments)[0] == 0
     check_whole(run, untouched)
 
 
 def newest_step(run: RunDir) -> int:
     """The step that would be resumed from; raises where what stands there does not load."""
-    newest = checkpoints.newest_valid(run)
+    newest = checkpoint_store.newest_valid(run)
     if newest is None:
         return 0
     assert newest[2] == []
@@ -147,17 +188,21 @@ def newest_step(run: RunDir) -> int:
 
 
 def test_killed_at_random(zygote, untouched, tmp_path, fault_table):
-    with fault_table.case(27, "full trainer killed at random times, reduced: nothing unloadable") as case:
+    with fault_table.case(
+        27, "full trainer killed at random times, reduced: nothing unloadable"
+    ) as case:
         kill_at_random(zygote, tmp_path, 4, untouched, case)
 
 
 @pytest.mark.slow
 def test_killed_at_random_twenty_five_times(zygote, untouched, tmp_path, fault_table):
-    with fault_table.case(27, "full trainer killed at random times: nothing unloadable, same SHA-256") as case:
+    with fault_table.case(
+        27, "full trainer killed at random times: nothing unloadable, same SHA-256"
+    ) as case:
         kill_at_random(zygote, tmp_path, 25, untouched, case)
 
 
-# --- two ranks ------------------------------------------------------------------------------------------------------
+# --- two ranks ------------------------------------------------------------------------------------
 
 
 def kill_both_and_resume(folder, points: list[str], case) -> None:
@@ -182,8 +227,16 @@ def test_two_ranks(tmp_path, fault_table):
 
 @pytest.mark.slow
 def test_two_ranks_at_many_points(tmp_path, fault_table):
-    with fault_table.case(30, "two ranks killed and resumed, 0 and 2 workers: same SHA-256") as case:
-        points = ["train.step:3", "train.step:8", "train.evaluate:1", "train.epoch-closed:1", "train.step:18"]
+    with fault_table.case(
+        30, "two ranks killed and resumed, 0 and 2 workers: same SHA-256"
+    ) as case:
+        points = [
+            "train.step:3",
+            "train.step:8",
+            "train.evaluate:1",
+            "train.epoch-closed:1",
+            "train.step:18",
+        ]
         kill_both_and_resume(tmp_path, [*points, "checkpoint.before-rename:3"], case)
 
 
@@ -194,7 +247,10 @@ def test_one_of_two_ranks_killed(tmp_path, fault_table):
     run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
     process = start(run, ranks=2)
     try:
-        with fault_table.case(38, "rank 1 of 2 killed: named, code 10, all ended") as case, case.run():
+        with (
+            fault_table.case(38, "rank 1 of 2 killed: named, code 10, all ended") as case,
+            case.run(),
+        ):
             wait_for(lambda: len(logged(run, "step")) >= 6)
             ranks = psutil.Process(process.pid).children()
             second = next(child for child in ranks if child.environ().get("RANK") == "1")
@@ -218,7 +274,10 @@ def test_launcher_killed(tmp_path, fault_table):
     run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
     process = start(run, ranks=2)
     try:
-        with fault_table.case(38, "launcher killed: ranks save and end with it") as case, case.run():
+        with (
+            fault_table.case(38, "launcher killed: ranks save and end with it") as case,
+            case.run(),
+        ):
             wait_for(lambda: len(logged(run, "step")) >= 6)
             ranks = psutil.Process(process.pid).children()
             process.kill()
@@ -231,7 +290,7 @@ def test_launcher_killed(tmp_path, fault_table):
         end_group(process)
 
 
-# --- what is there to go on from ------------------------------------------------------------------------------------
+# --- what is there to go on from ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +298,7 @@ def stopped(zygote, tmp_path_factory) -> RunDir:
     """A run killed at step 11: checkpoints of steps 6 and 8 stand."""
     run = make_run(tmp_path_factory.mktemp("stopped") / "run")
     assert zygote.train(run, DGCCTL_CRASH_AT="train.step:11")[0] == -signal.SIGKILL
-    assert [checkpoint.step for checkpoint in checkpoints.list_checkpoints(run)] == [6, 8]
+    assert [checkpoint.step for checkpoint in checkpoint_store.list_checkpoints(run)] == [6, 8]
     return run
 
 
@@ -250,7 +309,12 @@ def copied(stopped, tmp_path) -> RunDir:
 
 def test_newest_bad(copied, zygote, untouched, fault_table):
     (copied.checkpoints / "step-000008" / "model.safetensors").write_bytes(b"")
-    with fault_table.case(33, "newest checkpoint bad: previous one used, said so, same SHA-256") as case, case.run():
+    with (
+        fault_table.case(
+            33, "newest checkpoint bad: previous one used, said so, same SHA-256"
+        ) as case,
+        case.run(),
+    ):
         assert zygote.train(copied, "--resume") == (0, "")
         alerts = [event["text"] for event in logged(copied, "alert")]
         assert any("step-000008/model.safetensors: 0 bytes where" in text for text in alerts)
@@ -262,7 +326,10 @@ def test_newest_bad(copied, zygote, untouched, fault_table):
 def test_all_bad(copied, zygote, fault_table):
     for folder in copied.checkpoints.iterdir():
         (folder / "state.json").unlink()
-    with fault_table.case(33, "all checkpoints bad: code 4, nothing started over") as case, case.run():
+    with (
+        fault_table.case(33, "all checkpoints bad: code 4, nothing started over") as case,
+        case.run(),
+    ):
         code, said = zygote.train(copied, "--resume")
         assert code == ExitCode.INTEGRITY
         assert "no checkpoint is whole, not going on: " in said
@@ -274,7 +341,9 @@ def test_none_and_too_many(copied, zygote, tmp_path, fault_table):
         with case.run():
             code, said = zygote.train(make_run(tmp_path / "new"), "--resume")
             assert code == ExitCode.USAGE
-            assert "no checkpoint to resume from, nothing was trained yet: start afresh with" in said
+            assert (
+                "no checkpoint to resume from, nothing was trained yet: start afresh with" in said
+            )
         with case.run():
             code, said = zygote.train(copied)
             assert code == ExitCode.USAGE
@@ -292,13 +361,19 @@ def test_changed(what, copied, zygote, fault_table):
     old, new, named = CHANGES[what]
     copied.recipe.write_text(copied.recipe.read_text().replace(old, new))
     before = copied.status.read_bytes(), copied.events.read_bytes()
-    with fault_table.case(32, "changed recipe or data: shown, refused, marked where allowed") as case, case.run():
+    with (
+        fault_table.case(
+            32, "changed recipe or data: shown, refused, marked where allowed"
+        ) as case,
+        case.run(),
+    ):
         code, said = zygote.train(copied, "--resume")
         assert code == ExitCode.USAGE
         assert f"{copied.id} cannot go on exactly: " in said
         assert named in said
         assert "pass --allow-change" in said
-        assert (copied.status.read_bytes(), copied.events.read_bytes()) == before  # it is no failed run because of that
+        # it is no failed run because of that
+        assert (copied.status.read_bytes(), copied.events.read_bytes()) == before
         assert zygote.train(copied, "--resume", "--allow-change")[0] == 0
         assert read_status(copied).note.startswith("not exact from step 8: ")
         resumed = logged(copied, "resume")[-1]
@@ -317,10 +392,17 @@ def test_other_world_size(copied, fault_table):
 
 def test_free_changes(copied, zygote, untouched, fault_table):
     text = (
-        copied.recipe.read_text().replace("log_every: 3", "log_every: 5").replace("every_steps: 4", "every_steps: 50")
+        copied.recipe.read_text()
+        .replace("log_every: 3", "log_every: 5")
+        .replace("every_steps: 4", "every_steps: 50")
     )
-    copied.recipe.write_text(text.replace("workers: 0", "workers: 1").replace("title: three", "title: still three"))
-    with fault_table.case(32, "workers, log and saving intervals, labels: free to change") as case, case.run():
+    copied.recipe.write_text(
+        text.replace("workers: 0", "workers: 1").replace("title: three", "title: still three")
+    )
+    with (
+        fault_table.case(32, "workers, log and saving intervals, labels: free to change") as case,
+        case.run(),
+    ):
         assert zygote.train(copied, "--resume") == (0, "")
         found = fingerprint(copied)
         same = ("model.safetensors", "optim.safetensors", "rows", "metrics")

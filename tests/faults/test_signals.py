@@ -1,4 +1,6 @@
-"""Requests to stop (row 37), files in control/, workers that die (row 12), folders that refuse (rows 28, 29)."""
+"""Requests to stop (row 37), files in control/, workers that die (row 12), folders that refuse
+(rows 28, 29).
+"""
 
 import errno
 import os
@@ -8,10 +10,12 @@ import time
 import psutil
 import pytest
 
-from dgc import checkpoints
 from dgc.errors import ExitCode
-from dgc.fs import disk_error
-from dgc.records import EventWriter, RunDir, State, read_events, read_status
+from dgc.run import checkpoint_store
+from dgc.run.events import EventWriter, read_events
+from dgc.run.files import disk_error
+from dgc.run.paths import RunDir
+from dgc.run.status import State, read_status
 from tests.faults.training import Zygote, end_group, fingerprint, logged, make_run, start
 from tests.waiting import GUARD, wait_for
 
@@ -26,7 +30,7 @@ def zygote():
 
 
 def saved_step(run: RunDir) -> int:
-    newest = checkpoints.newest_valid(run)
+    newest = checkpoint_store.newest_valid(run)
     assert newest is not None
     assert newest[2] == []
     return newest[0].step
@@ -43,7 +47,12 @@ def saved_step(run: RunDir) -> int:
 @pytest.mark.parametrize("moment", ["before the first step", "in an epoch"])
 def test_finishes_saves_and_leaves(number, code, moment, zygote, tmp_path, fault_table):
     run = make_run(tmp_path / "run", LONG, SLOW_CHECKPOINTS)
-    with fault_table.case(37, "SIGTERM, SIGUSR1, SIGINT: step finished, saved, code 75 or 130") as case, case.run():
+    with (
+        fault_table.case(
+            37, "SIGTERM, SIGUSR1, SIGINT: step finished, saved, code 75 or 130"
+        ) as case,
+        case.run(),
+    ):
         child = zygote.start(run)
         if moment == "in an epoch":
             wait_for(lambda: len(logged(run, "step")) >= 3)
@@ -69,7 +78,9 @@ def test_in_an_evaluation_and_in_a_save(point, tmp_path, fault_table):
         assert zygote.train(whole) == (0, "")
         run = make_run(tmp_path / "run")
         with (
-            fault_table.case(37, "SIGTERM in an evaluation and in a save; then resumed: same SHA-256") as case,
+            fault_table.case(
+                37, "SIGTERM in an evaluation and in a save; then resumed: same SHA-256"
+            ) as case,
             case.run(),
         ):
             code, _ = zygote.train(run, DGCCTL_CRASH_AT=f"{point}:3", SIGNAL_INSTEAD="15")
@@ -82,15 +93,22 @@ def test_in_an_evaluation_and_in_a_save(point, tmp_path, fault_table):
 def test_second_signal_leaves_at_once(point, zygote, tmp_path, fault_table):
     """A step or a save that never ends cannot be finished: the second signal does not wait for it."""
     run = make_run(tmp_path / "run", LONG)
-    with fault_table.case(37, "second signal while a step or a save hangs: code 143 at once") as case, case.run():
+    with (
+        fault_table.case(
+            37, "second signal while a step or a save hangs: code 143 at once"
+        ) as case,
+        case.run(),
+    ):
         child = zygote.start(run, DGCCTL_CRASH_AT=point, SIGNAL_INSTEAD="hang")
         wait_for(lambda: "hanging" in child.errors.read_text())
         child.signal(signal.SIGTERM)
-        child.signal(signal.SIGCONT)  # Slurm's pair, and a launcher that passes on what the group already got:
+        # Slurm's pair, and a launcher that passes on what the group already got:
+        child.signal(signal.SIGCONT)
         child.signal(signal.SIGTERM)  # one request
         time.sleep(1.2)  # longer than what counts as one request
         assert psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
-        while psutil.pid_exists(child.pid):  # again, should the child have been so late as to take it for the first
+        # again, should the child have been so late as to take it for the first
+        while psutil.pid_exists(child.pid):
             child.signal(signal.SIGTERM)
             time.sleep(0.3)
         code, _ = child.wait()
@@ -101,7 +119,7 @@ def test_second_signal_leaves_at_once(point, zygote, tmp_path, fault_table):
 
 
 def saved_step_or_none(run: RunDir) -> int | None:
-    newest = checkpoints.newest_valid(run)
+    newest = checkpoint_store.newest_valid(run)
     return newest[0].step if newest else None
 
 
@@ -111,12 +129,16 @@ def test_one_rank_only(tmp_path, fault_table):
     process = start(run, ranks=2)
     try:
         with (
-            fault_table.case(37, "SIGTERM to one rank of two: both stop at the same step, code 75") as case,
+            fault_table.case(
+                37, "SIGTERM to one rank of two: both stop at the same step, code 75"
+            ) as case,
             case.run(),
         ):
             wait_for(lambda: len(logged(run, "step")) >= 3)
             ranks = psutil.Process(process.pid).children()
-            next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(signal.SIGTERM)
+            next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(
+                signal.SIGTERM
+            )
             _, said = process.communicate(timeout=GUARD)
             assert process.returncode == ExitCode.PREEMPTED, said
             assert read_status(run).state == State.STOPPED
@@ -128,7 +150,12 @@ def test_one_rank_only(tmp_path, fault_table):
 
 def test_control_files(zygote, tmp_path, fault_table):
     run = make_run(tmp_path / "run", LONG, SLOW_CHECKPOINTS)
-    with fault_table.case(37, "control/checkpoint and control/stop: done, and the files removed") as case, case.run():
+    with (
+        fault_table.case(
+            37, "control/checkpoint and control/stop: done, and the files removed"
+        ) as case,
+        case.run(),
+    ):
         child = zygote.start(run)
         wait_for(lambda: len(logged(run, "step")) >= 3)
         (run.control / "checkpoint").touch()
@@ -147,16 +174,21 @@ def test_control_files(zygote, tmp_path, fault_table):
         again.wait()
 
 
-# --- workers and disks ----------------------------------------------------------------------------------------------
+# --- workers and disks ----------------------------------------------------------------------------
 
 
 def test_worker_killed(zygote, tmp_path, fault_table):
     """Row 12: the line names worker, signal, epoch, step and the last checkpoint."""
     run = make_run(tmp_path / "run", LONG, ("workers: 0", "workers: 2"))
-    with fault_table.case(12, "data worker killed: named, last checkpoint named, code 7") as case, case.run():
+    with (
+        fault_table.case(12, "data worker killed: named, last checkpoint named, code 7") as case,
+        case.run(),
+    ):
         child = zygote.start(run)
         wait_for(lambda: len(logged(run, "step")) >= 3)
-        workers = [other for other in psutil.Process(child.pid).children() if other.status() != "zombie"]
+        workers = [
+            other for other in psutil.Process(child.pid).children() if other.status() != "zombie"
+        ]
         workers[0].kill()
         code, said = child.wait()
         assert code == ExitCode.RESOURCES
@@ -178,7 +210,10 @@ def test_log_disk_full(tmp_path, monkeypatch, fault_table):
         real(descriptor, bytes(data[:10]))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with fault_table.case(28, "disk full in the middle of a log line: no torn line") as case, case.run():
+    with (
+        fault_table.case(28, "disk full in the middle of a log line: no torn line") as case,
+        case.run(),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
             with pytest.raises(Exception, match="No space left on device") as caught:
@@ -193,7 +228,9 @@ def test_run_moved_away(zygote, tmp_path, fault_table):
     run = make_run(tmp_path / "run", LONG)
     rescue = tmp_path / "rescue"
     with (
-        fault_table.case(29, "run folder moved away: stops at the next save, state rescued, code 7") as case,
+        fault_table.case(
+            29, "run folder moved away: stops at the next save, state rescued, code 7"
+        ) as case,
         case.run(),
     ):
         child = zygote.start(run, "--rescue-dir", str(rescue))
@@ -211,11 +248,16 @@ def test_run_moved_away(zygote, tmp_path, fault_table):
 def test_no_room_to_begin_with(zygote, tmp_path, fault_table):
     """Row 28: the check before the first step."""
     run = make_run(tmp_path / "run")
-    with fault_table.case(28, "too little room before the first step: said with both numbers") as case, case.run():
+    with (
+        fault_table.case(
+            28, "too little room before the first step: said with both numbers"
+        ) as case,
+        case.run(),
+    ):
         code, said = zygote.train(run, FREE_BYTES="1000")
         assert code == ExitCode.RESOURCES
         assert "1,000 bytes free, but the checkpoints of this recipe need " in said
-        assert checkpoints.list_checkpoints(run) == []
+        assert checkpoint_store.list_checkpoints(run) == []
 
 
 def test_disk_errors_are_told_from_others(tmp_path):

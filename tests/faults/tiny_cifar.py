@@ -1,4 +1,6 @@
-"""A CIFAR of a few images, packed exactly like the real one, and archives that are not what they should be."""
+"""A CIFAR of a few images, packed exactly like the real one, and archives that are not what they
+should be.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,16 @@ def _pickled(value: object) -> bytes:
 
 
 def files() -> dict[str, bytes]:
-    """The six batch files of a CIFAR-10 with 8 images each, as Python 2 pickled them (protocol 2, text keys)."""
+    """The six batch files of a CIFAR-10 with 8 images each, as Python 2 pickled them (protocol 2,
+    text keys).
+    """
     random = np.random.default_rng(0)
     names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
     batches = {
-        name: {b"data": random.integers(0, 256, (8, 3072), np.uint8), b"labels": [number % 10 for number in range(8)]}
+        name: {
+            b"data": random.integers(0, 256, (8, 3072), np.uint8),
+            b"labels": [number % 10 for number in range(8)],
+        }
         for name in names
     }
     return {name: _pickled(batch) for name, batch in batches.items()}
@@ -55,7 +62,9 @@ def pack(path: Path, members: dict[str, bytes] | None = None) -> Source:
             tar.addfile(info, io.BytesIO(data))
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in files().items()}
     pairs = tuple(md5.items())
-    source = Source("cifar10", "", path.name, "", 0, "cifar-10-batches-py", pairs[:5], pairs[5:], "labels")
+    source = Source(
+        "cifar10", "", path.name, "", 0, "cifar-10-batches-py", pairs[:5], pairs[5:], "labels"
+    )
     return described(source, path)
 
 

@@ -1,4 +1,6 @@
-"""A training small enough to be killed often: a DGC net of three layers on 48 images, crop and flip on."""
+"""A training small enough to be killed often: a DGC net of three layers on 48 images, crop and flip
+on.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgc import checkpoints, records
-from dgc.records import RunDir
+from dgc.run import checkpoint_store
+from dgc.run.events import Event, metric_digest, read_events
+from dgc.run.paths import RunDir
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +51,14 @@ def command(run: RunDir, *arguments: str, ranks: int = 1) -> list[str]:
     module = ["-m", "dgc.train", "--run-dir", str(run.path), *arguments]
     if ranks == 1:
         return [sys.executable, *module]
-    return [sys.executable, "-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={ranks}", *module]
+    return [
+        sys.executable,
+        "-m",
+        "dgc.train.launch",
+        "--standalone",
+        f"--nproc-per-node={ranks}",
+        *module,
+    ]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -89,13 +99,15 @@ def end_group(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def logged(run: RunDir, kind: str) -> list[records.Event]:
-    return [event for event in records.read_events(run) if event["kind"] == kind]
+def logged(run: RunDir, kind: str) -> list[Event]:
+    return [event for event in read_events(run) if event["kind"] == kind]
 
 
 def fingerprint(run: RunDir) -> dict[str, str]:
-    """SHA-256 of everything that a run comes to: weights and buffers, momentum, all other state, metric rows."""
-    newest = checkpoints.newest_valid(run)
+    """SHA-256 of everything that a run comes to: weights and buffers, momentum, all other state,
+    metric rows.
+    """
+    newest = checkpoint_store.newest_valid(run)
     assert newest is not None
     found, files, passed_over = newest
     assert passed_over == []
@@ -104,13 +116,14 @@ def fingerprint(run: RunDir) -> dict[str, str]:
     files = {**files, "state.json": json.dumps(state, sort_keys=True).encode()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     plots = {
-        name: hashlib.sha256((run.file("plots") / name).read_bytes()).hexdigest() for name in ("train.csv", "eval.csv")
+        name: hashlib.sha256((run.file("plots") / name).read_bytes()).hexdigest()
+        for name in ("train.csv", "eval.csv")
     }
     return {
         "step": str(found.step),
         **digests,
         **plots,
-        "rows": records.metric_digest(records.read_events(run)),
+        "rows": metric_digest(read_events(run)),
         "metrics": hashlib.sha256(run.metrics.read_bytes()).hexdigest(),
     }
 
@@ -145,7 +158,11 @@ class Zygote:
             self._running.wait()
         errors = run.path.with_name(run.id + ".err")
         errors.write_text("")
-        order = {"argv": ["--run-dir", str(run.path), *arguments], "env": env, "errors": str(errors)}
+        order = {
+            "argv": ["--run-dir", str(run.path), *arguments],
+            "env": env,
+            "errors": str(errors),
+        }
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()

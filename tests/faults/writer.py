@@ -1,4 +1,5 @@
-"""A checkpoint writer without torch, to be killed: writes checkpoints 1, 2, 3, ... as a training would.
+"""A checkpoint writer without torch, to be killed: writes checkpoints 1, 2, 3, ... as a training
+would.
 
     python -m tests.faults.writer RUN [LAST]
 
@@ -9,15 +10,17 @@ import hashlib
 import sys
 from pathlib import Path
 
-from dgc import checkpoints
-from dgc.fs import clear_leftovers
-from dgc.records import RunDir
+from dgc.run import checkpoint_store
+from dgc.run.files import clear_leftovers
+from dgc.run.paths import RunDir
 
 KEEP_LAST = 2
 
 
 def content(step: int) -> dict[str, bytes]:
-    """The files of a step; their bytes follow from the step, so that a reader can tell whether they are whole."""
+    """The files of a step; their bytes follow from the step, so that a reader can tell whether they
+    are whole.
+    """
     seed = hashlib.sha256(str(step).encode()).digest()
     return {
         "model.safetensors": seed * 2000,
@@ -27,11 +30,11 @@ def content(step: int) -> dict[str, bytes]:
 
 
 def write(run: RunDir, step: int) -> None:
-    written = checkpoints.commit(run, step, content(step))
-    checkpoints.point_to(run.last, written)
+    written = checkpoint_store.commit(run, step, content(step))
+    checkpoint_store.point_to(run.last, written)
     if step % 5 == 0:
-        checkpoints.point_to(run.best, written)
-    checkpoints.purge(run, KEEP_LAST, {step - step % 5})
+        checkpoint_store.point_to(run.best, written)
+    checkpoint_store.purge(run, KEEP_LAST, {step - step % 5})
 
 
 def main() -> None:
@@ -40,10 +43,10 @@ def main() -> None:
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.checkpoints):
         clear_leftovers(folder)
-    newest = checkpoints.newest_valid(run)
+    newest = checkpoint_store.newest_valid(run)
     step = newest[0].step if newest else 0
-    checkpoints.repair_pointer(run, run.last, step or None)
-    checkpoints.repair_pointer(run, run.best, step - step % 5 or None)
+    checkpoint_store.repair_pointer(run, run.last, step or None)
+    checkpoint_store.repair_pointer(run, run.best, step - step % 5 or None)
     print("start", step, flush=True)
     while step < last:
         step += 1

@@ -1,7 +1,9 @@
-"""Starts trainings by fork from a process that has imported torch once: a kill a second instead of one in six.
+"""Starts trainings by fork from a process that has imported torch once: a kill a second instead of
+one in six.
 
-Reads one JSON object a line, {"argv", "env", "errors"}, forks, and answers {"pid"}; when that child has ended, it
-answers {"pid", "code"} (negative: the signal). One child at a time is waited for; the test may kill it meanwhile.
+Reads one JSON object a line, {"argv", "env", "errors"}, forks, and answers {"pid"}; when that child
+has ended, it answers {"pid", "code"} (negative: the signal). One child at a time is waited for; the
+test may kill it meanwhile.
 """
 
 import json
@@ -15,13 +17,14 @@ import types
 
 
 def main() -> None:
-    import dgc.train.entry  # noqa: F401 - the point of this process
-    from dgc import provenance
-    from dgc.fs import crash_point
+    import dgc.train.main  # noqa: F401 - the point of this process
+    from dgc.run import provenance
+    from dgc.run.files import crash_point
     from dgc.train.__main__ import main as train
 
     digest = provenance.code_digest()
-    provenance.code_digest = lambda: digest  # the code that was imported, even if files have changed since
+    # the code that was imported, even if files have changed since
+    provenance.code_digest = lambda: digest
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -52,21 +55,26 @@ def child(order, crash_point, train) -> int:
 
 
 def disturb(env) -> None:
-    """SIGNAL_INSTEAD: what a crash point does instead of SIGKILL (a signal's number, or `hang`). FREE_BYTES: a lie.
-    MORE_MEMORY: so many bytes on top of what is mapped, and then no more."""
-    import dgc.fs
-    from dgc.train import saving
+    """SIGNAL_INSTEAD: what a crash point does instead of SIGKILL (a signal's number, or `hang`).
+    FREE_BYTES: a lie. MORE_MEMORY: so many bytes on top of what is mapped, and then no more.
+    """
+    import dgc.run.files
+    from dgc.train import save
 
     if "FREE_BYTES" in env:
-        saving.free_bytes = lambda path: int(env["FREE_BYTES"])
+        save.free_bytes = lambda path: int(env["FREE_BYTES"])
     if "MORE_MEMORY" in env:
-        mapped = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        mapped = (
+            int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        )
         resource.setrlimit(resource.RLIMIT_AS, (mapped + int(env["MORE_MEMORY"]),) * 2)
     if instead := env.get("SIGNAL_INSTEAD"):
         stand_in = types.SimpleNamespace(SIGKILL=instead)
         kill = os.kill
-        dgc.fs.signal = stand_in
-        dgc.fs.os = types.SimpleNamespace(**{**vars(os), "kill": lambda pid, what: act(kill, pid, what)})
+        dgc.run.files.signal = stand_in
+        dgc.run.files.os = types.SimpleNamespace(
+            **{**vars(os), "kill": lambda pid, what: act(kill, pid, what)}
+        )
 
 
 def act(kill, pid: int, what) -> None:

@@ -19,7 +19,9 @@ CASES = range(7)
 def layer_case(number: int) -> dict[str, Any]:
     """Arrays of one layer as tensors, and `meta`."""
     with np.load(HERE / f"layer_case_{number}.npz") as content:
-        case: dict[str, Any] = {key: torch.from_numpy(content[key]) for key in content.files if key != "meta"}
+        case: dict[str, Any] = {
+            key: torch.from_numpy(content[key]) for key in content.files if key != "meta"
+        }
         case["meta"] = json.loads(str(content["meta"]))
     return case
 
@@ -40,7 +42,9 @@ def tiny_logits() -> Tensor:
 
 
 def fashion_images(count: int) -> tuple[Tensor, Tensor]:
-    """The first training images as the reference run took them: zeros around, three channels, float64; labels."""
+    """The first training images as the reference run took them: zeros around, three channels,
+    float64; labels.
+    """
     path = files("dgc.data").joinpath("fashion_mnist/fashion_mnist_5k_1k.npz")
     with path.open("rb") as file, np.load(file) as content:
         images, labels = content["x_train"][:count], content["y_train"][:count]

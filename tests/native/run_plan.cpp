@@ -1,6 +1,6 @@
 // Runs a plan that a test wrote to a file, where there is no Python: run_plan PLAN OUTPUT THREADS.
 // The file: ten integers (see Head), the operations, the constants they point at, the input.
-#include "../../dgc/native/src/abi.h"
+#include "../../dgc/kernels/cpu/src/abi.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -13,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-# xterm.js paints on a canvas; its accessibility tree is off. What it was told to show is in the websocket's frames.
+# xterm.js paints on a canvas; its accessibility tree is off. What it was told to show is in the
+# websocket's frames.
 _KEYS = {"Enter": 13, "?": 191}
 
 
@@ -94,14 +95,18 @@ class Browser:
     async def click(self, x: int, y: int) -> None:
         """A click, which also gives the page its focus."""
         for kind in ("mousePressed", "mouseReleased"):
-            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            await self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
         await asyncio.sleep(0.5)
 
     async def press(self, key: str, text: str) -> None:
         """One key, as a user presses it; what is shown afterwards starts anew."""
         self.shown = ""
         code = _KEYS[key]
-        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
+        await self.call(
+            "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code
+        )
         await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     async def until(self, holds: Callable[[str], bool], what: str) -> None:

@@ -14,12 +14,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from dgcctl.tui import comparison
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.feed import Follower
-from dgcctl.tui.poller import Catalogue
 from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.question import Question
+from dgcctl.tui.state import comparison
+from dgcctl.tui.state.feed import Follower
+from dgcctl.tui.state.poller import Catalogue
 from dgcctl.tui.widgets.listing import Listing
 from tests.tui import frames
 
@@ -31,7 +31,20 @@ _KEYS = (
     *_MOVES, *_MOVES, "enter", "enter", "escape", "escape", "space", *"/pdglvosxyimwzZftn?e[]+-0cr",
     "left", "right", "shift+left", "shift+right", "backspace", "q",
 )  # fmt: skip
-_WORDS = ("sy", "q", "state=done", "demo", "gate_l1", "error", "lr>", "no such", "step", "t", "kk", "e")
+_WORDS = (
+    "sy",
+    "q",
+    "state=done",
+    "demo",
+    "gate_l1",
+    "error",
+    "lr>",
+    "no such",
+    "step",
+    "t",
+    "kk",
+    "e",
+)
 _COMMANDS = ("log y", "gates", "stop", "theme", "quit", "nothing of this", "help", "mark")
 
 
@@ -105,9 +118,17 @@ class Case:
 def _phrase(dice: random.Random) -> Sequence[str]:
     match dice.randrange(12):
         case 0 | 1:
-            return ("/", *dice.choice(_WORDS), *dice.choice(((), ("enter",), ("enter", "enter"), ("escape",))))
+            return (
+                "/",
+                *dice.choice(_WORDS),
+                *dice.choice(((), ("enter",), ("enter", "enter"), ("escape",))),
+            )
         case 2:
-            return ("ctrl+p", *dice.choice(_COMMANDS), *dice.choice((("enter",), ("down", "enter"), ("escape",))))
+            return (
+                "ctrl+p",
+                *dice.choice(_COMMANDS),
+                *dice.choice((("enter",), ("down", "enter"), ("escape",))),
+            )
         case 3:
             return ("space", "space", "d", *dice.choice(((), ("x",), ("x", "x"))))
         case 4 if dice.random() < 0.2:
@@ -121,7 +142,9 @@ async def end_state(runs: Path, case: Case, *, slow: bool) -> dict[str, Any]:
     exported: list[str] = []
     with reading_is(late), pytest.MonkeyPatch.context() as patch:
         patch.setattr(DashApp, "_write", lambda self, taken: exported.append(_sheet(taken)))
-        dash = frames.app(runs, open=case.opened, tick=late, recipes=lambda: (late.read(), frames.RECIPES)[1])
+        dash = frames.app(
+            runs, open=case.opened, tick=late, recipes=lambda: (late.read(), frames.RECIPES)[1]
+        )
         try:
             async with dash.run_test(size=case.size) as pilot:
                 if slow:  # a burst is typed before the list is there
@@ -173,8 +196,14 @@ def _screen(screen: Any) -> tuple[Any, ...]:
     known = (
         "run_id", "run_ids", "_window", "_cursor", "_alone", "_section", "_figure", "_chosen", "_head", "_title",
     )  # fmt: skip
-    lists = [(found.id, found.current, found.cursor, len(found.rows)) for found in screen.query(Listing)]
+    lists = [
+        (found.id, found.current, found.cursor, len(found.rows)) for found in screen.query(Listing)
+    ]
     asked = isinstance(screen, Question)
-    texts = [] if asked else [(found.id, found.value, found.has_class("on")) for found in screen.query(Input)]
+    texts = (
+        []
+        if asked
+        else [(found.id, found.value, found.has_class("on")) for found in screen.query(Input)]
+    )
     own = {name: value for name in known if not callable(value := getattr(screen, name, None))}
     return (type(screen).__name__, lists, texts, own)

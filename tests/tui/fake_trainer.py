@@ -1,4 +1,5 @@
-"""A process that writes a run as a trainer does, without training: `-m tests.tui.fake_trainer RUN STEPS SECONDS`.
+"""A process that writes a run as a trainer does, without training: `-m tests.tui.fake_trainer RUN
+STEPS SECONDS`.
 
 It obeys control/stop and control/checkpoint between steps, as the real one does.
 """
@@ -10,19 +11,30 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from dgc.records import EventWriter, Kind, RunDir, Status, write_status
+from dgc.run.events import EventWriter, Kind
+from dgc.run.paths import RunDir
+from dgc.run.status import Status, write_status
 from tests.tui import synthetic
 from tests.tui.synthetic import Spec
 
 
 def main(folder: Path, steps: int, seconds: float) -> None:
-    run, spec = RunDir(folder), Spec(epochs=1, steps_per_epoch=steps, now_step=0, state="running", started=time.time())
+    run, spec = (
+        RunDir(folder),
+        Spec(epochs=1, steps_per_epoch=steps, now_step=0, state="running", started=time.time()),
+    )
     status = Status(state="running", steps=steps, epochs=1)
     write_status(run, status)
     writer = EventWriter(run)
-    writer.append(Kind.START, recipe=spec.recipe, world_size=1, steps=steps, epochs=1, resumed=False)
+    writer.append(
+        Kind.START, recipe=spec.recipe, world_size=1, steps=steps, epochs=1, resumed=False
+    )
     for step in range(1, steps + 1):
-        writer.append_lines(synthetic.step_lines(replace(spec, started=time.time() - step * spec.step_seconds), step))
+        writer.append_lines(
+            synthetic.step_lines(
+                replace(spec, started=time.time() - step * spec.step_seconds), step
+            )
+        )
         status = replace(status, step=step, heartbeat=time.time())
         write_status(run, status)
         if (run.control / "stop").exists():

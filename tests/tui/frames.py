@@ -17,9 +17,9 @@ from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.clock import fixed
-from dgcctl.tui.options import Options
-from dgcctl.tui.processes import Sample
+from dgcctl.tui.start_options import Options
+from dgcctl.tui.state.clock import fixed
+from dgcctl.tui.state.processes import Sample
 from tests.tui.synthetic import T0
 from tests.waiting import GUARD
 
@@ -80,7 +80,9 @@ async def until(pilot: Pilot[None], holds: Callable[[], object], seconds: float 
 
 
 async def settled(pilot: Pilot[None]) -> None:
-    """Wait until all that has happened is on screen: the poller has looked twice, and nothing came of it."""
+    """Wait until all that has happened is on screen: the poller has looked twice, and nothing came
+    of it.
+    """
     dash = pilot.app
     assert isinstance(dash, DashApp)
     version = -1
@@ -118,11 +120,15 @@ async def heard(pilot: Pilot[None]) -> None:
     dash = pilot.app
     assert isinstance(dash, DashApp)
     await pilot.pause(0)
-    await until(pilot, lambda: dash.hearing.idle or dash.hearing.waits or dash.return_code is not None)
+    await until(
+        pilot, lambda: dash.hearing.idle or dash.hearing.waits or dash.return_code is not None
+    )
 
 
 def opened_by_a_key(dash: DashApp) -> list[str]:
-    """Names of the files that this thread opens from a key to its frame: no log among them makes a key wait."""
+    """Names of the files that this thread opens from a key to its frame: no log among them makes a
+    key wait.
+    """
     hook = _opens()
     hook.names, hook.thread = [], threading.get_ident()
     dash.screen.action_log_y()  # type: ignore[attr-defined]
@@ -132,7 +138,9 @@ def opened_by_a_key(dash: DashApp) -> list[str]:
 
 
 class _Opens:
-    """Notes what one thread opens. An audit hook cannot be taken away again: there is one, and it can be off."""
+    """Notes what one thread opens. An audit hook cannot be taken away again: there is one, and it
+    can be off.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -157,7 +165,10 @@ def notified(dash: DashApp) -> str:
 
 def lines(dash: DashApp) -> list[str]:
     """The frame as text."""
-    return ["".join(segment.text for segment in strip) for strip in dash.screen._compositor.render_strips()]
+    return [
+        "".join(segment.text for segment in strip)
+        for strip in dash.screen._compositor.render_strips()
+    ]
 
 
 def text(dash: DashApp) -> str:

@@ -1,4 +1,6 @@
-"""How to reach every screen: for the tests of how they look and for the pictures in the documentation."""
+"""How to reach every screen: for the tests of how they look and for the pictures in the
+documentation.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ from tests.tui import frames
 
 @dataclass(frozen=True)
 class Screen:
-    """`marks` and `chosen` are ends of ids; `keys` are pressed on the Runs screen, or on the run that is opened."""
+    """`marks` and `chosen` are ends of ids; `keys` are pressed on the Runs screen, or on the run
+    that is opened.
+    """
 
     name: str
     keys: Sequence[str] = ()
     marks: Sequence[str] = ()
     chosen: str = ""
     open: tuple[str, ...] = ()
-    all_themes: bool = True  # in dark alone, where a screen of the same parts is there in all themes
+    # in dark alone, where a screen of the same parts is there in all themes
+    all_themes: bool = True
 
     async def reach(self, dash: DashApp, pilot: Pilot[Any], runs: Path) -> None:
         """By keys alone, and each only when all that the poller has to tell has been told."""
@@ -39,7 +44,9 @@ class Screen:
 
 async def _everything_told(dash: DashApp, pilot: Pilot[Any]) -> None:
     """Wait for the list, the disk, the machine, and the logs and records of what is shown."""
-    await frames.until(pilot, lambda: dash.complete and bool(dash.store.samples) and dash.store.free is not None)
+    await frames.until(
+        pilot, lambda: dash.complete and bool(dash.store.samples) and dash.store.free is not None
+    )
     await frames.settled(pilot)
 
 
@@ -57,7 +64,12 @@ SCREENS = (
     Screen("gates", ("g", "down", "right")),
     Screen("compare", ("d",), marks=("aaa001", "aaa002", "aaa003", "bbb001")),
     Screen("compare-differences", ("d", "x"), marks=("aaa001", "bbb001"), all_themes=False),
-    Screen("compare-scatter", ("d", "x", "x"), marks=("aaa001", "aaa002", "aaa003", "bbb001"), all_themes=False),
+    Screen(
+        "compare-scatter",
+        ("d", "x", "x"),
+        marks=("aaa001", "aaa002", "aaa003", "bbb001"),
+        all_themes=False,
+    ),
     Screen("recipes", ("n", "down", "tab", "down", "down")),
     Screen("help", ("question_mark",)),
     Screen("confirm", ("s",)),

@@ -1,4 +1,6 @@
-"""`make screenshots`: a picture of every screen into docs/screenshots, from made runs, the same on every machine."""
+"""`make screenshots`: a picture of every screen into docs/screenshots, from made runs, the same on
+every machine.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from dgcctl.tui import palette
-from dgcctl.tui.options import shipped
+from dgcctl.tui.start_options import shipped
 from tests.tui import frames, synthetic
 from tests.tui.screens import SCREENS, Screen
 
@@ -32,11 +34,15 @@ def main(folder: Path) -> None:
         runs = Path(place) / "runs"
         synthetic.gallery(runs)
         for screen in SCREENS:
-            (folder / f"{screen.name}.svg").write_text(asyncio.run(take(screen, runs)), encoding="utf-8")
+            (folder / f"{screen.name}.svg").write_text(
+                asyncio.run(take(screen, runs)), encoding="utf-8"
+            )
         for theme in (palette.LIGHT, palette.PLAIN):
             run = next(screen for screen in SCREENS if screen.name == "run")
             name = theme.rpartition("-")[2]
-            (folder / f"run-{name}.svg").write_text(asyncio.run(take(run, runs, theme)), encoding="utf-8")
+            (folder / f"run-{name}.svg").write_text(
+                asyncio.run(take(run, runs, theme)), encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

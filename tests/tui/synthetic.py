@@ -1,6 +1,8 @@
-"""Run directories in the exact format of dgc.records, made without training: for tests, screenshots and benchmarks.
+"""Run directories in the exact format of dgc.run, made without training: for tests, screenshots
+and benchmarks.
 
-Everything follows from the arguments (a fixed clock, hashed noise), so that frames and pictures are reproducible.
+Everything follows from the arguments (a fixed clock, hashed noise), so that frames and pictures are
+reproducible.
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ import numpy as np
 import yaml
 
 from dgc import schedule
-from dgc.recipe import dump_recipe, parse_recipe
-from dgc.records import Kind, RunDir, Status, encode_event, process_start, write_json, write_status
+from dgc.recipe.load import dump_recipe, parse_recipe
+from dgc.run.events import Kind, encode_event
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from dgc.run.process import process_start
+from dgc.run.status import Status, write_status
 
 T0 = 1_767_603_600.0  # 2026-01-05 09:00:00 UTC
 HOST_ELSEWHERE = "node-7.example"
@@ -71,7 +77,9 @@ def make(runs: Path, spec: Spec) -> RunDir:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(spec.started))
     run = RunDir(runs / f"{stamp}-{spec.recipe}-{spec.suffix}")
     run.path.mkdir(parents=True)
-    run.recipe.write_text(dump_recipe(parse_recipe(yaml.safe_dump(recipe(spec), sort_keys=False), "synthetic")))
+    run.recipe.write_text(
+        dump_recipe(parse_recipe(yaml.safe_dump(recipe(spec), sort_keys=False), "synthetic"))
+    )
     _write_records(run, spec)
     run.events.write_bytes(b"".join(event_lines(spec)))
     _write_results(run, spec)
@@ -120,9 +128,18 @@ def recipe(spec: Spec) -> dict[str, Any]:
         "eval": {"batch_size": 256, "every_epochs": 1},
         "checkpoint": {"every_seconds": 600, "keep_last": 2},
         "expect": [
-            {"metric": "top1_error", "value": spec.target, "tolerance": 0.5, "source": "ours: mean of three seeds"}
+            {
+                "metric": "top1_error",
+                "value": spec.target,
+                "tolerance": 0.5,
+                "source": "ours: mean of three seeds",
+            }
         ],
-        "origin": {"optim.lr": "paper", "optim.gate_l1": "released code", "train.epochs": "ours: minutes on two cores"},
+        "origin": {
+            "optim.lr": "paper",
+            "optim.gate_l1": "released code",
+            "train.epochs": "ours: minutes on two cores",
+        },
     }
 
 
@@ -133,7 +150,12 @@ def noise(step: int, salt: int) -> float:
 
 def loss_at(spec: Spec, step: int) -> float:
     p = step / spec.steps
-    return 0.25 + 0.05 * spec.final_error / 8 + 2.0 * math.exp(-6 * p) + 0.12 * (1.2 - p) * noise(step, spec.seed)
+    return (
+        0.25
+        + 0.05 * spec.final_error / 8
+        + 2.0 * math.exp(-6 * p)
+        + 0.12 * (1.2 - p) * noise(step, spec.seed)
+    )
 
 
 def event_lines(spec: Spec, first: int = 0) -> Iterator[bytes]:
@@ -141,7 +163,13 @@ def event_lines(spec: Spec, first: int = 0) -> Iterator[bytes]:
     if first == 0:
         yield encode_event(
             Kind.START,
-            {"recipe": spec.recipe, "world_size": 1, "steps": spec.steps, "epochs": spec.epochs, "resumed": False},
+            {
+                "recipe": spec.recipe,
+                "world_size": 1,
+                "steps": spec.steps,
+                "epochs": spec.epochs,
+                "resumed": False,
+            },
             now=spec.clock(0),
         )
     for step in range(first + 1, spec.now_step + 1):
@@ -160,7 +188,9 @@ def step_lines(spec: Spec, step: int) -> Iterator[bytes]:
     if step % 20 == 0:
         yield encode_event(Kind.PERF, perf_fields(spec, step), now=now)
     if step == spec.nan_at:
-        yield encode_event(Kind.ALERT, {"level": "error", "text": f"loss is NaN at step {step}"}, now=now)
+        yield encode_event(
+            Kind.ALERT, {"level": "error", "text": f"loss is NaN at step {step}"}, now=now
+        )
     if step % spec.steps_per_epoch == 0:
         yield from epoch_lines(spec, step, now)
 
@@ -168,7 +198,9 @@ def step_lines(spec: Spec, step: int) -> Iterator[bytes]:
 def step_fields(spec: Spec, step: int) -> dict[str, Any]:
     p = (step - 1) / spec.steps
     loss = math.nan if step == spec.nan_at else loss_at(spec, step)
-    extra = {f"probe/{index:05d}": index + noise(step, index) for index in range(spec.extra_metrics)}
+    extra = {
+        f"probe/{index:05d}": index + noise(step, index) for index in range(spec.extra_metrics)
+    }
     return {
         "step": step,
         "epoch": (step - 1) // spec.steps_per_epoch,
@@ -198,14 +230,18 @@ def perf_fields(spec: Spec, step: int) -> dict[str, Any]:
 
 
 def error_at(spec: Spec, epoch: int) -> float:
-    return spec.final_error + 60 * math.exp(-7 * epoch / spec.epochs) + 0.2 * noise(epoch, spec.seed)
+    return (
+        spec.final_error + 60 * math.exp(-7 * epoch / spec.epochs) + 0.2 * noise(epoch, spec.seed)
+    )
 
 
 def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
     epoch = step // spec.steps_per_epoch
     error = error_at(spec, epoch)
     yield encode_event(
-        Kind.EPOCH, {"epoch": epoch, "step": step, "train_loss": loss_at(spec, step), "train_error": error - 1}, now=now
+        Kind.EPOCH,
+        {"epoch": epoch, "step": step, "train_loss": loss_at(spec, step), "train_error": error - 1},
+        now=now,
     )
     fields = {
         "epoch": epoch,
@@ -218,7 +254,9 @@ def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
     yield encode_event(Kind.EVAL, {**fields, "samples": 10_000}, now=now + 0.1)
     if spec.gates:
         yield encode_event(
-            Kind.GATES, {"epoch": epoch, "step": step, "file": f"gates/epoch-{epoch:04d}.json"}, now=now + 0.2
+            Kind.GATES,
+            {"epoch": epoch, "step": step, "file": f"gates/epoch-{epoch:04d}.json"},
+            now=now + 0.2,
         )
     saved = {
         "step": step,
@@ -233,21 +271,40 @@ def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
 
 def _write_records(run: RunDir, spec: Spec) -> None:
     write_json(
-        run.env, {"python": "3.11.9", "torch": {"version": "2.15.0"}, "cpu": "two cores", "device": "cpu", "threads": 2}
+        run.env,
+        {
+            "python": "3.11.9",
+            "torch": {"version": "2.15.0"},
+            "cpu": "two cores",
+            "device": "cpu",
+            "threads": 2,
+        },
     )
     write_json(
-        run.git, {"commit": ("0" * 39 + "1") if spec.seed < 2 else "0" * 39 + "2", "dirty": False, "branch": "main"}
+        run.git,
+        {
+            "commit": ("0" * 39 + "1") if spec.seed < 2 else "0" * 39 + "2",
+            "dirty": False,
+            "branch": "main",
+        },
     )
-    write_json(run.data, {"name": "fashion_mnist", "digest": "d1" * 32, "train": 60_000, "val": 10_000})
+    write_json(
+        run.data, {"name": "fashion_mnist", "digest": "d1" * 32, "train": 60_000, "val": 10_000}
+    )
     executed = 0 if spec.form == "dense" else 1
     macs = {
         "dense": 4_100_000,
         "promised": 1_700_000 if executed else 4_100_000,
         "executed": 1_900_000 if executed else 4_100_000,
     }
-    write_json(run.model, {"name": f"dydensenet-{spec.form}", "parameters": 182_000, "macs": macs, "layers": []})
+    write_json(
+        run.model,
+        {"name": f"dydensenet-{spec.form}", "parameters": 182_000, "macs": macs, "layers": []},
+    )
     write_json(run.argv, {"argv": ["dgcctl", "train", spec.recipe, f"seed={spec.seed}"]})
-    stamps = (time.strftime("%H:%M:%S", time.gmtime(spec.clock(n * 10))) for n in range(spec.log_lines))
+    stamps = (
+        time.strftime("%H:%M:%S", time.gmtime(spec.clock(n * 10))) for n in range(spec.log_lines)
+    )
     run.log.write_text(
         "".join(
             f"{stamp} epoch {n // 10} step {n * 10} loss {loss_at(spec, n * 10):.4f}\n"
@@ -271,7 +328,9 @@ def write_metrics(run: RunDir, spec: Spec) -> None:
     if not epoch:
         return
     error = error_at(spec, epoch)
-    curve = "".join(f"{e},{e * spec.steps_per_epoch},{error_at(spec, e)!r}\n" for e in range(1, epoch + 1))
+    curve = "".join(
+        f"{e},{e * spec.steps_per_epoch},{error_at(spec, e)!r}\n" for e in range(1, epoch + 1)
+    )
     run.file("plots").mkdir(exist_ok=True)
     (run.file("plots") / "eval.csv").write_text("epoch,step,top1_error\n" + curve)
     model = json.loads(run.model.read_text())
@@ -301,7 +360,9 @@ def _write_checkpoint(run: RunDir, spec: Spec, step: int) -> None:
 
 def gate_map(spec: Spec, epoch: int) -> dict[str, Any]:
     p = min(0.999, epoch / spec.epochs)
-    layers = [_gate_layer(name, channels, p, index) for index, (name, channels) in enumerate(LAYERS)]
+    layers = [
+        _gate_layer(name, channels, p, index) for index, (name, channels) in enumerate(LAYERS)
+    ]
     return {"epoch": epoch, "step": epoch * spec.steps_per_epoch, "layers": layers}
 
 
@@ -353,7 +414,9 @@ def _exit_code(spec: Spec) -> int | None:
 
 
 def advance(run: RunDir, spec: Spec, to_step: int, state: str | None = None) -> Spec:
-    """Append what the trainer writes between now and `to_step`, and its status; return the new spec."""
+    """Append what the trainer writes between now and `to_step`, and its status; return the new
+    spec.
+    """
     later = replace(spec, now_step=to_step, state=state or spec.state)
     with run.events.open("ab") as file:
         file.writelines(event_lines(later, first=spec.now_step))
@@ -362,7 +425,9 @@ def advance(run: RunDir, spec: Spec, to_step: int, state: str | None = None) -> 
 
 
 def gallery(runs: Path) -> dict[str, RunDir]:
-    """The runs that the tests and the pictures show: three seeds, a dense twin, one in every other state."""
+    """The runs that the tests and the pictures show: three seeds, a dense twin, one in every other
+    state.
+    """
     specs = {
         "done": Spec(suffix="aaa001", seed=0, final_error=8.1),
         "second": Spec(suffix="aaa002", seed=1, started=T0 + 900, final_error=8.5),
@@ -388,20 +453,47 @@ def gallery(runs: Path) -> dict[str, RunDir]:
             final_error=30,
         ),
         "stopped": Spec(
-            suffix="ddd001", seed=3, started=T0 + 4500, now_step=310, state="stopped", reason="stopped on request"
+            suffix="ddd001",
+            seed=3,
+            started=T0 + 4500,
+            now_step=310,
+            state="stopped",
+            reason="stopped on request",
         ),
-        "died": Spec(suffix="eee001", seed=4, started=T0 + 5400, now_step=270, state="running", final_error=9.5),
-        "live": Spec(suffix="fff001", seed=5, started=T0 + 6300, now_step=420, state="running", pid=os.getpid()),
+        "died": Spec(
+            suffix="eee001",
+            seed=4,
+            started=T0 + 5400,
+            now_step=270,
+            state="running",
+            final_error=9.5,
+        ),
+        "live": Spec(
+            suffix="fff001",
+            seed=5,
+            started=T0 + 6300,
+            now_step=420,
+            state="running",
+            pid=os.getpid(),
+        ),
     }
     return {name: make(runs, spec) for name, spec in specs.items()}
 
 
 def fast_steps(run: RunDir, count: int, *, started: float = T0, keys: int = 0) -> None:
-    """A log of `count` STEP rows, written quickly (benchmarks: 100,000 points; `keys` more metric names in row 1)."""
-    values = 0.3 + 2 * np.exp(-np.arange(count) / count * 6) + np.random.default_rng(0).normal(0, 0.05, count)
+    """A log of `count` STEP rows, written quickly (benchmarks: 100,000 points; `keys` more metric
+    names in row 1).
+    """
+    values = (
+        0.3
+        + 2 * np.exp(-np.arange(count) / count * 6)
+        + np.random.default_rng(0).normal(0, 0.05, count)
+    )
     losses = values.tolist()
     head = encode_event(
-        Kind.START, {"recipe": "big", "world_size": 1, "steps": count, "epochs": 100, "resumed": False}, now=started
+        Kind.START,
+        {"recipe": "big", "world_size": 1, "steps": count, "epochs": 100, "resumed": False},
+        now=started,
     )
     extra = {f"probe/{index:05d}": float(index) for index in range(keys)}
     with run.events.open("wb") as file:

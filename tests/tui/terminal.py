@@ -25,7 +25,11 @@ class Terminal:
     """A pseudo-terminal with a process in it; what it writes is collected."""
 
     def __init__(
-        self, arguments: list[str], *, size: tuple[int, int] = (100, 30), env: dict[str, str] | None = None
+        self,
+        arguments: list[str],
+        *,
+        size: tuple[int, int] = (100, 30),
+        env: dict[str, str] | None = None,
     ) -> None:
         self.master, slave = pty.openpty()
         self.resize(size, tell=False)
@@ -65,7 +69,10 @@ class Terminal:
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
-                raise AssertionError(f"{what} did not happen in {seconds} s; on screen: {bytes(self.output[-2000:])!r}")
+                raise AssertionError(
+                    f"{what} did not happen in {seconds} s; on screen:"
+                    f" {bytes(self.output[-2000:])!r}"
+                )
             time.sleep(0.02)
 
     def close(self) -> None:

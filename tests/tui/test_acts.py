@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from dgc import records
 from dgc.errors import UsageError
-from dgc.records import RunDir
-from dgcctl.core.runs import read_run
-from dgcctl.tui import acts
+from dgc.run.paths import RunDir
+from dgc.run.process import process_start
+from dgc.run.status import State, Status, inferred_state
+from dgcctl.core.runs.listing import read_run
+from dgcctl.tui import actions
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.screens.confirm import Confirm
+from dgcctl.tui.screens.confirm_screen import Confirm
 from dgcctl.tui.screens.question import DEAF
-from dgcctl.tui.screens.recipes import Ask
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.recipes_screen import Ask
+from dgcctl.tui.screens.run_screen import RunScreen
 from dgcctl.tui.widgets.keyline import KeyLine
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
@@ -39,12 +40,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(list(command))
         return Ended()
 
-    monkeypatch.setattr(acts.launch, "start_training", start)
+    monkeypatch.setattr(actions.launch, "start_training", start)
     return found
 
 
 @pytest.mark.parametrize(("key", "name"), [("s", "stop"), ("c", "checkpoint")])
-async def test_s_and_c_ask_first_and_leave_a_request_in_the_control_folder(runs: Path, key: str, name: str) -> None:
+async def test_s_and_c_ask_first_and_leave_a_request_in_the_control_folder(
+    runs: Path, key: str, name: str
+) -> None:
     request = one(runs, "fff001") / "control" / name
     async with frames.opened(runs) as (dash, pilot):
         await press(pilot, [key])
@@ -96,7 +99,9 @@ async def test_a_key_that_is_held_down_is_no_answer(runs: Path) -> None:
         await frames.until(pilot, request.exists)
 
 
-async def test_a_run_is_not_started_by_an_enter_too_many(runs: Path, started: list[list[str]]) -> None:
+async def test_a_run_is_not_started_by_an_enter_too_many(
+    runs: Path, started: list[list[str]]
+) -> None:
     async with frames.opened(runs) as (dash, pilot):
         for key in ("n", "enter", *"seed=5", "enter", "enter"):
             frames.type_key(dash, key)
@@ -134,7 +139,9 @@ async def test_a_click_on_yes_agrees(runs: Path) -> None:
         assert (one(runs, "fff001") / "control" / "stop").exists()
 
 
-async def test_below_stand_the_acts_that_would_do_something_to_the_chosen_run_now(tmp_path: Path) -> None:
+async def test_below_stand_the_acts_that_would_do_something_to_the_chosen_run_now(
+    tmp_path: Path,
+) -> None:
     spec = synthetic.Spec(now_step=100, state="running", pid=os.getpid())
     async with frames.opened(tmp_path / "runs", frames.LARGE) as (dash, pilot):
         assert not shown_acts(dash)
@@ -183,12 +190,16 @@ async def test_a_run_that_is_done_cannot_be_stopped_and_the_reason_is_told(runs:
         assert not (one(runs, "aaa001") / "control").exists()
 
 
-async def test_r_resumes_a_stopped_run_in_a_process_of_its_own(runs: Path, started: list[list[str]]) -> None:
+async def test_r_resumes_a_stopped_run_in_a_process_of_its_own(
+    runs: Path, started: list[list[str]]
+) -> None:
     run = one(runs, "ddd001")
     async with frames.opened(runs) as (dash, pilot):
         dash.screen.listing.go(run.name)
         await press(pilot, ["r", "y"])
-    assert [command[1:] for command in started] == [["-m", "dgc.train", "--run-dir", str(run), "--resume"]]
+    assert [command[1:] for command in started] == [
+        ["-m", "dgc.train", "--run-dir", str(run), "--resume"]
+    ]
 
 
 async def test_a_running_run_cannot_be_resumed(runs: Path, started: list[list[str]]) -> None:
@@ -210,12 +221,15 @@ async def test_enter_on_a_recipe_asks_for_changes_and_starts_a_run_that_is_opene
         await press(pilot, [*"seed=7", "enter"])
         await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen))
         name = dash.screen.run_id
-        await frames.until(pilot, lambda: dash.store.runs[name].state == "queued")  # its status is written last
+        # its status is written last
+        await frames.until(pilot, lambda: dash.store.runs[name].state == "queued")
         assert dash.store.runs[name].recipe["seed"] == 7
     assert len(started) == 1
 
 
-async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(runs: Path, started: list[list[str]]) -> None:
+async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(
+    runs: Path, started: list[list[str]]
+) -> None:
     async with frames.opened(runs, frames.LARGE) as (dash, pilot):
         await press(pilot, ["n"])
         dash.screen.query_one("#names").go("demo")
@@ -224,7 +238,9 @@ async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(runs: Pa
     assert started == []
 
 
-async def test_readonly_hides_the_acts_and_their_keys_do_nothing(runs: Path, started: list[list[str]]) -> None:
+async def test_readonly_hides_the_acts_and_their_keys_do_nothing(
+    runs: Path, started: list[list[str]]
+) -> None:
     async with frames.opened(runs, frames.LARGE, readonly=True) as (dash, pilot):
         frame = text(dash)
         for label in ("Stop", "Checkpoint", "Resume"):
@@ -235,7 +251,9 @@ async def test_readonly_hides_the_acts_and_their_keys_do_nothing(runs: Path, sta
     assert not (one(runs, "fff001") / "control").exists()
 
 
-async def test_the_training_process_needs_nothing_of_the_dashboard_but_that_file(runs: Path) -> None:
+async def test_the_training_process_needs_nothing_of_the_dashboard_but_that_file(
+    runs: Path,
+) -> None:
     before = {path: path.read_bytes() for path in one(runs, "fff001").rglob("*") if path.is_file()}
     async with frames.opened(runs) as (_, pilot):
         await press(pilot, ["enter", "l", "k", "escape", "s", "y"])
@@ -248,13 +266,13 @@ def test_a_control_folder_that_cannot_be_written_is_one_line(runs: Path) -> None
     run = one(runs, "fff001")
     (run / "control").write_text("in the way")
     with pytest.raises(UsageError, match=r"control/stop: cannot be written"):
-        acts.request(read_run(RunDir(run)), "stop")
+        actions.request(read_run(RunDir(run)), "stop")
 
 
 def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: Path) -> None:
     run = synthetic.make(tmp_path, synthetic.Spec(state="stopped", now_step=100))
     (run.path / "recipe.yaml").write_text("name: [")
-    trainers = acts.Trainers()
+    trainers = actions.Trainers()
     trainers.resume(run)
     told: list[tuple[str, str]] = []
     wait_for(lambda: told or told.extend(trainers.reap()), "the end of the trainer")
@@ -270,12 +288,12 @@ def test_a_zombie_is_no_living_writer(tmp_path: Path) -> None:
     if child == 0:
         os.read(hold, 1)
         os._exit(0)
-    token = records.process_start(child)
+    token = process_start(child)
     os.write(release, b".")
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) is None:
         time.sleep(0.01)
-    status = records.Status(state="running", pid=child, start_token=token)
+    status = Status(state="running", pid=child, start_token=token)
     try:
-        assert records.inferred_state(status) is records.State.DIED
+        assert inferred_state(status) is State.DIED
     finally:
         os.waitpid(child, 0)

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgc.records import Kind, RunDir, encode_event
-from dgcctl.core.runs import read_run
-from dgcctl.tui import alerts
-from dgcctl.tui.alerts import Alert, Watch
-from dgcctl.tui.feed import Follower
-from dgcctl.tui.poller import Disk, Listed
-from dgcctl.tui.store import Store
-from dgcctl.tui.view import View
+from dgc.run.events import Kind, encode_event
+from dgc.run.paths import RunDir
+from dgcctl.core.runs.listing import read_run
+from dgcctl.tui.state import alerts
+from dgcctl.tui.state.alerts import Alert, Watch
+from dgcctl.tui.state.feed import Follower
+from dgcctl.tui.state.poller import Disk, Listed
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import View
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
 from tests.tui.synthetic import Spec
@@ -24,7 +25,14 @@ class Scene:
 
     def __init__(self, folder: Path, **spec: object) -> None:
         self.spec = Spec(
-            **{"now_step": 100, "state": "running", "pid": os.getpid(), "final_error": 30, "target": 5, **spec}
+            **{
+                "now_step": 100,
+                "state": "running",
+                "pid": os.getpid(),
+                "final_error": 30,
+                "target": 5,
+                **spec,
+            }
         )
         self.run = synthetic.make(folder, self.spec)
         self.store, self.watch, self.follower = Store(View()), Watch(), Follower(self.run)
@@ -50,7 +58,9 @@ def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.look()
     scene.append(Kind.STEP, step=101, loss=float("nan"))
-    assert [(alert.level, alert.text) for alert in scene.look()] == [("error", "loss is nan at step 101")]
+    assert [(alert.level, alert.text) for alert in scene.look()] == [
+        ("error", "loss is nan at step 101")
+    ]
     assert scene.look() == []
 
 
@@ -108,7 +118,9 @@ def test_a_plateau_is_five_evaluations_without_gain(errors: list[float], is_one:
         ({"state": "done"}, "all steps taken"),
     ],
 )
-def test_the_end_of_a_run_is_told_with_its_reason(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+def test_the_end_of_a_run_is_told_with_its_reason(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
     scene = Scene(tmp_path)
     scene.look()
     synthetic.set_status(scene.run, Spec(now_step=100, **{"state": "running", **changes}))

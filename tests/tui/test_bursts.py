@@ -36,9 +36,13 @@ async def differences(runs: Path, seeds: range) -> list[str]:
         (["m", "/", *"gate_l1", "enter", "enter"], "step.gate_l1"),
     ],
 )
-async def test_what_follows_a_slash_is_the_search(made_runs: Path, keys: list[str], shown: str) -> None:
+async def test_what_follows_a_slash_is_the_search(
+    made_runs: Path, keys: list[str], shown: str
+) -> None:
     """Each of these did something else: stopped a training, quit, exported, opened the gates."""
-    async with frames.opened(made_runs, frames.LARGE, open=["aaa001"] if keys[0] == "m" else []) as (
+    async with frames.opened(
+        made_runs, frames.LARGE, open=["aaa001"] if keys[0] == "m" else []
+    ) as (
         dash,
         pilot,
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.run_screen import RunScreen
 from tests.tui import frames
 
 

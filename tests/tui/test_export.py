@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from rich.style import Style
 
-from dgcctl.tui import bitmap, comparison
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui import bitmap
+from dgcctl.tui.screens.run_screen import RunScreen
+from dgcctl.tui.state import comparison
 from tests.tui import frames, synthetic
 from tests.tui.frames import lines, press
 from tests.waiting import GUARD
@@ -20,7 +21,9 @@ async def test_e_exports_the_numbers_and_the_frame(made_runs: Path, tmp_path: Pa
         await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen) and dash.complete)
         await press(pilot, ["e", "e"])
         await frames.until(pilot, lambda: frames.notified(dash).count("exported") == 2)
-    tables, pictures, pixels = (sorted(tmp_path.glob(f"*.{kind}")) for kind in ("csv", "svg", "png"))
+    tables, pictures, pixels = (
+        sorted(tmp_path.glob(f"*.{kind}")) for kind in ("csv", "svg", "png")
+    )
     assert len(tables) == len(pictures) == len(pixels) == 2
     head, *rows = tables[0].read_text().splitlines()
     assert head == "run,metric,step,value"
@@ -62,15 +65,21 @@ def cell_styles(dash) -> list[list[Style]]:
     return [[style or Style.null() for text, style, _ in strip for _ in text] for strip in strips]
 
 
-async def test_an_export_folder_that_cannot_be_written_is_one_line(made_runs: Path, tmp_path: Path) -> None:
+async def test_an_export_folder_that_cannot_be_written_is_one_line(
+    made_runs: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     async with frames.opened(made_runs, export_dir=tmp_path / "file" / "folder") as (dash, pilot):
         await press(pilot, ["e"])
         await frames.until(pilot, lambda: "cannot be written" in frames.notified(dash))
 
 
-@pytest.mark.parametrize("keys_pressed", [[], ["g"], ["n"], ["question_mark"], ["space", "space", "d"]])
-async def test_every_screen_can_be_exported(made_runs: Path, tmp_path: Path, keys_pressed: list[str]) -> None:
+@pytest.mark.parametrize(
+    "keys_pressed", [[], ["g"], ["n"], ["question_mark"], ["space", "space", "d"]]
+)
+async def test_every_screen_can_be_exported(
+    made_runs: Path, tmp_path: Path, keys_pressed: list[str]
+) -> None:
     async with frames.opened(made_runs, frames.LARGE, export_dir=tmp_path) as (dash, pilot):
         await press(pilot, keys_pressed)
         await frames.until(pilot, lambda: dash.front is not None and dash.front.loaded)

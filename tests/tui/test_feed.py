@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dgc.records import Kind, RunDir, encode_event, live_rows, read_events
-from dgcctl.tui.feed import Feed, Follower
-from dgcctl.tui.poller import Catalogue, Poller
-from dgcctl.tui.store import Store
-from dgcctl.tui.view import View
+from dgc.run.events import Kind, encode_event, live_rows, read_events
+from dgc.run.paths import RunDir
+from dgcctl.tui.state.feed import Feed, Follower
+from dgcctl.tui.state.poller import Catalogue, Poller
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import View
 from tests.tui import synthetic
 from tests.tui.synthetic import Spec
 
@@ -32,7 +33,9 @@ def test_a_metric_is_found_by_kind_and_name_with_its_steps_and_times(tmp_path: P
     feed, _ = read(synthetic.make(tmp_path, spec))
     points = feed.points("step.loss")
     assert points.step.tolist() == list(range(1, 201))
-    np.testing.assert_allclose(points.value, [synthetic.loss_at(spec, step) for step in range(1, 201)])
+    np.testing.assert_allclose(
+        points.value, [synthetic.loss_at(spec, step) for step in range(1, 201)]
+    )
     assert points.seconds[-1] == 200 * spec.step_seconds
     assert len(feed.points("eval.top1_error")) == 2
     assert feed.steps_per_epoch == 100
@@ -69,8 +72,12 @@ def test_a_resume_voids_the_rows_that_it_replays_as_live_rows_does(tmp_path: Pat
 
 def test_a_metric_that_appears_late_keeps_its_own_steps(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    rows = [{"step": step, "loss": 1.0, **({"extra": 5.0} if step == 3 else {})} for step in range(1, 6)]
-    run.events.write_bytes(b"".join(encode_event(Kind.STEP, row, now=float(row["step"])) for row in rows))
+    rows = [
+        {"step": step, "loss": 1.0, **({"extra": 5.0} if step == 3 else {})} for step in range(1, 6)
+    ]
+    run.events.write_bytes(
+        b"".join(encode_event(Kind.STEP, row, now=float(row["step"])) for row in rows)
+    )
     feed, _ = read(run)
     assert feed.points("step.extra").step.tolist() == [3]
     assert feed.names() == ["step.loss", "step.extra"]
@@ -113,7 +120,9 @@ def test_a_clock_that_was_set_back_does_not_bend_the_time_axis(tmp_path: Path) -
     run = RunDir(tmp_path)
     times = [100.0, 110.0, 50.0, 60.0, 120.0]
     run.events.write_bytes(
-        b"".join(encode_event(Kind.STEP, {"step": n, "loss": 1.0}, now=t) for n, t in enumerate(times))
+        b"".join(
+            encode_event(Kind.STEP, {"step": n, "loss": 1.0}, now=t) for n, t in enumerate(times)
+        )
     )
     feed, _ = read(run)
     assert feed.points("step.loss").seconds.tolist() == [0, 10, 10, 10, 20]

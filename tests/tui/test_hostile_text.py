@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from dgc.records import EventWriter, RunDir, write_json
+from dgc.run.events import EventWriter
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
 from dgcctl.tui.app import DashApp
 from tests.tui import frames, synthetic
 from tests.tui.frames import press
@@ -18,7 +20,9 @@ from tests.tui.test_once import dash as dash_command
 from tests.waiting import GUARD
 
 EVIL = "a\x1b]0;owned\x07b\x9b31mc\u202ed\u200be\tf[bold red]g[/]h[@click=app.quit]i[/]\x7f\r"
-SEEN = "a\\x1b]0;owned\\x07b\\x9b31mc\\u202ed\\u200be    f[bold red]g[/]h[@click=app.quit]i[/]\\x7f\\r"
+SEEN = (
+    "a\\x1b]0;owned\\x07b\\x9b31mc\\u202ed\\u200be    f[bold red]g[/]h[@click=app.quit]i[/]\\x7f\\r"
+)
 OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 PLACES = (
     (), ("enter",), ("enter", "l"), ("enter", "i"), ("enter", "w"), ("enter", "m"), ("g",), ("n",), ("n", "enter"),
@@ -48,9 +52,19 @@ def evil_runs(tmp_path: Path) -> Path:
     """A live, a failed and a done run whose every text that is free holds EVIL."""
     folder = tmp_path / "runs"
     specs = (
-        synthetic.Spec(suffix="liv001", state="running", pid=os.getpid(), now_step=300, title="t " + EVIL),
-        synthetic.Spec(suffix="bad001", state="failed", now_step=200, title="t " + EVIL, started=synthetic.T0 - 99),
-        synthetic.Spec(suffix="don001", state="done", title="t " + EVIL, started=synthetic.T0 - 999),
+        synthetic.Spec(
+            suffix="liv001", state="running", pid=os.getpid(), now_step=300, title="t " + EVIL
+        ),
+        synthetic.Spec(
+            suffix="bad001",
+            state="failed",
+            now_step=200,
+            title="t " + EVIL,
+            started=synthetic.T0 - 99,
+        ),
+        synthetic.Spec(
+            suffix="don001", state="done", title="t " + EVIL, started=synthetic.T0 - 999
+        ),
     )
     for spec in specs:
         run = synthetic.make(folder, spec)
@@ -66,7 +80,14 @@ def evil_runs(tmp_path: Path) -> Path:
             log.write(f"error: {EVIL}\n{EVIL}\n")
         writer = EventWriter(run)
         writer.append("alert", level="warning", text="w " + EVIL)
-        writer.append("checkpoint", step=7, path="checkpoints/" + EVIL.replace("/", ""), bytes=1, epoch=1, ms=1.0)
+        writer.append(
+            "checkpoint",
+            step=7,
+            path="checkpoints/" + EVIL.replace("/", ""),
+            bytes=1,
+            epoch=1,
+            ms=1.0,
+        )
         writer.append("step", step=spec.now_step, **{"m" + EVIL: 1.0})
     named = folder / f"20260101T000000Z-x{EVIL.replace('/', '')}-aaa111"
     named.mkdir()
@@ -76,11 +97,18 @@ def evil_runs(tmp_path: Path) -> Path:
 
 def obeyed(dash: DashApp) -> list[str]:
     """The characters of the frame that a terminal would take for more than themselves."""
-    return [letter for line in frames.lines(dash) for letter in line if unicodedata.category(letter) in OBEYED]
+    return [
+        letter
+        for line in frames.lines(dash)
+        for letter in line
+        if unicodedata.category(letter) in OBEYED
+    ]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: "-".join(place) or "runs")
-async def test_no_screen_lets_a_control_character_through(evil_runs: Path, place: tuple[str, ...]) -> None:
+async def test_no_screen_lets_a_control_character_through(
+    evil_runs: Path, place: tuple[str, ...]
+) -> None:
     async with frames.opened(evil_runs, (200, 60)) as (dash, pilot):
         await press(pilot, place)
         dash.notify(EVIL, title=EVIL, timeout=GUARD)

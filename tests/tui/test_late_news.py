@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dgcctl.tui.feed import Follower
-from dgcctl.tui.poller import Catalogue
+from dgcctl.tui.state.feed import Follower
+from dgcctl.tui.state.poller import Catalogue
 from tests.tui import frames
 from tests.tui.screens import SCREENS
 

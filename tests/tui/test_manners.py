@@ -8,8 +8,8 @@ from textual.screen import Screen
 
 from dgc.errors import UsageError
 from dgcctl.tui import keys, palette
-from dgcctl.tui.screens.help import HelpScreen
-from dgcctl.tui.view import Memory, View
+from dgcctl.tui.screens.help_screen import HelpScreen
+from dgcctl.tui.state.view import Memory, View
 from tests.tui import frames, synthetic
 from tests.tui.frames import press, settled, text
 
@@ -18,7 +18,12 @@ def colours(dash) -> set[object]:
     """All foreground and background colours of the frame."""
     strips = dash.screen._compositor.render_strips()
     styles = [segment.style for strip in strips for segment in strip if segment.style]
-    return {colour for style in styles for colour in (style.color, style.bgcolor) if colour and not colour.is_default}
+    return {
+        colour
+        for style in styles
+        for colour in (style.color, style.bgcolor)
+        if colour and not colour.is_default
+    }
 
 
 async def test_t_goes_from_dark_to_light_to_no_colour(made_runs: Path) -> None:
@@ -33,13 +38,17 @@ async def test_t_goes_from_dark_to_light_to_no_colour(made_runs: Path) -> None:
 
 
 @pytest.mark.parametrize("keys_pressed", [[], ["enter"], ["g"], ["n"], ["question_mark"], ["s"]])
-async def test_without_colour_there_is_none_on_any_screen(made_runs: Path, keys_pressed: list[str]) -> None:
+async def test_without_colour_there_is_none_on_any_screen(
+    made_runs: Path, keys_pressed: list[str]
+) -> None:
     async with frames.opened(made_runs, theme=palette.PLAIN) as (dash, pilot):
         await press(pilot, keys_pressed)
         assert colours(dash) == set()
 
 
-async def test_no_color_in_the_environment_means_no_colour(made_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_color_in_the_environment_means_no_colour(
+    made_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     async with frames.opened(made_runs) as (dash, _):
         assert dash.theme == palette.PLAIN
@@ -48,20 +57,32 @@ async def test_no_color_in_the_environment_means_no_colour(made_runs: Path, monk
 
 async def test_states_and_the_chosen_row_can_be_told_without_colour(made_runs: Path) -> None:
     async with frames.opened(made_runs, theme=palette.PLAIN) as (dash, _):
-        words = {text.split()[0] for text in ("▶ running", "† died", "■ stopped", "✗ failed", "✓ done")}
+        words = {
+            text.split()[0] for text in ("▶ running", "† died", "■ stopped", "✗ failed", "✓ done")
+        }
         assert len(words) == 5
         strip = dash.screen._compositor.render_strips()[2]
-        assert all(segment.style and segment.style.reverse for segment in strip if segment.text.strip())
+        assert all(
+            segment.style and segment.style.reverse for segment in strip if segment.text.strip()
+        )
 
 
-async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own(runs: Path, tmp_path: Path) -> None:
+async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own(
+    runs: Path, tmp_path: Path
+) -> None:
     state = tmp_path / "state"
     async with frames.opened(runs, state_dir=state) as (_, pilot):
         await press(pilot, ["space", "p", "o", "v", "enter", "plus", "x", "y", "t", "w", "q"])
     async with frames.opened(runs, state_dir=state) as (dash, _):
         view = dash.store.view
         assert [run_id[-6:] for run_id in view.marks] == ["fff001"]
-        assert (view.sort, view.grouped, view.smoothing, view.axis, view.log) == ("state", True, 1, "epoch", True)
+        assert (view.sort, view.grouped, view.smoothing, view.axis, view.log) == (
+            "state",
+            True,
+            1,
+            "epoch",
+            True,
+        )
         assert (view.theme, view.drawer) == (palette.LIGHT, "checkpoints")
         assert dash.theme == palette.LIGHT
     synthetic.make(tmp_path / "others", synthetic.Spec())
@@ -69,7 +90,9 @@ async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own
         assert dash.store.view == View()
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b'{"axis": "nonsense", "smoothing": 77, "marks": 3, "x": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b'{"axis": "nonsense", "smoothing": 77, "marks": 3, "x": 1}', b"\xff"]
+)
 def test_a_damaged_memory_is_a_fresh_view(tmp_path: Path, damage: bytes) -> None:
     memory = Memory(tmp_path, tmp_path / "runs")
     memory.save(View(filter="x"))
@@ -128,7 +151,11 @@ def test_the_keys_that_the_conventions_name_are_these() -> None:
         "g": "gates",
         "esc": "back",
     }
-    for table, wanted in ((keys.EVERYWHERE + keys.ACTING, named), (keys.RUNS, runs), (keys.RUN, run)):
+    for table, wanted in (
+        (keys.EVERYWHERE + keys.ACTING, named),
+        (keys.RUNS, runs),
+        (keys.RUN, run),
+    ):
         found = {keys.shown_key(key.key): key.id for key in table}
         assert wanted.items() <= found.items()
 
@@ -144,7 +171,9 @@ async def test_ctrl_p_finds_what_has_a_key(made_runs: Path) -> None:
         assert dash.store.view.log
 
 
-@pytest.mark.parametrize("where", [[], ["enter"], ["g"], ["space", "space", "d"], ["n"], ["question_mark"]])
+@pytest.mark.parametrize(
+    "where", [[], ["enter"], ["g"], ["space", "space", "d"], ["n"], ["question_mark"]]
+)
 async def test_the_palette_has_each_key_of_a_screen_once(made_runs: Path, where: list[str]) -> None:
     async with frames.opened(made_runs) as (dash, pilot):
         await press(pilot, where)
@@ -174,7 +203,9 @@ async def test_nothing_is_drawn_while_nothing_changes(
         await pilot.pause(0.5)
         drawn: list[object] = []
         shown = dash._display
-        monkeypatch.setattr(dash, "_display", lambda screen, what: (drawn.append(what), shown(screen, what)))
+        monkeypatch.setattr(
+            dash, "_display", lambda screen, what: (drawn.append(what), shown(screen, what))
+        )
         await asyncio.sleep(1.5)
         assert drawn == []
         await pilot.press("t")

@@ -16,7 +16,13 @@ def dash(runs: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess
     command = [sys.executable, "-m", "dgcctl", "dash", "--runs-dir", str(runs), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=GUARD, check=False
+        command,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        timeout=GUARD,
+        check=False,
     )
 
 
@@ -52,7 +58,9 @@ def test_once_remembers_nothing(made_runs: Path, tmp_path: Path) -> None:
         (["--keys", "absent.yaml", "--once"], "absent.yaml: no such keys file"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(made_runs: Path, arguments: list[str], told: str) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(
+    made_runs: Path, arguments: list[str], told: str
+) -> None:
     done = dash(made_runs, *arguments)
     assert done.returncode == 2
     assert told in done.stderr
@@ -61,7 +69,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(made_runs: Path, arguments: list[
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])
-def test_a_terminal_that_cannot_be_drawn_on_is_told_of_once(made_runs: Path, tmp_path: Path, term: str) -> None:
+def test_a_terminal_that_cannot_be_drawn_on_is_told_of_once(
+    made_runs: Path, tmp_path: Path, term: str
+) -> None:
     terminal = Terminal(["-m", "dgcctl", "dash", "--runs-dir", str(made_runs)], env={"TERM": term})
     try:
         assert terminal.process.wait(GUARD) == 2

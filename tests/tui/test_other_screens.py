@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dgcctl.tui import gatemap
-from dgcctl.tui.screens.compare import CompareScreen
-from dgcctl.tui.screens.gates import GatesScreen
-from dgcctl.tui.screens.help import HelpScreen
-from dgcctl.tui.screens.recipes import RecipesScreen
+from dgcctl.tui.screens.compare_screen import CompareScreen
+from dgcctl.tui.screens.gates_screen import GatesScreen
+from dgcctl.tui.screens.help_screen import HelpScreen
+from dgcctl.tui.screens.recipes_screen import RecipesScreen
+from dgcctl.tui.state import gate_maps
 from dgcctl.tui.widgets.chart import Chart
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
@@ -45,10 +45,18 @@ async def test_x_changes_the_figure_of_the_map(made_runs: Path) -> None:
 
 def test_narrow_screens_leave_out_what_all_layers_share() -> None:
     names = [f"features.denseblock_{b}.denselayer_{n}.conv_1" for b in (1, 2) for n in (1, 2)]
-    assert gatemap.short_names(names) == ["block_1.layer_1", "block_1.layer_2", "block_2.layer_1", "block_2.layer_2"]
-    assert gatemap.short_names(["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])[0] == "layer1.0.conv1"
-    assert gatemap.short_names(["only.one"]) == ["only.one"]
-    assert gatemap.short_names(["a.b", "a.b"]) == ["a.b", "a.b"]
+    assert gate_maps.short_names(names) == [
+        "block_1.layer_1",
+        "block_1.layer_2",
+        "block_2.layer_1",
+        "block_2.layer_2",
+    ]
+    assert (
+        gate_maps.short_names(["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])[0]
+        == "layer1.0.conv1"
+    )
+    assert gate_maps.short_names(["only.one"]) == ["only.one"]
+    assert gate_maps.short_names(["a.b", "a.b"]) == ["a.b", "a.b"]
 
 
 async def test_the_schedule_says_you_are_here(made_runs: Path) -> None:
@@ -92,7 +100,9 @@ async def test_a_dense_network_has_no_gates_and_says_so(made_runs: Path) -> None
 
 
 async def test_a_damaged_gate_map_is_named_and_nothing_breaks(runs: Path) -> None:
-    (one(runs, "fff001") / "gates" / "epoch-0004.json").write_text('{"epoch": 4, "step": 1, "layers": [{}]}')
+    (one(runs, "fff001") / "gates" / "epoch-0004.json").write_text(
+        '{"epoch": 4, "step": 1, "layers": [{}]}'
+    )
     async with frames.opened(runs) as (dash, pilot):
         await press(pilot, ["g"])
         await frames.until(pilot, lambda: "epoch-0004.json: not a gate map" in text(dash))
@@ -100,7 +110,7 @@ async def test_a_damaged_gate_map_is_named_and_nothing_breaks(runs: Path) -> Non
         assert "dense1.layer1.conv1" in text(dash)
 
 
-# --- Compare ----------------------------------------------------------------------------------------------------------
+# --- Compare --------------------------------------------------------------------------------------
 
 
 async def compared(pilot, dash, runs: Path, *endings: str) -> CompareScreen:
@@ -135,7 +145,9 @@ async def test_x_shows_what_differs_in_recipe_code_and_result(made_runs: Path) -
         assert "recipe.optim.lr" not in rows
 
 
-async def test_the_scatter_sets_error_against_macs_and_against_measured_speed(made_runs: Path) -> None:
+async def test_the_scatter_sets_error_against_macs_and_against_measured_speed(
+    made_runs: Path,
+) -> None:
     async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
         screen = await compared(pilot, dash, made_runs, "aaa001", "bbb001")
         await press(pilot, ["x", "x"])
@@ -154,7 +166,7 @@ async def test_a_damaged_run_is_left_out_of_the_comparison_and_named(runs: Path)
         assert any("aaa001:" in line for line in lines(dash))
 
 
-# --- Recipes and help -------------------------------------------------------------------------------------------------
+# --- Recipes and help -----------------------------------------------------------------------------
 
 
 async def test_n_shows_each_recipe_with_the_reason_for_every_value(made_runs: Path) -> None:
@@ -198,7 +210,9 @@ async def test_every_help_text_is_whole_at_80_columns(made_runs: Path) -> None:
         assert "…" not in "".join(told).replace("… queued", "")
 
 
-async def test_the_whole_reason_of_a_value_is_told_below_where_its_column_is_narrow(made_runs: Path) -> None:
+async def test_the_whole_reason_of_a_value_is_told_below_where_its_column_is_narrow(
+    made_runs: Path,
+) -> None:
     async with frames.opened(made_runs) as (dash, pilot):
         await press(pilot, ["n", "tab", *["down"] * 6])
         assert "model.heads 4: paper: 4 heads" in lines(dash)[-2]

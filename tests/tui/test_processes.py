@@ -1,4 +1,6 @@
-"""CPU, memory and GPU of a process, as the dashboard's process sees them; and the thread that looks."""
+"""CPU, memory and GPU of a process, as the dashboard's process sees them; and the thread that
+looks.
+"""
 
 import os
 import subprocess
@@ -7,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dgc.records import RunDir
-from dgcctl.tui.facts import size
-from dgcctl.tui.poller import Catalogue, Disk, Listed, Poller, Sampled, best_of_curve
-from dgcctl.tui.processes import Sample, Sampler
+from dgc.run.paths import RunDir
+from dgcctl.tui.state.poller import Catalogue, Disk, Listed, Poller, Sampled, best_of_curve
+from dgcctl.tui.state.processes import Sample, Sampler
+from dgcctl.tui.state.run_facts import size
 from tests.tui import synthetic
 from tests.tui.synthetic import Spec
 
@@ -66,7 +68,11 @@ def test_a_look_at_unchanged_runs_brings_no_news(tmp_path: Path) -> None:
     told: list[object] = []
     same = Sample(1.0, 1, 1, 1.0, 1.0)
     poller = Poller(
-        Catalogue(tmp_path), told.append, interval=0.1, sample=lambda pid: same, free_bytes=lambda path: 1 << 40
+        Catalogue(tmp_path),
+        told.append,
+        interval=0.1,
+        sample=lambda pid: same,
+        free_bytes=lambda path: 1 << 40,
     )
     kinds = {type(news) for news in news_of(poller, told, 100.0)}
     assert {Listed, Sampled, Disk} < kinds
@@ -78,7 +84,13 @@ def test_a_look_at_unchanged_runs_brings_no_news(tmp_path: Path) -> None:
 def test_a_finished_run_is_followed_only_while_it_is_looked_at(tmp_path: Path) -> None:
     run = synthetic.make(tmp_path, Spec())
     told: list[object] = []
-    poller = Poller(Catalogue(tmp_path), told.append, interval=0.1, sample=lambda pid: None, free_bytes=lambda path: 0)
+    poller = Poller(
+        Catalogue(tmp_path),
+        told.append,
+        interval=0.1,
+        sample=lambda pid: None,
+        free_bytes=lambda path: 0,
+    )
     assert not any(getattr(news, "parts", None) for news in news_of(poller, told, 100.0))
     poller.watch([RunDir(run.path)])
     assert any(getattr(news, "parts", None) for news in news_of(poller, told, 100.1))

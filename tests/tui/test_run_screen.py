@@ -7,9 +7,9 @@ import pytest
 from textual.pilot import Pilot
 
 from dgcctl.tui.app import DashApp
-from dgcctl.tui.screens.compare import CompareScreen
-from dgcctl.tui.screens.gates import GatesScreen
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.compare_screen import CompareScreen
+from dgcctl.tui.screens.gates_screen import GatesScreen
+from dgcctl.tui.screens.run_screen import RunScreen
 from dgcctl.tui.widgets.chart import Chart
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
@@ -35,7 +35,9 @@ async def ready(pilot: Pilot[None]) -> RunScreen:
     return dash.screen
 
 
-async def test_i_see_state_progress_eta_speed_and_the_machine_of_a_live_run(made_runs: Path) -> None:
+async def test_i_see_state_progress_eta_speed_and_the_machine_of_a_live_run(
+    made_runs: Path,
+) -> None:
     async with opened(made_runs, "fff001") as (dash, pilot):
         await ready(pilot)
         await frames.until(pilot, lambda: "CPU" in text(dash))
@@ -100,7 +102,9 @@ async def test_x_goes_from_steps_to_epochs_to_time(made_runs: Path) -> None:
         for _ in range(3):
             seen.append(chart(dash, "loss").picture.window[1])
             await press(pilot, ["x"])
-        assert seen == pytest.approx([600.0, 6.0, 300.1]), "the last evaluation ends a tenth of a second after its step"
+        assert seen == pytest.approx([600.0, 6.0, 300.1]), (
+            "the last evaluation ends a tenth of a second after its step"
+        )
         assert "x step" in lines(dash)[0]
 
 
@@ -132,14 +136,17 @@ async def test_schedules_are_never_smoothed(made_runs: Path) -> None:
     async with opened(made_runs, size=frames.LARGE) as (dash, pilot):
         await ready(pilot)
         before = {
-            name: chart(dash, name).picture.traces[0].y.tolist() for name in ("learning rate", "inactive channels")
+            name: chart(dash, name).picture.traces[0].y.tolist()
+            for name in ("learning rate", "inactive channels")
         }
         await press(pilot, ["plus", "plus", "plus"])
         for name, values in before.items():
             assert [trace.y.tolist() for trace in chart(dash, name).picture.traces] == [values]
 
 
-async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(made_runs: Path) -> None:
+async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(
+    made_runs: Path,
+) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["shift+left", "shift+left", "left"])
@@ -190,7 +197,14 @@ async def test_a_wide_screen_has_six_charts(made_runs: Path) -> None:
     async with opened(made_runs, size=frames.LARGE) as (dash, pilot):
         await ready(pilot)
         titles = [found.picture.title for found in charts(dash)]
-        assert titles == ["top-1 %", "loss", "batch %", "images/s", "learning rate", "inactive channels"]
+        assert titles == [
+            "top-1 %",
+            "loss",
+            "batch %",
+            "images/s",
+            "learning rate",
+            "inactive channels",
+        ]
 
 
 async def test_l_shows_the_log_and_slash_searches_it(made_runs: Path) -> None:
@@ -207,7 +221,9 @@ async def test_l_shows_the_log_and_slash_searches_it(made_runs: Path) -> None:
         assert "log.txt" not in text(dash)
 
 
-async def test_w_shows_the_checkpoints_newest_first_with_last_best_and_deleted_ones(made_runs: Path) -> None:
+async def test_w_shows_the_checkpoints_newest_first_with_last_best_and_deleted_ones(
+    made_runs: Path,
+) -> None:
     async with opened(made_runs, size=(110, 40)) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["w"])

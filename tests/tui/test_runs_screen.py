@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dgcctl.tui.screens.compare import CompareScreen
-from dgcctl.tui.screens.gates import GatesScreen
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.compare_screen import CompareScreen
+from dgcctl.tui.screens.gates_screen import GatesScreen
+from dgcctl.tui.screens.run_screen import RunScreen
 from tests.tui import frames, synthetic
 from tests.tui.frames import lines, press, settled, text
 
@@ -103,7 +103,9 @@ async def test_a_click_chooses_a_run_and_a_second_click_opens_it(made_runs: Path
         assert dash.screen.run_id.endswith("ccc001")
 
 
-async def test_d_compares_the_marked_runs_and_asks_for_marks_where_there_are_none(made_runs: Path) -> None:
+async def test_d_compares_the_marked_runs_and_asks_for_marks_where_there_are_none(
+    made_runs: Path,
+) -> None:
     async with frames.opened(made_runs) as (dash, pilot):
         await press(pilot, ["d"])
         assert not isinstance(dash.screen, CompareScreen)
@@ -145,7 +147,12 @@ async def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
 
 async def test_a_new_run_appears_by_itself(runs: Path) -> None:
     async with frames.opened(runs) as (dash, pilot):
-        synthetic.make(runs, synthetic.Spec(suffix="new999", started=synthetic.T0 + 8000, now_step=10, state="stopped"))
+        synthetic.make(
+            runs,
+            synthetic.Spec(
+                suffix="new999", started=synthetic.T0 + 8000, now_step=10, state="stopped"
+            ),
+        )
         await frames.until(pilot, lambda: "new999" in text(dash))
 
 

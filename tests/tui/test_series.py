@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgcctl.tui import curves, raster, series
+from dgcctl.tui import raster
+from dgcctl.tui.state import curves, series
 
 
 def slow_average(values: list[float], weight: float) -> list[float]:
@@ -26,7 +27,9 @@ def slow_average(values: list[float], weight: float) -> list[float]:
 def test_smoothing_is_the_bias_corrected_moving_average(weight: float, count: int) -> None:
     values = np.random.default_rng(count).normal(size=count)
     values[::17] = np.nan
-    np.testing.assert_allclose(series.smooth(values, weight), slow_average(values.tolist(), weight), rtol=1e-9)
+    np.testing.assert_allclose(
+        series.smooth(values, weight), slow_average(values.tolist(), weight), rtol=1e-9
+    )
 
 
 def test_no_smoothing_returns_the_values_themselves() -> None:
@@ -35,7 +38,9 @@ def test_no_smoothing_returns_the_values_themselves() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(2, 80))
-def test_downsampling_keeps_the_lowest_and_the_highest_value(values: list[float], columns: int) -> None:
+def test_downsampling_keeps_the_lowest_and_the_highest_value(
+    values: list[float], columns: int
+) -> None:
     y = np.array(values)
     found = series.spans(np.arange(len(y), dtype=float), y, 0.0, float(max(1, len(y) - 1)), columns)
     assert found.low.min() == y.min()
@@ -93,7 +98,9 @@ def test_a_rising_line_is_drawn_from_the_lower_left_to_the_upper_right_dot() -> 
 
 def test_dashes_leave_gaps_so_that_lines_differ_without_colour() -> None:
     flat = series.spans(np.array([0.0, 1.0]), np.array([0.5, 0.5]), 0.0, 1.0, 24)
-    counts = [int(np.unpackbits(raster.cells(flat, 0.0, 1.0, 12, 3, dash)).sum()) for dash in range(3)]
+    counts = [
+        int(np.unpackbits(raster.cells(flat, 0.0, 1.0, 12, 3, dash)).sum()) for dash in range(3)
+    ]
     assert counts[0] == 24
     assert counts[0] > counts[1] > counts[2]
 
@@ -108,7 +115,9 @@ def test_dashes_leave_gaps_so_that_lines_differ_without_colour() -> None:
         (-1, 1, 2, [-1, 0, 1]),
     ],
 )
-def test_ticks_are_round_numbers(low: float, high: float, count: int, expected: list[float]) -> None:
+def test_ticks_are_round_numbers(
+    low: float, high: float, count: int, expected: list[float]
+) -> None:
     assert raster.ticks(low, high, count) == expected
 
 

@@ -37,7 +37,8 @@ async def served() -> AsyncIterator[tuple[GuardedServer, aiohttp.ClientSession]]
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/ws", "/static/js/textual.js", "/download/x", "/nowhere", "/?token=wrong", "/?token="]
+    "path",
+    ["/", "/ws", "/static/js/textual.js", "/download/x", "/nowhere", "/?token=wrong", "/?token="],
 )
 async def test_without_the_token_every_route_is_refused(served, path: str) -> None:
     server, session = served
@@ -72,9 +73,16 @@ async def test_the_websocket_needs_the_cookie_too(served) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "127.0.0.1:1"}],
+    [
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "127.0.0.1:1"},
+    ],
 )
-async def test_another_name_or_another_page_is_refused_even_with_the_token(served, headers: dict[str, str]) -> None:
+async def test_another_name_or_another_page_is_refused_even_with_the_token(
+    served, headers: dict[str, str]
+) -> None:
     server, session = served
     async with session.get(server.address, headers=headers) as answer:
         assert answer.status == 403
@@ -92,7 +100,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
-        with pytest.raises(UsageError, match=r"--port \d+: cannot be used \(.*\): give another, or 0 for any"):
+        with pytest.raises(
+            UsageError, match=r"--port \d+: cannot be used \(.*\): give another, or 0 for any"
+        ):
             free_port(taken.getsockname()[1])
 
 
@@ -101,18 +111,30 @@ def test_tokens_are_long_and_new_each_time() -> None:
     assert len(new_token()) >= 32
 
 
-# --- in a real browser ------------------------------------------------------------------------------------------------
+# --- in a real browser ----------------------------------------------------------------------------
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((found for name in _NAMES if (found := shutil.which(name))), None)
-NO_BROWSER = pytest.mark.skipif(BROWSER is None, reason="needs chromium (or google-chrome) on the PATH")
+NO_BROWSER = pytest.mark.skipif(
+    BROWSER is None, reason="needs chromium (or google-chrome) on the PATH"
+)
 
 
 @pytest.fixture
 def running(made_runs: Path, tmp_path: Path) -> Iterator[str]:
     """`dgcctl dash --serve` as a user starts it; its address."""
     env = {**os.environ, "DGCCTL_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "dgcctl", "dash", "--serve", "--port", "0", "--runs-dir", str(made_runs)]
+    command = [
+        sys.executable,
+        "-m",
+        "dgcctl",
+        "dash",
+        "--serve",
+        "--port",
+        "0",
+        "--runs-dir",
+        str(made_runs),
+    ]
     process = subprocess.Popen(
         command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
     )
@@ -149,7 +171,9 @@ def test_chromium_is_refused_without_the_token(running: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @NO_BROWSER
-async def test_chromium_shows_the_runs_and_takes_keys_with_the_token(running: str, tmp_path: Path) -> None:
+async def test_chromium_shows_the_runs_and_takes_keys_with_the_token(
+    running: str, tmp_path: Path
+) -> None:
     from tests.tui.browser import Browser
 
     async with Browser(str(BROWSER), tmp_path / "profile") as browser:
@@ -175,6 +199,13 @@ def _dashboards(address: str) -> list[int]:
     servers = {
         connection.pid
         for connection in psutil.net_connections("tcp")
-        if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+        if connection.laddr
+        and connection.laddr.port == port
+        and connection.status == psutil.CONN_LISTEN
     }
-    return [child.pid for pid in servers if pid for child in psutil.Process(pid).children(recursive=True)]
+    return [
+        child.pid
+        for pid in servers
+        if pid
+        for child in psutil.Process(pid).children(recursive=True)
+    ]

@@ -23,9 +23,14 @@ MEANWHILE = ("down", "t", "y", "x", "left", "z", "f", "escape", "tab", "plus")
 
 def sizes(dice: random.Random, steps: int) -> list[tuple[int, int]]:
     return [
-        dice.choice(EDGES)
-        if dice.random() < 0.3
-        else (dice.randint(1, 300) if dice.random() < 0.3 else dice.randint(1, 90), dice.randint(1, 80))
+        (
+            dice.choice(EDGES)
+            if dice.random() < 0.3
+            else (
+                dice.randint(1, 300) if dice.random() < 0.3 else dice.randint(1, 90),
+                dice.randint(1, 80),
+            )
+        )
         for _ in range(steps)
     ]
 
@@ -60,12 +65,18 @@ async def test_any_size_may_follow_any_other(made_runs: Path, place: tuple[str, 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: "-".join(place) or "runs")
-async def test_any_size_may_follow_any_other_for_long(made_runs: Path, place: tuple[str, ...]) -> None:
+async def test_any_size_may_follow_any_other_for_long(
+    made_runs: Path, place: tuple[str, ...]
+) -> None:
     await resized(made_runs, place, 1000 + PLACES.index(place), FULL)
 
 
-@pytest.mark.parametrize("place", [("enter",), ("g",), ("space", "space", "d", "x", "x"), ()], ids=str)
-async def test_a_terminal_that_grows_from_four_lines_is_drawn(made_runs: Path, place: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "place", [("enter",), ("g",), ("space", "space", "d", "x", "x"), ()], ids=str
+)
+async def test_a_terminal_that_grows_from_four_lines_is_drawn(
+    made_runs: Path, place: tuple[str, ...]
+) -> None:
     async with frames.opened(made_runs, (80, 4)) as (dash, pilot):
         await frames.press(pilot, place)
         await pilot.resize_terminal(120, 40)

@@ -1,4 +1,6 @@
-"""A real training in a real terminal: watched from first step to last, stopped and resumed from the dashboard."""
+"""A real training in a real terminal: watched from first step to last, stopped and resumed from the
+dashboard.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from dgc import records
-from dgc.records import Kind, RunDir
+from dgc.run.events import Kind, metric_digest, read_events
+from dgc.run.paths import RunDir
+from dgc.run.status import read_status
 from tests.tui.terminal import ROOT
 from tests.waiting import GUARD
 
 TMUX = shutil.which("tmux")
-# 64 steps an epoch, four epochs: long enough to act on, and the whole pruning schedule on real images.
-CHANGES = ["train.epochs=4", "data.limit_train=4096", "data.limit_val=250", "train.log_every=1", "train.threads=1"]
+# 64 steps an epoch, four epochs: long enough to act on, and the whole pruning schedule on real
+# images.
+CHANGES = [
+    "train.epochs=4",
+    "data.limit_train=4096",
+    "data.limit_val=250",
+    "train.log_every=1",
+    "train.threads=1",
+]
 STEPS = 256
 pytestmark = [
     pytest.mark.slow,
@@ -39,7 +49,9 @@ class Pane:
         self._run("new-session", "-d", "-x", "160", "-y", "48", "-c", str(ROOT), *pairs, *command)
 
     def _run(self, *words: str) -> str:
-        return subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=True, timeout=GUARD).stdout
+        return subprocess.run(
+            [*self._tmux, *words], capture_output=True, text=True, check=True, timeout=GUARD
+        ).stdout
 
     def text(self) -> str:
         return self._run("capture-pane", "-p")
@@ -71,16 +83,32 @@ def pane(tmp_path: Path) -> Iterator[Pane]:
 
 def unwatched(folder: Path, env: dict[str, str]) -> RunDir:
     command = [sys.executable, "-m", "dgcctl", "train", "demo", *CHANGES, "--runs-dir", str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True, timeout=GUARD)
+    subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True, timeout=GUARD
+    )
     return RunDir(next(folder.iterdir()))
 
 
 def test_a_training_that_is_watched_stopped_and_resumed_computes_what_an_unwatched_one_does(
     pane: Pane, tmp_path: Path
 ) -> None:
-    env = {"DGCCTL_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {
+        "DGCCTL_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
     watched = tmp_path / "watched"
-    command = [sys.executable, "-m", "dgcctl", "train", "demo", *CHANGES, "--dash", "--runs-dir", str(watched)]
+    command = [
+        sys.executable,
+        "-m",
+        "dgcctl",
+        "train",
+        "demo",
+        *CHANGES,
+        "--dash",
+        "--runs-dir",
+        str(watched),
+    ]
     pane.start(command, env)
 
     pane.wait_for(lambda frame: "▶ running" in frame, "the running run")
@@ -91,12 +119,14 @@ def test_a_training_that_is_watched_stopped_and_resumed_computes_what_an_unwatch
     pane.press("y")
     pane.wait_for(lambda frame: "■ stopped" in frame, "the stop")
     run = RunDir(next(watched.iterdir()))
-    stopped_at = records.read_status(run).step
+    stopped_at = read_status(run).step
     assert 0 < stopped_at < STEPS
 
     pane.press("r", "y")
     pane.wait_for(lambda frame: "▶ running" in frame, "the resumed run")
-    last = pane.wait_for(lambda frame: "✓ done" in frame and f"step {STEPS}/{STEPS}" in frame, "the end")
+    last = pane.wait_for(
+        lambda frame: "✓ done" in frame and f"step {STEPS}/{STEPS}" in frame, "the end"
+    )
     assert "100%" in last
     pane.press("g")
     pane.wait_for(lambda frame: "you are here: 100% of training" in frame, "the gate map")
@@ -104,8 +134,8 @@ def test_a_training_that_is_watched_stopped_and_resumed_computes_what_an_unwatch
     pane.press("escape", "q")
     assert not (run.control / "stop").exists(), "the trainer took the request away"
 
-    events = records.read_events(run)
+    events = read_events(run)
     assert [event["step"] for event in events if event["kind"] == Kind.RESUME] == [stopped_at]
     assert all(event.get("exact", True) for event in events if event["kind"] == Kind.RESUME)
-    expected = records.metric_digest(records.read_events(unwatched(tmp_path / "unwatched", env)))
-    assert records.metric_digest(events) == expected
+    expected = metric_digest(read_events(unwatched(tmp_path / "unwatched", env)))
+    assert metric_digest(events) == expected

@@ -1,4 +1,6 @@
-"""What a terminal sends becomes the keys and the text that were meant: pastes, escapes, keys that come too early."""
+"""What a terminal sends becomes the keys and the text that were meant: pastes, escapes, keys that
+come too early.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from textual.events import Key, Paste
 from textual.message import Message
 from textual.widgets import Input
 
-from dgcctl.tui.poller import Catalogue
-from dgcctl.tui.screens.help import HelpScreen
-from dgcctl.tui.screens.run import RunScreen
+from dgcctl.tui.screens.help_screen import HelpScreen
+from dgcctl.tui.screens.run_screen import RunScreen
+from dgcctl.tui.state.poller import Catalogue
 from tests.tui import bursts, frames
 from tests.tui.frames import press
 from tests.tui.terminal import Terminal
@@ -34,7 +36,9 @@ def told(tmp_path: Path, *reads: str) -> list[Message]:
 
 
 def plain(messages: list[Message]) -> list[str]:
-    return [m.text if isinstance(m, Paste) else m.key for m in messages if isinstance(m, Key | Paste)]
+    return [
+        m.text if isinstance(m, Paste) else m.key for m in messages if isinstance(m, Key | Paste)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,9 @@ def test_nothing_inside_a_paste_is_a_key(tmp_path: Path, text: str) -> None:
     expected = [text.replace("\x1b", "␛"), "t"]
     assert plain(told(tmp_path, whole)) == expected
     for cut in range(len(START), len(whole)):
-        assert plain(told(tmp_path, whole[:cut], whole[cut:])) == expected, f"read in two parts, {cut}"
+        assert plain(told(tmp_path, whole[:cut], whole[cut:])) == expected, (
+            f"read in two parts, {cut}"
+        )
 
 
 @pytest.mark.parametrize("key", ["q", "?", "/", "f", "b", "0", "s", " ", "Z", "+"])
@@ -80,7 +86,9 @@ async def test_pasted_lines_become_one(runs: Path) -> None:
         assert dash.screen.query_one(Input).value == "log y"
 
 
-async def test_enter_in_the_filter_waits_for_the_list(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_enter_in_the_filter_waits_for_the_list(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late = bursts.Late(1.0)
     look = Catalogue.look
     monkeypatch.setattr(Catalogue, "look", lambda *given: (late.read(), look(*given))[1])
@@ -104,7 +112,8 @@ async def test_enter_in_the_filter_waits_for_the_list(runs: Path, monkeypatch: p
 @pytest.fixture
 def terminal(made_runs: Path, tmp_path: Path) -> Iterator[Terminal]:
     found = Terminal(
-        ["-m", "dgcctl", "dash", "--runs-dir", str(made_runs)], env={"DGCCTL_CACHE_DIR": str(tmp_path / "cache")}
+        ["-m", "dgcctl", "dash", "--runs-dir", str(made_runs)],
+        env={"DGCCTL_CACHE_DIR": str(tmp_path / "cache")},
     )
     yield found
     found.end()
@@ -116,7 +125,9 @@ def test_what_is_typed_before_the_first_drawing_does_what_it_does_later(terminal
     assert not terminal.shows("aaa001l")
 
 
-def test_escape_and_a_question_mark_in_one_burst_leave_the_filter_and_open_the_help(terminal: Terminal) -> None:
+def test_escape_and_a_question_mark_in_one_burst_leave_the_filter_and_open_the_help(
+    terminal: Terminal,
+) -> None:
     terminal.wait_for(lambda: terminal.shows("disk"), what="the list")
     terminal.type("/state=done\x1b?")
     terminal.wait_for(lambda: terminal.shows("what every key does"), what="the help")

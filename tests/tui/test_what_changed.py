@@ -1,4 +1,6 @@
-"""What happens to runs and to their folder while the dashboard is open, and what an earlier dashboard left, is said."""
+"""What happens to runs and to their folder while the dashboard is open, and what an earlier
+dashboard left, is said.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dgc.records import RunDir
-from dgcctl.core.runs import read_run
-from dgcctl.tui.screens.confirm import Confirm
-from dgcctl.tui.store import ROLES, bar_role, share_done
+from dgc.run.paths import RunDir
+from dgcctl.core.runs.listing import read_run
+from dgcctl.tui.screens.confirm_screen import Confirm
+from dgcctl.tui.state.store import ROLES, bar_role, share_done
 from dgcctl.tui.widgets.listing import Listing
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
@@ -47,14 +49,22 @@ async def test_an_empty_folder_that_vanishes_as_well(tmp_path: Path) -> None:
         await frames.until(pilot, lambda: f"folder {folder} is gone" in text(dash))
 
 
-@pytest.mark.parametrize(("state", "step"), [("failed", 600), ("stopped", 300), ("running", 600), ("died", 600)])
-def test_a_run_that_is_not_done_does_not_look_finished(tmp_path: Path, state: str, step: int) -> None:
-    spec = synthetic.Spec(state="running" if state == "died" else state, pid=os.getpid() if state == "running" else 0)
+@pytest.mark.parametrize(
+    ("state", "step"), [("failed", 600), ("stopped", 300), ("running", 600), ("died", 600)]
+)
+def test_a_run_that_is_not_done_does_not_look_finished(
+    tmp_path: Path, state: str, step: int
+) -> None:
+    spec = synthetic.Spec(
+        state="running" if state == "died" else state, pid=os.getpid() if state == "running" else 0
+    )
     run = synthetic.make(tmp_path, spec)
     status = read_run(RunDir(run.path)).status
     found = read_run(RunDir(run.path))
     assert found.state == state
-    ended = type(found)(found.dir, type(status)(**{**vars(status), "step": step, "steps": 600}), found.state)
+    ended = type(found)(
+        found.dir, type(status)(**{**vars(status), "step": step, "steps": 600}), found.state
+    )
     assert share_done(ended) <= 0.99
     assert bar_role(ended) == ("bar" if state == "running" else ROLES[state])
 
@@ -86,7 +96,9 @@ async def test_what_an_earlier_dashboard_left_is_said(runs: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("words", [("--once",), ()])
-def test_a_folder_that_was_named_and_is_not_there_is_a_mistake(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_folder_that_was_named_and_is_not_there_is_a_mistake(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     done = command(tmp_path / "rnus", *words)
     assert done.returncode == 2
     assert f"{tmp_path / 'rnus'}: no such folder (--runs-dir)" in done.stderr

@@ -1,4 +1,6 @@
-"""What the screens say and where they draw it: levels, cuts, gaps, targets, pointers, one message an end."""
+"""What the screens say and where they draw it: levels, cuts, gaps, targets, pointers, one message
+an end.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dgc import records
-from dgc.records import RunDir
-from dgcctl.core.runs import read_run
+from dgc.run.paths import RunDir
+from dgc.run.status import write_status
+from dgcctl.core.runs.listing import read_run
 from dgcctl.core.text import shown
-from dgcctl.tui import acts, keys, raster, records_view, series
-from dgcctl.tui.alerts import Watch
-from dgcctl.tui.feed import Feed
-from dgcctl.tui.poller import Listed
-from dgcctl.tui.store import Store
-from dgcctl.tui.view import View
+from dgcctl.tui import actions, keys, raster
+from dgcctl.tui.state import drawer_rows, series
+from dgcctl.tui.state.alerts import Watch
+from dgcctl.tui.state.feed import Feed
+from dgcctl.tui.state.poller import Listed
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import fitting
 from dgcctl.tui.widgets.chart import Chart
 from dgcctl.tui.widgets.listing import Listing
@@ -51,7 +54,7 @@ def test_a_line_of_the_log_has_the_colour_of_its_kind(tmp_path: Path, line: str,
     run.log.write_text(line + "\n\n")
     store = Store(View())
     store.take(Listed((read_run(run),)))
-    found = records_view.find("log", "", store, read_run(run), [])
+    found = drawer_rows.find("log", "", store, read_run(run), [])
     assert found.rows[0].cells == ((line, role),) or not line
 
 
@@ -98,7 +101,7 @@ async def test_there_is_one_gap_on_the_screen_of_a_run(made_runs: Path) -> None:
 
 def test_the_gap_is_that_of_the_last_error_by_which_a_run_is_judged() -> None:
     from dgcctl.tui import run_head
-    from dgcctl.tui.facts import Target
+    from dgcctl.tui.state.run_facts import Target
 
     class Known(Store):
         def best(self, run: object) -> float:
@@ -138,7 +141,9 @@ async def test_you_are_here_points_at_the_cursor(made_runs: Path, columns: int) 
     async with frames.opened(made_runs, (columns, 30)) as (dash, pilot):
         await press(pilot, ["g"])
         chart = dash.screen.query_one("#schedule", Chart)
-        frame = [line[chart.region.x :] for line in lines(dash)[chart.region.y : chart.region.bottom]]
+        frame = [
+            line[chart.region.x :] for line in lines(dash)[chart.region.y : chart.region.bottom]
+        ]
         pointer = next(line for line in frame if "▲" in line)
         assert "you are here: 70%" in pointer or columns < 80
         assert pointer.index("▲") == chart._column(70.0)
@@ -156,15 +161,17 @@ class _Ended:
 def test_a_stop_that_was_asked_for_is_told_once_and_not_in_red(tmp_path: Path) -> None:
     spec = synthetic.Spec(state="running", pid=os.getpid(), now_step=100)
     run = synthetic.make(tmp_path, spec)
-    store, watch, trainers = Store(View()), Watch(), acts.Trainers()
+    store, watch, trainers = Store(View()), Watch(), actions.Trainers()
     trainers._processes.append((run, _Ended(75), 0.0))  # type: ignore[arg-type]
     store.take(Listed((read_run(run),)))
     watch.look(store)
     status = synthetic.set_status(run, replace(spec, state="stopped"))
-    records.write_status(run, replace(status, exit_code=75))
+    write_status(run, replace(status, exit_code=75))
     assert trainers.reap() == []
     store.take(Listed((read_run(run),)))
-    assert [(alert.level, alert.title) for alert in watch.look(store)] == [("information", f"{run.id} stopped")]
+    assert [(alert.level, alert.title) for alert in watch.look(store)] == [
+        ("information", f"{run.id} stopped")
+    ]
 
 
 @pytest.mark.parametrize("first", ["process", "record"])

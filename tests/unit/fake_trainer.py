@@ -1,9 +1,10 @@
-"""A trainer without torch, for tests of what stands around it: same command line, same run directory, in milliseconds.
+"""A trainer without torch, for tests of what stands around it: same command line, same run
+directory, in milliseconds.
 
     python fake_trainer.py --run-dir RUN [--resume]
 
-The environment asks for trouble: FAKE_HOLD=text:step stays after that step, where the text stands in the recipe,
-while RUN/held is there; FAKE_FAIL=text that stands in the recipe, FAKE_KICK_STEP
+The environment asks for trouble: FAKE_HOLD=text:step stays after that step, where the text stands
+in the recipe, while RUN/held is there; FAKE_FAIL=text that stands in the recipe, FAKE_KICK_STEP
 changes the loss from that step on by one unit in the last place.
 """
 
@@ -19,9 +20,12 @@ import sys
 import time
 from pathlib import Path
 
-from dgc.checkpoints import commit, newest_valid, point_to
-from dgc.recipe import Recipe, load_recipe
-from dgc.records import EventWriter, Kind, RunDir, State, Status, write_json, write_status
+from dgc.recipe.load import Recipe, load_recipe
+from dgc.run.checkpoint_store import commit, newest_valid, point_to
+from dgc.run.events import EventWriter, Kind
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, write_status
 
 STEPS = 6
 MACS = {"dense": 1000, "promised": 400, "executed": 420}
@@ -38,14 +42,26 @@ def losses(recipe: Recipe) -> list[float]:
 
 
 def write_records(run: RunDir, recipe: Recipe) -> None:
-    write_json(run.data, {"name": recipe.data.name, "digest": hashlib.sha256(b"data").hexdigest(), "train": 5000})
-    write_json(run.model, {"name": recipe.model.name, "parameters": 1234, "macs": MACS, "layers": []})
+    write_json(
+        run.data,
+        {"name": recipe.data.name, "digest": hashlib.sha256(b"data").hexdigest(), "train": 5000},
+    )
+    write_json(
+        run.model, {"name": recipe.model.name, "parameters": 1234, "macs": MACS, "layers": []}
+    )
     write_json(run.env, {"python": sys.version.split()[0], "torch": {"version": "0"}, "threads": 1})
 
 
 def finish(run: RunDir, top1: float, loss: float) -> None:
     macs = {f"macs_{key}": value for key, value in MACS.items()}
-    values = {"top1_error": top1, "top5_error": top1 / 4, "loss": loss, "epoch": 0, "parameters": 1234, **macs}
+    values = {
+        "top1_error": top1,
+        "top5_error": top1 / 4,
+        "loss": loss,
+        "epoch": 0,
+        "parameters": 1234,
+        **macs,
+    }
     write_json(run.metrics, values)
 
 
@@ -57,19 +73,36 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
         if kick and step >= kick:
             loss = math.nextafter(loss, 9.0)
         log.append(
-            Kind.STEP, step=step, epoch=0, progress=(step - 1) / STEPS, lr=recipe.optim.lr, loss=loss, inactive=step
+            Kind.STEP,
+            step=step,
+            epoch=0,
+            progress=(step - 1) / STEPS,
+            lr=recipe.optim.lr,
+            loss=loss,
+            inactive=step,
         )
         point_to(run.last, commit(run, step, {"model.safetensors": repr(loss).encode()}))
         status.step, status.heartbeat = step, time.time()
         write_status(run, status)
         hold(run, step)
     top1 = 100 * loss
-    log.append(Kind.EVAL, epoch=0, step=STEPS, split="val", top1_error=top1, top5_error=top1 / 4, loss=loss, samples=10)
+    log.append(
+        Kind.EVAL,
+        epoch=0,
+        step=STEPS,
+        split="val",
+        top1_error=top1,
+        top5_error=top1 / 4,
+        loss=loss,
+        samples=10,
+    )
     finish(run, top1, loss)
 
 
 def hold(run: RunDir, step: int) -> None:
-    """Stay at this step while the file `held` is there, if the environment asks for it; a signal ends that too."""
+    """Stay at this step while the file `held` is there, if the environment asks for it; a signal
+    ends that too.
+    """
     text, _, at = os.environ.get("FAKE_HOLD", "").rpartition(":")
     if text and text in run.recipe.read_text() and step == int(at):
         held = run.file("held")
@@ -98,7 +131,13 @@ def main() -> int:
     found = newest_valid(run) if options.resume else None
     first = found[0].step if found else 0
     status.step = first
-    log.append(Kind.RESUME if found else Kind.START, step=first, exact=True, recipe=recipe.digest(), steps=STEPS)
+    log.append(
+        Kind.RESUME if found else Kind.START,
+        step=first,
+        exact=True,
+        recipe=recipe.digest(),
+        steps=STEPS,
+    )
     write_records(run, recipe)
     refused = os.environ.get("FAKE_FAIL")
     code = 0

@@ -13,13 +13,15 @@ from dgc.bench import __main__ as bench
 from dgc.bench import timing
 from dgc.bench.networks import NETWORKS
 from dgc.bench.report import best_dense, markdown
-from dgc.native import library
+from dgc.kernels.cpu import library
 from dgcctl.cli import main
 from dgcctl.cli.bench import Network
 
 
 def cell(**ms: float) -> dict[str, Any]:
-    times = {name: {"median": value, "low": value, "high": value, "n": 7} for name, value in ms.items()}
+    times = {
+        name: {"median": value, "low": value, "high": value, "n": 7} for name, value in ms.items()
+    }
     return {"network": "resnet18", "batch": 1, "threads": 1, "ms_per_image": times, "missing": {}}
 
 
@@ -30,7 +32,9 @@ def a_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_short_call_is_timed_once_calls_of_its_kind_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_call_is_timed_once_calls_of_its_kind_have_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = a_clock(monkeypatch)
     monkeypatch.setattr(timing, "WARM_S", 0.05)
     calls = []
@@ -57,7 +61,9 @@ def test_rounds_are_interleaved_and_at_least_seven(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(timing, "REST_S", 0.0)
     monkeypatch.setattr(timing, "WARM_S", -1.0)
     order: list[str] = []
-    found = timing.interleaved({name: lambda name=name: order.append(name) for name in "ab"}, images=2, budget_s=0.0)
+    found = timing.interleaved(
+        {name: lambda name=name: order.append(name) for name in "ab"}, images=2, budget_s=0.0
+    )
     assert order == list("ab") * 8  # the first of all is a warm-up
     assert found["a"].n == found["b"].n == 7
 
@@ -66,8 +72,13 @@ def test_the_report_holds_ratios_notes_and_states() -> None:
     one = cell(native=10.0, dense_eager=30.0, dense_compile=20.0, masked=45.0)
     assert best_dense(one) == ("dense_compile", 2.0)
     state = {"kind": "pack", "1 thread": 1.0, "2 threads": 0.5, "2 threads, rested": 0.75}
-    shown = markdown({"cells": [one], "layers": {}, "notes": ["short here"], "states": {"resnet18": [state]}})
-    assert "| resnet18 | 1 | 1 | 10.00 | 30.00 | 20.00 | 45.00 | 7 | 3.00 | 2.00 (compile) | 4.50 |" in shown
+    shown = markdown(
+        {"cells": [one], "layers": {}, "notes": ["short here"], "states": {"resnet18": [state]}}
+    )
+    assert (
+        "| resnet18 | 1 | 1 | 10.00 | 30.00 | 20.00 | 45.00 | 7 | 3.00 | 2.00 (compile) | 4.50 |"
+        in shown
+    )
     assert "short here" in shown
     assert "| pack | 1.00 | 0.50 | 0.75 | 1.50 |\n| all | 1.00 | 0.50 | 0.75 | 1.50 |" in shown
 
@@ -87,7 +98,9 @@ def test_measuring_the_layers_prints_them_and_drops_notes_of_older_figures(
     assert out.with_name("inference-roofline.png").stat().st_size > 1000
 
 
-def test_the_command_prints_the_report_of_its_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_report_of_its_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "inference.json"
     assert main.main(["bench", "--layers", "--network", "densenet86", "--out", str(out)]) == 0
     assert capsys.readouterr().out == out.with_suffix(".md").read_text()
@@ -104,7 +117,9 @@ def test_without_a_file_it_prints_what_it_measured_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_is_none_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_is_none_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main.main(["bench", "--network", "vgg"]) == 2
     told = capsys.readouterr().err
     assert "'vgg'" in told
@@ -115,9 +130,14 @@ def test_the_networks_of_the_command_are_those_of_the_benchmark() -> None:
     assert set(Network) == set(NETWORKS)
 
 
-def test_a_measuring_process_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_measuring_process_that_fails_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.json").write_text("no JSON")
     words = ["bench", "--layers", "--network", "densenet86", "--out", str(tmp_path / "broken.json")]
     assert main.main(words) == 1
-    said = "python -m dgc.bench --budget=60.0 --layers --network=densenet86 failed; its own message stands above"
+    said = (
+        "python -m dgc.bench --budget=60.0 --layers --network=densenet86 failed; its own message"
+        " stands above"
+    )
     assert capsys.readouterr().err.endswith(f"error: {said}\n")

@@ -1,4 +1,6 @@
-"""The training benchmark: every way in its own process, what is compared with what, and what it says when it cannot."""
+"""The training benchmark: every way in its own process, what is compared with what, and what it
+says when it cannot.
+"""
 
 from __future__ import annotations
 
@@ -38,20 +40,41 @@ def test_a_cell_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_best_dense_way_is_the_dense_row_with_the_least_ratio() -> None:
-    rows = {"dense": row(1.0), "dense_bf16": row(0.6), "dense_channels_last": row(0.7), "dgc": row(0.3)}
+    rows = {
+        "dense": row(1.0),
+        "dense_bf16": row(0.6),
+        "dense_channels_last": row(0.7),
+        "dgc": row(0.3),
+    }
     assert best_dense(rows) == "dense_bf16"
 
 
 def report(cell: dict[str, Any], *, bf16: bool = True) -> str:
-    facts = {"cpu": "a CPU", "packages": {"torch": "2"}, "python": "3", "isa": "avx2", "date": "today"}
-    whole = {"network": "tiny", "progress": 0.9, "threads": 1, "batch": 4, "n": 1, "failed": {}, "suspicious": []}
+    facts = {
+        "cpu": "a CPU",
+        "packages": {"torch": "2"},
+        "python": "3",
+        "isa": "avx2",
+        "date": "today",
+    }
+    whole = {
+        "network": "tiny",
+        "progress": 0.9,
+        "threads": 1,
+        "batch": 4,
+        "n": 1,
+        "failed": {},
+        "suspicious": [],
+    }
     return table({"machine": facts, "native_bf16": bf16, "cells": [whole | cell]})
 
 
 def test_the_table_divides_by_the_best_dense_way_and_names_it() -> None:
     rows = {"dense": row(1.0), "dense_channels_last": row(0.5), "dgc": row(0.4)}
     shown = report({"ways": rows, "best_dense": "dense_channels_last"})
-    assert "| dgc | 1 | 1.000 | 0.40 (0.40-0.40) | 0.80 | dense_channels_last | 1.00 | 100 |" in shown
+    assert (
+        "| dgc | 1 | 1.000 | 0.40 (0.40-0.40) | 0.80 | dense_channels_last | 1.00 | 100 |" in shown
+    )
     assert "BF16" not in shown
 
 
@@ -60,14 +83,17 @@ def test_what_cannot_be_trusted_or_was_not_measured_is_said_below_the_table() ->
     found = suspicious(rows)
     assert found == ["peak_mb"]
     shown = report(
-        {"ways": rows, "best_dense": "dense", "suspicious": found, "failed": {"plain": "no luck"}}, bf16=False
+        {"ways": rows, "best_dense": "dense", "suspicious": found, "failed": {"plain": "no luck"}},
+        bf16=False,
     )
     assert "peak_mb is the same for all ways: do not trust it" in shown
     assert "plain was not measured: no luck" in shown
     assert "no BF16 instructions" in shown
 
 
-def test_a_way_that_fails_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_that_fails_is_named_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(training.WAYS, "no such way", WAYS["dgc"])
     found = measure(Cell("tiny", 0.0, 1), ["no such way"], 1)
     assert list(found["ways"]) == ["dense"]
@@ -86,16 +112,26 @@ def test_the_peak_is_a_process_own_and_not_what_its_parent_held() -> None:
     code = "from dgc.bench.training_ways import peak_mb; print(peak_mb())"
     mine = peak_mb()
     del held
-    child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    child = float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, text=True
+        ).stdout
+    )
     assert mine - child > 300
 
 
 @pytest.mark.parametrize("program", [training.main, inference.main])
 def test_where_nothing_can_be_written_is_said_first(
-    program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    program: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "file").write_text("")
-    for out, says in ((tmp_path, "is a folder: name a file"), (tmp_path / "file" / "x.json", "cannot be written")):
+    for out, says in (
+        (tmp_path, "is a folder: name a file"),
+        (tmp_path / "file" / "x.json", "cannot be written"),
+    ):
         assert program([f"--out={out}"]) == 2
         told = capsys.readouterr()
         assert told.out == ""
@@ -104,4 +140,9 @@ def test_where_nothing_can_be_written_is_said_first(
 
 
 def test_progress_belongs_to_training() -> None:
-    assert subprocess.run([sys.executable, "-m", "dgcctl", "bench", "--progress=0.5"], check=False).returncode == 2
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "dgcctl", "bench", "--progress=0.5"], check=False
+        ).returncode
+        == 2
+    )

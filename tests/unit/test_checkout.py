@@ -1,4 +1,5 @@
-"""The record of a checkout: whatever the user's git is set to, it gives the files back, and says what it does not hold.
+"""The record of a checkout: whatever the user's git is set to, it gives the files back, and says
+what it does not hold.
 
 Every case is a real repository; hostile settings come through the user's global configuration.
 """
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dgc import checkout, coderecord, git, settings, untracked
+from dgc import settings
 from dgc.errors import UsageError
-from dgc.git import GitError
-from dgc.records import RunDir, read_json, write_json
+from dgc.run import checkout, code_record, git, untracked
+from dgc.run.files import read_json, write_json
+from dgc.run.git import GitError
+from dgc.run.paths import RunDir
 
 IDENTITY = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
 SOURCE = "".join(f"line_{n} = {n}\n" for n in range(40))
@@ -21,7 +24,9 @@ SOURCE = "".join(f"line_{n} = {n}\n" for n in range(40))
 
 def call(folder, *words, data=None):
     """git as the user calls it, with the user's configuration."""
-    done = subprocess.run(["git", "-C", str(folder), *IDENTITY, *words], check=True, capture_output=True, input=data)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *IDENTITY, *words], check=True, capture_output=True, input=data
+    )
     return done.stdout
 
 
@@ -70,13 +75,24 @@ def record(root, tmp_path, **options):
 
 
 def restored(root, found, tmp_path):
-    """File -> bytes of a clean worktree that the record was put into, by a git without any configuration."""
+    """File -> bytes of a clean worktree that the record was put into, by a git without any
+    configuration.
+    """
     tree = tmp_path / "restored"
     clean = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
     words = ["git", "-C", str(root), "-c", "core.autocrlf=false"]
-    subprocess.run([*words, "worktree", "add", "-q", "--detach", str(tree), found.commit], check=True, env=clean)
+    subprocess.run(
+        [*words, "worktree", "add", "-q", "--detach", str(tree), found.commit],
+        check=True,
+        env=clean,
+    )
     if found.patch:
-        subprocess.run(["git", "-C", str(tree), "apply", "--binary", "-"], input=found.patch, check=True, env=clean)
+        subprocess.run(
+            ["git", "-C", str(tree), "apply", "--binary", "-"],
+            input=found.patch,
+            check=True,
+            env=clean,
+        )
     if (tmp_path / "run" / "untracked").is_dir():
         shutil.copytree(tmp_path / "run" / "untracked", tree, dirs_exist_ok=True)
     return contents(tree)
@@ -84,7 +100,11 @@ def restored(root, found, tmp_path):
 
 def contents(root):
     files = (path for path in Path(root).rglob("*") if path.is_file() and not path.is_symlink())
-    return {str(p.relative_to(root)): p.read_bytes() for p in files if ".git" not in p.relative_to(root).parts}
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in files
+        if ".git" not in p.relative_to(root).parts
+    }
 
 
 HOSTILE = {
@@ -98,10 +118,19 @@ HOSTILE = {
     "line ends, true": "[core]\n\tautocrlf = true\n\tsafecrlf = true\n",
     "line ends, input": "[core]\n\tautocrlf = input\n\tsafecrlf = true\n",
     "relative, ordered": "[diff]\n\trelative = true\n\torderFile = /nowhere/order\n",
-    "white space": "[diff]\n\twsErrorHighlight = all\n\tsuppressBlankEmpty = true\n[apply]\n\twhitespace = error\n",
-    "submodules and pager": "[diff]\n\tsubmodule = log\n\tignoreSubmodules = none\n[core]\n\tpager = /bin/false\n",
-    "word differences": "[diff]\n\twordRegex = .\n\tcolorMoved = zebra\n\tcolorMovedWS = ignore-all-space\n",
-    "monitor and hooks": "[core]\n\tfsmonitor = /bin/false\n\thooksPath = /nowhere\n\tuntrackedCache = true\n",
+    "white space": (
+        "[diff]\n\twsErrorHighlight = all\n\tsuppressBlankEmpty = true\n[apply]\n\twhitespace ="
+        " error\n"
+    ),
+    "submodules and pager": (
+        "[diff]\n\tsubmodule = log\n\tignoreSubmodules = none\n[core]\n\tpager = /bin/false\n"
+    ),
+    "word differences": (
+        "[diff]\n\twordRegex = .\n\tcolorMoved = zebra\n\tcolorMovedWS = ignore-all-space\n"
+    ),
+    "monitor and hooks": (
+        "[core]\n\tfsmonitor = /bin/false\n\thooksPath = /nowhere\n\tuntrackedCache = true\n"
+    ),
 }
 
 
@@ -164,7 +193,10 @@ def test_no_variable_of_git_changes_the_record(repo, tmp_path, monkeypatch, vari
     change(repo)
     plain = checkout.read(repo)
     monkeypatch.setenv(
-        variable, {"GIT_DIFF_OPTS": "--unified=0", "GIT_EXTERNAL_DIFF": "/bin/echo"}.get(variable, "/nowhere")
+        variable,
+        {"GIT_DIFF_OPTS": "--unified=0", "GIT_EXTERNAL_DIFF": "/bin/echo"}.get(
+            variable, "/nowhere"
+        ),
     )
     assert checkout.read(repo).facts() == plain.facts()
 
@@ -189,7 +221,9 @@ def test_a_sparse_checkout_is_no_deletion(repo, tmp_path):
     assert not (repo / "other").exists()
     found = record(repo, tmp_path)
     assert (found.patch, found.sparse, found.problem) == (b"", 1, "")
-    assert ("info", "sparse checkout: 1 file of the commit are not here") in coderecord.sentences(found.facts())
+    assert ("info", "sparse checkout: 1 file of the commit are not here") in code_record.sentences(
+        found.facts()
+    )
 
 
 def test_what_cannot_be_copied_is_named_with_its_reason(repo, tmp_path):
@@ -208,7 +242,7 @@ def test_what_cannot_be_copied_is_named_with_its_reason(repo, tmp_path):
         "odd\\nname.py": "its name holds bytes that are no UTF-8, or control characters",
     }
     assert list(found.facts()["untracked"]) == ["own.py"]
-    said = coderecord.sentences(found.facts())
+    said = code_record.sentences(found.facts())
     assert ("info", "copied into the record: 1 file: own.py") in said
     assert said[0][0] == "warning"
     assert said[0][1].startswith("1 repository and 3 files left out of the record: ")
@@ -263,7 +297,9 @@ def test_a_secret_is_left_out_unless_it_is_asked_for(repo, tmp_path, name):
     assert asked.facts()["left_out"] == {}
 
 
-def test_a_private_key_in_a_source_and_a_changed_secret_that_is_tracked_are_left_out(repo, tmp_path):
+def test_a_private_key_in_a_source_and_a_changed_secret_that_is_tracked_are_left_out(
+    repo, tmp_path
+):
     (repo / ".env").write_text("A=1\n")
     commit(repo, "a secret that is tracked")
     (repo / ".env").write_text("A=hidden\n")
@@ -271,7 +307,10 @@ def test_a_private_key_in_a_source_and_a_changed_secret_that_is_tracked_are_left
     (repo / "tokenizer.py").write_text("x = 1\n")
     found = record(repo, tmp_path)
     assert found.patch == b""
-    assert found.facts()["left_out"] == {".env": "looks like a secret", "deploy.sh": "holds a private key"}
+    assert found.facts()["left_out"] == {
+        ".env": "looks like a secret",
+        "deploy.sh": "holds a private key",
+    }
     assert list(found.facts()["untracked"]) == ["tokenizer.py"]
 
 
@@ -287,8 +326,10 @@ def test_three_thousand_images_are_counted_and_not_copied(repo, tmp_path, monkey
     assert [path.name for path in read] == ["own.py"]
     assert found.facts()["not_code"] == {"files": {".png": 3000}, "bytes": 15000}
     assert list(contents(tmp_path / "run")) == ["untracked/own.py"]
-    wanted = "not copied, neither code nor a recipe: 3,000 files that git does not track (3,000 .png)"
-    assert ("info", wanted) in coderecord.sentences(found.facts())
+    wanted = (
+        "not copied, neither code nor a recipe: 3,000 files that git does not track (3,000 .png)"
+    )
+    assert ("info", wanted) in code_record.sentences(found.facts())
 
 
 def test_copies_are_bounded_in_number_bytes_and_time(repo, tmp_path, monkeypatch):
@@ -302,7 +343,9 @@ def test_copies_are_bounded_in_number_bytes_and_time(repo, tmp_path, monkeypatch
     monkeypatch.setattr(untracked, "TOTAL_LIMIT", 13)
     assert len(record(repo, tmp_path).facts()["untracked"]) == 2
     monkeypatch.setattr(untracked, "SECONDS_LIMIT", -1.0)
-    assert record(repo, tmp_path).facts()["left_out"]["own0.py"].startswith("copying took longer than")
+    assert (
+        record(repo, tmp_path).facts()["left_out"]["own0.py"].startswith("copying took longer than")
+    )
     monkeypatch.setattr(untracked, "LISTED_LIMIT", 2)
     assert len(record(repo, tmp_path).facts()["left_out"]) == 2
 
@@ -318,7 +361,10 @@ def test_a_large_change_is_left_out_of_the_patch(repo, tmp_path, monkeypatch):
 
 
 def test_runs_and_sweeps_are_results_and_not_code(repo, tmp_path):
-    for folder, names in (("runs/r", ["recipe.yaml", "argv.json"]), ("runs/sweeps/s", ["plan.json", "base.yaml"])):
+    for folder, names in (
+        ("runs/r", ["recipe.yaml", "argv.json"]),
+        ("runs/sweeps/s", ["plan.json", "base.yaml"]),
+    ):
         (repo / folder / "deep").mkdir(parents=True)
         for name in names:
             (repo / folder / name).write_text("{}")
@@ -335,7 +381,7 @@ def test_ignored_code_inside_the_package_is_recorded(repo, tmp_path):
     assert list(found.facts()["untracked"]) == ["pkg/local_ops.py"]
 
 
-# --- proof and trouble ------------------------------------------------------------------------------------------------
+# --- proof and trouble ----------------------------------------------------------------------------
 
 
 def test_a_patch_that_does_not_apply_is_said_when_the_record_is_made(repo, tmp_path, monkeypatch):
@@ -344,7 +390,7 @@ def test_a_patch_that_does_not_apply_is_said_when_the_record_is_made(repo, tmp_p
     facts = record(repo, tmp_path).facts()
     assert facts["restorable"] is False
     assert facts["problem"].startswith("git.patch does not apply (error: ")
-    assert coderecord.sentences(facts)[0] == (
+    assert code_record.sentences(facts)[0] == (
         "warning",
         f"its code cannot be restored from its record: {facts['problem']}",
     )
@@ -352,7 +398,7 @@ def test_a_patch_that_does_not_apply_is_said_when_the_record_is_made(repo, tmp_p
 
 def test_a_failure_of_git_is_no_clean_checkout(repo, tmp_path):
     (repo / ".git" / "HEAD").write_text("ref: refs/heads/none\n")
-    facts = coderecord.code_facts(repo)
+    facts = code_record.code_facts(repo)
     assert facts["commit"] is None
     assert facts["restorable"] is False
     (repo / ".git" / "index").write_bytes(b"damaged")
@@ -362,7 +408,7 @@ def test_a_failure_of_git_is_no_clean_checkout(repo, tmp_path):
 
 def test_without_git_the_reason_is_kept(repo, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert coderecord.code_facts(repo)["problem"] == "git is not installed"
+    assert code_record.code_facts(repo)["problem"] == "git is not installed"
 
 
 def test_a_merge_that_is_under_way_is_restored_as_it_lies_here(repo, tmp_path):
@@ -372,14 +418,16 @@ def test_a_merge_that_is_under_way_is_restored_as_it_lies_here(repo, tmp_path):
     call(repo, "checkout", "-q", "-")
     (repo / "pkg" / "a.py").write_text(SOURCE.replace("line_7 = 7", "line_7 = 9"))
     commit(repo, "ours")
-    subprocess.run(["git", "-C", str(repo), *IDENTITY, "merge", "other"], capture_output=True, check=False)
+    subprocess.run(
+        ["git", "-C", str(repo), *IDENTITY, "merge", "other"], capture_output=True, check=False
+    )
     assert "<<<<<<<" in (repo / "pkg" / "a.py").read_text()
     found = record(repo, tmp_path)
     assert found.problem == ""
     assert restored(repo, found, tmp_path) == contents(repo)
 
 
-# --- whose checkout ---------------------------------------------------------------------------------------------------
+# --- whose checkout -------------------------------------------------------------------------------
 
 
 def installed(folder):
@@ -389,14 +437,16 @@ def installed(folder):
     return folder / "dgc"
 
 
-def test_a_package_in_no_checkout_takes_no_other_repository_for_its_own(repo, tmp_path, monkeypatch):
+def test_a_package_in_no_checkout_takes_no_other_repository_for_its_own(
+    repo, tmp_path, monkeypatch
+):
     package = installed(tmp_path / "site-packages")
-    monkeypatch.setattr(coderecord, "_package", lambda: package)
+    monkeypatch.setattr(code_record, "_package", lambda: package)
     (repo / "secret.env").write_text("A=1\n")
     (repo / "own.py").write_text("x = 1\n")
     monkeypatch.chdir(repo)
     run = RunDir(tmp_path / "run")
-    facts = coderecord.own_code_facts(run)
+    facts = code_record.own_code_facts(run)
     assert facts["commit"] is None
     assert "lies in no git checkout" in facts["problem"]
     assert "untracked" not in facts
@@ -405,25 +455,29 @@ def test_a_package_in_no_checkout_takes_no_other_repository_for_its_own(repo, tm
 
 def test_an_environment_inside_a_repository_is_no_part_of_it(repo, monkeypatch):
     package = installed(repo / ".venv" / "lib" / "site-packages")
-    monkeypatch.setattr(coderecord, "_package", lambda: package)
+    monkeypatch.setattr(code_record, "_package", lambda: package)
     assert git.toplevel(package) == repo
-    assert coderecord.own_checkout() is None
+    assert code_record.own_checkout() is None
 
 
 def test_a_package_that_the_repository_tracks_is_its_own(repo, monkeypatch):
     package = installed(repo)
     commit(repo, "package")
-    monkeypatch.setattr(coderecord, "_package", lambda: package)
-    assert coderecord.own_checkout() == repo
-    assert coderecord.own_code_facts()["commit"] == call(repo, "rev-parse", "HEAD").decode().strip()
+    monkeypatch.setattr(code_record, "_package", lambda: package)
+    assert code_record.own_checkout() == repo
+    assert (
+        code_record.own_code_facts()["commit"] == call(repo, "rev-parse", "HEAD").decode().strip()
+    )
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 def test_whether_secrets_are_asked_for_is_one_setting(monkeypatch):
     monkeypatch.setenv("DGCCTL_RECORD_SECRETS", "yes")
     assert settings.record_secrets() is True
     monkeypatch.setenv("DGCCTL_RECORD_SECRETS", "perhaps")
-    with pytest.raises(UsageError, match="DGCCTL_RECORD_SECRETS='perhaps': should be true or false"):
+    with pytest.raises(
+        UsageError, match="DGCCTL_RECORD_SECRETS='perhaps': should be true or false"
+    ):
         settings.record_secrets()

@@ -1,11 +1,13 @@
-"""What the running code needs comes into the record first, is always named, and decides whether it is restorable."""
+"""What the running code needs comes into the record first, is always named, and decides whether it
+is restorable.
+"""
 
 import sys
 import types
 
 import pytest
 
-from dgc import coderecord, git, untracked
+from dgc.run import code_record, git, untracked
 from tests.unit import test_checkout as plain
 from tests.unit.test_checkout import call, commit, contents, installed, record, restored
 
@@ -38,7 +40,11 @@ def test_files_of_loaded_modules_come_next(repo, tmp_path, monkeypatch):
     environment.mkdir(parents=True)
     for path in (repo / "pkg" / "new.py", repo / "zzz.py", environment / "other.py"):
         path.write_text("x = 2\n")
-    for name, path in (("zzz", repo / "zzz.py"), ("other", environment / "other.py"), ("a", repo / "pkg" / "a.py")):
+    for name, path in (
+        ("zzz", repo / "zzz.py"),
+        ("other", environment / "other.py"),
+        ("a", repo / "pkg" / "a.py"),
+    ):
         module = types.ModuleType(name)
         module.__file__ = str(path)
         monkeypatch.setitem(sys.modules, f"loaded_{name}", module)
@@ -47,7 +53,9 @@ def test_files_of_loaded_modules_come_next(repo, tmp_path, monkeypatch):
     assert facts["restorable"] is True
 
 
-def test_a_source_of_the_package_beyond_the_limit_is_named_and_makes_the_record_useless(repo, tmp_path, monkeypatch):
+def test_a_source_of_the_package_beyond_the_limit_is_named_and_makes_the_record_useless(
+    repo, tmp_path, monkeypatch
+):
     many(repo, monkeypatch, limit=2)
     for number in range(6):
         (repo / "pkg" / f"n{number}.py").write_text("x = 1\n")
@@ -55,7 +63,10 @@ def test_a_source_of_the_package_beyond_the_limit_is_named_and_makes_the_record_
     assert {"pkg/n2.py", "pkg/n3.py", "pkg/n4.py", "pkg/n5.py"} <= set(facts["left_out"])
     assert facts["left_out_count"] == 9
     assert facts["restorable"] is False
-    wanted = "sources of the package were left out: 4 files (more than 2 files): pkg/n2.py, pkg/n3.py, pkg/n4.py, ..."
+    wanted = (
+        "sources of the package were left out: 4 files (more than 2 files): pkg/n2.py, pkg/n3.py,"
+        " pkg/n4.py, ..."
+    )
     assert facts["problem"] == wanted
 
 
@@ -94,7 +105,9 @@ LACKING = {
 
 
 @pytest.mark.parametrize("make", LACKING)
-def test_whatever_keeps_a_source_of_the_package_out_is_the_problem_of_the_record(repo, tmp_path, make):
+def test_whatever_keeps_a_source_of_the_package_out_is_the_problem_of_the_record(
+    repo, tmp_path, make
+):
     make(repo)
     facts = record(repo, tmp_path, package=repo / "pkg").facts()
     assert facts["problem"] == f"sources of the package were left out: {LACKING[make]}"
@@ -110,7 +123,10 @@ def test_a_link_to_a_source_in_the_package_is_recorded_by_its_content(repo, tmp_
     call(repo, "commit", "-qm", "links")
     (repo / "pkg" / ".#lock.py").symlink_to("user@machine:1")
     found = record(repo, tmp_path, package=repo / "pkg")
-    assert (found.problem, sorted(found.facts()["untracked"])) == ("", ["pkg/ext.py", "pkg/tracked.py"])
+    assert (found.problem, sorted(found.facts()["untracked"])) == (
+        "",
+        ["pkg/ext.py", "pkg/tracked.py"],
+    )
     assert found.facts()["left_out"] == {"pkg/.#lock.py": "a symbolic link that leads nowhere"}
     copies = contents(tmp_path / "run" / "untracked")
     assert copies == {"pkg/ext.py": b"shared = 1\n", "pkg/tracked.py": b"shared = 1\n"}
@@ -125,7 +141,9 @@ def test_a_link_to_a_private_key_is_not_followed(repo, tmp_path):
 
 
 def test_a_file_taken_out_of_the_index_and_left_here_is_restored(repo, tmp_path):
-    """The proof is made in an index of its own: that a file lies here says nothing against the patch."""
+    """The proof is made in an index of its own: that a file lies here says nothing against the
+    patch.
+    """
     (repo / "LICENSE").write_text("free\n")
     commit(repo, "licence")
     call(repo, "rm", "-q", "--cached", "LICENSE", "pkg/a.py")
@@ -134,22 +152,27 @@ def test_a_file_taken_out_of_the_index_and_left_here_is_restored(repo, tmp_path)
     assert restored(repo, found, tmp_path) == contents(repo)
 
 
-# --- reasons, grouped -------------------------------------------------------------------------------------------------
+# --- reasons, grouped -----------------------------------------------------------------------------
 
 
 def said(**facts):
-    return coderecord.left_out(facts)
+    return code_record.left_out(facts)
 
 
 def test_a_reason_that_many_files_share_is_said_once():
     names = {f"aaa/{n}.py": "more than 1,000 files" for n in range(100)}
-    assert said(left_out=names, left_out_count=101, left_out_reasons={"more than 1,000 files": 101}) == [
-        "101 files left out of the record (more than 1,000 files): aaa/0.py, aaa/1.py, aaa/2.py, ..."
+    assert said(
+        left_out=names, left_out_count=101, left_out_reasons={"more than 1,000 files": 101}
+    ) == [
+        "101 files left out of the record (more than 1,000 files): aaa/0.py, aaa/1.py,"
+        " aaa/2.py, ..."
     ]
     reasons = {"more than 1,000 files": 101, "a symbolic link": 1}
-    assert said(left_out={**names, "x.py": "a symbolic link"}, left_out_count=102, left_out_reasons=reasons) == [
-        "102 files left out of the record: 101 files (more than 1,000 files): aaa/0.py, aaa/1.py, aaa/2.py, ...; "
-        "x.py (a symbolic link)"
+    assert said(
+        left_out={**names, "x.py": "a symbolic link"}, left_out_count=102, left_out_reasons=reasons
+    ) == [
+        "102 files left out of the record: 101 files (more than 1,000 files): aaa/0.py, aaa/1.py,"
+        " aaa/2.py, ...; x.py (a symbolic link)"
     ]
     assert said(left_out={"a": "b"}) == ["1 file left out of the record: a (b)"]
     assert said(left_out={"a": "b", "c": "d"}) == ["2 files left out of the record: a (b); c (d)"]
@@ -157,22 +180,24 @@ def test_a_reason_that_many_files_share_is_said_once():
 
 def test_a_submodule_is_no_file_and_its_advice_is_to_commit_inside_it():
     assert said(left_out={"sub": "a submodule with changes of its own"}) == [
-        "1 submodule left out of the record: sub (a submodule with changes of its own: commit inside sub)"
+        "1 submodule left out of the record: sub (a submodule with changes of its own: commit"
+        " inside sub)"
     ]
     assert said(left_out={"in/": "a git repository of its own", "a.py": "a symbolic link"}) == [
-        "1 repository and 1 file left out of the record: in/ (a git repository of its own); a.py (a symbolic link)"
+        "1 repository and 1 file left out of the record: in/ (a git repository of its own); a.py (a"
+        " symbolic link)"
     ]
 
 
-# --- no checkout, and why ---------------------------------------------------------------------------------------------
+# --- no checkout, and why -------------------------------------------------------------------------
 
 
 def problem_of(folder, monkeypatch):
     package = installed(folder)
-    monkeypatch.setattr(coderecord, "_package", lambda: package)
-    facts = coderecord.own_code_facts()
+    monkeypatch.setattr(code_record, "_package", lambda: package)
+    facts = code_record.own_code_facts()
     assert facts["commit"] is None
-    return coderecord.sentences(facts)[0]
+    return code_record.sentences(facts)[0]
 
 
 def test_a_repository_without_a_commit_is_said_with_what_to_do(tmp_path, monkeypatch):
@@ -183,7 +208,7 @@ def test_a_repository_without_a_commit_is_said_with_what_to_do(tmp_path, monkeyp
     wanted = f"the git repository {root} has no commit yet: `git add -A`, `git commit`"
     assert text.endswith(wanted)
     call(root, "add", "-A")
-    assert coderecord.own_code_facts()["problem"] == wanted
+    assert code_record.own_code_facts()["problem"] == wanted
 
 
 def test_a_package_that_git_does_not_track_is_said_with_what_to_do(repo, monkeypatch):
@@ -199,12 +224,13 @@ def test_a_git_file_that_leads_nowhere_and_an_empty_git_folder_are_said(tmp_path
     level, text = problem_of(one, monkeypatch)
     assert level == "warning"
     assert text.endswith(
-        f"{one}/.git leads to {tmp_path}/gone, where no git repository is: clone again, or `git worktree repair` "
-        "in the repository it came from"
+        f"{one}/.git leads to {tmp_path}/gone, where no git repository is: clone again, or `git"
+        " worktree repair` in the repository it came from"
     )
     (two / ".git").mkdir(parents=True)
     assert problem_of(two, monkeypatch)[1].endswith(
-        f"{two}/.git is no git repository (it is empty): clone again, or `git init`, `git add -A`, `git commit`"
+        f"{two}/.git is no git repository (it is empty): clone again, or `git init`, `git add -A`,"
+        " `git commit`"
     )
 
 
@@ -214,13 +240,13 @@ def test_an_installed_package_is_nobodys_fault(repo, monkeypatch):
     assert "the package lies in no git checkout" in text
 
 
-# --- what git says, with what to do ---------------------------------------------------------------------------------
+# --- what git says, with what to do ---------------------------------------------------------------
 
 
 def test_a_repository_of_another_owner_is_said_with_gits_advice_in_one_line(repo, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setattr(git, "_KEPT", (*git._KEPT, "GIT_TEST_"))
-    facts = coderecord.code_facts(repo)
+    facts = code_record.code_facts(repo)
     assert "dubious ownership" in facts["problem"]
     assert facts["problem"].endswith(f": `git config --global --add safe.directory {repo}`")
     assert "\n" not in facts["problem"]
@@ -228,5 +254,7 @@ def test_a_repository_of_another_owner_is_said_with_gits_advice_in_one_line(repo
 
 def test_a_damaged_index_is_said_with_what_to_do(repo):
     (repo / ".git" / "index").write_bytes(b"damaged" * 9)
-    problem = coderecord.code_facts(repo)["problem"]
-    assert problem.endswith(": the index is damaged: remove .git/index, then `git reset` (files stay as they are)")
+    problem = code_record.code_facts(repo)["problem"]
+    assert problem.endswith(
+        ": the index is damaged: remove .git/index, then `git reset` (files stay as they are)"
+    )

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from dgc import checkpoints
 from dgc.errors import IntegrityError
-from dgc.records import RunDir, read_json
-from dgc.train import checkpoint, seeding
-from dgc.train.checkpoint import Position, Progress
+from dgc.run import checkpoint_store
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.train import seeding, state
+from dgc.train.state import Position, Progress
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def run(tmp_path) -> RunDir:
 
 
 def model() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).to(
+        memory_format=torch.channels_last
+    )
 
 
 def momentum(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -33,25 +36,27 @@ def test_round_trip():
     torch.manual_seed(0)
     first, second = model(), model()
     first[1].running_mean.normal_()
-    progress = Progress(Position(2, 3, 19), {"loss": 0.1 + 0.2}, {"step": 7, "value": 1 / 3}, None, ["note"])
+    progress = Progress(
+        Position(2, 3, 19), {"loss": 0.1 + 0.2}, {"step": 7, "value": 1 / 3}, None, ["note"]
+    )
     held = momentum(first)
-    files = checkpoint.encode(first, held, progress, {"scaler": {}, "random": []})
+    files = state.encode(first, held, progress, {"scaler": {}, "random": []})
     restored = momentum(second)
-    checkpoint.restore(files, second, restored, "here")
-    assert checkpoint.decode_state(files) == (progress, {"scaler": {}, "random": []})
+    state.restore(files, second, restored, "here")
+    assert state.decode_state(files) == (progress, {"scaler": {}, "random": []})
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
     for name, value in held.items():
         assert torch.equal(value, restored[name])
         assert restored[name].stride() == value.stride()
-    assert checkpoint.encode(second, restored, progress, {"scaler": {}, "random": []}) == files
+    assert state.encode(second, restored, progress, {"scaler": {}, "random": []}) == files
 
 
 def test_another_network_is_named():
-    files = checkpoint.encode(model(), {}, Progress(), {})
+    files = state.encode(model(), {}, Progress(), {})
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4))
     with pytest.raises(IntegrityError) as caught:
-        checkpoint.restore(files, other, {}, "step-000001")
+        state.restore(files, other, {}, "step-000001")
     assert str(caught.value) == (
         "step-000001: does not fit the recipe's model: 2 problems: 0.bias is missing; "
         "0.weight has shape [4, 3, 3, 3], expected [8, 3, 3, 3]"
@@ -70,29 +75,29 @@ def test_random_states_go_on_where_they_were():
 
 def test_purge_keeps_the_last_and_the_named(run):
     for step in range(6):
-        checkpoints.commit(run, step, {"state.json": b"%d" % step})
-    assert checkpoints.purge(run, 2, {1}) == [0, 2, 3]
-    assert [found.step for found in checkpoints.list_checkpoints(run)] == [1, 4, 5]
+        checkpoint_store.commit(run, step, {"state.json": b"%d" % step})
+    assert checkpoint_store.purge(run, 2, {1}) == [0, 2, 3]
+    assert [found.step for found in checkpoint_store.list_checkpoints(run)] == [1, 4, 5]
 
 
 def test_pointers(run):
-    written = checkpoints.commit(run, 3, {"state.json": b"x"})
-    checkpoints.point_to(run.best, written, metric="top1_error", value=4.5)
+    written = checkpoint_store.commit(run, 3, {"state.json": b"x"})
+    checkpoint_store.point_to(run.best, written, metric="top1_error", value=4.5)
     found = read_json(run.best)
     assert (found["step"], found["path"], found["value"]) == (3, "checkpoints/step-000003", 4.5)
-    checkpoints.repair_pointer(run, run.best, 2)
+    checkpoint_store.repair_pointer(run, run.best, 2)
     assert not run.best.exists()
-    checkpoints.repair_pointer(run, run.last, 3)
+    checkpoint_store.repair_pointer(run, run.last, 3)
     assert read_json(run.last)["step"] == 3
 
 
 def test_later_ones_are_set_aside(run):
     for step in (1, 2, 3):
-        checkpoints.commit(run, step, {"state.json": b"x"})
-    assert checkpoints.set_aside_after(run, 1) == ["bad-step-000002", "bad-step-000003"]
-    assert [found.step for found in checkpoints.list_checkpoints(run)] == [1]
+        checkpoint_store.commit(run, step, {"state.json": b"x"})
+    assert checkpoint_store.set_aside_after(run, 1) == ["bad-step-000002", "bad-step-000003"]
+    assert [found.step for found in checkpoint_store.list_checkpoints(run)] == [1]
 
 
 def test_none_is_none(run, tmp_path):
-    assert checkpoints.newest_valid(run) is None
-    assert checkpoints.newest_valid(RunDir(tmp_path / "absent")) is None
+    assert checkpoint_store.newest_valid(run) is None
+    assert checkpoint_store.newest_valid(RunDir(tmp_path / "absent")) is None

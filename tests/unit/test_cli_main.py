@@ -10,14 +10,21 @@ import pytest
 import typer
 
 from dgc import errors
-from dgcctl.cli import diagnostics, main, output
+from dgcctl.cli import main
+from dgcctl.cli._ui import diagnostics, output
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test in an empty folder, and with an environment of its own (flags are carried there)."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "FORCE_COLOR", "DGCCTL_VERBOSITY", "DGCCTL_RUNS_DIR", "DGCCTL_DATA_DIR"):
+    for name in (
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "DGCCTL_VERBOSITY",
+        "DGCCTL_RUNS_DIR",
+        "DGCCTL_DATA_DIR",
+    ):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("TERM", "xterm-256color")
 
@@ -36,15 +43,22 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 def test_unknown_subcommand_and_option_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["runs", "lst"]) == 2
-    assert capsys.readouterr().err == "error: unknown command lst (did you mean ls?): see `dgcctl runs --help`\n"
+    assert (
+        capsys.readouterr().err
+        == "error: unknown command lst (did you mean ls?): see `dgcctl runs --help`\n"
+    )
     assert main.main(["train", "demo", "--dry-runn"]) == 2
-    line = "error: no such option: --dry-runn (did you mean --dry-run?): see `dgcctl train --help`\n"
+    line = (
+        "error: no such option: --dry-runn (did you mean --dry-run?): see `dgcctl train --help`\n"
+    )
     assert capsys.readouterr().err == line
 
 
 def test_missing_argument_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["train"]) == 2
-    assert capsys.readouterr().err == "error: missing argument 'RECIPE': see `dgcctl train --help`\n"
+    assert (
+        capsys.readouterr().err == "error: missing argument 'RECIPE': see `dgcctl train --help`\n"
+    )
 
 
 def test_a_bare_group_shows_its_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +105,11 @@ def test_every_error_has_its_exit_code(error: BaseException, code: int) -> None:
 
 
 def test_all_dgc_errors_are_covered_by_the_exit_codes() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DgcError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.DgcError)
+    ]
     assert {int(kind.exit_code) for kind in kinds} == {int(code) for code in errors.ExitCode} - {0}
 
 
@@ -108,7 +126,9 @@ def test_a_fault_of_our_own_says_so_and_v_shows_where(
 
     monkeypatch.setattr(main, "_code", broken)
     assert main.main(["-V"]) == 1
-    shown = "error: ZeroDivisionError: division by zero (a fault of dgcctl itself: `-v` shows where)\n"
+    shown = (
+        "error: ZeroDivisionError: division by zero (a fault of dgcctl itself: `-v` shows where)\n"
+    )
     assert capsys.readouterr().err == shown
     assert main.main(["-V", "-v"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -116,11 +136,18 @@ def test_a_fault_of_our_own_says_so_and_v_shows_where(
 
 def test_operating_system_errors_name_the_file() -> None:
     error = PermissionError(13, "Permission denied", "/some/file")
-    assert diagnostics.error_lines(error) == ["/some/file: permission denied: check its owner and rights"]
+    assert diagnostics.error_lines(error) == [
+        "/some/file: permission denied: check its owner and rights"
+    ]
 
 
 def test_common_flags_work_anywhere_but_after_two_dashes() -> None:
-    assert main.take_common_flags(["runs", "ls", "-q", "--no-color", "--", "-v"]) == ["runs", "ls", "--", "-v"]
+    assert main.take_common_flags(["runs", "ls", "-q", "--no-color", "--", "-v"]) == [
+        "runs",
+        "ls",
+        "--",
+        "-v",
+    ]
     assert os.environ["NO_COLOR"] == "1"
     assert diagnostics.verbosity() == -1
     main.take_common_flags(["-v"])
@@ -157,7 +184,12 @@ class _Stream:
     ],
 )
 def test_colour(
-    monkeypatch: pytest.MonkeyPatch, no_color: str, force: str, term: str, terminal: bool, expected: bool
+    monkeypatch: pytest.MonkeyPatch,
+    no_color: str,
+    force: str,
+    term: str,
+    terminal: bool,
+    expected: bool,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("FORCE_COLOR", force)
@@ -170,7 +202,10 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     diagnostics.confirm("Delete it?", yes=True)
     with pytest.raises(errors.UsageError) as caught:
         diagnostics.confirm("Delete it?", yes=False)
-    assert str(caught.value) == "Delete it? stdin is no terminal, so nobody can be asked: pass --yes to agree"
+    assert (
+        str(caught.value)
+        == "Delete it? stdin is no terminal, so nobody can be asked: pass --yes to agree"
+    )
 
 
 class _Answer(_Stream):
@@ -183,9 +218,12 @@ class _Answer(_Stream):
 
 
 @pytest.mark.parametrize(
-    ("answer", "agrees"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
+    ("answer", "agrees"),
+    [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)],
 )
-def test_a_question_is_agreed_to_by_yes_alone(monkeypatch: pytest.MonkeyPatch, answer: str, agrees: bool) -> None:
+def test_a_question_is_agreed_to_by_yes_alone(
+    monkeypatch: pytest.MonkeyPatch, answer: str, agrees: bool
+) -> None:
     monkeypatch.setattr(sys, "stdin", _Answer(answer))
     if agrees:
         diagnostics.confirm("Delete it?", yes=False)
@@ -210,7 +248,7 @@ def test_a_reader_who_has_gone_ends_the_command_quietly(monkeypatch: pytest.Monk
     assert caught.value.exit_code == 0
 
 
-# --- the project file -------------------------------------------------------------------------------------------------
+# --- the project file -----------------------------------------------------------------------------
 
 
 def test_the_project_file_gives_defaults_and_the_environment_wins(
@@ -222,7 +260,10 @@ def test_the_project_file_gives_defaults_and_the_environment_wins(
     monkeypatch.chdir(inner)
     monkeypatch.delenv("DGCCTL_RUNS_DIR")
     assert main.main(["runs", "ls"]) == 0
-    assert capsys.readouterr().err == f"no runs in {tmp_path / 'mine'}: `dgcctl train demo` makes one\n"
+    assert (
+        capsys.readouterr().err
+        == f"no runs in {tmp_path / 'mine'}: `dgcctl train demo` makes one\n"
+    )
     monkeypatch.setenv("DGCCTL_RUNS_DIR", "other")
     assert main.main(["runs", "ls"]) == 2
     assert "other: no such folder (DGCCTL_RUNS_DIR)" in capsys.readouterr().err
@@ -237,7 +278,10 @@ def test_the_project_file_gives_defaults_and_the_environment_wins(
     ("content", "line"),
     [
         ('runs_dirr = "x"\n', "unknown setting runs_dirr (did you mean runs_dir?)"),
-        ("zzz = 1\n", "unknown setting zzz (known: runs_dir, data_dir, cache_dir, offline, record_secrets)"),
+        (
+            "zzz = 1\n",
+            "unknown setting zzz (known: runs_dir, data_dir, cache_dir, offline, record_secrets)",
+        ),
         ("runs_dir = 3\n", "runs_dir = 3 should be a path in quotes"),
         ('offline = "yes"\n', "offline = 'yes' should be true or false"),
         ("runs_dir\n", "cannot be read as TOML"),
@@ -258,16 +302,33 @@ def test_mistakes_in_the_project_file(
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (FileNotFoundError(2, "No such file or directory", "/a"), 2, "/a: no such file or directory: check the path"),
-        (OSError(28, "No space left on device", "/a"), 7, "/a: no space left on device: free some space, or name"),
-        (OSError(30, "Read-only file system", "/a"), 7, "/a: read-only file system: name another folder"),
+        (
+            FileNotFoundError(2, "No such file or directory", "/a"),
+            2,
+            "/a: no such file or directory: check the path",
+        ),
+        (
+            OSError(28, "No space left on device", "/a"),
+            7,
+            "/a: no space left on device: free some space, or name",
+        ),
+        (
+            OSError(30, "Read-only file system", "/a"),
+            7,
+            "/a: read-only file system: name another folder",
+        ),
         (
             FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
             7,
-            "no usable temporary directory found in ['/tmp']: free some space, or name a folder with TMPDIR",
+            (
+                "no usable temporary directory found in ['/tmp']: free some space, or name a folder"
+                " with TMPDIR"
+            ),
         ),
     ],
 )
-def test_a_wrong_path_is_a_mistake_and_what_a_disk_refuses_is_not(error: OSError, code: int, line: str) -> None:
+def test_a_wrong_path_is_a_mistake_and_what_a_disk_refuses_is_not(
+    error: OSError, code: int, line: str
+) -> None:
     assert diagnostics.exit_code(error) == code
     assert diagnostics.error_lines(error)[0].startswith(line)

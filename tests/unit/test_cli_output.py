@@ -1,4 +1,6 @@
-"""Tables and documents: the same rows in every form, the same bytes on a terminal and in a pipe but for colour."""
+"""Tables and documents: the same rows in every form, the same bytes on a terminal and in a pipe but
+for colour.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +12,31 @@ from pathlib import Path
 
 import pytest
 
-from dgcctl.cli import diagnostics, output, text
-from dgcctl.cli.output import Column, Form
+from dgcctl.cli._ui import diagnostics, numbers, output
+from dgcctl.cli._ui.output import Column, Form
 
 COLUMNS = [
     Column("name"),
-    Column("top1_error", "error", text.percent, right=True, style=lambda value: "red"),
+    Column("top1_error", "error", numbers.percent, right=True, style=lambda value: "red"),
     Column("note", show=lambda value: str(value or "")),
 ]
-ROWS = [{"name": "a|b", "top1_error": 4.767, "note": ""}, {"name": "größe_1", "top1_error": None, "note": "x & y"}]
+ROWS = [
+    {"name": "a|b", "top1_error": 4.767, "note": ""},
+    {"name": "größe_1", "top1_error": None, "note": "x & y"},
+]
 
 
 def test_text_is_aligned_and_has_no_blanks_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     output.table("rows", COLUMNS, ROWS)
-    assert capsys.readouterr().out == "name      error  note\na|b      4.77 %\ngröße_1       -  x & y\n"
+    assert (
+        capsys.readouterr().out
+        == "name      error  note\na|b      4.77 %\ngröße_1       -  x & y\n"
+    )
 
 
-def test_colour_is_all_that_differs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_is_all_that_differs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     output.table("rows", COLUMNS, ROWS)
     output.facts([("where", Path("x")), ("state", None)])
@@ -47,7 +57,9 @@ def test_wide_characters_keep_the_columns(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_json_has_a_schema_version_and_raw_values(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table("rows", COLUMNS, [{**ROWS[0], "path": Path("p"), "tags": ("t",)}], Form.JSON, extra=1)
+    output.table(
+        "rows", COLUMNS, [{**ROWS[0], "path": Path("p"), "tags": ("t",)}], Form.JSON, extra=1
+    )
     assert json.loads(capsys.readouterr().out) == {
         "schema_version": 1,
         "rows": [{**ROWS[0], "path": "p", "tags": ["t"]}],
@@ -98,28 +110,28 @@ def test_a_table_without_rows_is_its_head(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_durations(value: float | None, expected: str) -> None:
-    assert text.duration(value) == expected
+    assert numbers.duration(value) == expected
 
 
 def test_numbers_as_text() -> None:
-    assert text.count(71037118) == "71,037,118"
-    assert [text.short_count(value) for value in (None, 12, 1500, 71037118, 1.28e9)] == [
+    assert numbers.count(71037118) == "71,037,118"
+    assert [numbers.short_count(value) for value in (None, 12, 1500, 71037118, 1.28e9)] == [
         "-",
         "12",
         "1.50 k",
         "71.04 M",
         "1.28 G",
     ]
-    assert [text.size(value) for value in (None, 12, 2048, 3 << 20, 1 << 50)] == [
+    assert [numbers.size(value) for value in (None, 12, 2048, 3 << 20, 1 << 50)] == [
         "-",
         "12 B",
         "2.0 KiB",
         "3.0 MiB",
         "1024.0 TiB",
     ]
-    assert text.percent(4.766) == "4.77 %"
-    assert text.when(0) == "-"
-    assert text.when(1_700_000_000) == "2023-11-14 22:13:20 UTC"
+    assert numbers.percent(4.766) == "4.77 %"
+    assert numbers.when(0) == "-"
+    assert numbers.when(1_700_000_000) == "2023-11-14 22:13:20 UTC"
 
 
 def test_paint_leaves_unknown_styles_and_empty_texts_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Somebody's own image folder through the real commands: what is refused, what is said, what is found again."""
+"""Somebody's own image folder through the real commands: what is refused, what is said, what is
+found again.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dgc.recipe import load_recipe
-from dgc.records import RunDir
-from dgcctl.core import runs
+from dgc.recipe.load import load_recipe
+from dgc.run.paths import RunDir
+from dgcctl.core.runs import listing
 from tests import image_folder
 from tests.waiting import GUARD
 
@@ -34,11 +36,18 @@ Dgcctl = Callable[..., Called]
 @pytest.fixture
 def dgcctl(tmp_path: Path) -> Dgcctl:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DGCCTL_")}
-    env = {**clean, "DGCCTL_RUNS_DIR": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = {
+        **clean,
+        "DGCCTL_RUNS_DIR": str(tmp_path / "runs"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
 
     def call(*arguments: str, at: Path = tmp_path) -> Called:
         command = [sys.executable, "-m", "dgcctl", *arguments]
-        return subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, check=False, timeout=GUARD)
+        return subprocess.run(
+            command, cwd=at, env=env, capture_output=True, text=True, check=False, timeout=GUARD
+        )
 
     return call
 
@@ -54,7 +63,7 @@ def error_of(done: Called) -> str:
 
 
 def only_run(folder: Path) -> RunDir:
-    (run,) = runs.iterate(folder / "runs")
+    (run,) = listing.iterate(folder / "runs")
     return run
 
 
@@ -68,34 +77,51 @@ def only_run(folder: Path) -> RunDir:
         ("data", "verify", "fashion_mnist"),
     ],
 )
-def test_the_embedded_set_takes_no_folder(command: tuple[str, ...], dgcctl: Dgcctl, photos: Path) -> None:
+def test_the_embedded_set_takes_no_folder(
+    command: tuple[str, ...], dgcctl: Dgcctl, photos: Path
+) -> None:
     done = dgcctl(*command, "--data-dir", str(photos))
     assert done.returncode == 2, done.stderr
     assert str(photos) in error_of(done)
-    assert "fashion_mnist comes with the package and has no folder: did you mean data.name=image_folder?" in done.stderr
+    assert (
+        "fashion_mnist comes with the package and has no folder: did you mean"
+        " data.name=image_folder?" in done.stderr
+    )
     assert done.stdout == ""
     assert not (photos.parent / "runs").exists()
 
 
-def test_own_images_from_training_to_evaluation_elsewhere(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+def test_own_images_from_training_to_evaluation_elsewhere(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
     done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("expectation left out: it was made for ") == 1
-    assert done.stderr.count("data.mean: not known for these images: ImageNet's [0.485, 0.456, 0.406] is used") == 1
+    assert (
+        done.stderr.count(
+            "data.mean: not known for these images: ImageNet's [0.485, 0.456, 0.406] is used"
+        )
+        == 1
+    )
     assert "expected" not in done.stdout
     assert "top-1 error" in done.stdout
     assert "top-5" not in done.stdout + done.stderr  # of three classes, five are no test
 
     run = only_run(tmp_path)
     recipe = load_recipe(run.recipe)
-    assert (recipe.data.dir, recipe.data.mean, recipe.expect) == ("photos", (0.485, 0.456, 0.406), ())
+    assert (recipe.data.dir, recipe.data.mean, recipe.expect) == (
+        "photos",
+        (0.485, 0.456, 0.406),
+        (),
+    )
     assert recipe.title.startswith("demo, changed: data.name = image_folder")
     assert "expectation left out" in run.log.read_text()
     data = json.loads(run.data.read_text())
     assert (data["dir"], data["dir_given"]) == (str(photos), "photos")
 
     elsewhere = tmp_path / "elsewhere"
-    image_folder.make(elsewhere / "photos", classes=3, train=1, val=1)  # another folder of the same relative name
+    # another folder of the same relative name
+    image_folder.make(elsewhere / "photos", classes=3, train=1, val=1)
     done = dgcctl("eval", "--run", run.id, at=elsewhere)
     assert done.returncode == 0, done.stderr
     assert "9 images" in done.stdout
@@ -103,12 +129,16 @@ def test_own_images_from_training_to_evaluation_elsewhere(dgcctl: Dgcctl, photos
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_check_without_anything_to_hold_against_starts_nothing(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+def test_check_without_anything_to_hold_against_starts_nothing(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
     done = dgcctl("train", "demo", *TINY, *OWN, "--data-dir", str(photos), "--check")
     assert done.returncode == 2
-    assert error_of(done) == (
-        "error: --check: there is nothing to hold the result against: the expectation was left out: it was made for "
-        "data.name = fashion_mnist, and this run has image_folder: nothing was started; leave --check out"
+    assert (
+        error_of(done)
+        == "error: --check: there is nothing to hold the result against: the expectation was left"
+        " out: it was made for data.name = fashion_mnist, and this run has image_folder: nothing"
+        " was started; leave --check out"
     )
     done = dgcctl("train", "demo", "expect=[]", "--check")
     assert done.returncode == 2
@@ -116,15 +146,17 @@ def test_check_without_anything_to_hold_against_starts_nothing(dgcctl: Dgcctl, p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_moved_folder_is_named_to_resume_and_to_sweep(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+def test_a_moved_folder_is_named_to_resume_and_to_sweep(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
     done = dgcctl("sweep", "demo", *(text for text in TINY if "batch" not in text), *OWN, "train.batch_size=8,6",
                   "train.max_steps=2", "--data-dir", str(photos))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("expectation left out") == 1  # two trials, one word
-    swept = [load_recipe(run.recipe).data.dir for run in runs.iterate(tmp_path / "runs")]
+    swept = [load_recipe(run.recipe).data.dir for run in listing.iterate(tmp_path / "runs")]
     assert swept == [str(photos)] * 2
 
-    (run, other) = runs.iterate(tmp_path / "runs")
+    run, other = listing.iterate(tmp_path / "runs")
     moved = photos.rename(tmp_path / "moved")
     for path in (run.status, other.status):
         path.write_text(path.read_text().replace('"done"', '"stopped"'))
@@ -137,10 +169,15 @@ def test_a_moved_folder_is_named_to_resume_and_to_sweep(dgcctl: Dgcctl, photos: 
 
 
 def nasty(photos: Path) -> bytes:
-    """A folder as it comes from other people's machines. Returns the class folder whose name is not UTF-8."""
+    """A folder as it comes from other people's machines. Returns the class folder whose name is not
+    UTF-8.
+    """
     odd = os.fsencode(photos / "train") + b"/caf\xe9\x1b]0;title\x07"
     for split in (b"train", b"val"):
-        os.rename(os.fsencode(photos) + b"/" + split + b"/class1", odd.replace(b"/train/", b"/" + split + b"/"))
+        os.rename(
+            os.fsencode(photos) + b"/" + split + b"/class1",
+            odd.replace(b"/train/", b"/" + split + b"/"),
+        )
     whole = (photos / "train" / "class0" / "000.jpg").read_bytes()
     Path(os.fsdecode(odd + b"/li\nne.jpg")).write_bytes(whole)
     Path(os.fsdecode(odd + b"/cut\n\xff.jpg")).write_bytes(whole[:50])
@@ -154,7 +191,9 @@ def nasty(photos: Path) -> bytes:
 
 
 def test_a_folder_from_other_peoples_machines(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
-    """Names that are not UTF-8 or hold escapes, leftovers, a dangling link, a last batch of one: one way through."""
+    """Names that are not UTF-8 or hold escapes, leftovers, a dangling link, a last batch of one:
+    one way through.
+    """
     nasty(photos)
     train = ("train", "demo", *TINY, *OWN, "train.batch_size=6", "data.dir=photos")
 
@@ -162,9 +201,11 @@ def test_a_folder_from_other_peoples_machines(dgcctl: Dgcctl, photos: Path, tmp_
     assert done.returncode == 3
     assert error_of(done).startswith(f"error: {photos.name}/train/")
     assert "\x1b" not in done.stderr
-    assert list(runs.iterate(tmp_path / "runs")) == []
+    assert list(listing.iterate(tmp_path / "runs")) == []
 
-    done = dgcctl("data", "verify", "image_folder", "--data-dir", "photos", "--write-quarantine", "bad.txt")
+    done = dgcctl(
+        "data", "verify", "image_folder", "--data-dir", "photos", "--write-quarantine", "bad.txt"
+    )
     assert done.returncode == 3
     assert "\x1b" not in done.stdout + done.stderr
     assert "passed over" in done.stdout
@@ -186,7 +227,7 @@ def test_a_folder_from_other_peoples_machines(dgcctl: Dgcctl, photos: Path, tmp_
     assert sorted(data["quarantined"]) == sorted(line.split("\t")[0] for line in listed)
     assert data["skipped"] == {".heic": 2, ".txt": 1, "left by other systems": 5}
     assert (data["train"]["samples"], data["quarantine"]) == (19, str(tmp_path / "bad.txt"))
-    assert runs.read_run(run).status.step == 3  # 19 images, 6 at a time
+    assert listing.read_run(run).status.step == 3  # 19 images, 6 at a time
 
     (tmp_path / "elsewhere").mkdir()
     done = dgcctl("eval", "--run", run.id, "--per-class", at=tmp_path / "elsewhere")
@@ -202,8 +243,10 @@ def test_one_image_a_batch_is_one_line_where_the_network_cannot_take_it(
     small = ("data.image_size=2", "data.augment=none", "train.batch_size=1", "train.max_steps=1")
     done = dgcctl("train", "demo", *TINY, *OWN, *small, "--data-dir", str(photos))
     assert done.returncode == 2, done.stderr
-    assert error_of(done).startswith("error: train.batch_size = 1 gives each step one image (processes: 1, ")
-    assert list(runs.iterate(tmp_path / "runs")) == []
+    assert error_of(done).startswith(
+        "error: train.batch_size = 1 gives each step one image (processes: 1, "
+    )
+    assert list(listing.iterate(tmp_path / "runs")) == []
 
 
 def test_what_was_found_and_what_was_passed_over_is_said_at_the_start(
@@ -214,9 +257,14 @@ def test_what_was_found_and_what_was_passed_over_is_said_at_the_start(
         (photos / "val" / "class1" / name).write_bytes(b"x")
     done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1")
     assert done.returncode == 0, done.stderr
-    found = f"found 3 classes, 18 images to train on and 9 to evaluate, in {photos}; 1 files passed over that other"
+    found = (
+        f"found 3 classes, 18 images to train on and 9 to evaluate, in {photos}; 1 files passed"
+        " over that other"
+    )
     assert done.stderr.count(found) == 1, done.stderr
-    said = "warning: 2 files are passed over, as no image's name ends so: 1 .txt, 1 without extension"
+    said = (
+        "warning: 2 files are passed over, as no image's name ends so: 1 .txt, 1 without extension"
+    )
     assert done.stderr.count(said) == 1, done.stderr
 
 
@@ -225,8 +273,9 @@ def test_a_wrong_folder_or_number_of_classes_is_found_before_a_run_is_made(
 ) -> None:
     done = dgcctl("train", "demo", *TINY, "data.name=image_folder", "data.dir=photos")
     assert (done.returncode, done.stdout) == (3, "")
-    assert error_of(done) == (
-        "error: photos: 3 class folders in photos/train, but the network has 10 classes: "
+    assert (
+        error_of(done)
+        == "error: photos: 3 class folders in photos/train, but the network has 10 classes: "
         "set model.num_classes=3 or give another folder with data.dir=FOLDER"
     )
     done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=fotos")
@@ -236,14 +285,16 @@ def test_a_wrong_folder_or_number_of_classes_is_found_before_a_run_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_that_is_removed_again_names_no_checkpoint(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_removed_again_names_no_checkpoint(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
     image = photos / "train" / "class2" / "001.jpg"
     image.write_bytes(image.read_bytes()[:50])
     done = dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.batch_size=18")
     assert done.returncode == 3
     assert "last checkpoint" not in done.stderr
     assert error_of(done).endswith("; nothing was trained, and its run was removed")
-    assert list(runs.iterate(tmp_path / "runs")) == []
+    assert list(listing.iterate(tmp_path / "runs")) == []
 
 
 def test_folders_that_are_wrong_are_no_files_and_never_written_to_the_list(
@@ -252,16 +303,26 @@ def test_folders_that_are_wrong_are_no_files_and_never_written_to_the_list(
     bad = photos / "train" / "class0" / "000.jpg"
     bad.write_bytes(b"")
     (photos / "val").rename(photos / "valid")
-    verify = ("data", "verify", "image_folder", "--data-dir", "photos", "--write-quarantine", "bad.txt")
+    verify = (
+        "data",
+        "verify",
+        "image_folder",
+        "--data-dir",
+        "photos",
+        "--write-quarantine",
+        "bad.txt",
+    )
     done = dgcctl(*verify)
     assert done.returncode == 3
-    assert error_of(done) == (
-        f"error: {photos}/val: cannot list this folder (No such file or directory); there is valid: rename it to val, "
-        "or link it: `ln -s valid val` in that folder (and 1 file that cannot be used)"
+    assert (
+        error_of(done)
+        == f"error: {photos}/val: cannot list this folder (No such file or directory); there is"
+        " valid: rename it to val, or link it: `ln -s valid val` in that folder (and 1 file"
+        " that cannot be used)"
     )
-    assert [line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()[1:]] == [
-        "train/class0/000.jpg"
-    ]
+    assert [
+        line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()[1:]
+    ] == ["train/class0/000.jpg"]
     assert "damaged  1" in done.stdout
     (photos / "valid").rename(photos / "val")
     for image in (photos / "val" / "class1").iterdir():
@@ -273,37 +334,55 @@ def test_folders_that_are_wrong_are_no_files_and_never_written_to_the_list(
     assert len((tmp_path / "bad.txt").read_text().splitlines()) == 1
 
 
-def test_classes_that_lie_directly_in_the_folder_are_met_with_advice(dgcctl: Dgcctl, photos: Path) -> None:
+def test_classes_that_lie_directly_in_the_folder_are_met_with_advice(
+    dgcctl: Dgcctl, photos: Path
+) -> None:
     for part in ("train", "val"):
         done = dgcctl("data", "verify", "image_folder", "--data-dir", str(photos / part))
         assert done.returncode == 3
-        advice = f"the class folders lie directly in {photos / part}: move them to train/ and hold some images of each"
+        advice = (
+            f"the class folders lie directly in {photos / part}: move them to train/ and hold some"
+            " images of each"
+        )
         assert advice in error_of(done)
 
 
 def test_an_evaluation_names_its_images_and_says_when_they_are_others(
     dgcctl: Dgcctl, photos: Path, tmp_path: Path
 ) -> None:
-    assert dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+    assert (
+        dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+    )
     warning = "warning: these are not the images of the run: "
     done = dgcctl("eval", "--run", "latest", "--limit", "5", "--json")
     assert warning not in done.stderr
     data = json.loads(done.stdout)["data"]
-    assert (data["name"], data["dir"], data["samples"], data["same"]) == ("image_folder", str(photos), 5, True)
+    assert (data["name"], data["dir"], data["samples"], data["same"]) == (
+        "image_folder",
+        str(photos),
+        5,
+        True,
+    )
 
     image = photos / "val" / "class0" / "000.jpg"
     image.write_bytes((photos / "val" / "class0" / "001.jpg").read_bytes())
     done = dgcctl("eval", "--run", "latest")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(f"{warning}as many, with another content, in {photos}") == 1, done.stderr
+    assert done.stderr.count(f"{warning}as many, with another content, in {photos}") == 1, (
+        done.stderr
+    )
     assert f"image_folder, {photos}" in done.stdout
     image.unlink()
     done = dgcctl("eval", "--run", "latest", "--limit", "5")
     assert done.stderr.count(f"{warning}8 instead of 9, in {photos}") == 1, done.stderr
 
 
-def test_moved_images_are_named_to_verify_and_to_rerun(dgcctl: Dgcctl, photos: Path, tmp_path: Path) -> None:
-    assert dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+def test_moved_images_are_named_to_verify_and_to_rerun(
+    dgcctl: Dgcctl, photos: Path, tmp_path: Path
+) -> None:
+    assert (
+        dgcctl("train", "demo", *TINY, *OWN, "data.dir=photos", "train.max_steps=1").returncode == 0
+    )
     run = only_run(tmp_path)
     moved = photos.rename(tmp_path / "moved")
     again = ("rerun", run.id, "--current-code", "--allow-change")
@@ -314,7 +393,9 @@ def test_moved_images_are_named_to_verify_and_to_rerun(dgcctl: Dgcctl, photos: P
 
     done = dgcctl("runs", "verify", run.id, "--data-dir", "moved", "--json")
     assert done.returncode == 0, done.stderr
-    assert [row["outcome"] for row in json.loads(done.stdout)["checks"] if row["name"] == "data digest"] == ["ok"]
+    assert [
+        row["outcome"] for row in json.loads(done.stdout)["checks"] if row["name"] == "data digest"
+    ] == ["ok"]
     done = dgcctl(*again, "--check", "--data-dir", "moved")
     assert done.returncode == 0, done.stderr
     assert f"data.dir: photos in the record, now {moved}" in done.stderr
@@ -323,5 +404,7 @@ def test_moved_images_are_named_to_verify_and_to_rerun(dgcctl: Dgcctl, photos: P
     (moved / "val" / "class0" / "000.jpg").unlink()
     done = dgcctl(*again, "--data-dir", "moved")
     assert done.returncode == 4
-    assert error_of(done).startswith(f"error: {moved}: these are not the images of {run.id}: their digest was ")
-    assert len(list(runs.iterate(tmp_path / "runs"))) == 2
+    assert error_of(done).startswith(
+        f"error: {moved}: these are not the images of {run.id}: their digest was "
+    )
+    assert len(list(listing.iterate(tmp_path / "runs"))) == 2

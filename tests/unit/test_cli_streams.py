@@ -1,4 +1,6 @@
-"""Closed, narrow and broken streams; Ctrl-C from the first moment; picture, archive and key that cannot be."""
+"""Closed, narrow and broken streams; Ctrl-C from the first moment; picture, archive and key that
+cannot be.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from dgc import oom, said
 from dgc.errors import InterruptedRunError, TerminatedError, UsageError
-from dgc.records import RunDir, State, Status, as_utf8, read_json, read_status, write_json, write_status
+from dgc.run import library_warnings, oom
+from dgc.run.files import as_utf8, read_json, write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.cli import eval as evaluation
 from dgcctl.cli import main
-from dgcctl.core import export, launch, runs
-from dgcctl.core import sweep as sweeps
-from dgcctl.core.compare import compare
-from dgcctl.core.facts import read_facts
+from dgcctl.core.compare.seeds import compare
+from dgcctl.core.launch import launcher
+from dgcctl.core.repro import run_archive
+from dgcctl.core.runs import listing
+from dgcctl.core.runs.record import read_facts
+from dgcctl.core.sweep import plan as sweeps
 from tests.unit.run_factory import make_run
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +56,9 @@ def test_json_in_a_narrow_encoding_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_reader_that_has_gone_ends_quietly() -> None:
     command = f"{' '.join(DGCCTL)} recipes ls --json | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert (done.stdout, done.stderr) == ("{\n0\n", "")
 
 
@@ -62,18 +70,16 @@ def test_closed_streams_are_no_error_and_give_their_numbers_to_no_file() -> None
 def test_ctrl_c_is_heard_where_it_was_inherited_as_ignored(tmp_path: Path) -> None:
     """As in the background of a script; sent when the first module of the program is being loaded."""
     code = (
-        "import os, signal, sys\n"
-        "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\n"
-        "class Now:\n"
-        "    def find_spec(self, name, *rest):\n"
-        "        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Now())\n"
-        "from dgcctl.boot import run\n"
-        "sys.argv[1:] = ['runs', 'ls'] if sys.argv[1] != 'dgcctl.cli.train' else ['train', 'demo']\n"
-        "run()\n"
+        "import os, signal, sys\nassert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\nclass"
+        " Now:\n    def find_spec(self, name, *rest):\n        if name == sys.argv[1]:"
+        " os.kill(os.getpid(), signal.SIGINT)\nsys.meta_path.insert(0, Now())\nfrom dgcctl.boot"
+        " import run\nsys.argv[1:] = ['runs', 'ls'] if sys.argv[1] != 'dgcctl.cli.train' else"
+        " ['train', 'demo']\nrun()\n"
     ).replace("name == sys.argv[1]", "name == MOMENT")
-    for moment in ("dgcctl.cli.streams", "typer", "dgcctl.cli.main", "dgcctl.cli.runs"):
-        script = f"MOMENT = {moment!r}\n" + code.replace("sys.argv[1] != 'dgcctl.cli.train'", "True")
+    for moment in ("dgcctl.cli._ui.streams", "typer", "dgcctl.cli.main", "dgcctl.cli.runs"):
+        script = f"MOMENT = {moment!r}\n" + code.replace(
+            "sys.argv[1] != 'dgcctl.cli.train'", "True"
+        )
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
@@ -82,11 +88,15 @@ def test_ctrl_c_is_heard_where_it_was_inherited_as_ignored(tmp_path: Path) -> No
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
             check=False,
         )
-        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"error: interrupted\n"), moment
+        assert (done.returncode, done.stdout, done.stderr) == (
+            130,
+            b"",
+            b"error: interrupted\n",
+        ), moment
     assert list(tmp_path.iterdir()) == []
 
 
-# --- signals for a training -------------------------------------------------------------------------------------------
+# --- signals for a training -----------------------------------------------------------------------
 
 
 class Fake:
@@ -112,16 +122,18 @@ def queued(tmp_path: Path) -> RunDir:
 
 
 def test_ctrl_c_before_a_training_has_begun_gives_it_up(queued: RunDir) -> None:
-    heard, process = launch.Hearing(), Fake()
+    heard, process = launcher.Hearing(), Fake()
     heard.hear(signal.SIGINT)
     heard.attach(process, queued)  # type: ignore[arg-type]
     assert (process.told, process.ended) == ([], True)
-    with pytest.raises(InterruptedRunError, match=r"^interrupted before the training began: nothing was changed$"):
+    with pytest.raises(
+        InterruptedRunError, match=r"^interrupted before the training began: nothing was changed$"
+    ):
         heard.raise_if_given_up()
 
 
 def test_a_request_to_save_waits_until_the_run_is_taken_up(queued: RunDir) -> None:
-    heard, process = launch.Hearing(), Fake()
+    heard, process = launcher.Hearing(), Fake()
     heard.attach(process, queued)  # type: ignore[arg-type]
     heard.hear(signal.SIGTERM)
     assert (process.told, process.ended) == ([], False)
@@ -132,7 +144,7 @@ def test_a_request_to_save_waits_until_the_run_is_taken_up(queued: RunDir) -> No
 
 
 def test_a_signal_before_there_is_a_process_starts_none() -> None:
-    heard = launch.Hearing()
+    heard = launcher.Hearing()
     heard.hear(signal.SIGTERM)
     with pytest.raises(TerminatedError):
         heard.raise_if_given_up()
@@ -142,16 +154,18 @@ def test_half_a_run_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(launch.provenance, "record_code", full)
+    monkeypatch.setattr(launcher.provenance, "record_code", full)
     with pytest.raises(OSError, match="No space left"):
-        launch.create(tmp_path, "demo", "name: demo\n", {})
+        launcher.create(tmp_path, "demo", "name: demo\n", {})
     assert list(tmp_path.iterdir()) == []
 
 
-# --- folders and files ------------------------------------------------------------------------------------------------
+# --- folders and files ----------------------------------------------------------------------------
 
 
-def test_a_damaged_plan_hides_no_other_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_plan_hides_no_other_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, text in (("a", "{"), ("b", '{"schema_version": 1, "trials": []}')):
         (tmp_path / sweeps.FOLDER / name).mkdir(parents=True)
         (tmp_path / sweeps.FOLDER / name / "plan.json").write_text(text)
@@ -167,25 +181,29 @@ def test_a_damaged_plan_hides_no_other_sweep(tmp_path: Path, capsys: pytest.Capt
 def test_latest_is_a_run_that_may_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("20260101T000000Z-demo-aaaaaa", "20260102T000000Z-demo-bbbbbb")
     first, second = (make_run(tmp_path / name) for name in names)
-    monkeypatch.setattr(runs, "is_closed", lambda run: run.id == second.id)
-    assert runs.find_run("latest", tmp_path) == first
+    monkeypatch.setattr(listing, "is_closed", lambda run: run.id == second.id)
+    assert listing.find_run("latest", tmp_path) == first
 
 
 def test_a_run_is_exported_as_zip_and_as_nothing_unknown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "20260101T000000Z-demo-aaaaaa")
-    names = export.export(run, tmp_path / "x.zip")
+    names = run_archive.export(run, tmp_path / "x.zip")
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [f"{run.id}/{name}" for name in (*names, "SHA256SUMS")]
     for name in ("x.rar", "x.tar.xz", "x.7z"):
-        with pytest.raises(UsageError, match=r"archives are written as \.tar\.gz, \.tgz, \.tar, \.zip"):
-            export.export(run, tmp_path / name)
+        with pytest.raises(
+            UsageError, match=r"archives are written as \.tar\.gz, \.tgz, \.tar, \.zip"
+        ):
+            run_archive.export(run, tmp_path / name)
         assert not (tmp_path / name).exists()
 
 
 def test_an_unknown_key_to_average_over_is_refused(tmp_path: Path) -> None:
     facts = read_facts(make_run(tmp_path / "20260101T000000Z-demo-aaaaaa"))
-    with pytest.raises(UsageError, match=r"^--over sed: no such recipe key \(did you mean seed\?\)$"):
+    with pytest.raises(
+        UsageError, match=r"^--over sed: no such recipe key \(did you mean seed\?\)$"
+    ):
         compare([facts], over=["sed"])
 
 
@@ -197,7 +215,9 @@ def test_an_unknown_key_to_average_over_is_refused(tmp_path: Path) -> None:
         ("folder.png", r"is a folder: name a file in it$"),
     ],
 )
-def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, name: str, line: str) -> None:
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, name: str, line: str
+) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UsageError, match=line):
         evaluation._check_plot(tmp_path / name)
@@ -213,7 +233,10 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
     ],
 )
 def test_what_works_for_minutes_looks_first_where_it_will_write(
-    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def started(*_: object, **__: object) -> None:
         raise AssertionError("the work began")
@@ -229,7 +252,9 @@ def test_a_name_that_is_not_utf8_can_be_recorded(tmp_path: Path) -> None:
     assert as_utf8("\ud83d") == "\\ud83d"
 
 
-def test_memory_is_blamed_where_it_was_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_blamed_where_it_was_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "events").write_text("low 0\noom 3\noom_kill 2\n")
     monkeypatch.setattr(oom, "_COUNTERS", (str(tmp_path / "absent"), str(tmp_path / "events")))
     assert oom.kills() == 2
@@ -240,10 +265,10 @@ def test_memory_is_blamed_where_it_was_counted(tmp_path: Path, monkeypatch: pyte
 def test_warnings_of_libraries_are_one_line_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     lines: list[str] = []
-    said.one_line_warnings(lines.append)
+    library_warnings.one_line_warnings(lines.append)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        said.one_line_warnings(lines.append)
+        library_warnings.one_line_warnings(lines.append)
         for letter in (12354, 12356):
             warnings.warn(f"Glyph {letter} (\\N{{A}}) missing from font(s) X.\nmore", stacklevel=1)
     assert lines == ["Glyph 12354 (\\N{A}) missing from font(s) X."]

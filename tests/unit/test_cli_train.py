@@ -1,4 +1,6 @@
-"""`dgcctl train` and `resume` with the real trainer, as a user starts them: a small network, a few steps."""
+"""`dgcctl train` and `resume` with the real trainer, as a user starts them: a small network, a few
+steps.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dgc.recipe import load_recipe
-from dgc.records import Kind, RunDir, read_events, read_status
-from dgcctl.core import runs
+from dgc.recipe.load import load_recipe
+from dgc.run.events import Kind, read_events
+from dgc.run.paths import RunDir
+from dgc.run.status import read_status
+from dgcctl.core.runs import listing
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +43,12 @@ STEPS = 8
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DGCCTL_")}
-    return {**clean, "DGCCTL_RUNS_DIR": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {
+        **clean,
+        "DGCCTL_RUNS_DIR": str(tmp_path / "runs"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 Dgcctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -69,7 +78,7 @@ def start(environment: dict[str, str], folder: Path, *arguments: str) -> subproc
 
 
 def only_run(folder: Path) -> RunDir:
-    (run,) = runs.iterate(folder / "runs")
+    (run,) = listing.iterate(folder / "runs")
     return run
 
 
@@ -77,8 +86,10 @@ def wait_for_step(folder: Path, step: int) -> RunDir:
     """The one run in a folder, once its log holds a step."""
     end = time.monotonic() + GUARD
     while time.monotonic() < end:
-        for run in runs.iterate(folder / "runs"):
-            if any(event["kind"] == Kind.STEP and event["step"] >= step for event in read_events(run)):
+        for run in listing.iterate(folder / "runs"):
+            if any(
+                event["kind"] == Kind.STEP and event["step"] >= step for event in read_events(run)
+            ):
                 return run
         time.sleep(0.05)
     raise AssertionError(f"no step {step} within {GUARD} s")
@@ -97,7 +108,11 @@ def test_training_says_what_it_came_to_and_leaves_a_run(dgcctl: Dgcctl, tmp_path
     done = dgcctl("train", "demo", *TINY)
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path)
-    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(("MACs", "top")))
+    shown = dict(
+        line.split(maxsplit=1)
+        for line in done.stdout.splitlines()
+        if not line.startswith(("MACs", "top"))
+    )
     assert shown["run"] == run.id
     assert shown["state"] == f"done (epoch 2/2, step {STEPS}/{STEPS})"
     assert shown["where"] == str(run.path)
@@ -144,8 +159,11 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     assert [event["step"] for event in read_events(run) if event["kind"] == Kind.RESUME] == [saved]
     third = dgcctl("train", "demo", *LONG, "optim.lr=0.01", "train.max_steps=2", "--resume")
     assert third.returncode == 0
-    assert f"run {run.id} is unfinished too, but differs (optim.lr: 0.1 -> 0.01): left as it is" in third.stderr
-    assert len(list(runs.iterate(tmp_path / "runs"))) == 2
+    assert (
+        f"run {run.id} is unfinished too, but differs (optim.lr: 0.1 -> 0.01): left as it is"
+        in third.stderr
+    )
+    assert len(list(listing.iterate(tmp_path / "runs"))) == 2
 
 
 def test_resume_of_a_recipe_finds_its_unfinished_run(
@@ -161,15 +179,19 @@ def test_resume_of_a_recipe_finds_its_unfinished_run(
     assert read_status(run).step == 40
 
 
-def test_a_trainer_that_is_killed_is_named_with_the_way_on(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_trainer_that_is_killed_is_named_with_the_way_on(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     process = start(environment, tmp_path, "train", "demo", *LONG)
     run = wait_for_step(tmp_path, 2)
     os.kill(read_status(run).pid, signal.SIGKILL)
     _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 1  # no word of memory where nobody counted such a kill
-    expected = f"error: the trainer was killed by signal 9: see {run.log}, then `dgcctl resume {run.id}`"
+    expected = (
+        f"error: the trainer was killed by signal 9: see {run.log}, then `dgcctl resume {run.id}`"
+    )
     assert errors_in(err) == [expected]
-    assert runs.read_run(run).state == "died"
+    assert listing.read_run(run).state == "died"
 
 
 def test_two_ranks_and_the_death_of_one(environment: dict[str, str], tmp_path: Path) -> None:
@@ -178,7 +200,11 @@ def test_two_ranks_and_the_death_of_one(environment: dict[str, str], tmp_path: P
     first = psutil.Process(read_status(run).pid)
     agent = first.parent()
     assert agent is not None
-    (second,) = [child for child in agent.children() if child.pid != first.pid and "dgc.train" in child.cmdline()]
+    (second,) = [
+        child
+        for child in agent.children()
+        if child.pid != first.pid and "dgc.train" in child.cmdline()
+    ]
     second.kill()
     _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 10
@@ -187,13 +213,17 @@ def test_two_ranks_and_the_death_of_one(environment: dict[str, str], tmp_path: P
     assert no_process_of(run)
 
 
-def test_data_that_is_not_there_is_one_line_and_leaves_nothing(dgcctl: Dgcctl, tmp_path: Path) -> None:
-    done = dgcctl("train", "cifar10_h4", "--data-dir", str(tmp_path / "nowhere"), DGCCTL_OFFLINE="1")
+def test_data_that_is_not_there_is_one_line_and_leaves_nothing(
+    dgcctl: Dgcctl, tmp_path: Path
+) -> None:
+    done = dgcctl(
+        "train", "cifar10_h4", "--data-dir", str(tmp_path / "nowhere"), DGCCTL_OFFLINE="1"
+    )
     assert done.returncode == 3
     (line,) = errors_in(done.stderr)
     assert str(tmp_path / "nowhere") in line
     assert "dgcctl data download cifar10" in line
-    assert list(runs.iterate(tmp_path / "runs")) == []
+    assert list(listing.iterate(tmp_path / "runs")) == []
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -213,14 +243,20 @@ def test_a_dry_run_prints_the_recipe_and_makes_nothing(dgcctl: Dgcctl, tmp_path:
     assert done.returncode == 0
     (tmp_path / "again.yaml").write_text(done.stdout)
     assert load_recipe(tmp_path / "again.yaml").optim.lr == 0.01
-    assert "dgc.train.launch --max-restarts=0 --standalone --nproc-per-node=2 -m dgc.train" in done.stderr
+    assert (
+        "dgc.train.launch --max-restarts=0 --standalone --nproc-per-node=2 -m dgc.train"
+        in done.stderr
+    )
     assert not (tmp_path / "runs").exists()
 
 
 def test_check_ends_with_11_where_a_target_is_missed(dgcctl: Dgcctl, tmp_path: Path) -> None:
     shown = dgcctl("recipes", "show", "demo", *TINY, "train.max_steps=1").stdout
     head, _, rest = shown.partition("expect:")
-    expectation = "expect:\n  - metric: top1_error\n    value: 1.0\n    tolerance: 0.5\n    source: a wish\norigin:"
+    expectation = (
+        "expect:\n  - metric: top1_error\n    value: 1.0\n    tolerance: 0.5\n    source: a"
+        " wish\norigin:"
+    )
     (tmp_path / "wish.yaml").write_text(head + expectation + rest.partition("origin:")[2])
     done = dgcctl("train", "wish.yaml", "--check")
     assert done.returncode == 11
@@ -239,7 +275,7 @@ def test_detached_training_goes_on_by_itself(dgcctl: Dgcctl, tmp_path: Path) -> 
     assert followed.returncode == 0
     assert followed.stdout.count("  step  ") == STEPS
     assert followed.stdout.splitlines()[-1].split()[1] == "end"
-    assert runs.read_run(run).state == "done"
+    assert listing.read_run(run).state == "done"
 
 
 def test_on_a_terminal_one_line_is_rewritten(environment: dict[str, str], tmp_path: Path) -> None:
@@ -247,7 +283,12 @@ def test_on_a_terminal_one_line_is_rewritten(environment: dict[str, str], tmp_pa
     termios.tcsetwinsize(slave, (24, 120))  # wide enough for every field
     command = [sys.executable, "-m", "dgcctl", "train", "demo", *TINY]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env={**environment, "TERM": "xterm"}, stdin=slave, stdout=subprocess.PIPE, stderr=slave
+        command,
+        cwd=tmp_path,
+        env={**environment, "TERM": "xterm"},
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
     )
     os.close(slave)
     seen = b""
@@ -263,5 +304,7 @@ def test_on_a_terminal_one_line_is_rewritten(environment: dict[str, str], tmp_pa
     os.close(master)
     lines = seen.decode().split("\r")
     assert "\x1b[2Kstarting: loading data and network ..." in lines
-    assert any(line.startswith("\x1b[2Kepoch ") and "lr 0." in line and "pruned " in line for line in lines)
+    assert any(
+        line.startswith("\x1b[2Kepoch ") and "lr 0." in line and "pruned " in line for line in lines
+    )
     assert any("epoch 2/2  top-1 error " in line for line in lines)

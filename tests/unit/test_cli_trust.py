@@ -1,4 +1,6 @@
-"""The commands of comparing and keeping, as a user types them: output in every form, exit codes, one-line errors."""
+"""The commands of comparing and keeping, as a user types them: output in every form, exit codes,
+one-line errors.
+"""
 
 import csv
 import io
@@ -7,7 +9,8 @@ import shutil
 
 import pytest
 
-from dgc.records import Kind, encode_event, read_json, write_json
+from dgc.run.events import Kind, encode_event
+from dgc.run.files import read_json, write_json
 from dgcctl.cli.main import main
 from tests.unit.run_factory import make_run
 
@@ -39,7 +42,7 @@ def run(capsys, *words, code=0):
     return capsys.readouterr()
 
 
-# --- compare ----------------------------------------------------------------------------------------------------------
+# --- compare --------------------------------------------------------------------------------------
 
 
 def test_compare_groups_by_what_differs_but_the_seed(folder, capsys):
@@ -71,12 +74,14 @@ def test_compare_without_a_run_is_a_usage_error(folder, capsys):
 
 
 def test_compare_says_what_it_left_out(folder, capsys):
-    make_run(folder / "runs" / "20260103T000000Z-demo-dg2aaa", "seed=2", "tags=[study]", state="stopped")
+    make_run(
+        folder / "runs" / "20260103T000000Z-demo-dg2aaa", "seed=2", "tags=[study]", state="stopped"
+    )
     said = run(capsys, "runs", "compare", "-w", "tag:study")
     assert "20260103T000000Z-demo-dg2aaa: stopped, left out" in said.err
 
 
-# --- diff -------------------------------------------------------------------------------------------------------------
+# --- diff -----------------------------------------------------------------------------------------
 
 
 def test_diff_names_section_key_and_both_values(folder, capsys):
@@ -96,7 +101,7 @@ def test_no_difference_is_said(folder, capsys):
     assert "no difference" in run(capsys, "runs", "diff", "dg0aaa", "dg0aaa").err
 
 
-# --- verify, export, rm -----------------------------------------------------------------------------------------------
+# --- verify, export, rm ---------------------------------------------------------------------------
 
 
 def test_verify_ends_with_4_and_names_every_wrong_record(folder, capsys):
@@ -105,8 +110,12 @@ def test_verify_ends_with_4_and_names_every_wrong_record(folder, capsys):
     write_json(path / "metrics.json", {**read_json(path / "metrics.json"), "top1_error": 1.0})
     said = run(capsys, "runs", "verify", "dg0aaa", "--quick", code=4)
     assert "records do not agree: metrics.json: top1_error" in said.err
-    rows = json.loads(run(capsys, "runs", "verify", "dg0aaa", "--quick", "--json", code=4).out)["checks"]
-    assert [row["name"] for row in rows if row["outcome"] == "mismatch"] == ["metrics.json: top1_error"]
+    rows = json.loads(run(capsys, "runs", "verify", "dg0aaa", "--quick", "--json", code=4).out)[
+        "checks"
+    ]
+    assert [row["name"] for row in rows if row["outcome"] == "mismatch"] == [
+        "metrics.json: top1_error"
+    ]
 
 
 def test_export_prints_where_it_is(folder, capsys):
@@ -114,7 +123,8 @@ def test_export_prints_where_it_is(folder, capsys):
     assert (folder / "kept" / "SHA256SUMS").is_file()
     assert "stands already" in run(capsys, "runs", "export", "dg0aaa", "kept", code=2).err
     assert (
-        "should be best, all or none" in run(capsys, "runs", "export", "dg0aaa", "x", "--checkpoints", "x", code=2).err
+        "should be best, all or none"
+        in run(capsys, "runs", "export", "dg0aaa", "x", "--checkpoints", "x", code=2).err
     )
 
 
@@ -126,7 +136,7 @@ def test_rm_asks_and_without_a_terminal_wants_yes(folder, capsys):
     assert not (folder / "runs" / "20260100T000000Z-demo-dg0aaa").exists()
 
 
-# --- sweep ------------------------------------------------------------------------------------------------------------
+# --- sweep ----------------------------------------------------------------------------------------
 
 
 def test_a_sweep_is_planned_without_being_run(folder, capsys):
@@ -146,18 +156,22 @@ def test_mistakes_of_a_sweep_are_found_before_anything_is_written(folder, capsys
     assert run(capsys, "sweep", "ls").out.startswith("sweep")
 
 
-# --- rerun --against --------------------------------------------------------------------------------------------------
+# --- rerun --against ------------------------------------------------------------------------------
 
 
 def test_a_finished_repetition_is_compared_without_running(folder, capsys):
-    make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]")
+    make_run(
+        folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]"
+    )
     said = run(capsys, "rerun", "dg0aaa", "--against", "again0")
     assert said.out.splitlines()[-1].startswith("bitwise equal (7 rows,")
 
 
 def test_what_is_not_reproduced_ends_with_11_and_names_the_step(folder, capsys, monkeypatch):
     monkeypatch.setenv("FAKE_KICK_STEP", "4")
-    make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]")
+    make_run(
+        folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]"
+    )
     said = run(capsys, "rerun", "dg0aaa", "--against", "again0", code=11)
     assert "not reproduced; first difference at step 4: step.loss was" in said.err
     found = json.loads(run(capsys, "rerun", "dg0aaa", "--against", "again0", "--json", code=11).out)
@@ -167,9 +181,15 @@ def test_what_is_not_reproduced_ends_with_11_and_names_the_step(folder, capsys, 
 
 
 def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
-    path = make_run(folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0").events
+    path = make_run(
+        folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0"
+    ).events
     lines = path.read_bytes().splitlines(keepends=True)
-    at = next(index for index, line in enumerate(lines) if b'"step":5,' in line and b'"kind":"step"' in line)
+    at = next(
+        index
+        for index, line in enumerate(lines)
+        if b'"step":5,' in line and b'"kind":"step"' in line
+    )
     event = json.loads(lines[at])
     fields = {key: value for key, value in event.items() if key not in ("kind", "t", "crc")}
     lines[at] = encode_event(Kind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
@@ -181,12 +201,17 @@ def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
 def test_a_misspelt_metric_is_refused_before_anything_is_run(folder, capsys):
     before = sorted((folder / "runs").iterdir())
     said = run(capsys, "rerun", "dg0aaa", "--tolerance", "top1_eror=0.5", code=2).err
-    assert said == "error: --tolerance top1_eror: no metric of the run is called so (did you mean top1_error?)\n"
+    assert (
+        said == "error: --tolerance top1_eror: no metric of the run is called so (did you mean"
+        " top1_error?)\n"
+    )
     assert sorted((folder / "runs").iterdir()) == before
 
 
 def test_a_tolerance_that_is_missed_says_by_how_much(folder, capsys):
-    said = run(capsys, "rerun", "dg0aaa", "--against", "dg1aaa", "--tolerance", "top1_error=1e-6", code=11).err
+    said = run(
+        capsys, "rerun", "dg0aaa", "--against", "dg1aaa", "--tolerance", "top1_error=1e-6", code=11
+    ).err
     assert "not reproduced; eval.top1_error is off by " in said
     assert "allowed are 1e-06" in said
 
@@ -202,15 +227,22 @@ def test_a_sweep_is_not_called_by_a_path(folder, capsys, more):
 
 def test_what_a_record_lacks_is_shown_with_the_run(folder, capsys):
     path = folder / "runs" / "20260100T000000Z-demo-dg0aaa" / "git.json"
-    facts = {"commit": "1" * 40, "patch_sha256": None, "untracked": {"own.py": "0"}, "left_out": {"x.py": "a reason"}}
+    facts = {
+        "commit": "1" * 40,
+        "patch_sha256": None,
+        "untracked": {"own.py": "0"},
+        "left_out": {"x.py": "a reason"},
+    }
     write_json(path, facts | {"restorable": False, "problem": "another reason"})
-    lines = [" ".join(line.split()) for line in run(capsys, "runs", "show", "dg0aaa").out.splitlines()]
+    lines = [
+        " ".join(line.split()) for line in run(capsys, "runs", "show", "dg0aaa").out.splitlines()
+    ]
     assert "code commit 1111111111 (dirty: 1 untracked file copied, 1 left out)" in lines
     assert "code lacks 1 file left out of the record: x.py (a reason)" in lines
     assert "code lacks cannot be restored: another reason" in lines
 
 
-# --- report, launch ---------------------------------------------------------------------------------------------------
+# --- report, launch -------------------------------------------------------------------------------
 
 
 def test_report_prints_the_files_it_wrote(folder, capsys):
@@ -220,5 +252,10 @@ def test_report_prints_the_files_it_wrote(folder, capsys):
 
 
 def test_launch_prints_a_script(folder, capsys):
-    assert run(capsys, "launch", "slurm", "demo", "--dry-run").out.startswith("#!/usr/bin/env bash\n#SBATCH")
-    assert "--time soon: should be" in run(capsys, "launch", "slurm", "demo", "--time", "soon", code=2).err
+    assert run(capsys, "launch", "slurm", "demo", "--dry-run").out.startswith(
+        "#!/usr/bin/env bash\n#SBATCH"
+    )
+    assert (
+        "--time soon: should be"
+        in run(capsys, "launch", "slurm", "demo", "--time", "soon", code=2).err
+    )

@@ -1,4 +1,6 @@
-"""Comparing runs: grouping over seeds, differences of two runs, the first step in which a repetition parts."""
+"""Comparing runs: grouping over seeds, differences of two runs, the first step in which a
+repetition parts.
+"""
 
 import math
 import statistics
@@ -7,9 +9,13 @@ import orjson
 import pytest
 
 from dgc.errors import UsageError
-from dgc.records import Kind, RunDir, State, read_events, write_json
-from dgcctl.core.compare import Summary, compare
-from dgcctl.core.divergence import (
+from dgc.run.events import Kind, read_events
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State
+from dgcctl.core.compare.rundiff import diff_runs
+from dgcctl.core.compare.seeds import Summary, compare
+from dgcctl.core.repro.divergence import (
     Comparison,
     check_metrics,
     check_names,
@@ -17,8 +23,7 @@ from dgcctl.core.divergence import (
     parse_tolerances,
     tensor_differences,
 )
-from dgcctl.core.facts import read_facts
-from dgcctl.core.rundiff import diff_runs
+from dgcctl.core.runs.record import read_facts
 from tests.unit.run_factory import make_run
 
 
@@ -26,7 +31,13 @@ from tests.unit.run_factory import make_run
 def seeds(tmp_path):
     """Two learning rates, three seeds each."""
     return [
-        read_facts(make_run(tmp_path / f"20260101T00000{seed}Z-demo-{rate}{seed}", f"optim.lr={rate}", f"seed={seed}"))
+        read_facts(
+            make_run(
+                tmp_path / f"20260101T00000{seed}Z-demo-{rate}{seed}",
+                f"optim.lr={rate}",
+                f"seed={seed}",
+            )
+        )
         for rate in ("0.1", "0.05")
         for seed in range(3)
     ]
@@ -38,7 +49,11 @@ def test_mean_and_standard_deviation_over_seeds(seeds):
     assert [group.seeds for group in groups] == [[0, 1, 2]] * 2
     values = [run.metrics["top1_error"] for run in seeds[:3]]
     found = groups[0].metrics["top1_error"]
-    assert (found.mean, found.std, found.n) == (statistics.fmean(values), statistics.stdev(values), 3)
+    assert (found.mean, found.std, found.n) == (
+        statistics.fmean(values),
+        statistics.stdev(values),
+        3,
+    )
     assert groups[0].notes == []
 
 
@@ -83,7 +98,11 @@ def test_a_seed_that_ran_seven_times_counts_once(tmp_path):
     (group,) = compare([*reversed(runs), twice, other])
     values = [runs[0].metrics["top1_error"], other.metrics["top1_error"]]
     found = group.metrics["top1_error"]
-    assert (found.n, found.mean, found.std) == (2, statistics.fmean(values), statistics.stdev(values))
+    assert (found.n, found.mean, found.std) == (
+        2,
+        statistics.fmean(values),
+        statistics.stdev(values),
+    )
     assert group.counted == ["a0", "b"]
     assert len(group.runs) == 9
     assert group.seeds == [0, 1]
@@ -102,7 +121,9 @@ def test_the_same_seed_at_another_value_of_what_is_averaged_over_is_another_run(
 
 def test_a_key_that_no_recipe_has_is_refused_with_the_near_one(tmp_path):
     run = read_facts(make_run(tmp_path / "a"))
-    with pytest.raises(UsageError, match=r"--over sede: no such recipe key \(did you mean seed\?\)"):
+    with pytest.raises(
+        UsageError, match=r"--over sede: no such recipe key \(did you mean seed\?\)"
+    ):
         compare([run], over=("sede",))
 
 
@@ -111,7 +132,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path):
         read_facts(RunDir(tmp_path))
 
 
-# --- two runs ---------------------------------------------------------------------------------------------------------
+# --- two runs -------------------------------------------------------------------------------------
 
 
 def test_difference_of_two_runs_by_section(tmp_path):
@@ -138,12 +159,14 @@ def test_a_run_does_not_differ_from_itself(tmp_path):
     assert (found.differences, found.patch) == ([], [])
 
 
-# --- repetitions ------------------------------------------------------------------------------------------------------
+# --- repetitions ----------------------------------------------------------------------------------
 
 
 def test_repeated_run_is_bitwise_equal(tmp_path):
     a, b = read_facts(make_run(tmp_path / "a")), read_facts(make_run(tmp_path / "b"))
-    found = Comparison(len(a.rows), first_difference(a.rows, b.rows), tensor_differences(a.run, b.run))
+    found = Comparison(
+        len(a.rows), first_difference(a.rows, b.rows), tensor_differences(a.run, b.run)
+    )
     assert found.bitwise
     assert found.verdict == "bitwise equal"
 
@@ -156,7 +179,10 @@ def test_one_unit_in_the_last_place_is_found_at_its_step(tmp_path, step, monkeyp
     found = first_difference(a.rows, b.rows)
     assert (found.step, found.kind, found.key) == (step, "step", "loss")
     assert found.repeated == math.nextafter(found.recorded, 9.0)
-    assert str(found) == f"first difference at step {step}: step.loss was {found.recorded}, is now {found.repeated}"
+    assert (
+        str(found) == f"first difference at step {step}: step.loss was {found.recorded}, is now"
+        f" {found.repeated}"
+    )
     assert tensor_differences(a.run, b.run) == ["model.safetensors"]
 
 
@@ -182,7 +208,10 @@ def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
     assert all(check.within for check in loose)
     assert {check.name: check.tolerance for check in loose}["eval.top1_error"] == 0.1
     assert Comparison(7, first_difference(a.rows, b.rows), [], loose).verdict == "within tolerance"
-    assert Comparison(7, first_difference(a.rows, b.rows), [], list(strict.values())).verdict == "not reproduced"
+    assert (
+        Comparison(7, first_difference(a.rows, b.rows), [], list(strict.values())).verdict
+        == "not reproduced"
+    )
 
 
 def test_what_is_named_is_what_counts(tmp_path, monkeypatch):
@@ -203,14 +232,23 @@ def test_what_is_named_is_what_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("top1_eror", r"--tolerance top1_eror: no metric of the run is called so \(did you mean top1_error\?\)"),
+        (
+            "top1_eror",
+            (
+                r"--tolerance top1_eror: no metric of the run is called so \(did you mean"
+                r" top1_error\?\)"
+            ),
+        ),
         ("eval.top1_eror", r"did you mean eval.top1_error\?"),
         ("zzzzz", r"metrics: eval.epoch, "),
     ],
 )
 def test_a_misspelt_metric_is_refused_with_the_near_name(tmp_path, given, said):
     rows = read_facts(make_run(tmp_path / "a")).rows
-    for check in (lambda: check_metrics(rows, rows, {given: 0.5}), lambda: check_names(rows, {given: 0.5})):
+    for check in (
+        lambda: check_metrics(rows, rows, {given: 0.5}),
+        lambda: check_names(rows, {given: 0.5}),
+    ):
         with pytest.raises(UsageError, match=said):
             check()
 

@@ -1,22 +1,25 @@
-"""What a result costs: the MACs of the network that was evaluated, also where its schedule was cut short."""
+"""What a result costs: the MACs of the network that was evaluated, also where its schedule was cut
+short.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from dgc import evaluate, facts
 from dgc.hub.export import metrics_at
-from dgc.recipe import load_recipe
-from dgc.records import RunDir, read_json
-from dgc.train.entry import run_training
+from dgc.jobs import evaluate, metadata
+from dgc.recipe.load import load_recipe
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
-from dgcctl.cli import summary
-from dgcctl.core.facts import read_facts
-from dgcctl.core.report_data import views
-from dgcctl.core.report_page import _macs
-from dgcctl.core.runs import read_run
-from dgcctl.core.verify import Outcome, verify
+from dgcctl.cli._ui import summary
+from dgcctl.core.report.page import _macs
+from dgcctl.core.report.series import views
+from dgcctl.core.repro.verify import Outcome, verify
+from dgcctl.core.runs.listing import read_run
+from dgcctl.core.runs.record import read_facts
 from tests.faults.training import RECIPE
 
 
@@ -46,7 +49,9 @@ def measured(run: RunDir, out: Path) -> dict:
     return read_json(out)
 
 
-def test_the_figures_of_a_short_run_are_those_of_its_checkpoint(short: RunDir, tmp_path: Path) -> None:
+def test_the_figures_of_a_short_run_are_those_of_its_checkpoint(
+    short: RunDir, tmp_path: Path
+) -> None:
     metrics, model = read_json(short.metrics), read_json(short.model)
     found = measured(short, tmp_path / "out.json")
     end = model["macs_at_end_of_schedule"]["executed"]
@@ -82,9 +87,11 @@ def test_an_export_of_an_earlier_step_does_not_claim_the_last_ones_pruning(whole
 
 
 @pytest.mark.parametrize("name", ["short", "whole"])
-def test_verify_counts_what_the_checkpoint_executes(name: str, request: pytest.FixtureRequest) -> None:
+def test_verify_counts_what_the_checkpoint_executes(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     run = request.getfixturevalue(name)
-    outcomes = {check.name: check for check in verify(run, recompute=lambda run: facts.measure(
+    outcomes = {check.name: check for check in verify(run, recompute=lambda run: metadata.measure(
         load_recipe(run.recipe), run=run))}  # fmt: skip
     assert outcomes["metrics.json: macs_executed"].outcome is Outcome.OK
     assert outcomes["MACs at the end of the schedule, executed"].outcome is Outcome.OK
@@ -96,4 +103,6 @@ def test_before_any_evaluation_the_figure_says_what_it_is_of(short: RunDir, tmp_
     for name in ("recipe.yaml", "status.json", "model.json"):
         (run.path / name).write_bytes((short.path / name).read_bytes())
     lines = dict(summary.rows(run))
-    assert lines["MACs, executed"].endswith("that are really multiplied after all pruning, gates included")
+    assert lines["MACs, executed"].endswith(
+        "that are really multiplied after all pruning, gates included"
+    )

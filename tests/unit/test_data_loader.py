@@ -20,7 +20,9 @@ NORM = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 
 @pytest.fixture(scope="module")
 def fashion():
-    return open_images(name="fashion_mnist", augment="crop_flip", crop_padding=4, limit_train=200, limit_val=70)
+    return open_images(
+        name="fashion_mnist", augment="crop_flip", crop_padding=4, limit_train=200, limit_val=70
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,11 @@ def folder_images(folder, augment="resized_crop_flip"):
 
 
 def images_of(request, kind):
-    return request.getfixturevalue("fashion") if kind == "fashion" else folder_images(request.getfixturevalue("folder"))
+    return (
+        request.getfixturevalue("fashion")
+        if kind == "fashion"
+        else folder_images(request.getfixturevalue("folder"))
+    )
 
 
 def batches(loader, epoch=0, start=0):
@@ -45,7 +51,9 @@ def batches(loader, epoch=0, start=0):
 
 def same(left, right):
     return len(left) == len(right) and all(
-        torch.equal(a, b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True)
+        torch.equal(a, b)
+        for one, two in zip(left, right, strict=True)
+        for a, b in zip(one, two, strict=True)
     )
 
 
@@ -58,7 +66,9 @@ def test_workers_and_the_place_of_the_start_change_nothing(request, kind):
         got = batches(train_loader(images.train, workers=workers, **options), epoch=3, start=start)
         assert same(got, expected[start:]), (workers, start)
     assert not same(expected, batches(train_loader(images.train, **options), epoch=4))
-    assert not same(expected, batches(train_loader(images.train, **{**options, "seed": 8}), epoch=3))
+    assert not same(
+        expected, batches(train_loader(images.train, **{**options, "seed": 8}), epoch=3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["fashion", "folder"])
@@ -66,7 +76,9 @@ def test_a_batch_is_what_its_samples_are_one_by_one(request, kind):
     images = images_of(request, kind).train
     indices = np.array([5, 0, 17, 5, 23])
     whole = images.pixels(3, 2, indices)
-    one_by_one = np.concatenate([images.pixels(3, 2, indices[place : place + 1]) for place in range(len(indices))])
+    one_by_one = np.concatenate(
+        [images.pixels(3, 2, indices[place : place + 1]) for place in range(len(indices))]
+    )
     assert np.array_equal(whole, one_by_one)
     assert np.array_equal(whole[0], whole[3])
 
@@ -80,8 +92,14 @@ def test_augmentation_differs_between_samples_and_epochs(fashion):
 def test_the_global_batch_is_the_same_for_any_number_of_ranks(fashion, world):
     options = {"seed": 1, "batch_size": 45, **NORM}
     expected = batches(train_loader(fashion.train, **options))
-    ranks = [batches(train_loader(fashion.train, rank=rank, world_size=world, **options)) for rank in range(world)]
-    joined = [tuple(torch.cat(parts) for parts in zip(*shares, strict=True)) for shares in zip(*ranks, strict=True)]
+    ranks = [
+        batches(train_loader(fashion.train, rank=rank, world_size=world, **options))
+        for rank in range(world)
+    ]
+    joined = [
+        tuple(torch.cat(parts) for parts in zip(*shares, strict=True))
+        for shares in zip(*ranks, strict=True)
+    ]
     assert same(joined, expected)
     assert max(len(share[1]) for share in ranks[0]) <= -(-45 // world)
 
@@ -93,7 +111,9 @@ def test_evaluation_sees_each_sample_once_in_chunks_that_do_not_change(fashion, 
     whole = batches(eval_loader(fashion.val, batch_size=70, **NORM))[0]
     for rank in range(world):
         mine = torch.arange(70)[torch.arange(70) // 64 % world == rank]
-        found = batches(eval_loader(fashion.val, batch_size=batch, rank=rank, world_size=world, **NORM))
+        found = batches(
+            eval_loader(fashion.val, batch_size=batch, rank=rank, world_size=world, **NORM)
+        )
         assert all(len(part[1]) <= batch for part in found)
         joined = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
         assert not len(mine) or same([joined], [tuple(part[mine] for part in whole)])
@@ -113,7 +133,9 @@ def test_evaluation_sees_each_sample_once_in_chunks_that_do_not_change(fashion, 
         (5, 32, 1, 1, [5]),
     ],
 )
-def test_the_last_batch_is_kept_where_every_part_gets_two_samples(count, batch, world, accumulate, sizes):
+def test_the_last_batch_is_kept_where_every_part_gets_two_samples(
+    count, batch, world, accumulate, sizes
+):
     samplers = [TrainSampler(count, 0, batch, rank, world, accumulate) for rank in range(world)]
     assert {len(sampler) for sampler in samplers} == {len(sizes)}
     tasks = [list(sampler.tasks(0)) for sampler in samplers]
@@ -125,8 +147,11 @@ def test_lengths_of_eval_samplers_add_up():
     for count in (1, 15, 16, 17, 70):
         for world in (1, 2, 3, 8):
             samplers = [EvalSampler(count, 16, rank, world, chunk=32) for rank in range(world)]
-            assert sum(map(len, samplers)) == -(-count // 16)  # a chunk is two loads, or a short one
-            assert [len(list(sampler.tasks())) for sampler in samplers] == [len(sampler) for sampler in samplers]
+            # a chunk is two loads, or a short one
+            assert sum(map(len, samplers)) == -(-count // 16)
+            assert [len(list(sampler.tasks())) for sampler in samplers] == [
+                len(sampler) for sampler in samplers
+            ]
 
 
 def test_starting_in_the_middle_of_an_epoch_makes_nothing_before(fashion):
@@ -186,19 +211,30 @@ if sys.argv[1] == "raise":
 @pytest.mark.parametrize(("way", "code"), [("end", 0), ("raise", 3)])
 def test_a_process_with_busy_workers_ends(way, code):
     done = subprocess.run(
-        [sys.executable, "-c", ABANDONED, way], cwd=ROOT, capture_output=True, text=True, timeout=GUARD
+        [sys.executable, "-c", ABANDONED, way],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
     )
     assert done.returncode == code, done.stderr
-    assert done.stdout == "in the middle of an epoch\n"  # from there it waited for ever once: the guard's case
+    # from there it waited for ever once: the guard's case
+    assert done.stdout == "in the middle of an epoch\n"
 
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     code = ABANDONED.replace(
-        'print("in the middle of an epoch", flush=True)', "import os\nprint(os.getpid(), flush=True)"
+        'print("in the middle of an epoch", flush=True)',
+        "import os\nprint(os.getpid(), flush=True)",
     )
-    code += "\nimport multiprocessing\nprint(*[c.pid for c in multiprocessing.active_children()], flush=True)\n"
+    code += (
+        "\nimport multiprocessing\nprint(*[c.pid for c in multiprocessing.active_children()],"
+        " flush=True)\n"
+    )
     code += "time.sleep(10_000)\n"
-    process = subprocess.Popen([sys.executable, "-c", code, "end"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "end"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     process.stdout.readline()
     workers = [int(pid) for pid in process.stdout.readline().split()]

@@ -1,4 +1,6 @@
-"""The inference plan gives the model's own logits, for the library's networks and for anybody else's."""
+"""The inference plan gives the model's own logits, for the library's networks and for anybody
+else's.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dgc
-from dgc import native
-from dgc.engine import NativeModule
+from dgc.infer import NativeModule
+from dgc.kernels import cpu
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.structs import Kind
 from dgc.layers import DynamicGroupConv2d, iter_dgc
-from dgc.native import library
-from dgc.native.structs import Kind
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
-ISAS = native.describe().get("supported", []) if native.available() else []
+pytestmark = pytest.mark.skipif(
+    not cpu.available(), reason="the kernels were not built: no C++ compiler"
+)
+ISAS = cpu.describe().get("supported", []) if cpu.available() else []
 
 SMALL = {
     "densenet": ("dydensenet", {"stages": (2, 3, 2), "growth": (8, 16, 32), "num_classes": 10}, 32),
@@ -51,7 +55,9 @@ def _check(engine: nn.Module, model: nn.Module, x: Tensor, bar: float = 1e-4) ->
     with torch.inference_mode():
         wanted, found = model(x), engine(x)
     assert found.shape == wanted.shape
-    error = (found - wanted).flatten(1).abs().amax(1) / wanted.flatten(1).abs().amax(1).clamp(min=1e-6)
+    error = (found - wanted).flatten(1).abs().amax(1) / wanted.flatten(1).abs().amax(1).clamp(
+        min=1e-6
+    )
     assert error.max() < bar, error
 
 
@@ -71,7 +77,9 @@ def test_the_networks_become_one_program_with_the_same_logits(name: str, progres
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", SMALL)
-def test_every_instruction_set_gives_the_same_logits(isa: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_instruction_set_gives_the_same_logits(
+    isa: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(library.FORCE, isa)
     preset, numbers, size = SMALL[name]
     model = _trained(dgc.create_model(preset, **numbers), size)
@@ -97,7 +105,9 @@ def test_a_batch_beyond_one_chunk() -> None:
 
 
 def _sure(layer: DynamicGroupConv2d, x: Tensor) -> bool:
-    """Whether rounding cannot change which channels are chosen: clear of the threshold, or exactly on it."""
+    """Whether rounding cannot change which channels are chosen: clear of the threshold, or exactly
+    on it.
+    """
     a = x if layer.norm is None else torch.relu(layer.norm(x))
     if layer.n_inactive == 0:
         return True
@@ -147,7 +157,9 @@ def test_one_layer_with_random_numbers(
 
 
 class Joined(nn.Module):
-    """Images of one size from strided and from tiled convolutions, summed, concatenated and read by either."""
+    """Images of one size from strided and from tiled convolutions, summed, concatenated and read by
+    either.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +179,9 @@ class Joined(nn.Module):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("size", [(24, 24), (27, 40), (31, 29)])
-def test_tiled_and_strided_images_meet(isa: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiled_and_strided_images_meet(
+    isa: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(library.FORCE, isa)
     model = _trained(Joined(), 24, 0.5)
     x = torch.randn(3, 3, *size)

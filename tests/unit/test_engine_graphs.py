@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 import dgc
-from dgc import native
-from dgc.engine import NativeModule
-from dgc.engine.graph import UnknownError, read
+from dgc.infer import NativeModule
+from dgc.infer.graph import UnknownError, read
+from dgc.kernels import cpu
+from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d
-from dgc.native import library
 from tests.graph_check import EXEMPT, check, instruction_sets, off, run, shrunk
 from tests.random_graphs import Graph, Step, draw
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
+pytestmark = pytest.mark.skipif(
+    not cpu.available(), reason="the kernels were not built: no C++ compiler"
+)
 ISAS = instruction_sets()
 REDUCED, FULL = 60, 600
 
@@ -105,7 +107,11 @@ class InPlace(nn.Module):
 
     def __init__(self, change: object) -> None:
         super().__init__()
-        self.conv, self.relu, self.change = DynamicGroupConv2d(16, 16, heads=2), nn.ReLU(inplace=True), change
+        self.conv, self.relu, self.change = (
+            DynamicGroupConv2d(16, 16, heads=2),
+            nn.ReLU(inplace=True),
+            change,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -134,7 +140,9 @@ class ChangedInput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.block = nn.Sequential(nn.ReLU(inplace=True), DynamicGroupConv2d(16, 16, heads=2), nn.BatchNorm2d(16))
+        self.block = nn.Sequential(
+            nn.ReLU(inplace=True), DynamicGroupConv2d(16, 16, heads=2), nn.BatchNorm2d(16)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.gelu(x)
@@ -151,7 +159,9 @@ class ManyPixels(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), DynamicGroupConv2d(16, 16, 3, padding=1, heads=2))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), DynamicGroupConv2d(16, 16, 3, padding=1, heads=2)
+        )
         self.head = nn.Linear(16 * 64, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,14 +221,32 @@ def test_a_layer_with_a_hook_is_not_taken_without_it() -> None:
 
 def test_a_failing_graph_is_made_small_and_can_be_read() -> None:
     steps = (
-        Step("conv", (0,), {"cin": 3, "cout": 8, "k": 3, "stride": 1, "pad": 1, "dil": 1, "groups": 1, "bias": True}),
+        Step(
+            "conv",
+            (0,),
+            {
+                "cin": 3,
+                "cout": 8,
+                "k": 3,
+                "stride": 1,
+                "pad": 1,
+                "dil": 1,
+                "groups": 1,
+                "bias": True,
+            },
+        ),
         Step("norm", (1,), {"num_features": 8}),
         Step("relu", (2,)),
         Step("add", (3, 1)),
         Step("max_pool", (4,), {"k": 2, "stride": 2, "pad": 0}),
     )
-    small = shrunk(Graph(1, (3, 8, 8), 3, 0.0, steps), lambda g: any(s.op == "relu" for s in g.steps))
-    assert str(small).splitlines() == ["graph 1: 1 images (3, 8, 8), progress 0.0", "  v1 = relu(v0) #0"]
+    small = shrunk(
+        Graph(1, (3, 8, 8), 3, 0.0, steps), lambda g: any(s.op == "relu" for s in g.steps)
+    )
+    assert str(small).splitlines() == [
+        "graph 1: 1 images (3, 8, 8), progress 0.0",
+        "  v1 = relu(v0) #0",
+    ]
 
 
 def test_a_graph_is_the_same_whenever_it_is_drawn() -> None:
@@ -226,7 +254,9 @@ def test_a_graph_is_the_same_whenever_it_is_drawn() -> None:
 
 
 def test_the_check_sees_a_plan_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = next(g for g in map(draw, range(100)) if g.known and any(s.op == "linear" for s in g.steps))
+    graph = next(
+        g for g in map(draw, range(100)) if g.known and any(s.op == "linear" for s in g.steps)
+    )
     run = NativeModule.forward
     monkeypatch.setattr(NativeModule, "forward", lambda self, x: run(self, x) * 1.001)
     assert any("off by" in line for line in check(graph, ISAS[:1]).wrong)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc.data import folder
-from dgc.data.names import unwritten, written
 from dgc.data.verify import write_quarantine
 from dgc.errors import DataError
+from dgc.run.file_names import unwritten, written
 
 NASTY = [
     b"line\nbreak.jpg", b"tab\there.jpg", b"caf\xe9.jpg", b"\xff\xfe", b"back\\slash", b"\\x41", b"#first.jpg",
@@ -27,7 +27,9 @@ NASTY = [
 def test_every_name_has_one_text_and_comes_back(name: bytes) -> None:
     text = written(os.fsdecode(name))
     assert os.fsencode(unwritten(text)) == name
-    assert all(letter.isprintable() or unicodedata.category(letter) in ("Zs", "Co") for letter in text)
+    assert all(
+        letter.isprintable() or unicodedata.category(letter) in ("Zs", "Co") for letter in text
+    )
     text.encode()  # no half of a surrogate
 
 
@@ -38,7 +40,9 @@ def test_ordinary_names_stay_as_they_are() -> None:
 
 
 def test_a_quarantine_file_holds_every_name(tmp_path: Path) -> None:
-    names = [os.fsdecode(b"train/a/" + name) for name in NASTY] + [os.fsdecode(name) for name in NASTY]
+    names = [os.fsdecode(b"train/a/" + name) for name in NASTY] + [
+        os.fsdecode(name) for name in NASTY
+    ]
     bad = [{"file": written(name), "reason": "cut\nshort\t!"} for name in names]
     write_quarantine(tmp_path / "bad.txt", bad)
     assert folder.read_quarantine(tmp_path / "bad.txt") == frozenset(names)
@@ -46,7 +50,9 @@ def test_a_quarantine_file_holds_every_name(tmp_path: Path) -> None:
 
 
 def test_a_list_written_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "bad.txt").write_bytes(b"# mine\r\ntrain/a/1.jpg\r\n\n  train/a/2.jpg  \ntrain/a/caf\xe9.jpg\tdamaged")
+    (tmp_path / "bad.txt").write_bytes(
+        b"# mine\r\ntrain/a/1.jpg\r\n\n  train/a/2.jpg  \ntrain/a/caf\xe9.jpg\tdamaged"
+    )
     expected = {"train/a/1.jpg", "train/a/2.jpg", os.fsdecode(b"train/a/caf\xe9.jpg")}
     assert folder.read_quarantine(tmp_path / "bad.txt") == expected
     (tmp_path / "bad.txt").write_text("fine.jpg\ntrain\\dog\\1.jpg\n")

@@ -7,7 +7,7 @@ import pytest
 
 from dgc.errors import IntegrityError, TargetMissedError, UsageError
 from dgcctl.cli.fingerprint import fingerprint
-from dgcctl.core import receipts
+from dgcctl.core.repro import receipts
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def test_a_receipt_that_was_edited_is_refused(receipt, tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**receipt, "digest": "0" * 64}))
     with pytest.raises(
-        IntegrityError, match=r"no whole determinism receipt: make one with `dgcctl fingerprint -o FILE`"
+        IntegrityError,
+        match=r"no whole determinism receipt: make one with `dgcctl fingerprint -o FILE`",
     ):
         receipts.read(path)
 

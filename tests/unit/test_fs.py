@@ -7,7 +7,14 @@ import tracemalloc
 import pytest
 
 from dgc.errors import ExitCode, IntegrityError, ResourceError
-from dgc.fs import CrashPoints, atomic_write, free_bytes, read_bounded, remove_tree, temporary_name
+from dgc.run.files import (
+    CrashPoints,
+    atomic_write,
+    free_bytes,
+    read_bounded,
+    remove_tree,
+    temporary_name,
+)
 
 
 def test_replaces_whole(tmp_path):
@@ -29,7 +36,8 @@ def test_refused_write_leaves_the_old_file(call, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
         with pytest.raises(
-            ResourceError, match=r"file: cannot write 4 bytes \(No space left on device; [\d,]+ bytes free\)"
+            ResourceError,
+            match=r"file: cannot write 4 bytes \(No space left on device; [\d,]+ bytes free\)",
         ) as caught:
             atomic_write(path, b"new!")
     assert caught.value.exit_code == ExitCode.RESOURCES

@@ -1,4 +1,6 @@
-"""Whatever stands in a run's files is shown, never obeyed: by no terminal, no page, no spreadsheet, no LaTeX."""
+"""Whatever stands in a run's files is shown, never obeyed: by no terminal, no page, no spreadsheet,
+no LaTeX.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgc.records import EventWriter, Kind, RunDir, read_json, read_status, write_json, write_status
+from dgc.run.events import EventWriter, Kind
+from dgc.run.files import read_json, write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import read_status, write_status
 from dgcctl.cli import main
 from tests.unit.run_factory import make_run
 
 FIRST, SECOND = "20260101T000000Z-demo-aaaaaa", "20260102T000000Z-demo-bbbbbb"
 WORST = (
-    "\x1b]0;owned\x07 \x1b[31m\x9b2J\u202e\u200b\x7f\r\x08[red]x[/red] <script>alert(1)</script>\" onload='a' & "
-    "| `b` =cmd|'/C calc'!A0 \\input{x} $\\frac$ %d {0} \u20ac \udce9"
+    '\x1b]0;owned\x07 \x1b[31m\x9b2J\u202e\u200b\x7f\r\x08[red]x[/red] <script>alert(1)</script>"'
+    " onload='a' & | `b` =cmd|'/C calc'!A0 \\input{x} $\\frac$ %d {0} \u20ac \udce9"
 )
 PRINTING = (
     ("runs", "ls"),
@@ -46,7 +51,11 @@ PRINTING = (
     ("recipes", "validate", "hostile.yaml", "bad.yaml"),
     ("recipes", "diff", "hostile.yaml", "demo"),
 )
-IN_JSON = (("runs", "show", FIRST, "--json"), ("runs", "ls", "--json"), ("runs", "tail", FIRST, "--json"))
+IN_JSON = (
+    ("runs", "show", FIRST, "--json"),
+    ("runs", "ls", "--json"),
+    ("runs", "tail", FIRST, "--json"),
+)
 
 
 def run_command(*words: str) -> str:
@@ -59,7 +68,8 @@ def run_command(*words: str) -> str:
 
 def plant(folder: Path, text: str) -> None:
     """Two runs, a sweep and two recipes with `text` wherever a text can stand."""
-    plain = text.encode("utf-8", "replace").decode()  # half a surrogate cannot stand in JSON or YAML
+    # half a surrogate cannot stand in JSON or YAML
+    plain = text.encode("utf-8", "replace").decode()
     for name in (FIRST, SECOND):
         run = make_run(folder / "runs" / name, f"seed={len(name)}")
         status = read_status(run)
@@ -71,7 +81,10 @@ def plant(folder: Path, text: str) -> None:
         run.log.write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
         write_json(run.verdict, {"verdicts": [verdict(plain)]})
         write_json(run.env, {"cpu": plain, "python": plain, "platform": name + plain})
-        write_json(run.git, {"commit": plain, "branch": plain, "patch_sha256": None, "untracked": {plain: plain}})
+        write_json(
+            run.git,
+            {"commit": plain, "branch": plain, "patch_sha256": None, "untracked": {plain: plain}},
+        )
         write_json(run.data, {**read_json(run.data), "name": plain, "classes": [plain, name]})
         write_json(run.gates / "epoch-0000.json", {"epoch": 0, "step": 6, "layers": [layer(plain)]})
         write_json(run.model, {**read_json(run.model), "name": plain, "layers": [layer(plain)]})
@@ -80,24 +93,37 @@ def plant(folder: Path, text: str) -> None:
     write_json(folder / "runs" / "sweeps" / "one" / "plan.json", plan)
     recipe = (folder / "runs" / FIRST / "recipe.yaml").read_text()
     quoted = json.dumps(plain)
-    (folder / "hostile.yaml").write_text(re.sub(r"(?m)^title: .*$", lambda _: f"title: {quoted}", recipe))
+    (folder / "hostile.yaml").write_text(
+        re.sub(r"(?m)^title: .*$", lambda _: f"title: {quoted}", recipe)
+    )
     (folder / "bad.yaml").write_text(recipe + f"{quoted}: 1\n")
 
 
 def verdict(text: str) -> dict[str, object]:
-    return {"metric": text, "expected": 1.0, "tolerance": 0.5, "value": 2.0, "passed": False, "source": text}
+    return {
+        "metric": text,
+        "expected": 1.0,
+        "tolerance": 0.5,
+        "value": 2.0,
+        "passed": False,
+        "source": text,
+    }
 
 
 def layer(text: str) -> dict[str, object]:
     head = {"active_share": 0.5, "entropy": 0.5}
-    macs = {f"{kind}{end}": 10 for kind in ("dense", "promised", "executed") for end in ("", "_macs")}
+    macs = {
+        f"{kind}{end}": 10 for kind in ("dense", "promised", "executed") for end in ("", "_macs")
+    }
     return {"name": text, "in_channels": 4, "heads": [head], **macs}
 
 
 def raw(text: str) -> set[str]:
     """Characters that a terminal would obey, or that hide what stands there."""
     return {
-        letter for letter in text if letter != "\n" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        letter
+        for letter in text
+        if letter != "\n" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     }
 
 
@@ -117,7 +143,9 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 HOSTILE = st.text(
-    st.sampled_from("a [/]<>&\"'|=+-@\\$%{}^~#_`*\n\r\t\0\x1b\x07\x7f\x85\x9b\u202e\u200b\ufeff\u2028é\U000e0041")
+    st.sampled_from(
+        "a [/]<>&\"'|=+-@\\$%{}^~#_`*\n\r\t\0\x1b\x07\x7f\x85\x9b\u202e\u200b\ufeff\u2028é\U000e0041"
+    )
 )
 
 
@@ -149,7 +177,7 @@ def test_the_worst_text_reaches_nothing_raw_and_json_loses_nothing() -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
 def test_no_cell_of_csv_is_a_formula(text: str) -> None:
     with planted(text):
-        (first, *_) = csv.DictReader(io.StringIO(run_command("runs", "ls", "--csv")))
+        first, *_ = csv.DictReader(io.StringIO(run_command("runs", "ls", "--csv")))
         assert first["reason"].startswith("'")
         assert not first["top1_error"].startswith("'")
 
@@ -157,7 +185,10 @@ def test_no_cell_of_csv_is_a_formula(text: str) -> None:
 def test_markdown_cells_hold_no_markup_and_latex_no_command() -> None:
     with planted("a|b <b>x</b> [l](javascript:x) `c` \\input{f} ^ ~ &lt;"):
         said = run_command("runs", "ls", "--md").splitlines()[2]
-        assert "a\\|b &lt;b&gt;x&lt;/b&gt; \\[l\\](javascript:x) \\`c\\` \\\\input{f} ^ ~ &amp;lt;" in said
+        assert (
+            "a\\|b &lt;b&gt;x&lt;/b&gt; \\[l\\](javascript:x) \\`c\\` \\\\input{f} ^ ~ &amp;lt;"
+            in said
+        )
         said = run_command("runs", "ls", "--latex").splitlines()[4]
         assert r"\textbackslash{}input\{f\} \textasciicircum{} \textasciitilde{} \&lt;" in said
 

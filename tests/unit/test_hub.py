@@ -14,20 +14,22 @@ import torch
 from torch import nn
 
 import dgc
-from dgc import checkpoints
 from dgc.errors import IntegrityError, UsageError
 from dgc.hub import export as exporting
 from dgc.hub import tensorfile
 from dgc.hub.card import card_of, read_card
-from dgc.hub.opened import open_file, open_run
+from dgc.hub.load_weights import open_file, open_run
 from dgc.hub.registry import MIB, find_entry, layout_digest, load_registry
 from dgc.models import create_model
 from dgc.models.released import load_released, to_released
-from dgc.recipe import dump_recipe, load_recipe
-from dgc.records import EventWriter, Kind, RunDir, write_json
-from dgc.train.checkpoint import MODEL, _portable
+from dgc.recipe.load import dump_recipe, load_recipe
+from dgc.run import checkpoint_store
+from dgc.run.events import EventWriter, Kind
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from dgc.train.state import MODEL, _portable
+from dgcctl.cli._ui.transfer_line import bar_text
 from dgcctl.cli.main import main
-from dgcctl.cli.transfer import bar_text
 from tests.faults import hostile
 from tests.faults import hosts as play
 
@@ -48,13 +50,16 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-# --- registry ---------------------------------------------------------------------------------------------------------
+# --- registry -------------------------------------------------------------------------------------
 
 
 def test_the_four_released_files_are_known() -> None:
     registry = load_registry()
     assert set(registry) <= set(dgc.list_models())
-    told = {name: (e.size_mib, e.top1_error, e.top5_error, e.macs, e.parameters) for name, e in registry.items()}
+    told = {
+        name: (e.size_mib, e.top1_error, e.top5_error, e.macs, e.parameters)
+        for name, e in registry.items()
+    }
     assert told == {
         "imagenet_dydensenet_h4": (92.3, 25.4, 7.8, 549_273_592, 24_060_664),
         "imagenet_dyresnet18_h4": (47.2, 31.22, 11.38, 890_396_782, 12_335_144),
@@ -65,7 +70,12 @@ def test_the_four_released_files_are_known() -> None:
         assert [link.host for link in entry.links] == ["gdrive", "onedrive"]
         recipe = load_recipe(ROOT / "recipes" / f"{entry.recipe}.yaml")
         how = entry.preprocessing
-        assert (recipe.data.resize, recipe.data.image_size, tuple(recipe.data.mean), tuple(recipe.data.std)) == (
+        assert (
+            recipe.data.resize,
+            recipe.data.image_size,
+            tuple(recipe.data.mean),
+            tuple(recipe.data.std),
+        ) == (
             how.resize,
             how.image_size,
             how.mean,
@@ -75,14 +85,22 @@ def test_the_four_released_files_are_known() -> None:
 
 @pytest.mark.parametrize("name", load_registry())
 def test_layout_is_that_of_the_network(name: str) -> None:
-    """The digest was made from the key lists of the released code; our network maps onto exactly these keys."""
+    """The digest was made from the key lists of the released code; our network maps onto exactly
+    these keys.
+    """
     with torch.device("meta"):
         state = to_released(create_model(name).state_dict())
     entry = find_entry(name)
-    told = [(key, str(value.dtype).removeprefix("torch."), tuple(value.shape)) for key, value in state.items()]
+    told = [
+        (key, str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        for key, value in state.items()
+    ]
     assert len(told) == entry.tensors
     assert layout_digest(told) == entry.layout_sha256
-    assert layout_digest(reversed([("module." + key, *rest) for key, *rest in told])) == entry.layout_sha256
+    assert (
+        layout_digest(reversed([("module." + key, *rest) for key, *rest in told]))
+        == entry.layout_sha256
+    )
     assert layout_digest(told[1:]) != entry.layout_sha256
 
 
@@ -101,21 +119,22 @@ def test_a_registry_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_hub_needs_no_torch_to_look_fetch_and_inspect() -> None:
     code = (
-        "import sys, dgc.hub, dgc.hub.registry, dgc.hub.download, dgc.hub.lock, dgc.hub.convert, dgc.hub.export\n"
-        "import dgcctl.cli.ckpt, dgcctl.cli.predict\n"
-        "assert not {'torch', 'numpy', 'torchvision'} & set(sys.modules)"
+        "import sys, dgc.hub, dgc.hub.registry, dgc.hub.fetch, dgc.hub.pins, dgc.hub.convert,"
+        " dgc.hub.export\nimport dgcctl.cli.ckpt, dgcctl.cli.predict\nassert not {'torch', 'numpy',"
+        " 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_progress_line() -> None:
-    assert bar_text("x", 6 * MIB, 12 * MIB, 2 * MIB) == (
-        "x  [############............]  6.0 of 12.0 MiB  2.0 MiB/s  3 s left"
+    assert (
+        bar_text("x", 6 * MIB, 12 * MIB, 2 * MIB)
+        == "x  [############............]  6.0 of 12.0 MiB  2.0 MiB/s  3 s left"
     )
     assert bar_text("x", 6 * MIB, None, 0) == "x  6.0 MiB  0.0 MiB/s"
 
 
-# --- dgcctl ckpt ------------------------------------------------------------------------------------------------------
+# --- dgcctl ckpt ----------------------------------------------------------------------------------
 
 
 def test_ls_and_info(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +143,16 @@ def test_ls_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["state"] for row in rows] == ["not fetched"] * 4
     assert main(["ckpt", "info", "imagenet_dyresnet18_h4"]) == 0
     told = capsys.readouterr().out
-    for words in ("31.22", "11.38", "890,396,782", "47.2 MiB", "never published", "256", "drive.google.com", "MIT"):
+    for words in (
+        "31.22",
+        "11.38",
+        "890,396,782",
+        "47.2 MiB",
+        "never published",
+        "256",
+        "drive.google.com",
+        "MIT",
+    ):
         assert words in told
     assert main(["ckpt", "info", "imagenet_resnet18_h4"]) == 2
     assert "did you mean imagenet_dyresnet18_h4?" in said(capsys)
@@ -189,7 +217,7 @@ def test_the_lock_file_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.Mon
     assert Cache(tmp_path).pins == tmp_path / "project.lock"
 
 
-# --- exports ----------------------------------------------------------------------------------------------------------
+# --- exports --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -203,12 +231,23 @@ def run(tmp_path: Path) -> RunDir:
     for step, pointer, epoch, error in ((10, made.best, 2, 12.5), (20, made.last, 4, 15.25)):
         model = small_network(seed=step)
         files = {MODEL: _safetensors(model)}
-        events.append(Kind.EVAL, step=step, epoch=epoch, split="val", top1_error=error, top5_error=1.0, loss=0.5)
-        checkpoints.point_to(pointer, checkpoints.commit(made, step, files))
+        events.append(
+            Kind.EVAL,
+            step=step,
+            epoch=epoch,
+            split="val",
+            top1_error=error,
+            top5_error=1.0,
+            loss=0.5,
+        )
+        checkpoint_store.point_to(pointer, checkpoint_store.commit(made, step, files))
     events.close()
     write_json(made.metrics, {"top1_error": 15.25, "epoch": 4})
     classes = [f"kind {label}" for label in range(10)]
-    write_json(made.data, {"name": "cifar10", "classes": classes, "val": {"sha256": "ab" * 32, "samples": 10_000}})
+    write_json(
+        made.data,
+        {"name": "cifar10", "classes": classes, "val": {"sha256": "ab" * 32, "samples": 10_000}},
+    )
     return made
 
 
@@ -254,7 +293,9 @@ def test_own_export_is_complete_and_cannot_be_changed(run: RunDir, tmp_path: Pat
     assert open_file(weights).card == opened.card  # the file by itself knows
 
 
-def test_the_best_step_is_exported_by_name_with_its_own_metrics(run: RunDir, tmp_path: Path) -> None:
+def test_the_best_step_is_exported_by_name_with_its_own_metrics(
+    run: RunDir, tmp_path: Path
+) -> None:
     weights, record = exporting.export_own(run, tmp_path / "mine", "best")
     told = json.loads(record.read_text())
     assert (told["step"], told["metrics"]["top1_error"], told["metrics"]["epoch"]) == (10, 12.5, 2)
@@ -267,9 +308,13 @@ def test_the_best_step_is_exported_by_name_with_its_own_metrics(run: RunDir, tmp
 
 
 @pytest.mark.parametrize("form", ["own", "beside", "released"])
-def test_what_a_file_says_goes_before_the_recipe_at_hand(run: RunDir, tmp_path: Path, form: str) -> None:
+def test_what_a_file_says_goes_before_the_recipe_at_hand(
+    run: RunDir, tmp_path: Path, form: str
+) -> None:
     """Other sizes, mean and classes in the recipe change nothing; another network is refused."""
-    other = load_recipe(run.recipe, ["data.mean=[0.9, 0.9, 0.9]", "data.name=image_folder", "data.image_size=48"])
+    other = load_recipe(
+        run.recipe, ["data.mean=[0.9, 0.9, 0.9]", "data.name=image_folder", "data.image_size=48"]
+    )
     if form == "released":
         file = exporting.export_released(run, tmp_path / "theirs.tar")
     else:
@@ -279,7 +324,10 @@ def test_what_a_file_says_goes_before_the_recipe_at_hand(run: RunDir, tmp_path: 
     opened = open_file(file, other)
     assert opened.preprocessing == card_of(load_recipe(run.recipe)).preprocessing
     assert opened.card.classes[3] == "kind 3"
-    with pytest.raises(UsageError, match=r"was made with model\.gate_factor = 0\.25, and the recipe given says 0\.5"):
+    with pytest.raises(
+        UsageError,
+        match=r"was made with model\.gate_factor = 0\.25, and the recipe given says 0\.5",
+    ):
         open_file(file, load_recipe(run.recipe, ["model.gate_factor=0.5"]))
 
 
@@ -290,16 +338,50 @@ def test_what_a_file_says_goes_before_the_recipe_at_hand(run: RunDir, tmp_path: 
         {"preprocessing": None},
         {"classes": "cat"},
         {"classes": [1, 2]},
-        {"preprocessing": {"resize": None, "image_size": 10**9, "mean": [0] * 3, "std": [1] * 3, "channels": 3}},
-        {"preprocessing": {"resize": None, "image_size": 32, "mean": [0] * 3, "std": [0] * 3, "channels": 3}},
-        {"preprocessing": {"resize": None, "image_size": 32, "mean": [0] * 2, "std": [1] * 3, "channels": 3}},
-        {"preprocessing": {"resize": None, "image_size": 32, "mean": ["nan"] * 3, "std": [1] * 3, "channels": 3}},
+        {
+            "preprocessing": {
+                "resize": None,
+                "image_size": 10**9,
+                "mean": [0] * 3,
+                "std": [1] * 3,
+                "channels": 3,
+            }
+        },
+        {
+            "preprocessing": {
+                "resize": None,
+                "image_size": 32,
+                "mean": [0] * 3,
+                "std": [0] * 3,
+                "channels": 3,
+            }
+        },
+        {
+            "preprocessing": {
+                "resize": None,
+                "image_size": 32,
+                "mean": [0] * 2,
+                "std": [1] * 3,
+                "channels": 3,
+            }
+        },
+        {
+            "preprocessing": {
+                "resize": None,
+                "image_size": 32,
+                "mean": ["nan"] * 3,
+                "std": [1] * 3,
+                "channels": 3,
+            }
+        },
     ],
 )
 def test_a_damaged_card_is_refused(run: RunDir, damage: dict[str, Any]) -> None:
     good = card_of(load_recipe(run.recipe)).document()
     assert read_card(good, "here") == card_of(load_recipe(run.recipe))
-    with pytest.raises(IntegrityError, match=r"^here: no usable record of classes and preprocessing"):
+    with pytest.raises(
+        IntegrityError, match=r"^here: no usable record of classes and preprocessing"
+    ):
         read_card({**good, **damage}, "here")
 
 
@@ -315,7 +397,9 @@ def test_which_checkpoint(run: RunDir, tmp_path: Path) -> None:
 
 
 class AuthorsLoader:
-    """What the released code does with a checkpoint: DataParallel around the network, a plain dict of plain values."""
+    """What the released code does with a checkpoint: DataParallel around the network, a plain dict
+    of plain values.
+    """
 
     def __init__(self, path: Path) -> None:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -342,12 +426,20 @@ def test_export_in_the_released_format(run: RunDir, tmp_path: Path, container: s
         assert torch.equal(logits(open_file(out, recipe).model), logits(model))
 
 
-def test_export_from_the_command_line(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_from_the_command_line(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = ["--runs-dir", str(run.path.parent)]
     assert main(["ckpt", "export", "latest", str(tmp_path / "mine"), *folder]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "mine.safetensors"), str(tmp_path / "mine.json")]
-    assert json.loads((tmp_path / "mine.json").read_text())["step"] == 20  # the last, as eval and predict take it
-    assert main(["ckpt", "export", "latest", str(tmp_path / "x"), "--container", "zip", *folder]) == 2
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "mine.safetensors"),
+        str(tmp_path / "mine.json"),
+    ]
+    # the last, as eval and predict take it
+    assert json.loads((tmp_path / "mine.json").read_text())["step"] == 20
+    assert (
+        main(["ckpt", "export", "latest", str(tmp_path / "x"), "--container", "zip", *folder]) == 2
+    )
     assert "belongs to --released-format" in said(capsys)
     assert main(["ckpt", "export", "latest", str(tmp_path / "x"), "--step", "7", *folder]) == 2
     assert "has no checkpoint 7" in said(capsys)
@@ -356,6 +448,7 @@ def test_export_from_the_command_line(run: RunDir, tmp_path: Path, capsys: pytes
 def test_weights_without_a_header_are_named(tmp_path):
     for content in (b"", b"0123456789", (2).to_bytes(8, "little") + b"[]"):
         with pytest.raises(
-            IntegrityError, match=r"model\.safetensors: not a safetensors file \(no header of tensors\)"
+            IntegrityError,
+            match=r"model\.safetensors: not a safetensors file \(no header of tensors\)",
         ):
             tensorfile.with_metadata(content, {}, tmp_path / "model.safetensors")

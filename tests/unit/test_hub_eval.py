@@ -1,6 +1,8 @@
-"""`eval` of released and exported files on real JPEGs: the oracle's figure, on any number of ranks, with every engine.
+"""`eval` of released and exported files on real JPEGs: the oracle's figure, on any number of ranks,
+with every engine.
 
-The JPEGs are those of `../shared/data` (CIFAR-10 (JPEG, 10k/2k)), which are not part of the project.
+The JPEGs are those of `../shared/data` (CIFAR-10 (JPEG, 10k/2k)), which are not part of the
+project.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ import torch
 from torch import nn
 
 import dgc
-from dgc import evaluate, native
-from dgc import predict as predicting
 from dgc.hub.cache import Cache
 from dgc.hub.card import card_of
 from dgc.hub.registry import find_entry
+from dgc.jobs import evaluate
+from dgc.jobs import predict as predicting
+from dgc.kernels import cpu
 from dgc.models import create_model
-from dgc.recipe import dump_recipe, load_recipe
+from dgc.recipe.load import dump_recipe, load_recipe
 from dgcctl.cli.main import main
 from tests import released
 from tests.waiting import GUARD
@@ -36,7 +39,9 @@ NAME = "cifar10_dydensenet86_h4"
 SMALL = ["model.stages=[1, 1]", "model.growth=[8, 16]", "eval.batch_size=16", "data.workers=0"]
 IMAGES = 70  # five batches, the last one short
 
-needs_jpegs = pytest.mark.skipif(not JPEGS.exists(), reason="needs ../shared/data/cifar10_jpeg_10k_2k.npz")
+needs_jpegs = pytest.mark.skipif(
+    not JPEGS.exists(), reason="needs ../shared/data/cifar10_jpeg_10k_2k.npz"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +65,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for split, target, index in chosen:
         offsets = archive[f"{split}_off"]
-        path = root / target / str(archive["classes"][archive[f"{split}_y"][index]]) / f"{index:05d}.jpg"
+        path = (
+            root
+            / target
+            / str(archive["classes"][archive[f"{split}_y"][index]])
+            / f"{index:05d}.jpg"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(archive[f"{split}_jpeg"][offsets[index] : offsets[index + 1]].tobytes())
     return root
@@ -86,16 +96,25 @@ def by_the_oracle(model: nn.Module, folder: Path, how: Any) -> dict[str, float]:
     classes = sorted(path.name for path in (folder / "val").iterdir())
     paths = sorted((folder / "val").glob("*/*.jpg"))
     with torch.no_grad():
-        logits = torch.cat([released.oracle(model)(predicting.prepare(path, how)) for path in paths])
+        logits = torch.cat(
+            [released.oracle(model)(predicting.prepare(path, how)) for path in paths]
+        )
     labels = torch.tensor([classes.index(path.parent.name) for path in paths])
     ranked = logits.topk(5).indices == labels[:, None]
     wrong = 100 * (1 - ranked[:, :1].double().mean()), 100 * (1 - ranked.any(1).double().mean())
     loss = nn.functional.cross_entropy(logits.double(), labels)
-    return {"top1_error": float(wrong[0]), "top5_error": float(wrong[1]), "loss": float(loss), "samples": len(paths)}
+    return {
+        "top1_error": float(wrong[0]),
+        "top5_error": float(wrong[1]),
+        "loss": float(loss),
+        "samples": len(paths),
+    }
 
 
 def agree(found: dict[str, Any], wanted: dict[str, float], tied: int = 0) -> None:
-    """The same figures. `tied`: so many images may have two gates so near that float32 orders them either way."""
+    """The same figures. `tied`: so many images may have two gates so near that float32 orders them
+    either way.
+    """
     assert found["samples"] == wanted["samples"]
     share = tied / wanted["samples"]
     for key in ("top1_error", "top5_error"):
@@ -119,7 +138,7 @@ def test_every_engine_gives_the_oracles_figure(
 ) -> None:
     recipe = load_recipe(small[1])
     wanted = by_the_oracle(small[2], folder, card_of(recipe).preprocessing)
-    engines = ["eager", *(["native"] if native.available() else [])]
+    engines = ["eager", *(["native"] if cpu.available() else [])]
     for engine in engines:
         found = measured(tmp_path, *of_small(small, folder), f"--engine={engine}")
         assert found["engine"] == engine
@@ -129,7 +148,9 @@ def test_every_engine_gives_the_oracles_figure(
 
 @needs_jpegs
 @pytest.mark.slow
-def test_the_compiled_engine_too(small: tuple[Path, Path, nn.Module], folder: Path, tmp_path: Path) -> None:
+def test_the_compiled_engine_too(
+    small: tuple[Path, Path, nn.Module], folder: Path, tmp_path: Path
+) -> None:
     found = measured(tmp_path, *of_small(small, folder), "--engine=compile")
     assert found["engine"] == "compile"
     agree(found, by_the_oracle(small[2], folder, card_of(load_recipe(small[1])).preprocessing))
@@ -137,9 +158,21 @@ def test_the_compiled_engine_too(small: tuple[Path, Path, nn.Module], folder: Pa
 
 def on_ranks(count: int, tmp_path: Path, arguments: list[str], **env: str) -> dict[str, Any]:
     out = tmp_path / "ranks.json"
-    command = [sys.executable, "-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", "dgc.evaluate", *arguments, "--device=cpu", "--json", str(out)]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, timeout=GUARD)
+    command = [
+        sys.executable,
+        "-m",
+        "dgc.train.launch",
+        "--standalone",
+        f"--nproc-per-node={count}",
+    ]
+    command += ["-m", "dgc.jobs.evaluate", *arguments, "--device=cpu", "--json", str(out)]
+    subprocess.run(
+        command,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        timeout=GUARD,
+    )
     return dict(json.loads(out.read_text()))
 
 
@@ -148,8 +181,8 @@ def on_ranks(count: int, tmp_path: Path, arguments: list[str], **env: str) -> di
 def test_two_ranks_give_the_same_digits(
     small: tuple[Path, Path, nn.Module], folder: Path, tmp_path: Path, engine: str
 ) -> None:
-    if engine == "native" and not native.available():
-        pytest.skip(f"no native kernels here: {native.describe()}")
+    if engine == "native" and not cpu.available():
+        pytest.skip(f"no native kernels here: {cpu.describe()}")
     arguments = [*of_small(small, folder), f"--engine={engine}", "--per-class"]
     one, two = measured(tmp_path, *arguments), on_ranks(2, tmp_path, arguments)
     assert two["world_size"] == 2
@@ -176,9 +209,15 @@ def cache(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @needs_jpegs
 def test_a_released_network_on_jpegs(
-    cache: Cache, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cache: Cache,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The whole way, as a user goes it: figures beside the published ones, per class, a picture; the oracle agrees."""
+    """The whole way, as a user goes it: figures beside the published ones, per class, a picture;
+    the oracle agrees.
+    """
     monkeypatch.setenv("DGCCTL_CACHE_DIR", str(cache.root))
     monkeypatch.setenv("DGCCTL_OFFLINE", "1")
     picture = tmp_path / "confusion.png"
@@ -187,7 +226,10 @@ def test_a_released_network_on_jpegs(
     found = json.loads(capsys.readouterr().out)
     agree(found, by_the_oracle(network(folder), folder, find_entry(NAME).preprocessing), tied=1)
     assert found["verdicts"] == []
-    assert f"it was made for the 10,000 images of cifar10, and {folder / 'val'} has 70" in found["not_judged"]
+    assert (
+        f"it was made for the 10,000 images of cifar10, and {folder / 'val'} has 70"
+        in found["not_judged"]
+    )
     assert found["macs"]["promised"] == 71_037_118
     assert sum(row["samples"] for row in found["per_class"]) == IMAGES
     assert picture.read_bytes()[:4] == b"\x89PNG"
@@ -195,7 +237,10 @@ def test_a_released_network_on_jpegs(
 
 @needs_jpegs
 def test_without_data_or_network(
-    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Exit 3 and what to do; exit 6, the link and the import command."""
     monkeypatch.setenv("DGCCTL_CACHE_DIR", str(cache.root))
@@ -212,7 +257,9 @@ def test_without_data_or_network(
 
 
 @pytest.mark.slow
-def test_imagenet_transforms_on_an_image_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_transforms_on_an_image_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """1,000 classes of JPEGs of odd sizes, resized to 256 and cropped to 224: the oracle's figure."""
     from tests.unit.test_predict import photo
 
@@ -224,19 +271,23 @@ def test_imagenet_transforms_on_an_image_folder(tmp_path: Path, monkeypatch: pyt
             os.link(base[label % 6], root / split / f"n{label:08d}" / "a.jpg")
     cache = Cache(tmp_path / "cache")
     cache.folder.mkdir(parents=True)
-    prepared = torch.cat([predicting.prepare(path, find_entry(name).preprocessing) for path in base])
+    prepared = torch.cat(
+        [predicting.prepare(path, find_entry(name).preprocessing) for path in base]
+    )
     model = released.random_network(name, 224, images=prepared)
     released.write(cache.file(f"{name}.tar"), released.released_content(model), zipped=True)
     monkeypatch.setenv("DGCCTL_CACHE_DIR", str(cache.root))
     monkeypatch.setenv("DGCCTL_OFFLINE", "1")
     found = measured(tmp_path, f"--pretrained={name}", f"--data-dir={root}", "--limit=12")
-    one = measured(tmp_path, f"--pretrained={name}", f"--data-dir={root}", "--limit=12", "--engine=auto")
+    one = measured(
+        tmp_path, f"--pretrained={name}", f"--data-dir={root}", "--limit=12", "--engine=auto"
+    )
     assert found["samples"] == 12
     assert (one["top1_error"], one["top5_error"]) == (found["top1_error"], found["top5_error"])
     assert one["loss"] == pytest.approx(found["loss"], rel=1e-5)
     with torch.no_grad():
         losses = nn.functional.log_softmax(released.oracle(model)(prepared).double(), 1)
-    from dgc.data.stateless import subset
+    from dgc.data.rng import subset
 
     labels = [int(index) for index in subset(1000, 12)]
     wanted = -sum(float(losses[label % 6, label]) for label in labels) / 12

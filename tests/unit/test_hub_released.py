@@ -1,6 +1,8 @@
-"""The whole way of a released file: download from a host, verify, convert, run; against the slow oracle.
+"""The whole way of a released file: download from a host, verify, convert, run; against the slow
+oracle.
 
-Full-size files for all four networks, both containers, with and without optimizer (the full form), one of them always.
+Full-size files for all four networks, both containers, with and without optimizer (the full form),
+one of them always.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import dgc
 from dgc.errors import UsageError
 from dgc.hub import load_pretrained
 from dgc.hub.cache import Cache
-from dgc.hub.download import Options, download, identify
+from dgc.hub.check import verify
+from dgc.hub.fetch import Options, download, identify
 from dgc.hub.hosts import Bases
 from dgc.hub.registry import find_entry, load_registry
-from dgc.hub.verify import verify
 from dgc.models import load_released
 from tests import released
 from tests.faults import hosts as play
@@ -34,7 +36,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-FORMS = [(name, zipped, optimizer) for name in NAMES for zipped in (False, True) for optimizer in (False, True)]
+FORMS = [
+    (name, zipped, optimizer)
+    for name in NAMES
+    for zipped in (False, True)
+    for optimizer in (False, True)
+]
 ALWAYS = ("cifar10_dydensenet86_h4", False, True)
 
 
@@ -56,7 +63,9 @@ def test_full_size_file_from_the_host_to_the_logits(
     size = file.stat().st_size
     if not optimizer:
         assert entry.size_range[0] <= size <= entry.size_range[1]  # as published
-    monkeypatch.setenv("DGCCTL_REGISTRY", str(released.registry_for(tmp_path / "registry.json", name, size)))
+    monkeypatch.setenv(
+        "DGCCTL_REGISTRY", str(released.registry_for(tmp_path / "registry.json", name, size))
+    )
     said: list[str] = []
     with play.running() as hosts:
         hosts.drive, hosts.onedrive = (
@@ -72,7 +81,9 @@ def test_full_size_file_from_the_host_to_the_logits(
     checks = verify(find_entry(name), cache, Options(offline=True, say=said.append))
     assert [check["name"] for check in checks if not check["passed"]] == []
     assert len(checks) == 6
-    assert any(f"{entry.tensors} keys" in line and ("optimizer (" in line) == optimizer for line in said)
+    assert any(
+        f"{entry.tensors} keys" in line and ("optimizer (" in line) == optimizer for line in said
+    )
     _same_logits(name, file, cache, model)
 
 
@@ -87,7 +98,9 @@ def _same_logits(name: str, file: Path, cache: Cache, model: torch.nn.Module) ->
 
 
 def test_pretrained_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dgc.create_model(name, pretrained=True) finds the cache, converts once, and takes no overrides."""
+    """dgc.create_model(name, pretrained=True) finds the cache, converts once, and takes no
+    overrides.
+    """
     name = "cifar10_dydensenet86_h4"
     model = released.random_network(name, 32)
     cache = Cache(tmp_path)
@@ -95,7 +108,8 @@ def test_pretrained_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     released.write(cache.file(f"{name}.tar"), released.released_content(model), zipped=False)
     monkeypatch.setenv("DGCCTL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("DGCCTL_OFFLINE", "1")
-    leftover = cache.folder / f".tmp-999999999-{name}.safetensors"  # of a conversion that was killed
+    # of a conversion that was killed
+    leftover = cache.folder / f".tmp-999999999-{name}.safetensors"
     leftover.write_bytes(b"half")
     first = dgc.create_model(name, pretrained=True)
     assert not leftover.exists()

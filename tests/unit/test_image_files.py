@@ -69,9 +69,12 @@ def test_a_tiff_whose_zero_is_white(tmp_path: Path) -> None:
 
 
 def test_a_tiff_of_12_bits(tmp_path: Path) -> None:
-    twelve = LEVELS.reshape(-1, 2).astype(np.uint16) << 4  # two samples in three bytes, upper bits first
+    # two samples in three bytes, upper bits first
+    twelve = LEVELS.reshape(-1, 2).astype(np.uint16) << 4
     first, second = twelve[:, 0], twelve[:, 1]
-    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(np.uint8)
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(
+        np.uint8
+    )
     (tmp_path / "twelve.tif").write_bytes(tiff(packed, 12, 1))
     assert np.array_equal(grey(tmp_path / "twelve.tif"), LEVELS)
 
@@ -81,29 +84,45 @@ def test_colour_of_16_bits_keeps_its_upper_8(tmp_path: Path) -> None:
     deep = (colour.astype(np.uint16) * 256 + 200).astype(">u2")
     body = b"P6 16 16 65535\n" + deep.tobytes()
     (tmp_path / "deep.ppm").write_bytes(body)
-    assert np.abs(pixels(tmp_path / "deep.ppm").astype(int) - colour).max() <= 1  # Pillow rounds in this format
+    # Pillow rounds in this format
+    assert np.abs(pixels(tmp_path / "deep.ppm").astype(int) - colour).max() <= 1
     (tmp_path / "deep.png").write_bytes(png_of_16_bits(deep))
     assert np.array_equal(pixels(tmp_path / "deep.png"), colour)
 
 
 def png_of_16_bits(samples_HWC: np.ndarray) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        )
 
     height, width, _ = samples_HWC.shape
     rows = b"".join(b"\0" + row.tobytes() for row in samples_HWC)
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
     ("samples", "said"),
     [
-        (LEVELS.astype(np.float32) / 255, "floating-point samples (mode F): convert it to 8 or 16 bits a sample"),
-        (LEVELS.astype(np.int32) * 1000, "samples of 32 bits or with a sign (mode I): convert it to 8 or 16 bits"),
+        (
+            LEVELS.astype(np.float32) / 255,
+            "floating-point samples (mode F): convert it to 8 or 16 bits a sample",
+        ),
+        (
+            LEVELS.astype(np.int32) * 1000,
+            "samples of 32 bits or with a sign (mode I): convert it to 8 or 16 bits",
+        ),
     ],
 )
-def test_samples_without_an_agreed_white_are_refused(samples: np.ndarray, said: str, tmp_path: Path) -> None:
+def test_samples_without_an_agreed_white_are_refused(
+    samples: np.ndarray, said: str, tmp_path: Path
+) -> None:
     path = saved(tmp_path / "odd.tif", Image.fromarray(samples))
     for ask in (read_rgb, image_file.check):
         with pytest.raises(DataError) as caught:
@@ -131,7 +150,9 @@ def test_few_bits_reach_from_black_to_white(bits: int, tmp_path: Path) -> None:
 
 
 def test_transparency_is_dropped_alike_in_every_form(tmp_path: Path) -> None:
-    """As torchvision does: the colour under it shows, be it in a palette, beside grey, or beside RGB."""
+    """As torchvision does: the colour under it shows, be it in a palette, beside grey, or beside
+    RGB.
+    """
     colours = np.zeros((8, 8, 4), np.uint8)
     colours[..., :3] = 200
     colours[:4, :, 3] = 255  # the lower half cannot be seen
@@ -148,7 +169,10 @@ def test_transparency_is_dropped_alike_in_every_form(tmp_path: Path) -> None:
 def test_cmyk_of_a_jpeg_and_of_a_tiff_is_the_same_colour(tmp_path: Path) -> None:
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     for ending in ("tif", "jpg"):
-        assert np.abs(pixels(saved(tmp_path / f"red.{ending}", red)).astype(int) - [255, 0, 0]).max() <= 3
+        assert (
+            np.abs(pixels(saved(tmp_path / f"red.{ending}", red)).astype(int) - [255, 0, 0]).max()
+            <= 3
+        )
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
@@ -159,7 +183,9 @@ def test_of_a_moving_picture_the_first_one_counts(ending: str, tmp_path: Path) -
 
 
 def test_an_exif_orientation_is_not_applied_but_counted(tmp_path: Path) -> None:
-    """So do torchvision, and with it every published figure; training, evaluation and predict agree."""
+    """So do torchvision, and with it every published figure; training, evaluation and predict
+    agree.
+    """
     image, exif = Image.fromarray(np.stack([LEVELS] * 3, 2)), Image.Exif()
     exif[0x0112] = 6
     turned = saved(tmp_path / "turned.png", image, exif=exif)
@@ -180,15 +206,19 @@ def test_rarer_endings_are_read_where_pillow_can(ending: str, tmp_path: Path) ->
     assert ".heic" not in image_file.extensions() or ".heic" in Image.registered_extensions()
 
 
-# --- very long images -------------------------------------------------------------------------------------------------
+# --- very long images -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (32, 32), (3000, 20), (20, 3000), (257, 256)])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (32, 32), (3000, 20), (20, 3000), (257, 256)]
+)
 @pytest.mark.parametrize(("resize", "crop"), [(256, 224), (36, 32), (None, 32)])
 def test_long_images_have_the_pixels_of_the_whole(
     size: tuple[int, int], resize: int | None, crop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way of very long images, forced on ordinary ones, gives what the whole image gives, to rounding."""
+    """The way of very long images, forced on ordinary ones, gives what the whole image gives, to
+    rounding.
+    """
     random = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     whole = np.asarray(transforms.fit(Image.fromarray(random), resize, crop))
     monkeypatch.setattr(transforms, "_MAX_SCALED", 0)
@@ -219,7 +249,8 @@ def test_a_strip_takes_no_gigabytes() -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert done.returncode == 0, done.stderr[-500:]
-    assert int(done.stdout) < 1_000_000  # KiB; the largest of them holds 320 MB itself, all of it scaled 15 TB
+    # KiB; the largest of them holds 320 MB itself, all of it scaled 15 TB
+    assert int(done.stdout) < 1_000_000
 
 
 def test_what_is_read_is_what_was_saved() -> None:

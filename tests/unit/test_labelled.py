@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from dgc import evaluate
 from dgc.errors import DataError, ExitCode
 from dgc.hub.card import Card, card_of
 from dgc.hub.export import export_own
-from dgc.hub.opened import Opened, open_run
-from dgc.labelled import match
-from dgc.recipe import parse_recipe
-from dgc.records import RunDir, read_json
-from dgc.train.entry import run_training
+from dgc.hub.load_weights import Opened, open_run
+from dgc.jobs import evaluate
+from dgc.jobs.labelled import match
+from dgc.recipe.load import parse_recipe
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
 from dgcctl.cli.main import main
@@ -49,7 +50,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> RunDir:
     """A short training on them, with an expectation that is met."""
     text = RECIPE.replace("epochs: 3", "epochs: 1").replace("num_classes: 10", "num_classes: 3")
-    text = text.replace("name: fashion_mnist, augment: crop_flip", f"name: image_folder, dir: {images}, augment: none")
+    text = text.replace(
+        "name: fashion_mnist, augment: crop_flip",
+        f"name: image_folder, dir: {images}, augment: none",
+    )
     text = text.replace(", limit_train: 44, limit_val: 30", "")
     folder = tmp_path_factory.mktemp("runs") / "20260101T000000Z-tiny-abcdef"
     folder.mkdir()
@@ -64,7 +68,9 @@ def ask(tmp_path: Path, source: list[str], *arguments: str) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], run: RunDir, *arguments: str) -> str:
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: RunDir, *arguments: str
+) -> str:
     out = tmp_path / "out.json"
     code = evaluate.main([f"--run-dir={run.path}", "--device=cpu", "--json", str(out), *arguments])
     said = capsys.readouterr().err
@@ -85,7 +91,9 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
     return {key: found[key] for key in FIGURES}
 
 
-def test_the_same_classes_elsewhere_and_a_lone_val_folder(run: RunDir, images: Path, tmp_path: Path) -> None:
+def test_the_same_classes_elsewhere_and_a_lone_val_folder(
+    run: RunDir, images: Path, tmp_path: Path
+) -> None:
     own = ask(tmp_path, of(run))
     assert [row["name"] for row in own["per_class"]] == ["class0", "class1", "class2"]
     shutil.copytree(images / "val", tmp_path / "data" / "val")  # no train half
@@ -100,15 +108,18 @@ def test_a_subset_is_evaluated_by_name_where_that_is_asked_for(
     shutil.copytree(images / "val" / "class2", tmp_path / "some" / "class2")
     place = tmp_path / "some"
     said = refused(tmp_path, capsys, run, f"--data-dir={place}")
-    assert said == (
-        f"{place}: its classes are not the network's 3 (only in the network: class0, class1); --subset evaluates the "
-        "classes that are there"
+    assert (
+        said
+        == f"{place}: its classes are not the network's 3 (only in the network: class0, class1);"
+        " --subset evaluates the classes that are there"
     )
     whole = ask(tmp_path, of(run))["per_class"]
     found = ask(tmp_path, of(run), f"--data-dir={place}", "--subset")
     assert found["per_class"][2] == whole[2]
     assert [row["samples"] for row in found["per_class"]] == [0, 0, 5]
-    assert "1 of the network's 3 classes are evaluated; it may answer any" in capsys.readouterr().err
+    assert (
+        "1 of the network's 3 classes are evaluated; it may answer any" in capsys.readouterr().err
+    )
 
 
 def test_as_many_classes_of_other_names_are_refused(
@@ -116,11 +127,14 @@ def test_as_many_classes_of_other_names_are_refused(
 ) -> None:
     shutil.copytree(images, tmp_path / "data")
     for split in ("train", "val"):
-        (tmp_path / "data" / split / "class1").rename(tmp_path / "data" / split / "dog\x1b]0;x\x07\n")
+        (tmp_path / "data" / split / "class1").rename(
+            tmp_path / "data" / split / "dog\x1b]0;x\x07\n"
+        )
     for arguments in ((), ("--subset",)):
         said = refused(tmp_path, capsys, run, f"--data-dir={tmp_path / 'data'}", *arguments)
         assert said.startswith(
-            f"{tmp_path / 'data' / 'val'}: its classes are not the network's 3 (only in the folder: "
+            f"{tmp_path / 'data' / 'val'}: its classes are not the network's 3 (only in the"
+            " folder: "
         )
         assert said.isprintable()
         assert "only in the folder: dog\\x1b]0;x\\x07\\n; " in said
@@ -128,7 +142,9 @@ def test_as_many_classes_of_other_names_are_refused(
 
 
 @pytest.mark.parametrize("made", ["absent", "empty", "without val"])
-def test_a_folder_without_classes(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], made: str) -> None:
+def test_a_folder_without_classes(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], made: str
+) -> None:
     place = tmp_path / "data"
     if made != "absent":
         place.mkdir()
@@ -136,7 +152,9 @@ def test_a_folder_without_classes(run: RunDir, tmp_path: Path, capsys: pytest.Ca
         (place / "train" / "class0").mkdir(parents=True)
     said = refused(tmp_path, capsys, run, f"--data-dir={place}")
     assert str(place) in said
-    assert {"absent": "no such folder", "empty": "no class folders in it", "without val": "val"}[made] in said
+    assert {"absent": "no such folder", "empty": "no class folders in it", "without val": "val"}[
+        made
+    ] in said
 
 
 def test_the_runs_own_folder_whose_classes_have_changed(
@@ -152,9 +170,13 @@ def test_the_runs_own_folder_whose_classes_have_changed(
     assert "only in the folder: zebra; only in the network: class0" in said
 
 
-def opened(classes: tuple[str, ...], folders: tuple[str, ...] = (), data: str = "image_folder") -> Opened:
+def opened(
+    classes: tuple[str, ...], folders: tuple[str, ...] = (), data: str = "image_folder"
+) -> Opened:
     text = RECIPE.replace("num_classes: 10", f"num_classes: {len(classes) or 3}")
-    recipe = parse_recipe(text.replace("fashion_mnist, augment: crop_flip", f"{data}, augment: none"), "recipe")
+    recipe = parse_recipe(
+        text.replace("fashion_mnist, augment: crop_flip", f"{data}, augment: none"), "recipe"
+    )
     card = Card(card_of(recipe).preprocessing, classes, folders)
     return Opened(torch.nn.Identity(), recipe, card, "the network")
 
@@ -163,15 +185,22 @@ def test_names_in_any_order() -> None:
     labels, note = match(["ant", "bee", "cat"], opened(("cat", "ant", "bee")), "here", subset=False)
     assert labels.tolist() == [1, 2, 0]
     assert note == ""
-    labels, _ = match(["e\u0301te", "T-shirt_top"], opened(("T-shirt/top", "\u00e9te")), "here", subset=False)
+    labels, _ = match(
+        ["e\u0301te", "T-shirt_top"], opened(("T-shirt/top", "\u00e9te")), "here", subset=False
+    )
     assert labels.tolist() == [1, 0]
 
 
 def test_names_that_nobody_recorded_go_by_order_and_that_is_said() -> None:
     labels, note = match(["x", "y", "z"], opened(()), "here", subset=False)
     assert labels.tolist() == [0, 1, 2]
-    assert note == "the network does not say what its classes are called: labels go by the folders' order"
-    with pytest.raises(DataError, match="here: 2 classes, but the network has 3, and what they are called was not"):
+    assert (
+        note
+        == "the network does not say what its classes are called: labels go by the folders' order"
+    )
+    with pytest.raises(
+        DataError, match="here: 2 classes, but the network has 3, and what they are called was not"
+    ):
         match(["x", "y"], opened(()), "here", subset=True)
 
 
@@ -187,7 +216,7 @@ def test_imagenets_folders_are_numbers_and_its_classes_words() -> None:
         match(["crane"], opened(("crane", "crane", "dog")), "here", subset=True)
 
 
-# --- what is expected, and what means something -----------------------------------------------------------------------
+# --- what is expected, and what means something ---------------------------------------------------
 
 
 def test_an_expectation_holds_for_the_images_it_was_made_for(
@@ -217,7 +246,7 @@ def test_of_five_classes_or_fewer_there_is_no_top5(
     assert "top-5" not in capsys.readouterr().out
 
 
-# --- what travels with the weights ------------------------------------------------------------------------------------
+# --- what travels with the weights ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +256,12 @@ def exported(run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("form", ["with its record", "by itself", "in its checkpoint"])
 def test_an_exported_file_says_the_names_of_its_classes(
-    run: RunDir, exported: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    run: RunDir,
+    exported: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
 ) -> None:
     file = exported
     if form == "by itself":
@@ -239,10 +273,14 @@ def test_an_exported_file_says_the_names_of_its_classes(
     assert main(["predict", "--checkpoint", str(file), str(picture), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["images"][0]["classes"]
     assert sorted(row["name"] for row in told) == ["class0", "class1", "class2"]
-    assert figures(ask(tmp_path, [f"--weights={file}", "--per-class"])) == figures(ask(tmp_path, of(run)))
+    assert figures(ask(tmp_path, [f"--weights={file}", "--per-class"])) == figures(
+        ask(tmp_path, of(run))
+    )
 
 
-def test_an_exports_classes_decide_too(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exports_classes_decide_too(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = image_folder.make(tmp_path / "other")
     (other / "val" / "class1").rename(other / "val" / "dog")
     out = tmp_path / "out.json"
@@ -251,7 +289,9 @@ def test_an_exports_classes_decide_too(exported: Path, tmp_path: Path, capsys: p
     assert "only in the folder: dog; only in the network: class1" in capsys.readouterr().err
 
 
-def test_the_recipe_at_hand_changes_no_preprocessing(run: RunDir, exported: Path, images: Path, tmp_path: Path) -> None:
+def test_the_recipe_at_hand_changes_no_preprocessing(
+    run: RunDir, exported: Path, images: Path, tmp_path: Path
+) -> None:
     recipe = tmp_path / "r.yaml"
     text = run.recipe.read_text()
     assert "0.286" in text
@@ -262,8 +302,8 @@ def test_the_recipe_at_hand_changes_no_preprocessing(run: RunDir, exported: Path
 
 def test_a_network_of_grey_images_sees_grey(images: Path, tmp_path: Path) -> None:
     """Evaluation on files of colour gives a Fashion-MNIST network what predict gives it."""
-    from dgc import predict
     from dgc.data.image_sets import FolderSet, View
+    from dgc.jobs import predict
 
     recipe = parse_recipe(RECIPE, "recipe")
     path = next((images / "val" / "class1").iterdir())

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from dgc.errors import DataError, DgcError, RankError, ResourceError, UsageError
-from dgc.records import RunDir, State, Status, read_status, write_status
-from dgcctl.core import ask as asking
-from dgcctl.core import launch, outcome
-from dgcctl.core.launch import Process, Ranks
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.core.launch import launcher, outcome
+from dgcctl.core.launch import query as asking
+from dgcctl.core.launch.launcher import Process, Ranks
 from tests.waiting import GUARD, wait_for, wait_for_file, wait_for_text
 
 
@@ -31,15 +32,15 @@ def gone(pid: int) -> bool:
         return True
 
 
-# --- commands ---------------------------------------------------------------------------------------------------------
+# --- commands -------------------------------------------------------------------------------------
 
 
 def test_one_process_needs_no_torchrun() -> None:
-    assert launch.module_command("dgc.train", Ranks()) == [sys.executable, "-m", "dgc.train"]
+    assert launcher.module_command("dgc.train", Ranks()) == [sys.executable, "-m", "dgc.train"]
 
 
 def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
-    command = launch.module_command("dgc.train", Ranks(nproc_per_node="2"))
+    command = launcher.module_command("dgc.train", Ranks(nproc_per_node="2"))
     assert command[1:] == [
         *("-m", "dgc.train.launch", "--max-restarts=0"),
         *("--standalone", "--nproc-per-node=2", "-m", "dgc.train"),
@@ -47,7 +48,9 @@ def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
 
 
 def test_several_machines_meet_at_an_endpoint() -> None:
-    options = Ranks(nproc_per_node="8", nnodes="2", node_rank=1, rdzv_endpoint="head:29500").options()
+    options = Ranks(
+        nproc_per_node="8", nnodes="2", node_rank=1, rdzv_endpoint="head:29500"
+    ).options()
     assert options == [
         "--nproc-per-node=8",
         "--nnodes=2",
@@ -63,7 +66,10 @@ def test_several_machines_meet_at_an_endpoint() -> None:
         (Ranks(nproc_per_node="0"), "--nproc-per-node 0: should be a number from 1, or auto"),
         (Ranks(nproc_per_node="two"), "--nproc-per-node two: should be a number from 1, or auto"),
         (Ranks(nnodes="x"), "--nnodes x: should be a number from 1, or MIN:MAX"),
-        (Ranks(nnodes="2"), "--nnodes 2 needs --rdzv-endpoint HOST:PORT, the same on every machine"),
+        (
+            Ranks(nnodes="2"),
+            "--nnodes 2 needs --rdzv-endpoint HOST:PORT, the same on every machine",
+        ),
     ],
 )
 def test_impossible_ranks_are_refused(ranks: Ranks, line: str) -> None:
@@ -73,7 +79,9 @@ def test_impossible_ranks_are_refused(ranks: Ranks, line: str) -> None:
 
 
 def test_a_new_run_is_queued_and_has_its_records(tmp_path: Path) -> None:
-    run = launch.create(tmp_path / "runs", "demo", "name: demo\n", {"argv": ["dgcctl", "train"], "overrides": []})
+    run = launcher.create(
+        tmp_path / "runs", "demo", "name: demo\n", {"argv": ["dgcctl", "train"], "overrides": []}
+    )
     assert run.recipe.read_text() == "name: demo\n"
     assert read_status(run).state == State.QUEUED
     assert json.loads(run.argv.read_text())["argv"] == ["dgcctl", "train"]
@@ -83,14 +91,15 @@ def test_a_new_run_is_queued_and_has_its_records(tmp_path: Path) -> None:
 def test_a_folder_that_takes_no_runs_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError) as caught:
-        launch.create(tmp_path / "file" / "runs", "demo", "name: demo\n", {})
+        launcher.create(tmp_path / "file" / "runs", "demo", "name: demo\n", {})
     expected = (
-        "cannot make a run directory here (not a directory): name another folder with --runs-dir or DGCCTL_RUNS_DIR"
+        "cannot make a run directory here (not a directory): name another folder with --runs-dir or"
+        " DGCCTL_RUNS_DIR"
     )
     assert str(caught.value) == f"{tmp_path / 'file' / 'runs'}: {expected}"
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 STUBBORN_CHILD = """
 import subprocess, sys, time, pathlib
@@ -119,17 +128,15 @@ def test_nothing_of_the_group_is_left_not_even_what_ignores_sigterm(tmp_path: Pa
 def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
     told, ready, pid = tmp_path / "told", tmp_path / "ready", tmp_path / "pid"
     child = (
-        "import signal, sys, time, pathlib\n"
-        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(told)!r}).touch(), sys.exit(75)))\n"
-        f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(10_000)\n"
+        "import signal, sys, time, pathlib\nsignal.signal(signal.SIGTERM, lambda *_:"
+        f" (pathlib.Path({str(told)!r}).touch(),"
+        f" sys.exit(75)))\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(10_000)\n"
     )
     starter = (
-        "import os, subprocess, sys, time, pathlib\n"
-        "from dgcctl.core.launch import Process\n"
-        f"p = Process([sys.executable, '-c', {child!r}], output=subprocess.DEVNULL, env=os.environ, tied=True)\n"
-        f"pathlib.Path({str(pid)!r}).write_text(str(p.pid))\n"
-        "time.sleep(10_000)\n"
+        "import os, subprocess, sys, time, pathlib\nfrom dgcctl.core.launch.launcher import"
+        f" Process\np = Process([sys.executable, '-c', {child!r}], output=subprocess.DEVNULL,"
+        " env=os.environ,"
+        f" tied=True)\npathlib.Path({str(pid)!r}).write_text(str(p.pid))\ntime.sleep(10_000)\n"
     )
     parent = subprocess.Popen(python(starter))
     wait_for_file(ready)
@@ -149,7 +156,7 @@ def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGUSR1)
     with (
         Process(python(child), output=subprocess.DEVNULL, env=os.environ, tied=True) as process,
-        launch.forwarding(process) as heard,
+        launcher.forwarding(process) as heard,
     ):
         wait_for_file(ready)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -161,7 +168,9 @@ def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
 def test_the_output_of_a_training_is_appended_to_its_log(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.log.write_text("before\n")
-    with launch.start_training(run, python("import sys; print('out'); print('err', file=sys.stderr)")) as process:
+    with launcher.start_training(
+        run, python("import sys; print('out'); print('err', file=sys.stderr)")
+    ) as process:
         assert process.wait(GUARD) == 0
     first, mark, *said = run.log.read_text().splitlines()
     assert first == "before"
@@ -169,7 +178,7 @@ def test_the_output_of_a_training_is_appended_to_its_log(tmp_path: Path) -> None
     assert said == ["out", "err"]
 
 
-# --- why it ended -----------------------------------------------------------------------------------------------------
+# --- why it ended ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,7 +201,9 @@ def test_its_own_account_comes_first(run: RunDir) -> None:
 
 
 def test_an_account_of_an_earlier_start_does_not_count(run: RunDir) -> None:
-    write_status(run, Status(state=State.STOPPED, reason="stopped by Ctrl-C", exit_code=130, heartbeat=1.0))
+    write_status(
+        run, Status(state=State.STOPPED, reason="stopped by Ctrl-C", exit_code=130, heartbeat=1.0)
+    )
     run.log.write_text("error: lost its data\n")
     error = outcome.failure(run, 3, since=2.0)
     assert isinstance(error, DataError)
@@ -240,7 +251,7 @@ def test_the_end_of_a_run_that_never_began_is_written_for_it(run: RunDir) -> Non
     assert read_status(run).state == State.STOPPED
 
 
-# --- questions to a process -------------------------------------------------------------------------------------------
+# --- questions to a process -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -251,7 +262,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_answer_is_read_and_talk_comes_through(module: Path) -> None:
     module.write_text(
-        "import sys, pathlib\nprint('working')\npathlib.Path(sys.argv[-1]).write_text('{\"answer\": 42}')\n"
+        "import sys, pathlib\nprint('working')\npathlib.Path(sys.argv[-1]).write_text('{\"answer\":"
+        " 42}')\n"
     )
     said: list[str] = []
     assert asking.ask("oracle", [], say=said.append) == {"answer": 42}
@@ -261,18 +273,28 @@ def test_an_answer_is_read_and_talk_comes_through(module: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
     [
-        ("import sys; print('error: no data there', file=sys.stderr); sys.exit(3)", DataError, "no data there"),
+        (
+            "import sys; print('error: no data there', file=sys.stderr); sys.exit(3)",
+            DataError,
+            "no data there",
+        ),
         (
             "import os; os.kill(os.getpid(), 9)",
             DgcError,
             "python -m oracle was killed by signal 9",
         ),
         ("raise ValueError('odd')", DgcError, "python -m oracle failed (ValueError: odd)"),
-        ("import sys; print('error: lost\\nerror: rank 1 killed'); sys.exit(10)", RankError, "rank 1 killed"),
+        (
+            "import sys; print('error: lost\\nerror: rank 1 killed'); sys.exit(10)",
+            RankError,
+            "rank 1 killed",
+        ),
         ("import sys; sys.exit(1)", DgcError, "python -m oracle failed (exit code 1)"),
     ],
 )
-def test_its_error_is_raised_and_not_printed(module: Path, code: str, kind: type[DgcError], text: str) -> None:
+def test_its_error_is_raised_and_not_printed(
+    module: Path, code: str, kind: type[DgcError], text: str
+) -> None:
     module.write_text(code)
     said: list[str] = []
     with pytest.raises(DgcError) as caught:
@@ -290,8 +312,13 @@ def test_ctrl_c_ends_a_question_and_its_process_at_once(module: Path, tmp_path: 
         f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n"
         "time.sleep(10_000)\n"
     )
-    code = "import sys\nfrom dgcctl.core import ask\nfrom dgcctl.cli import diagnostics\n"
-    code += "try: ask.ask('oracle', [])\nexcept BaseException as error: sys.exit(diagnostics.report(error))\n"
+    code = (
+        "import sys\nfrom dgcctl.core.launch import query\nfrom dgcctl.cli._ui import diagnostics\n"
+    )
+    code += (
+        "try: query.ask('oracle', [])\nexcept BaseException as error:"
+        " sys.exit(diagnostics.report(error))\n"
+    )
     asking_process = subprocess.Popen(python(code), stderr=subprocess.PIPE, text=True)
     asked = int(wait_for_text(note))
     asking_process.send_signal(signal.SIGINT)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dgc.layers import DynamicGroupConv2d
+from dgc.layers.algorithms.functional import Method
 from dgc.models.released import from_released, to_released
-from dgc.ops.dispatch import Method
 from tests import golden
 
 WAYS: list[Method] = ["auto", "masked", "gathered"]
@@ -19,12 +19,16 @@ WAYS: list[Method] = ["auto", "masked", "gathered"]
 def build(case: dict[str, Any], method: Method, dtype: torch.dtype) -> DynamicGroupConv2d:
     numbers = {key: value for key, value in case["meta"].items() if key != "inactive_channels"}
     layer = DynamicGroupConv2d(**numbers, method=method)
-    layer.load_state_dict(from_released({k[6:]: v for k, v in case.items() if k.startswith("state/")}))
+    layer.load_state_dict(
+        from_released({k[6:]: v for k, v in case.items() if k.startswith("state/")})
+    )
     return layer.to(dtype)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference relative to the largest value; where all of theirs are zero, ours have to be."""
+    """Largest difference relative to the largest value; where all of theirs are zero, ours have to
+    be.
+    """
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30)).item()
 
 
@@ -52,7 +56,9 @@ def test_evaluation_repeats_the_released_layer(number: int, method: Method) -> N
 
 @pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("number", golden.CASES)
-def test_training_repeats_the_released_layer_and_all_its_gradients(number: int, method: Method) -> None:
+def test_training_repeats_the_released_layer_and_all_its_gradients(
+    number: int, method: Method
+) -> None:
     case = golden.layer_case(number)
     found = run_training(build(case, method, torch.float32), case)
     wanted = {key for key in case if key.startswith("train/")} - {"train/grad_out"}
@@ -82,6 +88,8 @@ def test_ties_are_switched_off_together_as_in_the_released_layer() -> None:
     layer = build(case, "auto", torch.float32).eval()
     with torch.no_grad():
         gates = layer.gates(torch.relu(layer.norm(case["x"])))  # type: ignore[misc]
-    assert ((gates == 0).sum(-1) > layer.n_inactive).any(), "the case is to hold ties at the threshold"
+    assert ((gates == 0).sum(-1) > layer.n_inactive).any(), (
+        "the case is to hold ties at the threshold"
+    )
     with torch.no_grad():
         assert difference(layer(case["x"]), case["eval/out"]) < 1e-5

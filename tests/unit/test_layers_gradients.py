@@ -1,4 +1,6 @@
-"""The backward written by hand is the derivative of the forward, and that of the slow oracle, everywhere it can go."""
+"""The backward written by hand is the derivative of the forward, and that of the slow oracle,
+everywhere it can go.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ def random_layer(seed: int = 0, n: int = 0, **numbers: int | float) -> DynamicGr
     return layer
 
 
-def gradients(layer: nn.Module, x: Tensor, call: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
-    """Output, then the gradients of x and of every parameter, for a fixed random loss and the gate L1."""
+def gradients(
+    layer: nn.Module, x: Tensor, call: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Output, then the gradients of x and of every parameter, for a fixed random loss and the gate
+    L1.
+    """
     x = x.clone().requires_grad_()
     layer.zero_grad()
     y = (call or layer)(x)
@@ -41,7 +47,9 @@ def gradients(layer: nn.Module, x: Tensor, call: Callable[[Tensor], Tensor] | No
 
 def assert_same(ours: list[Tensor], oracle: list[Tensor], tolerance: float = 1e-9) -> None:
     for a, b in zip(ours, oracle, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * max(1.0, b.abs().max().item()))
+        torch.testing.assert_close(
+            a, b, rtol=tolerance, atol=tolerance * max(1.0, b.abs().max().item())
+        )
 
 
 def against_oracle(layer: DynamicGroupConv2d, x: Tensor) -> None:
@@ -62,7 +70,13 @@ SHAPES = st.tuples(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(shape=SHAPES, off=st.floats(0, 0.99), size=st.integers(9, 12), training=st.booleans(), seed=st.integers(0, 99))
+@given(
+    shape=SHAPES,
+    off=st.floats(0, 0.99),
+    size=st.integers(9, 12),
+    training=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_any_shape_agrees_with_the_oracle(
     shape: tuple[int, ...], off: float, size: int, training: bool, seed: int
 ) -> None:
@@ -76,7 +90,9 @@ def test_any_shape_agrees_with_the_oracle(
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("kernel", "n"), [(1, 0), (1, 3), (1, 6), (3, 0), (3, 6)])
 def test_gradcheck(kernel: int, n: int, training: bool) -> None:
-    layer = random_layer(3, n, in_channels=8, out_channels=4, kernel_size=kernel, padding=kernel // 2, heads=2)
+    layer = random_layer(
+        3, n, in_channels=8, out_channels=4, kernel_size=kernel, padding=kernel // 2, heads=2
+    )
     layer.train(training)
     names = [name for name, _ in layer.named_parameters()]
 
@@ -85,13 +101,17 @@ def test_gradcheck(kernel: int, n: int, training: bool) -> None:
         return y, layer.gate_l1
 
     x = torch.randn(2, 8, 3, 3).double().requires_grad_()
-    assert torch.autograd.gradcheck(call, (x, *(p.detach().requires_grad_() for p in layer.parameters())))
+    assert torch.autograd.gradcheck(
+        call, (x, *(p.detach().requires_grad_() for p in layer.parameters()))
+    )
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["1x1", "3x3 sample by sample"])
 def test_many_channels_take_the_gathering_ways(wide: bool) -> None:
     kernel = 3 if wide else 1
-    layer = random_layer(1, 80, in_channels=96, out_channels=8, kernel_size=kernel, padding=kernel // 2)
+    layer = random_layer(
+        1, 80, in_channels=96, out_channels=8, kernel_size=kernel, padding=kernel // 2
+    )
     against_oracle(layer, torch.randn(2, 96, 9, 9).double())
     layer.set_inactive(0)
     against_oracle(layer, torch.randn(2, 96, 9, 9).double())
@@ -120,7 +140,9 @@ def test_equal_gates_are_all_switched_off() -> None:
 
 def test_nan_stays_in_its_sample_in_every_way() -> None:
     for kernel in (1, 3):
-        layer = random_layer(4, 48, in_channels=64, out_channels=8, kernel_size=kernel, padding=kernel // 2).eval()
+        layer = random_layer(
+            4, 48, in_channels=64, out_channels=8, kernel_size=kernel, padding=kernel // 2
+        ).eval()
         x = torch.randn(3, 64, 9, 9).double()
         clean = layer(x)
         x[1, 5, 2, 2] = torch.nan
@@ -162,7 +184,10 @@ def test_one_layer_used_twice_in_a_network() -> None:
 
 
 def test_a_norm_in_front_is_part_of_the_one_copy() -> None:
-    layer, before = random_layer(8, 40, in_channels=64, out_channels=8, kernel_size=3, padding=1), nn.BatchNorm2d(64)
+    layer, before = (
+        random_layer(8, 40, in_channels=64, out_channels=8, kernel_size=3, padding=1),
+        nn.BatchNorm2d(64),
+    )
     pair = nn.ModuleList([layer, before.double()])
     oracle = copy.deepcopy(pair)
     oracle[0].method = "masked"
@@ -176,7 +201,10 @@ def test_a_norm_in_front_is_part_of_the_one_copy() -> None:
 @pytest.mark.parametrize("out", [4, 32])
 def test_static_convolution_and_pooling_with_remade_activations(out: int, training: bool) -> None:
     torch.manual_seed(0)
-    norm, conv = nn.BatchNorm2d(8).double().train(training), nn.Conv2d(8, out, 3, 1, 1, groups=4, bias=False).double()
+    norm, conv = (
+        nn.BatchNorm2d(8).double().train(training),
+        nn.Conv2d(8, out, 3, 1, 1, groups=4, bias=False).double(),
+    )
     pool, relu = nn.MaxPool2d(3, 2, 1), nn.ReLU()
     net = nn.ModuleList([norm, conv])
     plain = copy.deepcopy(net)

@@ -1,4 +1,6 @@
-"""The layer in other people's networks: arguments, schedule, state, precision, memory layout, other norms."""
+"""The layer in other people's networks: arguments, schedule, state, precision, memory layout, other
+norms.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch import nn
 
 import dgc
 from dgc import DynamicGroupConv2d
-from dgc.bench.memory import saved_bytes
+from dgc.bench.peak_memory import saved_bytes
 from dgc.errors import ArgumentError, ExitCode, UsageError
 from dgc.schedule import inactive_channels
 
@@ -34,14 +36,22 @@ BAD = [
     ({"heads": 3}, "in_channels=16 is no multiple of heads=3"),
     ({"in_channels": 15, "heads": 5}, "out_channels=32 is no multiple of heads=5"),
     ({"squeeze_rate": 0}, "squeeze_rate=0 must be an integer >= 1"),
-    ({"gate_factor": 1.5}, "gate_factor=1.5 must be a number in (0, 1], the share of channels that is kept"),
-    ({"gate_factor": 0}, "gate_factor=0 must be a number in (0, 1], the share of channels that is kept"),
+    (
+        {"gate_factor": 1.5},
+        "gate_factor=1.5 must be a number in (0, 1], the share of channels that is kept",
+    ),
+    (
+        {"gate_factor": 0},
+        "gate_factor=0 must be a number in (0, 1], the share of channels that is kept",
+    ),
     ({"gate_factor": 0.01}, "gate_factor=0.01 keeps no channel of in_channels=16"),
 ]
 
 
 @pytest.mark.parametrize(("change", "line"), BAD, ids=[line for _, line in BAD])
-def test_a_bad_argument_is_quoted_with_what_is_allowed(change: dict[str, object], line: str) -> None:
+def test_a_bad_argument_is_quoted_with_what_is_allowed(
+    change: dict[str, object], line: str
+) -> None:
     with pytest.raises(ArgumentError) as caught:
         DynamicGroupConv2d(**{"in_channels": 16, "out_channels": 32, **change})  # type: ignore[arg-type]
     assert str(caught.value) == line
@@ -117,7 +127,9 @@ def test_state_dict_brings_n_along() -> None:
 def test_a_stored_n_that_cannot_be_is_refused(value: float) -> None:
     layer = DynamicGroupConv2d(16, 32)
     state = layer.state_dict() | {"inactive_channels": torch.tensor([value])}
-    with pytest.raises((RuntimeError, ValueError), match=r"inactive_channels is .* whole number from 0 to 15"):
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"inactive_channels is .* whole number from 0 to 15"
+    ):
         layer.load_state_dict(state)
 
 
@@ -151,7 +163,9 @@ def test_records_count_the_choices_and_stop_when_closed() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_autocast_trains_in_low_precision_with_full_precision_gates(p: float, dtype: torch.dtype) -> None:
+def test_autocast_trains_in_low_precision_with_full_precision_gates(
+    p: float, dtype: torch.dtype
+) -> None:
     net = small_net()
     dgc.set_progress(net, p)
     x = torch.randn(4, 3, 8, 8)
@@ -209,7 +223,8 @@ def test_other_norms_in_its_place_work_and_are_called(norm: str) -> None:
         layer.norm.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
     elif norm != "plain":
         layer.norm = nn.BatchNorm2d(
-            16, **{"cumulative": {"momentum": None}, "untracked": {"track_running_stats": False}}[norm]
+            16,
+            **{"cumulative": {"momentum": None}, "untracked": {"track_running_stats": False}}[norm],
         )
     oracle = copy.deepcopy(layer)
     oracle.method = "masked"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import dgc
-from dgc.macs import count
+from dgc.layers.macs import count
 from dgc.models import RELEASED, create_model
 from tests import golden
 
@@ -71,7 +71,13 @@ def test_any_network_with_the_layer_in_it() -> None:
     layer.set_inactive(4)
     net = nn.Sequential(layer, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 4 * 5, 3))
     rows = count(net, (16, 20), 8).rows
-    assert [row.kind for row in rows] == ["DynamicGroupConv2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
+    assert [row.kind for row in rows] == [
+        "DynamicGroupConv2d",
+        "ReLU",
+        "MaxPool2d",
+        "Flatten",
+        "Linear",
+    ]
     conv, relu, pooled = 16 * 8 * 10 * 8 * 9, 8 * 16 * 20, 8 * 16 * 20
     gates = 2 * (1 * 8 + 8 * 1 + 8) + 2 * (1 + 8) + 2 * 8
     assert (rows[0].shape, rows[0].dense) == ((16, 8, 10), conv + relu)

@@ -1,4 +1,6 @@
-"""The matrix of the suite: which runs it asks for, how it reads them, and that it goes on where it stopped."""
+"""The matrix of the suite: which runs it asks for, how it reads them, and that it goes on where it
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,30 @@ def test_each_value_of_each_kind_is_run_and_the_whole_product_on_demand() -> Non
     few, every = matrix.combinations(whole=False), matrix.combinations(whole=True)
     assert PLAIN in few
     assert (len(few), len(every)) == (8, 36)
-    for key, values in (("isa", matrix.INSTRUCTIONS), ("load", matrix.LOADS), ("seed", matrix.SEEDS)):
+    for key, values in (
+        ("isa", matrix.INSTRUCTIONS),
+        ("load", matrix.LOADS),
+        ("seed", matrix.SEEDS),
+    ):
         assert {one[key] for one in few} == set(values)
 
 
 def test_the_command_is_what_a_user_would_type() -> None:
     assert matrix.command(PLAIN) == ["make", "test"]
-    assert matrix.command({**PLAIN, "isa": "avx2", "seed": "3"}) == ["make", "test", "ISA=avx2", "SEED=3"]
+    assert matrix.command({**PLAIN, "isa": "avx2", "seed": "3"}) == [
+        "make",
+        "test",
+        "ISA=avx2",
+        "SEED=3",
+    ]
     assert matrix.command({**PLAIN, "load": "one core"})[:2] == ["taskset", "-c"]
 
 
 def test_the_counts_are_those_of_the_last_line() -> None:
-    said = "1 failed in 2s (a test's own pytest)\nx\n3 failed, 1726 passed, 9 skipped, 5 warnings in 10.1s (0:00:10)\n"
+    said = (
+        "1 failed in 2s (a test's own pytest)\nx\n3 failed, 1726 passed, 9 skipped, 5 warnings in"
+        " 10.1s (0:00:10)\n"
+    )
     assert matrix.counts(said) == {"failed": 3, "passed": 1726, "skipped": 9}
     assert matrix.counts("mypy: error") == {}
 
@@ -43,7 +57,14 @@ def test_it_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         ran.append(str(one))
         code = int(one["seed"] == "2")
-        return {"commit": commit, "command": "make test", **one, "exit_code": code, "counts": {}, "seconds": 1}
+        return {
+            "commit": commit,
+            "command": "make test",
+            **one,
+            "exit_code": code,
+            "counts": {},
+            "seconds": 1,
+        }
 
     monkeypatch.setattr(matrix, "run", pretend)
     monkeypatch.setattr(matrix, "commit_of", lambda folder: "abc")
@@ -63,4 +84,6 @@ def test_it_goes_on_where_it_stopped(
     monkeypatch.setattr(matrix, "commit_of", lambda folder: "def")
     matrix.main(["--rows", str(rows)])
     assert len(ran) == 17
-    assert all(json.loads(line)["commit"] for line in rows.read_text().splitlines() if line.endswith("}"))
+    assert all(
+        json.loads(line)["commit"] for line in rows.read_text().splitlines() if line.endswith("}")
+    )

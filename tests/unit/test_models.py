@@ -1,4 +1,6 @@
-"""The networks by name, in their three forms; traced whole; and the released training run step by step."""
+"""The networks by name, in their three forms; traced whole; and the released training run step by
+step.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import dgc
-from dgc.bench.memory import saved_bytes
+from dgc.bench.peak_memory import saved_bytes
 from dgc.errors import ArgumentError
+from dgc.layers.algorithms.functional import Method
 from dgc.models import create_model, list_models
 from dgc.models.released import from_released
-from dgc.ops.dispatch import Method
 from dgc.schedule import cosine, progress
 from tests import golden
 
@@ -41,10 +43,26 @@ def test_the_four_released_names_are_among_the_models() -> None:
 
 
 ERRORS = [
-    ("dydense", {}, "unknown model 'dydense' (did you mean dydensenet?); known: dydensenet, dyresnet18, "),
-    ("dydensenet", {"stage": 3}, "dydensenet takes no argument 'stage'; it takes stages, growth, bottleneck, "),
-    ("dydensenet", {"stages": (2, 2)}, "stages=[2, 2] and growth=[8, 16, 32] must be of one length, at least 1"),
-    ("dydensenet", {"growth": (8, 16, 0)}, "stages=[14, 14, 14] and growth=[8, 16, 0] must be integers >= 1"),
+    (
+        "dydense",
+        {},
+        "unknown model 'dydense' (did you mean dydensenet?); known: dydensenet, dyresnet18, ",
+    ),
+    (
+        "dydensenet",
+        {"stage": 3},
+        "dydensenet takes no argument 'stage'; it takes stages, growth, bottleneck, ",
+    ),
+    (
+        "dydensenet",
+        {"stages": (2, 2)},
+        "stages=[2, 2] and growth=[8, 16, 32] must be of one length, at least 1",
+    ),
+    (
+        "dydensenet",
+        {"growth": (8, 16, 0)},
+        "stages=[14, 14, 14] and growth=[8, 16, 0] must be integers >= 1",
+    ),
     ("dydensenet", {"form": "sparse"}, "form='sparse': one of dgc, dense, sgc"),
     ("dyresnet18", {"stem": "mnist"}, "stem='mnist': one of cifar, imagenet"),
     ("dyresnet18", {"heads": 5}, "in_channels=64 is no multiple of heads=5"),
@@ -52,8 +70,12 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "numbers", "line"), ERRORS, ids=[line[:40] for *_, line in ERRORS])
-def test_a_network_that_cannot_be_is_refused_in_one_line(name: str, numbers: dict[str, object], line: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "numbers", "line"), ERRORS, ids=[line[:40] for *_, line in ERRORS]
+)
+def test_a_network_that_cannot_be_is_refused_in_one_line(
+    name: str, numbers: dict[str, object], line: str
+) -> None:
     with pytest.raises(ArgumentError) as caught:
         create_model(name, **numbers)
     assert str(caught.value).startswith(line)
@@ -63,7 +85,9 @@ def test_a_network_that_cannot_be_is_refused_in_one_line(name: str, numbers: dic
 @pytest.mark.parametrize("form", ["dgc", "dense", "sgc"])
 @pytest.mark.parametrize("name", SMALL)
 def test_torch_compile_takes_the_whole_network(name: str, form: str) -> None:
-    """fullgraph=True raises at the first graph break or read of a value; gradients are those of the eager network."""
+    """fullgraph=True raises at the first graph break or read of a value; gradients are those of the
+    eager network.
+    """
     model = small(name, form).double()
     x = torch.randn(2, 3, 16, 16).double()
     for training in (True, False):
@@ -77,15 +101,22 @@ def test_torch_compile_takes_the_whole_network(name: str, form: str) -> None:
             (outputs[-1].square().sum() + dgc.gate_l1(net)).backward()
         torch.testing.assert_close(*outputs, rtol=1e-7, atol=1e-7)
         for ours, theirs in zip(traced.parameters(), eager.parameters(), strict=True):
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-6 * theirs.grad.abs().max().item())
+            torch.testing.assert_close(
+                ours.grad, theirs.grad, rtol=1e-6, atol=1e-6 * theirs.grad.abs().max().item()
+            )
 
 
 def test_the_gradient_is_traced_too() -> None:
     torch.compiler.reset()
-    net = nn.Sequential(dgc.DynamicGroupConv2d(16, 32), dgc.DynamicGroupConv2d(32, 8, 3, 1, 1)).double()
+    net = nn.Sequential(
+        dgc.DynamicGroupConv2d(16, 32), dgc.DynamicGroupConv2d(32, 8, 3, 1, 1)
+    ).double()
     dgc.set_progress(net, 0.9)
     twin, x = copy.deepcopy(net), torch.randn(4, 16, 6, 6).double()
-    for model, run in ((net, net), (twin, torch.compile(twin, fullgraph=True, backend="aot_eager"))):
+    for model, run in (
+        (net, net),
+        (twin, torch.compile(twin, fullgraph=True, backend="aot_eager")),
+    ):
         (run(x).square().sum() + dgc.gate_l1(model)).backward()
     for ours, theirs in zip(twin.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
@@ -140,9 +171,15 @@ def test_three_forms_have_one_skeleton(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "limit"),
-    [("cifar10_dydensenet86_h4", 32, 0.6), ("imagenet_dyresnet18_h4", 224, 0.8), ("imagenet_dydensenet_h4", 224, 0.6)],
+    [
+        ("cifar10_dydensenet86_h4", 32, 0.6),
+        ("imagenet_dyresnet18_h4", 224, 0.8),
+        ("imagenet_dydensenet_h4", 224, 0.6),
+    ],
 )
-def test_saved_activations_are_a_fraction_of_the_dense_twins(name: str, size: int, limit: float) -> None:
+def test_saved_activations_are_a_fraction_of_the_dense_twins(
+    name: str, size: int, limit: float
+) -> None:
     x = torch.randn(2, 3, size, size)
     model, twin = create_model(name), create_model(name, form="dense")
     for p in (0.0, 0.9):
@@ -153,7 +190,8 @@ def test_saved_activations_are_a_fraction_of_the_dense_twins(name: str, size: in
 @pytest.mark.parametrize(
     ("method", "steps"),
     [
-        ("auto", 20),  # all 60 of them: tests/unit/test_train_trace.py, by the training loop of the product
+        # all 60 of them: tests/unit/test_train_trace.py, by the training loop of the product
+        ("auto", 20),
         pytest.param("auto", 60, marks=pytest.mark.slow),
         pytest.param("masked", 60, marks=pytest.mark.slow),
     ],
@@ -162,8 +200,12 @@ def test_one_training_run_repeats_the_released_one(method: Method, steps: int) -
     """The steps in float64, to 1e-8 in every figure of every step."""
     run = golden.trace()
     model = create_model("dydensenet", stages=(2, 2, 2))
-    init = {key[5:]: torch.from_numpy(value) for key, value in run.items() if key.startswith("init/")}
-    init = {key: value.float() if value.is_floating_point() else value for key, value in init.items()}
+    init = {
+        key[5:]: torch.from_numpy(value) for key, value in run.items() if key.startswith("init/")
+    }
+    init = {
+        key: value.float() if value.is_floating_point() else value for key, value in init.items()
+    }
     model.load_state_dict(from_released(init, model))
     model.double().train()
     for _, layer in dgc.iter_dgc(model):
@@ -179,7 +221,9 @@ def test_one_training_run_repeats_the_released_one(method: Method, steps: int) -
         lasso = dgc.gate_l1(model)
         off = sum(layer.n_inactive for _, layer in dgc.iter_dgc(model))
         found = [p, cosine(p, 0.1), entropy.item(), lasso.item(), off]
-        assert found == pytest.approx(row.tolist(), rel=1e-8, abs=1e-8), f"step {step}, {run['columns'].tolist()}"
+        assert found == pytest.approx(row.tolist(), rel=1e-8, abs=1e-8), (
+            f"step {step}, {run['columns'].tolist()}"
+        )
         optimizer.zero_grad()
         (entropy + 1e-5 * lasso).backward()
         optimizer.step()

@@ -1,4 +1,6 @@
-"""The native convolution against the oracle: random shapes, every instruction set that this machine has, odd gates."""
+"""The native convolution against the oracle: random shapes, every instruction set that this machine
+has, odd gates.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,20 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dgc
-from dgc import native
 from dgc.errors import ArgumentError, UsageError
+from dgc.infer.conv import Conv
+from dgc.infer.one_layer import _native_conv2d, _plan, native_conv2d
+from dgc.kernels import cpu
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.structs import Kind
 from dgc.layers import DynamicGroupConv2d
-from dgc.native import library
-from dgc.native.conv import Conv
-from dgc.native.structs import Kind
-from dgc.ops import dgc_conv2d
-from dgc.ops.masked import masked_conv2d
-from dgc.ops.native import _native_conv2d, _plan, native_conv2d
+from dgc.layers.algorithms import dgc_conv2d
+from dgc.layers.reference import masked_conv2d
 
-needs_kernels = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
-ISAS = native.describe().get("supported", []) if native.available() else []
+needs_kernels = pytest.mark.skipif(
+    not cpu.available(), reason="the kernels were not built: no C++ compiler"
+)
+ISAS = cpu.describe().get("supported", []) if cpu.available() else []
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -96,7 +100,9 @@ def test_the_kernels_agree_with_the_oracle(isa: str, s: dict[str, int], kept: st
 @pytest.mark.parametrize("isa", ISAS)
 @settings(SETTINGS, max_examples=50)
 @given(s=tiled(most=64), kept=st.sampled_from(["all", "some", "one", "none"]))
-def test_convolution_by_tiles_agrees_with_the_oracle(isa: str, s: dict[str, int], kept: str) -> None:
+def test_convolution_by_tiles_agrees_with_the_oracle(
+    isa: str, s: dict[str, int], kept: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(library.FORCE, isa)
         _agrees(s, kept)
@@ -107,7 +113,9 @@ def test_convolution_by_tiles_agrees_with_the_oracle(isa: str, s: dict[str, int]
 @pytest.mark.parametrize("isa", ISAS)
 @settings(SETTINGS, max_examples=300)
 @given(s=tiled(most=1024), kept=st.sampled_from(["all", "some", "one", "none"]))
-def test_convolution_by_tiles_agrees_with_the_oracle_on_wide_layers(isa: str, s: dict[str, int], kept: str) -> None:
+def test_convolution_by_tiles_agrees_with_the_oracle_on_wide_layers(
+    isa: str, s: dict[str, int], kept: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(library.FORCE, isa)
         _agrees(s, kept)
@@ -125,7 +133,9 @@ def test_convolution_by_tiles_agrees_with_the_oracle_on_wide_layers(isa: str, s:
     ],
 )
 def test_which_shapes_go_by_tiles(size: tuple[int, int], stride: int, kind: Kind) -> None:
-    conv = Conv(torch.randn(32, 16, 3, 3), None, stride, (1, 1), (1, 1), 2, fc1=torch.rand(1, 2, 16))
+    conv = Conv(
+        torch.randn(32, 16, 3, 3), None, stride, (1, 1), (1, 1), 2, fc1=torch.rand(1, 2, 16)
+    )
     assert kind in [op.kind for op in _plan(conv, (16, *size), 64).ops]
 
 
@@ -134,7 +144,9 @@ def test_which_shapes_go_by_tiles(size: tuple[int, int], stride: int, kind: Kind
 @pytest.mark.parametrize("isa", ISAS)
 @settings(SETTINGS, max_examples=600)
 @given(s=shapes(most=1024), kept=st.sampled_from(["all", "some", "one", "none"]))
-def test_the_kernels_agree_with_the_oracle_on_wide_layers(isa: str, s: dict[str, int], kept: str) -> None:
+def test_the_kernels_agree_with_the_oracle_on_wide_layers(
+    isa: str, s: dict[str, int], kept: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         assume(_leaves_pixels(s))
         patch.setenv(library.FORCE, isa)
@@ -145,14 +157,28 @@ def test_the_kernels_agree_with_the_oracle_on_wide_layers(isa: str, s: dict[str,
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     ("channels", "outputs", "size", "k", "stride"),
-    [(1024, 64, 7, 1, 1), (512, 512, 7, 3, 1), (64, 64, 56, 3, 1), (64, 128, 56, 3, 2), (64, 128, 56, 1, 2)],
+    [
+        (1024, 64, 7, 1, 1),
+        (512, 512, 7, 3, 1),
+        (64, 64, 56, 3, 1),
+        (64, 128, 56, 3, 2),
+        (64, 128, 56, 1, 2),
+    ],
 )
 def test_the_shapes_of_the_networks(
-    isa: str, channels: int, outputs: int, size: int, k: int, stride: int, monkeypatch: pytest.MonkeyPatch
+    isa: str,
+    channels: int,
+    outputs: int,
+    size: int,
+    k: int,
+    stride: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(library.FORCE, isa)
     s = {"batch": 1, "heads": 4, "channels": channels, "outputs": outputs, "k": k, "stride": stride}
-    _agrees(s | {"padding": k // 2, "dilation": 1, "height": size, "width": size, "seed": 3}, "some")
+    _agrees(
+        s | {"padding": k // 2, "dilation": 1, "height": size, "width": size, "seed": 3}, "some"
+    )
 
 
 @needs_kernels
@@ -221,20 +247,24 @@ def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_describe_names_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     lowest = ISAS[0]
     monkeypatch.setenv(library.FORCE, lowest)
-    facts = native.describe()
+    facts = cpu.describe()
     assert facts["available"] is True
     assert facts["isa"] == lowest
     assert facts["why_not"] is None
 
 
-def test_without_kernels_everything_runs_and_one_warning_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kernels_everything_runs_and_one_warning_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(library, "_open", lambda: (None, None, "the kernels were not built"))
     layer = DynamicGroupConv2d(8, 8, 1).eval()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert dgc.compile_for_inference(layer) is layer
     assert [str(w.message) for w in said] == ["no native kernels: the kernels were not built"]
-    assert native.available() is False
-    assert native.describe()["why_not"] == "the kernels were not built"
+    assert cpu.available() is False
+    assert cpu.describe()["why_not"] == "the kernels were not built"
     with pytest.raises(UsageError, match="method='native': the kernels were not built"):
-        native_conv2d(torch.zeros(1, 8, 2, 2), torch.zeros(8, 8, 1, 1), torch.zeros(1, 1, 8), 0, 1, 0, 1, 1)
+        native_conv2d(
+            torch.zeros(1, 8, 2, 2), torch.zeros(8, 8, 1, 1), torch.zeros(1, 1, 8), 0, 1, 0, 1, 1
+        )

@@ -1,4 +1,6 @@
-"""The kernels as an arm64 machine has them (NEON, 32 registers): cross-compiled, and run in an emulator."""
+"""The kernels as an arm64 machine has them (NEON, 32 registers): cross-compiled, and run in an
+emulator.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from torch import Tensor, nn
 
 import dgc
 from dgc.bench.networks import build
-from dgc.engine.module import NativeModule
-from dgc.native import library
-from dgc.native.program import Plan
-from dgc.native.structs import Kind, Op
+from dgc.infer.compile import NativeModule
+from dgc.infer.program import Plan
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.structs import Kind, Op
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("aarch64-linux-gnu-g++")
@@ -37,11 +39,27 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("arm64") / "run_plan"
-    source = ROOT / "dgc" / "native" / "src"
+    source = ROOT / "dgc" / "kernels" / "cpu" / "src"
     files = [source / name for name in ("api.cpp", "executor.cpp", "train.cpp")]
-    flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-static"]
+    flags = [
+        "-std=c++17",
+        "-O3",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-ffp-contract=fast",
+        "-fopenmp",
+        "-static",
+    ]
     subprocess.run(
-        [str(COMPILER), *flags, "-DDGC_ISA=dgc_baseline", *files, ROOT / "tests/native/run_plan.cpp", "-o", target],
+        [
+            str(COMPILER),
+            *flags,
+            "-DDGC_ISA=dgc_baseline",
+            *files,
+            ROOT / "tests/native/run_plan.cpp",
+            "-o",
+            target,
+        ],
         check=True,
     )
     return target
@@ -67,7 +85,9 @@ def dydensenet86() -> tuple[nn.Module, Tensor]:
 
 
 def layers() -> tuple[nn.Module, Tensor]:
-    """What the two have not: strides of three, dilation, kernels of five, odd numbers of channels and heads."""
+    """What the two have not: strides of three, dilation, kernels of five, odd numbers of channels
+    and heads.
+    """
     net = nn.Sequential(
         dgc.DynamicGroupConv2d(12, 42, 5, padding=2, heads=3, gate_factor=0.5),
         dgc.DynamicGroupConv2d(42, 30, 3, stride=3, padding=1, heads=6),
@@ -94,7 +114,9 @@ def test_an_emulated_arm64_gives_the_same_logits(
     assert plan is not None
     assert make is not dyresnet18 or Kind.WINO in [op.kind for op in plan.ops]
     write(plan, x, tmp_path / "plan")
-    subprocess.run([str(EMULATOR), program, tmp_path / "plan", tmp_path / "out", str(threads)], check=True)
+    subprocess.run(
+        [str(EMULATOR), program, tmp_path / "plan", tmp_path / "out", str(threads)], check=True
+    )
     found = torch.from_numpy(np.fromfile(tmp_path / "out", np.float32))
     with torch.no_grad():
         wanted = model(x)

@@ -1,4 +1,6 @@
-"""DGC_NATIVE_ISA: levels, features on top of them, none; what a machine lacks; what is recorded of it."""
+"""DGC_NATIVE_ISA: levels, features on top of them, none; what a machine lacks; what is recorded of
+it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from dgc import native
 from dgc.errors import UsageError
-from dgc.native import isa, library
-from dgc.train.saving import describe_changes
-from dgcctl.core.checkup import Level, _native
+from dgc.kernels import cpu
+from dgc.kernels.cpu import isa, library
+from dgc.train.save import describe_changes
+from dgcctl.core.diagnosis import Level, _native
 
 MACHINE = {"baseline": (), "avx2": ("vnni",), "avx512": ("vnni", "bf16")}
-needs_kernels = pytest.mark.skipif(not native.available(), reason="the kernels were not built: no C++ compiler")
+needs_kernels = pytest.mark.skipif(
+    not cpu.available(), reason="the kernels were not built: no C++ compiler"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,13 @@ def test_none_is_plain_pytorch() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("avx513", "unknown word 'avx513' (did you mean avx512?): levels are baseline, avx2, avx512, neon, none; "),
+        (
+            "avx513",
+            (
+                "unknown word 'avx513' (did you mean avx512?): levels are baseline, avx2, avx512,"
+                " neon, none; "
+            ),
+        ),
         ("avx512,-vni", "unknown word 'vni' (did you mean vnni?)"),
         ("AVX2", "unknown word 'AVX2'"),
         ("neon", "this machine has baseline, avx2, avx512"),
@@ -71,7 +81,9 @@ def test_what_cannot_be_is_one_line(text: str, said: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_on_arm64_the_one_level_is_neon_and_its_old_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_arm64_the_one_level_is_neon_and_its_old_name_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(isa, "LEVELS", ("neon",))
     monkeypatch.setattr(isa, "_OLD_NAMES", {"baseline": "neon"})
     isa._read.cache_clear()
@@ -86,7 +98,9 @@ def test_on_arm64_the_one_level_is_neon_and_its_old_name_is_read(monkeypatch: py
 def test_features_are_those_that_the_processor_tells() -> None:
     """Held against Linux's own list, where there is one."""
     info = Path("/proc/cpuinfo")
-    flags = next((line.split() for line in info.read_text().splitlines() if line.startswith("flags")), None)
+    flags = next(
+        (line.split() for line in info.read_text().splitlines() if line.startswith("flags")), None
+    )
     if flags is None or "avx512bw" not in flags:
         pytest.skip("needs an x86 machine with AVX-512, whose features Linux lists")
     handle = library._open()[0]
@@ -113,8 +127,8 @@ def test_what_is_used_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " by " in str(facts["kernels_built_from"])
     monkeypatch.setenv(isa.VARIABLE, "none")
     assert library.facts() == {"kernels": "none"}
-    assert native.describe()["why_not"] == "DGC_NATIVE_ISA=none asks for plain PyTorch"
-    assert native.describe()["available"] is False
+    assert cpu.describe()["why_not"] == "DGC_NATIVE_ISA=none asks for plain PyTorch"
+    assert cpu.describe()["available"] is False
 
 
 STANDS = {
@@ -131,10 +145,14 @@ STANDS = {
 
 
 def test_old_records_stay_comparable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dgc.recipe import dump_recipe, find_recipe, load_recipe
+    from dgc.recipe.load import dump_recipe, find_recipe, load_recipe
 
     stands = STANDS | {"recipe": dump_recipe(load_recipe(find_recipe("demo")))}
-    now = stands | {"kernels": "avx512", "kernel_features": ["vnni"], "kernels_built_from": "1 by GNU 12"}
+    now = stands | {
+        "kernels": "avx512",
+        "kernel_features": ["vnni"],
+        "kernels_built_from": "1 by GNU 12",
+    }
     assert describe_changes(stands | {"kernels": "avx512"}, now) == []
     assert describe_changes(now, now | {"kernel_features": []}) == []  # no kernel uses them yet
     assert describe_changes(stands | {"kernels": "baseline"}, now | {"kernels": "neon"}) == []
@@ -157,7 +175,9 @@ def test_the_doctor_says_which_features_and_what_is_wrong() -> None:
 
 
 @needs_kernels
-def test_a_library_of_other_sources_is_called_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_other_sources_is_called_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert library.stale() == ""
     monkeypatch.setattr(library, "sources_digest", lambda package: "0" * 64)
     assert library.stale().endswith(

@@ -1,6 +1,8 @@
-"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: built apart, driven by a process of its own.
+"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: built apart, driven by a
+process of its own.
 
-Each arena comes from the allocator, so reading or writing past it, past an image or past the weights is seen.
+Each arena comes from the allocator, so reading or writing past it, past an image or past the
+weights is seen.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ import sys
 import torch
 import dgc
 from dgc.layers import DynamicGroupConv2d
-from dgc.native import library
-from dgc.ops.masked import masked_conv2d
-from dgc.ops.native import native_conv2d
+from dgc.kernels.cpu import library
+from dgc.layers.reference import masked_conv2d
+from dgc.infer.one_layer import native_conv2d
 
 torch.manual_seed(0)
 torch.set_num_threads(2)
@@ -84,7 +86,9 @@ def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def _runtime(name: str) -> str:
-    found = subprocess.run(["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        ["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    )
     return found.stdout.strip()
 
 

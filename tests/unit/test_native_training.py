@@ -1,4 +1,6 @@
-"""Training by the C++ kernels: output and every gradient against the oracle in float64, shapes, ties, NaN, threads."""
+"""Training by the C++ kernels: output and every gradient against the oracle in float64, shapes,
+ties, NaN, threads.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dgc
-from dgc.bench.memory import saved_bytes
-from dgc.layers import DynamicGroupConv2d, native
-from dgc.layers.native import NativeLayer, NativeStatic
+from dgc.bench.peak_memory import saved_bytes
+from dgc.kernels.cpu import describe, library, train_passes
+from dgc.layers import DynamicGroupConv2d, native_dynamic
+from dgc.layers.native_dynamic import NativeLayer, NativeStatic
 from dgc.layers.static import norm_relu_conv
-from dgc.native import describe, library, training
 from tests.unit.test_layers_gradients import gradients, random_layer
 
-pytestmark = pytest.mark.skipif(not training.available(), reason="the kernels were not built: no C++ compiler")
+pytestmark = pytest.mark.skipif(
+    not train_passes.available(), reason="the kernels were not built: no C++ compiler"
+)
 ISAS = [str(name) for name in describe().get("supported", [])]  # type: ignore[attr-defined]
 
 
@@ -32,7 +36,9 @@ def same(ours: list[Tensor], oracle: list[Tensor], tolerance: float = 1e-4) -> N
 
 
 def clear_of_zero(layer: DynamicGroupConv2d, x: Tensor) -> Tensor:
-    """x whose activations are far enough from zero for float32 to put them on the same side of it as float64."""
+    """x whose activations are far enough from zero for float32 to put them on the same side of it
+    as float64.
+    """
     with torch.no_grad():
         return torch.where(copy.deepcopy(layer).norm(x).abs() < 1e-5, x + 0.01, x)  # type: ignore[misc]
 
@@ -65,7 +71,12 @@ SHAPES = st.tuples(
     training_mode=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_any_shape_agrees_with_the_oracle(
-    isa: str, shape: tuple[int, ...], off: float, size: tuple[int, int], training_mode: bool, seed: int
+    isa: str,
+    shape: tuple[int, ...],
+    off: float,
+    size: tuple[int, int],
+    training_mode: bool,
+    seed: int,
 ) -> None:
     heads, c, j, *rest = shape
     numbers = dict(zip(("kernel_size", "stride", "padding", "dilation"), rest, strict=True))
@@ -127,7 +138,13 @@ def test_one_positive_gate() -> None:
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_nan_stays_in_its_sample(kernel: int) -> None:
-    layer = random_layer(4, 48, in_channels=64, out_channels=16, kernel_size=kernel, padding=kernel // 2).float().eval()
+    layer = (
+        random_layer(
+            4, 48, in_channels=64, out_channels=16, kernel_size=kernel, padding=kernel // 2
+        )
+        .float()
+        .eval()
+    )
     x = torch.randn(3, 64, 9, 9)
     clean = layer(x)
     x[1, 5, 2, 2] = torch.nan
@@ -137,7 +154,10 @@ def test_nan_stays_in_its_sample(kernel: int) -> None:
 
 
 def test_a_norm_in_front_and_a_view_that_is_no_copy() -> None:
-    layer, before = random_layer(8, 40, in_channels=64, out_channels=8, kernel_size=3, padding=1), nn.BatchNorm2d(64)
+    layer, before = (
+        random_layer(8, 40, in_channels=64, out_channels=8, kernel_size=3, padding=1),
+        nn.BatchNorm2d(64),
+    )
     layer.norm.eval()  # type: ignore[union-attr]  # or the scale of `before` would not matter: a gradient of noise
     pair = nn.ModuleList([layer, before.double()])
     oracle, ours = copy.deepcopy(pair), copy.deepcopy(pair).float()
@@ -148,7 +168,10 @@ def test_a_norm_in_front_and_a_view_that_is_no_copy() -> None:
         y: Tensor = p[0](x[:, 8:72], before=p[1])
         return y
 
-    found = [gradients(p, x, lambda v, p=p: call(p, v)) for p, x in ((ours, wide.float()), (oracle, wide))]
+    found = [
+        gradients(p, x, lambda v, p=p: call(p, v))
+        for p, x in ((ours, wide.float()), (oracle, wide))
+    ]
     same(*found)
     torch.testing.assert_close(ours[1].running_var.double(), oracle[1].running_var)
 
@@ -156,7 +179,10 @@ def test_a_norm_in_front_and_a_view_that_is_no_copy() -> None:
 @pytest.mark.parametrize(("groups", "out", "stride"), [(4, 8, 1), (4, 64, 2), (8, 8, 1), (2, 6, 3)])
 def test_grouped_convolutions(groups: int, out: int, stride: int) -> None:
     torch.manual_seed(0)
-    norm, conv = nn.BatchNorm2d(16).double(), nn.Conv2d(16, out, 3, stride, 1, groups=groups, bias=False).double()
+    norm, conv = (
+        nn.BatchNorm2d(16).double(),
+        nn.Conv2d(16, out, 3, stride, 1, groups=groups, bias=False).double(),
+    )
     plain = nn.ModuleList([norm, conv])
     ours = copy.deepcopy(plain).float()
     x = torch.randn(3, 16, 13, 12).double()
@@ -166,7 +192,7 @@ def test_grouped_convolutions(groups: int, out: int, stride: int) -> None:
     same(found, gradients(plain, x, lambda v: conv(norm(v).relu())))
 
 
-# ---- a dense block ---------------------------------------------------------------------------------------------------
+# ---- a dense block -------------------------------------------------------------------------------
 
 
 def block_net(progress: float = 0.9) -> nn.Module:
@@ -212,10 +238,16 @@ def graph_names(net: nn.Module, x: Tensor) -> set[str]:
 
 
 WATCHED: list[tuple[str, Callable[[nn.Module], object]]] = [
-    ("a hook", lambda net: net.features.denseblock_1[0].conv_1.register_forward_hook(lambda *_: None)),
+    (
+        "a hook",
+        lambda net: net.features.denseblock_1[0].conv_1.register_forward_hook(lambda *_: None),
+    ),
     ("a frozen norm", lambda net: net.features.denseblock_1[1].conv_1.norm.eval()),
     ("another method", lambda net: dgc.set_method(net.features.denseblock_1[2], "plain")),
-    ("another norm", lambda net: setattr(net.features.denseblock_1[0].conv_1, "norm", nn.InstanceNorm2d(16))),
+    (
+        "another norm",
+        lambda net: setattr(net.features.denseblock_1[0].conv_1, "norm", nn.InstanceNorm2d(16)),
+    ),
 ]
 
 
@@ -241,13 +273,15 @@ def test_a_network_keeps_a_fifth_of_what_its_dense_twin_keeps() -> None:
     x = torch.randn(2, 3, 16, 16)
     kept = {}
     for form in ("dgc", "dense"):
-        net = dgc.create_model("dydensenet", stages=(14, 14), growth=(8, 16), num_classes=5, form=form).train()
+        net = dgc.create_model(
+            "dydensenet", stages=(14, 14), growth=(8, 16), num_classes=5, form=form
+        ).train()
         dgc.set_progress(net, 0.9)
         kept[form] = saved_bytes(net, lambda net=net: net(x))
     assert kept["dgc"] < 0.22 * kept["dense"]
 
 
-# ---- what else must hold ---------------------------------------------------------------------------------------------
+# ---- what else must hold -------------------------------------------------------------------------
 
 
 def test_the_same_threads_give_the_same_bits_and_other_threads_nearly() -> None:
@@ -283,17 +317,22 @@ def test_without_kernels_everything_is_plain_pytorch(monkeypatch: pytest.MonkeyP
     with_kernels = network_gradients(block_net(), x)
     monkeypatch.setattr(library, "load", lambda: None)
     net = block_net()
-    assert not {"_BlockBackward", "NativeLayerBackward", "NativeStaticBackward"} & graph_names(block_net(), x)
+    assert not {"_BlockBackward", "NativeLayerBackward", "NativeStaticBackward"} & graph_names(
+        block_net(), x
+    )
     same(network_gradients(net, x), [t.double() for t in with_kernels])
     assert library.in_use() == "none"
 
 
 def test_a_method_that_is_none_is_refused_by_name() -> None:
-    with pytest.raises(dgc.errors.ArgumentError, match="method='fast': one of auto, plain, masked, gathered, native"):
+    with pytest.raises(
+        dgc.errors.ArgumentError,
+        match="method='fast': one of auto, plain, masked, gathered, native",
+    ):
         dgc.set_method(block_net(), "fast")  # type: ignore[arg-type]
 
 
 def test_names_of_the_functions_are_what_the_tests_look_for() -> None:
     assert NativeLayer.__name__ == "NativeLayer"
     assert NativeStatic.__name__ == "NativeStatic"
-    assert native.suits(torch.randn(2, 3, 4, 4))
+    assert native_dynamic.suits(torch.randn(2, 3, 4, 4))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dgc.layers.algorithms import METHODS, dgc_conv2d
+from dgc.layers.algorithms.choose import WAYS, plan
+from dgc.layers.geometry import Geometry, pick
 from dgc.layers.selection import switch_off, switch_off_traced
-from dgc.ops import METHODS, dgc_conv2d
-from dgc.ops.geometry import Geometry, pick
-from dgc.ops.shuffle import by_head, interleave, shuffle
-from dgc.ops.ways import WAYS, plan
+from dgc.layers.shuffle import by_head, interleave, shuffle
 
 
 def problem(
@@ -21,17 +21,22 @@ def problem(
 ) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, heads * c, 8, 9, generator=generator, dtype=torch.float64)
-    weight = torch.randn(heads * j, heads * c, kernel, kernel, generator=generator, dtype=torch.float64)
+    weight = torch.randn(
+        heads * j, heads * c, kernel, kernel, generator=generator, dtype=torch.float64
+    )
     gates = torch.rand(batch, heads, heads * c, generator=generator, dtype=torch.float64) - 0.2
     return x, weight, switch_off(gates.relu(), n)
 
 
-def by_loops(x: Tensor, weight: Tensor, gates: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+def by_loops(
+    x: Tensor, weight: Tensor, gates: Tensor, stride: int, padding: int, dilation: int
+) -> Tensor:
     """FACTS, line by line: y_i = conv(x * g_i, w_i), output channel j*G + i."""
     heads, rows = gates.shape[1], weight.shape[0] // gates.shape[1]
     masked = [x * gates[:, i, :, None, None] for i in range(heads)]
     outs = [
-        F.conv2d(masked[i], weight[i * rows : (i + 1) * rows], None, stride, padding, dilation) for i in range(heads)
+        F.conv2d(masked[i], weight[i * rows : (i + 1) * rows], None, stride, padding, dilation)
+        for i in range(heads)
     ]
     return torch.stack([outs[i][:, j] for j in range(rows) for i in range(heads)], 1)
 
@@ -46,7 +51,15 @@ NUMBERS = {
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(**NUMBERS)
 def test_masked_and_gathered_are_the_definition(
-    heads: int, c: int, j: int, kernel: int, off: float, stride: int, padding: int, dilation: int, seed: int
+    heads: int,
+    c: int,
+    j: int,
+    kernel: int,
+    off: float,
+    stride: int,
+    padding: int,
+    dilation: int,
+    seed: int,
 ) -> None:
     if (kernel - 1) * dilation + 1 > 8 + 2 * padding:
         return  # no output
@@ -61,7 +74,15 @@ def test_masked_and_gathered_are_the_definition(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(**{**NUMBERS, "padding": st.just(0)})
 def test_every_way_has_the_derivative_of_the_definition(
-    heads: int, c: int, j: int, kernel: int, off: float, stride: int, padding: int, dilation: int, seed: int
+    heads: int,
+    c: int,
+    j: int,
+    kernel: int,
+    off: float,
+    stride: int,
+    padding: int,
+    dilation: int,
+    seed: int,
 ) -> None:
     if (kernel - 1) * dilation + 1 > 8:
         return
@@ -76,7 +97,9 @@ def test_every_way_has_the_derivative_of_the_definition(
         if name == "product" and kernel > 1:
             continue
         picked = pick(gates, heads * c if name == "heads" else kept)
-        torch.testing.assert_close(way.forward(x, weight, picked, geometry), wanted.detach(), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            way.forward(x, weight, picked, geometry), wanted.detach(), rtol=1e-10, atol=1e-10
+        )
         grads = way.backward(grad, x, weight, picked, geometry)
         torch.testing.assert_close(grads.x, grad_x)
         torch.testing.assert_close(grads.weight, grad_w)
@@ -110,8 +133,13 @@ def test_shuffle_and_its_inverse() -> None:
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(values=st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=12), data=st.data())
-def test_selection_zeroes_everything_up_to_the_nth_smallest(values: list[float], data: st.DataObject) -> None:
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=12),
+    data=st.data(),
+)
+def test_selection_zeroes_everything_up_to_the_nth_smallest(
+    values: list[float], data: st.DataObject
+) -> None:
     n = data.draw(st.integers(0, len(values)))
     threshold = sorted(values)[n - 1]
     wanted = [0.0 if n and value <= threshold else value for value in values]

@@ -1,4 +1,6 @@
-"""Predictions: the same preprocessing as torchvision, the best classes, and the channels that were really used."""
+"""Predictions: the same preprocessing as torchvision, the best classes, and the channels that were
+really used.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from PIL import Image
 from torchvision import transforms
 
 import dgc
-from dgc import predict as predicting
 from dgc.data.classes import class_names
 from dgc.errors import DataError, DivergedError
 from dgc.hub.card import card_of
-from dgc.hub.opened import Opened
+from dgc.hub.load_weights import Opened
 from dgc.hub.registry import find_entry, load_registry
+from dgc.jobs import predict as predicting
 from dgc.models import create_model
-from dgc.recipe import Recipe, load_recipe
+from dgc.recipe.load import Recipe, load_recipe
 from dgcctl.cli.main import main
 from dgcctl.cli.predict import _ranges
 
@@ -34,7 +36,9 @@ def photo(path: Path, width: int, height: int, seed: int = 0) -> Path:
         (width, height), Image.Resampling.BICUBIC
     )
     noise = dice.integers(-9, 10, (height, width, 3))
-    Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(path, quality=92)
+    Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(
+        path, quality=92
+    )
     return path
 
 
@@ -49,8 +53,12 @@ def opened() -> Opened:
 
 @pytest.mark.parametrize("name", load_registry())
 @pytest.mark.parametrize("size", [(500, 375), (300, 641), (256, 256), (64, 48)])
-def test_preprocessing_is_that_of_the_released_evaluation(name: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """torchvision's Resize, CenterCrop, ToTensor, Normalize (what the released code calls) give the same tensor."""
+def test_preprocessing_is_that_of_the_released_evaluation(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """torchvision's Resize, CenterCrop, ToTensor, Normalize (what the released code calls) give the
+    same tensor.
+    """
     how = find_entry(name).preprocessing
     path = photo(tmp_path / "a.jpg", *size)
     theirs = transforms.Compose(
@@ -72,17 +80,22 @@ def test_best_classes_and_chosen_channels(opened: Opened, tmp_path: Path) -> Non
     found = predicting.predict(opened, names, paths)
     for path, entry in zip(paths, found, strict=True):
         with torch.no_grad():
-            shares = opened.model(predicting.prepare(path, opened.preprocessing)).double().softmax(1)[0]
+            shares = (
+                opened.model(predicting.prepare(path, opened.preprocessing)).double().softmax(1)[0]
+            )
         told = entry["classes"]
         assert [row["index"] for row in told] == shares.argsort(descending=True)[:5].tolist()
-        assert [row["probability"] for row in told] == pytest.approx(sorted(shares.tolist(), reverse=True)[:5])
+        assert [row["probability"] for row in told] == pytest.approx(
+            sorted(shares.tolist(), reverse=True)[:5]
+        )
         assert all(row["name"] == names[row["index"]] for row in told)
     assert found[0]["layers"] != found[1]["layers"]  # the choice is the image's own
 
 
 def test_channels_are_those_that_matter(opened: Opened, tmp_path: Path) -> None:
-    """The oracle for `heads`: zero the weights of all channels a head did not choose and nothing changes; of one that
-    it did choose, and the answer changes."""
+    """The oracle for `heads`: zero the weights of all channels a head did not choose and nothing
+    changes; of one that it did choose, and the answer changes.
+    """
     path = photo(tmp_path / "a.jpg", 32, 32)
     x = predicting.prepare(path, opened.preprocessing)
     layers = predicting.look(opened.model, x, (), 5)["layers"]
@@ -102,7 +115,9 @@ def test_channels_are_those_that_matter(opened: Opened, tmp_path: Path) -> None:
             layer.weight.copy_(saved)
 
 
-def test_an_image_that_is_none_is_named_before_anything_runs(opened: Opened, tmp_path: Path) -> None:
+def test_an_image_that_is_none_is_named_before_anything_runs(
+    opened: Opened, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"bad\.jpg: an HTML page, not an image"):
@@ -121,12 +136,18 @@ def test_a_network_that_answers_nan_says_so(opened: Opened, tmp_path: Path) -> N
         opened.model.classifier.bias.copy_(saved)
 
 
-def test_from_the_command_line(opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_command_line(
+    opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import save_file
 
-    from dgc.recipe import dump_recipe
+    from dgc.recipe.load import dump_recipe
 
-    weights, recipe, image = tmp_path / "w.safetensors", tmp_path / "r.yaml", photo(tmp_path / "a.jpg", 40, 40)
+    weights, recipe, image = (
+        tmp_path / "w.safetensors",
+        tmp_path / "r.yaml",
+        photo(tmp_path / "a.jpg", 40, 40),
+    )
     save_file(opened.model.state_dict(), weights)
     recipe.write_text(dump_recipe(opened.recipe))
     command = ["predict", "--checkpoint", str(weights), "--recipe", str(recipe), str(image)]
@@ -139,10 +160,15 @@ def test_from_the_command_line(opened: Opened, tmp_path: Path, capsys: pytest.Ca
     assert "give one of --run RUN, --pretrained NAME, --checkpoint FILE" in capsys.readouterr().err
 
 
-def test_what_is_printed(opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(
+    opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from dgcctl.cli.predict import _print
 
-    _print(predicting.predict(opened, class_names("cifar10"), [photo(tmp_path / "a.jpg", 40, 40)])[0], 72)
+    _print(
+        predicting.predict(opened, class_names("cifar10"), [photo(tmp_path / "a.jpg", 40, 40)])[0],
+        72,
+    )
     told = capsys.readouterr().out
     assert told.startswith(f"{tmp_path / 'a.jpg'}\n")
     assert sum(name in told for name in class_names("cifar10")) == 5

@@ -8,9 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc import yaml12
 from dgc.errors import RecipeError
-from dgc.recipe import (
+from dgc.recipe import yaml12
+from dgc.recipe.dump import dump_tree
+from dgc.recipe.load import (
     check_world_size,
     diff_recipes,
     dump_recipe,
@@ -21,7 +22,6 @@ from dgc.recipe import (
     recipes_dir,
     shipped_recipes,
 )
-from dgc.recipe_dump import dump_tree
 
 SHIPPED = ["cifar100_h4", "cifar10_h4", "demo", "imagenet_condensenet_h4", "imagenet_resnet18_h4"]
 
@@ -62,7 +62,11 @@ def test_the_papers_recipes(name):
     recipe = load_recipe(find_recipe(name))
     classes, epochs, batch, kept, errors = PAPER[name]
     assert (recipe.source, recipe.model.heads, recipe.model.squeeze_rate) == ("paper", 4, 16)
-    assert (recipe.model.num_classes, recipe.train.epochs, recipe.train.batch_size) == (classes, epochs, batch)
+    assert (recipe.model.num_classes, recipe.train.epochs, recipe.train.batch_size) == (
+        classes,
+        epochs,
+        batch,
+    )
     assert recipe.model.gate_factor == kept
     optim = recipe.optim
     assert (optim.lr, optim.momentum, optim.nesterov, optim.weight_decay) == (0.1, 0.9, True, 1e-4)
@@ -74,7 +78,12 @@ def test_networks_and_images_of_the_papers_recipes():
     by_name = {name: load_recipe(find_recipe(name)) for name in PAPER}
     for name in ("cifar10_h4", "cifar100_h4"):
         model, data = by_name[name].model, by_name[name].data
-        assert (model.stages, model.growth, model.bottleneck, model.group_3x3) == ((14, 14, 14), (8, 16, 32), 4, 4)
+        assert (model.stages, model.growth, model.bottleneck, model.group_3x3) == (
+            (14, 14, 14),
+            (8, 16, 32),
+            4,
+            4,
+        )
         assert (data.augment, data.image_size, data.crop_padding) == ("crop_flip", 32, 4)
     condensenet = by_name["imagenet_condensenet_h4"].model
     assert (condensenet.stages, condensenet.growth) == ((4, 6, 8, 10, 8), (8, 16, 32, 64, 128))
@@ -91,7 +100,14 @@ def test_networks_and_images_of_the_papers_recipes():
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_hyper_parameter_has_an_origin(name):
     recipe = load_recipe(find_recipe(name))
-    wanted = ("model.heads", "model.gate_factor", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.schedule")
+    wanted = (
+        "model.heads",
+        "model.gate_factor",
+        "optim.lr",
+        "optim.momentum",
+        "optim.weight_decay",
+        "optim.schedule",
+    )
     for key in (*wanted, "optim.gate_l1", "train.epochs", "train.batch_size"):
         assert recipe.origin[key].split(":")[0] in ("paper", "released code", "ours"), key
     for item in recipe.expect:
@@ -106,7 +122,7 @@ def test_the_model_section_is_what_create_model_takes():
     assert set(resnet) == {"form", "stem", "num_classes", "heads", "squeeze_rate", "gate_factor"}
 
 
-# --- overrides and digest ---------------------------------------------------------------------------------------------
+# --- overrides and digest -------------------------------------------------------------------------
 
 
 def demo(*overrides):
@@ -114,7 +130,14 @@ def demo(*overrides):
 
 
 def test_overrides_are_read_like_the_file():
-    recipe = demo("optim.lr=5e-2", "model.stages=[1, 1]", "model.growth=[8,16]", "seed=010", "title=no", "tags=[a]")
+    recipe = demo(
+        "optim.lr=5e-2",
+        "model.stages=[1, 1]",
+        "model.growth=[8,16]",
+        "seed=010",
+        "title=no",
+        "tags=[a]",
+    )
     assert recipe.optim.lr == 0.05
     assert (recipe.model.stages, recipe.model.growth) == ((1, 1), (8, 16))
     assert (recipe.seed, recipe.title, recipe.tags) == (10, "no", ("a",))
@@ -130,7 +153,9 @@ def test_a_whole_section_can_be_overridden():
     assert (recipe.checkpoint.keep_last, recipe.checkpoint.every_seconds) == (5, 600)
 
 
-@pytest.mark.parametrize("override", ["optim.lr=0.05", "seed=1", "data.limit_train=640", "train.amp=bf16"])
+@pytest.mark.parametrize(
+    "override", ["optim.lr=0.05", "seed=1", "data.limit_train=640", "train.amp=bf16"]
+)
 def test_what_is_computed_changes_the_digest(override):
     assert demo(override).digest() != demo().digest()
 
@@ -164,7 +189,7 @@ def test_a_recipe_cannot_be_changed():
         demo().optim.lr = 1.0
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
+# --- finding --------------------------------------------------------------------------------------
 
 
 def test_find_by_name_and_by_path(tmp_path, monkeypatch):
@@ -177,7 +202,9 @@ def test_find_by_name_and_by_path(tmp_path, monkeypatch):
 
 
 def test_a_missing_recipe_is_told_with_the_nearest_name():
-    with pytest.raises(RecipeError, match=r"^cifar10_h: no such recipe file \(did you mean cifar10_h4\?\)$"):
+    with pytest.raises(
+        RecipeError, match=r"^cifar10_h: no such recipe file \(did you mean cifar10_h4\?\)$"
+    ):
         find_recipe("cifar10_h")
     with pytest.raises(RecipeError, match="shipped recipes: cifar100_h4, "):
         find_recipe("/no/such/zzz.yaml")
@@ -185,14 +212,18 @@ def test_a_missing_recipe_is_told_with_the_nearest_name():
 
 def test_world_size():
     check_world_size(demo(), 4)
-    with pytest.raises(RecipeError, match=r"train.batch_size = 64 cannot be shared by 3 processes .* multiple of 3"):
+    with pytest.raises(
+        RecipeError, match=r"train.batch_size = 64 cannot be shared by 3 processes .* multiple of 3"
+    ):
         check_world_size(demo(), 3)
 
 
-# --- YAML 1.2 and dumping ---------------------------------------------------------------------------------------------
+# --- YAML 1.2 and dumping -------------------------------------------------------------------------
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-trees = st.dictionaries(st.text(min_size=1), scalars | st.lists(scalars).map(tuple), min_size=1, max_size=6)
+trees = st.dictionaries(
+    st.text(min_size=1), scalars | st.lists(scalars).map(tuple), min_size=1, max_size=6
+)
 
 
 @given(tree=trees)
@@ -200,12 +231,15 @@ def test_whatever_is_dumped_loads_back_identical(tree):
     document = yaml12.load(dump_tree(tree), "x")
     assert document.problems == []
     assert document.tree == tree
-    assert str(document.tree) == str(tree)  # 1 and True and 1.0 are equal in Python, but not in a recipe
+    # 1 and True and 1.0 are equal in Python, but not in a recipe
+    assert str(document.tree) == str(tree)
 
 
 def test_lines_are_remembered():
     document = yaml12.load("a:\n  b: 1\n\n  c: [1,\n    2]\n", "x")
-    assert [document.line(loc) for loc in (("a",), ("a", "b"), ("a", "c"), ("a", "c", 1), ("a", "zz"))] == [
+    assert [
+        document.line(loc) for loc in (("a",), ("a", "b"), ("a", "c"), ("a", "c", 1), ("a", "zz"))
+    ] == [
         1,
         2,
         4,

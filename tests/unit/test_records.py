@@ -1,4 +1,6 @@
-"""The run directory's format: what is written can be read, what is not understood is refused in words."""
+"""The run directory's format: what is written can be read, what is not understood is refused in
+words.
+"""
 
 import json
 import math
@@ -11,9 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dgc import records
 from dgc.errors import IntegrityError
-from dgc.records import EventWriter, Kind, RunDir, State, Status
+from dgc.run.events import (
+    METRIC_KINDS,
+    EventWriter,
+    Kind,
+    decode_event,
+    encode_event,
+    live_rows,
+    metric_digest,
+    read_events,
+)
+from dgc.run.files import read_json, write_json
+from dgc.run.paths import RunDir, create_run
+from dgc.run.status import State, Status, inferred_state, read_status, write_status
 
 
 @pytest.fixture
@@ -29,7 +42,7 @@ def write(run: RunDir, *events: tuple[str, dict[str, object]]) -> None:
 
 
 def test_create_run_names_it(tmp_path):
-    first, second = (records.create_run(tmp_path / "runs", "demo") for _ in range(2))
+    first, second = (create_run(tmp_path / "runs", "demo") for _ in range(2))
     assert first.path != second.path
     assert "-demo-" in first.id
     assert first.path.is_dir()
@@ -44,11 +57,16 @@ def test_nan_is_null_plus_a_flag(run):
 
 
 def test_a_changed_byte_is_noticed():
-    line = records.encode_event("step", {"step": 12}, now=1.0).rstrip(b"\n")
-    assert records.decode_event(line) == {"kind": "step", "step": 12, "t": 1.0, "crc": json.loads(line)["crc"]}
+    line = encode_event("step", {"step": 12}, now=1.0).rstrip(b"\n")
+    assert decode_event(line) == {
+        "kind": "step",
+        "step": 12,
+        "t": 1.0,
+        "crc": json.loads(line)["crc"],
+    }
     for place in range(len(line)):
         changed = line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]
-        assert records.decode_event(changed) is None
+        assert decode_event(changed) is None
 
 
 def test_torn_tail_is_cut_off_when_opened_again(run):
@@ -56,14 +74,14 @@ def test_torn_tail_is_cut_off_when_opened_again(run):
     with run.events.open("ab") as file:
         file.write(b'{"kind":"ste')
     write(run, ("alert", {"text": "after"}))
-    assert [event["text"] for event in records.read_events(run)] == ["whole", "after"]
+    assert [event["text"] for event in read_events(run)] == ["whole", "after"]
 
 
 ROWS = [("step", {"step": step}) for step in range(1, 5)]
 
 
 def steps_and_kinds(run: RunDir) -> list[tuple[int, str]]:
-    return [(row["step"], row["kind"]) for row in records.live_rows(records.read_events(run))]
+    return [(row["step"], row["kind"]) for row in live_rows(read_events(run))]
 
 
 def test_rows_that_a_resume_replays_count_once(run):
@@ -84,23 +102,23 @@ def test_metric_digest_knows_no_clock_and_no_replay(run, tmp_path):
     other = RunDir(tmp_path / "other")
     other.path.mkdir()
     write(other, *ROWS[:3], ("perf", {"step": 3}), ("resume", {"step": 1}), *ROWS[1:])
-    digest = records.metric_digest(records.read_events(run))
-    assert digest == records.metric_digest(records.read_events(other))
+    digest = metric_digest(read_events(run))
+    assert digest == metric_digest(read_events(other))
     write(other, ("step", {"step": 5}))
-    assert digest != records.metric_digest(records.read_events(other))
+    assert digest != metric_digest(read_events(other))
 
 
 def test_status_round_trip_and_inferred_state(run):
     status = Status(state=State.RUNNING, step=3, steps=9, note="not exact")
-    records.write_status(run, status)
-    assert records.read_status(run) == status
-    assert records.inferred_state(status) is State.RUNNING
-    assert records.inferred_state(replace(status, pid=4194304)) is State.DIED
-    assert records.inferred_state(replace(status, boot="an earlier one")) is State.DIED
-    assert records.inferred_state(replace(status, start_token=status.start_token - 100)) is State.DIED
+    write_status(run, status)
+    assert read_status(run) == status
+    assert inferred_state(status) is State.RUNNING
+    assert inferred_state(replace(status, pid=4194304)) is State.DIED
+    assert inferred_state(replace(status, boot="an earlier one")) is State.DIED
+    assert inferred_state(replace(status, start_token=status.start_token - 100)) is State.DIED
     elsewhere = replace(status, host="another", pid=4194304)
-    assert records.inferred_state(elsewhere) is State.RUNNING
-    assert records.inferred_state(replace(elsewhere, heartbeat=time.time() - 61)) is State.DIED
+    assert inferred_state(elsewhere) is State.RUNNING
+    assert inferred_state(replace(elsewhere, heartbeat=time.time() - 61)) is State.DIED
     assert status.host == socket.gethostname()
     assert status.pid == os.getpid()
 
@@ -108,9 +126,10 @@ def test_status_round_trip_and_inferred_state(run):
 def test_newer_schema_is_refused(run):
     run.status.write_text('{"schema_version": 99}')
     with pytest.raises(
-        IntegrityError, match="schema version 99 is newer than 1, the newest this release reads: upgrade"
+        IntegrityError,
+        match="schema version 99 is newer than 1, the newest this release reads: upgrade",
     ):
-        records.read_status(run)
+        read_status(run)
 
 
 @pytest.mark.parametrize(
@@ -119,24 +138,25 @@ def test_newer_schema_is_refused(run):
 def test_json_that_is_none(text, told, run):
     run.status.write_text(text)
     with pytest.raises(IntegrityError, match=told):
-        records.read_json(run.status)
+        read_json(run.status)
 
 
 def test_unknown_keys_of_a_status_are_left_out(run):
-    records.write_json(run.status, {"state": "done", "mood": "good"})
-    assert records.read_status(run).state == State.DONE
+    write_json(run.status, {"state": "done", "mood": "good"})
+    assert read_status(run).state == State.DONE
 
 
 def test_metric_kinds_are_the_reproducible_ones():
-    assert {Kind.STEP, Kind.EPOCH, Kind.EVAL} == records.METRIC_KINDS
+    assert {Kind.STEP, Kind.EPOCH, Kind.EVAL} == METRIC_KINDS
 
 
 @pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="elsewhere only the wall clock tells when a process began"
+    not Path("/proc/self/stat").exists(),
+    reason="elsewhere only the wall clock tells when a process began",
 )
 def test_a_wall_clock_that_is_set_kills_no_writer(monkeypatch):
     """Who is alive is asked of the clock that runs since the machine came up."""
     status = Status(state=State.RUNNING)
     created = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) - 3600)
-    assert records.inferred_state(status) is State.RUNNING
+    assert inferred_state(status) is State.RUNNING

@@ -1,4 +1,6 @@
-"""A resume that is refused before it began leaves the run as it was; a first start that fails says so."""
+"""A resume that is refused before it began leaves the run as it was; a first start that fails says
+so.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,20 @@ import pytest
 import torch
 
 from dgc.errors import DataError, DgcError, IntegrityError, RecipeError, ResourceError
-from dgc.recipe import load_recipe, recipes_dir
-from dgc.records import RunDir, State, Status, read_events, read_status, write_status
-from dgc.train.distributed import Ranks
-from dgc.train.entry import recorded
+from dgc.recipe.load import load_recipe, recipes_dir
+from dgc.run.events import read_events
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, read_status, write_status
+from dgc.train.main import recorded
+from dgc.train.ranks import Ranks
 
 ALONE = Ranks(0, 1, 0, torch.device("cpu"))
-REFUSALS = (DataError("no data"), IntegrityError("no whole checkpoint"), RecipeError("a"), ResourceError("full"))
+REFUSALS = (
+    DataError("no data"),
+    IntegrityError("no whole checkpoint"),
+    RecipeError("a"),
+    ResourceError("full"),
+)
 
 
 def refuse(run: RunDir, error: DgcError, *, begun: bool = False) -> Status:
@@ -33,7 +42,10 @@ def refuse(run: RunDir, error: DgcError, *, begun: bool = False) -> Status:
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
 def test_a_refused_resume_changes_nothing(tmp_path: Path, error: DgcError) -> None:
     run = RunDir(tmp_path)
-    write_status(run, Status(state=State.STOPPED, reason="stopped", exit_code=130, step=40, pid=1, host="there"))
+    write_status(
+        run,
+        Status(state=State.STOPPED, reason="stopped", exit_code=130, step=40, pid=1, host="there"),
+    )
     before = run.status.read_bytes()
     refuse(run, error)
     assert run.status.read_bytes() == before

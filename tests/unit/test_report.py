@@ -6,11 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dgc.records import Kind, encode_event, read_json, write_json
-from dgcctl.core import report_data
-from dgcctl.core.facts import read_facts
-from dgcctl.core.report import write_report
-from dgcctl.core.report_data import binned, short_names, views
+from dgc.run.events import Kind, encode_event
+from dgc.run.files import read_json, write_json
+from dgcctl.core.report import series
+from dgcctl.core.report.build import write_report
+from dgcctl.core.report.series import binned, short_names, views
+from dgcctl.core.runs.record import read_facts
 from tests.unit.run_factory import make_run
 
 LAYERS = ["features.block_1.layer_1.conv_1", "features.block_2.layer_1.conv_1"]
@@ -22,7 +23,8 @@ def with_gates(run):
     for epoch in range(2):
         layers = [gate_layer(name, epoch) for name in LAYERS]
         write_json(
-            run.gates / f"epoch-{epoch + 1:04d}.json", {"epoch": epoch + 1, "step": 3 * epoch + 3, "layers": layers}
+            run.gates / f"epoch-{epoch + 1:04d}.json",
+            {"epoch": epoch + 1, "step": 3 * epoch + 3, "layers": layers},
         )
     rows = [{"name": name, "dense": 4e6, "promised": 1e6, "executed": 1.2e6} for name in LAYERS]
     write_json(run.model, {**read_json(run.model), "layers": rows})
@@ -30,8 +32,15 @@ def with_gates(run):
 
 
 def gate_layer(name, epoch):
-    heads = [{"active_share": 0.25 + head / 10, "entropy": 0.5, "most": [], "least": []} for head in range(4)]
-    macs = {"dense_macs": 4_000_000, "promised_macs": 1_000_000, "executed_macs": 3_000_000 - epoch * 1_500_000}
+    heads = [
+        {"active_share": 0.25 + head / 10, "entropy": 0.5, "most": [], "least": []}
+        for head in range(4)
+    ]
+    macs = {
+        "dense_macs": 4_000_000,
+        "promised_macs": 1_000_000,
+        "executed_macs": 3_000_000 - epoch * 1_500_000,
+    }
     return {"name": name, "in_channels": 16, "n_inactive": 6 * epoch, "heads": heads, **macs}
 
 
@@ -60,7 +69,9 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in ("meta", "use", "path", "link", "br", "img", "input"):
             self.open.append(tag)
-        self.loads += [value for key, value in attrs if key in ("src", "href", "xlink:href", "srcset")]
+        self.loads += [
+            value for key, value in attrs if key in ("src", "href", "xlink:href", "srcset")
+        ]
 
     def handle_endtag(self, tag):
         if self.open and self.open[-1] == tag:
@@ -136,7 +147,9 @@ def test_pictures_are_files_too(runs, tmp_path):
     files = write_report(runs, tmp_path / "report.html", tmp_path / "plots")
     names = sorted(path.name for path in files[1:])
     assert names == sorted(
-        f"{name}.{kind}" for name in ("curves", "pruning", "gates-0", "macs") for kind in ("svg", "png")
+        f"{name}.{kind}"
+        for name in ("curves", "pruning", "gates-0", "macs")
+        for kind in ("svg", "png")
     )
     for path in files[1:]:
         data = path.read_bytes()
@@ -153,7 +166,9 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
     write_report(runs, tmp_path / "a.html", tmp_path / "a")
     write_report(runs, tmp_path / "b.html", tmp_path / "b")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    assert (tmp_path / "a" / "curves.svg").read_bytes() == (tmp_path / "b" / "curves.svg").read_bytes()
+    assert (tmp_path / "a" / "curves.svg").read_bytes() == (
+        tmp_path / "b" / "curves.svg"
+    ).read_bytes()
 
 
 def test_what_the_reader_must_know_is_in_the_notes(tmp_path):
@@ -165,7 +180,7 @@ def test_what_the_reader_must_know_is_in_the_notes(tmp_path):
     assert view.notes == ["2 files quarantined", "resumed 1 time, NOT exactly"]
 
 
-# --- series -----------------------------------------------------------------------------------------------------------
+# --- series ---------------------------------------------------------------------------------------
 
 
 def test_bins_keep_mean_and_extremes():
@@ -183,9 +198,9 @@ def test_a_nan_in_the_log_is_a_gap_and_not_a_zero():
 
 def test_macs_and_channels_follow_the_gate_maps(tmp_path):
     (view,) = views([read_facts(with_gates(make_run(tmp_path / "a")))])
-    assert report_data.mac_progress(view)["executed"].mean == [0.75, 0.375]
-    assert report_data.mac_progress(view)["promised"].mean == [0.25, 0.25]
-    assert report_data.inactive_share(view).mean == [step / 32 for step in range(1, 7)]
+    assert series.mac_progress(view)["executed"].mean == [0.75, 0.375]
+    assert series.mac_progress(view)["promised"].mean == [0.25, 0.25]
+    assert series.inactive_share(view).mean == [step / 32 for step in range(1, 7)]
 
 
 def test_layer_names_lose_what_they_share():

@@ -1,4 +1,6 @@
-"""rerun: which compiled kernels a restored source gets, and what is said before training where it cannot have them."""
+"""rerun: which compiled kernels a restored source gets, and what is said before training where it
+cannot have them.
+"""
 
 import shutil
 import subprocess
@@ -6,17 +8,18 @@ import subprocess
 import pytest
 
 import dgc
-from dgc import kernel_sources, provenance
 from dgc.errors import UsageError
-from dgc.records import read_json, write_json
+from dgc.kernels import sources
+from dgc.run import provenance
+from dgc.run.files import read_json, write_json
 from dgcctl.cli import rerun as command
-from dgcctl.core import circumstances, kernels
-from dgcctl.core import rerun as again
-from dgcctl.core.facts import read_facts
-from dgcctl.core.rundiff import diff_runs
+from dgcctl.core.compare.rundiff import diff_runs
+from dgcctl.core.repro import circumstances, kernels
+from dgcctl.core.repro import repetition as again
+from dgcctl.core.runs.record import read_facts
 from tests.unit.run_factory import make_run
 
-PACKAGE = kernel_sources.Path(dgc.__file__).resolve().parent
+PACKAGE = sources.Path(dgc.__file__).resolve().parent
 needs_cmake = pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("c++")), reason="needs cmake and a C++ compiler"
 )
@@ -34,7 +37,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Restored code of an older state: one source, and a build of a moment that makes a library of it."""
+    """Restored code of an older state: one source, and a build of a moment that makes a library of
+    it.
+    """
     folder = tmp_path / "tree" / "dgc" / "native" / "src"
     folder.mkdir(parents=True)
     (folder / "api.cpp").write_text('extern "C" int dgc_abi_version() { return 2; }\n')
@@ -55,28 +60,28 @@ def library_saying(path, digest):
 def install(tmp_path, monkeypatch, digest):
     """An installed package whose library says that it was built from `digest`."""
     package = tmp_path / "site" / "dgc"
-    library_saying(package / "native" / "_dgc_native.so", digest)
+    library_saying(package / "kernels" / "cpu" / "_dgc_native.so", digest)
     monkeypatch.setattr(dgc, "__file__", str(package / "__init__.py"))
 
 
-# --- digests --------------------------------------------------------------------------------------------------------
+# --- digests --------------------------------------------------------------------------------------
 
 
 def test_the_built_library_carries_the_digest_of_the_sources_beside_it():
-    library = kernel_sources.library_of(PACKAGE)
+    library = sources.library_of(PACKAGE)
     if library is None:
         pytest.skip("the kernels were not built: no C++ compiler")
-    built = kernel_sources.built_from(library)
-    assert built.digest == kernel_sources.sources_digest(PACKAGE)
+    built = sources.built_from(library)
+    assert built.digest == sources.sources_digest(PACKAGE)
     assert built.compiler.split()[0] in ("GNU", "Clang", "AppleClang")
 
 
 def test_a_changed_flag_is_another_digest(tmp_path):
-    shutil.copytree(PACKAGE / "native" / "src", tmp_path / "native" / "src")
-    assert kernel_sources.sources_digest(tmp_path) == kernel_sources.sources_digest(PACKAGE)
-    flags = tmp_path / "native" / "src" / "kernels.cmake"
+    shutil.copytree(PACKAGE / "kernels/cpu/src", tmp_path / "kernels/cpu/src")
+    assert sources.sources_digest(tmp_path) == sources.sources_digest(PACKAGE)
+    flags = tmp_path / "kernels/cpu/src/kernels.cmake"
     flags.write_text(flags.read_text().replace("-O3", "-O2"))
-    assert kernel_sources.sources_digest(tmp_path) != kernel_sources.sources_digest(PACKAGE)
+    assert sources.sources_digest(tmp_path) != sources.sources_digest(PACKAGE)
 
 
 def test_a_package_without_sources_takes_the_digest_from_its_library(tmp_path, monkeypatch):
@@ -85,17 +90,19 @@ def test_a_package_without_sources_takes_the_digest_from_its_library(tmp_path, m
     shutil.copytree(PACKAGE, wheel, ignore=shutil.ignore_patterns("src", "*.so", "__pycache__"))
     here = provenance.code_digest()
     monkeypatch.setattr(dgc, "__file__", str(wheel / "__init__.py"))
-    assert kernel_sources.kernels_digest(wheel) == "none"
+    assert sources.kernels_digest(wheel) == "none"
     assert provenance.code_digest() != here
-    library_saying(wheel / "native" / "_dgc_native.so", kernel_sources.sources_digest(PACKAGE))
+    library_saying(wheel / "kernels" / "cpu" / "_dgc_native.so", sources.sources_digest(PACKAGE))
     assert provenance.code_digest() == here
 
 
-# --- which kernels --------------------------------------------------------------------------------------------------
+# --- which kernels --------------------------------------------------------------------------------
 
 
-def test_the_installed_kernels_are_taken_where_they_were_built_from_the_same_sources(tree, tmp_path, monkeypatch):
-    install(tmp_path, monkeypatch, kernel_sources.sources_digest(tree / "dgc"))
+def test_the_installed_kernels_are_taken_where_they_were_built_from_the_same_sources(
+    tree, tmp_path, monkeypatch
+):
+    install(tmp_path, monkeypatch, sources.sources_digest(tree / "dgc"))
     found = kernels.put_into(tree, quietly)
     assert found.words == "the installed ones"
     assert (tree / "dgc/native/_dgc_native.so").read_bytes() == found.library.read_bytes()
@@ -107,7 +114,10 @@ def test_others_are_built_once_and_kept(tree, tmp_path, monkeypatch, cache):
     said = []
     first = kernels.put_into(tree, said.append)
     assert first.words.startswith("built now, kept in ")
-    assert said == ["the installed kernels are of other sources: building those of this run's code (about a minute)"]
+    assert said == [
+        "the installed kernels are of other sources: building those of this run's code (about a"
+        " minute)"
+    ]
     import ctypes
 
     assert ctypes.CDLL(str(tree / "dgc/native/_dgc_native.so")).dgc_abi_version() == 2
@@ -131,14 +141,19 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(tree, tmp_path, monkeypa
 
 def test_without_a_compiler_one_line_says_what_to_do(tree, tmp_path, monkeypatch):
     install(tmp_path, monkeypatch, "0" * 64)
-    monkeypatch.setattr(kernels.shutil, "which", lambda name, path=None: "/bin/cmake" if name == "cmake" else None)
+    monkeypatch.setattr(
+        kernels.shutil, "which", lambda name, path=None: "/bin/cmake" if name == "cmake" else None
+    )
     found = kernels.put_into(tree, quietly)
     assert found == kernels.Found(
         None,
-        "the installed kernels are of other sources, and there is no C++ compiler to build them: install one, e.g. g++",
+        "the installed kernels are of other sources, and there is no C++ compiler to build them:"
+        " install one, e.g. g++",
     )
     monkeypatch.setattr(kernels.shutil, "which", lambda name, path=None: None)
-    assert kernels.put_into(tree, quietly).words.endswith("there is no cmake to build them: `pip install cmake`")
+    assert kernels.put_into(tree, quietly).words.endswith(
+        "there is no cmake to build them: `pip install cmake`"
+    )
 
 
 def test_code_without_kernels_gets_none(tmp_path):
@@ -146,7 +161,7 @@ def test_code_without_kernels_gets_none(tmp_path):
     assert kernels.put_into(tmp_path, quietly) == kernels.Found(None, "this code has no kernels")
 
 
-# --- what is said before training -----------------------------------------------------------------------------------
+# --- what is said before training -----------------------------------------------------------------
 
 HERE = {
     "torch": {"torch": "2.99", "cpu_capability": "AVX512"},
@@ -194,7 +209,9 @@ def test_what_differs_is_named_with_its_reason(tmp_path):
 def test_a_run_with_kernels_and_none_here_says_which_and_why(tmp_path):
     without = {**HERE, "native": {"available": False, "why_not": "not built"}}
     facts = recorded(tmp_path)
-    assert circumstances.changes(facts, without, "no compiler") == ["kernels was avx512, is none (no compiler)"]
+    assert circumstances.changes(facts, without, "no compiler") == [
+        "kernels was avx512, is none (no compiler)"
+    ]
     assert circumstances.changes(facts, without, "") == ["kernels was avx512, is none (not built)"]
 
 
@@ -209,8 +226,8 @@ def test_a_record_of_plain_pytorch_is_kept_from_the_kernels_that_are_here(tmp_pa
 
 def test_kernels_of_another_compiler_are_named(tmp_path):
     facts = recorded(tmp_path, kernels_built_from="1 by GNU 12")
-    assert circumstances.changes(facts, HERE, "", kernel_sources.Built("1", "GNU 12")) == []
-    assert circumstances.changes(facts, HERE, "", kernel_sources.Built("1", "GNU 13")) == [
+    assert circumstances.changes(facts, HERE, "", sources.Built("1", "GNU 12")) == []
+    assert circumstances.changes(facts, HERE, "", sources.Built("1", "GNU 13")) == [
         "kernels were built from 1 by GNU 12, now from 1 by GNU 13"
     ]
 
@@ -220,7 +237,9 @@ def test_what_held_pytorch_back_holds_it_back_again(tmp_path, monkeypatch):
     monkeypatch.setenv("DGC_NATIVE_ISA", "baseline")
     old = again._environment(recorded(tmp_path / "a"))
     assert (old["MKL_ENABLE_INSTRUCTIONS"], "DGC_NATIVE_ISA" in old) == ("AVX2", False)
-    now = again._environment(recorded(tmp_path / "b", instruction_limits={"ATEN_CPU_CAPABILITY": "avx2"}))
+    now = again._environment(
+        recorded(tmp_path / "b", instruction_limits={"ATEN_CPU_CAPABILITY": "avx2"})
+    )
     assert (now["ATEN_CPU_CAPABILITY"], "MKL_ENABLE_INSTRUCTIONS" in now) == ("avx2", False)
 
 
@@ -229,7 +248,9 @@ def test_what_older_records_lack_is_no_difference(tmp_path):
     new = recorded(tmp_path / "b", kernel_features=["vnni"], kernels_built_from="1 by GNU 12")
     other = recorded(tmp_path / "c", kernel_features=["vnni"], kernels_built_from="2 by GNU 12")
     assert diff_runs(old, new).section("environment") == []
-    assert [row.key for row in diff_runs(new, other).section("environment")] == ["kernels_built_from"]
+    assert [row.key for row in diff_runs(new, other).section("environment")] == [
+        "kernels_built_from"
+    ]
 
 
 def test_a_record_of_plain_pytorch_or_of_a_gpu_asks_for_no_kernels(tmp_path):
@@ -241,14 +262,17 @@ def test_where_nobody_can_be_asked_a_difference_is_refused_in_one_line(capsys, m
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     agree = command._asking("r1", allow_change=False)
     agree([])
-    wanted = "r1: a was 1, is 2 .and 1 more., so other bits are to be expected: nothing was run; --allow-change runs"
+    wanted = (
+        "r1: a was 1, is 2 .and 1 more., so other bits are to be expected: nothing was run;"
+        " --allow-change runs"
+    )
     with pytest.raises(UsageError, match=wanted):
         agree(["a was 1, is 2", "b was 3, is 4"])
     command._asking("r1", allow_change=True)(["a was 1, is 2"])
     assert capsys.readouterr().err.count("r1: a was 1, is 2") == 2
 
 
-# --- the installed code, by its digest ------------------------------------------------------------------------------
+# --- the installed code, by its digest ------------------------------------------------------------
 
 
 def test_without_a_checkout_the_installed_code_runs_if_it_is_the_same(tmp_path, monkeypatch):
@@ -261,7 +285,9 @@ def test_without_a_checkout_the_installed_code_runs_if_it_is_the_same(tmp_path, 
         assert tree == again._own_code()
     assert said == ["code: the installed one, whose digest is that of the record"]
     facts.git.update(commit="1" * 40, code="another")
-    wanted = "no git checkout here and the installed code is another one.*run this inside the repository"
+    wanted = (
+        "no git checkout here and the installed code is another one.*run this inside the repository"
+    )
     with pytest.raises(UsageError, match=wanted):
         again._code_of(facts, None, quietly)
 
@@ -283,6 +309,9 @@ def test_a_library_built_by_cmake_counts_as_python_does(tmp_path):
     root = PACKAGE.parent
     words = ["cmake", "-S", root, "-B", tmp_path, "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
     subprocess.run(words, check=True, capture_output=True)
-    assert kernel_sources.sources_digest(PACKAGE) in (tmp_path / "compile_commands.json").read_text()
+    assert sources.sources_digest(PACKAGE) in (tmp_path / "compile_commands.json").read_text()
     subprocess.run([*words, "-DDGC_WIDE=ON"], check=True, capture_output=True)
-    assert f"{kernel_sources.sources_digest(PACKAGE)}+wide" in (tmp_path / "compile_commands.json").read_text()
+    assert (
+        f"{sources.sources_digest(PACKAGE)}+wide"
+        in (tmp_path / "compile_commands.json").read_text()
+    )

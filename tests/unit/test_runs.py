@@ -15,17 +15,25 @@ from typing import Any
 import pytest
 
 from dgc.errors import UsageError
-from dgc.recipe import dump_recipe, find_recipe, flatten, load_recipe, shipped_recipes
-from dgc.records import RunDir, State, Status, create_run, write_json, write_status
+from dgc.recipe.load import dump_recipe, find_recipe, flatten, load_recipe, shipped_recipes
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir, create_run
+from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
-from dgcctl.core import filters, runs
+from dgcctl.core.runs import filters, listing
 
 
-def small_run(folder: Path, name: str, *, state: str = "done", recipe: str = "", **metrics: Any) -> RunDir:
+def small_run(
+    folder: Path, name: str, *, state: str = "done", recipe: str = "", **metrics: Any
+) -> RunDir:
     run = RunDir(folder / name)
     run.path.mkdir(parents=True)
-    run.recipe.write_text(recipe or "name: demo\ntags: [demo, fast]\noptim:\n  lr: 0.1\ntrain:\n  epochs: 6\n")
-    write_status(run, Status(state=state, epoch=3, epochs=6, step=30, steps=60, started=time.time() - 60))
+    run.recipe.write_text(
+        recipe or "name: demo\ntags: [demo, fast]\noptim:\n  lr: 0.1\ntrain:\n  epochs: 6\n"
+    )
+    write_status(
+        run, Status(state=state, epoch=3, epochs=6, step=30, steps=60, started=time.time() - 60)
+    )
     if metrics:
         write_json(run.metrics, metrics)
     return run
@@ -34,7 +42,12 @@ def small_run(folder: Path, name: str, *, state: str = "done", recipe: str = "",
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     small_run(tmp_path, "20260101T000000Z-demo-aaa111", top1_error=20.0)
-    small_run(tmp_path, "20260102T000000Z-c10_h4-bbb222", state="failed", recipe="name: c10_h4\noptim:\n  lr: 0.01\n")
+    small_run(
+        tmp_path,
+        "20260102T000000Z-c10_h4-bbb222",
+        state="failed",
+        recipe="name: c10_h4\noptim:\n  lr: 0.01\n",
+    )
     small_run(tmp_path, "20260103T000000Z-my-own-ccc333", state="running", top1_error=10.0)
     (tmp_path / "not-a-run").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -43,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_runs_are_listed_newest_first_with_what_they_came_to(folder: Path) -> None:
-    found = runs.list_runs(folder)
+    found = listing.list_runs(folder)
     assert [run.name for run in found] == ["my-own", "c10_h4", "demo"]
     assert [run.state for run in found] == ["running", "failed", "done"]
     row = found[2].row()
@@ -51,29 +64,31 @@ def test_runs_are_listed_newest_first_with_what_they_came_to(folder: Path) -> No
 
 
 def test_an_absent_folder_holds_no_runs(tmp_path: Path) -> None:
-    assert runs.list_runs(tmp_path / "none") == []
+    assert listing.list_runs(tmp_path / "none") == []
     (tmp_path / "file").write_text("")
-    assert runs.list_runs(tmp_path / "file") == []
+    assert listing.list_runs(tmp_path / "file") == []
 
 
 def test_a_running_run_whose_writer_is_gone_has_died(folder: Path) -> None:
     run = small_run(folder, "20260104T000000Z-demo-ddd444", state="running")
     status = json.loads(run.status.read_text())
     run.status.write_text(json.dumps({**status, "start_token": 1.0}))
-    assert runs.read_run(run).state == "died"
+    assert listing.read_run(run).state == "died"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 99}', '{"state": "odd"}', '{"state": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema_version": 99}', '{"state": "odd"}', '{"state": 3}']
+)
 def test_a_damaged_status_is_listed_as_unreadable(folder: Path, content: str) -> None:
     run = small_run(folder, "20260104T000000Z-demo-ddd444")
     run.status.write_text(content)
-    found = runs.list_runs(folder)[0]
+    found = listing.list_runs(folder)[0]
     assert found.state == "unreadable"
     assert found.problem
     assert found.row()["reason"] == found.problem
 
 
-# --- by name ----------------------------------------------------------------------------------------------------------
+# --- by name --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,17 +101,17 @@ def test_a_damaged_status_is_listed_as_unreadable(folder: Path, content: str) ->
     ],
 )
 def test_a_run_is_found_by_id_and_by_unique_prefix(folder: Path, reference: str) -> None:
-    assert runs.find_run(reference, folder).id == "20260102T000000Z-c10_h4-bbb222"
+    assert listing.find_run(reference, folder).id == "20260102T000000Z-c10_h4-bbb222"
 
 
 def test_a_run_is_found_by_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "20260102T000000Z-c10_h4-bbb222"
-    assert runs.find_run(str(path), Path("/none")).path == path.resolve()
+    assert listing.find_run(str(path), Path("/none")).path == path.resolve()
     monkeypatch.chdir(path)
-    assert runs.find_run(".", Path("/none")).id == path.name
+    assert listing.find_run(".", Path("/none")).id == path.name
     monkeypatch.chdir(folder)
-    assert runs.find_run(f"./{path.name}", Path("/none")).id == path.name
-    assert runs.find_run(path.name, Path("/none")).id == path.name
+    assert listing.find_run(f"./{path.name}", Path("/none")).id == path.name
+    assert listing.find_run(path.name, Path("/none")).id == path.name
 
 
 def test_latest_is_the_newest_also_within_a_second(tmp_path: Path) -> None:
@@ -105,39 +120,55 @@ def test_latest_is_the_newest_also_within_a_second(tmp_path: Path) -> None:
     for moment, run in enumerate((first, second)):
         run.recipe.write_text("name: demo\n")
         os.utime(run.recipe, (moment + 1, moment + 1))
-    newest = second if first.id[:16] == second.id[:16] else max(first, second, key=lambda run: run.id)
-    assert runs.find_run("latest", tmp_path).id == newest.id
+    newest = (
+        second if first.id[:16] == second.id[:16] else max(first, second, key=lambda run: run.id)
+    )
+    assert listing.find_run("latest", tmp_path).id == newest.id
 
 
 @pytest.mark.parametrize(
     ("reference", "line"),
     [
-        ("2026", "2026: 3 runs begin so (20260103T000000Z-my-own-ccc333, 20260102T000000Z-c10_h4-bbb222, "),
+        (
+            "2026",
+            (
+                "2026: 3 runs begin so (20260103T000000Z-my-own-ccc333,"
+                " 20260102T000000Z-c10_h4-bbb222, "
+            ),
+        ),
         ("bbb223", "bbb223: no such run (did you mean bbb222?): see `dgcctl runs ls`"),
-        ("zzzzzz", "zzzzzz: no such run (the newest is 20260103T000000Z-my-own-ccc333): see `dgcctl runs ls`"),
+        (
+            "zzzzzz",
+            (
+                "zzzzzz: no such run (the newest is 20260103T000000Z-my-own-ccc333): see `dgcctl"
+                " runs ls`"
+            ),
+        ),
         ("./nothing", "nothing: no run directory (it holds neither status.json nor recipe.yaml)"),
     ],
 )
 def test_what_is_no_run_is_said_with_the_nearest(folder: Path, reference: str, line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        runs.find_run(reference, folder)
+        listing.find_run(reference, folder)
     assert str(caught.value).startswith(line)
 
 
 def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        runs.find_run("latest", tmp_path / "runs")
-    expected = "no runs here: `dgcctl train demo` makes one, --runs-dir or DGCCTL_RUNS_DIR names another"
+        listing.find_run("latest", tmp_path / "runs")
+    expected = (
+        "no runs here: `dgcctl train demo` makes one, --runs-dir or DGCCTL_RUNS_DIR names another"
+    )
     assert str(caught.value) == f"{tmp_path / 'runs'}: {expected}"
 
 
-# --- recipes, quickly -------------------------------------------------------------------------------------------------
+# --- recipes, quickly -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_quick_reader_agrees_with_the_real_one(name: str) -> None:
     recipe = load_recipe(find_recipe(name))
-    quick = runs.scan_recipe(dump_recipe(recipe))
+    quick = listing.scan_recipe(dump_recipe(recipe))
     for key, value in flatten(recipe):
         if key in ("origin", "expect") or (value is None and key not in quick):
             continue
@@ -146,7 +177,7 @@ def test_the_quick_reader_agrees_with_the_real_one(name: str) -> None:
     assert not any(key.startswith(("origin", "expect")) for key in quick)
 
 
-# --- filters ----------------------------------------------------------------------------------------------------------
+# --- filters --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,32 +202,44 @@ def test_the_quick_reader_agrees_with_the_real_one(name: str) -> None:
     ],
 )
 def test_filters(folder: Path, text: str, expected: list[str]) -> None:
-    found = filters.select(runs.list_runs(folder), filters.parse_filter(text))
+    found = filters.select(listing.list_runs(folder), filters.parse_filter(text))
     assert [run.name for run in found] == expected
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("lr>", "filter term 'lr>': write key=value (or != > >= < <= ~), tag:name, or a part of an id"),
+        (
+            "lr>",
+            "filter term 'lr>': write key=value (or != > >= < <= ~), tag:name, or a part of an id",
+        ),
         ("lr>>3", "filter term 'lr>>3': write key=value"),
         ("lr<abc", "filter: 'abc' is no number, so nothing is < it"),
         ("=3", "filter term '=3': write key=value"),
         ("a|b", "filter term 'a|b': write key=value"),
         ("lrr>0.1", "filter: no run has a key lrr (did you mean lr?)"),
-        ("zzzz=1", "filter: no run has a key zzzz (keys are columns and recipe keys, e.g. state, epoch, optim.lr)"),
+        (
+            "zzzz=1",
+            (
+                "filter: no run has a key zzzz (keys are columns and recipe keys, e.g. state,"
+                " epoch, optim.lr)"
+            ),
+        ),
     ],
 )
 def test_mistakes_in_filters(folder: Path, text: str, line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        filters.select(runs.list_runs(folder), filters.parse_filter(text))
+        filters.select(listing.list_runs(folder), filters.parse_filter(text))
     assert str(caught.value).startswith(line)
 
 
 def test_a_key_of_two_sections_must_be_whole() -> None:
     with pytest.raises(UsageError) as caught:
         filters.resolve_key("batch_size", {"train.batch_size": 1, "eval.batch_size": 2})
-    assert str(caught.value) == "filter: batch_size can be train.batch_size or eval.batch_size: give the whole key"
+    assert (
+        str(caught.value)
+        == "filter: batch_size can be train.batch_size or eval.batch_size: give the whole key"
+    )
 
 
 def test_numbers_compare_as_numbers_and_texts_as_texts() -> None:
@@ -207,7 +250,7 @@ def test_numbers_compare_as_numbers_and_texts_as_texts() -> None:
     assert filters.compare(0.1, "=", "0.10")
 
 
-# --- the commands -----------------------------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -235,15 +278,29 @@ def test_ls_says_what_it_did_not_find(here: Path, capsys: pytest.CaptureFixture[
     assert main.main(["runs", "ls", "state=stopped"]) == 0
     assert capsys.readouterr() == ("", f"no runs in {here} match\n")
     assert main.main(["runs", "ls", "--sort", "colour"]) == 2
-    wanted = "error: --sort colour: should be one of started, top1_error, loss, seconds, id, state\n"
+    wanted = (
+        "error: --sort colour: should be one of started, top1_error, loss, seconds, id, state\n"
+    )
     assert capsys.readouterr().err == wanted
 
 
-def test_show_prints_state_result_and_next_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_state_result_and_next_commands(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = RunDir(here / "20260101T000000Z-demo-aaa111")
-    row = {"metric": "top1_error", "value": 20.0, "expected": 22.0, "tolerance": 1.5, "source": "ours", "passed": True}
+    row = {
+        "metric": "top1_error",
+        "value": 20.0,
+        "expected": 22.0,
+        "tolerance": 1.5,
+        "source": "ours",
+        "passed": True,
+    }
     write_json(run.verdict, {"verdicts": [row]})
-    write_json(run.model, {"parameters": 68490, "macs": {"dense": 8166666, "promised": 5305566, "executed": 5305566}})
+    write_json(
+        run.model,
+        {"parameters": 68490, "macs": {"dense": 8166666, "promised": 5305566, "executed": 5305566}},
+    )
     assert main.main(["runs", "show", "aaa111"]) == 0
     shown = capsys.readouterr().out
     assert "top-1 error     20.00 %, expected 22.00 ± 1.50 % (ours): reached\n" in shown
@@ -256,12 +313,16 @@ def test_show_prints_state_result_and_next_commands(here: Path, capsys: pytest.C
     assert document["recipe"]["optim.lr"] == 0.1
 
 
-def test_stop_leaves_a_request_and_refuses_where_nothing_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stop_leaves_a_request_and_refuses_where_nothing_runs(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main(["runs", "stop", "ccc333"]) == 0
     assert (here / "20260103T000000Z-my-own-ccc333" / "control" / "stop").exists()
     assert "asked run 20260103T000000Z-my-own-ccc333 to save and stop" in capsys.readouterr().err
     assert main.main(["runs", "stop", "aaa111"]) == 2
-    wanted = "error: run 20260101T000000Z-demo-aaa111 is done, not running: there is nothing to stop\n"
+    wanted = (
+        "error: run 20260101T000000Z-demo-aaa111 is done, not running: there is nothing to stop\n"
+    )
     assert capsys.readouterr().err == wanted
 
 
@@ -271,9 +332,20 @@ def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path) -> None:
     for index in range(999):  # copies without the fsyncs of a writer
         path = tmp_path / f"20260101T{index:06d}Z-demo-{index:06x}"
         shutil.copytree(model.path, path)
-    words = [sys.executable, "-m", "dgcctl", "runs", "ls", "--runs-dir", str(tmp_path), "lr>0.05", "tag:demo"]
+    words = [
+        sys.executable,
+        "-m",
+        "dgcctl",
+        "runs",
+        "ls",
+        "--runs-dir",
+        str(tmp_path),
+        "lr>0.05",
+        "tag:demo",
+    ]
     seconds = []
-    for _ in range(3):  # cold: a process of its own; its processor time, for the machine may be busy; the best of three
+    # cold: a process of its own; its processor time, for the machine may be busy; the best of three
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -283,4 +355,4 @@ def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path) -> None:
 
 
 def test_states_are_those_of_the_record() -> None:
-    assert set(runs.RESUMABLE) == set(State) - {State.RUNNING, State.DONE}
+    assert set(listing.RESUMABLE) == set(State) - {State.RUNNING, State.DONE}

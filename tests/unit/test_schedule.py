@@ -13,7 +13,16 @@ def test_progress_counts_batches():
 
 @pytest.mark.parametrize(
     ("p", "n"),
-    [(0.0, 0), (1 / 12, 0), (0.0834, 0), (0.25, 12), (0.5, 30), (0.7499, 48), (0.75, 48), (0.99, 48)],
+    [
+        (0.0, 0),
+        (1 / 12, 0),
+        (0.0834, 0),
+        (0.25, 12),
+        (0.5, 30),
+        (0.7499, 48),
+        (0.75, 48),
+        (0.99, 48),
+    ],
 )
 def test_inactive_channels_of_64_at_a_quarter(p, n):
     assert inactive_channels(p, 64, 0.25) == n  # 48 * 1.5 * (p - 1/12) in between
@@ -34,6 +43,6 @@ def test_learning_rates():
     assert cosine(0.0, 0.1) == 0.1
     assert cosine(0.5, 0.1) == pytest.approx(0.05)
     assert cosine(1.0, 0.1) == pytest.approx(0, abs=1e-17)
-    assert [multistep(epoch, 0.1, (150, 225)) for epoch in (0, 149, 150, 224, 225)] == pytest.approx(
-        [0.1, 0.1, 0.01, 0.01, 0.001]
-    )
+    assert [
+        multistep(epoch, 0.1, (150, 225)) for epoch in (0, 149, 150, 224, 225)
+    ] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])

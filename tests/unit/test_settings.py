@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dgc import settings
-from dgc.data import catalog
+from dgc.data import sets
 from dgc.errors import UsageError
 from dgc.hub.cache import Cache
-from dgc.hub.download import Options
+from dgc.hub.fetch import Options
 from dgcctl.cli.main import main
 from dgcctl.core import settings as manager
 
@@ -37,7 +37,10 @@ WRONG = {
     "DGCCTL_RECORD_SECRETS": ("2", "should be true or false"),
     "DGCCTL_VERBOSITY": ("loud", "should be -1 (quiet), 0 or 1 (verbose)"),
     "DGCCTL_RANK_TIMEOUT": ("soon", "should be a number of seconds above 0, as 600"),
-    "DGCCTL_GDRIVE_URL": ("drive.example", "should be an address that begins with http:// or https://"),
+    "DGCCTL_GDRIVE_URL": (
+        "drive.example",
+        "should be an address that begins with http:// or https://",
+    ),
     "DGCCTL_ONEDRIVE_URL": ("ftp://x", "should be an address that begins with"),
     "DGCCTL_CRASH_AT": ("here:often", "should be name:n"),
     "DGCCTL_LAUNCHED": ("perhaps", "should be true or false"),
@@ -68,9 +71,14 @@ def test_a_time_that_cannot_be_waited_for_is_refused(monkeypatch, given):
 def test_the_trainer_refuses_a_wrong_value_in_one_line_too(tmp_path):
     command = [sys.executable, "-m", "dgc.train", "--run-dir", str(tmp_path)]
     env = {"DGCCTL_RANK_TIMEOUT": "soon", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=env, check=False, cwd=tmp_path
+    )
     assert done.returncode == 2
-    assert done.stderr == "error: DGCCTL_RANK_TIMEOUT='soon': should be a number of seconds above 0, as 600\n"
+    assert (
+        done.stderr
+        == "error: DGCCTL_RANK_TIMEOUT='soon': should be a number of seconds above 0, as 600\n"
+    )
 
 
 def test_a_path_may_begin_with_the_home_folder_everywhere(monkeypatch, tmp_path):
@@ -79,7 +87,7 @@ def test_a_path_may_begin_with_the_home_folder_everywhere(monkeypatch, tmp_path)
         monkeypatch.setenv(f"DGCCTL_{name}_DIR", f"~/{name}")
     assert manager.runs_dir() == tmp_path / "RUNS"
     assert manager.data_dir() == tmp_path / "DATA"
-    assert catalog.data_dir("cifar10") == tmp_path / "DATA" / "cifar10"
+    assert sets.data_dir("cifar10") == tmp_path / "DATA" / "cifar10"
     assert manager.cache_dir() == Cache.default().root == tmp_path / "CACHE"
 
 
@@ -87,7 +95,10 @@ def readings(path: Path):
     """Lines that read a variable whose name is written there as DGCCTL_..."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         words, given = _asked(node)
-        named = any(isinstance(word, ast.Constant) and str(word.value).startswith("DGCCTL_") for word in given)
+        named = any(
+            isinstance(word, ast.Constant) and str(word.value).startswith("DGCCTL_")
+            for word in given
+        )
         if named and ("environ" in words or "getenv" in words):
             yield f"{path.relative_to(ROOT)}:{node.lineno}"
 
@@ -104,14 +115,18 @@ def _asked(node):
 
 
 def test_no_other_file_reads_a_variable_of_ours():
-    files = [path for package in ("dgc", "dgcctl") for path in sorted((ROOT / package).rglob("*.py"))]
+    files = [
+        path for package in ("dgc", "dgcctl") for path in sorted((ROOT / package).rglob("*.py"))
+    ]
     files.remove(Path(settings.__file__))
     assert [line for path in files for line in readings(path)] == []
 
 
 def test_every_variable_is_described_where_it_is_read():
     source = Path(settings.__file__).read_text(encoding="utf-8")
-    words = {str(node.value) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    words = {
+        str(node.value) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)
+    }
     read = {word.rstrip("=") for word in words if word.startswith("DGCCTL_") and word.isupper()}
     assert len(read) > 12
     assert [name for name in sorted(read) if name not in (settings.__doc__ or "")] == []

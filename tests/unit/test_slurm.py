@@ -1,4 +1,6 @@
-"""The Slurm script: complete, refused where it cannot be, and run here with a stand-in for the cluster."""
+"""The Slurm script: complete, refused where it cannot be, and run here with a stand-in for the
+cluster.
+"""
 
 import os
 import signal
@@ -7,8 +9,8 @@ import subprocess
 import pytest
 
 from dgc.errors import RecipeError, UsageError
-from dgc.recipe import find_recipe, load_recipe
-from dgcctl.core.slurm import Job, script, submit
+from dgc.recipe.load import find_recipe, load_recipe
+from dgcctl.core.launch.slurm import Job, script, submit
 from tests.waiting import GUARD, wait_for
 
 DEMO = load_recipe(find_recipe("demo"))
@@ -19,7 +21,14 @@ def text(tmp_path, **job):
 
 
 def test_the_script_asks_for_everything_a_requeued_job_needs(tmp_path):
-    found = text(tmp_path, nodes=2, gpus_per_node=4, partition="gpu", account="me", extra=("--constraint=h100",))
+    found = text(
+        tmp_path,
+        nodes=2,
+        gpus_per_node=4,
+        partition="gpu",
+        account="me",
+        extra=("--constraint=h100",),
+    )
     for line in (
         "#SBATCH --nodes=2",
         "#SBATCH --gpus-per-node=4",
@@ -42,7 +51,9 @@ def test_options_that_cannot_be_are_one_line(tmp_path):
         text(tmp_path, time="tomorrow")
     with pytest.raises(UsageError, match=r"--sbatch 'x': should be one option of sbatch"):
         text(tmp_path, extra=("x",))
-    with pytest.raises(RecipeError, match=r"train.batch_size = 64 cannot be shared by 12 processes"):
+    with pytest.raises(
+        RecipeError, match=r"train.batch_size = 64 cannot be shared by 12 processes"
+    ):
         text(tmp_path, nodes=3, gpus_per_node=4)
 
 
@@ -52,7 +63,7 @@ def test_without_slurm_the_way_out_is_named(monkeypatch, tmp_path):
         submit("#!/bin/sh")
 
 
-# --- a stand-in for the cluster ---------------------------------------------------------------------------------------
+# --- a stand-in for the cluster -------------------------------------------------------------------
 
 SRUN = r"""#!/usr/bin/env bash
 # trains until control/stop appears, then says in status.json what the trainer would say
@@ -90,7 +101,11 @@ class Cluster:
         self.calls = folder / "calls"
 
     def start(self):
-        env = {**os.environ, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls)}
+        env = {
+            **os.environ,
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(self.calls),
+        }
         env |= {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node[1-2]"}
         self.process = subprocess.Popen(["bash", str(self.job)], env=env)
         return self

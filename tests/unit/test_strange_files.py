@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dgc import fs, records
 from dgc.errors import IntegrityError
-from dgc.records import RunDir
+from dgc.run import files
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
 from tests.tui import synthetic
 from tests.waiting import GUARD
 
@@ -47,7 +48,13 @@ def _endless(path: Path) -> None:
         file.truncate(1 << 40)
 
 
-STRANGE = {"pipe": _pipe, "folder": _folder, "zeros": _zeros, "socket": _socket, "endless": _endless}
+STRANGE = {
+    "pipe": _pipe,
+    "folder": _folder,
+    "zeros": _zeros,
+    "socket": _socket,
+    "endless": _endless,
+}
 strange = pytest.mark.parametrize("put", STRANGE.values(), ids=STRANGE)
 
 
@@ -76,22 +83,26 @@ def dgcctl(run: RunDir, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @strange
-def test_what_is_no_file_is_said_to_be_unreadable(tmp_path: Path, put: Callable[[Path], None]) -> None:
+def test_what_is_no_file_is_said_to_be_unreadable(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
     path = tmp_path / "there"
     put(path)
     with pytest.raises(IntegrityError, match="unreadable"):
-        fs.read_bounded(path)
+        files.read_bounded(path)
     with pytest.raises(IntegrityError, match="unreadable"):
-        records.read_json(path)
+        read_json(path)
 
 
 def test_an_absent_file_is_absent(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        fs.read_bounded(tmp_path / "absent")
+        files.read_bounded(tmp_path / "absent")
 
 
 @strange
-def test_a_dashboard_over_a_run_without_files_ends(run: RunDir, put: Callable[[Path], None]) -> None:
+def test_a_dashboard_over_a_run_without_files_ends(
+    run: RunDir, put: Callable[[Path], None]
+) -> None:
     for path in (run.status, run.recipe, run.events, run.log, run.metrics):
         replace(path, put)
     run.status.rename(run.path / "was")
@@ -102,14 +113,24 @@ def test_a_dashboard_over_a_run_without_files_ends(run: RunDir, put: Callable[[P
         assert "unreadable" in done.stdout
 
 
-FILES = (("status.json",), ("recipe.yaml",), ("events.jsonl", "log.txt", "metrics.json", "env.json", "model.json"))
+FILES = (
+    ("status.json",),
+    ("recipe.yaml",),
+    ("events.jsonl", "log.txt", "metrics.json", "env.json", "model.json"),
+)
 
 
 @pytest.mark.parametrize("put", [_pipe, _zeros], ids=["pipe", "zeros"])
-@pytest.mark.parametrize("words", [("show",), ("tail",), ("tail", "--log"), ("verify",), ("export",)], ids=" ".join)
-def test_each_reader_ends_with_a_line(run: RunDir, words: tuple[str, ...], put: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "words", [("show",), ("tail",), ("tail", "--log"), ("verify",), ("export",)], ids=" ".join
+)
+def test_each_reader_ends_with_a_line(
+    run: RunDir, words: tuple[str, ...], put: Callable[[Path], None]
+) -> None:
     for names in FILES:
-        kept = {run.file(name): run.file(name).read_bytes() for name in names if run.file(name).exists()}
+        kept = {
+            run.file(name): run.file(name).read_bytes() for name in names if run.file(name).exists()
+        }
         for path in kept:
             replace(path, put)
         more = [str(run.path.parent.parent / f"copy-{names[0]}")] if words == ("export",) else []

@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 
 from dgc.errors import IntegrityError, LockedError, RecipeError, UsageError
-from dgc.recipe import load_recipe
-from dgc.records import RunDir, State, Status, read_events, read_json, read_status, write_json, write_status
-from dgcctl.core import pool
-from dgcctl.core.grid import parse_axis, trials
-from dgcctl.core.pool import run_sweep, visible_gpus
-from dgcctl.core.sweep import TrialState, find_sweep, list_sweeps, open_or_create, open_sweep, trial_rows
+from dgc.recipe.load import load_recipe
+from dgc.run.events import read_events
+from dgc.run.files import read_json, write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.core.sweep import pool
+from dgcctl.core.sweep.grid import parse_axis, trials
+from dgcctl.core.sweep.plan import (
+    TrialState,
+    find_sweep,
+    list_sweeps,
+    open_or_create,
+    open_sweep,
+    trial_rows,
+)
+from dgcctl.core.sweep.pool import run_sweep, visible_gpus
 from tests.waiting import GUARD, wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -33,7 +43,7 @@ def quietly(sweep, **options):
     return run_sweep(sweep, trainer=TRAINER, say=lambda text: None, **options)
 
 
-# --- the grid ---------------------------------------------------------------------------------------------------------
+# --- the grid -------------------------------------------------------------------------------------
 
 
 def test_axes_are_lists_ranges_and_both():
@@ -93,12 +103,17 @@ def test_commas_quotes_and_escapes_inside_values(axis):
 
 def test_a_value_with_a_comma_arrives_in_the_recipe(tmp_path):
     sweep = plan(tmp_path, r"title=one\, two,'three, four'", name="titles")
-    titles = [load_recipe(sweep.path / "base.yaml", trial.overrides).title for trial in sweep.plan.trials]
+    titles = [
+        load_recipe(sweep.path / "base.yaml", trial.overrides).title for trial in sweep.plan.trials
+    ]
     assert titles == ["one, two", "three, four"]
 
 
 def test_values_that_resolve_to_one_recipe_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"trials 0 and 1 are the same recipe: model.bottleneck=null and model.bott"):
+    with pytest.raises(
+        UsageError,
+        match=r"trials 0 and 1 are the same recipe: model.bottleneck=null and model.bott",
+    ):
         plan(tmp_path, "model.bottleneck=null,4")
     assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +122,9 @@ def test_places_that_compute_the_same_may_still_be_swept(tmp_path):
     assert len(plan(tmp_path, "data.workers=0,2").plan.trials) == 2
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".hidden", "-x", "a b", "a\nb", "latest", "x" * 65])
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp/x", "a/b", "..", ".hidden", "-x", "a b", "a\nb", "latest", "x" * 65]
+)
 def test_a_name_that_would_leave_the_folder_is_refused(tmp_path, name):
     runs = tmp_path / "runs"
     with pytest.raises(UsageError, match=r"--name .*: (should be a name of|means the newest)"):
@@ -122,7 +139,9 @@ def test_a_plan_whose_trial_lies_elsewhere_is_refused(tmp_path, run):
     value = read_json(path)
     value["trials"][0]["run"] = run
     write_json(path, value)
-    with pytest.raises(IntegrityError, match=r"plan.json: trial 0 has the run .*, which is no name"):
+    with pytest.raises(
+        IntegrityError, match=r"plan.json: trial 0 has the run .*, which is no name"
+    ):
         open_sweep(sweep.path)
 
 
@@ -139,7 +158,7 @@ def test_a_key_swept_twice_is_refused():
         trials([parse_axis("seed=0"), parse_axis("seed=1")])
 
 
-# --- the plan ---------------------------------------------------------------------------------------------------------
+# --- the plan -------------------------------------------------------------------------------------
 
 
 def test_every_trial_is_checked_before_anything_is_written(tmp_path):
@@ -169,7 +188,7 @@ def test_a_sweep_is_found_by_prefix_and_a_wrong_name_lists_the_known(tmp_path):
         find_sweep(tmp_path, "other")
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 def test_all_trials_run_each_with_its_own_values(tmp_path):
@@ -182,7 +201,9 @@ def test_all_trials_run_each_with_its_own_values(tmp_path):
     assert len({row["top1_error"] for row in trial_rows(sweep)}) == 4
 
 
-def test_a_failed_trial_does_not_stop_the_rest_and_is_not_tried_again_unasked(tmp_path, monkeypatch):
+def test_a_failed_trial_does_not_stop_the_rest_and_is_not_tried_again_unasked(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("FAKE_FAIL", "lr: 0.05")
     sweep = plan(tmp_path, "optim.lr=0.05,0.1,0.2")
     assert quietly(sweep).failed == {0: 9}
@@ -202,19 +223,23 @@ def test_fail_fast_starts_nothing_after_a_failure(tmp_path, monkeypatch):
 RUNNER = """
 import sys
 from pathlib import Path
-from dgcctl.core.pool import run_sweep
-from dgcctl.core.sweep import find_sweep
+from dgcctl.core.sweep.pool import run_sweep
+from dgcctl.core.sweep.plan import find_sweep
 outcome = run_sweep(find_sweep(Path(sys.argv[1]), "latest"), trainer=sys.argv[2:], jobs=1)
 sys.exit(outcome.interrupted)
 """
 
 
 def start_runner(tmp_path):
-    return subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), *TRAINER], stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(tmp_path), *TRAINER], stdout=subprocess.DEVNULL
+    )
 
 
 def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
-    """kill -9 of the sweep and of its trainer: done trials stay, the cut one resumes, none runs twice."""
+    """kill -9 of the sweep and of its trainer: done trials stay, the cut one resumes, none runs
+    twice.
+    """
     monkeypatch.setenv("FAKE_HOLD", "seed: 1:3")
     sweep = plan(tmp_path, "seed=0..2")
     runner = start_runner(tmp_path)
@@ -233,7 +258,9 @@ def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 4  # three runs and `sweeps`
 
 
-def test_a_trial_that_outlived_the_killed_sweep_is_waited_for_and_not_started_twice(tmp_path, monkeypatch):
+def test_a_trial_that_outlived_the_killed_sweep_is_waited_for_and_not_started_twice(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("FAKE_HOLD", "seed: 0:1")
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
@@ -259,7 +286,9 @@ def test_a_trial_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(tmp_path, monkeypatch, number, code):
+def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(
+    tmp_path, monkeypatch, number, code
+):
     monkeypatch.setenv("FAKE_HOLD", "seed: 0:1")
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
@@ -274,14 +303,23 @@ def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(tmp_path, monk
 
 def test_two_processes_do_not_run_one_sweep(tmp_path):
     sweep = plan(tmp_path, "seed=0..0")
-    with pool._owned(sweep.path), pytest.raises(LockedError, match="another process runs this sweep"):
+    with (
+        pool._owned(sweep.path),
+        pytest.raises(LockedError, match="another process runs this sweep"),
+    ):
         quietly(sweep)
 
 
 def test_each_slot_has_its_own_gpu(tmp_path):
     script = "import os,sys; open(sys.argv[2]+'/gpu','w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
     sweep = plan(tmp_path, "seed=0..3")
-    run_sweep(sweep, trainer=(sys.executable, "-c", script), jobs=2, gpus=["4", "6"], say=lambda text: None)
+    run_sweep(
+        sweep,
+        trainer=(sys.executable, "-c", script),
+        jobs=2,
+        gpus=["4", "6"],
+        say=lambda text: None,
+    )
     used = [(sweep.run_dir(trial).path / "gpu").read_text() for trial in sweep.plan.trials]
     assert set(used) == {"4", "6"}
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dgc.records import EventWriter, Kind, RunDir, State, Status, encode_event, write_status
-from dgcctl.cli import live, main
-from dgcctl.core.tail import Progress, Tail, follow, log_lines
+from dgc.run.events import EventWriter, Kind, encode_event
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, write_status
+from dgcctl.cli import main
+from dgcctl.cli._ui import progress_line
+from dgcctl.core.runs.tail import Progress, Tail, follow, log_lines
 
 
 @pytest.fixture
@@ -63,7 +66,9 @@ def test_a_damaged_line_is_skipped_and_said_once(run: RunDir) -> None:
 
 
 def test_a_log_that_was_replaced_is_read_anew(run: RunDir) -> None:
-    run.events.write_bytes(encode_event(Kind.STEP, {"step": 1}) + encode_event(Kind.STEP, {"step": 2}))
+    run.events.write_bytes(
+        encode_event(Kind.STEP, {"step": 1}) + encode_event(Kind.STEP, {"step": 2})
+    )
     tail = Tail(run)
     tail.poll()
     run.events.write_bytes(encode_event(Kind.STEP, {"step": 9}))
@@ -78,27 +83,55 @@ def test_progress_keeps_the_last_of_everything() -> None:
     progress.take(
         [
             {"kind": "start", "steps": 100, "epochs": 4, "world_size": 2},
-            {"kind": "step", "step": 50, "epoch": 1, "progress": 0.5, "lr": 0.05, "loss": 1.5, "error": 40.0},
-            {"kind": "step", "step": 51, "epoch": 1, "progress": 0.51, "lr": 0.05, "loss": None, "error": 39.0},
+            {
+                "kind": "step",
+                "step": 50,
+                "epoch": 1,
+                "progress": 0.5,
+                "lr": 0.05,
+                "loss": 1.5,
+                "error": 40.0,
+            },
+            {
+                "kind": "step",
+                "step": 51,
+                "epoch": 1,
+                "progress": 0.51,
+                "lr": 0.05,
+                "loss": None,
+                "error": 39.0,
+            },
             {"kind": "perf", "images_per_s": 812.0, "eta_s": 61.0},
             {"kind": "eval", "top1_error": 33.0},
             {"kind": "something new"},
         ]
     )
-    assert (progress.step, progress.loss, progress.error, progress.top1_error) == (51, 1.5, 39.0, 33.0)
-    assert live.progress_line(progress, 0.25) == (
-        "epoch 2/4  step 51/100  loss 1.5000  error 39.0 %  lr 0.05  pruned 48 %  812 images/s  ETA 1m01s"
+    assert (progress.step, progress.loss, progress.error, progress.top1_error) == (
+        51,
+        1.5,
+        39.0,
+        33.0,
+    )
+    assert (
+        progress_line.progress_line(progress, 0.25)
+        == "epoch 2/4  step 51/100  loss 1.5000  error 39.0 %  lr 0.05  pruned 48 %  812 images/s "
+        " ETA 1m01s"
     )
 
 
-@pytest.mark.parametrize(("at", "share"), [(0.0, 0.0), (1 / 12, 0.0), (5 / 12, 0.375), (0.75, 0.75), (1.0, 0.75)])
+@pytest.mark.parametrize(
+    ("at", "share"), [(0.0, 0.0), (1 / 12, 0.0), (5 / 12, 0.375), (0.75, 0.75), (1.0, 0.75)]
+)
 def test_the_share_that_is_pruned_follows_the_schedule(at: float, share: float) -> None:
     assert Progress(progress=at).pruned(0.25) == pytest.approx(share)
 
 
 def test_the_line_of_a_dense_network_says_nothing_of_pruning() -> None:
-    assert live.progress_line(Progress(), None) == "starting: loading data and network ..."
-    assert live.progress_line(Progress(epochs=1, steps=3, seen=True), None) == "epoch 1/1  step 0/3"
+    assert progress_line.progress_line(Progress(), None) == "starting: loading data and network ..."
+    assert (
+        progress_line.progress_line(Progress(epochs=1, steps=3, seen=True), None)
+        == "epoch 1/1  step 0/3"
+    )
 
 
 def test_the_last_lines_of_a_text_log(tmp_path: Path) -> None:
@@ -122,7 +155,9 @@ def test_runs_tail_prints_events_as_lines_and_as_json(
     assert main.main(["runs", "tail", str(run.path), "--follow"]) == 0
     said = capsys.readouterr()
     assert (
-        said.out == "01:01:01  step        step 1  loss nan  lr 0.1\n01:01:02  alert       level warning  text slow\n"
+        said.out
+        == "01:01:01  step        step 1  loss nan  lr 0.1\n01:01:02  alert       level warning "
+        " text slow\n"
     )
     assert said.err == f"warning: 1 line skipped (offset {len(lines[0] + lines[1])})\n"
     assert main.main(["runs", "tail", str(run.path), "--json", "-n", "1"]) == 0

@@ -1,4 +1,6 @@
-"""Each switch of the recipe through the real trainer, in this process; and what a training writes besides."""
+"""Each switch of the recipe through the real trainer, in this process; and what a training writes
+besides.
+"""
 
 import csv
 import json
@@ -9,8 +11,11 @@ import sys
 import pytest
 
 from dgc.errors import RecipeError, UsageError
-from dgc.records import Kind, RunDir, State, read_events, read_json, read_status
-from dgc.train.entry import run_training
+from dgc.run.events import Kind, read_events
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, read_status
+from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
 from tests.faults.training import RECIPE, ROOT
@@ -58,7 +63,9 @@ def test_switches_train_the_same_to_begin_with(options, tolerance, plain, tmp_pa
 
 
 def test_accumulation_sees_other_batch_statistics(plain, tmp_path):
-    """Half the batch a time: BatchNorm normalises each half by itself, so losses are near and not equal."""
+    """Half the batch a time: BatchNorm normalises each half by itself, so losses are near and not
+    equal.
+    """
     found = losses(run_it(tmp_path / "run", ("log_every: 3", "log_every: 3, accumulate: 2")))
     assert found[0] == pytest.approx(losses(plain)[0], rel=0.2)
     assert found != losses(plain)
@@ -79,15 +86,26 @@ def test_multistep(tmp_path):
 
 def test_every_file_of_the_contract(plain):
     names = (
-        "recipe.yaml env.json git.json argv.json data.json model.json status.json events.jsonl metrics.json last.json"
+        "recipe.yaml env.json git.json argv.json data.json model.json status.json events.jsonl"
+        " metrics.json last.json"
     )
     names += (
-        " best.json log.txt verdict.json plots/train.csv plots/eval.csv gates/epoch-0001.json gates/epoch-0002.json"
+        " best.json log.txt verdict.json plots/train.csv plots/eval.csv gates/epoch-0001.json"
+        " gates/epoch-0002.json"
     )
     assert [name for name in names.split() if not plain.file(name).is_file()] == []
-    assert sorted(path.name for path in plain.checkpoints.iterdir()) == ["step-000006", "step-000008"]
+    assert sorted(path.name for path in plain.checkpoints.iterdir()) == [
+        "step-000006",
+        "step-000008",
+    ]
     status = read_status(plain)
-    assert (status.state, status.exit_code, status.step, status.steps, status.epoch) == (State.DONE, 0, 8, 8, 2)
+    assert (status.state, status.exit_code, status.step, status.steps, status.epoch) == (
+        State.DONE,
+        0,
+        8,
+        8,
+        2,
+    )
     kinds = {event["kind"] for event in read_events(plain)}
     assert {"start", "step", "epoch", "eval", "perf", "gates", "checkpoint", "end"} <= kinds
 
@@ -105,7 +123,9 @@ def test_gate_map(plain):
             allowed = 1 - layer["n_inactive"] / layer["in_channels"]
             assert 0 < head["active_share"] <= allowed + 1e-12
             assert 0 <= head["entropy"] <= 1
-            assert [share for _, share in head["most"]] == sorted((s for _, s in head["most"]), reverse=True)
+            assert [share for _, share in head["most"]] == sorted(
+                (s for _, s in head["most"]), reverse=True
+            )
             assert head["least"][0][1] <= head["most"][-1][1]
 
 
@@ -146,7 +166,9 @@ def test_environment(plain):
 def test_what_cannot_be(tmp_path):
     with pytest.raises(RecipeError, match=r"train\.batch_size"):
         run_it(tmp_path / "a", ("log_every: 3", "log_every: 3, accumulate: 3"))
-    with pytest.raises(UsageError, match=r"train\.device = cuda, but torch sees no CUDA device here"):
+    with pytest.raises(
+        UsageError, match=r"train\.device = cuda, but torch sees no CUDA device here"
+    ):
         run_it(tmp_path / "b", ("device: cpu", "device: cuda"))
 
 
@@ -162,14 +184,24 @@ def test_a_resumed_run_began_when_it_was_first_started(plain):
 def test_waiting_threads_sleep_early_unless_the_user_says_otherwise() -> None:
     """GNU OpenMP reads this when torch is loaded, so nothing may have loaded it before."""
     code = (
-        "import os, sys, dgc.train.__main__ as m; m.wait_politely(os.environ); print('torch' in sys.modules, end=' ')"
+        "import os, sys, dgc.train.__main__ as m; m.wait_politely(os.environ); print('torch' in"
+        " sys.modules, end=' ')"
     )
     code += "; print(os.environ.get('GOMP_SPINCOUNT'))"
 
     def said(**env: str) -> str:
-        clean = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+        }
         return subprocess.run(
-            [sys.executable, "-c", code], env={**clean, **env}, cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**clean, **env},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     assert said() == "False 1000"

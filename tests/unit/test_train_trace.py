@@ -1,4 +1,6 @@
-"""The project's own training loop repeats the released code's training run, step by step, in double precision."""
+"""The project's own training loop repeats the released code's training run, step by step, in double
+precision.
+"""
 
 from pathlib import Path
 
@@ -6,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from dgc import build
 from dgc.data import eval_loader
 from dgc.data.image_sets import ArraySet, View
 from dgc.models.released import from_released
-from dgc.recipe import load_recipe
-from dgc.records import Kind, RunDir, read_events
-from dgc.train import saving
-from dgc.train.distributed import Ranks
-from dgc.train.entry import prepare
+from dgc.recipe.load import load_recipe
+from dgc.run.events import Kind, read_events
+from dgc.run.paths import RunDir
+from dgc.train import build, save
 from dgc.train.loop import train
-from dgc.train.record import Recorder, model_facts
+from dgc.train.main import prepare
+from dgc.train.ranks import Ranks
+from dgc.train.recorder import Recorder, model_facts
 from dgc.train.session import Options
 from dgc.train.signals import Signals
 
@@ -36,7 +38,9 @@ CPU = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
 
 
 class InFileOrder:
-    """The 320 images of the reference, unshuffled. It normalised in single precision and went on in double."""
+    """The 320 images of the reference, unshuffled. It normalised in single precision and went on in
+    double.
+    """
 
     def __init__(self, recipe):
         whole = build.open_data(recipe).train
@@ -57,7 +61,7 @@ def session(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     run = RunDir(tmp_path)
     recipe = load_recipe(run.recipe)
-    saving.clean_up(run)
+    save.clean_up(run)
     recorder = Recorder(run, CPU, recipe)
     recorder.open()
     session = prepare(run, recipe, CPU, Options(), Signals(), recorder)
@@ -65,7 +69,10 @@ def session(tmp_path):
     session.samples = 320
     with np.load(TRACE) as arrays:
         stored = {key[5:]: arrays[key] for key in arrays.files if key.startswith("init/")}
-    wide = {key: value.astype(float) if value.dtype.kind == "f" else value for key, value in stored.items()}
+    wide = {
+        key: value.astype(float) if value.dtype.kind == "f" else value
+        for key, value in stored.items()
+    }
     weights = {key: torch.from_numpy(value) for key, value in wide.items()}
     session.module.load_state_dict(from_released(weights, session.module))
     session.model_facts = model_facts(recipe, session.module, session.layout)
@@ -74,7 +81,7 @@ def session(tmp_path):
 
 
 def test_sixty_steps_to_1e_8(session):
-    saving.begin(session)
+    save.begin(session)
     train(session)
     rows = [event for event in read_events(session.run) if event["kind"] == Kind.STEP]
     with np.load(TRACE) as arrays:

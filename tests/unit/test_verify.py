@@ -7,11 +7,14 @@ import tarfile
 import orjson
 import pytest
 
-from dgc.coderecord import code_facts
 from dgc.errors import DataError, IntegrityError, LockedError, UsageError
-from dgc.records import Kind, State, Status, encode_event, process_start, read_json, write_json, write_status
-from dgcctl.core import export, gitstate
-from dgcctl.core.verify import Outcome, file_digest, verify
+from dgc.run.code_record import code_facts
+from dgc.run.events import Kind, encode_event
+from dgc.run.files import read_json, write_json
+from dgc.run.process import process_start
+from dgc.run.status import State, Status, write_status
+from dgcctl.core.repro import gitstate, run_archive
+from dgcctl.core.repro.verify import Outcome, file_digest, verify
 from tests.unit.run_factory import make_run
 
 
@@ -25,7 +28,9 @@ def outcomes(run, **options):
 
 
 def mismatches(run, **options):
-    return [name for name, outcome in outcomes(run, **options).items() if outcome is Outcome.MISMATCH]
+    return [
+        name for name, outcome in outcomes(run, **options).items() if outcome is Outcome.MISMATCH
+    ]
 
 
 def without_git(run):
@@ -36,7 +41,9 @@ def without_git(run):
 def test_an_untouched_run_agrees_in_every_record(run):
     found = outcomes(without_git(run))
     assert set(found.values()) == {Outcome.OK, Outcome.UNCHECKED}
-    assert [name for name, outcome in found.items() if outcome is Outcome.UNCHECKED] == ["git commit"]
+    assert [name for name, outcome in found.items() if outcome is Outcome.UNCHECKED] == [
+        "git commit"
+    ]
     assert found["step-000006/model.safetensors"] is Outcome.OK
 
 
@@ -72,13 +79,17 @@ def edit_manifest(run):
 DAMAGE = {
     "recipe digest": change_recipe,
     "metrics.json: top1_error": lambda run: edit_json(run.metrics, top1_error=1.0),
-    "metrics.json: macs_dense": lambda run: edit_json(run.model, macs={"dense": 1, "promised": 400, "executed": 420}),
+    "metrics.json: macs_dense": lambda run: edit_json(
+        run.model, macs={"dense": 1, "promised": 400, "executed": 420}
+    ),
     "step-000006/model.safetensors": change_checkpoint,
     "step-000005/MANIFEST.json": edit_manifest,
     "event log: damaged lines": damage_log,
     "event log: steps without a gap": lose_a_step,
     "last.json": lambda run: edit_json(run.last, path="checkpoints/step-000099"),
-    "uncommitted patch": lambda run: write_json(run.git, {"commit": None, "patch_sha256": "0" * 64}),
+    "uncommitted patch": lambda run: write_json(
+        run.git, {"commit": None, "patch_sha256": "0" * 64}
+    ),
 }
 
 
@@ -122,7 +133,7 @@ def test_untracked_sources_are_checked_by_their_digest(run):
 
 
 def test_an_unknown_commit_is_a_mismatch(run, monkeypatch):
-    import dgcctl.core.gitstate as gitstate
+    import dgcctl.core.repro.gitstate as gitstate
 
     monkeypatch.setattr(gitstate, "has_commit", lambda folder, commit: False)
     assert mismatches(run) == ["git commit"]
@@ -136,10 +147,14 @@ def repository(folder):
     (folder / "a.py").write_text("a = 1\n")
     subprocess.run([*words, "add", "a.py"], check=True)
     subprocess.run([*words, "commit", "-qm", "first"], check=True)
-    return subprocess.run([*words, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [*words, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
-def test_another_repository_around_the_shell_says_nothing_about_a_commit(run, tmp_path, monkeypatch):
+def test_another_repository_around_the_shell_says_nothing_about_a_commit(
+    run, tmp_path, monkeypatch
+):
     write_json(run.git, {"commit": "1" * 40, "root": str(tmp_path / "gone"), "untracked": {}})
     repository(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -152,7 +167,10 @@ def test_a_patch_that_is_none_is_a_mismatch_although_its_digest_agrees(run, tmp_
     commit = repository(tmp_path / "code")
     run.file("git.patch").write_text("lost a.py\n")
     digest = file_digest(run.file("git.patch"))
-    write_json(run.git, {"commit": commit, "root": str(tmp_path / "code"), "patch_sha256": digest, "untracked": {}})
+    write_json(
+        run.git,
+        {"commit": commit, "root": str(tmp_path / "code"), "patch_sha256": digest, "untracked": {}},
+    )
     assert mismatches(run) == ["git.patch applies to the commit"]
     facts = code_facts(tmp_path / "code")
     write_json(run.git, facts)
@@ -167,19 +185,32 @@ def test_what_was_never_kept_is_said_and_is_no_mismatch(run, tmp_path):
     write_json(run.git, {**facts, "restorable": False, "problem": "a reason"})
     checks = {check.name: check for check in verify(run)}
     assert mismatches(run) == []
-    assert checks["files outside the record"].detail == "1 file left out of the record: b.py (a symbolic link)"
+    assert (
+        checks["files outside the record"].detail
+        == "1 file left out of the record: b.py (a symbolic link)"
+    )
     assert checks["code can be restored"].detail == "a reason"
 
 
 def test_data_and_model_are_compared_with_what_is_found_now(run):
     without_git(run)
-    now = {"data": {"digest": "f" * 64}, "model": {"parameters": 1234, "macs": {"dense": 1000, "promised": 400}}}
-    assert mismatches(run, recompute=lambda _: now) == ["data digest", "MACs at the end of the schedule, executed"]
+    now = {
+        "data": {"digest": "f" * 64},
+        "model": {"parameters": 1234, "macs": {"dense": 1000, "promised": 400}},
+    }
+    assert mismatches(run, recompute=lambda _: now) == [
+        "data digest",
+        "MACs at the end of the schedule, executed",
+    ]
 
 
 def test_the_result_is_held_against_what_its_checkpoint_executes(run):
     without_git(run)
-    now = {"data": read_json(run.data), "model": read_json(run.model), "result": {"step": 6, "macs": {"executed": 421}}}
+    now = {
+        "data": read_json(run.data),
+        "model": read_json(run.model),
+        "result": {"step": 6, "macs": {"executed": 421}},
+    }
     assert mismatches(run, recompute=lambda _: now) == ["metrics.json: macs_executed"]
     now["result"] = {"step": 6, "macs": {"executed": 420}}
     assert mismatches(run, recompute=lambda _: now) == []
@@ -200,18 +231,18 @@ def test_absent_data_is_not_checked_and_not_called_wrong(run):
     assert "data/cifar10: no such folder" in checks["data and model"].detail
 
 
-# --- export -----------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 def test_an_export_holds_the_record_and_the_last_checkpoint_and_is_read_only(run, tmp_path):
     (run.file("control")).mkdir()
     (run.file("control") / "stop").touch()
     target = tmp_path / "out" / "kept"
-    names = export.export(run, target)
+    names = run_archive.export(run, target)
     assert "recipe.yaml" in names
     assert "control/stop" not in names
     assert [path.name for path in (target / "checkpoints").iterdir()] == ["step-000006"]
-    assert export.check_export(target) == []
+    assert run_archive.check_export(target) == []
     assert not (target / "recipe.yaml").stat().st_mode & 0o222
     assert (target / "events.jsonl").read_bytes() == run.events.read_bytes()
     assert verify(type(run)(target))
@@ -219,51 +250,59 @@ def test_an_export_holds_the_record_and_the_last_checkpoint_and_is_read_only(run
 
 def test_a_changed_export_names_the_file(run, tmp_path):
     target = tmp_path / "kept"
-    export.export(run, target)
+    run_archive.export(run, target)
     (target / "metrics.json").chmod(0o644)
     (target / "metrics.json").write_text("{}")
     (target / "data.json").unlink()
-    assert sorted(export.check_export(target)) == ["data.json", "metrics.json"]
+    assert sorted(run_archive.check_export(target)) == ["data.json", "metrics.json"]
     with pytest.raises(IntegrityError, match="no export of a run"):
-        export.check_export(tmp_path)
+        run_archive.check_export(tmp_path)
 
 
 def test_an_archive_has_the_same_files(run, tmp_path):
-    names = export.export(run, tmp_path / "run.tar.gz", checkpoints="none")
+    names = run_archive.export(run, tmp_path / "run.tar.gz", checkpoints="none")
     with tarfile.open(tmp_path / "run.tar.gz") as archive:
-        assert sorted(archive.getnames()) == sorted(f"{run.id}/{name}" for name in [*names, "SHA256SUMS"])
+        assert sorted(archive.getnames()) == sorted(
+            f"{run.id}/{name}" for name in [*names, "SHA256SUMS"]
+        )
     assert not any(name.startswith("checkpoints/") for name in names)
 
 
 def test_what_stands_is_never_overwritten(run, tmp_path):
     (tmp_path / "kept").mkdir()
     with pytest.raises(UsageError, match="stands already; an export is never changed"):
-        export.export(run, tmp_path / "kept")
+        run_archive.export(run, tmp_path / "kept")
 
 
 def running(run):
-    write_status(run, Status(state=State.RUNNING, pid=os.getpid(), start_token=process_start(os.getpid())))
+    write_status(
+        run, Status(state=State.RUNNING, pid=os.getpid(), start_token=process_start(os.getpid()))
+    )
     return run
 
 
 def test_a_running_run_is_neither_exported_nor_removed(run, tmp_path):
     running(run)
     with pytest.raises(UsageError, match=r"is running; export it when it is done"):
-        export.export(run, tmp_path / "kept")
-    with pytest.raises(LockedError, match=r"is running \(process \d+ on .*\): stop it with `dgcctl runs stop"):
-        export.remove(run)
+        run_archive.export(run, tmp_path / "kept")
+    with pytest.raises(
+        LockedError, match=r"is running \(process \d+ on .*\): stop it with `dgcctl runs stop"
+    ):
+        run_archive.remove(run)
     assert run.recipe.exists()
 
 
 def test_removal_leaves_nothing(run, tmp_path):
-    export.remove(run)
+    run_archive.remove(run)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_export_leaves_no_target(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_sums", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+    monkeypatch.setattr(
+        run_archive, "_sums", lambda *_: (_ for _ in ()).throw(OSError(28, "no space"))
+    )
     with pytest.raises(OSError, match="no space"):
-        export.export(run, tmp_path / "kept")
+        run_archive.export(run, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     assert not any(path.name.startswith(".tmp-") for path in tmp_path.iterdir())
 
@@ -271,7 +310,15 @@ def test_a_failed_export_leaves_no_target(run, tmp_path, monkeypatch):
 def test_the_log_says_what_the_metrics_say(run):
     """The check is able to fail: an evaluation that was appended later makes metrics.json stale."""
     without_git(run)
-    row = {"epoch": 1, "step": 6, "split": "val", "top1_error": 3.0, "top5_error": 1.0, "loss": 0.5, "samples": 10}
+    row = {
+        "epoch": 1,
+        "step": 6,
+        "split": "val",
+        "top1_error": 3.0,
+        "top5_error": 1.0,
+        "loss": 0.5,
+        "samples": 10,
+    }
     with run.events.open("ab") as log:
         log.write(encode_event(Kind.EVAL, row))
     assert {"metrics.json: top1_error", "metrics.json: loss"} <= set(mismatches(run))
@@ -288,9 +335,11 @@ def test_code_that_is_not_the_recorded_one_is_named(run):
     assert mismatches(run) == ["step-000006: code that ran"]
 
 
-def test_a_commit_that_is_gone_is_no_mismatch_where_the_code_here_is_the_same(run, tmp_path, monkeypatch):
+def test_a_commit_that_is_gone_is_no_mismatch_where_the_code_here_is_the_same(
+    run, tmp_path, monkeypatch
+):
     """`git gc` removes a commit that nothing names; the digest still says which code it was."""
-    from dgc import provenance
+    from dgc.run import provenance
 
     repository(tmp_path / "code")
     monkeypatch.setattr(gitstate, "repository_of", lambda record: None)
@@ -298,7 +347,10 @@ def test_a_commit_that_is_gone_is_no_mismatch_where_the_code_here_is_the_same(ru
     write_json(run.git, {**facts, "code": provenance.code_digest()})
     found = {check.name: check for check in verify(run)}["git commit"]
     assert found.outcome is Outcome.UNCHECKED
-    assert found.detail == f"the commit is not in {tmp_path / 'code'}; the code here has the record's digest"
+    assert (
+        found.detail
+        == f"the commit is not in {tmp_path / 'code'}; the code here has the record's digest"
+    )
     write_json(run.git, {**facts, "code": "a" * 64})
     found = {check.name: check for check in verify(run)}["git commit"]
     assert found.outcome is Outcome.MISMATCH
@@ -309,4 +361,6 @@ def test_why_git_cannot_answer_is_said(run, tmp_path, monkeypatch):
     commit = repository(tmp_path / "code")
     write_json(run.git, {"commit": commit, "root": str(tmp_path / "code"), "untracked": {}})
     monkeypatch.setenv("PATH", "/nowhere")
-    assert {check.name: check for check in verify(run)}["git commit"].detail == "git is not installed"
+    assert {check.name: check for check in verify(run)}[
+        "git commit"
+    ].detail == "git is not installed"

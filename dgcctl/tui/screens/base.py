@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.screen import Screen
 
-from dgcctl.core.runs import Run
-from dgcctl.tui import acts, keys
+from dgcctl.core.runs.listing import Run
+from dgcctl.tui import actions, keys
 from dgcctl.tui.keys import Key, Needs
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
@@ -22,7 +22,9 @@ Sheet = tuple[Sequence[str], Iterable[Sequence[object]]]  # the head and the row
 
 
 class DashScreen(Screen[None]):
-    """`look` shows what is known now; it is called on news, on return, and after a key changed the view."""
+    """`look` shows what is known now; it is called on news, on return, and after a key changed the
+    view.
+    """
 
     name_for_files: ClassVar[str] = "screen"
     own_keys: ClassVar[tuple[Key, ...]] = ()
@@ -31,12 +33,16 @@ class DashScreen(Screen[None]):
 
     @property
     def wide(self) -> bool:
-        """Whether there is room for whole names (the class -wide says the same to the style sheets)."""
+        """Whether there is room for whole names (the class -wide says the same to the style
+        sheets).
+        """
         return self.app.size.width >= WIDE
 
     @property
     def ready(self) -> bool:
-        """Whether its widgets are there: a screen on its way in or out is on the stack without them."""
+        """Whether its widgets are there: a screen on its way in or out is on the stack without
+        them.
+        """
         return bool(self.is_mounted and self.is_attached and self.query(Bar))
 
     @property
@@ -71,7 +77,7 @@ class DashScreen(Screen[None]):
     def _does_something(self, key: Key, run: Run | None) -> bool:
         if key.id in keys.ACTS and self.app.options.readonly:
             return False
-        return key not in keys.ACTING or not acts.refusal(run, key.id)
+        return key not in keys.ACTING or not actions.refusal(run, key.id)
 
     def subject(self) -> str | None:
         """The run that stop, checkpoint and resume are about."""
@@ -82,7 +88,9 @@ class DashScreen(Screen[None]):
         return ()
 
     def sheet(self) -> Sheet:
-        """What is on screen, as a table. The rows may be made later, in another thread: from what is known now."""
+        """What is on screen, as a table. The rows may be made later, in another thread: from what
+        is known now.
+        """
         return (), ()
 
     def redraw(self) -> None:

@@ -18,7 +18,9 @@ Answer = TypeVar("Answer")
 
 
 class Question(ModalScreen[Answer]):
-    """Takes no answer until it has been there for DEAF seconds, and no key came for as long that was not heard."""
+    """Takes no answer until it has been there for DEAF seconds, and no key came for as long that
+    was not heard.
+    """
 
     DEFAULT_CSS = "Question #wait { height: auto; color: $warning; }"
 
@@ -36,8 +38,8 @@ class Question(ModalScreen[Answer]):
         return True
 
     def deaf(self, event: Key | Paste, at: float) -> bool:
-        """Whether a key that was pressed `at` is not heard. A key that is held down comes again and again: each that
-        is not heard puts the answer off.
+        """Whether a key that was pressed `at` is not heard. A key that is held down comes again and
+        again: each that is not heard puts the answer off.
         """
         if at >= self._hears_from or not self.answers(event):
             return False

@@ -1,4 +1,6 @@
-"""One chart: lines of several runs, a target, a cursor. It is given a Picture and draws it; it knows no run."""
+"""One chart: lines of several runs, a target, a cursor. It is given a Picture and draws it; it
+knows no run.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from textual.strip import Strip
 from textual_hires_canvas import Canvas
 
 from dgcctl.core.text import shown
-from dgcctl.tui import raster, series
-from dgcctl.tui.series import Floats, Spans
+from dgcctl.tui import raster
+from dgcctl.tui.state import series
+from dgcctl.tui.state.series import Floats, Spans
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
@@ -28,7 +31,9 @@ GUTTER = 8
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One line. `label` is a letter; `faint` draws it behind (the raw values under a smoothed line)."""
+    """One line. `label` is a letter; `faint` draws it behind (the raw values under a smoothed
+    line).
+    """
 
     label: str
     x: Floats
@@ -59,7 +64,11 @@ def _cut(text: str, room: int) -> str:
 
 def _one_cell_each(text: str) -> str:
     """A canvas has one letter a cell: wider ones would move all that stands to their right."""
-    return text if len(text) == cell_len(text) else "".join(c if cell_len(c) == 1 else "?" for c in text)
+    return (
+        text
+        if len(text) == cell_len(text)
+        else "".join(c if cell_len(c) == 1 else "?" for c in text)
+    )
 
 
 EMPTY = Picture(("empty",), "", empty="")
@@ -68,7 +77,9 @@ EMPTY = Picture(("empty",), "", empty="")
 class Chart(Canvas, can_focus=True):
     """Draws a Picture. A click asks for the cursor, the wheel for a zoom."""
 
-    DEFAULT_CSS = "Chart { height: 1fr; width: 1fr; } Chart:focus { background-tint: $foreground 4%; }"
+    DEFAULT_CSS = (
+        "Chart { height: 1fr; width: 1fr; } Chart:focus { background-tint: $foreground 4%; }"
+    )
 
     @dataclass
     class Pointed(Message):
@@ -99,7 +110,7 @@ class Chart(Canvas, can_focus=True):
     def on_resize(self, event: events.Resize) -> None:
         self.draw()
 
-    # --- mouse -------------------------------------------------------------------------------------------------------
+    # --- mouse ------------------------------------------------------------------------------------
 
     def _x_of(self, column: int) -> float:
         first, last = self.picture.window
@@ -116,7 +127,7 @@ class Chart(Canvas, can_focus=True):
         event.stop()
         self.post_message(self.Zoomed(self, self._x_of(event.x), False))
 
-    # --- drawing -----------------------------------------------------------------------------------------------------
+    # --- drawing ----------------------------------------------------------------------------------
 
     @property
     def _width(self) -> int:
@@ -134,9 +145,13 @@ class Chart(Canvas, can_focus=True):
         if self.size.width < GUTTER + 8 or self.size.height < 4:
             return
         with self.batch_refresh():
-            drawn = [(trace, self._reduced(index, trace)) for index, trace in enumerate(self.picture.traces)]
+            drawn = [
+                (trace, self._reduced(index, trace))
+                for index, trace in enumerate(self.picture.traces)
+            ]
             bounds = raster.limits(
-                [edge for _, spans in drawn for edge in (spans.low, spans.high)] + self._target_values()
+                [edge for _, spans in drawn for edge in (spans.low, spans.high)]
+                + self._target_values()
             )
             self._title()
             if bounds is None:
@@ -146,7 +161,9 @@ class Chart(Canvas, can_focus=True):
             self._axes()
             self._target()
             self._cursor()
-            for trace, spans in sorted(drawn, key=lambda pair: (not pair[0].faint, -pair[0].colour)):
+            for trace, spans in sorted(
+                drawn, key=lambda pair: (not pair[0].faint, -pair[0].colour)
+            ):
                 self._line(trace, spans)
 
     def _reduced(self, index: int, trace: Trace) -> Spans:
@@ -176,10 +193,16 @@ class Chart(Canvas, can_focus=True):
 
     def _target_values(self) -> list[Floats]:
         target = self.picture.target
-        return [] if target is None or (self.picture.log and target <= 0) else [self._scale(np.array([target]))]
+        return (
+            []
+            if target is None or (self.picture.log and target <= 0)
+            else [self._scale(np.array([target]))]
+        )
 
     def _title(self) -> None:
-        """The name and what is read off; a number that has no room gives way to `…`, not to half of it."""
+        """The name and what is read off; a number that has no room gives way to `…`, not to half of
+        it.
+        """
         at = 0
         for text, role in [(self.picture.title, "title"), *self._readout()]:
             if at and at + cell_len(text) >= self.size.width:
@@ -189,7 +212,9 @@ class Chart(Canvas, can_focus=True):
             at += cell_len(text) + 2
 
     def _readout(self) -> list[tuple[str, str]]:
-        """The value of each run under the cursor, or its last one, and the target (the gap stands above)."""
+        """The value of each run under the cursor, or its last one, and the target (the gap stands
+        above).
+        """
         picture = self.picture
         found = []
         for trace in picture.traces:
@@ -209,7 +234,9 @@ class Chart(Canvas, can_focus=True):
     def _axes(self) -> None:
         bottom = 1 + self._height
         wanted = max(2, self._height // 3)
-        places = (raster.log_ticks if self.picture.log else raster.ticks)(self._low, self._high, wanted)
+        places = (raster.log_ticks if self.picture.log else raster.ticks)(
+            self._low, self._high, wanted
+        )
         for place in places:
             row = self._row(place)
             value = 10**place if self.picture.log else place
@@ -271,10 +298,16 @@ class Chart(Canvas, can_focus=True):
         self._marks(spans, trace)
 
     def _marks(self, spans: Spans, trace: Trace) -> None:
-        """A cross where a value is no number; the letter at the end of each line where there are several."""
+        """A cross where a value is no number; the letter at the end of each line where there are
+        several.
+        """
         for column in spans.broken.tolist():
             self._text(GUTTER + column // 2, self._height, "✗", "bad")
-        if len(spans.at) and not trace.faint and sum(not other.faint for other in self.picture.traces) > 1:
+        if (
+            len(spans.at)
+            and not trace.faint
+            and sum(not other.faint for other in self.picture.traces) > 1
+        ):
             middle = float(spans.low[-1] + spans.high[-1]) / 2
             column = min(GUTTER + int(spans.at[-1]) // 2 + 1, self.size.width - 1)
             self._text(column, self._row(middle), trace.label, f"s{trace.colour}")
@@ -288,11 +321,17 @@ class Chart(Canvas, can_focus=True):
             self._styles[y][x : x + len(text)] = [self.app.palette.text(role)] * len(text)
 
     def render_line(self, y: int) -> Strip:
-        """A line of the canvas, kept until the next drawing (Textual asks again when something lies over it)."""
+        """A line of the canvas, kept until the next drawing (Textual asks again when something lies
+        over it).
+        """
         if not self._strips:
             base = self.rich_style
             self._strips = [self._strip(line, base) for line in range(self._canvas_size.height)]
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
+        return (
+            self._strips[y]
+            if y < len(self._strips)
+            else Strip.blank(self.size.width, self.rich_style)
+        )
 
     def _strip(self, y: int, base: Style) -> Strip:
         segments = []

@@ -1,4 +1,6 @@
-"""The lower part of the Run screen: log, checkpoints, facts or metrics, one list at a time, with a search."""
+"""The lower part of the Run screen: log, checkpoints, facts or metrics, one list at a time, with a
+search.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Found:
 
 
 class Drawer(Vertical):
-    """Shows one of the lists above. The search keeps the rows that contain the text (case does not matter)."""
+    """Shows one of the lists above. The search keeps the rows that contain the text (case does not
+    matter).
+    """
 
     DEFAULT_CSS = """
     Drawer { height: 1fr; display: none; }
@@ -82,7 +86,13 @@ class Drawer(Vertical):
         self._title(found)
 
     def _title(self, found: Found) -> None:
-        text = f"{found.kept} of {found.total} contain {self.search!r}" if self.search else f"{found.total}"
+        text = (
+            f"{found.kept} of {found.total} contain {self.search!r}"
+            if self.search
+            else f"{found.total}"
+        )
         shown = len(found.rows)
         cut = f", the first {shown} shown: / narrows" if shown < found.kept else ""
-        self.query_one("#drawer-title", Lines).show([(f" {self.kind} ", "head"), (f"{text}{cut}", "dim")])
+        self.query_one("#drawer-title", Lines).show(
+            [(f" {self.kind} ", "head"), (f"{text}{cut}", "dim")]
+        )

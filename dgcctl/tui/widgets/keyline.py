@@ -1,6 +1,8 @@
-"""The last line: the screen's keys from the left, as many as there is room for, and at the right those that open more.
+"""The last line: the screen's keys from the left, as many as there is room for, and at the right
+those that open more.
 
-Textual's Footer makes a widget of every key, some frames later than the screen, and cuts what has no room.
+Textual's Footer makes a widget of every key, some frames later than the screen, and cuts what has
+no room.
 """
 
 from __future__ import annotations
@@ -62,4 +64,6 @@ def _fitting(keys: Iterable[Shown], room: int) -> Iterator[Shown]:
 
 
 def _cells(part: Shown | int) -> list[Cell]:
-    return [" " * part] if isinstance(part, int) else [(part.text, "accent"), (f" {part.label}  ", "")]
+    return (
+        [" " * part] if isinstance(part, int) else [(part.text, "accent"), (f" {part.label}  ", "")]
+    )

@@ -1,4 +1,6 @@
-"""A table that draws only the lines in sight: 1,000 runs and 12,000 names cost what a screenful costs."""
+"""A table that draws only the lines in sight: 1,000 runs and 12,000 names cost what a screenful
+costs.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Cell = str | tuple[str, str]  # a text, or a text and its role in the palette
 
 @dataclass(frozen=True)
 class Column:
-    """`width` 0 shares what is left; columns of the highest `drop` go first where the screen is narrow (0: never)."""
+    """`width` 0 shares what is left; columns of the highest `drop` go first where the screen is
+    narrow (0: never).
+    """
 
     title: str
     width: int = 0
@@ -68,14 +72,16 @@ class Listing(ScrollView, can_focus=True):
 
     app: DashApp
 
-    def __init__(self, columns: Sequence[Column], *, id: str | None = None, empty: str = "nothing here") -> None:
+    def __init__(
+        self, columns: Sequence[Column], *, id: str | None = None, empty: str = "nothing here"
+    ) -> None:
         super().__init__(id=id)
         self.columns = tuple(columns)
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
         self._empty = empty
 
-    # --- content -----------------------------------------------------------------------------------------------------
+    # --- content ----------------------------------------------------------------------------------
 
     @property
     def empty(self) -> str:
@@ -97,7 +103,12 @@ class Listing(ScrollView, can_focus=True):
             return
         kept = self.current
         self.rows = fresh
-        self._place(next((i for i, row in enumerate(fresh) if row.key == kept), min(self.cursor, len(fresh) - 1)))
+        self._place(
+            next(
+                (i for i, row in enumerate(fresh) if row.key == kept),
+                min(self.cursor, len(fresh) - 1),
+            )
+        )
         self.virtual_size = Size(self.size.width, len(fresh) + 1)
         self.refresh()
 
@@ -113,7 +124,7 @@ class Listing(ScrollView, can_focus=True):
         """Put the cursor on a row."""
         self._go(next((i for i, row in enumerate(self.rows) if row.key == key), self.cursor))
 
-    # --- moving ------------------------------------------------------------------------------------------------------
+    # --- moving -----------------------------------------------------------------------------------
 
     def action_move(self, by: int) -> None:
         self._go(self.cursor + by)
@@ -155,7 +166,7 @@ class Listing(ScrollView, can_focus=True):
     def on_blur(self) -> None:
         self.refresh()
 
-    # --- drawing -----------------------------------------------------------------------------------------------------
+    # --- drawing ----------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
         if y == 0:
@@ -190,13 +201,19 @@ class Listing(ScrollView, can_focus=True):
     def _strip(self, segments: list[Segment], over: Style | None = None) -> Strip:
         base = self.rich_style
         styled = [Segment(text, base + style if style else base) for text, style, _ in segments]
-        return Strip(styled).extend_cell_length(self.size.width, base + over if over else base).crop(0, self.size.width)
+        return (
+            Strip(styled)
+            .extend_cell_length(self.size.width, base + over if over else base)
+            .crop(0, self.size.width)
+        )
 
     def _widths(self) -> list[tuple[int, int]]:
         """Which columns fit, and how wide each is."""
         room = self.size.width
         kept = list(range(len(self.columns)))
-        while len(kept) > 1 and self._needed(kept) > room and any(self.columns[i].drop for i in kept):
+        while (
+            len(kept) > 1 and self._needed(kept) > room and any(self.columns[i].drop for i in kept)
+        ):
             kept.remove(max(kept, key=lambda i: self.columns[i].drop))
         spare = room - sum(self.columns[i].width for i in kept) - len(kept)
         flexible = [i for i in kept if not self.columns[i].width]

@@ -1,7 +1,0 @@
-"""Inference: a trained network as one program for the native kernels."""
-
-from __future__ import annotations
-
-from dgc.engine.module import NativeModule, compile_for_inference
-
-__all__ = ["NativeModule", "compile_for_inference"]

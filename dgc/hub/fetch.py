@@ -1,0 +1,299 @@
+"""A released checkpoint into the cache: fetched, checked, pinned, and only then given its name. No
+torch.
+
+Order of a download: cached? -> one lock a file -> each host in turn into a .part -> size -> kind ->
+static inspection of every pickle -> digest (known, pinned, or both hosts agree) -> fsync, rename ->
+pin. No wrong byte is ever at the final path, and a good file there stays until a better one is
+complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dgc import settings
+from dgc.errors import DataError, IntegrityError, NetworkError
+from dgc.hub import containers, filetype
+from dgc.hub.cache import Cache, Say, hold
+from dgc.hub.hosts import Bases, HostError, human_url
+from dgc.hub.pins import Pin, PinFile, now, sha256_of
+from dgc.hub.registry import Entry, Link, layout_digest
+from dgc.hub.transfer import Policy, Progress, Transfer, discard
+from dgc.run.files import fsync_dir
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def _no_progress(_done: int, _total: int | None) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to download. `say` gets whole lines for the user, `progress` bytes done and in all."""
+
+    cross_check: bool = False
+    repin: bool = False
+    offline: bool = field(default_factory=settings.offline)
+    bases: Bases = field(default_factory=Bases.from_environment)
+    policy: Policy = field(default_factory=Policy)
+    say: Say = _silent
+    progress: Progress = _no_progress
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint in the cache. `origin` is `cache` where nothing was fetched."""
+
+    path: Path
+    sha256: str
+    origin: str
+    pin: Pin
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A complete, inspected part that is not trusted yet."""
+
+    part: Path
+    sha256: str
+    url: str
+    host: str
+
+
+def download(entry: Entry, cache: Cache, options: Options | None = None) -> Fetched:
+    """Bring a released checkpoint into the cache (or find it there) and return where it lies.
+
+    Raises NetworkError (6; every host's reason, the link and the import command), IntegrityError
+    (4; both digests, when pinned and from where), UnsafeFileError (5), ResourceError (7).
+    """
+    options = options or Options()
+    if not (options.repin or options.cross_check) and (found := cached(entry, cache)):
+        return found
+    if options.offline:
+        raise NetworkError(
+            f"{entry.name}: not in the cache {cache.folder}, and DGCCTL_OFFLINE is set."
+            f" {by_hand(entry)}"
+        )
+    try:
+        with hold(cache.lock(entry.file), options.say):
+            if not (options.repin or options.cross_check) and (found := cached(entry, cache)):
+                return found
+            return _fetch(entry, cache, options)
+    except OSError as error:
+        raise NetworkError(
+            f"{entry.name}: the cache {cache.folder} cannot be written ({error.strerror or error});"
+            f" choose another with DGCCTL_CACHE_DIR. {by_hand(entry)}"
+        ) from error
+
+
+def by_hand(entry: Entry) -> str:
+    """What to do where no host gives the file."""
+    links = " or ".join(human_url(link) for link in entry.links)
+    return (
+        f"Fetch it with a browser from {links} and run: dgcctl ckpt import FILE --name {entry.name}"
+    )
+
+
+def absent(entry: Entry, cache: Cache) -> NetworkError:
+    """The error of a command that works on the cache alone."""
+    return NetworkError(
+        f"{entry.name}: not in the cache {cache.folder}: dgcctl ckpt download {entry.name}."
+        f" {by_hand(entry)}"
+    )
+
+
+def cached(entry: Entry, cache: Cache) -> Fetched | None:
+    """The file in the cache, its digest checked; None where there is none. Works offline and
+    read-only.
+    """
+    path = cache.file(entry.file)
+    if not path.is_file():
+        return None
+    digest, pins = sha256_of(path), PinFile(cache.pins)
+    pin = pins.get(entry.name)
+    _compare(
+        entry,
+        digest,
+        pin,
+        str(path),
+        "move it away, or trust it with `dgcctl ckpt download --repin`",
+    )
+    if pin is None:
+        pin = Pin(digest, path.stat().st_size, f"cache:{path}", now())
+        # a read-only cache without a pin is used, and pinned nowhere
+        with contextlib.suppress(OSError):
+            pins.set(entry.name, pin)
+    return Fetched(path, digest, "cache", pin)
+
+
+def _compare(entry: Entry, digest: str, pin: Pin | None, origin: str, remedy: str) -> None:
+    """Refuse a digest that is not the known or pinned one."""
+    if entry.sha256 and digest != entry.sha256:
+        raise IntegrityError(
+            f"{entry.name}: sha256 {digest} from {origin}, but the registry knows {entry.sha256};"
+            " refused"
+        )
+    if pin and digest != pin.sha256:
+        raise IntegrityError(f"{entry.name}: sha256 {digest} from {origin}, but {pin}; {remedy}")
+
+
+def _fetch(entry: Entry, cache: Cache, options: Options) -> Fetched:
+    pin = PinFile(cache.pins).get(entry.name)
+    candidates = _candidates(entry, cache, options)
+    best = candidates[0]
+    if any(other.sha256 != best.sha256 for other in candidates):
+        _drop(candidates)
+        told = ", ".join(f"{c.host} gives sha256 {c.sha256}" for c in candidates)
+        raise IntegrityError(f"{entry.name}: the hosts disagree: {told}; nothing was kept of it")
+    if not options.repin or entry.sha256:
+        try:
+            _compare(entry, best.sha256, pin, best.url, _kept(entry, cache))
+        except IntegrityError:
+            _drop(candidates)
+            raise
+    return _commit(entry, cache, candidates, options.say)
+
+
+def _kept(entry: Entry, cache: Cache) -> str:
+    kept = (
+        "the cached file is kept" if cache.file(entry.file).exists() else "nothing was kept of it"
+    )
+    return f"{kept}. If you trust the new one: dgcctl ckpt download {entry.name} --repin"
+
+
+def _candidates(entry: Entry, cache: Cache, options: Options) -> list[_Candidate]:
+    """One good candidate from the first host that gives it; with cross_check, from every host."""
+    found: list[_Candidate] = []
+    reasons: list[str] = []
+    for position, link in enumerate(entry.links):
+        try:
+            found.append(_candidate(entry, cache, link, options))
+        except HostError as error:
+            reasons.append(f"{link.host}: {error}")
+            if position + 1 < len(entry.links):
+                options.say(
+                    f"{link.host}: {error}; trying the mirror {entry.links[position + 1].host}"
+                )
+        if found and not options.cross_check:
+            return found
+    if not found or reasons:
+        _drop(found)
+        wanted = "not every host gave the file to compare" if found else "no host gave the file"
+        raise NetworkError(f"{entry.name}: {wanted} ({'; '.join(reasons)}). {by_hand(entry)}")
+    return found
+
+
+def _candidate(entry: Entry, cache: Cache, link: Link, options: Options) -> _Candidate:
+    """Fetch from one host and look at what came. A part that was patched together gets one second
+    chance from 0.
+    """
+    part = cache.part(entry.file, link.host)
+    resumed = part.exists()
+    transfer = Transfer(options.bases, options.policy, options.progress)
+    url = transfer.fetch(link, part)
+    try:
+        return _inspected(entry, link, part, url)
+    except (HostError, IntegrityError) as error:
+        discard(part)
+        if not resumed:
+            raise HostError(str(error)) from error
+        options.say(f"{link.host}: the resumed file is damaged; fetching it again from the start")
+        return _inspected(entry, link, part, transfer.fetch(link, part))
+
+
+def _inspected(entry: Entry, link: Link, part: Path, url: str) -> _Candidate:
+    size, (least, most) = part.stat().st_size, entry.size_range
+    kind = filetype.sniff(filetype.read_head(part))
+    if kind not in (filetype.ZIP, filetype.LEGACY):
+        raise HostError(f"gave {kind} ({size:,} bytes) in place of the file")
+    if not least <= size <= most:
+        raise HostError(
+            f"gave {size:,} bytes, expected {least:,} to {most:,} ({entry.size_mib} MiB)"
+        )
+    try:
+        containers.inspect(part)
+    except IntegrityError as error:
+        raise HostError(f"gave a damaged file: {error}") from error
+    except Exception:
+        discard(part)
+        raise
+    return _Candidate(part, sha256_of(part), url, link.host)
+
+
+def _drop(candidates: list[_Candidate]) -> None:
+    for candidate in candidates:
+        discard(candidate.part)
+
+
+def _commit(entry: Entry, cache: Cache, candidates: list[_Candidate], say: Say) -> Fetched:
+    best, path = candidates[0], cache.file(entry.file)
+    size = best.part.stat().st_size
+    os.replace(best.part, path)  # the transfer has fsynced it
+    fsync_dir(path.parent)
+    _drop(candidates)
+    hosts = tuple(c.host for c in candidates) if len(candidates) > 1 else ()
+    pins = PinFile(cache.pins)
+    old = pins.get(entry.name)
+    if old and old.sha256 == best.sha256 and not hosts:
+        return Fetched(path, best.sha256, best.url, old)
+    pin = Pin(best.sha256, size, best.url, now(), hosts)
+    pins.set(entry.name, pin)
+    how = f"given alike by {' and '.join(hosts)}" if hosts else "trusted on first use"
+    say(f"{entry.name}: sha256 {best.sha256} {how}, pinned in {cache.pins}")
+    return Fetched(path, best.sha256, best.url, pin)
+
+
+def import_file(
+    source: Path, entry: Entry, cache: Cache, *, repin: bool = False, say: Say = _silent
+) -> Fetched:
+    """Take a file that was fetched by hand (browser, Baidu) under the same checks, but for the
+    published size.
+
+    Raises as `download` does, and DataError where `source` cannot be read.
+    """
+    containers.inspect(source)
+    try:
+        with hold(cache.lock(entry.file), say):
+            part = cache.part(entry.file, "import")
+            shutil.copyfile(source, part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            candidate = _Candidate(part, sha256_of(part), f"import:{source.resolve()}", "import")
+            pin = PinFile(cache.pins).get(entry.name)
+            _guarded(entry, candidate, None if repin else pin, cache)
+            return _commit(entry, cache, [candidate], say)
+    except OSError as error:
+        raise DataError(
+            f"{source}: cannot be copied into the cache {cache.folder} ({error.strerror})"
+        ) from error
+
+
+def _guarded(entry: Entry, candidate: _Candidate, pin: Pin | None, cache: Cache) -> None:
+    try:
+        containers.inspect(candidate.part)
+        _compare(
+            entry,
+            candidate.sha256,
+            pin,
+            candidate.url,
+            _kept(entry, cache).replace("download", "import FILE --name"),
+        )
+    except Exception:
+        discard(candidate.part)
+        raise
+
+
+def identify(path: Path, registry: dict[str, Entry]) -> Entry | None:
+    """Which released checkpoint a file is, by the names and shapes of its tensors; None where it is
+    none of them.
+    """
+    tensors = containers.state_dict_of(containers.inspect(path))
+    layout = layout_digest((key, spec.dtype, spec.shape) for key, spec in tensors.items())
+    return next((entry for entry in registry.values() if entry.layout_sha256 == layout), None)

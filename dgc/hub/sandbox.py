@@ -1,0 +1,194 @@
+"""The process that touches foreign weights: `python -m dgc.hub.sandbox` with a job as JSON on
+stdin, a reply on stdout.
+
+It looks at the file again (the caller did already), imports torch, limits its own memory and time,
+and only then lets torch read the file, weights only. It answers {"ok": ...} or {"error": exit code,
+"message": one line} and dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
+from dgc.hub import containers, limits
+
+Reply = dict[str, Any]
+_RECORD = "dgcctl"  # of our own exports, see dgc.hub.export
+
+
+def main() -> int:
+    """Do one job. Nothing but the reply may come out on stdout."""
+    reply_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        reply: Reply = {"ok": _run(json.load(sys.stdin))}
+    except DgcError as error:
+        reply = {"error": int(error.exit_code), "message": " ".join(str(error).splitlines())}
+    except MemoryError:
+        reply = {
+            "error": int(ExitCode.INTEGRITY),
+            "message": "needs more memory than its size justifies; refused",
+        }
+    reply_to.write(json.dumps(reply))
+    reply_to.close()
+    return int(reply.get("error", 0))
+
+
+def _run(job: Mapping[str, Any]) -> Reply:
+    jobs: dict[str, Callable[..., Reply]] = {"convert": convert, "released": write_released}
+    return jobs[job["task"]](**{key: value for key, value in job.items() if key != "task"})
+
+
+def convert(file: str, name: str, out: str, arguments: Mapping[str, Any] | None = None) -> Reply:
+    """Read the released checkpoint `file` of network `name` (with `arguments`) and write it as
+    safetensors to `out`.
+
+    The reply is that of `read_foreign`. Raises what that raises.
+    """
+    path = Path(file)
+    containers.inspect(path)
+    import torch
+
+    from dgc.models import create_model
+
+    torch.set_num_threads(1)
+    limits.apply(path.stat().st_size)
+    ours, reply = read_foreign(path, create_model(name, **(arguments or {})), name)
+    _save(ours, out, name)
+    return reply
+
+
+def read_foreign(path: Path, model: Any, name: str) -> tuple[dict[str, Any], Reply]:
+    """Weights of a released file under our names, and a reply that holds `stripped` (what was left
+    behind, in words), `facts` (epoch, best_prec1) and `tensors`.
+
+    Raises IntegrityError for keys, shapes, precisions or values that do not fit `model` (the first
+    five named), UnsafeFileError where torch refuses the file.
+    """
+    from dgc.models.released import from_released
+
+    content = _read(path)
+    state = content.get("state_dict", content)
+    tensors = _only_tensors(path, state)
+    try:
+        ours = from_released(tensors, model)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {name}: {error}") from error
+    return ours, {"tensors": len(tensors), **_leftovers(content, state)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """torch.load, weights only, on the CPU. There is no second try with anything less strict."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeFileError(f"refused: {path}: {_first_line(error)}") from error
+    except (MemoryError, DgcError):
+        raise
+    except Exception as error:
+        raise IntegrityError(f"{path}: torch cannot read it ({_first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise IntegrityError(
+            f"{path}: holds a {type(content).__name__}, not a dict with a state_dict"
+        )
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def _only_tensors(path: Path, state: Any) -> dict[str, Any]:
+    import torch
+
+    if not isinstance(state, dict) or not state:
+        raise IntegrityError(f"{path}: holds no state_dict of tensors")
+    odd = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise IntegrityError(
+            f"{path}: {len(odd)} entries of its state_dict are no tensors ({', '.join(odd[:5])})"
+        )
+    return dict(state)
+
+
+def _save(tensors: Mapping[str, Any], out: str, name: str) -> None:
+    from safetensors.torch import save_file
+
+    save_file(
+        {key: value.contiguous() for key, value in tensors.items()}, out, metadata={"model": name}
+    )
+
+
+def _leftovers(content: dict[str, Any], state: dict[str, Any]) -> Reply:
+    """What was stripped, in words, and the plain facts that are kept in the JSON beside the
+    weights.
+    """
+    prefixed = sum(key.startswith("module.") for key in state)
+    stripped = [f"the prefix module. of {prefixed} keys"] if prefixed else []
+    facts: dict[str, Any] = {}
+    for key, value in content.items() if state is not content else []:
+        if key == "state_dict":
+            continue
+        plain = value if key == _RECORD and isinstance(value, str) else _plain(value)
+        if plain is None:
+            stripped.append(f"{key} ({_size_words(value)})")
+        else:
+            facts[str(key)] = plain
+            shown = "our own record" if key == _RECORD else plain
+            stripped.append(f"{key} = {shown}" + (" (a tensor)" if hasattr(value, "dim") else ""))
+    return {"stripped": stripped, "facts": facts}
+
+
+def _plain(value: Any) -> Any:
+    """A number or a short text; a tensor of one element counts as its number."""
+    if hasattr(value, "dim") and value.numel() == 1:
+        value = value.item()
+    return (
+        value
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 200)
+        else None
+    )
+
+
+def _size_words(value: Any) -> str:
+    count = _tensors_in(value)
+    return f"{count} tensors" if count else type(value).__name__
+
+
+def _tensors_in(value: Any, depth: int = 0) -> int:
+    if hasattr(value, "dim"):
+        return 1
+    if depth > 4 or not isinstance(value, dict | list | tuple):
+        return 0
+    return sum(
+        _tensors_in(item, depth + 1)
+        for item in (value.values() if isinstance(value, dict) else value)
+    )
+
+
+def write_released(file: str, out: str, container: str, facts: Mapping[str, Any]) -> Reply:
+    """Write our safetensors `file` the way the authors' code saves and loads: per-head keys,
+    `module.`, torch.save.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from dgc.models.released import to_released
+
+    theirs = {f"module.{key}": value.clone() for key, value in to_released(load_file(file)).items()}
+    content = {**facts, "state_dict": theirs}
+    torch.save(content, out, _use_new_zipfile_serialization=container == "zip")
+    return {"tensors": len(theirs)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

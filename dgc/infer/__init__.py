@@ -1,0 +1,7 @@
+"""Inference: a trained network as one program for the native kernels."""
+
+from __future__ import annotations
+
+from dgc.infer.compile import NativeModule, compile_for_inference
+
+__all__ = ["NativeModule", "compile_for_inference"]

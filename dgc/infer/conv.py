@@ -1,0 +1,158 @@
+"""Convolutions as operations: the selection among gates, and the products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dgc.infer import winograd
+from dgc.infer.emit import Constant, Emitter
+from dgc.infer.memory import Buffer, Image, new_region
+from dgc.kernels.cpu import library, weights
+from dgc.kernels.cpu.layout import Layout, Window, up
+from dgc.kernels.cpu.structs import Kind
+
+HEAVY = 256 * 1024  # bytes of weights from which an operation runs over all samples at once
+FEW_PIXELS = 256  # up to here the gates multiply a copy of the input, above it the weights
+# up to here vectors run over output channels where a head has whole vectors of them
+LANE_PIXELS = 196
+
+
+@dataclass
+class Conv:
+    """A convolution, static (`fc1` is None) or dynamic; `groups` are its groups or heads."""
+
+    weight: Tensor  # (O, C / groups, kh, kw), dynamic (O, C, kh, kw)
+    bias: Tensor | None
+    stride: int
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    fc1: Tensor | None = None
+    fc2: Tensor | None = None
+    fc2_bias: Tensor | None = None
+    n_inactive: int = 0
+    scale: Tensor | None = None  # BatchNorm and ReLU inside a dynamic convolution
+    shift: Tensor | None = None
+
+    @property
+    def taps(self) -> int:
+        return int(self.weight.shape[2] * self.weight.shape[3])
+
+    @property
+    def dynamic(self) -> bool:
+        return self.fc1 is not None
+
+
+def fits(have: Layout, wanted: Layout) -> bool:
+    """Whether taps computed for one layout can read the other."""
+    return have.alike(wanted) and have.lead >= wanted.lead
+
+
+def few_pixels(layout: Layout) -> bool:
+    return layout.length * layout.phases**2 <= FEW_PIXELS
+
+
+def over_outputs(conv: Conv, out: Layout) -> bool:
+    """Whether vectors run over output channels: few pixels, and heads of whole vectors."""
+    pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
+    if conv.taps == 1 and not library.many_registers():  # small tiles over packed pixels waste less
+        return False
+    return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
+
+
+def needs_panel(conv: Conv, w: Window, out: Layout) -> bool:
+    """Whether the gates multiply the weights: kernels over many pixels."""
+    return conv.dynamic and conv.taps > 1 and not few_pixels(out) and not by_tiles(conv, w, out)
+
+
+def by_tiles(conv: Conv, w: Window, out: Layout) -> bool:
+    """Whether it is computed by Winograd's tiles."""
+    return out.phases == 2 and winograd.suits(conv, w, (out.height, out.width))
+
+
+def input_layout(conv: Conv, w: Window, size: tuple[int, int], out: Layout) -> Layout:
+    """What an input of `size` has to lie in for an output in `out`."""
+    return (
+        winograd.layout(size, out.row)
+        if by_tiles(conv, w, out)
+        else w.input_layout(size, out.phases, out.row)
+    )
+
+
+def select(
+    to: Emitter, regions: dict[str, Buffer], conv: Conv, panel: Buffer | None, external: int = 0
+) -> Buffer:
+    """The list of selected channels among gates that are in the region `input`, or at the address
+    `external`; with a `panel`, also the selected weights times their gates.
+    """
+    heads, channels = conv.groups, int(conv.weight.shape[1])
+    listed = new_region(heads * (16 + 2 * up(channels)), "list")
+    regions = regions | {"list": listed}
+    if panel is not None:
+        regions["panel"] = panel
+    packed = None if panel is None else weights.blocks(conv.weight, heads)
+    to.scratch = max(to.scratch, up(channels))
+    to.emit(
+        Kind.SELECT, regions=regions, constants={"weight": packed},
+        channels=channels, heads=heads, inactive=conv.n_inactive, scale_weights=int(panel is not None),
+        outs=int(conv.weight.shape[0]) // heads, taps=conv.taps, external=external,
+    )  # fmt: skip
+    return listed
+
+
+def convolve(
+    to: Emitter,
+    conv: Conv,
+    w: Window,
+    images: dict[str, Image],
+    regions: dict[str, Buffer] | None = None,
+    *,
+    inside: bool = False,
+    relu: bool = False,
+    second: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """The products, from image `src` to `dst`, with `residual` added where there is one.
+
+    `inside`: BatchNorm and ReLU of the dynamic convolution are applied while it reads. `second`:
+    scale and shift of what goes to image `dst2`, after the ReLU.
+    """
+    regions = regions or {}
+    out, source = images["dst"].layout, images["src"].layout
+    outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
+    wino, lanes = by_tiles(conv, w, out), over_outputs(conv, out)
+    pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
+    window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
+    constants: dict[str, Constant] = {
+        "weight": pack(conv.weight, conv.groups),
+        "bias": conv.bias,
+        "offsets": window.offsets(source, phases),
+    }
+    if wino:
+        constants["edges"] = winograd.edges(out)
+    if inside:
+        constants |= {"in_scale": conv.scale, "in_shift": conv.shift}
+    if second is not None:
+        constants |= {"out_scale": second[0], "out_shift": second[1]}
+    span = winograd.span(channels - conv.n_inactive, outs)
+    room = (
+        channels * max(400, source.plane)
+        + source.lead
+        + 32 * out.height * out.width
+        + out.length
+        + 4096
+    )
+    to.scratch = max(
+        to.scratch,
+        16 * ((channels + outs) * min(span + winograd.SLACK, out.length) + 32) if wino else room,
+    )
+    to.emit(
+        Kind.WINO if wino else Kind.CONV, images, regions, constants, span=span,
+        channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=conv.taps,
+        relu=int(relu), in_relu=int(inside and conv.scale is not None),
+        has_residual=int("residual" in images), has_dst=1, has_dst2=int("dst2" in images),
+        out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
+        inactive=conv.n_inactive, scale_weights=int("panel" in regions), lanes=int(lanes),
+        batched=int(few_pixels(out) and conv.weight.numel() * 4 >= HEAVY),
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Who uses which memory when: buffers with life times, then offsets in the arenas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from dgc.kernels.cpu.layout import Layout, up
+
+THREAD, SAMPLE = 0, 1
+
+
+@dataclass(eq=False)
+class Buffer:
+    """`floats` numbers, zero at first. Two buffers of equal `key` may follow each other in the same
+    place: whoever writes there leaves the padding zero.
+    """
+
+    floats: int
+    key: object
+    uses: list[int] = field(default_factory=list)  # indices of operations
+    arena: int = THREAD
+    offset: int = 0
+
+
+@dataclass(eq=False)
+class Image:
+    """`channels` planes of a buffer from `first` on."""
+
+    buffer: Buffer
+    layout: Layout
+    channels: int
+    first: int = 0
+
+
+def new_image(layout: Layout, channels: int) -> Image:
+    return Image(Buffer(layout.floats(channels), (layout, channels)), layout, channels)
+
+
+def new_region(floats: int, role: str) -> Buffer:
+    """Numbers that are no image. Only regions of one role and size follow each other: the padding
+    of means has to stay zero, and what pads gates may be the NaN of a broken sample.
+    """
+    return Buffer(up(floats), (role, floats))
+
+
+def segments(batched: list[bool]) -> list[int]:
+    """A number for each operation: those between two batched ones share theirs, a batched one
+    stands alone.
+    """
+    numbers = [0] if batched else []
+    for before, now in pairwise(batched):
+        numbers.append(numbers[-1] + (1 if before or now else 0))
+    return numbers
+
+
+def place(buffers: list[Buffer], batched: list[bool]) -> tuple[int, int]:
+    """Give every buffer its arena and offset; the floats of (thread, sample) arena.
+
+    What lives inside one stretch of unbatched operations belongs to the thread, all else to the
+    sample.
+    """
+    number = segments(batched)
+    for b in buffers:
+        alone = len({number[i] for i in b.uses}) == 1 and not any(batched[i] for i in b.uses)
+        b.arena = THREAD if alone else SAMPLE
+    return _pack([b for b in buffers if b.arena == THREAD]), _pack(
+        [b for b in buffers if b.arena == SAMPLE]
+    )
+
+
+def _pack(buffers: list[Buffer]) -> int:
+    free: dict[object, list[tuple[int, int]]] = {}  # key -> (last use, offset)
+    end = 0
+    for b in sorted(buffers, key=lambda b: min(b.uses)):
+        spots = free.setdefault(b.key, [])
+        fit = next((s for s in spots if s[0] < min(b.uses)), None)
+        if fit is None:
+            b.offset, end = end, end + up(b.floats)
+        else:
+            spots.remove(fit)
+            b.offset = fit[1]
+        spots.append((max(b.uses), b.offset))
+    return end

@@ -1,0 +1,293 @@
+"""`python -m dgc.jobs.evaluate (--run-dir RUN [--step N|best|last] | --weights FILE | --pretrained
+NAME) --json OUT`.
+
+Measures a network on its recipe's evaluation images, each counted once, on one process or under
+torchrun. OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format,
+chunk, macs, macs_at_end_of_schedule, parameters, data, expected, not_judged}, on request
+`per_class`; top5_error is left out where it means nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+
+from dgc.data import ImageSet, eval_loader
+from dgc.data.chunks import chunk_size
+from dgc.errors import DgcError, UsageError
+from dgc.hub.load_weights import Opened, open_file, open_pretrained, open_run
+from dgc.hub.registry import Entry
+from dgc.infer import compile_for_inference
+from dgc.jobs.labelled import (
+    Labelled,
+    as_the_weights_say,
+    images_facts,
+    open_labelled,
+    why_not_judged,
+)
+from dgc.jobs.reply import say
+from dgc.kernels.cpu import available, describe
+from dgc.recipe.load import Recipe, find_recipe, load_recipe
+from dgc.run.files import write_json
+from dgc.run.library_warnings import one_line_warnings
+from dgc.run.paths import RunDir
+from dgc.train import build, costs, seeding
+from dgc.train.evaluation import Figures, evaluate
+from dgc.train.memory_format import FORMATS, choose
+from dgc.train.ranks import Ranks, join
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = parse(argv)
+    one_line_warnings(lambda text: print(f"warning: {text}", file=sys.stderr))
+    try:
+        with join(given.device) as ranks:
+            answer = measure(given, ranks)
+            if ranks.first:
+                write_json(given.json, answer)
+    except DgcError as error:
+        if os.environ.get("RANK", "0") == "0" or not getattr(error, "shared", False):
+            print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dgc.jobs.evaluate")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run-dir", type=Path)
+    what.add_argument("--weights", type=Path)
+    what.add_argument("--pretrained")
+    parser.add_argument(
+        "--step", default="last", help="checkpoint of --run-dir: a step, best or last"
+    )
+    parser.add_argument("--recipe", help="network and data of --weights")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument(
+        "--subset", action="store_true", help="--data-dir has only some of the network's classes"
+    )
+    parser.add_argument("--engine", choices=["eager", "compile", "native", "auto"], default="eager")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--limit", type=int, help="only so many images, spread over the set")
+    parser.add_argument(
+        "--check", action="store_true", help="measure only what is held against an expectation"
+    )
+    parser.add_argument("--per-class", action="store_true")
+    parser.add_argument("--plot", type=Path, help="write the confusion matrix as a picture")
+    parser.add_argument("--json", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
+    """Open, run, count. Collective under torchrun."""
+    opened = ranks.alone_first(lambda: open_weights(given))
+    found = (
+        build.at_its_place(opened.recipe, RunDir(given.run_dir).data)
+        if given.run_dir
+        else opened.recipe
+    )
+    recipe = as_the_weights_say(found, opened)
+    seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
+    data = ranks.alone_first(
+        lambda: open_labelled(opened, recipe, given.data_dir, given.limit, subset=given.subset)
+    )
+    if ranks.first:
+        for line in data.notes:
+            say(line)
+    held = expectation(opened, data, given.limit, ranks)
+    if given.check and not held["expected"]:
+        why = (
+            f"its expectation is not judged here: {held['not_judged']}"
+            if held["not_judged"]
+            else "nothing is expected"
+        )
+        raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
+    whole = data
+    if given.limit is not None:
+        whole = ranks.alone_first(
+            lambda: open_labelled(opened, recipe, given.data_dir, None, subset=given.subset)
+        )
+    layout = choose(recipe, ranks.device, RunDir(given.run_dir) if given.run_dir else None)
+    model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(
+        memory_format=FORMATS[layout]
+    )
+    engine, runner = choose_engine(given.engine, model, ranks.device)
+    confusion = Confusion(recipe.model.num_classes, ranks.device)
+    figures, seconds = timed(runner, data.images, recipe, ranks, confusion.add)
+    answer = {
+        **figures.asdict(),
+        "images_per_s": figures.samples / seconds,
+        "engine": engine,
+        "device": str(ranks.device),
+        "memory_format": layout,
+        "chunk": chunk_size(ranks.device),
+        "world_size": ranks.world,
+        **costs.now_and_at_the_end(model, recipe.data.image_size),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": ranks.from_first(lambda: images_facts(opened, whole, figures.samples)),
+        **held,
+    }
+    counts_CC = ranks.sum_(confusion.counts_CC).cpu()
+    if given.per_class:
+        answer["per_class"] = per_class(counts_CC, data.classes)
+    if given.plot and ranks.first:
+        try:
+            plot(counts_CC, data.classes, given.plot)
+        except OSError as error:  # the figures are there all the same
+            answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
+    return answer
+
+
+def open_weights(given: argparse.Namespace) -> Opened:
+    """What was named, as a network in evaluation mode."""
+    if given.pretrained:
+        return open_pretrained(given.pretrained)
+    if given.weights:
+        return open_file(
+            given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None
+        )
+    return open_run(RunDir(given.run_dir), given.step)
+
+
+def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:
+    """(name, network) of the way to run it; `auto` is native on a CPU that has it. Raises
+    UsageError.
+    """
+    fits = device.type == "cpu" and next(model.parameters()).dtype == torch.float32
+    native = fits and wanted in ("native", "auto") and available()
+    if wanted == "native" and not native:
+        why = describe().get("why_not") or "it runs float32 networks on the CPU only"
+        raise UsageError(f"--engine native: not available here ({why}): use --engine eager")
+    if native:
+        return "native", compile_for_inference(model)
+    return ("compile", build.compile_model(model)) if wanted == "compile" else ("eager", model)
+
+
+def timed(
+    model: nn.Module,
+    images: ImageSet,
+    recipe: Recipe,
+    ranks: Ranks,
+    watch: Callable[[Tensor, Tensor], None],
+) -> tuple[Figures, float]:
+    """Figures of the evaluation, and how long it took with reading the images."""
+    loader = eval_loader(
+        images,
+        batch_size=recipe.eval.batch_size,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        workers=recipe.data.workers,
+        device=ranks.device,
+        dtype=build.DTYPES[recipe.train.dtype],
+    )
+    if isinstance(model, OptimizedModule):
+        compile_now(model, recipe, ranks.device)
+    batches = ((batch.images, batch.labels) for batch in loader.epoch())
+    began = time.monotonic()
+    figures = evaluate(model, batches, len(images), ranks, watch=watch)
+    return figures, time.monotonic() - began
+
+
+@torch.no_grad()
+def compile_now(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Have torch.compile meet the batches that will come: that takes minutes and is no part of the
+    speed.
+    """
+    size = recipe.data.image_size
+    model(
+        torch.zeros(
+            chunk_size(device), 3, size, size, device=device, dtype=build.DTYPES[recipe.train.dtype]
+        )
+    )
+
+
+class Confusion:
+    """counts_CC[true, answered], on the device."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.counts_CC = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+
+    def add(self, logits_BC: Tensor, labels_B: Tensor) -> None:
+        classes = len(self.counts_CC)
+        places_B = labels_B * classes + logits_BC.argmax(1)
+        self.counts_CC += torch.bincount(places_B, minlength=classes * classes).view(
+            classes, classes
+        )
+
+
+def expectation(opened: Opened, data: Labelled, limit: int | None, ranks: Ranks) -> dict[str, Any]:
+    """`expected`: what these figures can be held against; `not_judged`: why nothing, where
+    something was expected.
+    """
+    rows = published(opened.entry) if opened.entry else wished(opened.recipe)
+    why = ranks.from_first(lambda: why_not_judged(opened, data, limit)) if rows else ""
+    return {"expected": [] if why else rows, "not_judged": why or None}
+
+
+def wished(recipe: Recipe) -> list[dict[str, Any]]:
+    """What a recipe expects of its network."""
+    return [
+        {
+            "metric": row.metric,
+            "expected": row.value,
+            "tolerance": row.tolerance,
+            "source": row.source,
+        }
+        for row in recipe.expect
+    ]
+
+
+def published(entry: Entry) -> list[dict[str, Any]]:
+    """What the authors report for a released network; met where the last published digit is."""
+    values = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
+    return [
+        {"metric": metric, "expected": value, "tolerance": 0.005, "source": entry.source}
+        for metric, value in values.items()
+        if value is not None
+    ]
+
+
+def per_class(counts_CC: Tensor, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Error of each class, in percent; None where no image of it was seen."""
+    rows = []
+    for label, row in enumerate(counts_CC.tolist()):
+        samples = sum(row)
+        error = 100 * (samples - row[label]) / samples if samples else None
+        rows.append({"class": label, "name": names[label], "samples": samples, "top1_error": error})
+    return rows
+
+
+def plot(counts_CC: Tensor, names: tuple[str, ...], path: Path) -> None:
+    """The confusion matrix as a picture (the format follows the file's ending)."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["text.parse_math"] = False  # a $ in a class name is a letter
+    shares_CC = counts_CC.double() / counts_CC.sum(1, keepdim=True).clamp(min=1)
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares_CC.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set(
+        xlabel="answered",
+        ylabel="true",
+        title=f"{int(counts_CC.sum()):,} images, share of each true class",
+    )
+    if len(names) <= 20:
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+        axes.set_yticks(range(len(names)), names)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""`python -m dgc.jobs.predict`: what a network sees in images, and which channels each head chose
+for each of them.
+
+    python -m dgc.jobs.predict [--top 5] --json OUT IMAGE...
+        (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
+
+OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers":
+[{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}]}; one image at a time, so that
+the choice is that image's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dgc.data.image_file import read_rgb
+from dgc.data.normalise import Normalise
+from dgc.data.transforms import fit
+from dgc.errors import DataError, DivergedError, UsageError
+from dgc.hub.fetch import Options
+from dgc.hub.load_weights import Opened, open_file, open_pretrained, open_run
+from dgc.hub.registry import Preprocessing
+from dgc.jobs.labelled import known_classes
+from dgc.jobs.reply import answer, say
+from dgc.layers import iter_dgc, record_gates
+from dgc.recipe.load import find_recipe, load_recipe
+from dgc.run.paths import RunDir
+
+
+def predict(
+    opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5
+) -> list[dict[str, Any]]:
+    """One entry an image. Raises DataError naming the first image that cannot be read, before any
+    is run.
+    """
+    prepared = [prepare(path, opened.preprocessing) for path in images]
+    return [
+        {"path": str(path), **look(opened.model, x_BCHW, names, top)}
+        for path, x_BCHW in zip(images, prepared, strict=True)
+    ]
+
+
+def prepare(path: Path, how: Preprocessing) -> Tensor:
+    """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # how Pillow would rather be called
+            image = fit(read_rgb(path), how.resize, how.image_size)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    pixels = np.asarray(image.convert("L").convert("RGB") if how.channels == 1 else image)
+    normalise = Normalise(how.mean, how.std, torch.float32, torch.device("cpu"))
+    return normalise(torch.from_numpy(pixels.copy())[None])
+
+
+def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> dict[str, Any]:
+    """The best classes of one image (1, 3, S, S) and the channels that each head of each layer
+    chose for it.
+    """
+    dtype = next(model.parameters()).dtype
+    with torch.no_grad(), record_gates(model) as records:
+        logits_C = model(x_BCHW.to(dtype)).double()[0]
+    if not logits_C.isfinite().all():
+        raise DivergedError("the network answers NaN or Inf: its weights are untrained or damaged")
+    probabilities = logits_C.softmax(0)
+    values, indices = probabilities.topk(min(top, len(probabilities)))
+    return {
+        "classes": [
+            {"index": index, "name": _name(names, index), "probability": value}
+            for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+        ],
+        "layers": [
+            {
+                "name": name,
+                "in_channels": records[name].chosen.shape[1],
+                "keeps": records[name].chosen.shape[1] - layer.n_inactive,
+                "heads": [row.nonzero().flatten().tolist() for row in records[name].chosen],
+            }
+            for name, layer in iter_dgc(model)
+        ],
+    }
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def _open(given: argparse.Namespace) -> Opened:
+    if given.pretrained:
+        return open_pretrained(given.pretrained, Options(say=say))
+    if given.run_dir:
+        return open_run(RunDir(given.run_dir), given.step)
+    return open_file(
+        given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dgc.jobs.predict")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pretrained")
+    source.add_argument("--run-dir", type=Path)
+    source.add_argument("--weights", type=Path)
+    parser.add_argument("--recipe")
+    parser.add_argument("--step", default="last")
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("images", nargs="+", type=Path)
+    given = parser.parse_args(arguments)
+
+    def make() -> dict[str, Any]:
+        if given.top < 1:
+            raise UsageError(f"--top {given.top}: should be a number from 1")
+        opened = _open(given)
+        found = predict(opened, known_classes(opened), given.images, given.top)
+        return {"title": opened.title, "images": found}
+
+    return answer(given.json, make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

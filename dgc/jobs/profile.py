@@ -1,0 +1,49 @@
+"""`python -m dgc.jobs.profile RECIPE [KEY=VALUE ...] --json OUT`: MACs and parameters of a recipe's
+network, layer by layer.
+
+A process of its own, so that `dgcctl profile` needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dgc.jobs.reply import answer
+from dgc.recipe.load import find_recipe, load_recipe
+
+
+def profile(recipe_file: Path | str, overrides: list[str], progress: float = 1.0) -> dict[str, Any]:
+    """Rows and totals at a point of the pruning schedule (1.0: its end)."""
+    from dgc import create_model, set_progress
+    from dgc.layers.macs import count
+
+    recipe = load_recipe(recipe_file, overrides)
+    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    set_progress(model, progress)
+    counted = count(model, recipe.data.image_size).as_dict()
+    totals = {key: counted[key] for key in ("params", "dense", "promised", "executed")}
+    return {
+        "recipe": recipe.name,
+        "image_size": recipe.data.image_size,
+        "layers": counted["rows"],
+        "totals": totals,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dgc.jobs.profile")
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--progress", type=float, default=1.0)
+    parser.add_argument("--json", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    return answer(
+        given.json, lambda: profile(find_recipe(given.recipe), given.overrides, given.progress)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""How a short process of dgc answers the one that started it: a JSON file, or one error line and
+its exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import DgcError, ExitCode
+from dgc.run.files import write_json
+from dgc.run.library_warnings import one_line_warnings
+
+
+def answer(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
+    """Write what `make` returns; returns the exit code of the process."""
+    one_line_warnings(lambda text: say(f"warning: {text}"))
+    try:
+        write_json(file, make())
+    except DgcError as error:
+        say(f"error: {error}")
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    return int(ExitCode.DONE)
+
+
+def say(line: str) -> None:
+    """Talk, as it happens."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+// The C interface: which instruction sets this build and this machine have, and running a program with one of them.
+#include "abi.h"
+#include "train_abi.h"
+
+#define DGC_DECLARE(isa) \
+    namespace isa { \
+    void execute(const DgcRun& run); \
+    double peak(); \
+    int registers(); \
+    void train(const DgcTrain& pass); \
+    int64_t train_room(const DgcTrain& pass); \
+    }
+
+#if defined(__x86_64__) || defined(_M_X64)
+DGC_DECLARE(dgc_avx512)
+DGC_DECLARE(dgc_avx2)
+#define DGC_X86 1
+#include <cpuid.h>
+#endif
+DGC_DECLARE(dgc_baseline)
+
+#ifndef DGC_BUILT_FROM  // built by hand, not by kernels.cmake
+#define DGC_BUILT_FROM "unknown"
+#define DGC_COMPILER "unknown"
+#endif
+
+extern "C" {
+
+// Read by the call, and from the file by those who must not load it: keep the words (dgc/kernels/sources.py).
+const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER; }
+
+int dgc_abi_version() { return 2; }
+int64_t dgc_op_size() { return sizeof(DgcOp); }
+
+// 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
+int dgc_supports(int isa) {
+#ifdef DGC_X86
+    if (isa == 2)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    if (isa == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == 0;
+}
+
+// What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot products),
+// 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). No kernel does yet. Whoever uses tiles on Linux must ask the
+// system for their registers first (arch_prctl), once a process.
+int dgc_features(int isa) {
+    int found = 0;
+#ifdef DGC_X86
+    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
+    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
+    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
+    if (c >> 11 & 1) found |= 1;
+    if (more >> 5 & 1) found |= 2;
+    unsigned low = 0, high = 0;  // which registers the system saves; that it can be asked follows from AVX-512
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
+    if (tiles && (low >> 17 & 3) == 3) found |= 4;
+#else
+    (void)isa;
+#endif
+    return found;
+}
+
+int dgc_has_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+int dgc_run(const DgcRun* run, int isa) {
+    if (!dgc_supports(isa)) return 1;
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::execute(*run), 0;
+    if (isa == 1) return dgc_avx2::execute(*run), 0;
+#endif
+    return dgc_baseline::execute(*run), 0;
+}
+
+// Floats of scratch that each thread needs for a pass; the same for every instruction set.
+int64_t dgc_train_room(const DgcTrain* pass) { return dgc_baseline::train_room(*pass); }
+int64_t dgc_train_size() { return sizeof(DgcTrain); }
+
+int dgc_train(const DgcTrain* pass, int isa) {
+    if (!dgc_supports(isa)) return 1;
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::train(*pass), 0;
+    if (isa == 1) return dgc_avx2::train(*pass), 0;
+#endif
+    return dgc_baseline::train(*pass), 0;
+}
+
+double dgc_peak(int isa) {
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::peak();
+    if (isa == 1) return dgc_avx2::peak();
+#endif
+    return isa == 0 ? dgc_baseline::peak() : 0;
+}
+
+int dgc_registers(int isa) {
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::registers();
+    if (isa == 1) return dgc_avx2::registers();
+#endif
+    return isa == 0 ? dgc_baseline::registers() : 0;
+}
+}

@@ -1,0 +1,51 @@
+"""One head after the other: the head's masked input is made, convolved and dropped; made again in
+backward.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dgc.layers.geometry import Geometry, Grads, Picked
+from dgc.layers.shuffle import by_head, interleave
+
+
+def forward(a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry) -> Tensor:
+    """(B, C, H, W) -> (B, O, H', W'), shuffled; any kernel. All channels are picked."""
+    outputs = [
+        F.conv2d(a_BCHW * gate_BC[..., None, None], w_JCkk, None, *geometry[:3])
+        for gate_BC, w_JCkk in zip(
+            picked.gate.unbind(1), weight_OCkk.chunk(geometry.heads), strict=True
+        )
+    ]
+    return interleave(torch.stack(outputs, 1))
+
+
+def backward(
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+) -> Grads:
+    grad_x = torch.zeros_like(a_BCHW)
+    grad_gates, grad_weights = [], []
+    by_head_BGJHW = by_head(grad_BOHW, geometry.heads)
+    for i, w_JCkk in enumerate(weight_OCkk.chunk(geometry.heads)):
+        gate_BC11 = picked.gate[:, i, :, None, None]
+        grad_masked, grad_w = conv_backward(
+            by_head_BGJHW[:, i].contiguous(), a_BCHW * gate_BC11, w_JCkk, geometry, groups=1
+        )
+        grad_x.addcmul_(grad_masked, gate_BC11)
+        grad_gates.append(grad_masked.mul_(a_BCHW).sum((2, 3)))
+        grad_weights.append(grad_w)
+    return Grads(grad_x, torch.stack(grad_gates, 1), torch.cat(grad_weights))
+
+
+def conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, groups: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a plain convolution for its input and its weights."""
+    stride, padding, dilation = ([value] * 2 for value in geometry[:3])
+    grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False]
+    )
+    return grad_x, grad_w

@@ -1,0 +1,27 @@
+"""Gates: how much each head wants each input channel (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squeeze_width(in_channels: int, squeeze_rate: int) -> int:
+    """Hidden width C // d of the gate network; the released code halves d below 80 channels."""
+    rate = squeeze_rate // 2 if in_channels < 80 else squeeze_rate
+    return max(1, in_channels // max(1, rate))
+
+
+def hidden(pooled_BC: Tensor, fc1_GSC: Tensor) -> Tensor:
+    """ReLU(W1 p) of every head: (B, G, S)."""
+    g, s, c = fc1_GSC.shape
+    return torch.relu(pooled_BC @ fc1_GSC.view(g * s, c).t()).view(-1, g, s)
+
+
+def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tensor) -> Tensor:
+    """g_i = ReLU(W2_i ReLU(W1_i p) + b_i) for every head, before any channel is switched off: (B,
+    G, C).
+    """
+    h_GBS = hidden(pooled_BC, fc1_GSC).transpose(0, 1)
+    g_GBC = torch.baddbmm(fc2_bias_GC[:, None], h_GBS, fc2_GCS.transpose(1, 2))
+    return torch.relu(g_GBC).transpose(0, 1).contiguous()

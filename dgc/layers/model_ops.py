@@ -1,0 +1,54 @@
+"""What is done to all DGC layers of a model from outside: the schedule in, the gate L1 out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dgc.errors import ArgumentError
+from dgc.layers.dynamic import DynamicGroupConv2d
+from dgc.schedule import PRUNING_END, PRUNING_START, inactive_channels
+
+# a compiled training graph is specialised at most this often on the way to the final n
+TRACED_STAGES = 4
+
+
+def iter_dgc(model: nn.Module) -> Iterator[tuple[str, DynamicGroupConv2d]]:
+    """(name, layer) of every DynamicGroupConv2d in the model, each once, in registration order."""
+    for name, module in model.named_modules():
+        if isinstance(module, DynamicGroupConv2d):
+            yield name, module
+
+
+def set_progress(model: nn.Module, p: float) -> None:
+    """Set the number of inactive channels of every DGC layer for training progress p in [0, 1] (see
+    dgc.schedule).
+    """
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"p={p!r}: progress is a number from 0 (start) to 1 (end of training)")
+    stage = _stage_start(p)
+    for _, layer in iter_dgc(model):
+        n, traced = (inactive_channels(q, layer.in_channels, layer.gate_factor) for q in (p, stage))
+        layer.set_inactive(n, traced)
+
+
+def _stage_start(p: float) -> float:
+    """The last of a few common points of the schedule before p, so that all compiled layers change
+    together.
+    """
+    if p >= PRUNING_END:
+        return p
+    width = (PRUNING_END - PRUNING_START) / TRACED_STAGES
+    return max(0.0, PRUNING_START + width * ((p - PRUNING_START) // width))
+
+
+def gate_l1(model: nn.Module) -> Tensor:
+    """Sum over layers and heads of the mean gate of the last forward (a scalar with a graph); 0
+    without DGC layers.
+
+    A layer that is used more than once in a forward counts with its last use.
+    """
+    terms = [layer.gate_l1 for _, layer in iter_dgc(model)]
+    return torch.stack(terms).sum() if terms else torch.zeros(())

@@ -1,0 +1,216 @@
+"""The same layers by the C++ kernels, for float32 on the CPU: kept for backward is what the plain
+ways keep.
+
+BatchNorm's backward is taken apart: the kernels write g * scale and sum g and g * (x - mean); what
+mean and variance add is x * a + b of each channel. Legend: B samples, G heads, C channels, K
+capacity of a head's list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from dgc.kernels.cpu import train_passes
+from dgc.kernels.cpu.train_passes import Affine, Chosen, Shape
+from dgc.layers import gating, selection
+from dgc.layers.fused import activations, chain_backward, chain_of, gates_backward
+from dgc.layers.norm import Normaliser, Rule
+
+
+def suits(x_BCHW: Tensor, *others: Tensor) -> bool:
+    """Whether the kernels were built and take these: float32 on the CPU, planes as they come, no
+    autocast.
+    """
+    return (
+        train_passes.plain(x_BCHW)
+        and train_passes.takes(x_BCHW, *others)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def affine_of(link: Normaliser) -> Affine:
+    """BatchNorm as scale and shift."""
+    scale = link.weight * torch.rsqrt(link.var + link.rule.eps)
+    return Affine(scale, link.bias - link.mean * scale, link.mean)
+
+
+class NormGrads(NamedTuple):
+    """Of a BatchNorm: its weight and bias; and a, b (C,): x * a + b is what else its input gets."""
+
+    weight: Tensor
+    bias: Tensor
+    a: Tensor
+    b: Tensor
+
+
+def norm_grads(link: Normaliser, sums: tuple[Tensor, Tensor], count: int) -> NormGrads:
+    """From the sums of g and g * (x - mean) over `count` values a channel."""
+    sum_g, sum_gx = sums
+    invstd = torch.rsqrt(link.var.double() + link.rule.eps)
+    scale = link.weight * invstd
+    a = -scale * invstd.square() * sum_gx / count
+    b = -scale * sum_g / count - a * link.mean
+    through = (a, b) if link.rule.batch else (torch.zeros_like(a), torch.zeros_like(b))
+    return NormGrads((sum_gx * invstd).float(), sum_g.float(), *through)
+
+
+def input_grad(
+    link: Normaliser | None, x: Tensor, out: Tensor, sums: tuple[Tensor, Tensor]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Completes the gradient of x in `out`, and returns those of the BatchNorm's weight and bias."""
+    if link is None:
+        return None, None
+    grads = norm_grads(link, sums, x.numel() // x.shape[1])
+    if link.rule.batch:
+        train_passes.add_affine(out, x, grads.a.float(), grads.b.float())
+    return grads.weight, grads.bias
+
+
+# ---- dynamic -------------------------------------------------------------------------------------
+
+
+class Gated(NamedTuple):
+    """What the gates said of a batch: the pooled input (B, C), all gates (B, G, C), and what they
+    chose.
+    """
+
+    pooled: Tensor
+    gates: Tensor
+    chosen: Chosen
+
+    @classmethod
+    def of(
+        cls, x: Tensor, affine: Affine | None, fc1: Tensor, fc2: Tensor, fc2_bias: Tensor, n: int
+    ) -> Gated:
+        pooled_BC = train_passes.pooled(x, affine)
+        gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
+        return cls(pooled_BC, gates_BGC, train_passes.choose(gates_BGC, n))
+
+    @classmethod
+    def from_saved(cls, tensors: Sequence[Tensor]) -> Gated:
+        pooled_BC, gates_BGC, *chosen = tensors
+        return cls(pooled_BC, gates_BGC, Chosen(*chosen))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.pooled, self.gates, *self.chosen
+
+    def backward(
+        self, heard_BGK: Tensor, grad_l1: Tensor, fc1: Tensor, fc2: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of the pooled input, fc1, fc2, fc2_bias: from the convolution and from the gate
+        L1 (a scalar).
+        """
+        positive = self.gates > 0
+        grad_BGC = torch.zeros_like(self.gates).scatter_add_(
+            -1, self.chosen.channels.long(), heard_BGK
+        )
+        grad_BGC = (grad_BGC + grad_l1 / self.gates[:, 0].numel()) * positive
+        return gates_backward(grad_BGC, self.pooled, fc1, fc2)
+
+
+class LayerSetting(NamedTuple):
+    rules: tuple[Rule, ...]
+    n_inactive: int
+    shape: Shape
+    record: bool  # the gates that were left on are wanted
+
+
+class NativeLayer(torch.autograd.Function):
+    """A whole layer, as FusedLayer: (x, weight, fc1, fc2, fc2_bias, four tensors a norm) -> (y,
+    gate L1, gates).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, setting: LayerSetting, x: Tensor, weight: Tensor, fc1: Tensor, fc2: Tensor, fc2_bias: Tensor,
+        *norms: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        chain = chain_of(norms, setting.rules)
+        u = activations(chain[:-1], x)[-1]
+        affine = affine_of(chain[-1]) if chain else None
+        gated = Gated.of(u, affine, fc1, fc2, fc2_bias, setting.n_inactive)
+        y = u.new_empty(len(u), len(weight), *setting.shape.window.output(setting.shape.size))
+        train_passes.forward(setting.shape, u, affine, gated.chosen, setting.shape.pack(weight), y)
+        ctx.setting = setting
+        ctx.save_for_backward(x, weight, fc1, fc2, *gated.tensors, *norms)
+        gates = gated.gates
+        kept = (
+            selection.switch_off(gates, setting.n_inactive)
+            if setting.record
+            else gates.new_empty(0)
+        )
+        ctx.mark_non_differentiable(kept)
+        return y, gates.mean((0, 2)).sum(), kept
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, fc1, fc2, *saved = ctx.saved_tensors
+        setting, gated, chain = (
+            ctx.setting,
+            Gated.from_saved(saved[:5]),
+            chain_of(saved[5:], ctx.setting.rules),
+        )
+        inputs = activations(chain[:-1], x)
+        link = chain[-1] if chain else None
+        affine = None if link is None else affine_of(link)
+        packed, grad_y = setting.shape.pack(weight), train_passes.planes(grad_y)
+        given = (setting.shape, inputs[-1], affine, gated.chosen, packed, grad_y)
+        grad_packed, heard = train_passes.grad_weight(*given)
+        assert heard is not None
+        grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, fc1, fc2)
+        grad_u = torch.empty_like(inputs[-1])
+        sums = train_passes.grad_input(*given, grad_pooled.div_(x.shape[2] * x.shape[3]), grad_u)
+        grad_norm = [*input_grad(link, inputs[-1], grad_u, sums), None, None] if chain else []
+        grad_x, grad_norms = chain_backward(chain[:-1], grad_u, inputs)
+        return None, grad_x, setting.shape.unpack(grad_packed), *grad_fcs, *grad_norms, *grad_norm
+
+
+# ---- static --------------------------------------------------------------------------------------
+
+
+def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> Shape:
+    (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
+    assert not isinstance(conv.padding, str)
+    return Shape(
+        conv.in_channels, size, conv.groups, conv.out_channels // conv.groups, (kh, kw), conv.stride[0],
+        (conv.padding[0], conv.padding[1]), (dh, dw), static=True,
+    )  # fmt: skip
+
+
+class NativeStatic(torch.autograd.Function):
+    """conv(relu(norm(x))) of a grouped convolution, keeping x alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rule: Rule, shape: Shape, x: Tensor, weight: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        ctx.rule, ctx.shape = rule, shape
+        ctx.save_for_backward(x, weight, *tensors)
+        y = x.new_empty(len(x), len(weight), *shape.window.output(shape.size))
+        train_passes.forward(
+            shape, x, affine_of(Normaliser.of(tensors, rule)), None, shape.pack(weight), y
+        )
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *tensors = ctx.saved_tensors
+        shape, link, grad_y = (
+            ctx.shape,
+            Normaliser.of(tensors, ctx.rule),
+            train_passes.planes(grad_y),
+        )
+        given = (shape, x, affine_of(link), None, shape.pack(weight), grad_y)
+        grad_packed, _ = train_passes.grad_weight(*given)
+        grad_x = torch.empty_like(x)
+        sums = train_passes.grad_input(*given, None, grad_x)
+        grad_norm = input_grad(link, x, grad_x, sums)
+        return None, None, grad_x, shape.unpack(grad_packed), *grad_norm, None, None

@@ -1,0 +1,187 @@
+"""BatchNorm + ReLU in pieces, so that its output need not be kept: it is made again from the raw
+input in backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dgc.kernels.cpu import train_passes
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of each channel over (B, H, W)."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Rule(NamedTuple):
+    """How a BatchNorm works on its tensors."""
+
+    eps: float
+    batch: bool  # mean and var are those of this batch, so gradients flow through them
+
+
+class Normaliser(NamedTuple):
+    """One BatchNorm as numbers: y = relu((x - mean) / sqrt(var + eps) * weight + bias)."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    var: Tensor
+    rule: Rule
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], rule: Rule) -> Normaliser:
+        """From its four tensors, in the order of `tensors`."""
+        weight, bias, mean, var = tensors
+        return cls(weight, bias, mean, var, rule)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self[:4]
+
+    def activate(self, x_BCHW: Tensor) -> Tensor:
+        """relu(BN(x)), one copy."""
+        return F.batch_norm(
+            x_BCHW, self.mean, self.var, self.weight, self.bias, False, 0.0, self.rule.eps
+        ).relu_()
+
+    def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients for x, weight and bias from that of BN(x), before the ReLU."""
+        invstd = torch.rsqrt(self.var + self.rule.eps)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_BCHW,
+            x_BCHW,
+            self.weight,
+            self.mean,
+            self.var,
+            self.mean,
+            invstd,
+            *reversed(self.rule),
+            [True] * 3,
+        )
+        return grad_x, grad_weight, grad_bias
+
+
+def relu_backward_(grad: Tensor, a: Tensor) -> Tensor:
+    """In place: zero where a = relu(..) is not above zero."""
+    torch.ops.aten.threshold_backward.grad_input(grad, a, 0, grad_input=grad)
+    return grad
+
+
+def eager(x_BCHW: Tensor) -> bool:
+    """Whether functions with a backward of their own may be used: tracing and torch.func take the
+    plain operations.
+    """
+    if isinstance(x_BCHW, torch.fx.Proxy):  # the inference engine reads the network
+        return False
+    return not (
+        torch.compiler.is_compiling()
+        or x_BCHW.device.type == "meta"
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether `norm` is the plain BatchNorm2d that can be taken apart (no SyncBatchNorm, subclass
+    or hook).
+    """
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and (norm.momentum is not None or not norm.training)
+        and not (
+            norm._forward_hooks
+            or norm._forward_pre_hooks
+            or norm._backward_hooks
+            or norm._backward_pre_hooks
+        )
+        and x_BCHW.dim() == 4
+        and x_BCHW.shape[1] == norm.num_features
+        and x_BCHW.numel() > x_BCHW.shape[1]
+    )
+
+
+@torch.no_grad()
+def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Moments:
+    """Of this batch, in `dtype`; by the C++ kernels where they can.
+
+    On the CPU in two passes, which is as exact as torch's and takes half its time.
+    """
+    if x_BCHW.is_cuda:
+        var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
+        return Moments(mean, var)
+    if (
+        kernels
+        and train_passes.takes(x_BCHW)
+        and train_passes.plain(x_BCHW)
+        and dtype == torch.float32
+    ):
+        return batch_moments(train_passes.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
+    mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)
+    centred_BCHW = x_BCHW - mean_C[:, None, None]
+    return Moments(
+        mean_C, torch.linalg.vector_norm(centred_BCHW, dim=(2, 3)).square().sum(0) / _count(x_BCHW)
+    )
+
+
+def batch_moments(planes: train_passes.Moments, pixels: int) -> Moments:
+    """Mean and biased variance over the batch, from those of its planes (B, C) of `pixels` each."""
+    means = planes.mean.double()
+    mean = means.mean(0)
+    var = (planes.square.double().sum(0) + pixels * (means - mean).square().sum(0)) / (
+        len(means) * pixels
+    )
+    return Moments(mean.float(), var.float())
+
+
+def _count(x_BCHW: Tensor) -> int:
+    return x_BCHW.numel() // x_BCHW.shape[1]
+
+
+def extend(known: Moments, fresh_BCHW: Tensor, *, kernels: bool = True) -> Moments:
+    """Moments of a concatenation, from those of its front and the channels that came behind it."""
+    fresh = moments(fresh_BCHW, known.mean.dtype, kernels=kernels)
+    return Moments(torch.cat([known.mean, fresh.mean]), torch.cat([known.var, fresh.var]))
+
+
+@torch.no_grad()
+def normaliser(
+    norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = None, *, kernels: bool = True
+) -> Normaliser:
+    """What `norm` does to this batch; in training its running statistics move on, as
+    nn.BatchNorm2d's do.
+
+    `known`: the batch's moments where the caller has them already.
+    """
+    batch = norm.training or norm.running_mean is None
+    if not batch:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        return Normaliser(
+            norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False)
+        )
+    found = known or moments(x_BCHW, norm.weight.dtype, kernels=kernels)
+    if norm.training and norm.running_mean is not None:
+        move_on(norm, found, _count(x_BCHW))
+    return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))
+
+
+def move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
+    """The running statistics, after a batch with these moments of `count` values a channel."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(found.mean, norm.momentum)
+    if count == 1:  # in PyTorch's words, since PyTorch's own layers say so too
+        raise ValueError("Expected more than 1 value per channel when training, got 1")
+    norm.running_var.lerp_(found.var * (count / (count - 1)), norm.momentum)

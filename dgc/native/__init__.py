@@ -1,7 +1,0 @@
-"""C++ kernels for the CPU: found at run time, not needed for anything but speed."""
-
-from __future__ import annotations
-
-from dgc.native.library import available, describe
-
-__all__ = ["available", "describe"]

@@ -1,0 +1,215 @@
+"""What a recipe is: loading with all errors in one pass, overrides, digest, difference, dump. No
+torch.
+
+    recipe = load_recipe(find_recipe("cifar10_h4"), ["optim.lr=0.05"])
+
+The keys, ranges and defaults are in dgc.recipe.schema, the checks across fields in
+dgc.recipe.checks.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError, model_validator
+
+from dgc.errors import RecipeError
+from dgc.recipe import messages, own_values, yaml12
+from dgc.recipe.checks import run_checks
+from dgc.recipe.dump import dump_tree
+from dgc.recipe.schema import Checkpoint, Data, Eval, Expectation, Model, Optim, Sections, Train
+
+__all__ = [
+    "Checkpoint",
+    "Data",
+    "Eval",
+    "Expectation",
+    "Model",
+    "Optim",
+    "Recipe",
+    "Train",
+    "check_world_size",
+    "diff_recipes",
+    "dump_recipe",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipes_dir",
+    "shipped_recipes",
+]
+
+# These do not change what is computed: they are outside the digest, and a resumed run may change
+# them.
+_FREE = ("name", "title", "source", "tags", "origin", "expect", "checkpoint")
+_FREE_KEYS = ("data.dir", "data.workers", "data.download", "train.log_every")
+
+
+class Recipe(Sections):
+    """A whole recipe, valid by itself and across its fields."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for _, problem in run_checks(dict(flatten(self))):
+            raise ValueError(problem)
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of what the recipe computes: labels, places and saving intervals do not
+        change it.
+        """
+        semantic = dict(
+            map(_as_digested, ((key, value) for key, value in flatten(self) if is_semantic(key)))
+        )
+        text = json.dumps(semantic, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_digested(pair: tuple[str, Any]) -> tuple[str, Any]:
+    """A key under the name that it has always had in digests, where its value could be said before."""
+    key, value = pair
+    if key == "train.memory_format" and value != "auto":
+        return "train.channels_last", value == "channels_last"
+    return pair
+
+
+def is_semantic(key: str) -> bool:
+    """Whether a dotted key changes what is computed (and so the digest)."""
+    return key not in _FREE_KEYS and key.split(".")[0] not in _FREE
+
+
+def flatten(recipe: Sections) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every field; lists, `expect` and `origin` are values, None where
+    nothing is given.
+    """
+    for key, value in recipe.model_dump().items():
+        if isinstance(value, dict) and key != "origin":
+            yield from ((f"{key}.{inner}", item) for inner, item in value.items())
+        else:
+            yield key, value
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `dotted.key=value` overrides. Raises RecipeError with every
+    problem, a line each.
+    """
+    path = Path(path)
+    return parse_recipe(yaml12.read_text(path), str(path), overrides)
+
+
+def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Like load_recipe, from a text; `name` stands for the file in messages."""
+    document = yaml12.load(text, name)
+    if document.tree is None and not document.problems:
+        raise RecipeError(
+            f"{name}: the recipe is empty: `dgcctl recipes show demo` prints one to start from"
+        )
+    if not isinstance(document.tree, dict):
+        problems = document.problems or [
+            (1, "a recipe is a mapping of sections (name: ..., model: ..., ...)")
+        ]
+        raise RecipeError([f"{name}:{line}: {problem}" for line, problem in problems])
+    before = copy.deepcopy(document.tree)
+    overridden = _apply(document, overrides)
+    own_values.adapt(before, document.tree, overridden)
+    if wrong := messages.find(document, overridden, Sections):
+        raise RecipeError(wrong)
+    try:
+        return Recipe.model_validate(document.tree)
+    # messages.find has asked the same questions, so this is our own mistake
+    except ValidationError as error:
+        raise RecipeError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def _apply(document: yaml12.Document, overrides: Sequence[str]) -> dict[str, str]:
+    """Put the overrides into the tree. Returns dotted key -> the override's text, for messages."""
+    given: dict[str, str] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            document.problems.append(
+                (0, f"override {text!r}: write it as key=value, e.g. optim.lr=0.05")
+            )
+            continue
+        parsed = yaml12.load(value, text)
+        document.problems += [
+            (0, f"override {text!r}: {problem}") for _, problem in parsed.problems
+        ]
+        given[key] = text
+        _put(document.tree, key, parsed.tree)
+        origin = document.tree.get("origin")
+        if isinstance(origin, dict) and key in origin:
+            origin[key] = "given on the command line"
+    return given
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        if not isinstance(tree.get(section), dict):
+            tree[section] = {}
+        tree = tree[section]
+    tree[last] = value
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out; it loads back identical."""
+    tree = recipe.model_dump()
+    if recipe.model.name != "dydensenet":
+        tree["model"] = {key: value for key, value in tree["model"].items() if value is not None}
+    return dump_tree(tree)
+
+
+def diff_recipes(
+    first: Recipe, second: Recipe, *, semantic: bool = False
+) -> list[tuple[str, Any, Any]]:
+    """(dotted key, value in first, value in second) where they differ; `semantic` leaves out what
+    computes the same.
+    """
+    right = dict(flatten(second))
+    pairs = [(key, value, right[key]) for key, value in flatten(first)]
+    return [pair for pair in pairs if pair[1] != pair[2] and (is_semantic(pair[0]) or not semantic)]
+
+
+def check_world_size(recipe: Recipe, world_size: int) -> None:
+    """Raise RecipeError where the global batch cannot be shared by so many processes."""
+    batch, parts = recipe.train.batch_size, recipe.train.accumulate
+    if batch % (world_size * parts):
+        raise RecipeError(
+            f"train.batch_size = {batch} cannot be shared by {world_size} processes with"
+            f" train.accumulate = {parts}: it must be a multiple of {world_size * parts}"
+        )
+
+
+# --- shipped recipes ------------------------------------------------------------------------------
+
+
+def recipes_dir() -> Path:
+    """The folder of the shipped recipes: inside the package where it is installed, beside it in a
+    checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the project, sorted."""
+    return sorted(path.stem for path in recipes_dir().glob("*.yaml"))
+
+
+def find_recipe(name_or_path: Path | str) -> Path:
+    """The file of a recipe: a path as it is, or the bare name of a shipped one."""
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    names = shipped_recipes()
+    bare = path.name.removesuffix(".yaml")
+    if path.parent.name in ("", "recipes") and bare in names:
+        return recipes_dir() / f"{bare}.yaml"
+    hint = messages.did_you_mean(bare, names) or f"; shipped recipes: {', '.join(names)}"
+    raise RecipeError(f"{name_or_path}: no such recipe file{hint}")

@@ -1,0 +1,197 @@
+"""What a recipe may hold: its sections, keys, types, ranges and defaults (strict and frozen). No
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+CLASH = "clash"  # the type of an error whose message is a sentence for the user
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, Field(ge=0)]
+Ints = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+RGB = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
+
+Dataset = Literal["fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder"]
+Augment = Literal["none", "crop_flip", "resized_crop_flip"]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys, wrong types, NaN and infinity are errors; nothing is
+    converted.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Model(Section):
+    """The network. All keys but `name` go to dgc.create_model as they are."""
+
+    name: Literal["dydensenet", "dyresnet18"]
+    form: Literal["dgc", "dense", "sgc"] = "dgc"
+    stem: Literal["cifar", "imagenet"]
+    num_classes: Positive
+    heads: Positive = 4
+    squeeze_rate: Positive = 16
+    gate_factor: Annotated[float, Field(gt=0, le=1)]
+    stages: Ints | None = None
+    growth: Ints | None = None
+    bottleneck: Positive | None = None
+    group_3x3: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dydensenet_defaults(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("name") == "dydensenet":
+            given = {key: item for key, item in value.items() if item is not None}
+            return {
+                **value,
+                "bottleneck": given.get("bottleneck", 4),
+                "group_3x3": given.get("group_3x3", 4),
+            }
+        return value
+
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments of dgc.create_model(self.name, **kwargs): those of a dydensenet only where
+        it is one.
+        """
+        values = self.model_dump(exclude={"name"}, exclude_none=True)
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+        }
+
+
+class Data(Section):
+    """The images. `dir` null means $DGCCTL_DATA_DIR/<name>, or ./data/<name>; `resize` is for
+    evaluation.
+    """
+
+    name: Dataset
+    dir: str | None = None
+    augment: Augment
+    image_size: Positive
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    resize: Positive | None = None
+    mean: RGB
+    std: Annotated[
+        tuple[
+            Annotated[float, Field(gt=0)],
+            Annotated[float, Field(gt=0)],
+            Annotated[float, Field(gt=0)],
+        ],
+        BeforeValidator(_as_tuple),
+    ]
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    limit_train: Positive | None = None
+    limit_val: Positive | None = None
+    download: bool = True
+    quarantine: str | None = None
+
+
+class Optim(Section):
+    """SGD. `milestones` are counts of finished epochs; `gate_l1` weighs the sum of the gates' L1 in
+    the loss.
+    """
+
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Number = 1e-4
+    schedule: Literal["cosine", "multistep"] = "cosine"
+    milestones: Ints = ()
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    gate_l1: Number = 1e-5
+
+
+class Train(Section):
+    """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
+    run early.
+    """
+
+    epochs: Positive
+    batch_size: Positive
+    accumulate: Positive = 1
+    max_steps: Positive | None = None
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: bool = False
+    sync_batchnorm: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+    deterministic: bool = True
+    threads: Positive | None = None
+    log_every: Positive = 20
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, value: Any) -> Any:
+        """`channels_last: true` is what memory_format was called before; false then meant
+        contiguous.
+        """
+        if not isinstance(value, dict) or "channels_last" not in value:
+            return value
+        given = value["channels_last"]
+        if not isinstance(given, bool):
+            raise PydanticCustomError(
+                CLASH, "train.channels_last is no true or false: write train.memory_format"
+            )
+        meant = "channels_last" if given else "contiguous"
+        if value.get("memory_format", meant) != meant:
+            raise PydanticCustomError(
+                CLASH,
+                "train.channels_last is the older name of train.memory_format, and both are given:"
+                " remove it",
+            )
+        return {key: item for key, item in value.items() if key != "channels_last"} | {
+            "memory_format": meant
+        }
+
+
+class Eval(Section):
+    batch_size: Positive
+    every_epochs: Positive = 1
+
+
+class Checkpoint(Section):
+    every_seconds: Annotated[float, Field(gt=0)] = 600
+    every_steps: Positive | None = None
+    keep_last: Positive = 2
+    keep_best: bool = True
+
+
+class Expectation(Section):
+    """What the run should reach: an error in percent, met where it is at most value + tolerance."""
+
+    metric: Literal["top1_error", "top5_error"]
+    value: Annotated[float, Field(ge=0, le=100)]
+    tolerance: Annotated[float, Field(ge=0, le=100)]
+    source: str
+
+
+class Sections(Section):
+    """A whole recipe, field by field (dgc.recipe.load.Recipe adds the checks across fields)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    title: str
+    source: Literal["paper", "ours"]
+    tags: Texts = ()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: Model
+    data: Data
+    optim: Optim
+    train: Train
+    eval: Eval
+    checkpoint: Checkpoint = Checkpoint()
+    expect: Annotated[tuple[Expectation, ...], BeforeValidator(_as_tuple)] = ()
+    origin: dict[str, str] = Field(default_factory=dict)

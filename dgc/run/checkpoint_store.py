@@ -1,0 +1,249 @@
+"""Checkpoints on disk: bytes and digests, committed so that a kill at any moment loses at most the
+one in flight.
+
+    checkpoints/step-000123/{model.safetensors, optim.safetensors, state.json, MANIFEST.json}
+    last.json, best.json        pointers {step, path}, written after what they point to
+
+Commit: temporary folder, every file fsynced, folder fsynced, renamed, parent fsynced; then the
+pointer. No torch here: what the bytes mean is dgc.train.state's business, and the tests kill this
+writer five hundred times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgc.errors import IntegrityError, ResourceError
+from dgc.run.files import (
+    SCHEMA_VERSION,
+    crash_point,
+    free_bytes,
+    fsync_dir,
+    open_regular,
+    read_json,
+    remove_tree,
+    temporary_name,
+    write_durably,
+    write_json,
+)
+from dgc.run.paths import RunDir
+
+MANIFEST = "MANIFEST.json"
+_STEP = re.compile(r"step-(\d{6,})(\.old)?")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One committed folder. `superseded`: a newer one of the same step was being put in its place."""
+
+    path: Path
+    step: int
+    superseded: bool = False
+
+
+def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
+    """Write one checkpoint, all of it or nothing; its name is visible only when its bytes are on
+    the disk.
+
+    Raises ResourceError (path, bytes needed and free) where the disk refuses; older checkpoints
+    stay.
+    """
+    target = run.checkpoints / f"step-{step:06d}"
+    temporary = run.checkpoints / temporary_name(target.name)
+    try:
+        crash_point("checkpoint.begin")
+        temporary.mkdir()
+        _write_files(temporary, step, files)
+        crash_point("checkpoint.before-rename")
+        _put_in_place(temporary, target)
+    except OSError as error:
+        remove_tree(temporary)
+        raise refused(error, target, sum(map(len, files.values()))) from error
+    return Checkpoint(target, step)
+
+
+def _write_files(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        write_durably(folder / name, data, point=f"checkpoint.{name.split('.')[0]}")
+    write_durably(folder / MANIFEST, encode_manifest(step, files), point="checkpoint.manifest")
+    fsync_dir(folder)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename; an older folder of the same step steps aside under a name that readers still know."""
+    aside = target.with_name(target.name + ".old")
+    if target.exists():
+        remove_tree(aside)
+        os.rename(target, aside)
+        crash_point("checkpoint.set-aside")
+    os.rename(temporary, target)
+    crash_point("checkpoint.after-rename")
+    fsync_dir(target.parent)
+    crash_point("checkpoint.after-fsync-parent")
+    if aside.exists():
+        remove_tree(aside)
+
+
+def refused(error: OSError, target: Path, needed: int) -> ResourceError:
+    """The one line for a disk or a folder that does not take a checkpoint."""
+    return ResourceError(
+        f"{target}: checkpoint not written, {needed:,} bytes needed, {free_bytes(target):,} free"
+        f" ({os.strerror(error.errno or 0)}); earlier checkpoints are untouched: make room or make"
+        " the folder writable, then `dgcctl resume` (or keep the state elsewhere with"
+        " --rescue-dir)"
+    )
+
+
+def encode_manifest(step: int, files: Mapping[str, bytes]) -> bytes:
+    """Digests of all files, and a digest over those, so that the list itself cannot be edited
+    unnoticed.
+    """
+    listed = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
+    body = {"schema_version": SCHEMA_VERSION, "step": step, "files": listed}
+    return orjson.dumps(body | {"sha256": _manifest_digest(body)}, option=orjson.OPT_INDENT_2)
+
+
+def _manifest_digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def list_checkpoints(run: RunDir) -> list[Checkpoint]:
+    """What stands there, oldest first, unchecked."""
+    found = []
+    for entry in run.checkpoints.iterdir() if run.checkpoints.is_dir() else []:
+        if match := _STEP.fullmatch(entry.name):
+            found.append(Checkpoint(entry, int(match[1]), bool(match[2])))
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, not checkpoint.superseded))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The checked list of a checkpoint's files. Raises IntegrityError naming what is wrong."""
+    try:
+        manifest = read_json(path / MANIFEST)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path}: {MANIFEST} cannot be read ({os.strerror(error.errno or 0)})"
+        ) from error
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    if manifest.get("sha256") != _manifest_digest(body):
+        raise IntegrityError(
+            f"{path}: {MANIFEST} was changed after it was written (its own digest does not match)"
+        )
+    match = _STEP.fullmatch(path.name)
+    if match and int(match[1]) != manifest["step"]:
+        raise IntegrityError(f"{path}: {MANIFEST} belongs to step {manifest['step']}")
+    return manifest
+
+
+def read_verified(path: Path) -> dict[str, bytes]:
+    """The bytes of all files of a checkpoint, each checked against its digest (IntegrityError names
+    the file).
+    """
+    return {
+        name: _read_file(path / name, facts) for name, facts in read_manifest(path)["files"].items()
+    }
+
+
+def _read_file(path: Path, facts: Mapping[str, Any]) -> bytes:
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if size == facts["bytes"] else b""
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
+    if size != facts["bytes"]:
+        raise IntegrityError(f"{path}: {size:,} bytes where {facts['bytes']:,} were written")
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise IntegrityError(f"{path}: SHA-256 differs from {MANIFEST}")
+    return data
+
+
+def newest_valid(run: RunDir) -> tuple[Checkpoint, dict[str, bytes], list[str]] | None:
+    """The newest checkpoint that is whole, its bytes, and why newer ones were passed over.
+
+    None where no checkpoint stands at all; IntegrityError where all are bad (never a silent start
+    from nothing).
+    """
+    passed_over: list[str] = []
+    for checkpoint in reversed(list_checkpoints(run)):
+        try:
+            return checkpoint, read_verified(checkpoint.path), passed_over
+        except IntegrityError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise IntegrityError(
+            f"{run.checkpoints}: no checkpoint is whole, not going on: " + "; ".join(passed_over)
+        )
+    return None
+
+
+# --- pointers and purging -------------------------------------------------------------------------
+
+
+def point_to(pointer: Path, checkpoint: Checkpoint, **facts: Any) -> None:
+    """Write last.json or best.json: where its checkpoint lies, relative to the run."""
+    path = f"checkpoints/{checkpoint.path.name}"
+    write_json(pointer, {"step": checkpoint.step, "path": path, **facts}, point=pointer.stem)
+
+
+def repair_pointer(run: RunDir, pointer: Path, step: int | None, **facts: Any) -> None:
+    """Before going on after a kill: let a pointer agree with the state that was loaded, whose
+    writer may not have got so far as to move it. One whose checkpoint is gone (or `step` None) is
+    removed.
+    """
+    standing = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.step == step]
+    if standing:
+        point_to(pointer, standing[-1], **facts)
+    else:
+        pointer.unlink(missing_ok=True)
+
+
+def purge(run: RunDir, keep_last: int, keep_steps: Collection[int] = ()) -> list[int]:
+    """Remove all but the newest `keep_last` and `keep_steps`; a half-removed one never bears a
+    checkpoint's name.
+    """
+    standing = list_checkpoints(run)
+    steps = {checkpoint.step for checkpoint in standing}
+    kept = set(sorted(steps)[-keep_last:]) | set(keep_steps)
+    crash_point("purge.before")
+    for checkpoint in standing:
+        if checkpoint.step not in kept:
+            _remove(checkpoint)
+    crash_point("purge.after")
+    return sorted(steps - kept)
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    doomed = checkpoint.path.with_name(temporary_name("purged-" + checkpoint.path.name))
+    remove_tree(doomed)
+    os.rename(checkpoint.path, doomed)
+    crash_point("purge.after-rename")
+    remove_tree(doomed)
+
+
+def set_aside_after(run: RunDir, step: int) -> list[str]:
+    """Rename checkpoints later than `step` to `bad-*`: the run goes on from `step`, they were
+    passed over.
+    """
+    moved = []
+    for checkpoint in list_checkpoints(run):
+        if checkpoint.step > step:
+            target = checkpoint.path.with_name("bad-" + checkpoint.path.name)
+            remove_tree(target)
+            os.rename(checkpoint.path, target)
+            moved.append(target.name)
+    return moved

@@ -1,0 +1,247 @@
+"""Durable files: everything others read is written to a temporary name, fsynced, renamed. No torch.
+
+Each step of a commit passes a named crash point, so that the tests can kill the writer exactly
+there: `DGCCTL_CRASH_AT=name:n` ends the process with SIGKILL at the n-th passage of `name` (counted
+from 1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgc import settings
+from dgc.errors import IntegrityError, ResourceError, UsageError
+
+RECORD_BYTES = 64 << 20  # more than any record of a run ever holds
+_PIECE = 1 << 20
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+_LEFTOVER = re.compile(r"\.tmp-(\d+)-")
+
+
+class CrashPoints:
+    """Counts passages of named points and kills the process at the one that the environment names."""
+
+    def __init__(self, spec: str = "") -> None:
+        try:
+            self._name, self._count = settings.parse_crash_at(spec)
+        # said by whoever reads the settings; a module that is imported can only raise a traceback
+        except UsageError:
+            self._name, self._count = "", 0
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, name: str) -> None:
+        if not self._name or name != self._name:
+            return
+        self._seen[name] += 1
+        if self._seen[name] == self._count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+crash_point = CrashPoints(settings.crash_at_text())
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open for reading what anybody may have put there. Raises IntegrityError where it is no file.
+
+    A pipe would be waited for without end, and a device read without end.
+    """
+    no_file = IntegrityError(
+        f"{path}: unreadable: a folder, pipe, socket or device stands where a file is expected"
+    )
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket; a device that is not there
+            raise no_file from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_file
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
+    """The bytes of such a file. Raises IntegrityError where there are more than `limit`, before
+    they are read.
+    """
+    data = bytearray()
+    with open_regular(path) as file:
+        # Piece by piece: one read of `limit` bytes would ask for all that memory, for a file of a
+        # hundred bytes too.
+        while len(data) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(data)))):
+            data += piece
+    if len(data) > limit:
+        raise IntegrityError(f"{path}: unreadable: larger than {limit:,} bytes")
+    return bytes(data)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write until everything is out (a regular file may take less than was asked)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_durably(path: Path, data: bytes, *, point: str = "file") -> None:
+    """Write a new file and fsync it. Not atomic by itself: for a temporary name, or inside a
+    temporary folder.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        crash_point(f"{point}.before-write")
+        write_all(descriptor, data)
+        crash_point(f"{point}.before-fsync")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
+    """Replace `path` by `data`: after a crash at any moment it holds the old bytes or the new ones,
+    whole.
+
+    Raises ResourceError (path and free bytes named) where the disk refuses; the old file stays.
+    """
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        write_durably(temporary, data, point=point)
+        crash_point(f"{point}.before-rename")
+        os.replace(temporary, path)
+        crash_point(f"{point}.after-rename")
+        fsync_dir(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise disk_error(error, path, len(data)) from error
+
+
+def temporary_name(name: str) -> str:
+    """A name that `clear_leftovers` knows as this process's unfinished work."""
+    return f".tmp-{os.getpid()}-{name}"
+
+
+def clear_leftovers(folder: Path) -> list[str]:
+    """Remove the unfinished work of dead processes in `folder` (files and folders) and return its
+    names.
+
+    What a living process is writing stays, except under our own pid: then it was left by a namesake
+    that is gone.
+    """
+    cleared = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = _LEFTOVER.match(entry.name)
+        if match and (int(match[1]) == os.getpid() or not _exists(int(match[1]))):
+            remove_tree(entry)
+            cleared.append(entry.name)
+    return cleared
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder; one that is already gone is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def disk_error(error: OSError, path: Path, needed: int) -> Exception:
+    """The one-line ResourceError for a disk that refuses; any other OSError comes back as it is."""
+    if error.errno not in _DISK_ERRNOS:
+        return error
+    return ResourceError(
+        f"{path}: cannot write {needed:,} bytes ({os.strerror(error.errno or 0)};"
+        f" {free_bytes(path):,} bytes free): free some space or choose another folder with"
+        " DGCCTL_RUNS_DIR, then `dgcctl resume`"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an ordinary user may still write on the file system of `path` (0 where it cannot be
+    asked).
+    """
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            facts = os.statvfs(folder)
+            return facts.f_bavail * facts.f_frsize
+    return 0
+
+
+SCHEMA_VERSION = 1
+
+
+def write_json(path: Path, value: Mapping[str, Any], *, point: str = "json") -> None:
+    """Write a JSON object atomically, with this format's schema version."""
+    document = {"schema_version": SCHEMA_VERSION, **value}
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    try:
+        data = orjson.dumps(document, option=options)
+    except TypeError:
+        data = orjson.dumps(as_utf8(document), option=options)
+    atomic_write(path, data, point=point)
+
+
+def as_utf8(value: Any) -> Any:
+    """The value with each byte of a name that is not UTF-8 spelt out (`\\xff`): JSON holds only
+    text.
+    """
+    if isinstance(value, str):
+        escaped = all(
+            "\udc80" <= letter <= "\udcff" or not "\ud800" <= letter <= "\udfff" for letter in value
+        )
+        return value.encode("utf-8", "surrogateescape" if escaped else "backslashreplace").decode(
+            "utf-8", "backslashreplace"
+        )
+    if isinstance(value, Mapping):
+        return {as_utf8(key): as_utf8(item) for key, item in value.items()}
+    return [as_utf8(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises IntegrityError where it is no file, no object or from a newer
+    schema.
+    """
+    try:
+        value = orjson.loads(read_bounded(path))
+    except orjson.JSONDecodeError as error:
+        raise IntegrityError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{path}: holds a {type(value).__name__} where an object is expected")
+    version = value.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{path}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this"
+            " release reads: upgrade"
+        )
+    return value

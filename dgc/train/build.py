@@ -1,0 +1,153 @@
+"""From a recipe to what trains: the model, its loaders, SGD's options. The only place that knows
+both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
+from dgc.errors import UsageError
+from dgc.models import create_model
+from dgc.recipe.load import Recipe
+from dgc.run.files import read_json
+from dgc.train.memory_format import FORMATS, Format, choose
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build_model(
+    recipe: Recipe, device: torch.device, world_size: int = 1, layout: Format | None = None
+) -> nn.Module:
+    """The recipe's network on a device, in its dtype and memory format (`layout`; None: as the
+    recipe chooses), freshly initialised from torch's generator.
+    """
+    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    if recipe.train.sync_batchnorm and world_size > 1:
+        if device.type != "cuda":
+            raise UsageError(
+                "train.sync_batchnorm = true needs CUDA devices (PyTorch has none for the CPU): set"
+                " it false"
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    memory_format = FORMATS[layout or choose(recipe, device)]
+    return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)
+
+
+@dataclass(frozen=True)
+class Data:
+    """This rank's loaders, the sizes of the whole sets, and data.json's facts."""
+
+    train: Loader
+    val: Loader
+    train_samples: int
+    val_samples: int
+    facts: dict[str, Any]
+
+
+def open_data(recipe: Recipe) -> Images:
+    """The recipe's images. Raises DataError (with what to do) where they are missing or do not fit."""
+    options = recipe.data.model_dump(exclude={"mean", "std", "workers"})
+    return open_images(**options, num_classes=recipe.model.num_classes)
+
+
+def at_its_place(recipe: Recipe, data_json: Path, given: Path | None = None) -> Recipe:
+    """The recipe with its images' folder (and quarantine file) where a run found them, from
+    wherever it is read.
+
+    A relative data.dir means another folder in another working directory, so the absolute one that
+    the run recorded goes before it, while it is there; `given` goes before both.
+    """
+    changes = {} if given is None else {"dir": str(given)}
+    recorded = read_json(data_json) if data_json.is_file() else {}
+    for key, present in (
+        ("dir", recipe.data.dir or not _at_hand(recipe)),
+        ("quarantine", recipe.data.quarantine),
+    ):
+        place = recorded.get(key)
+        relative = present is True or (
+            isinstance(present, str) and not Path(present).expanduser().is_absolute()
+        )
+        if relative and isinstance(place, str) and Path(place).exists():
+            changes.setdefault(key, place)
+    return (
+        recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+        if changes
+        else recipe
+    )
+
+
+def _at_hand(recipe: Recipe) -> bool:
+    """Whether a data set that names no folder of its own lies where it is looked for now."""
+    return recipe.data.name == "fashion_mnist" or data_dir(recipe.data.name).is_dir()
+
+
+def build_data(
+    recipe: Recipe,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+    images: Images | None = None,
+) -> Data:
+    """Loaders of one rank over `images` (default: the recipe's), normalised on `device` in the
+    recipe's dtype.
+    """
+    images = images or open_data(recipe)
+    common: dict[str, Any] = {
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "rank": rank,
+        "world_size": world_size,
+        "workers": recipe.data.workers,
+        "device": device,
+        "dtype": DTYPES[recipe.train.dtype],
+    }
+    train, batch = recipe.train, recipe.train.batch_size
+    return Data(
+        train_loader(
+            images.train, seed=recipe.seed, batch_size=batch, accumulate=train.accumulate, **common
+        ),
+        eval_loader(images.val, batch_size=recipe.eval.batch_size, **common),
+        len(images.train),
+        len(images.val),
+        data_facts(images, recipe),
+    )
+
+
+def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:
+    """data.json: what `Images.describe` says, one digest over both halves, and the places as the
+    recipe names them.
+    """
+    facts = images.describe()
+    both = "".join(facts[half]["sha256"] for half in ("train", "val"))
+    digest = {"digest": hashlib.sha256(both.encode()).hexdigest()}
+    if recipe is None:
+        return {**digest, **facts}
+    listed = recipe.data.quarantine
+    places = {
+        "dir": str(images.dir.absolute()) if images.dir else None,
+        "dir_given": recipe.data.dir,
+        "quarantine": str(Path(listed).absolute()) if listed else None,
+    }
+    return {**digest, **facts, **places}
+
+
+def compile_model(model: nn.Module) -> nn.Module:
+    """The model as torch.compile calls it (fixed shapes: a short last batch is a second graph)."""
+    return torch.compile(model)  # type: ignore[return-value]
+
+
+def sgd_options(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of SGD: the same weight decay on everything, as released."""
+    optim = recipe.optim
+    return {
+        "momentum": optim.momentum,
+        "nesterov": optim.nesterov and optim.momentum > 0,
+        "weight_decay": optim.weight_decay,
+    }

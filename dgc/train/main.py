@@ -1,0 +1,203 @@
+"""From a run directory to a session and through it: the order in which things are opened, and how
+they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from dgc.errors import (
+    DataError,
+    DgcError,
+    ExitCode,
+    InterruptedRunError,
+    PreemptedError,
+    UsageError,
+)
+from dgc.kernels.cpu import library
+from dgc.recipe import own_values
+from dgc.recipe.load import Recipe, check_world_size, load_recipe
+from dgc.run import provenance
+from dgc.run.lock import run_lock
+from dgc.run.paths import RunDir
+from dgc.run.status import State
+from dgc.train import build, recorder, save, seeding
+from dgc.train.explain import explained
+from dgc.train.loop import train
+from dgc.train.memory_format import choose
+from dgc.train.ranks import Ranks, join
+from dgc.train.recorder import Recorder
+from dgc.train.requests import Control
+from dgc.train.session import Options, Session, make_updater
+from dgc.train.signals import Signals
+from dgc.train.step_log import Block
+
+
+def run_training(run: RunDir, options: Options, signals: Signals) -> None:
+    """Train, or go on training, the run in its directory. Raises DgcError for everything a user can
+    meet.
+    """
+    recipe = build.at_its_place(load_recipe(run.recipe), run.data, options.data_dir)
+    switches = recipe.train
+    seeding.set_switches(
+        deterministic=switches.deterministic, threads=switches.threads, compiled=switches.compile
+    )
+    with (
+        join(recipe.train.device) as ranks,
+        owned(run, ranks),
+        recorded(run, ranks, recipe) as recorder,
+    ):
+        check_world_size(recipe, ranks.world)
+        session = prepare(run, recipe, ranks, options, signals, recorder)
+        with explained(session):
+            write_records(session)
+            take_up(session)
+            if not options.resume:
+                tell(session)
+            update_status(session)
+            train(session)
+        signals.ignore()
+
+
+@contextmanager
+def owned(run: RunDir, ranks: Ranks) -> Iterator[None]:
+    """The first rank holds the run's lock; leftovers of dead writers are cleared under it."""
+    with ExitStack() as stack:
+        if ranks.first:
+            note = stack.enter_context(run_lock(run))
+            save.clean_up(run)
+            if note:
+                provenance.append_log(run, f"warning: {note}")
+        yield
+
+
+@contextmanager
+def recorded(run: RunDir, ranks: Ranks, recipe: Recipe) -> Iterator[Recorder]:
+    """A recorder whose last word is how the block ended."""
+    recorder = Recorder(run, ranks, recipe)
+    recorder.open()
+    try:
+        yield recorder
+    except (PreemptedError, InterruptedRunError) as error:
+        recorder.close(State.STOPPED, str(error), int(error.exit_code))
+        raise
+    except DgcError as error:
+        if recorder.is_resumed and not recorder.begun:
+            recorder.withdraw()
+        else:
+            recorder.close(State.FAILED, str(error), int(error.exit_code))
+        raise
+    except BaseException as error:
+        recorder.close(State.FAILED, f"{type(error).__name__}: {error}", int(ExitCode.FAILED))
+        raise
+    recorder.close(State.DONE)
+
+
+def prepare(
+    run: RunDir,
+    recipe: Recipe,
+    ranks: Ranks,
+    options: Options,
+    signals: Signals,
+    recorder: Recorder,
+) -> Session:
+    """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
+    images = ranks.alone_first(lambda: build.open_data(recipe))
+    data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
+    seeding.seed_everything(recipe.seed)
+    layout = choose(recipe, ranks.device, run if options.resume else None)
+    module = build.build_model(recipe, ranks.device, ranks.world, layout)
+    return Session(
+        run=run,
+        recipe=recipe,
+        ranks=ranks,
+        options=options,
+        updater=make_updater(recipe, ranks, module, layout),
+        train=data.train,
+        val=data.val,
+        samples=data.train_samples,
+        eval_samples=data.val_samples,
+        data_facts=data.facts,
+        notes=[*images.notes(), *last_batch(recipe, data)],
+        control=Control(run, ranks, signals, recipe.checkpoint),
+        recorder=recorder,
+        block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
+        stands_on=save.stands_on(recipe, ranks, data.facts, layout),
+        layout=layout,
+    )
+
+
+def write_records(session: Session) -> None:
+    """env.json, data.json, model.json, and the code's record where nobody wrote one."""
+    session.control.clear()
+    session.model_facts = recorder.model_facts(session.recipe, session.module, session.layout)
+    if session.ranks.first:
+        provenance.record_code(session.run)
+        if old := library.stale():
+            session.recorder.say(old, "warning")
+        recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))
+        recorder.write_once(session.run.data, session.data_facts)
+        recorder.write_once(session.run.model, session.model_facts)
+
+
+def take_up(session: Session) -> None:
+    """The state to start from. A run that is refused, because it cannot go on like this, stays as
+    it was.
+    """
+    try:
+        (save.resume if session.options.resume else save.begin)(session)
+    except UsageError:
+        session.recorder.withdraw()
+        raise
+    session.recorder.begun = True
+
+
+def tell(session: Session) -> None:
+    """Put down at the start what of the recipe, of its folder and of its last batch is not used."""
+    for line in own_values.notes(session.recipe.origin):
+        session.recorder.say(line)
+    for level, line in session.notes:
+        session.recorder.say(line, level)
+
+
+def last_batch(recipe: Recipe, data: build.Data) -> list[tuple[str, str]]:
+    """A note where the last batch of an epoch is too small to train on. Raises DataError where it
+    is the only one.
+    """
+    if not len(data.train):
+        raise DataError(
+            f"{data.train_samples} training images are too few: batch normalisation needs two in a"
+            " batch, for each process and each part of train.accumulate ="
+            f" {recipe.train.accumulate}"
+        )
+    left = data.train_samples - len(data.train) * recipe.train.batch_size
+    if left <= 0:
+        return []
+    text = (
+        f"the last batch of an epoch would hold {left} of {data.train_samples:,} images, too few"
+        " for batch "
+    )
+    text += (
+        "normalisation: it is left out, others each epoch (train.batch_size ="
+        f" {recipe.train.batch_size})"
+    )
+    return [("warning", text)]
+
+
+def update_status(session: Session) -> None:
+    status = session.recorder.status
+    status.step, status.steps = session.position.step, session.last_step
+    status.epoch, status.epochs = session.position.epoch, session.recipe.train.epochs
+    session.recorder.write_status()
+
+
+def exit_code(error: BaseException) -> int:
+    """The code a process ends with for an error."""
+    if isinstance(error, DgcError):
+        return int(error.exit_code)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return int(ExitCode.RESOURCES)
+    return int(ExitCode.FAILED)

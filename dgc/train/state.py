@@ -1,0 +1,109 @@
+"""What the bytes of a checkpoint mean: the whole state of a training, and back.
+dgc.run.checkpoint_store writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+import safetensors.torch
+from torch import Tensor, nn
+
+from dgc.errors import IntegrityError
+
+MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
+
+
+@dataclass
+class Position:
+    """How far a run is. `batch` counts finished batches of `epoch`; an epoch is closed (evaluated,
+    its rows written) when `epoch` has moved on and `batch` is 0 again.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass
+class Progress:
+    """All of a run's state that is not a tensor; one JSON document. Identical on every rank."""
+
+    position: Position = field(default_factory=Position)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    last_eval: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def encode(
+    model: nn.Module, momentum: Mapping[str, Tensor], progress: Progress, extra: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Files of a checkpoint.
+
+    `momentum` is by parameter name; `extra` (JSON values) holds random states, scaler and what the
+    run stands on.
+    """
+    state = {"progress": asdict(progress), **extra}
+    return {
+        MODEL: safetensors.torch.save(_portable(model.state_dict())),
+        OPTIM: safetensors.torch.save(
+            _portable({f"momentum/{name}": value for name, value in momentum.items()})
+        ),
+        STATE: orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
+    }
+
+
+def decode_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, Any]]:
+    """Progress and the extra values of a checkpoint."""
+    state = orjson.loads(files[STATE])
+    plain = state.pop("progress")
+    return Progress(**{**plain, "position": Position(**plain["position"])}), state
+
+
+def restore(
+    files: Mapping[str, bytes], model: nn.Module, momentum: Mapping[str, Tensor], origin: str
+) -> None:
+    """Put weights, buffers and momentum back. Raises IntegrityError where they do not fit this
+    model.
+    """
+    load_model(model, safetensors.torch.load(files[MODEL]), origin)
+    saved = safetensors.torch.load(files[OPTIM])
+    expected = {f"momentum/{name}": value for name, value in momentum.items()}
+    _check_fit(expected, saved, f"{origin}/{OPTIM}")
+    for name, value in expected.items():
+        value.copy_(saved[name])
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Strictly: every key, no other, every shape."""
+    _check_fit(model.state_dict(), tensors, origin)
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], origin: str) -> None:
+    problems = [
+        *(f"{key} is missing" for key in expected.keys() - found.keys()),
+        *(f"{key} is unknown" for key in found.keys() - expected.keys()),
+        *(
+            f"{key} has shape {list(found[key].shape)}, expected {list(value.shape)}"
+            for key, value in expected.items()
+            if key in found and found[key].shape != value.shape
+        ),
+    ]
+    if problems:
+        raise IntegrityError(
+            f"{origin}: does not fit the recipe's model: {_listed(sorted(problems))}"
+        )
+
+
+def _listed(items: list[str], shown: int = 5) -> str:
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return f"{len(items)} problems: " * (len(items) > 1) + "; ".join(items[:shown]) + more
+
+
+def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,110 @@
+"""Which network `eval` and `predict` are about: a released one, that of a run, or a weights file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc.errors import UsageError
+from dgc.hub.registry import load_registry
+from dgc.recipe.load import find_recipe
+from dgcctl.cli._ui import options
+from dgcctl.cli._ui.flags import gathered
+from dgcctl.core.runs import listing
+
+
+def complete_released(incomplete: str) -> list[str]:
+    """Names of the released networks, for shell completion."""
+    return [name for name in load_registry() if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the command line names. Raises UsageError unless it is exactly one thing."""
+
+    pretrained: str | None
+    run: str | None
+    checkpoint: Path | None
+    recipe: str | None
+    step: str
+
+    def __post_init__(self) -> None:
+        given = [f"--{name}" for name in ("run", "pretrained", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} exclude each other" if given else "no network was named"
+            raise UsageError(f"{what}: give one of --run RUN, --pretrained NAME, --checkpoint FILE")
+        if self.step not in ("best", "last") and not self.step.isdigit():
+            raise UsageError(f"--step {self.step}: should be a step number, best or last")
+        if self.checkpoint is not None and not self.checkpoint.exists():
+            raise UsageError(
+                f"{self.checkpoint}: no such file: `dgcctl ckpt ls` lists the released networks, "
+                "`dgcctl runs ls` your runs"
+            )
+
+    def opened(self, folder: Path) -> tuple[list[str], str]:
+        """Arguments for a process of dgc, and a name to show."""
+        if self.run is not None:
+            found = listing.find_run(self.run, folder)
+            arguments = [f"--run-dir={found.path.absolute()}", f"--step={self.step}"]
+            return arguments, found.id
+        if self.checkpoint is not None:
+            arguments = [f"--weights={self.checkpoint.absolute()}"]
+            arguments += [f"--recipe={find_recipe(self.recipe)}"] if self.recipe else []
+            return arguments, self.checkpoint.name
+        return [f"--pretrained={self.pretrained}"], str(self.pretrained)
+
+
+_FLAGS = {
+    "pretrained": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--pretrained",
+                metavar="NAME",
+                help="A released network.",
+                autocompletion=complete_released,
+            ),
+        ],
+        None,
+    ),
+    "run": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--run",
+                metavar="RUN",
+                help="A run: id, prefix, path, `latest`.",
+                autocompletion=options.complete_run,
+            ),
+        ],
+        None,
+    ),
+    "checkpoint": (
+        Annotated[
+            Path | None, typer.Option("--checkpoint", metavar="FILE", help="A weights file.")
+        ],
+        None,
+    ),
+    "recipe": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--recipe",
+                metavar="RECIPE",
+                help="Network and data of --checkpoint.",
+                autocompletion=options.complete_recipe,
+            ),
+        ],
+        None,
+    ),
+    "step": (
+        Annotated[
+            str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of --run.")
+        ],
+        "last",
+    ),
+}
+named = gathered("network", _FLAGS, Named)

@@ -1,0 +1,75 @@
+"""Options that several commands share, each spelt once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgcctl.core import settings
+from dgcctl.core.runs import listing
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Ids of runs, for shell completion."""
+    try:
+        names = ["latest", *(run.id for run in listing.iterate(settings.runs_dir()))]
+    except OSError:  # a shell that asks gets no answer instead of an error
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of shipped recipes, for shell completion."""
+    from dgc.recipe.load import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a shipped one.",
+        autocompletion=complete_recipe,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe, e.g. optim.lr=0.05."),
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="An id, a unique prefix of one, a path, or `latest`.",
+        autocompletion=complete_run,
+    ),
+]
+RunsDir = Annotated[
+    Path | None,
+    typer.Option("--runs-dir", metavar="DIR", help="Folder of the runs [DGCCTL_RUNS_DIR, ./runs]."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Folder of this data set [data.dir, DGCCTL_DATA_DIR/NAME, ./data/NAME].",
+    ),
+]
+
+
+def data_override(folder: Path | None) -> list[str]:
+    """`--data-dir FOLDER` as an override of the recipe, whatever characters the folder's name has."""
+    return [f"data.dir={json.dumps(str(folder.absolute()))}"] if folder else []
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="End with 11 where a figure misses what is expected of it.")
+]

@@ -1,0 +1,230 @@
+"""What a run came to: the lines that `train`, `resume` and `runs show` print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dgc.errors import DgcError, TargetMissedError
+from dgc.run import code_record
+from dgc.run.class_folders import FOLDER_SETS
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgcctl.cli._ui import numbers
+from dgcctl.cli._ui.diagnostics import Painted, paint
+from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, read_run
+from dgcctl.core.text import shown
+
+_METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
+TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
+_STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "died": "red",
+    "unreadable": "red",
+    "stopped": "yellow",
+}
+
+
+def state_style(state: Any) -> str:
+    return _STYLES.get(str(state), "")
+
+
+def read_optional(run: RunDir, name: str) -> dict[str, Any]:
+    """A JSON record of a run, {} where it is absent or damaged."""
+    try:
+        value = read_json(run.file(name))
+    except (OSError, DgcError):
+        return {}
+    value.pop("schema_version", None)
+    return value
+
+
+def verdicts(run: RunDir) -> list[dict[str, Any]]:
+    """verdict.json: what the recipe expected and what came."""
+    found = read_optional(run, "verdict.json").get("verdicts", [])
+    return [row for row in found if isinstance(row, dict)]
+
+
+def document(run: RunDir) -> dict[str, Any]:
+    """The whole of a run for --json."""
+    seen = read_run(run)
+    return {
+        "run": seen.row(),
+        "verdicts": verdicts(run),
+        "metrics": seen.metrics,
+        "model": {
+            key: value for key, value in read_optional(run, "model.json").items() if key != "layers"
+        },
+        "data": read_optional(run, "data.json"),
+        "git": read_optional(run, "git.json"),
+        "recipe": seen.recipe,
+        "last": read_optional(run, "last.json"),
+        "best": read_optional(run, "best.json"),
+    }
+
+
+def rows(run: RunDir) -> list[tuple[str, Any]]:
+    """`name, value` lines: result first, then what it was measured on, then where it lies."""
+    seen = read_run(run)
+    lines = [
+        ("run", seen.id),
+        ("state", _state(seen)),
+        *_results(run, seen),
+        *_cost(run, seen),
+        *_code(run),
+    ]
+    return [*lines, ("where", run.path), *[("next", command) for command in next_commands(seen)]]
+
+
+def _state(seen: Run) -> str:
+    status = seen.status
+    done = (
+        f"epoch {status.epoch}/{status.epochs}, step {status.step}/{status.steps}"
+        if status.steps
+        else "not started"
+    )
+    reason = seen.problem or status.reason
+    state = paint(seen.state, state_style(seen.state), sys.stdout)
+    return Painted(state + shown(f" ({done})" + (f": {reason}" if reason else "")))
+
+
+def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
+    held = {str(row.get("metric")): row for row in verdicts(run)}
+    lines = []
+    for key, name in _METRICS.items():
+        if key == "top5_error" and seen.recipe.get("model.num_classes", 10) <= TOP5_MEANS_NOTHING:
+            continue
+        if key in held:
+            lines.append((name, verdict_text(held[key])))
+        elif seen.metrics.get(key) is not None:
+            lines.append((name, numbers.percent(seen.metrics[key])))
+    return lines
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`."""
+    word = (
+        paint("reached", "green", sys.stdout)
+        if row.get("passed")
+        else paint("missed", "red", sys.stdout)
+    )
+    expected = f"{row.get('expected', 0):.2f} ± {row.get('tolerance', 0):.2f} %"
+    said = f"{numbers.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): "
+    return Painted(shown(said) + word)
+
+
+def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
+    macs = end_of_schedule(read_optional(run, "model.json"))
+    result = {kind: seen.metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
+    evaluated = result["executed"] is not None
+    lines: list[tuple[str, Any]] = []
+    for kind, meaning in (
+        ("dense", "of the same network without gates"),
+        ("promised", "by the authors' counter"),
+        (
+            "executed",
+            (
+                f"that are really multiplied{'' if evaluated else ' after all pruning'}, gates"
+                " included"
+            ),
+        ),
+    ):
+        value = result[kind] if evaluated else macs.get(kind)
+        if value is not None:
+            lines.append((f"MACs, {kind}", f"{numbers.count(value)}  {meaning}"))
+    lines += [("pruning", line) for line in unpruned(result["executed"], macs.get("executed"))]
+    parameters = seen.metrics.get("parameters", read_optional(run, "model.json").get("parameters"))
+    return [*lines, ("parameters", numbers.count(parameters))] if parameters is not None else lines
+
+
+def unpruned(executed: Any, last: Any) -> list[str]:
+    """One line where a result is of a network that its schedule had not pruned to the end; else
+    none.
+    """
+    if not all(isinstance(value, int) for value in (executed, last)) or executed <= last:
+        return []
+    return [
+        "not finished at this step: at the end of its schedule the network executes"
+        f" {numbers.count(last)} MACs"
+    ]
+
+
+def _code(run: RunDir) -> list[tuple[str, Any]]:
+    """Commit and what stands beside it; a second line for what the record lacks."""
+    git = read_optional(run, "git.json")
+    if not git:
+        return []
+    copied, left = len(git.get("untracked") or {}), code_record.left_out_count(git)
+    dirt = [
+        *(["uncommitted changes"] if git.get("patch_sha256") else []),
+        *([f"{copied:,} untracked file{'s' * (copied != 1)} copied"] if copied else []),
+        *([f"{left:,} left out"] if left else []),
+    ]
+    code = f"commit {str(git['commit'])[:10]}" if git.get("commit") else "no git commit"
+    code += f" (dirty: {', '.join(dirt)})" if dirt else ""
+    problem = (
+        [] if git.get("restorable") is not False else [f"cannot be restored: {git.get('problem')}"]
+    )
+    lacking = [*problem, *code_record.left_out(git)]
+    return [("code", code), *[("code lacks", sentence) for sentence in lacking]]
+
+
+def next_commands(seen: Run) -> list[str]:
+    """Three commands that make sense now."""
+    if seen.state == "running":
+        return [f"dgcctl runs tail {seen.id} --follow", f"dgcctl runs stop {seen.id}"]
+    if seen.state in RESUMABLE:
+        return [
+            f"dgcctl resume {seen.id}",
+            f"dgcctl runs tail {seen.id} --log",
+            f"dgcctl runs show {seen.id} --json",
+        ]
+    if seen.state == "done":
+        return [
+            f"dgcctl eval --run {seen.id}",
+            f"dgcctl profile {seen.name}",
+            f"dgcctl runs tail {seen.id}",
+        ]
+    return []
+
+
+def images_found(data: dict[str, Any]) -> list[str]:
+    """What a run's data.json says was found in a folder of images; nothing of other data sets."""
+    halves = [
+        half["samples"] for key in ("train", "val") if isinstance(half := data.get(key), dict)
+    ]
+    if data.get("name") not in FOLDER_SETS or len(halves) != 2:
+        return []
+    classes = len(data.get("folders") or data.get("classes") or ())
+    left = (data.get("skipped") or {}).get("left by other systems")
+    beside = (
+        f"; {numbers.count(left)} files passed over that other systems left (._*, .DS_Store, ...)"
+        if left
+        else ""
+    )
+    train, val = map(numbers.count, halves)
+    return [
+        f"found {classes} classes, {train} images to train on and {val} to evaluate, in"
+        f" {data.get('dir')}{beside}"
+    ]
+
+
+def check(run: RunDir) -> None:
+    """Raise TargetMissedError where a verdict is `missed`, or where nothing was expected and so
+    nothing can be met.
+    """
+    found = verdicts(run)
+    if not found:
+        raise TargetMissedError(
+            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {run.id}`"
+        )
+    missed = [row for row in found if not row.get("passed")]
+    if missed:
+        row = missed[0]
+        raise TargetMissedError(
+            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %, above"
+            f" {row.get('expected'):.2f} + {row.get('tolerance'):.2f} % ({row.get('source')}): see"
+            f" `dgcctl runs show {run.id}`"
+        )

@@ -1,0 +1,113 @@
+"""`dgcctl runs verify`, `export` and `rm`: what is done with a record as a whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc.errors import IntegrityError
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.output import Column
+from dgcctl.core import settings
+from dgcctl.core.repro import recompute
+from dgcctl.core.repro import run_archive as exporting
+from dgcctl.core.repro.verify import Outcome
+from dgcctl.core.repro.verify import verify as verify_run
+from dgcctl.core.runs import listing
+
+_STYLES = {Outcome.OK: "green", Outcome.MISMATCH: "red", Outcome.UNCHECKED: "yellow"}
+
+
+@tabular
+def verify(
+    run: options.RunArgument,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Only what needs no torch: leave out data set, MACs, parameters."
+        ),
+    ] = False,
+    data_dir: options.DataDir = None,
+    runs_dir: options.RunsDir = None,
+    *,
+    form: output.Form,
+) -> None:
+    """Recompute what a run recorded and name each record that does not agree; ends with 4 if one
+    does not.
+    """
+    found = listing.find_run(run, settings.runs_dir(runs_dir))
+    checks = verify_run(
+        found, recompute=None if quick else partial(recompute.in_a_process, data_dir=data_dir)
+    )
+    rows = [{**vars(check), "outcome": str(check.outcome)} for check in checks]
+    columns = [
+        Column("name", "record"),
+        Column("outcome", style=lambda value: _STYLES[Outcome(value)]),
+        Column("recorded", show=_short),
+        Column("found", show=_short),
+        Column("detail", show=lambda value: value or ""),
+    ]
+    output.table("checks", columns, rows, form, run=found.id)
+    wrong = [check.name for check in checks if check.outcome is Outcome.MISMATCH]
+    if wrong:
+        raise IntegrityError(
+            f"{found.id}: {len(wrong)} of {len(checks)} records do not agree: {', '.join(wrong)}"
+        )
+    unchecked = sum(check.outcome is Outcome.UNCHECKED for check in checks)
+    diagnostics.note(
+        f"{len(checks) - unchecked} records agree"
+        + (f", {unchecked} not checked" if unchecked else "")
+    )
+
+
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:16]}…"
+
+
+def export(
+    run: options.RunArgument,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="A new folder, or a name ending with .zip or .tar.gz."
+        ),
+    ],
+    checkpoints: Annotated[
+        str,
+        typer.Option("--checkpoints", metavar="best|all|none", help="Which checkpoints go along."),
+    ] = "best",
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
+    """Copy a run to a read-only folder or an archive, with the digest of every file."""
+    found = listing.find_run(run, settings.runs_dir(runs_dir))
+    names = exporting.export(found, target, checkpoints=checkpoints)
+    if json:
+        output.document(run=found.id, target=target, files=names)
+    else:
+        output.line(str(target))
+        diagnostics.note(f"{len(names)} files of run {found.id}")
+
+
+def rm(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")],
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+    runs_dir: options.RunsDir = None,
+) -> None:
+    """Delete runs, checkpoints included. Asks first; a running one is refused."""
+    folder = settings.runs_dir(runs_dir)
+    doomed = [listing.find_run(name, folder) for name in run]
+    names = ", ".join(one.id for one in doomed)
+    if dry_run:
+        diagnostics.note(f"would delete {names}")
+        return
+    diagnostics.confirm(f"delete {names} for good?", yes=yes)
+    for one in doomed:
+        exporting.remove(one)
+        output.line(one.id)

@@ -1,0 +1,201 @@
+"""Several runs side by side: grouped over seeds, with mean, standard deviation and n of every
+figure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from dgc.errors import UsageError
+from dgc.run.events import Kind
+from dgc.run.status import State
+from dgcctl.core.runs.record import Facts, computing_keys
+
+RESULT_KEYS = ("top1_error", "top5_error", "loss")
+COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1; None where n < 2) of n runs."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Summary:
+        return cls(
+            statistics.fmean(values),
+            statistics.stdev(values) if len(values) > 1 else None,
+            len(values),
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed. `varied` holds the recipe keys in which the groups
+    differ.
+    """
+
+    varied: dict[str, Any]
+    runs: list[str]
+    seeds: list[int]
+    counted: list[str]
+    metrics: dict[str, Summary]
+    notes: list[str]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or "all"
+
+
+def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[Group]:
+    """Group finished and unfinished runs alike; what is unfinished is left out of the figures and
+    said in `notes`.
+
+    Runs on other data are never averaged together: the data digest is a part of a group's identity.
+    """
+    pooled = tuple(over)
+    _check_keys(pooled, runs)
+    groups: dict[bytes, list[Facts]] = {}
+    for run in runs:
+        groups.setdefault(_identity(run, pooled), []).append(run)
+    keys = varied_keys([_shown(members[0], pooled) for members in groups.values()])
+    return [_group(members, keys, pooled) for members in groups.values()]
+
+
+def _check_keys(pooled: Iterable[str], runs: Sequence[Facts]) -> None:
+    """Refuse a key that no recipe has: nothing would be averaged over it, in silence."""
+    known = dict.fromkeys(key for run in runs for key in run.recipe)
+    for key in pooled:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else "as seed or optim.lr: `dgcctl recipes show` lists them"
+            )
+            raise UsageError(f"--over {key}: no such recipe key ({hint})")
+
+
+def _identity(run: Facts, pooled: tuple[str, ...]) -> bytes:
+    content = {"recipe": computing_keys(run.recipe, without=pooled), "data": run.data.get("digest")}
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def _shown(run: Facts, pooled: tuple[str, ...]) -> dict[str, Any]:
+    digest = run.data.get("digest")
+    return {
+        **computing_keys(run.recipe, without=pooled),
+        "data.digest": digest and str(digest)[:12],
+    }
+
+
+def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys whose value is not the same in all, in the order of the first."""
+    names = dict.fromkeys(key for recipe in recipes for key in recipe)
+    return [
+        key for key in names if any(recipe.get(key) != recipes[0].get(key) for recipe in recipes)
+    ]
+
+
+def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> Group:
+    shown = _shown(members[0], pooled)
+    done = [run for run in members if run.state is State.DONE]
+    counted, repeated = _one_a_seed(done, pooled)
+    return Group(
+        varied={key: shown.get(key) for key in keys},
+        runs=[run.id for run in members],
+        seeds=list(dict.fromkeys(run.seed for run in members)),
+        counted=[run.id for run in counted],
+        metrics=_summaries(counted),
+        notes=_notes(members, done, counted, repeated),
+    )
+
+
+def _one_a_seed(
+    done: list[Facts], pooled: tuple[str, ...]
+) -> tuple[list[Facts], dict[str, list[str]]]:
+    """One run for each value of what is averaged over, the first that was started; kept run ->
+    those it stands for.
+
+    A run repeated with the same seed is no second sample: it would make n larger and the deviation
+    smaller.
+    """
+    kept: dict[bytes, Facts] = {}
+    repeated: dict[str, list[str]] = {}
+    for run in sorted(done, key=lambda run: (run.status.started, run.id)):
+        values = [run.recipe.get(key) for key in dict.fromkeys((*pooled, "seed"))]
+        first = kept.setdefault(orjson.dumps(values), run)
+        if first is not run:
+            repeated.setdefault(first.id, []).append(run.id)
+    chosen = {run.id for run in kept.values()}
+    return [run for run in done if run.id in chosen], repeated
+
+
+def _summaries(done: list[Facts]) -> dict[str, Summary]:
+    columns = [figures(run) for run in done]
+    found = {
+        name: [column[name] for column in columns if name in column]
+        for name in (*RESULT_KEYS, *COST_KEYS)
+    }
+    return {name: Summary.of(values) for name, values in found.items() if values}
+
+
+def figures(run: Facts) -> dict[str, float]:
+    """The numbers of one run that can be averaged."""
+    values = {**run.metrics, "seconds": run.seconds}
+    return {
+        key: float(values[key])
+        for key in (*RESULT_KEYS, *COST_KEYS)
+        if isinstance(values.get(key), int | float) and not isinstance(values[key], bool)
+    }
+
+
+def _notes(
+    members: list[Facts], done: list[Facts], counted: list[Facts], repeated: dict[str, list[str]]
+) -> list[str]:
+    notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
+    by_id = {run.id: run for run in done}
+    for first, again in repeated.items():
+        named = ", ".join(_repetition(by_id[first], by_id[other]) for other in again)
+        notes.append(
+            f"seed {by_id[first].seed} counts once, by its first run {first}; left out: {named}"
+        )
+    notes += [f"{name} differs within the group" for name in _mixed(done)]
+    notes += [f"{run.id}: not an exact resume" for run in counted if _inexact(run)]
+    return notes
+
+
+def _repetition(first: Facts, again: Facts) -> str:
+    return again.id if _results(again) == _results(first) else f"{again.id} (with another result)"
+
+
+def _results(run: Facts) -> list[float | None]:
+    found = figures(run)
+    return [found.get(key) for key in RESULT_KEYS]
+
+
+def _mixed(done: list[Facts]) -> list[str]:
+    """What of the circumstances is not the same in all runs of a group (their mean mixes it)."""
+    seen: dict[str, set[Any]] = {
+        "code": {(run.git.get("commit"), run.git.get("patch_sha256")) for run in done},
+        "machine": {(run.status.host, run.env.get("device")) for run in done},
+        "torch": {
+            str(run.env.get("torch", {}).get("version"))
+            for run in done
+            if isinstance(run.env.get("torch"), dict)
+        },
+    }
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _inexact(run: Facts) -> bool:
+    return any(event.get("exact") is False for event in run.of_kind(Kind.RESUME))

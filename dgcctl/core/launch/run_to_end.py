@@ -1,0 +1,27 @@
+"""A trainer run to its end without anybody watching."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from dgc.run import oom
+from dgc.run.paths import RunDir
+from dgcctl.core.launch import launcher, outcome
+
+POLL_SECONDS = 0.05
+
+
+def run_to_end(run: RunDir, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    """Start a trainer on a run, pass signals on, wait. Raises its error."""
+    began, starved = time.time(), oom.kills()
+    with launcher.hearing() as heard, launcher.start_training(run, command, env=env) as process:
+        heard.attach(process, run)
+        while (code := process.poll()) is None:
+            heard.deliver()
+            time.sleep(POLL_SECONDS)
+    heard.raise_if_given_up()
+    error = outcome.failure(run, code, began, starved=oom.kills() > starved)
+    if error is not None:
+        outcome.settle(run, error)
+        raise error

@@ -1,0 +1,322 @@
+"""Runs in a folder: list them, find one, say its state. Reads status.json and metrics.json of each
+and nothing more.
+
+A run without a readable status is listed as `unreadable`, never hidden and never a crash.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import IntegrityError, ResourceError, UsageError
+from dgc.run.files import read_bounded, read_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, inferred_state, read_status
+
+UNREADABLE = "unreadable"
+RECIPE_BYTES = 1 << 20  # a hundred times the longest
+RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
+_SCALARS = {"true": True, "false": False, "null": None}
+_LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
+_OPENS = object()
+_STAMPED = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]+$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its folder says now. `recipe` and `values` are read when first asked for."""
+
+    dir: RunDir
+    status: Status
+    state: str
+    problem: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.dir.id
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, from the id `<utc>-<name>-<hex>`."""
+        return recipe_name(self.id)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe with dotted keys; empty where it cannot be read."""
+        try:
+            return scan_recipe(read_bounded(self.dir.recipe, RECIPE_BYTES).decode("utf-8"))
+        except (OSError, UnicodeDecodeError, IntegrityError):
+            return {}
+
+    def row(self) -> dict[str, Any]:
+        """What a listing shows."""
+        status = self.status
+        return {
+            "id": self.id,
+            "recipe": self.name,
+            "state": self.state,
+            "reason": self.problem or status.reason,
+            "epoch": status.epoch,
+            "epochs": status.epochs,
+            "step": status.step,
+            "steps": status.steps,
+            "top1_error": self.metrics.get("top1_error"),
+            "top5_error": self.metrics.get("top5_error"),
+            "loss": self.metrics.get("loss"),
+            "macs_dense": self.metrics.get("macs_dense"),
+            "macs_promised": self.metrics.get("macs_promised"),
+            "macs_executed": self.metrics.get("macs_executed"),
+            "parameters": self.metrics.get("parameters"),
+            "started": status.started,
+            "seconds": max(0.0, status.heartbeat - status.started),
+            "path": str(self.dir.path),
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Everything that a filter may name: the row, the other metrics, the recipe's dotted keys,
+        the age.
+        """
+        labels = {
+            key: value for key, value in self.recipe.items() if "." not in key and key != "name"
+        }
+        return {
+            **self.metrics,
+            **self.recipe,
+            **labels,
+            **self.row(),
+            "name": self.name,
+            "age": self.age,
+        }
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return max(0.0, time.time() - self.status.started)
+
+
+def recipe_name(run_id: str) -> str:
+    """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
+    stamp, _, rest = run_id.partition("-")
+    name, _, tail = rest.rpartition("-")
+    return name if stamp and name and tail else run_id
+
+
+def iterate(runs: Path) -> Iterator[RunDir]:
+    """The run directories in a folder, newest first (an absent folder holds none)."""
+    try:
+        with os.scandir(runs) as entries:
+            names = [
+                entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in sorted(names, reverse=True):
+        run = RunDir(runs / name)
+        if _may_be_run(run):
+            yield run
+
+
+def _may_be_run(run: RunDir) -> bool:
+    """Whether a folder holds a run; one that may not be looked into could, and is listed as
+    unreadable.
+    """
+    try:
+        return bool(run.status.exists() or run.recipe.exists())
+    except OSError:
+        return bool(_STAMPED.match(run.id))
+
+
+def is_closed(run: RunDir) -> bool:
+    """Whether the folder may not be looked into."""
+    return not os.access(run.path, os.R_OK | os.X_OK)
+
+
+def read_run(run: RunDir) -> Run:
+    """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
+    try:
+        status = read_status(run)
+        return Run(run, status, str(inferred_state(status)), metrics=_metrics(run))
+    except FileNotFoundError:
+        return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        return Run(run, _no_status(run), UNREADABLE, f"{error.filename or run.path}: {why}")
+    except (IntegrityError, ValueError, TypeError) as error:
+        return Run(run, _no_status(run), UNREADABLE, str(error))
+
+
+def _no_status(run: RunDir) -> Status:
+    try:
+        started = run.path.stat().st_mtime
+    except OSError:
+        started = 0.0
+    return Status(
+        state=State.QUEUED, host="", pid=0, start_token=0.0, started=started, heartbeat=started
+    )
+
+
+def _metrics(run: RunDir) -> dict[str, Any]:
+    try:
+        values = read_json(run.metrics)
+    except (OSError, IntegrityError):
+        return {}
+    values.pop("schema_version", None)
+    return values
+
+
+def list_runs(runs: Path) -> list[Run]:
+    """All runs of a folder, newest first."""
+    return [read_run(run) for run in iterate(runs)]
+
+
+def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
+    """What model.json says a network costs at the end of its pruning schedule; older records called
+    it `macs`.
+    """
+    found = model.get("macs_at_end_of_schedule", model.get("macs"))
+    return found if isinstance(found, dict) else {}
+
+
+# --- one run by what the user calls it ------------------------------------------------------------
+
+
+def find_run(reference: str | Path, runs: Path) -> RunDir:
+    """The run that an id, a unique prefix (of the id or of its last part), a path, or `latest`
+    names.
+
+    Raises UsageError with the nearest ids where there is none or more than one.
+    """
+    text = str(reference)
+    path = Path(text)
+    if ("/" in text or text == ".") or _is_file(path / "status.json"):
+        return _by_path(path)
+    known = list(iterate(runs))
+    if not known:
+        raise UsageError(
+            f"{runs}: no runs here: `dgcctl train demo` makes one, --runs-dir or DGCCTL_RUNS_DIR"
+            " names another"
+        )
+    if text == "latest":
+        return latest(known)
+    return _by_prefix(text, known)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be looked into
+        return False
+
+
+def _by_path(path: Path) -> RunDir:
+    run = RunDir(path.resolve())
+    if _is_file(run.status) or _is_file(run.recipe):
+        return run
+    if run.path.is_dir() and is_closed(run):
+        raise ResourceError(f"{path}: permission denied: ask its owner, or name another run")
+    raise UsageError(
+        f"{path}: no run directory (it holds neither status.json nor recipe.yaml): see `dgcctl"
+        " runs ls`"
+    )
+
+
+def latest(known: list[RunDir]) -> RunDir:
+    """The newest that may be read: by the second in its id, then by when its recipe was written."""
+    known = [run for run in known if not is_closed(run)] or known
+    stamp = known[0].id.partition("-")[0]
+    same = [run for run in known if run.id.partition("-")[0] == stamp]
+    return max(same, key=_made)
+
+
+def _made(run: RunDir) -> int:
+    try:
+        return int(run.recipe.stat().st_mtime_ns)
+    except OSError:
+        return 0
+
+
+def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
+    found = [run for run in known if run.id == text]
+    found = found or [
+        run
+        for run in known
+        if run.id.startswith(text) or run.id.rpartition("-")[2].startswith(text)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(run.id for run in found[:3]) + (", ..." if len(found) > 3 else "")
+        raise UsageError(
+            f"{text}: {len(found)} runs begin so ({names}): give more of the id, or `latest`"
+        )
+    ids = [run.id for run in known]
+    near = difflib.get_close_matches(
+        text, [*ids, *(i.rpartition("-")[2] for i in ids)], n=1, cutoff=0.5
+    )
+    hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
+    raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")
+
+
+# --- the resolved recipe, quickly -----------------------------------------------------------------
+
+
+def scan_recipe(text: str) -> dict[str, Any]:
+    """Dotted keys and values of a recipe as dump_recipe writes it (50 times faster than a YAML
+    reader).
+
+    For filters and listings only; what it cannot read is left out, and `expect` and `origin` are
+    not looked at.
+    """
+    found: dict[str, Any] = {}
+    section = ""
+    for line in text.splitlines():
+        depth, key, value = _read_line(line)
+        if value is _OPENS:
+            section = section if depth else f"{key}."
+        elif depth == 0 and key:
+            section = ""
+            if key not in ("origin", "expect"):
+                found[key] = value
+        elif depth == 2 and section not in ("", "origin.", "expect."):
+            found[section + key] = value
+    return found
+
+
+@lru_cache(maxsize=8192)  # the recipes of a thousand runs have most of their lines in common
+def _read_line(line: str) -> tuple[int, str, Any]:
+    """Indent, key and value of a line: the value `_OPENS` where it opens a section, no key where it
+    is none.
+    """
+    match = _LINE.match(line)
+    if match is None:
+        return -1, "", None
+    if match[5] is not None:
+        return len(match[4]), match[5], _OPENS
+    return len(match[1]), match[2], _scalar(match[3])
+
+
+def _scalar(text: str) -> Any:
+    if text in _SCALARS:
+        return _SCALARS[text]
+    if text.startswith("[") and text.endswith("]"):
+        return [_scalar(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    if text.startswith('"') and text.endswith('"'):
+        return text[1:-1]
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text

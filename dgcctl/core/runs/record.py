@@ -1,0 +1,118 @@
+"""What a run directory says about itself, read once into one value. Absent files are empty, damaged
+ones an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import UsageError
+from dgc.recipe.load import flatten as flatten_recipe
+from dgc.recipe.load import is_semantic, load_recipe
+from dgc.run.events import METRIC_KINDS, Event, Kind, live_rows, read_events
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, inferred_state, read_status
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run: resolved recipe (flat, dotted keys), status and the records beside it."""
+
+    run: RunDir
+    recipe: dict[str, Any]
+    status: Status
+    env: dict[str, Any] = field(default_factory=dict)
+    git: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+    @property
+    def state(self) -> State:
+        return inferred_state(self.status)
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe.get("seed", 0))
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock from start to the last sign of life, pauses between resumes included."""
+        return max(0.0, self.status.heartbeat - self.status.started)
+
+    @cached_property
+    def events(self) -> list[Event]:
+        return read_events(self.run)
+
+    @cached_property
+    def rows(self) -> list[Event]:
+        """The metric rows that count (replayed steps dropped)."""
+        return live_rows(self.events)
+
+    def of_kind(self, kind: Kind) -> list[Event]:
+        source = self.rows if kind in METRIC_KINDS else self.events
+        return [event for event in source if event["kind"] == kind]
+
+
+def read_facts(run: RunDir) -> Facts:
+    """Read a run. Raises UsageError where the folder is no run, RecipeError or IntegrityError where
+    it is damaged.
+    """
+    if not run.recipe.is_file() or not run.status.is_file():
+        raise UsageError(
+            f"{run.path}: no run directory (recipe.yaml and status.json are expected): see `dgcctl"
+            " runs ls`"
+        )
+    parts = {
+        name: _json_or_empty(run.file(f"{name}.json"))
+        for name in ("env", "git", "data", "model", "metrics")
+    }
+    return Facts(
+        run=run,
+        recipe=flat_recipe(run.recipe),
+        status=read_status(run),
+        verdict=_json_or_empty(run.verdict),
+        **parts,
+    )
+
+
+def _json_or_empty(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        return {}
+    value.pop("schema_version", None)
+    return value
+
+
+def flat_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of a file with dotted keys, every default written out."""
+    return dict(flatten_recipe(load_recipe(path)))
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested mappings; lists are values, empty mappings vanish."""
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            yield from flatten(inner, f"{name}.")
+        else:
+            yield name, inner
+
+
+def computing_keys(recipe: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The part of a flat recipe that changes what is computed: no labels, places or saving
+    intervals.
+    """
+    left_out = set(without)
+    return {key: value for key, value in recipe.items() if is_semantic(key) and key not in left_out}

@@ -1,0 +1,155 @@
+"""`key=a,b` and `seed=0..2` -> the trials of a sweep, in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dgc.errors import UsageError
+from dgc.recipe import yaml12
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+MAX_TRIALS = 10_000
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One swept key and its values, as texts of overrides."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+def parse_axis(text: str) -> Axis:
+    """`optim.lr=0.05,0.1` or `seed=0..2` (both ends included). UsageError.
+
+    A comma separates values, except inside [...], {...} and quotes, and after a backslash.
+    """
+    key, equals, given = text.partition("=")
+    if not equals or not key or not given:
+        raise UsageError(
+            f"{text!r}: write a swept key as key=value,value or key=first..last, as"
+            " optim.lr=0.05,0.1"
+        )
+    values = tuple(
+        itertools.chain.from_iterable(_expand(part, text) for part in split_values(given))
+    )
+    seen: dict[Any, str] = {}
+    for value in values:
+        meaning = _meaning(value)
+        if (first := seen.get(meaning)) is not None:
+            what = (
+                f"{value} stands twice"
+                if value == first
+                else f"{first} and {value} are the same value"
+            )
+            raise UsageError(f"{text!r}: {what}, so two trials would be the same")
+        seen[meaning] = value
+    return Axis(key, values)
+
+
+def _meaning(value: str) -> Any:
+    """What a value means, so that 0.1, 0.10 and 1e-1 are one; text that is no YAML stands for
+    itself.
+    """
+    document = yaml12.load(value, value)
+    return ("text", value) if document.problems else _comparable(document.tree)
+
+
+def _comparable(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return ("mapping", tuple(sorted((key, _comparable(item)) for key, item in tree.items())))
+    if isinstance(tree, list | tuple):
+        return ("list", tuple(_comparable(item) for item in tree))
+    kind = (
+        "number"
+        if isinstance(tree, int | float) and not isinstance(tree, bool)
+        else type(tree).__name__
+    )
+    return (kind, tree)
+
+
+def split_values(text: str) -> list[str]:
+    r"""Split at commas outside [...], {...} and quotes; a comma after a backslash belongs to the
+    value.
+    """
+    parts = _Splitter(text).parts()
+    if not all(part.strip() for part in parts):
+        raise UsageError(f"{text!r}: an empty value between commas")
+    return [part.strip() for part in parts]
+
+
+class _Splitter:
+    """Reads a list of values as YAML would: a quote opens only where a value begins."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.done: list[str] = []
+        self.part, self.closing, self.quote, self.closed = "", "", "", ""
+
+    def parts(self) -> list[str]:
+        characters = iter(self.text)
+        for character in characters:
+            if self.quote:
+                self._quoted(character, characters)
+            elif character == "\\" and not self.closing:
+                following = next(characters, "")
+                self.part += following if following == "," else character + following
+            elif character == "," and not self.closing:
+                self.done.append(self.part)
+                self.part = ""
+            else:
+                self._plain(character)
+        if self.quote or self.closing:
+            raise UsageError(
+                f"{self.text!r}: {self.quote or self.closing[-1]} is missing at the end of a value"
+            )
+        return [*self.done, self.part]
+
+    def _quoted(self, character: str, characters: Iterator[str]) -> None:
+        self.part += character
+        if character == "\\" and self.quote == '"':
+            self.part += next(characters, "")
+        elif character == self.quote:
+            self.quote, self.closed = "", character
+
+    def _plain(self, character: str) -> None:
+        begins = not self.part.strip() or self.part.rstrip()[-1] in "[{,:"
+        doubled = character == "'" == self.closed  # YAML's '' inside '...'
+        self.closed = ""
+        if doubled or (character in "'\"" and begins):
+            self.quote = character
+        elif character in "[{" and (begins or self.closing):
+            self.closing += "]" if character == "[" else "}"
+        elif self.closing and character == self.closing[-1]:
+            self.closing = self.closing[:-1]
+        self.part += character
+
+
+def _expand(part: str, text: str) -> Iterator[str]:
+    found = _RANGE.fullmatch(part)
+    if not found:
+        yield part
+        return
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < MAX_TRIALS:
+        raise UsageError(f"{text!r}: {part} should go up, over at most {MAX_TRIALS:,} values")
+    yield from map(str, range(first, last + 1))
+
+
+def trials(axes: Sequence[Axis]) -> list[list[str]]:
+    """All combinations as lists of overrides; the last axis turns fastest. Raises UsageError."""
+    keys = [axis.key for axis in axes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"{key} is swept twice: give all its values at once, as {key}=a,b")
+    combinations = list(itertools.product(*(axis.values for axis in axes)))
+    if len(combinations) > MAX_TRIALS:
+        raise UsageError(f"{len(combinations):,} trials: at most {MAX_TRIALS:,} fit into one sweep")
+    return [
+        [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+        for values in combinations
+    ]

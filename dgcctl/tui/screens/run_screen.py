@@ -1,0 +1,293 @@
+"""One run: curves of several metrics with the marked runs laid over, what it does now, and a drawer
+of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.widgets import Input
+
+from dgcctl.core.runs.listing import Run
+from dgcctl.tui import keys, run_head
+from dgcctl.tui.keys import Needs
+from dgcctl.tui.screens.base import DashScreen, Sheet
+from dgcctl.tui.state import curves, drawer_rows, run_facts, view
+from dgcctl.tui.state.curves import Curves, Look
+from dgcctl.tui.state.run_facts import Target
+from dgcctl.tui.widgets.bar import Bar, Lines
+from dgcctl.tui.widgets.chart import GUTTER, Chart
+from dgcctl.tui.widgets.drawer import Drawer
+from dgcctl.tui.widgets.keyline import KeyLine
+from dgcctl.tui.widgets.listing import Listing
+
+CHARTS = 6
+METRICS = "metrics"
+
+
+class RunScreen(DashScreen):
+    name_for_files = "run"
+    own_keys = keys.RUN + keys.ACTING
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
+    DEFAULT_CSS = """
+    RunScreen #now { height: 3; padding: 0 1; background: $surface; }
+    RunScreen.-wide #charts { height: 2fr; }
+    RunScreen #charts { height: 1fr; layout: grid; grid-size: 2; grid-gutter: 0 1; }
+    RunScreen #search { display: none; }
+    RunScreen #search.on { display: block; }
+    """
+
+    def __init__(self, run_id: str, drawer: str = "") -> None:
+        super().__init__()
+        self.run_id = run_id
+        self._first_drawer = drawer
+        self._window: tuple[float, float] | None = None
+        self._cursor: float | None = None
+        self._alone = ""
+        self._targets: list[Target] = []
+
+    def compose(self) -> ComposeResult:
+        yield Bar()
+        yield Lines(id="now", height=3)
+        with Container(id="charts"):
+            for index in range(CHARTS):
+                yield Chart(id=f"chart{index}")
+        yield Drawer(id="drawer")
+        yield Input(placeholder="search", id="search")
+        yield KeyLine()
+
+    def on_mount(self) -> None:
+        self.curves = Curves(self.app.store)
+        self.charts = list(self.query(Chart))
+        self.drawer = self.query_one(Drawer)
+        self.query_one(Input).cursor_blink = False
+        run = self.app.store.runs.get(self.run_id)
+        self._targets = run_facts.targets(run_facts.recipe_of(run.dir)) if run else []
+        self.app.screen_changed()
+        self.drawer.open(self._first_drawer or self.app.store.view.drawer)
+        self._focus()
+        super().on_mount()
+
+    def _focus(self) -> None:
+        (self.drawer.listing if self.drawer.kind else self.charts[0]).focus()
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    @property
+    def run_shown(self) -> Run | None:
+        return self.app.store.runs.get(self.run_id)
+
+    def subject(self) -> str | None:
+        return self.run_id
+
+    def known(self) -> Needs:
+        """The charts and lists stand on the logs."""
+        if not self.app.store.listed:
+            return Needs.PLACE
+        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.RUNS
+
+    def shown_runs(self) -> Sequence[str]:
+        return [run.id for run in self.app.store.overlay(self.run_id)]
+
+    def show_now(self) -> None:
+        run = self.run_shown
+        if run is None:
+            self.query_one("#now", Lines).show([(f"{self.run_id}: its folder is gone", "bad")])
+            return
+        store = self.app.store
+        target = self._targets[0] if self._targets else None
+        self.query_one(Bar).show(run_head.title(run, store.view, self.drawer.kind))
+        told = run_head.lines(store, run, target, store.overlay(self.run_id), wide=self.wide)
+        self.query_one("#now", Lines).show(*told)
+        self._draw_charts()
+        if self.drawer.kind:
+            self.drawer.show(
+                drawer_rows.find(self.drawer.kind, self.drawer.search, store, run, self._targets)
+            )
+
+    def _look(self) -> Look:
+        kept = self.app.store.view
+        return Look(
+            kept.axis, kept.weight, kept.log, self._window, self._cursor, self.app.palette.theme
+        )
+
+    def _draw_charts(self) -> None:
+        metrics = self._metrics()
+        overlay = self.app.store.overlay(self.run_id)
+        extent = self._extent()
+        for chart, metric in zip(self.charts, metrics, strict=False):
+            target = next((t for t in self._targets if metric == f"eval.{t.metric}"), None)
+            chart.show(self.curves.picture(metric, overlay, self._look(), extent, target))
+
+    def _extent(self) -> tuple[float, float]:
+        names = ("step.loss", "eval.top1_error", *self.app.store.view.metrics)
+        return self.curves.extent(
+            self.app.store.overlay(self.run_id), names, self.app.store.view.axis
+        )
+
+    def _metrics(self) -> list[str]:
+        """The metrics that have a chart now: pinned ones first, as many as there is room for."""
+        pinned = self.app.store.view.metrics
+        wanted = [*pinned, *(name for name in curves.DEFAULT_METRICS if name not in pinned)]
+        columns, count = self._room()
+        if self._alone:
+            wanted, columns, count = [self._alone], 1, 1
+        self.query_one("#charts").styles.grid_size_columns = columns
+        for index, chart in enumerate(self.charts):
+            chart.display = index < count
+        return wanted[:count]
+
+    def _room(self) -> tuple[int, int]:
+        """Columns and number of charts that this screen has room for."""
+        columns = 3 if self.size.width >= 150 else 2
+        height = max(1, self.size.height - 5)
+        lines = (
+            height * (2 if self.wide else 1) // (3 if self.wide else 2)
+            if self.drawer.kind
+            else height
+        )
+        return columns, min(CHARTS, columns * max(1, min(2, lines // 8)))
+
+    def redraw(self) -> None:
+        super().redraw()
+        for chart in self.charts:
+            chart.draw()
+        self.look()
+
+    # --- keys: axes, smoothing, cursor, zoom ------------------------------------------------------
+
+    def action_log_y(self) -> None:
+        self.app.store.view.log = not self.app.store.view.log
+        self.look()
+
+    def action_axis(self) -> None:
+        self.app.store.view.next_axis()
+        self._window = self._cursor = None
+        self.look()
+
+    def action_smooth(self, by: int) -> None:
+        self.app.store.view.smoother(by)
+        self.look()
+
+    def action_cursor(self, by: int) -> None:
+        """Move the cursor by columns; it begins at the right end."""
+        first, last = self._window or self._extent()
+        columns = max(1, self.charts[0].size.width - GUTTER - 1)
+        start = last if self._cursor is None else self._cursor
+        self._cursor = min(last, max(first, start + by * (last - first) / columns))
+        self.look()
+
+    def action_zoom(self, direction: int) -> None:
+        first, last = window = self._window or self._extent()
+        centre = last if self._cursor is None else self._cursor
+        self._zoom(window, min(last, max(first, centre)), direction > 0)
+
+    def _zoom(self, window: tuple[float, float], centre: float, inward: bool) -> None:
+        self._window = curves.zoomed(window, self._extent(), centre, inward)
+        self.look()
+
+    def on_chart_pointed(self, event: Chart.Pointed) -> None:
+        self._cursor = event.x
+        self.look()
+
+    def on_chart_zoomed(self, event: Chart.Zoomed) -> None:
+        self._zoom(self._window or self._extent(), event.x, event.inward)
+
+    def action_one(self) -> None:
+        """The focused chart alone, or all again."""
+        shown = self._metrics()
+        focused = next((index for index, chart in enumerate(self.charts) if chart.has_focus), 0)
+        self._alone = "" if self._alone else shown[min(focused, len(shown) - 1)]
+        self.look()
+
+    # --- keys: drawer, search, marks --------------------------------------------------------------
+
+    def action_drawer(self, kind: str) -> None:
+        self._close_search()
+        self.drawer.open(kind)
+        self.app.store.view.drawer = self.drawer.kind
+        self._focus()
+        self.look()
+
+    def action_search(self) -> None:
+        if self.drawer.kind not in ("log", METRICS):
+            self.action_drawer(METRICS)
+        field = self.query_one("#search", Input)
+        field.placeholder = "metric name" if self.drawer.kind == METRICS else "text in the log"
+        field.add_class("on")
+        field.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.drawer.search = event.value
+        self.app.look_soon()
+
+    def on_input_submitted(self) -> None:
+        self.query_one("#search").remove_class("on")
+        self.drawer.listing.focus()
+
+    def _close_search(self) -> None:
+        field = self.query_one("#search", Input)
+        field.value = ""
+        field.remove_class("on")
+        self.drawer.search = ""
+
+    def on_listing_opened(self, event: Listing.Opened) -> None:
+        """Enter on a metric shows its chart alone."""
+        if self.drawer.kind == METRICS:
+            self._alone = event.key
+            self.look()
+
+    def action_pin(self) -> None:
+        """The chosen metric's chart goes first; without a list of metrics, the run goes to the top
+        of the runs.
+        """
+        kept = self.app.store.view
+        if self.drawer.kind == METRICS and self.drawer.listing.current:
+            view.toggle(kept.metrics, self.drawer.listing.current)
+        else:
+            view.toggle(kept.pins, self.run_id)
+            self.notify("pinned" if self.run_id in kept.pins else "no longer pinned", timeout=2)
+        self.look()
+
+    def action_mark(self) -> None:
+        kept = self.app.store.view
+        view.toggle(kept.marks, self.run_id)
+        self.notify("marked" if self.run_id in kept.marks else "no longer marked", timeout=2)
+        self.look()
+
+    def action_diff(self) -> None:
+        overlay = [run.id for run in self.app.store.overlay(self.run_id)]
+        if len(overlay) < 2:
+            self.notify("mark another run in the list with space, then press d", severity="warning")
+            return
+        self.app.open_compare(overlay)
+
+    def action_gates(self) -> None:
+        self.app.open_gates(self.run_id)
+
+    def action_back(self) -> None:
+        """Drop, in this order: the search, the cursor, the zoom, the chart alone; then leave."""
+        if self.query_one("#search").has_class("on") or self.drawer.search:
+            self._close_search()
+            self._focus()
+        elif self._cursor is not None:
+            self._cursor = None
+        elif self._window is not None:
+            self._window = None
+        elif self._alone:
+            self._alone = ""
+        else:
+            super().action_back()
+            return
+        self.look()
+
+    def sheet(self) -> Sheet:
+        overlay = self.app.store.overlay(self.run_id)
+        rows = curves.table_at(
+            self.curves, self.app.store, overlay, self._metrics(), self.app.store.view.axis
+        )
+        return ("run", "metric", self.app.store.view.axis, "value"), rows

@@ -1,0 +1,198 @@
+"""From runs and a view to the Pictures that charts draw: axes, smoothing, overlay, target. No
+widget here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgcctl.core.runs.listing import Run
+from dgcctl.tui import raster
+from dgcctl.tui.state import clock, series
+from dgcctl.tui.state.feed import Feed
+from dgcctl.tui.state.run_facts import Target
+from dgcctl.tui.state.series import Floats, Points
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import Axis
+from dgcctl.tui.widgets.chart import Picture, Trace
+
+DEFAULT_METRICS = (
+    "eval.top1_error", "step.loss", "step.error", "perf.images_per_s", "step.lr", "step.inactive",
+)  # fmt: skip
+TITLES = {
+    "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "step.loss": "loss",
+    "step.error": "batch %",
+    "step.lr": "learning rate", "perf.images_per_s": "images/s", "step.inactive": "inactive channels",
+    "step.gate_l1": "gate L1", "step.cross_entropy": "cross-entropy",
+}  # fmt: skip
+# Evaluations are few and exact, schedules are no measurements: smoothing them would hide what they
+# say.
+_NEVER_SMOOTHED = ("eval.", "epoch.", "step.lr", "step.inactive", "step.progress")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How all charts of a screen are looked at. `window` None: all there is."""
+
+    axis: Axis = "step"
+    weight: float = 0.0
+    log: bool = False
+    window: tuple[float, float] | None = None
+    cursor: float | None = None
+    theme: str = ""
+
+
+class Curves:
+    """Makes pictures; keeps smoothed columns until their run has more points."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._smoothed: dict[tuple[str, str], tuple[tuple[object, ...], Floats]] = {}
+
+    def x_of(self, feed: Feed, points: Points, axis: Axis) -> Floats:
+        """The points' places on an axis: steps, epochs (fractional) or seconds since the start."""
+        if axis == "time":
+            return points.seconds
+        per_epoch = feed.steps_per_epoch
+        return (
+            points.step / per_epoch if axis == "epoch" and math.isfinite(per_epoch) else points.step
+        )
+
+    def extent(
+        self, runs: Sequence[Run], metrics: Sequence[str], axis: Axis
+    ) -> tuple[float, float]:
+        """From 0 to the furthest point of any of the runs."""
+        ends = [1e-9]
+        for run in runs:
+            feed = self._store.feed(run.id)
+            for name in metrics:
+                x = self.x_of(feed, feed.points(name), axis)
+                ends.append(float(x[-1]) if len(x) else 0.0)
+        return 0.0, max(ends)
+
+    def picture(
+        self,
+        metric: str,
+        runs: Sequence[Run],
+        look: Look,
+        extent: tuple[float, float],
+        target: Target | None = None,
+    ) -> Picture:
+        """One chart of one metric over several runs; the first run is the one in front."""
+        traces, keys = [], []
+        for index, run in enumerate(runs):
+            found = self._traces(metric, run, index, look)
+            traces += found
+            keys.append((run.id, *self._state(run.id, metric)))
+        window = look.window or extent
+        empty = "reading the log" if self._reads(runs) else "no values yet"
+        return Picture(
+            key=(metric, *keys, look, window, target, empty),
+            title=TITLES.get(metric, metric),
+            traces=traces,
+            window=window,
+            log=look.log and metric != "step.inactive",
+            cursor=look.cursor,
+            target=target.value if target else None,
+            x_text=x_text(look.axis),
+            empty=empty,
+        )
+
+    def _reads(self, runs: Sequence[Run]) -> bool:
+        """Whether a log is still to be read to its end."""
+        unread = [run for run in runs if not self._store.feed(run.id).caught_up]
+        return any(run.dir.events.exists() for run in unread)
+
+    def _state(self, run_id: str, metric: str) -> tuple[object, ...]:
+        """Changes where the points of a metric change."""
+        feed = self._store.feed(run_id)
+        points = feed.points(metric)
+        end = float(points.step[-1]) if len(points) else 0.0
+        return (
+            len(points),
+            end,
+            len(feed.resumes),
+            id(feed),
+            feed.steps_per_epoch if feed.start else 0,
+        )
+
+    def _traces(self, metric: str, run: Run, index: int, look: Look) -> list[Trace]:
+        feed = self._store.feed(run.id)
+        points = feed.points(metric)
+        x = self.x_of(feed, points, look.axis)
+        letter = LETTERS[index % len(LETTERS)]
+        if look.weight <= 0 or metric.startswith(_NEVER_SMOOTHED):
+            return [Trace(letter, x, points.value, index)]
+        smoothed = self._smooth(run.id, metric, points.value, look.weight)
+        front = [Trace(letter, x, points.value, index, faint=True)] if index == 0 else []
+        return [*front, Trace(letter, x, smoothed, index)]
+
+    def _smooth(self, run_id: str, metric: str, values: Floats, weight: float) -> Floats:
+        state = (weight, *self._state(run_id, metric))
+        kept = self._smoothed.get((run_id, metric))
+        if kept is None or kept[0] != state:
+            kept = (state, series.smooth(values, weight))
+            self._smoothed[run_id, metric] = kept
+        return kept[1]
+
+
+def x_text(axis: Axis) -> Callable[[float], str]:
+    """How a place on an axis is written."""
+    if axis == "time":
+        return clock.duration
+    if axis == "epoch":
+        return lambda value: f"epoch {value:.1f}"
+    return lambda value: f"step {value:,.0f}"
+
+
+def zoomed(
+    window: tuple[float, float], extent: tuple[float, float], centre: float, inward: bool
+) -> tuple[float, float] | None:
+    """The window half or twice as wide around `centre`, inside the extent; None where it is all
+    there is.
+    """
+    width = (window[1] - window[0]) * (0.5 if inward else 2.0)
+    whole = extent[1] - extent[0]
+    if width >= whole * 0.999:
+        return None
+    share = (centre - window[0]) / ((window[1] - window[0]) or 1.0)
+    first = min(max(extent[0], centre - width * share), extent[1] - width)
+    return first, first + width
+
+
+def table_at(
+    curves: Curves, store: Store, runs: Sequence[Run], metrics: Sequence[str], axis: Axis
+) -> Iterator[tuple[object, ...]]:
+    """All points of the shown curves as rows: run, metric, axis value, value (for CSV). Made when
+    asked for.
+    """
+    columns = []
+    for run in runs:
+        feed = store.feed(run.id)
+        for metric in metrics:
+            points = feed.points(metric)
+            columns.append((run.id, metric, curves.x_of(feed, points, axis), points.value))
+    return (
+        (name, metric, x, y)
+        for name, metric, xs, ys in columns
+        for x, y in zip(xs.tolist(), ys.tolist(), strict=True)
+    )
+
+
+def gap(value: float | None, target: Target | None) -> str:
+    """` (gap +0.31)` between an error and its target."""
+    return "" if value is None or target is None else f"gap {value - target.value:+.2f}"
+
+
+def median(values: Floats) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
+
+
+def shorten(value: float | None) -> str:
+    return "-" if value is None else raster.short(value)

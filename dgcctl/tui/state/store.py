@@ -1,0 +1,171 @@
+"""What is known about the runs, in the UI thread. It takes the poller's news and answers the
+screens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dgc.errors import UsageError
+from dgc.run.paths import RunDir
+from dgc.run.status import State
+from dgcctl.core.runs import filters
+from dgcctl.core.runs.listing import UNREADABLE, Run
+from dgcctl.tui.state.feed import Batch, Feed
+from dgcctl.tui.state.poller import Disk, Listed, News, Sampled
+from dgcctl.tui.state.processes import Sample
+from dgcctl.tui.state.run_facts import best_error, last_error
+from dgcctl.tui.state.view import View
+
+GLYPHS = {
+    State.QUEUED: "…", State.RUNNING: "▶", State.DONE: "✓", State.FAILED: "✗", State.STOPPED: "■", State.DIED: "†",
+    UNREADABLE: "?",
+}  # fmt: skip
+ROLES = {
+    State.QUEUED: "dim", State.RUNNING: "accent", State.DONE: "good", State.FAILED: "bad", State.STOPPED: "warn",
+    State.DIED: "bad", UNREADABLE: "bad",
+}  # fmt: skip
+_ORDER = (
+    State.RUNNING,
+    State.QUEUED,
+    State.DIED,
+    State.FAILED,
+    UNREADABLE,
+    State.STOPPED,
+    State.DONE,
+)
+
+
+def state_text(state: str) -> str:
+    """Glyph and word: a state is never told by colour alone."""
+    return f"{GLYPHS.get(state, '?')} {state}"
+
+
+# the most that a run shows which is not done: with its last step it has not been judged
+UNFINISHED = 0.99
+
+
+def share_done(run: Run) -> float:
+    """How much of its steps a run has done, in [0, 1]; 1 is kept for those that are done."""
+    share = min(1.0, run.status.step / run.status.steps) if run.status.steps else 0.0
+    return share if run.state == State.DONE else min(share, UNFINISHED)
+
+
+def bar_role(run: Run) -> str:
+    """The role of a progress bar: a run that ended otherwise than done has that of its state."""
+    return "bar" if run.state in (State.RUNNING, State.DONE) else ROLES.get(run.state, "bar")
+
+
+def reason(run: Run) -> str:
+    """Why a run ended or cannot be read, in one line that begins with what matters (the folder is
+    known).
+    """
+    text = run.problem or run.status.reason
+    return text.replace(f"{run.dir.path}/", "").splitlines()[0] if text else ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The runs that pass the filter, and what is wrong with the filter (then all pass)."""
+
+    runs: list[Run]
+    problem: str = ""
+
+
+class Store:
+    """Runs, their feeds, samples of their processes, and the user's view."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.runs: dict[str, Run] = {}
+        self.feeds: dict[str, Feed] = {}
+        self.samples: dict[str, Sample] = {}
+        self.curve_best: dict[str, float] = {}
+        self.free: int | None = None
+        self.listed = False
+        self.folder_gone = False
+        self.version = 0
+
+    def take(self, news: News) -> None:
+        self.version += 1
+        if isinstance(news, Listed):
+            self.runs = {run.id: run for run in news.runs}
+            self.curve_best = news.best
+            self.listed = True
+            self.folder_gone = news.gone
+        elif isinstance(news, Batch):
+            if news.run_id in self.feeds or news.run_id in self.runs:
+                self.feed(news.run_id).apply(news)
+        elif isinstance(news, Sampled):
+            self._take_sample(news)
+        elif isinstance(news, Disk):
+            self.free = news.free
+
+    def _take_sample(self, news: Sampled) -> None:
+        if news.sample is None:
+            self.samples.pop(news.run_id, None)
+        else:
+            self.samples[news.run_id] = news.sample
+
+    def feed(self, run_id: str) -> Feed:
+        """The feed of a known run (made empty when first asked for)."""
+        if run_id not in self.feeds:
+            self.feeds[run_id] = Feed(self.runs[run_id].dir)
+        return self.feeds[run_id]
+
+    # --- lists ------------------------------------------------------------------------------------
+
+    def shown(self) -> Shown:
+        """Filtered and sorted; pinned ones first."""
+        try:
+            found = filters.select(self.runs.values(), filters.parse_filter(self.view.filter))
+            problem = ""
+        except UsageError as error:
+            found, problem = list(self.runs.values()), str(error)
+        found.sort(key=self._sort_key)
+        pins = set(self.view.pins)
+        return Shown(
+            [r for r in found if r.id in pins] + [r for r in found if r.id not in pins], problem
+        )
+
+    def _sort_key(self, run: Run) -> tuple[float | str, ...]:
+        match self.view.sort:
+            case "state":
+                return (_ORDER.index(run.state) if run.state in _ORDER else 9, -run.status.started)
+            case "recipe":
+                return (run.name, -run.status.started)
+            case "error":
+                return (_or_last(self.best(run)), -run.status.started)
+            case "progress":
+                return (-share_done(run), -run.status.started)
+        return (-run.status.started, run.id)
+
+    def marked(self) -> list[Run]:
+        """Marked runs in the order of marking (those that are gone are passed over)."""
+        return [self.runs[key] for key in self.view.marks if key in self.runs]
+
+    def overlay(self, run_id: str) -> list[Run]:
+        """The run itself, then the marked ones: those whose curves lie in one chart."""
+        own = [self.runs[run_id]] if run_id in self.runs else []
+        return own + [run for run in self.marked() if run.id != run_id]
+
+    def dirs(self, run_ids: Iterable[str]) -> list[RunDir]:
+        return [self.runs[key].dir for key in run_ids if key in self.runs]
+
+    # --- figures ----------------------------------------------------------------------------------
+
+    def best(self, run: Run) -> float | None:
+        """Lowest top-1 error so far: from its log where it is open, else from its curve, else the
+        last one.
+        """
+        found = best_error(self.feeds.get(run.id))
+        return self.curve_best.get(run.id, self.last(run)) if found is None else found
+
+    def last(self, run: Run) -> float | None:
+        return last_error(run, self.feeds.get(run.id))
+
+
+def _or_last(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
