@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub import filetype
-from dgc.hub.pickles import Program, TooLongError, Window, dry_run
+from dgc.hub.pickle_reader import Window
+from dgc.hub.pickles import Program, TooLongError, dry_run
 from dgc.hub.specs import Ordered, TensorSpec
 
 MAX_MEMBERS = 100_000

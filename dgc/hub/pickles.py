@@ -6,23 +6,22 @@ a call of one of the few allowed rebuild functions becomes a `TensorSpec`, a per
 unpickler sees a byte.
 
 The list is what a checkpoint of tensors, numbers, strings and dicts needs (protocol 2, as
-torch.save writes it). Every literal, every opcode count and every depth is bounded, so that a
-hostile pickle costs little.
+torch.save writes it). The number of instructions, the depth of pickles in pickles and (in
+`pickle_reader`) the length of each literal are bounded, so that a hostile pickle costs little.
 """
 
 from __future__ import annotations
 
 import contextlib
-import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from dgc.errors import IntegrityError, UnsafeFileError
+from dgc.hub.pickle_reader import Reader, Window, opcodes
 from dgc.hub.specs import Global, Ordered, StorageSpec, TensorSpec
 
 MAX_OPCODES = 200_000  # the largest released file needs 32,000, twice that with an optimizer
-MAX_LITERAL = 1 << 20
 MAX_DEPTH = 3
 
 # storage class -> (dtype as written in our own records, bytes an element)
@@ -53,12 +52,6 @@ class TooLongError(IntegrityError):
     """A pickle of more instructions than any checkpoint of ours needs."""
 
 
-class Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-    def readline(self) -> bytes: ...
-    def tell(self) -> int: ...
-
-
 @dataclass
 class Program:
     """What a pickle came to: its value, its storages, and where it ended."""
@@ -66,29 +59,6 @@ class Program:
     value: Any
     storages: dict[str, StorageSpec]
     end: int
-
-
-class Window:
-    """A bounded reader over bytes or an mmap: no literal is longer than MAX_LITERAL."""
-
-    def __init__(self, data: Any, start: int, end: int, label: str) -> None:
-        self._data, self._at, self._end, self._label = data, start, end, label
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int, /) -> bytes:
-        if size > MAX_LITERAL:
-            raise IntegrityError(
-                f"{self._label}: a literal of {size:,} bytes at offset {self._at}; not a checkpoint"
-            )
-        chunk = bytes(self._data[self._at : min(self._at + size, self._end)])
-        self._at += len(chunk)
-        return chunk
-
-    def readline(self) -> bytes:
-        stop = self._data.find(b"\n", self._at, min(self._at + MAX_LITERAL, self._end))
-        return self.read((stop + 1 if stop >= 0 else self._end) - self._at)
 
 
 def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
@@ -99,7 +69,7 @@ def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
     """
     machine = Machine(label, depth)
     try:
-        for count, (opcode, arg, position) in enumerate(_opcodes(reader)):
+        for count, (opcode, arg, position) in enumerate(opcodes(reader)):
             if count >= MAX_OPCODES:
                 raise TooLongError(
                     f"{label}: more than {MAX_OPCODES:,} pickle instructions; not a checkpoint"
@@ -115,11 +85,6 @@ def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
             f"{label}: broken or cut pickle after offset {machine.position} ({str(error)[:80]})"
         ) from error
     return Program(machine.result, machine.storages, reader.tell())
-
-
-def _opcodes(reader: Reader) -> Iterator[tuple[str, Any, int]]:
-    for opcode, arg, position in pickletools.genops(reader):  # type: ignore[arg-type]
-        yield opcode.name, arg, position or 0
 
 
 class Machine:

@@ -1,0 +1,49 @@
+"""A pickle's bytes as instructions, read within bounds. No torch, nothing is carried out.
+
+What the instructions would do is worked out in `pickles`.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from dgc.errors import IntegrityError
+
+MAX_LITERAL = 1 << 20  # bytes; a checkpoint's strings are the names of its keys
+
+
+class Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+
+
+class Window:
+    """A bounded reader over bytes or an mmap: no literal is longer than MAX_LITERAL."""
+
+    def __init__(self, data: Any, start: int, end: int, label: str) -> None:
+        self._data, self._at, self._end, self._label = data, start, end, label
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int, /) -> bytes:
+        if size > MAX_LITERAL:
+            raise IntegrityError(
+                f"{self._label}: a literal of {size:,} bytes at offset {self._at}; not a checkpoint"
+            )
+        chunk = bytes(self._data[self._at : min(self._at + size, self._end)])
+        self._at += len(chunk)
+        return chunk
+
+    def readline(self) -> bytes:
+        stop = self._data.find(b"\n", self._at, min(self._at + MAX_LITERAL, self._end))
+        return self.read((stop + 1 if stop >= 0 else self._end) - self._at)
+
+
+def opcodes(reader: Reader) -> Iterator[tuple[str, Any, int]]:
+    """Each instruction by name, with its argument and its offset in the file."""
+    for opcode, arg, position in pickletools.genops(reader):  # type: ignore[arg-type]
+        yield opcode.name, arg, position or 0
