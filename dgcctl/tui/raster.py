@@ -44,8 +44,8 @@ def dot(value: float, first: float, last: float, count: int) -> int:
     """Which of `count` dots from `first` to `last` a value falls on, as `cells` and `spans` place
     it.
     """
-    share = (value - first) / ((last - first) or 1.0)
-    return min(count - 1, max(0, math.floor(share * (count - 1) + 0.5)))
+    scale = (count - 1) / ((last - first) or 1.0)  # in the order of `cells`, to the last bit
+    return min(count - 1, max(0, math.floor((value - first) * scale + 0.5)))
 
 
 def characters(bits: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:

@@ -238,7 +238,7 @@ def test_run_moved_away(zygote, tmp_path, fault_table):
         run.path.rename(tmp_path / "elsewhere")
         code, said = child.wait()
         assert code == ExitCode.RESOURCES
-        assert f"error: {run.path}/" in said
+        assert f"error: {run.path}" in said  # the folder, or a file in it: whichever was met first
         assert f"was rescued to {rescue}/run/checkpoints/step-" in said
         assert not run.path.exists()
         assert saved_step(RunDir(rescue / "run")) >= 4

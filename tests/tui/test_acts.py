@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(list(command))
         return Ended()
 
-    monkeypatch.setattr(actions.launch, "start_training", start)
+    monkeypatch.setattr(actions.launcher, "start_training", start)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -123,6 +123,7 @@ def test_the_gap_is_that_of_the_last_error_by_which_a_run_is_judged() -> None:
     st.integers(1, 120),
     st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)),
 )
+@example(0.5, 2, 1, (0.0, 201364.75))  # halfway between two dots, where the last bit decides
 @settings(max_examples=300, deadline=None)
 def test_lines_and_points_lie_where_a_curve_of_the_same_value_lies(
     share: float, height: int, width: int, interval: tuple[float, float]

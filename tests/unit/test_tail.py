@@ -14,7 +14,8 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
 from dgcctl.cli._ui import progress_line
-from dgcctl.core.runs.tail import Progress, Tail, follow, log_lines
+from dgcctl.core.launch.log_tail import log_lines
+from dgcctl.core.runs.tail import Progress, Tail, follow
 
 
 @pytest.fixture
