@@ -19,9 +19,11 @@ _INTERRUPTED = 130
 def run() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGINT, _leave)  # an exception within an import could be swallowed
+    from dgc.run.library_warnings import one_line_warnings
     from dgcctl.cli._ui import streams
 
     streams.prepare()
+    one_line_warnings(_say_warning)
     from dgcctl.cli.main import main
 
     try:
@@ -32,6 +34,13 @@ def run() -> NoReturn:
         _leave()
     streams.finish()
     sys.exit(code)
+
+
+def _say_warning(text: str) -> None:
+    """What libraries tell their callers is nothing to a user: only -v shows it."""
+    from dgcctl.cli._ui import diagnostics
+
+    diagnostics.detail(f"warning: {text}")
 
 
 def _leave(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dgc
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
 from dgc.hub import containers, tensorfile
 from dgc.hub.pins import now, sha256_of
@@ -24,6 +23,7 @@ from dgc.run.files import atomic_write, fsync_dir, temporary_name
 
 SCHEMA_VERSION = 1
 WALL_SECONDS = 300.0
+_SOURCES = Path(__file__).resolve().parents[2]  # the folder in which the package `dgc` lies
 _ERRORS: dict[int, type[DgcError]] = {
     int(ExitCode.UNSAFE): UnsafeFileError,
     int(ExitCode.INTEGRITY): IntegrityError,
@@ -144,8 +144,7 @@ def _environment() -> dict[str, str]:
     """Our environment, with the package findable wherever the child starts; no GPU is needed to
     read a file.
     """
-    root = str(Path(dgc.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(_SOURCES), os.environ.get("PYTHONPATH"))))
     return {
         **os.environ,
         "PYTHONPATH": path,

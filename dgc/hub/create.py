@@ -30,6 +30,6 @@ def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn
             f"create_model({name!r}, pretrained=True) takes no {', '.join(overrides)}: the released"
             " weights fit the released network alone"
         )
-    from dgc.hub import load_pretrained
+    from dgc.hub.pretrained import load_pretrained
 
     return load_pretrained(name).model

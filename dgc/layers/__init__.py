@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dgc.layers.backend import set_method
 from dgc.layers.dynamic import DynamicGroupConv2d
-from dgc.layers.gate_record import GateRecord, count_only, record_gates
-from dgc.layers.model_ops import gate_l1, iter_dgc, set_progress
+from dgc.layers.gate_record import GateRecord
+from dgc.layers.model_ops import count_only, gate_l1, iter_dgc, record_gates, set_progress
 
 __all__ = [
     "DynamicGroupConv2d",

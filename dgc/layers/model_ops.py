@@ -1,14 +1,18 @@
-"""What is done to all DGC layers of a model from outside: the schedule in, the gate L1 out."""
+"""What is done to all DGC layers of a model from outside: the schedule in, the gate L1 and the
+counts of their choices out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers.dynamic import DynamicGroupConv2d
+from dgc.layers.gate_record import GateRecord
 from dgc.schedule import PRUNING_END, PRUNING_START, inactive_channels
 
 # a compiled training graph is specialised at most this often on the way to the final n
@@ -52,3 +56,30 @@ def gate_l1(model: nn.Module) -> Tensor:
     """
     terms = [layer.gate_l1 for _, layer in iter_dgc(model)]
     return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+@contextmanager
+def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
+    """While open, every DGC layer of `model` counts its choices; yields {layer name: GateRecord}."""
+    layers = dict(iter_dgc(model))
+    records = {name: _start(layer) for name, layer in layers.items()}
+    try:
+        yield records
+    finally:
+        for layer in layers.values():
+            layer.gate_record = None
+
+
+def count_only(model: nn.Module, real: int | None) -> None:
+    """Let records that are open count the first `real` samples of the batches to come (None: all of
+    them).
+    """
+    for _, layer in iter_dgc(model):
+        if layer.gate_record is not None:
+            layer.gate_record.real = real
+
+
+def _start(layer: DynamicGroupConv2d) -> GateRecord:
+    shape, device = layer.fc2_bias.shape, layer.fc2_bias.device
+    layer.gate_record = GateRecord(torch.zeros(shape, dtype=torch.int64, device=device))
+    return layer.gate_record

@@ -167,10 +167,3 @@ def _usage(error: typer.TyperException) -> int:
         diagnostics.help_text(error.format_message())
         return int(ExitCode.USAGE)
     return diagnostics.report(error)
-
-
-def run() -> None:
-    """The console script of an installation that was made before `dgcctl.boot`."""
-    from dgcctl.boot import run as start
-
-    start()

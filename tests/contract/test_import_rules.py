@@ -8,16 +8,8 @@ import grimp
 
 # Circles that are known, each with its reason; the list only ever gets shorter.
 KNOWN: dict[frozenset[str], str] = {
-    frozenset(
-        {"dgc", "dgc.hub", "dgc.hub.convert", "dgc.hub.create", "dgc.hub.pretrained"}
-    ): "not yet broken",
     frozenset({"dgc.infer.conv", "dgc.infer.winograd"}): "not yet broken",
     frozenset({"dgc.infer.conv_nodes", "dgc.infer.lower"}): "not yet broken",
-    frozenset(
-        {"dgc.layers.dynamic", "dgc.layers.gate_record", "dgc.layers.model_ops"}
-    ): "not yet broken",
-    frozenset({"dgcctl.boot", "dgcctl.cli.main"}): "not yet broken",
-    frozenset({"dgcctl.cli._ui.diagnostics", "dgcctl.cli._ui.streams"}): "not yet broken",
     frozenset(
         {
             "dgcctl.tui.app",

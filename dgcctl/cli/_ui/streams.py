@@ -13,8 +13,6 @@ import os
 import sys
 from typing import TextIO
 
-from dgc.run.library_warnings import one_line_warnings
-
 _ERRORS = "dgcctl.spelt"
 _SPELT = {
     "±": "+-",
@@ -41,7 +39,6 @@ def prepare() -> None:
     codecs.register_error(_ERRORS, _spelt)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors=_ERRORS)  # type: ignore[union-attr]
-    one_line_warnings(_say)
 
 
 def _take(descriptor: int) -> None:
@@ -66,12 +63,6 @@ def _escape(letter: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode
         return f"\\x{code - 0xDC00:02x}"
     return letter.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _say(text: str) -> None:
-    from dgcctl.cli._ui import diagnostics
-
-    diagnostics.detail(f"warning: {text}")  # what libraries tell their callers is nothing to a user
 
 
 def silence(stream: TextIO) -> None:
