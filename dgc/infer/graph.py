@@ -110,11 +110,11 @@ def _translate(n: fx.Node, nodes: dict[fx.Node, Node], model: nn.Module) -> Node
         return Node("input")
     if n.op == "call_module":
         inputs = [_known(nodes, a) for a in n.args]
-        before = n.kwargs.get("before")
-        if isinstance(before, fx.Node):
-            norm = _module(model.get_submodule(str(before.target)), inputs)
+        input_norm = n.kwargs.get("input_norm")
+        if isinstance(input_norm, fx.Node):
+            norm = _module(model.get_submodule(str(input_norm.target)), inputs)
             inputs = [Node("affine", [norm], relu=True)]
-        if set(n.kwargs) - {"before"}:
+        if set(n.kwargs) - {"input_norm"}:
             raise UnknownError(f"{n.name} with {n.kwargs}")
         return _module(model.get_submodule(str(n.target)), inputs)
     if n.op == "get_attr":

@@ -81,9 +81,9 @@ def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> di
         "layers": [
             {
                 "name": name,
-                "in_channels": records[name].chosen.shape[1],
-                "keeps": records[name].chosen.shape[1] - layer.n_inactive,
-                "heads": [row.nonzero().flatten().tolist() for row in records[name].chosen],
+                "in_channels": records[name].selected.shape[1],
+                "keeps": records[name].selected.shape[1] - layer.n_inactive,
+                "heads": [row.nonzero().flatten().tolist() for row in records[name].selected],
             }
             for name, layer in iter_dgc(model)
         ],

@@ -19,14 +19,15 @@ from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
 from dgc.kernels.cpu.train_passes import Shape
-from dgc.layers.native_dynamic import Gated, affine_of, input_grad, norm_grads, static_shape, suits
-from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, eager, move_on
+from dgc.layers import native_dynamic
+from dgc.layers.native_dynamic import Gated, affine_of, input_grad, norm_grads, static_shape
+from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, can_fuse, move_on
 
 if TYPE_CHECKING:
     from dgc.layers.dynamic import DynamicGroupConv2d
 
 # tensors of a layer that come from its modules, and that are made on the way
-PARAMETERS, KEPT = 9, 8
+PARAMETERS, SAVED = 9, 8
 
 
 class Parts(NamedTuple):
@@ -46,15 +47,18 @@ class Parts(NamedTuple):
         )  # fmt: skip
 
 
-def fits(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
+def is_supported(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
     """Whether the block is in training, made of nothing but what the kernels know, and nobody looks
     into it.
     """
-    if not (block.training and layers and eager(x_BCHW) and torch.is_grad_enabled()):
+    if not (block.training and layers and can_fuse(x_BCHW) and torch.is_grad_enabled()):
         return False
     globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
     watched = globally or any(_hooked(m) for m in block.modules() if m is not block)
-    return not watched and all(_known(p) and suits(x_BCHW, *p.parameters) for p in layers)
+    return not watched and all(
+        _layer_is_supported(p) and native_dynamic.is_supported(x_BCHW, *p.parameters)
+        for p in layers
+    )
 
 
 def _hooked(m: nn.Module) -> bool:
@@ -63,10 +67,10 @@ def _hooked(m: nn.Module) -> bool:
     )
 
 
-def _known(p: Parts) -> bool:
+def _layer_is_supported(p: Parts) -> bool:
     d = p.dynamic
     norms = all(
-        isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _plain(n)
+        isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _norm_is_supported(n)
         for n in (d.norm, p.norm)
     )
     return (
@@ -74,7 +78,7 @@ def _known(p: Parts) -> bool:
     )
 
 
-def _plain(norm: nn.BatchNorm2d) -> bool:
+def _norm_is_supported(norm: nn.BatchNorm2d) -> bool:
     return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
@@ -120,10 +124,10 @@ class _Links(NamedTuple):
 
     @classmethod
     def of(
-        cls, s: _Setting, parameters: Sequence[Tensor], known: Moments, second: Moments
+        cls, s: _Setting, parameters: Sequence[Tensor], input_moments: Moments, second: Moments
     ) -> _Links:
         rules = [Rule(eps, True) for eps in s.eps]
-        front = (known.mean[: s.width], known.var[: s.width])
+        front = (input_moments.mean[: s.width], input_moments.var[: s.width])
         first = Normaliser.of([*parameters[0:2], *front], rules[0])
         return cls(first, Normaliser.of([*parameters[6:8], *second], rules[1]))
 
@@ -137,15 +141,15 @@ class _Block(torch.autograd.Function):
         settings = tuple(_Setting.of(p, (h, w)) for p in layers)
         buffer = x.new_empty(b, settings[-1].grown, h, w)
         buffer[:, :width] = x
-        known = Moments(x.new_empty(settings[-1].grown), x.new_empty(settings[-1].grown))
-        _note(known, slice(0, width), batch_moments(train_passes.moments(x), h * w))
-        kept, gate_l1 = [], []
+        input_moments = Moments(x.new_empty(settings[-1].grown), x.new_empty(settings[-1].grown))
+        _note(input_moments, slice(0, width), batch_moments(train_passes.moments(x), h * w))
+        saved, gate_l1 = [], []
         for part, s, own in zip(layers, settings, _each(parameters, PARAMETERS), strict=True):
-            made, l1 = _forward(part, s, own, buffer, known)
-            kept += made
+            made, l1 = _forward(part, s, own, buffer, input_moments)
+            saved += made
             gate_l1.append(l1)
         ctx.settings = settings
-        ctx.save_for_backward(buffer, *known, *parameters, *kept)
+        ctx.save_for_backward(buffer, *input_moments, *parameters, *saved)
         return buffer, torch.stack(gate_l1)
 
     @staticmethod
@@ -153,13 +157,14 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor, grad_l1: Tensor) -> tuple[Tensor | None, ...]:
         buffer, mean, var, *rest = ctx.saved_tensors
         count = PARAMETERS * len(ctx.settings)
-        owns, kepts = list(_each(rest[:count], PARAMETERS)), list(_each(rest[count:], KEPT))
+        owns = list(_each(rest[:count], PARAMETERS))
+        saved_by_layer = list(_each(rest[count:], SAVED))
         walk = _Walk(
             buffer, Moments(mean, var), grad_out.clone(memory_format=torch.contiguous_format)
         )
         grads: list[Tensor] = []
         for i in reversed(range(len(ctx.settings))):
-            grads[:0] = walk.back(ctx.settings[i], owns[i], kepts[i], grad_l1[i])
+            grads[:0] = walk.back(ctx.settings[i], owns[i], saved_by_layer[i], grad_l1[i])
         return None, walk.complete(slice(0, ctx.settings[0].width)), *grads
 
 
@@ -167,12 +172,12 @@ def _each(tensors: Sequence[Tensor], n: int) -> Iterator[Sequence[Tensor]]:
     return (tensors[i : i + n] for i in range(0, len(tensors), n))
 
 
-def _note(known: Moments, where: slice, found: Moments) -> None:
-    known.mean[where], known.var[where] = found
+def _note(input_moments: Moments, where: slice, found: Moments) -> None:
+    input_moments.mean[where], input_moments.var[where] = found
 
 
 def _forward(
-    part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, known: Moments
+    part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, input_moments: Moments
 ) -> tuple[list[Tensor], Tensor]:
     """One layer: its channels go into the buffer. Returns what backward needs (KEPT tensors), and
     the gate L1.
@@ -181,17 +186,17 @@ def _forward(
     count = len(buffer) * pixels
     _, _, weight, fc1, fc2, fc2_bias, _, _, weight_2 = own
     empty = Moments(buffer.new_empty(0), buffer.new_empty(0))
-    first = _Links.of(s, own, known, empty).first
+    first = _Links.of(s, own, input_moments, empty).first
     affine = affine_of(first)
     gated = Gated.of(front, affine, fc1, fc2, fc2_bias, s.n_inactive)
     y = buffer.new_empty(len(buffer), len(weight), *buffer.shape[2:])
     planes = train_passes.forward(
-        s.dynamic, front, affine, gated.chosen, s.dynamic.pack(weight), y, with_moments=True
+        s.dynamic, front, affine, gated.selected, s.dynamic.pack(weight), y, with_moments=True
     )
     assert planes is not None
     second = batch_moments(planes, pixels)
     fresh = slice(s.width, s.grown)
-    link = _Links.of(s, own, known, second).second
+    link = _Links.of(s, own, input_moments, second).second
     grown = train_passes.forward(
         s.static,
         y,
@@ -202,7 +207,7 @@ def _forward(
         with_moments=True,
     )
     assert grown is not None
-    _note(known, fresh, batch_moments(grown, pixels))
+    _note(input_moments, fresh, batch_moments(grown, pixels))
     move_on(part.dynamic.norm, Moments(first.mean, first.var), count)  # type: ignore[arg-type]
     move_on(part.norm, second, count)  # type: ignore[arg-type]
     return [y, *second, *gated.tensors], gated.gates.mean((0, 2)).sum()
@@ -213,8 +218,8 @@ class _Walk:
     add to it.
     """
 
-    def __init__(self, buffer: Tensor, known: Moments, grad: Tensor) -> None:
-        self.buffer, self.known, self.grad = buffer, known, grad
+    def __init__(self, buffer: Tensor, input_moments: Moments, grad: Tensor) -> None:
+        self.buffer, self.input_moments, self.grad = buffer, input_moments, grad
         self.a, self.b = (torch.zeros(buffer.shape[1], dtype=torch.float64) for _ in range(2))
 
     def complete(self, where: slice) -> Tensor:
@@ -226,20 +231,23 @@ class _Walk:
         return grad
 
     def back(
-        self, s: _Setting, own: Sequence[Tensor], kept: Sequence[Tensor], grad_l1: Tensor
+        self, s: _Setting, own: Sequence[Tensor], saved: Sequence[Tensor], grad_l1: Tensor
     ) -> tuple[Tensor, ...]:
         """One layer: the gradient of its input joins the buffer's, those of its parameters are
         returned.
         """
-        y, mean, var, *gates = kept
-        links, gated = _Links.of(s, own, self.known, Moments(mean, var)), Gated.from_saved(gates)
+        y, mean, var, *gates = saved
+        links, gated = (
+            _Links.of(s, own, self.input_moments, Moments(mean, var)),
+            Gated.from_saved(gates),
+        )
         grad_y, grad_weight_2, grad_norm_2 = self._static(s, own, y, links.second)
         front, fronts_grad = self.buffer[:, : s.width], self.grad[:, : s.width]
         given = (
             s.dynamic,
             front,
             affine_of(links.first),
-            gated.chosen,
+            gated.selected,
             s.dynamic.pack(own[2]),
             grad_y,
         )

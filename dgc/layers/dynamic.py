@@ -21,7 +21,7 @@ from dgc.layers.fused import FusedLayer, Setting
 from dgc.layers.gate_record import GateRecord
 from dgc.layers.geometry import Geometry
 from dgc.layers.native_dynamic import LayerSetting, NativeLayer
-from dgc.layers.norm import Moments, Normaliser, eager, normaliser, splittable
+from dgc.layers.norm import Moments, Normaliser, can_fuse, normaliser, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
@@ -79,7 +79,7 @@ class DynamicGroupConv2d(HasMethod):
         # a lower bound of n that changes rarely: what a compiled graph may rely on
         self.n_traced = 0
         # whether the plain layer that this one stands for has BatchNorm and ReLU too
-        self.norm_in_twin = norm
+        self.baseline_has_norm = norm
         self.gate_record: GateRecord | None = None
         self._last_gate_l1: Tensor | None = None
         self.reset_parameters()
@@ -122,32 +122,37 @@ class DynamicGroupConv2d(HasMethod):
         return self._last_gate_l1
 
     def forward(
-        self, x_BCHW: Tensor, before: nn.Module | None = None, known: Moments | None = None
+        self,
+        x_BCHW: Tensor,
+        input_norm: nn.Module | None = None,
+        input_moments: Moments | None = None,
     ) -> Tensor:
         """(B, C, H, W) -> (B, O, H', W').
 
-        A network may hand over what stands in front of the layer, to be kept in one copy: `before`,
-        a BatchNorm whose ReLU'd output is the layer's input; and `known`, the moments of x where it
-        has computed them already.
+        A network may hand over what stands in front of the layer, to be kept in one copy:
+        `input_norm`, a BatchNorm whose ReLU'd output is the layer's input; and `input_moments`, the
+        moments of x where it has computed them already.
         """
-        if self._can_fuse(x_BCHW, before):
-            return self._fused(x_BCHW, before, known)
-        x_BCHW = x_BCHW if before is None else torch.relu(before(x_BCHW))
+        if self._can_fuse(x_BCHW, input_norm):
+            return self._fused(x_BCHW, input_norm, input_moments)
+        x_BCHW = x_BCHW if input_norm is None else torch.relu(input_norm(x_BCHW))
         return self._composed(x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW)))
 
-    def _can_fuse(self, x_BCHW: Tensor, before: nn.Module | None) -> bool:
-        norms = [norm for norm in (before, self.norm) if norm is not None]
+    def _can_fuse(self, x_BCHW: Tensor, input_norm: nn.Module | None) -> bool:
+        norms = [norm for norm in (input_norm, self.norm) if norm is not None]
         return (
             self.method in ("auto", "plain")
-            and eager(x_BCHW)
+            and can_fuse(x_BCHW)
             and all(splittable(norm, x_BCHW) for norm in norms)
         )
 
-    def _fused(self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None) -> Tensor:
+    def _fused(
+        self, x_BCHW: Tensor, input_norm: nn.Module | None, input_moments: Moments | None
+    ) -> Tensor:
         dtype = compute_dtype(x_BCHW)
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
-            chain = self._chain(x_BCHW, before, known)
+            chain = self._chain(x_BCHW, input_norm, input_moments)
             given = (
                 x_BCHW,
                 weight,
@@ -156,15 +161,15 @@ class DynamicGroupConv2d(HasMethod):
                 self.fc2_bias,
                 *(t for link in chain for t in link.tensors),
             )
-            if self.kernels and native_dynamic.suits(*given):
-                y_BOHW, self._last_gate_l1, kept_BGC = NativeLayer.apply(
+            if self.kernels and native_dynamic.is_supported(*given):
+                y_BOHW, self._last_gate_l1, selected_BGC = NativeLayer.apply(
                     self._native_setting(x_BCHW, chain), *given
                 )
             else:
-                y_BOHW, self._last_gate_l1, kept_BGC = FusedLayer.apply(
+                y_BOHW, self._last_gate_l1, selected_BGC = FusedLayer.apply(
                     self._setting(x_BCHW, chain), *given
                 )
-        self._record(kept_BGC)
+        self._record(selected_BGC)
         return cast("Tensor", y_BOHW)
 
     def native_shape(self, size: tuple[int, int]) -> Shape:
@@ -181,17 +186,17 @@ class DynamicGroupConv2d(HasMethod):
         )
 
     def _chain(
-        self, x_BCHW: Tensor, before: nn.Module | None, known: Moments | None
+        self, x_BCHW: Tensor, input_norm: nn.Module | None, input_moments: Moments | None
     ) -> tuple[Normaliser, ...]:
         chain: list[Normaliser] = []
-        for norm in (before, self.norm):
+        for norm in (input_norm, self.norm):
             if norm is not None:
                 inputs = x_BCHW if not chain else chain[-1].activate(x_BCHW)
                 chain.append(
                     normaliser(
                         cast("nn.BatchNorm2d", norm),
                         inputs,
-                        known if not chain else None,
+                        input_moments if not chain else None,
                         kernels=self.kernels,
                     )
                 )
@@ -219,20 +224,20 @@ class DynamicGroupConv2d(HasMethod):
             size + 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1
         ) // self.stride + 1
 
-    def _record(self, kept_BGC: Tensor) -> None:
+    def _record(self, selected_BGC: Tensor) -> None:
         if self.gate_record is not None:
-            self.gate_record.add(kept_BGC)
+            self.gate_record.add(selected_BGC)
 
     def _composed(self, a_BCHW: Tensor) -> Tensor:
-        """The layer in plain operations, after its norm: what torch.compile and unusual norms take."""
+        """The layer in plain operations, after its norm: for torch.compile and unusual norms."""
         gates_BGC = self.gates(a_BCHW)
-        kept_BGC, n = self._switch_off(gates_BGC)
+        selected_BGC, n = self._switch_off(gates_BGC)
         self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
-        self._record(kept_BGC)
+        self._record(selected_BGC)
         return dgc_conv2d(
             a_BCHW,
             self.weight,
-            kept_BGC,
+            selected_BGC,
             n,
             self.stride,
             self.padding,
@@ -248,9 +253,9 @@ class DynamicGroupConv2d(HasMethod):
         matrices, channels = self.fc1.numel() + self.fc2.numel(), self.fc2_bias.numel()
         hidden = self.heads * self.fc1.shape[1]
         gating = math.prod(x_CHW) + matrices + channels + hidden + 2 * channels
-        kept = conv * (self.in_channels - self.n_inactive) // self.in_channels
-        dense = conv + (relu if self.norm_in_twin else 0)
-        return Cost(dense, relu + gating + conv * self.gate_factor, relu + gating + kept)
+        selected = conv * (self.in_channels - self.n_inactive) // self.in_channels
+        dense = conv + (relu if self.baseline_has_norm else 0)
+        return Cost(dense, relu + gating + conv * self.gate_factor, relu + gating + selected)
 
     def gates(self, a_BCHW: Tensor) -> Tensor:
         """Gates (B, G, C) of an activated input before selection; never in less than the

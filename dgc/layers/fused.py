@@ -2,7 +2,7 @@
 nothing else.
 
 Backward makes BN-ReLU's output again, walks the convolution's way back, then gates, ReLU and
-BatchNorm by hand. Legend: B samples, G heads, C channels, S hidden width of the gates, K picked
+BatchNorm by hand. Legend: B samples, G heads, C channels, S hidden width of the gates, K selected
 channels.
 """
 
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from dgc.layers import gating, selection
 from dgc.layers.algorithms.choose import WAYS, Plan
-from dgc.layers.geometry import Geometry, Picked, pick, unpick
+from dgc.layers.geometry import Geometry, Selected, select, unselect
 from dgc.layers.norm import Normaliser, Rule, relu_backward_
 
 PIECE = 1 << 20  # numbers of one copy of a piece's activations
@@ -55,21 +55,21 @@ class FusedLayer(torch.autograd.Function):
         a_BCHW = activations(chain_of(norms, setting.rules), x)[-1]
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
         gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
-        kept_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
-        picked = pick(kept_BGC, setting.plan.channels)
-        picked = Picked(picked.gate.to(weight.dtype), picked.index)
-        y_BOHW = WAYS[setting.plan.way].forward(a_BCHW, weight, picked, setting.geometry)
+        selected_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
+        selected = select(selected_BGC, setting.plan.channels)
+        selected = Selected(selected.gate.to(weight.dtype), selected.index)
+        y_BOHW = WAYS[setting.plan.way].forward(a_BCHW, weight, selected, setting.geometry)
         ctx.setting = setting
         ctx.save_for_backward(
-            x, weight, fc1, fc2, pooled_BC, gates_BGC, picked.gate, picked.index, *norms
+            x, weight, fc1, fc2, pooled_BC, gates_BGC, selected.gate, selected.index, *norms
         )
-        ctx.mark_non_differentiable(kept_BGC)
-        return y_BOHW, gates_BGC.mean((0, 2)).sum(), kept_BGC
+        ctx.mark_non_differentiable(selected_BGC)
+        return y_BOHW, gates_BGC.mean((0, 2)).sum(), selected_BGC
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, fc1, fc2, pooled, gates, picked_gate, index, *norms = ctx.saved_tensors
+        x, weight, fc1, fc2, pooled, gates, selected_gate, index, *norms = ctx.saved_tensors
         chain = chain_of(norms, ctx.setting.rules)
         inputs = activations(chain[:-1], x)
         layer = _Layer(
@@ -83,9 +83,9 @@ class FusedLayer(torch.autograd.Function):
         grad_a = torch.empty_like(inputs[-1])
         totals: list[Tensor] = []
         for rows in pieces(inputs[-1]):
-            picked = Picked(picked_gate[rows], None if index is None else index[rows])
+            selected = Selected(selected_gate[rows], None if index is None else index[rows])
             grad_a[rows], *grads = layer.backward(
-                grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], picked
+                grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], selected
             )
             totals = (
                 grads
@@ -116,14 +116,14 @@ class _Layer(NamedTuple):
     grad_l1: Tensor
 
     def backward(
-        self, grad_y: Tensor, raw: Tensor, pooled: Tensor, gates: Tensor, picked: Picked
+        self, grad_y: Tensor, raw: Tensor, pooled: Tensor, gates: Tensor, selected: Selected
     ) -> tuple[Tensor, ...]:
         """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2, fc2_bias."""
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
         grads = WAYS[self.setting.plan.way].backward(
-            grad_y, a_BCHW, self.weight, picked, self.setting.geometry
+            grad_y, a_BCHW, self.weight, selected, self.setting.geometry
         )
-        grad_gates = self._gates(grads.gate, gates, picked)
+        grad_gates = self._gates(grads.gate, gates, selected)
         grad_pooled, *grad_fcs = gates_backward(grad_gates, pooled, self.fc1, self.fc2)
         pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
         grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
@@ -133,13 +133,13 @@ class _Layer(NamedTuple):
             *grad_fcs,
         )
 
-    def _gates(self, grad_BGK: Tensor, gates_BGC: Tensor, picked: Picked) -> Tensor:
-        """Of the gates before their ReLU: kept ones hear from the convolution, all positive ones
-        from the L1 term.
+    def _gates(self, grad_BGK: Tensor, gates_BGC: Tensor, selected: Selected) -> Tensor:
+        """Of the gates before their ReLU: selected ones hear from the convolution, all positive
+        ones from the L1 term.
         """
         channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
-        heard_BGK = grad_BGK.to(dtype) * (picked.gate > 0)
-        return (unpick(heard_BGK, picked.index, channels) + self.grad_l1) * (gates_BGC > 0)
+        heard_BGK = grad_BGK.to(dtype) * (selected.gate > 0)
+        return (unselect(heard_BGK, selected.index, channels) + self.grad_l1) * (gates_BGC > 0)
 
 
 def chain_of(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:

@@ -22,7 +22,7 @@ from dgc.layers.fused import activations, chain_backward, chain_of, gates_backwa
 from dgc.layers.norm import Normaliser, Rule
 
 
-def suits(x_BCHW: Tensor, *others: Tensor) -> bool:
+def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
     """Whether the kernels were built and take these: float32 on the CPU, planes as they come, no
     autocast.
     """
@@ -81,7 +81,7 @@ class Gated(NamedTuple):
 
     pooled: Tensor
     gates: Tensor
-    chosen: Chosen
+    selected: Chosen
 
     @classmethod
     def of(
@@ -93,12 +93,12 @@ class Gated(NamedTuple):
 
     @classmethod
     def from_saved(cls, tensors: Sequence[Tensor]) -> Gated:
-        pooled_BC, gates_BGC, *chosen = tensors
-        return cls(pooled_BC, gates_BGC, Chosen(*chosen))
+        pooled_BC, gates_BGC, *selected = tensors
+        return cls(pooled_BC, gates_BGC, Chosen(*selected))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.pooled, self.gates, *self.chosen
+        return self.pooled, self.gates, *self.selected
 
     def backward(
         self, heard_BGK: Tensor, grad_l1: Tensor, fc1: Tensor, fc2: Tensor
@@ -108,7 +108,7 @@ class Gated(NamedTuple):
         """
         positive = self.gates > 0
         grad_BGC = torch.zeros_like(self.gates).scatter_add_(
-            -1, self.chosen.channels.long(), heard_BGK
+            -1, self.selected.channels.long(), heard_BGK
         )
         grad_BGC = (grad_BGC + grad_l1 / self.gates[:, 0].numel()) * positive
         return gates_backward(grad_BGC, self.pooled, fc1, fc2)
@@ -136,17 +136,19 @@ class NativeLayer(torch.autograd.Function):
         affine = affine_of(chain[-1]) if chain else None
         gated = Gated.of(u, affine, fc1, fc2, fc2_bias, setting.n_inactive)
         y = u.new_empty(len(u), len(weight), *setting.shape.window.output(setting.shape.size))
-        train_passes.forward(setting.shape, u, affine, gated.chosen, setting.shape.pack(weight), y)
+        train_passes.forward(
+            setting.shape, u, affine, gated.selected, setting.shape.pack(weight), y
+        )
         ctx.setting = setting
         ctx.save_for_backward(x, weight, fc1, fc2, *gated.tensors, *norms)
         gates = gated.gates
-        kept = (
+        selected_BGC = (
             selection.switch_off(gates, setting.n_inactive)
             if setting.record
             else gates.new_empty(0)
         )
-        ctx.mark_non_differentiable(kept)
-        return y, gates.mean((0, 2)).sum(), kept
+        ctx.mark_non_differentiable(selected_BGC)
+        return y, gates.mean((0, 2)).sum(), selected_BGC
 
     @staticmethod
     @once_differentiable
@@ -161,7 +163,7 @@ class NativeLayer(torch.autograd.Function):
         link = chain[-1] if chain else None
         affine = None if link is None else affine_of(link)
         packed, grad_y = setting.shape.pack(weight), train_passes.planes(grad_y)
-        given = (setting.shape, inputs[-1], affine, gated.chosen, packed, grad_y)
+        given = (setting.shape, inputs[-1], affine, gated.selected, packed, grad_y)
         grad_packed, heard = train_passes.grad_weight(*given)
         assert heard is not None
         grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, fc1, fc2)

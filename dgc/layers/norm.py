@@ -76,7 +76,7 @@ def relu_backward_(grad: Tensor, a: Tensor) -> Tensor:
     return grad
 
 
-def eager(x_BCHW: Tensor) -> bool:
+def can_fuse(x_BCHW: Tensor) -> bool:
     """Whether functions with a backward of their own may be used: tracing and torch.func take the
     plain operations.
     """
@@ -146,20 +146,26 @@ def _count(x_BCHW: Tensor) -> int:
     return x_BCHW.numel() // x_BCHW.shape[1]
 
 
-def extend(known: Moments, fresh_BCHW: Tensor, *, kernels: bool = True) -> Moments:
+def extend(input_moments: Moments, fresh_BCHW: Tensor, *, kernels: bool = True) -> Moments:
     """Moments of a concatenation, from those of its front and the channels that came behind it."""
-    fresh = moments(fresh_BCHW, known.mean.dtype, kernels=kernels)
-    return Moments(torch.cat([known.mean, fresh.mean]), torch.cat([known.var, fresh.var]))
+    fresh = moments(fresh_BCHW, input_moments.mean.dtype, kernels=kernels)
+    return Moments(
+        torch.cat([input_moments.mean, fresh.mean]), torch.cat([input_moments.var, fresh.var])
+    )
 
 
 @torch.no_grad()
 def normaliser(
-    norm: nn.BatchNorm2d, x_BCHW: Tensor, known: Moments | None = None, *, kernels: bool = True
+    norm: nn.BatchNorm2d,
+    x_BCHW: Tensor,
+    input_moments: Moments | None = None,
+    *,
+    kernels: bool = True,
 ) -> Normaliser:
     """What `norm` does to this batch; in training its running statistics move on, as
     nn.BatchNorm2d's do.
 
-    `known`: the batch's moments where the caller has them already.
+    `input_moments`: the batch's moments where the caller has them already.
     """
     batch = norm.training or norm.running_mean is None
     if not batch:
@@ -168,7 +174,7 @@ def normaliser(
         return Normaliser(
             norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False)
         )
-    found = known or moments(x_BCHW, norm.weight.dtype, kernels=kernels)
+    found = input_moments or moments(x_BCHW, norm.weight.dtype, kernels=kernels)
     if norm.training and norm.running_mean is not None:
         move_on(norm, found, _count(x_BCHW))
     return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))

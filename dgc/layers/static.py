@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from dgc.layers import native_dynamic
 from dgc.layers.native_dynamic import NativeStatic
-from dgc.layers.norm import Normaliser, Rule, eager, normaliser, relu_backward_, splittable
+from dgc.layers.norm import Normaliser, Rule, can_fuse, normaliser, relu_backward_, splittable
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
@@ -26,7 +26,7 @@ def norm_relu_conv(
     `kernels`: by the C++ kernels where they can work and the convolution has groups.
     """
     if (
-        not eager(x_BCHW)
+        not can_fuse(x_BCHW)
         or not splittable(norm, x_BCHW)
         or conv.bias is not None
         or conv._forward_hooks
@@ -37,7 +37,11 @@ def norm_relu_conv(
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
         link = normaliser(norm, x_BCHW, kernels=kernels)
-        if kernels and conv.groups > 1 and native_dynamic.suits(x_BCHW, weight, *link.tensors):
+        if (
+            kernels
+            and conv.groups > 1
+            and native_dynamic.is_supported(x_BCHW, weight, *link.tensors)
+        ):
             h, w = x_BCHW.shape[2:]
             out: Tensor = NativeStatic.apply(
                 link.rule, native_dynamic.static_shape(conv, (h, w)), x_BCHW, weight, *link.tensors
@@ -51,7 +55,7 @@ def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Te
     """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain
     BatchNorm2d.
     """
-    if not eager(x_BCHW) or not splittable(norm, x_BCHW) or pool._forward_hooks:
+    if not can_fuse(x_BCHW) or not splittable(norm, x_BCHW) or pool._forward_hooks:
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
     link = normaliser(norm, x_BCHW)

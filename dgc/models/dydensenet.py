@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d, dense_block
-from dgc.layers.norm import Moments, eager, extend, moments
+from dgc.layers.norm import Moments, can_fuse, extend, moments
 from dgc.layers.static import norm_relu_pool
 from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise
 
@@ -29,7 +29,13 @@ class DenseLayer(nn.Module):
         super().__init__()
         self.conv_1 = gating.conv(in_channels, bottleneck * growth, 1, norm=True)
         self.conv_2 = NormConv2d(
-            bottleneck * growth, growth, 3, 1, 1, group_3x3, frugal=gating.form == "dgc"
+            bottleneck * growth,
+            growth,
+            3,
+            1,
+            1,
+            group_3x3,
+            recompute_activations=gating.form == "dgc",
         )
 
     @property
@@ -39,9 +45,13 @@ class DenseLayer(nn.Module):
             cast("DynamicGroupConv2d", self.conv_1), self.conv_2.norm, self.conv_2.conv
         )
 
-    def forward(self, x_BCHW: Tensor, known: Moments | None = None) -> Tensor:
-        """`known`: the moments of x, for its first BatchNorm, where the block has them."""
-        y_BCHW = self.conv_1(x_BCHW) if known is None else self.conv_1(x_BCHW, known=known)
+    def forward(self, x_BCHW: Tensor, input_moments: Moments | None = None) -> Tensor:
+        """`input_moments`: the moments of x, for its first BatchNorm, where the block has them."""
+        y_BCHW = (
+            self.conv_1(x_BCHW)
+            if input_moments is None
+            else self.conv_1(x_BCHW, input_moments=input_moments)
+        )
         return torch.cat([x_BCHW, self.conv_2(y_BCHW)], 1)
 
 
@@ -54,20 +64,20 @@ class DenseBlock(nn.Sequential):
         first = self[0].conv_1
         if isinstance(first, DynamicGroupConv2d):
             layers = [cast("DenseLayer", m).parts for m in self]
-            if dense_block.fits(self, layers, x_BCHW):
+            if dense_block.is_supported(self, layers, x_BCHW):
                 return dense_block.run(layers, x_BCHW)
         if not (
             self.training
             and isinstance(first, DynamicGroupConv2d)
             and first.norm is not None
-            and eager(x_BCHW)
+            and can_fuse(x_BCHW)
         ):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
-        known = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)
+        input_moments = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)
         for layer in self:
             width = x_BCHW.shape[1]
-            x_BCHW = layer(x_BCHW, known)
-            known = extend(known, x_BCHW[:, width:], kernels=first.kernels)
+            x_BCHW = layer(x_BCHW, input_moments)
+            input_moments = extend(input_moments, x_BCHW[:, width:], kernels=first.kernels)
         return x_BCHW
 
 
@@ -95,7 +105,8 @@ class DyDenseNet(nn.Module):
         super().__init__()
         _check(stages, growth, form, stem)
         gating = Gating(heads, squeeze_rate, gate_factor, form)
-        self.frugal = form == "dgc"  # the baselines are what plain PyTorch makes of them
+        # the baselines are what plain PyTorch makes of them
+        self.recompute_activations = form == "dgc"
         width = 2 * growth[0]
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         blocks["init_conv"] = nn.Conv2d(3, width, 3, 1 if stem == "cifar" else 2, 1, bias=False)
@@ -113,7 +124,7 @@ class DyDenseNet(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         features_BCHW = self.features(x_BCHW)
-        if self.frugal:
+        if self.recompute_activations:
             pooled_BC11 = norm_relu_pool(
                 self.bn_last, self.relu_last, self.pool_last, features_BCHW
             )

@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
         identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
         y_BCHW = self.conv1(x_BCHW)
         if isinstance(self.conv2, DynamicGroupConv2d):
-            y_BCHW = self.conv2(y_BCHW, before=self.bn1)
+            y_BCHW = self.conv2(y_BCHW, input_norm=self.bn1)
         else:
             y_BCHW = self.conv2(torch.relu(self.bn1(y_BCHW)))
         return torch.relu(self.bn2(y_BCHW) + identity)
@@ -67,7 +67,8 @@ class DyResNet18(nn.Module):
         check_choice("form", form, Form)
         check_choice("stem", stem, Stem)
         gating = Gating(heads, squeeze_rate, gate_factor, form)
-        self.frugal = form == "dgc"  # the baselines are what plain PyTorch makes of them
+        # the baselines are what plain PyTorch makes of them
+        self.recompute_activations = form == "dgc"
         small = stem == "cifar"
         self.conv1 = (
             nn.Conv2d(3, 64, 3, 1, 1, bias=False)
@@ -87,7 +88,7 @@ class DyResNet18(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.conv1(x_BCHW)
-        if self.frugal:
+        if self.recompute_activations:
             x_BCHW = norm_relu_pool(self.bn1, self.relu, self.maxpool, x_BCHW)
         else:
             x_BCHW = self.maxpool(self.relu(self.bn1(x_BCHW)))

@@ -48,7 +48,7 @@ class Gating:
                 in_channels, out_channels, kernel_size, stride, padding, 1,
                 self.heads, self.squeeze_rate, self.gate_factor,
             )  # fmt: skip
-            layer.norm_in_twin = norm
+            layer.baseline_has_norm = norm
             return layer
         groups = self.static_groups if self.form == "sgc" else 1
         return NormConv2d(
@@ -72,7 +72,8 @@ class NormConv2d(HasMethod):
     """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the
     networks.
 
-    `frugal`: keep the raw input alone for backward, and make the activated one again.
+    `recompute_activations`: keep the raw input alone for backward, and make the
+    activated one again.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class NormConv2d(HasMethod):
         *,
         norm: bool = True,
         mix: bool = False,
-        frugal: bool = False,
+        recompute_activations: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -96,7 +97,7 @@ class NormConv2d(HasMethod):
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
         )
-        self.mix, self.frugal = mix, frugal
+        self.mix, self.recompute_activations = mix, recompute_activations
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BOHW: Tensor = (
@@ -105,7 +106,7 @@ class NormConv2d(HasMethod):
         return shuffle(y_BOHW, self.conv.groups) if self.mix else y_BOHW
 
     def _activated(self, norm: nn.Module, x_BCHW: Tensor) -> Tensor:
-        if self.frugal:
+        if self.recompute_activations:
             return norm_relu_conv(norm, self.conv, x_BCHW, kernels=self.kernels)
         y_BOHW: Tensor = self.conv(norm(x_BCHW).relu_())
         return y_BOHW

@@ -31,8 +31,8 @@ def gate_map(
     )
     layers = []
     for name, layer in iter_dgc(model):
-        chosen_GC = ranks.sum_(records[name].chosen)
-        share_GC = chosen_GC.cpu().double() / max(1.0, samples)
+        selected_GC = ranks.sum_(records[name].selected)
+        share_GC = selected_GC.cpu().double() / max(1.0, samples)
         layers.append(
             {
                 "name": name,

@@ -145,7 +145,7 @@ def test_gates_are_counted_without_the_padding(folder):
         measure(model, [(images, labels)], 70, ALONE)
     for name, record in wanted.items():
         assert found[name].samples == 70
-        assert torch.equal(found[name].chosen, record.chosen), name
+        assert torch.equal(found[name].selected, record.selected), name
 
 
 # --- NaN ------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ class Handed(nn.Module):
         self.norm, self.layer = nn.BatchNorm2d(16), DynamicGroupConv2d(16, 16, heads=2, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(nn.functional.gelu(x), before=self.norm)
+        y = self.layer(nn.functional.gelu(x), input_norm=self.norm)
         return y[:, : self.layer.out_channels - 2]
 
 

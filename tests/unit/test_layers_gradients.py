@@ -192,7 +192,9 @@ def test_a_norm_in_front_is_part_of_the_one_copy() -> None:
     oracle = copy.deepcopy(pair)
     oracle[0].method = "masked"
     x = torch.randn(2, 64, 8, 8).double()
-    ours, theirs = (gradients(p, x, lambda v, p=p: p[0](v, before=p[1])) for p in (pair, oracle))
+    ours, theirs = (
+        gradients(p, x, lambda v, p=p: p[0](v, input_norm=p[1])) for p in (pair, oracle)
+    )
     assert_same(ours, theirs)
     torch.testing.assert_close(pair[1].running_var, oracle[1].running_var)
 

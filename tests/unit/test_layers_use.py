@@ -154,9 +154,9 @@ def test_records_count_the_choices_and_stop_when_closed() -> None:
     assert list(records) == ["1", "2"]
     for (_, layer), record in zip(dgc.iter_dgc(net), records.values(), strict=True):
         assert record.samples == 12
-        assert record.chosen.shape == (layer.heads, layer.in_channels)
-        assert (record.chosen.sum(1) <= 12 * (layer.in_channels - layer.n_inactive)).all()
-        assert record.chosen.sum() > 0
+        assert record.selected.shape == (layer.heads, layer.in_channels)
+        assert (record.selected.sum(1) <= 12 * (layer.in_channels - layer.n_inactive)).all()
+        assert record.selected.sum() > 0
         assert ((record.share() >= 0) & (record.share() <= 1)).all()
         assert layer.gate_record is None
 

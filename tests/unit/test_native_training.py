@@ -165,7 +165,7 @@ def test_a_norm_in_front_and_a_view_that_is_no_copy() -> None:
     wide = torch.randn(3, 80, 10, 11).double()
 
     def call(p: nn.ModuleList, x: Tensor) -> Tensor:
-        y: Tensor = p[0](x[:, 8:72], before=p[1])
+        y: Tensor = p[0](x[:, 8:72], input_norm=p[1])
         return y
 
     found = [
@@ -335,4 +335,4 @@ def test_a_method_that_is_none_is_refused_by_name() -> None:
 def test_names_of_the_functions_are_what_the_tests_look_for() -> None:
     assert NativeLayer.__name__ == "NativeLayer"
     assert NativeStatic.__name__ == "NativeStatic"
-    assert native_dynamic.suits(torch.randn(2, 3, 4, 4))
+    assert native_dynamic.is_supported(torch.randn(2, 3, 4, 4))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgc.layers.algorithms import METHODS, dgc_conv2d
 from dgc.layers.algorithms.choose import WAYS, plan
-from dgc.layers.geometry import Geometry, pick
+from dgc.layers.geometry import Geometry, select
 from dgc.layers.selection import switch_off, switch_off_traced
 from dgc.layers.shuffle import by_head, interleave, shuffle
 
@@ -96,14 +96,16 @@ def test_every_way_has_the_derivative_of_the_definition(
     for name, way in WAYS.items():
         if name == "product" and kernel > 1:
             continue
-        picked = pick(gates, heads * c if name == "heads" else kept)
+        selected = select(gates, heads * c if name == "heads" else kept)
         torch.testing.assert_close(
-            way.forward(x, weight, picked, geometry), wanted.detach(), rtol=1e-10, atol=1e-10
+            way.forward(x, weight, selected, geometry), wanted.detach(), rtol=1e-10, atol=1e-10
         )
-        grads = way.backward(grad, x, weight, picked, geometry)
+        grads = way.backward(grad, x, weight, selected, geometry)
         torch.testing.assert_close(grads.x, grad_x)
         torch.testing.assert_close(grads.weight, grad_w)
-        index = torch.arange(heads * c).expand_as(gates) if picked.index is None else picked.index
+        index = (
+            torch.arange(heads * c).expand_as(gates) if selected.index is None else selected.index
+        )
         torch.testing.assert_close(grads.gate, grad_gates.gather(-1, index))
 
 

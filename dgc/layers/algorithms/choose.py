@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from dgc.layers.algorithms import per_head, per_sample, product
-from dgc.layers.geometry import Geometry, Grads, Picked
+from dgc.layers.geometry import Geometry, Grads, Selected
 
 Name = Literal["product", "samples", "heads"]
-# channels that the CPU's convolution kernels take at once; more are picked to fill the last ones
+# channels that the CPU's convolution kernels take at once; more are selected to fill the last ones
 LANES = 16
 
 
@@ -24,8 +24,8 @@ class Plan(NamedTuple):
 
 
 class Way(NamedTuple):
-    forward: Callable[[Tensor, Tensor, Picked, Geometry], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor, Picked, Geometry], Grads]
+    forward: Callable[[Tensor, Tensor, Selected, Geometry], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor, Selected, Geometry], Grads]
 
 
 WAYS: Mapping[Name, Way] = MappingProxyType(
@@ -47,10 +47,10 @@ def plan(
     CPU: sample by sample while a channel has more pixels than its weights cost to gather; else head
     by head.
     """
-    kept = channels - n_inactive
+    selected = channels - n_inactive
     if kernel == 1 and padding == 0:
-        return Plan("product", kept if 2 * kept <= channels else channels)
+        return Plan("product", selected if 2 * selected <= channels else channels)
     if not cpu or pixels < 64:
         return Plan("heads", channels)
-    filled = -(-kept // LANES) * LANES
+    filled = -(-selected // LANES) * LANES
     return Plan("samples", filled if 4 * filled <= 3 * channels else channels)

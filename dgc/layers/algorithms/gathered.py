@@ -1,8 +1,8 @@
-"""Only what is kept: the selected channels of input and weights are gathered, then multiplied in
+"""The selected channels alone of input and weights are gathered, then multiplied in
 one batched product.
 
-Legend: B samples, G heads, J = O/G outputs of a head, K = C - n kept channels, P output pixels, k
-kernel width.
+Legend: B samples, G heads, J = O/G outputs of a head, K = C - n selected channels, P output pixels,
+k kernel width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from dgc.layers.shuffle import interleave
 
 
-def kept_channels(gates_BGC: Tensor, n_inactive: int) -> tuple[Tensor, Tensor]:
+def selected_channels(gates_BGC: Tensor, n_inactive: int) -> tuple[Tensor, Tensor]:
     """The C - n channels with the largest gates: values and indices, each (B, G, K). Fewer may be
     above zero.
     """
@@ -30,7 +30,7 @@ def gather_input(x_BCHW: Tensor, index_BGK: Tensor) -> Tensor:
 
 
 def gather_weight(weight_OCkk: Tensor, index_BGK: Tensor) -> Tensor:
-    """Each head's weights of its kept channels, per sample: (B, G, K, J, k, k)."""
+    """Each head's weights of its selected channels, per sample: (B, G, K, J, k, k)."""
     heads, (o, c, k, _) = index_BGK.shape[1], weight_OCkk.shape
     rows_GCJkk = (
         weight_OCkk.view(heads, o // heads, c, k, k)
@@ -54,7 +54,7 @@ def gathered_conv2d(
     """The same as `masked_conv2d` up to rounding, with C - n channels read per head. Returns (B, O,
     H', W').
     """
-    gate_BGK, index_BGK = kept_channels(gates_BGC, n_inactive)
+    gate_BGK, index_BGK = selected_channels(gates_BGC, n_inactive)
     w_BGKJkk = gather_weight(weight_OCkk, index_BGK)
     w_BGKJkk = w_BGKJkk * gate_BGK[..., None, None, None].to(w_BGKJkk.dtype)
     if weight_OCkk.shape[-1] == 1:
@@ -79,8 +79,8 @@ def _convolution(
     x_BCHW: Tensor, w_BGKJkk: Tensor, index_BGK: Tensor, stride: int, padding: int, dilation: int
 ) -> Tensor:
     """Every (sample, head) pair is one group of one grouped convolution."""
-    b, g, kept, j, k, _ = w_BGKJkk.shape
-    x_1NHW = gather_input(x_BCHW, index_BGK).view(1, b * g * kept, *x_BCHW.shape[-2:])
-    w_MKkk = w_BGKJkk.transpose(2, 3).reshape(b * g * j, kept, k, k)
+    b, g, selected, j, k, _ = w_BGKJkk.shape
+    x_1NHW = gather_input(x_BCHW, index_BGK).view(1, b * g * selected, *x_BCHW.shape[-2:])
+    w_MKkk = w_BGKJkk.transpose(2, 3).reshape(b * g * j, selected, k, k)
     y_1MHW = F.conv2d(x_1NHW, w_MKkk, None, stride, padding, dilation, b * g)
     return interleave(y_1MHW.view(b, g, j, *y_1MHW.shape[-2:]))

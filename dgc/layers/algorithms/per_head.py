@@ -8,29 +8,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgc.layers.geometry import Geometry, Grads, Picked
+from dgc.layers.geometry import Geometry, Grads, Selected
 from dgc.layers.shuffle import by_head, interleave
 
 
-def forward(a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry) -> Tensor:
-    """(B, C, H, W) -> (B, O, H', W'), shuffled; any kernel. All channels are picked."""
+def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry) -> Tensor:
+    """(B, C, H, W) -> (B, O, H', W'), shuffled; any kernel. All channels are selected."""
     outputs = [
         F.conv2d(a_BCHW * gate_BC[..., None, None], w_JCkk, None, *geometry[:3])
         for gate_BC, w_JCkk in zip(
-            picked.gate.unbind(1), weight_OCkk.chunk(geometry.heads), strict=True
+            selected.gate.unbind(1), weight_OCkk.chunk(geometry.heads), strict=True
         )
     ]
     return interleave(torch.stack(outputs, 1))
 
 
 def backward(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
     grad_x = torch.zeros_like(a_BCHW)
     grad_gates, grad_weights = [], []
     by_head_BGJHW = by_head(grad_BOHW, geometry.heads)
     for i, w_JCkk in enumerate(weight_OCkk.chunk(geometry.heads)):
-        gate_BC11 = picked.gate[:, i, :, None, None]
+        gate_BC11 = selected.gate[:, i, :, None, None]
         grad_masked, grad_w = conv_backward(
             by_head_BGJHW[:, i].contiguous(), a_BCHW * gate_BC11, w_JCkk, geometry, groups=1
         )

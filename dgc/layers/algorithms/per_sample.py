@@ -1,8 +1,8 @@
-"""One sample after the other: its picked channels and their weights are gathered, then one grouped
-convolution.
+"""One sample after the other: its selected channels and their weights are gathered, then one
+grouped convolution.
 
-For kernels wider than 1 on the CPU: what one sample needs stays in the cache, and only picked
-channels are multiplied. Legend: G heads, J = O/G outputs of a head, K picked channels.
+For kernels wider than 1 on the CPU: what one sample needs stays in the cache, and only selected
+channels are multiplied. Legend: G heads, J = O/G outputs of a head, K selected channels.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgc.layers.algorithms.per_head import conv_backward
-from dgc.layers.geometry import Geometry, Grads, Picked
+from dgc.layers.geometry import Geometry, Grads, Selected
 from dgc.layers.shuffle import by_head, interleave
 
 
-def forward(a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry) -> Tensor:
+def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry) -> Tensor:
     """(B, C, H, W) -> (B, O, H', W'), shuffled."""
-    way = _all_forward if picked.index is None else _picked_forward
-    return way(a_BCHW, weight_OCkk, picked, geometry)
+    way = _all_forward if selected.index is None else _selected_forward
+    return way(a_BCHW, weight_OCkk, selected, geometry)
 
 
 def backward(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
-    way = _all_backward if picked.index is None else _picked_backward
-    return way(grad_BOHW, a_BCHW, weight_OCkk, picked, geometry)
+    way = _all_backward if selected.index is None else _selected_backward
+    return way(grad_BOHW, a_BCHW, weight_OCkk, selected, geometry)
 
 
 def _rows(weight_OCkk: Tensor, heads: int) -> Tensor:
@@ -40,20 +40,20 @@ def _unrows(w_GCJkk: Tensor) -> Tensor:
 
 
 def _gather(a_CHW: Tensor, rows_GCJkk: Tensor, index_GK: Tensor) -> tuple[Tensor, Tensor]:
-    """One sample's picked channels (1, G*K, H, W) and their weights (G, K, J, k, k)."""
+    """One sample's selected channels (1, G*K, H, W) and their weights (G, K, J, k, k)."""
     x_1NHW = a_CHW.index_select(0, index_GK.flatten())[None]
     return x_1NHW, torch.stack(
         [rows.index_select(0, i) for rows, i in zip(rows_GCJkk, index_GK, strict=True)]
     )
 
 
-def _picked_forward(
-    a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+def _selected_forward(
+    a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Tensor:
-    assert picked.index is not None
+    assert selected.index is not None
     rows_GCJkk = _rows(weight_OCkk, geometry.heads)
     outputs = []
-    for a_CHW, gate_GK, index_GK in zip(a_BCHW, picked.gate, picked.index, strict=True):
+    for a_CHW, gate_GK, index_GK in zip(a_BCHW, selected.gate, selected.index, strict=True):
         x_1NHW, w_GKJkk = _gather(a_CHW, rows_GCJkk, index_GK)
         w_GKJkk.mul_(gate_GK[..., None, None, None])
         outputs.append(F.conv2d(x_1NHW, _unrows(w_GKJkk), None, *geometry[:3], geometry.heads))
@@ -61,13 +61,13 @@ def _picked_forward(
     return interleave(y_BOHW.view(len(outputs), geometry.heads, -1, *y_BOHW.shape[-2:]))
 
 
-def _picked_backward(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+def _selected_backward(
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
-    assert picked.index is not None
+    assert selected.index is not None
     rows_GCJkk = _rows(weight_OCkk, geometry.heads)
     grad_x, grad_rows, grad_gates = torch.zeros_like(a_BCHW), torch.zeros_like(rows_GCJkk), []
-    for b, (gate_GK, index_GK) in enumerate(zip(picked.gate, picked.index, strict=True)):
+    for b, (gate_GK, index_GK) in enumerate(zip(selected.gate, selected.index, strict=True)):
         x_1NHW, w_GKJkk = _gather(a_BCHW[b], rows_GCJkk, index_GK)
         gate_GK111 = gate_GK[..., None, None, None]
         grad_1OHW = by_head(grad_BOHW[b : b + 1], geometry.heads).flatten(1, 2)
@@ -90,20 +90,22 @@ def _own_weights(weight_OCkk: Tensor, gate_GC: Tensor) -> Tensor:
     return (w_JGCkk * gate_GC[..., None, None]).flatten(0, 1)
 
 
-def _all_forward(a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry) -> Tensor:
-    samples = zip(torch.split(a_BCHW, 1), picked.gate, strict=True)
+def _all_forward(
+    a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
+) -> Tensor:
+    samples = zip(torch.split(a_BCHW, 1), selected.gate, strict=True)
     return torch.cat(
         [F.conv2d(a, _own_weights(weight_OCkk, gate), None, *geometry[:3]) for a, gate in samples]
     )
 
 
 def _all_backward(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
     w_JGCkk = weight_OCkk.view(geometry.heads, -1, *weight_OCkk.shape[1:]).transpose(0, 1)
     grad_x, grad_gates, total_JGCkk = [], [], torch.zeros_like(w_JGCkk)
     for grad, a, gate_GC in zip(
-        torch.split(grad_BOHW, 1), torch.split(a_BCHW, 1), picked.gate, strict=True
+        torch.split(grad_BOHW, 1), torch.split(a_BCHW, 1), selected.gate, strict=True
     ):
         own = _own_weights(weight_OCkk, gate_GC)
         grad_a, grad_w = conv_backward(grad, a, own, geometry, groups=1)

@@ -1,7 +1,7 @@
 """1x1 convolutions as batched products, forward and backward by hand so that nothing but the input
 has to be kept.
 
-Legend: B samples, G heads, J = O/G outputs of a head, K picked channels, P pixels.
+Legend: B samples, G heads, J = O/G outputs of a head, K selected channels, P pixels.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgc.layers.geometry import Geometry, Grads, Picked, input_rows, weight_rows
+from dgc.layers.geometry import Geometry, Grads, Selected, input_rows, weight_rows
 from dgc.layers.shuffle import by_head, interleave
 
 
-def forward(a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry) -> Tensor:
+def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry) -> Tensor:
     """(B, C, H, W) -> (B, O, H', W'), shuffled. No padding."""
     a_BCHW = _pixels(a_BCHW, geometry.stride)
     b, c, h, w = a_BCHW.shape
-    if picked.index is None:
-        w_BOC = _all_weights(weight_OCkk, picked.gate)
+    if selected.index is None:
+        w_BOC = _all_weights(weight_OCkk, selected.gate)
         return torch.bmm(w_BOC, a_BCHW.reshape(b, c, h * w)).view(b, -1, h, w)
-    x_NKP, w_NKJ = _gather(a_BCHW, weight_OCkk, picked.index)
-    w_NKJ = w_NKJ * picked.gate.reshape(-1, w_NKJ.shape[1], 1)
+    x_NKP, w_NKJ = _gather(a_BCHW, weight_OCkk, selected.index)
+    w_NKJ = w_NKJ * selected.gate.reshape(-1, w_NKJ.shape[1], 1)
     y_NJP = torch.bmm(w_NKJ.transpose(1, 2), x_NKP)
     return interleave(y_NJP.view(b, geometry.heads, -1, h, w))
 
 
 def backward(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, geometry: Geometry
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
     small_BCHW = _pixels(a_BCHW, geometry.stride)
-    way = _backward_all if picked.index is None else _backward_picked
-    grads = way(grad_BOHW, small_BCHW, weight_OCkk, picked, geometry.heads)
+    way = _backward_all if selected.index is None else _backward_selected
+    grads = way(grad_BOHW, small_BCHW, weight_OCkk, selected, geometry.heads)
     if geometry.stride == 1:
         return grads
     full_BCHW = torch.zeros_like(a_BCHW)
@@ -57,18 +57,18 @@ def _all_weights(weight_OCkk: Tensor, gate_BGC: Tensor) -> Tensor:
 
 
 def _backward_all(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, heads: int
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, heads: int
 ) -> Grads:
     b, c, h, w = a_BCHW.shape
     grad_BOP = grad_BOHW.reshape(b, -1, h * w)
-    grad_x = torch.bmm(_all_weights(weight_OCkk, picked.gate).transpose(1, 2), grad_BOP).view(
+    grad_x = torch.bmm(_all_weights(weight_OCkk, selected.gate).transpose(1, 2), grad_BOP).view(
         b, c, h, w
     )
     product_BJGC = torch.bmm(grad_BOP, a_BCHW.reshape(b, c, h * w).transpose(1, 2)).view(
         b, -1, heads, c
     )
     grad_gate = (product_BJGC * _shuffled(weight_OCkk, heads)).sum(1)
-    grad_w_JGC = (product_BJGC * picked.gate[:, None]).sum(0)
+    grad_w_JGC = (product_BJGC * selected.gate[:, None]).sum(0)
     return Grads(grad_x, grad_gate, grad_w_JGC.transpose(0, 1).reshape(weight_OCkk.shape))
 
 
@@ -82,10 +82,10 @@ def _gather(a_BCHW: Tensor, weight_OCkk: Tensor, index_BGK: Tensor) -> tuple[Ten
     return x_NKP, w_RJ.index_select(0, weight_rows(index_BGK, c)).view(b * g, k, -1)
 
 
-def _backward_picked(
-    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, picked: Picked, heads: int
+def _backward_selected(
+    grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, heads: int
 ) -> Grads:
-    gate_BGK, index_BGK = picked
+    gate_BGK, index_BGK = selected
     assert index_BGK is not None
     (b, c, h, w), k = a_BCHW.shape, index_BGK.shape[-1]
     x_NKP, w_NKJ = _gather(a_BCHW, weight_OCkk, index_BGK)
