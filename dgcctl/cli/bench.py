@@ -86,6 +86,11 @@ def bench(
     arguments += [f"--progress={p}" for p in progress or []]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
+    _measure(module, arguments, out, name)
+
+
+def _measure(module: str, arguments: list[str], out: Path | None, name: str) -> None:
+    """Run the program that measures, which tells each row on stderr; its table goes to stdout."""
     diagnostics.note("measuring; a row is told when it is there")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", module, *arguments, f"--out={out or Path(folder) / name}"]

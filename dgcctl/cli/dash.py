@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.core import settings
 from dgcctl.core.runs import listing
 from dgcctl.core.text import shown
+
+if TYPE_CHECKING:
+    from dgcctl.tui.app import DashApp
 
 RunArguments = Annotated[
     list[str] | None,
@@ -88,10 +91,14 @@ def dash(
 
         output.write(shown(frame(chosen, _size(size)), newlines=True))
         return
+    _open(DashApp(chosen))
+
+
+def _open(app: DashApp) -> None:
+    """Show the dashboard until it is left. Raises what ended it otherwise."""
     _require_terminal()
     # may come ignored (nohup); without its terminal this is nothing
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    app = DashApp(chosen)
     app.run()
     if app.failure is not None:
         raise app.failure

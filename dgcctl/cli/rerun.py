@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,13 +70,9 @@ def rerun(
     if against is None:
         _say_what_lacks(recorded)
         diagnostics.note(f"running {recorded.id} again")
-        agree = _asking(recorded.id, allow_change=allow_change)
-        say = diagnostics.note
         if data_dir is not None:
-            say(
-                f"data.dir: {read_facts(recorded).recipe.get('data.dir')} in the record, now"
-                f" {data_dir.absolute()}"
-            )
+            diagnostics.note(_moved(recorded, data_dir))
+        agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
         repeated = again.repeat(
             recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir
         )
@@ -85,6 +82,11 @@ def rerun(
         output.line(repeated.id)
         return
     _report(again.compare(recorded, repeated, tolerances), json=json)
+
+
+def _moved(recorded: RunDir, data_dir: Path) -> str:
+    before = read_facts(recorded).recipe.get("data.dir")
+    return f"data.dir: {before} in the record, now {data_dir.absolute()}"
 
 
 def _say_what_lacks(recorded: RunDir) -> None:
