@@ -111,12 +111,10 @@ def convolve(
     *,
     inside: bool = False,
     relu: bool = False,
-    second: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """The products, from image `src` to `dst`, with `residual` added where there is one.
 
-    `inside`: BatchNorm and ReLU of the dynamic convolution are applied while it reads. `second`:
-    scale and shift of what goes to image `dst2`, after the ReLU.
+    `inside`: BatchNorm and ReLU of the dynamic convolution are applied while it reads.
     """
     regions = regions or {}
     out, source = images["dst"].layout, images["src"].layout
@@ -133,8 +131,6 @@ def convolve(
         constants["edges"] = winograd.edges(out)
     if inside:
         constants |= {"in_scale": conv.scale, "in_shift": conv.shift}
-    if second is not None:
-        constants |= {"out_scale": second[0], "out_shift": second[1]}
     span = winograd.span(channels - conv.n_inactive, outs)
     room = (
         channels * max(400, source.plane)
@@ -151,7 +147,7 @@ def convolve(
         Kind.WINO if wino else Kind.CONV, images, regions, constants, span=span,
         channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=conv.taps,
         relu=int(relu), in_relu=int(inside and conv.scale is not None),
-        has_residual=int("residual" in images), has_dst=1, has_dst2=int("dst2" in images),
+        has_residual=int("residual" in images),
         out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
         inactive=conv.n_inactive, scale_weights=int("panel" in regions), lanes=int(lanes),
         batched=int(few_pixels(out) and conv.weight.numel() * 4 >= HEAVY),

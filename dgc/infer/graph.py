@@ -38,8 +38,6 @@ class Node:
     pool: tuple[str, int, int, int] = ("max", 1, 1, 0)  # kind, kernel, stride, padding
     weight: Tensor | None = None  # linear
     bias: Tensor | None = None
-    # conv: its only reader's BatchNorm + ReLU, applied behind `relu`
-    second: tuple[Tensor, Tensor] | None = None
 
 
 class _Tracer(fx.Tracer):

@@ -16,7 +16,7 @@ from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, choose
 from dgc.kernels.cpu.structs import Op, Run, Train
 from dgc.kernels.sources import built_from, library_of, sources_digest
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 FORCE = VARIABLE
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
 

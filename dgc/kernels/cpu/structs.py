@@ -50,12 +50,12 @@ class Region(Structure):
 class Op(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("kind", "batched")),
-        *((name, Tensor) for name in ("src", "dst", "dst2", "residual")),
+        *((name, Tensor) for name in ("src", "dst", "residual")),
         *((name, Region) for name in ("input", "out", "list")),
         *((name, c_int64) for name in ("channels", "heads", "outs", "dynamic", "taps")),
         *((name, c_void_p) for name in ("offsets", "weight", "external", "bias")),
-        *((name, c_void_p) for name in ("in_scale", "in_shift", "out_scale", "out_shift")),
-        *((name, c_int64) for name in ("relu", "in_relu", "has_residual", "has_dst", "has_dst2")),
+        *((name, c_void_p) for name in ("in_scale", "in_shift")),
+        *((name, c_int64) for name in ("relu", "in_relu", "has_residual")),
         *(
             (name, c_int64)
             for name in ("out_step", "head_step", "inactive", "hidden", "scale_weights")

@@ -33,7 +33,7 @@ enum DgcKind : int64_t {
 struct DgcOp {
     int64_t kind;
     int64_t batched;              // run over all samples at once: its weights are heavier than its activations
-    DgcTensor src, dst, dst2, residual;
+    DgcTensor src, dst, residual;
     DgcRegion in, out, list;      // list: what was selected (see select.h)
     int64_t channels;             // C: input channels (of all groups together)
     int64_t heads, outs;          // G heads or groups, outs = O / G
@@ -43,10 +43,9 @@ struct DgcOp {
     const float* weight;
     const float* external;        // DGC_SELECT: the gates of all samples, or null: they are in `in`
     const float* bias;            // per output channel, in the order of the output
-    const float *in_scale, *in_shift;    // BatchNorm in front (may be null); ReLU after it
-    const float *out_scale, *out_shift;  // a second BatchNorm + ReLU behind, for dst2
+    const float *in_scale, *in_shift;  // BatchNorm in front (may be null); ReLU after it
     int64_t relu, in_relu;
-    int64_t has_residual, has_dst, has_dst2;
+    int64_t has_residual;         // 1: `residual` is added before the ReLU
     int64_t out_step, head_step;  // output channel of head i, row j = j * out_step + i * head_step
     int64_t inactive;             // n
     int64_t hidden;               // hidden units per head

@@ -29,7 +29,7 @@ extern "C" {
 // Read by the call, and from the file by those who must not load it: keep the words (dgc/kernels/sources.py).
 const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER; }
 
-int dgc_abi_version() { return 2; }
+int dgc_abi_version() { return 3; }
 int64_t dgc_op_size() { return sizeof(DgcOp); }
 
 // 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)

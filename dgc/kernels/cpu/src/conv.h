@@ -25,12 +25,8 @@ DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t
     s.bias_step = op.out_step;
     s.relu = op.relu != 0;
     if (op.bias) s.bias = op.bias + channel;
-    if (op.has_dst) s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
+    s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
     if (op.has_residual) s.residual = place(op.residual), s.residual_step = op.out_step * op.residual.plane;
-    if (op.has_dst2) {
-        s.dst2 = place(op.dst2), s.step2 = op.out_step * op.dst2.plane;
-        s.scale2 = op.out_scale + channel, s.shift2 = op.out_shift + channel;
-    }
     s.mask = op.dst.mask + q.subplane * op.dst.length + i;
     return s;
 }

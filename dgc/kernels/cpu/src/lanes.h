@@ -156,11 +156,7 @@ inline void lane_finish(const DgcOp& op, const Context& c, int64_t channel, cons
         V y = load(line + i) + bias;
         if (op.has_residual) y += load(at(c, op.residual) + channel * op.residual.plane + op.residual.lead + i);
         if (op.relu) y = relu(y);
-        const VI mask = load_int(t.mask + i);
-        if (op.has_dst) store(at(c, t) + channel * t.plane + t.lead + i, keep(y, mask));
-        if (!op.has_dst2) continue;
-        const V z = relu(y * splat(op.out_scale[channel]) + splat(op.out_shift[channel]));
-        store(at(c, op.dst2) + channel * op.dst2.plane + op.dst2.lead + i, keep(z, mask));
+        store(at(c, t) + channel * t.plane + t.lead + i, keep(y, load_int(t.mask + i)));
     }
 }
 

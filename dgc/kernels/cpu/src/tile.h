@@ -19,16 +19,16 @@ struct Source {                 // K input channels; `x` and `w` point at channe
 };
 
 struct Sink {                   // at the first row and pixel
-    float *dst, *dst2;
-    const float* residual;
-    int64_t step, step2, residual_step;
-    const float *bias, *scale2, *shift2;
+    float* dst;
+    const float* residual;      // null: nothing is added
+    int64_t step, residual_step;
+    const float* bias;
     int64_t bias_step;
     bool relu;
     const int32_t* mask;        // null: the bare sums are stored
 };
 
-// What follows the sums, for the usual case: bias, ReLU, one destination.
+// What follows the sums, for the usual case: bias and ReLU.
 template <int MR, int NV>
 DGC_INLINE void finish_plain(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
     const V least = splat(s.relu ? 0.0f : -__builtin_inff());
@@ -44,31 +44,26 @@ DGC_INLINE void finish_plain(V (&acc)[MR][NV], const Sink& s, int64_t row, int64
     }
 }
 
-// With a residual, or a second destination behind a second BatchNorm and ReLU.
+// The same with a residual, which is added before the ReLU.
 template <int MR, int NV>
-DGC_INLINE void finish_all(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
+DGC_INLINE void finish_with_residual(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
-        const int64_t channel = (row + m) * s.bias_step;
-        const V bias = splat(s.bias ? s.bias[channel] : 0.0f);
+        const V bias = splat(s.bias ? s.bias[(row + m) * s.bias_step] : 0.0f);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
             const int64_t at = i + v * VL;
             V y = acc[m][v] + bias;
-            if (s.residual) y += load(s.residual + (row + m) * s.residual_step + at);
+            y += load(s.residual + (row + m) * s.residual_step + at);
             if (s.relu) y = relu(y);
-            const VI mask = load_int(s.mask + at);
-            if (s.dst) store(s.dst + (row + m) * s.step + at, keep(y, mask));
-            if (!s.dst2) continue;
-            const V z = relu(y * splat(s.scale2[channel]) + splat(s.shift2[channel]));
-            store(s.dst2 + (row + m) * s.step2 + at, keep(z, mask));
+            store(s.dst + (row + m) * s.step + at, keep(y, load_int(s.mask + at)));
         }
     }
 }
 
 template <int MR, int NV>
 DGC_INLINE void finish(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
-    if (s.mask) return s.residual || s.dst2 || !s.dst ? finish_all(acc, s, row, i) : finish_plain(acc, s, row, i);
+    if (s.mask) return s.residual ? finish_with_residual(acc, s, row, i) : finish_plain(acc, s, row, i);
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8

@@ -112,9 +112,6 @@ inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_
             if (op.relu) out = relu(out);
             const VI mask = load_int(op.dst.mask + p * op.dst.length + tile);
             store(position(c, op.dst, channel, p, tile), keep(out, mask));
-            if (!op.has_dst2) continue;
-            const V z = relu(out * splat(op.out_scale[channel]) + splat(op.out_shift[channel]));
-            store(position(c, op.dst2, channel, p, tile), keep(z, mask));
         }
     }
 }
