@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import gc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Thread
@@ -24,11 +23,12 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
-from dgc.errors import DgcError, UsageError
+from dgc.errors import DgcError
 from dgc.run.paths import RunDir
 from dgcctl.core.runs import listing
 from dgcctl.core.text import shown
-from dgcctl.tui import actions, export, keys, palette, typed
+from dgcctl.tui import actions, collector, export, keys, palette, typed
+from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.key_queue import AT_ONCE, Hearing, Typed
 from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen
@@ -43,7 +43,6 @@ from dgcctl.tui.suspend import guard_sigcont
 from dgcctl.tui.widgets.keyline import Shown
 
 FRAME = 0.05
-SETTLED = 1.5  # seconds until the modules of the first screens are loaded
 
 
 class Arrived(Message):
@@ -52,14 +51,6 @@ class Arrived(Message):
     def __init__(self, news: News) -> None:
         super().__init__()
         self.news = news
-
-
-def _settle() -> None:
-    """What is loaded by now stays: to look through it again and again would hold up one key in a
-    dozen by 45 ms.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class DashApp(App[None]):
@@ -91,6 +82,9 @@ class DashApp(App[None]):
         self.frames = 0
         self._opened = [listing.find_run(name, options.runs_dir) for name in options.open]
         self._watch = Watch()
+        self._confirmed = ConfirmedActions(
+            self, self.store, self.trainers, self._watch, self._subject
+        )
         self._nocolor = NoColor()
         self.hearing = Hearing(self, super().on_event)
         self.pending = False
@@ -126,7 +120,7 @@ class DashApp(App[None]):
         self.run_worker(self.hearing.run(), group="keys")
         self._first_screens()
         if not self.is_headless:  # else the process is not ours
-            self.set_timer(SETTLED, _settle)
+            self.set_timer(collector.SETTLED, collector.settle)
 
     def _first_screens(self) -> None:
         from dgcctl.tui.screens.runs_screen import RunsScreen
@@ -168,7 +162,7 @@ class DashApp(App[None]):
     # --- keys -------------------------------------------------------------------------------------
 
     async def on_event(self, event: Event) -> None:
-        """What is typed goes through one queue (see hearing.py)."""
+        """What is typed goes through one queue (see key_queue.py)."""
         leaves = isinstance(event, Key) and event.key == AT_ONCE
         if isinstance(event, Key | Paste) and not event.is_forwarded and not leaves:
             if isinstance(event, Paste):
@@ -375,52 +369,17 @@ class DashApp(App[None]):
             self.notify("\n".join(map(str, written)), title="exported")
 
     def action_stop(self) -> None:
-        self._ask("stop", "It finishes its step, saves and stops.", "asked to stop")
+        self._confirmed.stop()
 
     def action_checkpoint(self) -> None:
-        self._ask("checkpoint", "It saves after its step and goes on.", "asked to checkpoint")
+        self._confirmed.checkpoint()
 
     def action_resume(self) -> None:
-        self._ask("resume", "It goes on from its newest checkpoint.", "resuming", self._resume)
+        self._confirmed.resume()
 
-    def _resume(self, run: listing.Run) -> None:
-        self._watch.begins(run.id)
-        self.trainers.resume(run.dir)
-
-    def _ask(
-        self, act: str, what: str, done: str, do: Callable[[listing.Run], None] | None = None
-    ) -> None:
-        """Ask before an act on the run that is chosen; say at once where it cannot be."""
-        run = self.store.runs.get((self.front.subject() if self.front else None) or "")
-        why = actions.refusal(run, act)
-        if run is None or why:
-            self.notify(why, severity="warning")
-            return
-
-        def answer(agreed: bool | None) -> None:
-            if agreed:
-                self._carry_out(run, act, done, do)
-
-        def pointless() -> str:
-            return actions.refusal(self.store.runs.get(run.id), act)
-
-        self.push_screen(Confirm(f"{act.capitalize()} {run.id}?", what, pointless), answer)
-
-    def _carry_out(
-        self, run: listing.Run, act: str, done: str, do: Callable[[listing.Run], None] | None
-    ) -> None:
-        """The run may have ended while the question stood. Without `do` the trainer is left a
-        request of that name.
-        """
-        try:
-            why = actions.refusal(self.store.runs.get(run.id), act)
-            if why:
-                raise UsageError(why)
-            do(run) if do else actions.request(run, act)
-        except DgcError as error:
-            self.notify(str(error), severity="error")
-        else:
-            self.notify(done)
+    def _subject(self) -> str | None:
+        """The run that an act would be about."""
+        return self.front.subject() if self.front else None
 
     def start_recipe(self, recipe: Path, overrides: Sequence[str]) -> None:
         """Start a run of a recipe and open it. Raises RecipeError."""
