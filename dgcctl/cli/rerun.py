@@ -69,9 +69,7 @@ def rerun(
     check_names(read_facts(recorded).rows, tolerances)
     if against is None:
         _say_what_lacks(recorded)
-        diagnostics.note(f"running {recorded.id} again")
-        if data_dir is not None:
-            diagnostics.note(_moved(recorded, data_dir))
+        _announce(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
         repeated = again.repeat(
             recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir
@@ -84,9 +82,11 @@ def rerun(
     _report(again.compare(recorded, repeated, tolerances), json=json)
 
 
-def _moved(recorded: RunDir, data_dir: Path) -> str:
-    before = read_facts(recorded).recipe.get("data.dir")
-    return f"data.dir: {before} in the record, now {data_dir.absolute()}"
+def _announce(recorded: RunDir, data_dir: Path | None) -> None:
+    diagnostics.note(f"running {recorded.id} again")
+    if data_dir is not None:
+        before = read_facts(recorded).recipe.get("data.dir")
+        diagnostics.note(f"data.dir: {before} in the record, now {data_dir.absolute()}")
 
 
 def _say_what_lacks(recorded: RunDir) -> None:
