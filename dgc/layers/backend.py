@@ -24,8 +24,8 @@ class HasMethod(nn.Module):
 
 
 def set_method(model: nn.Module, method: Method) -> None:
-    """Let all layers of this library in `model` compute in one way: auto, plain, masked, gathered
-    or native.
+    """Let all layers of this library in `model` compute in one way: auto, plain, masked or
+    gathered.
     """
     if method not in METHODS:
         raise ArgumentError(f"method={method!r}: one of {', '.join(METHODS)}")

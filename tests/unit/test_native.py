@@ -12,15 +12,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dgc
-from dgc.errors import ArgumentError, UsageError
+from dgc.errors import UsageError
 from dgc.infer.conv import Conv
-from dgc.infer.one_layer import _native_conv2d, _plan, native_conv2d
 from dgc.kernels import cpu
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Kind
 from dgc.layers import DynamicGroupConv2d
-from dgc.layers.algorithms import dgc_conv2d
 from dgc.layers.reference import masked_conv2d
+from tests.one_layer import native_conv2d, plan_of
 
 needs_kernels = pytest.mark.skipif(
     not cpu.available(), reason="the kernels were not built: no C++ compiler"
@@ -79,7 +78,7 @@ def _agrees(s: dict[str, int], kept: str) -> None:
     x, w, gates = _operands(s, kept)
     numbers = (s["stride"], s["padding"], s["dilation"])
     wanted = masked_conv2d(x.double(), w.double(), gates.double(), *numbers)
-    found = native_conv2d(x, w, gates, 0, *numbers, s["heads"])
+    found = native_conv2d(x, w, gates, *numbers, s["heads"])
     assert found.shape == wanted.shape
     scale = wanted.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3)
     assert ((found - wanted).abs() / scale).max() < 1e-5
@@ -136,7 +135,7 @@ def test_which_shapes_go_by_tiles(size: tuple[int, int], stride: int, kind: Kind
     conv = Conv(
         torch.randn(32, 16, 3, 3), None, stride, (1, 1), (1, 1), 2, fc1=torch.rand(1, 2, 16)
     )
-    assert kind in [op.kind for op in _plan(conv, (16, *size), 64).ops]
+    assert kind in [op.kind for op in plan_of(conv, (16, *size), 64).ops]
 
 
 @needs_kernels
@@ -188,7 +187,7 @@ def test_the_shapes_of_the_networks(
 def test_nan_stays_in_its_sample(k: int, size: int, at: tuple[int, int]) -> None:
     x, w, gates = torch.randn(3, 32, size, size), torch.randn(64, 32, k, k), torch.rand(3, 4, 32)
     x[1, 5, at[0], at[1]] = torch.nan
-    found = native_conv2d(x, w, gates, 0, 1, k // 2, 1, 4)
+    found = native_conv2d(x, w, gates, 1, k // 2, 1, 4)
     wanted = masked_conv2d(x, w, gates, 1, k // 2, 1)
     assert torch.equal(found.isnan(), wanted.isnan())
     assert found[1].isnan().any()
@@ -211,29 +210,6 @@ def test_the_number_of_threads_changes_no_bit(size: int, batch: int) -> None:
         found.append(engine(x))
     torch.set_num_threads(before)
     assert all(torch.equal(found[0], f) for f in found[1:])
-
-
-@needs_kernels
-def test_the_operation_traces_and_compiles() -> None:
-    x, w, gates = torch.randn(2, 16, 9, 9), torch.randn(8, 16, 3, 3), torch.rand(2, 4, 16)
-    torch.library.opcheck(_native_conv2d, (x, w, gates, 0, 2, 1, 1, 4))
-
-    class Net(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return dgc_conv2d(x, w, gates, 0, 2, 1, 1, 4, method="native")
-
-    exported = torch.export.export(Net(), (x,))
-    assert any("native_conv2d" in str(n.target) for n in exported.graph.nodes)
-    assert torch.allclose(exported.module()(x), masked_conv2d(x, w, gates, 2, 1, 1), atol=1e-4)
-
-
-@needs_kernels
-def test_what_it_cannot_do_is_said_in_one_line() -> None:
-    x, w, gates = torch.randn(1, 8, 4, 4), torch.randn(8, 8, 1, 1), torch.rand(1, 2, 8)
-    with pytest.raises(ArgumentError, match=r"takes float32 on the CPU, given torch\.float64"):
-        native_conv2d(x.double(), w, gates, 0, 1, 0, 1, 2)
-    with pytest.raises(ArgumentError, match=r"has no gradients: use torch\.inference_mode"):
-        native_conv2d(x.requires_grad_(), w, gates, 0, 1, 0, 1, 2)
 
 
 @needs_kernels
@@ -264,7 +240,3 @@ def test_without_kernels_everything_runs_and_one_warning_says_why(
     assert [str(w.message) for w in said] == ["no native kernels: the kernels were not built"]
     assert cpu.available() is False
     assert cpu.describe()["why_not"] == "the kernels were not built"
-    with pytest.raises(UsageError, match="method='native': the kernels were not built"):
-        native_conv2d(
-            torch.zeros(1, 8, 2, 2), torch.zeros(8, 8, 1, 1), torch.zeros(1, 1, 8), 0, 1, 0, 1, 1
-        )

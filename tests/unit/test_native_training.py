@@ -327,7 +327,7 @@ def test_without_kernels_everything_is_plain_pytorch(monkeypatch: pytest.MonkeyP
 def test_a_method_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(
         dgc.errors.ArgumentError,
-        match="method='fast': one of auto, plain, masked, gathered, native",
+        match="method='fast': one of auto, plain, masked, gathered",
     ):
         dgc.set_method(block_net(), "fast")  # type: ignore[arg-type]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -12,8 +10,7 @@ from dgc.errors import ArgumentError
 from dgc.layers.algorithms.gathered import gathered_conv2d
 from dgc.layers.reference import masked_conv2d
 
-Method = Literal["auto", "plain", "masked", "gathered", "native"]
-Way = Callable[[Tensor, Tensor, Tensor, int, int, int, int, int], Tensor]
+Method = Literal["auto", "plain", "masked", "gathered"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -40,7 +37,7 @@ def dgc_conv2d(
 
     x (B, C, H, W); weight (O, C, k, k), head i owns rows i*O/G..(i+1)*O/G; gates (B, G, C), already
     zero where a channel is off, with at least `n_inactive` zeros in each row. Returns (B, O, H',
-    W'), output channel j*G + i. Differentiable in x, weight and gates (the native way is not).
+    W'), output channel j*G + i. Differentiable in x, weight and gates.
     """
     if gates_BGC.shape[1] != heads:
         raise ArgumentError(f"gates have {gates_BGC.shape[1]} heads, heads={heads} was given")
@@ -51,11 +48,5 @@ def dgc_conv2d(
     if method == "gathered":
         return gathered_conv2d(
             x_BCHW, weight_OCkk, gates_BGC, n_inactive, stride, padding, dilation
-        )
-    if method == "native":
-        # loads the library, so only on request
-        native_conv2d: Way = import_module("dgc.infer.one_layer").native_conv2d
-        return native_conv2d(
-            x_BCHW, weight_OCkk, gates_BGC, n_inactive, stride, padding, dilation, heads
         )
     raise ArgumentError(f"method={method!r}: one of {', '.join(METHODS)}")
