@@ -17,7 +17,7 @@ from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
-from textual.filter import LineFilter, Monochrome, NoColor
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -29,6 +29,7 @@ from dgcctl.core.runs import listing
 from dgcctl.core.text import shown
 from dgcctl.tui import actions, collector, export, keys, palette, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
+from dgcctl.tui.host import Host
 from dgcctl.tui.key_queue import AT_ONCE, Hearing, Typed
 from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen
@@ -85,8 +86,13 @@ class DashApp(App[None]):
         self._confirmed = ConfirmedActions(
             self, self.store, self.trainers, self._watch, self._subject
         )
-        self._nocolor = NoColor()
-        self.hearing = Hearing(self, super().on_event)
+        self.hearing = Hearing(
+            self,
+            super().on_event,
+            can_hear=self.can_hear,
+            look_now=self.look_now,
+            tick=options.tick,
+        )
         self.pending = False
         self._watched: list[RunDir] = []
         self._waiting = bool(self._opened)
@@ -151,13 +157,7 @@ class DashApp(App[None]):
         self.memory.save(self.store.view)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Without colour: none at all, instead of the greys that Textual makes of NO_COLOR."""
-        filters = [
-            found
-            for found in super().get_line_filters()
-            if not isinstance(found, NoColor | Monochrome)
-        ]
-        return [*filters, self._nocolor] if self.palette.plain else filters
+        return self.palette.filters(super().get_line_filters())
 
     # --- keys -------------------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class DashApp(App[None]):
     def action_export(self) -> None:
         if self.front is None:
             return
-        self._write(export.take(self, self.front))
+        self._write(export.take(self, self.front, self.clock.now()))
 
     @work(thread=True)
     def _write(self, taken: export.Taken) -> None:
@@ -395,3 +395,6 @@ class DashApp(App[None]):
     def failure(self) -> Exception | None:
         """What ended the dashboard, where it did not end by itself."""
         return self._exception
+
+
+_HOST: type[Host] = DashApp  # the type checker holds the app to what its screens need

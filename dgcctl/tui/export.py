@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
+from textual.app import App
 from textual.strip import Strip
 
 from dgc.errors import DgcError
@@ -24,7 +25,6 @@ from dgc.run.files import atomic_write
 from dgcctl.tui.bitmap import picture
 
 if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
     from dgcctl.tui.screens.base import DashScreen, Sheet
 
 
@@ -39,11 +39,11 @@ class Taken:
     theme: TerminalTheme
 
 
-def take(app: DashApp, screen: DashScreen) -> Taken:
+def take(app: App[Any], screen: DashScreen, moment: float) -> Taken:
     """What is on screen now."""
     return Taken(
         screen.name_for_files,
-        app.clock.now(),
+        moment,
         app.screen._compositor.render_strips(),
         screen.sheet(),
         app.ansi_theme,

@@ -15,17 +15,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
+from textual.app import App
 from textual.events import Key, Paste
 from textual.message_pump import MessagePump
 from textual.widget import Widget
 from textual.widgets import Input
 
 from dgcctl.tui.screens.question import Question
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
 
 Typed = Key | Paste
 AT_ONCE = "ctrl+q"  # leaves whatever happens, so that a disk that does not answer holds nobody here
@@ -36,8 +34,20 @@ PATIENCE = 100  # looks after which the next key is heard though something never
 class Hearing:
     """The queue between the terminal and the screens. `deliver` hands a key to what has the focus."""
 
-    def __init__(self, app: DashApp, deliver: Callable[[Typed], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        app: App[Any],
+        deliver: Callable[[Typed], Awaitable[None]],
+        *,
+        can_hear: Callable[[Typed], bool],
+        look_now: Callable[[], None],
+        tick: Callable[[], float],
+    ) -> None:
+        """`can_hear` says whether what a key needs is known, `look_now` shows what has come in,
+        `tick` is the clock by which keys and questions are told apart.
+        """
         self._app, self._deliver = app, deliver
+        self._can_hear, self._look_now, self._tick = can_hear, look_now, tick
         self._typed: deque[tuple[Typed, float]] = deque()
         self._came = asyncio.Event()
         self._busy = False
@@ -49,7 +59,7 @@ class Hearing:
         return not self._typed and not self._busy
 
     def take(self, event: Typed) -> None:
-        self._typed.append((event, self._app.options.tick()))
+        self._typed.append((event, self._tick()))
         self._came.set()
 
     async def run(self) -> None:
@@ -72,11 +82,11 @@ class Hearing:
 
     async def _needed(self, event: Typed) -> None:
         """Wait for what the key needs; what has been read by then is shown before it is heard."""
-        while not self._app.can_hear(event):
+        while not self._can_hear(event):
             self.waits = True
             await asyncio.sleep(LOOK)
         self.waits = False
-        self._app.look_now()
+        self._look_now()
         await self._done()
 
     async def _done(self) -> None:

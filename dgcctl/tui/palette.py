@@ -4,11 +4,13 @@ and underline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Protocol, cast
 
 from rich.style import Style
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.theme import BUILTIN_THEMES, Theme
 
 DARK, LIGHT, PLAIN = "dgc-dark", "dgc-light", "dgc-plain"
@@ -66,6 +68,7 @@ class Palette:
     def __init__(self, theme: str) -> None:
         self.theme = theme if theme in _ROLES else DARK
         self.plain = self.theme == PLAIN
+        self._nocolor = NoColor()
         self._roles = {role: Style.parse(text) for role, text in _ROLES[self.theme].items()}
         names = {DARK: _SERIES_DARK, LIGHT: _SERIES_LIGHT, PLAIN: _SERIES_PLAIN}[self.theme]
         self._texts: dict[str, str] = {}
@@ -89,6 +92,25 @@ class Palette:
     def parsed(self, text: str) -> Style:
         """The style of such a string."""
         return self._parsed.get(text, Style.null())
+
+    def filters(self, textuals: Sequence[LineFilter]) -> Sequence[LineFilter]:
+        """Without colour: none at all, instead of the greys that Textual makes of NO_COLOR."""
+        if not self.plain:
+            return textuals
+        others = [found for found in textuals if not isinstance(found, NoColor | Monochrome)]
+        return [*others, self._nocolor]
+
+
+class Coloured(Protocol):
+    """An app with a palette: all that a widget needs to know of it."""
+
+    @property
+    def palette(self) -> Palette: ...
+
+
+def palette_of(app: object) -> Palette:
+    """The palette that holds now (the user may change it at any time, so no widget keeps one)."""
+    return cast(Coloured, app).palette
 
 
 def themes() -> list[Theme]:

@@ -10,31 +10,6 @@ import grimp
 KNOWN: dict[frozenset[str], str] = {
     frozenset({"dgc.infer.conv", "dgc.infer.winograd"}): "not yet broken",
     frozenset({"dgc.infer.conv_nodes", "dgc.infer.lower"}): "not yet broken",
-    frozenset(
-        {
-            "dgcctl.tui.app",
-            "dgcctl.tui.export",
-            "dgcctl.tui.key_queue",
-            "dgcctl.tui.run_head",
-            "dgcctl.tui.screens.base",
-            "dgcctl.tui.screens.compare_screen",
-            "dgcctl.tui.screens.confirm_screen",
-            "dgcctl.tui.screens.gates_screen",
-            "dgcctl.tui.screens.help_screen",
-            "dgcctl.tui.screens.question",
-            "dgcctl.tui.screens.recipes_screen",
-            "dgcctl.tui.screens.run_screen",
-            "dgcctl.tui.screens.runs_screen",
-            "dgcctl.tui.state.comparison",
-            "dgcctl.tui.state.curves",
-            "dgcctl.tui.state.drawer_rows",
-            "dgcctl.tui.widgets.bar",
-            "dgcctl.tui.widgets.chart",
-            "dgcctl.tui.widgets.drawer",
-            "dgcctl.tui.widgets.keyline",
-            "dgcctl.tui.widgets.listing",
-        }
-    ): "not yet broken",
 }
 
 

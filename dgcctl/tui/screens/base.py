@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, cast
 
 from textual.screen import Screen
 
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import actions, keys
+from dgcctl.tui.host import Host
 from dgcctl.tui.keys import Key, Needs
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
 
 WIDE = 110
 Sheet = tuple[Sequence[str], Iterable[Sequence[object]]]  # the head and the rows of a CSV file
@@ -29,7 +27,11 @@ class DashScreen(Screen[None]):
     name_for_files: ClassVar[str] = "screen"
     own_keys: ClassVar[tuple[Key, ...]] = ()
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  Textual's own declaration
-    app: DashApp
+
+    @property
+    def host(self) -> Host:
+        """The app, as far as a screen knows it."""
+        return cast(Host, self.app)
 
     @property
     def wide(self) -> bool:
@@ -54,7 +56,7 @@ class DashScreen(Screen[None]):
         """How much is known here; a key that needs more is heard when it is."""
         if not self.loaded:
             return Needs.PLACE
-        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.ROWS
+        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.ROWS
 
     def on_resize(self) -> None:
         self.look()
@@ -64,18 +66,20 @@ class DashScreen(Screen[None]):
         if self.ready:
             self.show_now()
             self.tell_keys()
-            self.app.screen_changed()
+            self.host.screen_changed()
 
     def show_now(self) -> None:
         """What is known, on this screen."""
 
     def tell_keys(self) -> None:
-        run = self.app.store.runs.get(self.subject() or "")
+        run = self.host.store.runs.get(self.subject() or "")
         own = [key for key in self.own_keys if key.shown and self._does_something(key, run)]
-        self.query_one(KeyLine).tell(map(self.app.written, own), map(self.app.written, keys.ALWAYS))
+        self.query_one(KeyLine).tell(
+            map(self.host.written, own), map(self.host.written, keys.ALWAYS)
+        )
 
     def _does_something(self, key: Key, run: Run | None) -> bool:
-        if key.id in keys.ACTS and self.app.options.readonly:
+        if key.id in keys.ACTS and self.host.options.readonly:
             return False
         return key not in keys.ACTING or not actions.refusal(run, key.id)
 
@@ -103,7 +107,7 @@ class DashScreen(Screen[None]):
         self.look()
 
     def on_screen_resume(self) -> None:
-        self.app.screen_changed()
+        self.host.screen_changed()
         self.look()
 
     def action_back(self) -> None:

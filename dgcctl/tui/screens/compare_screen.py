@@ -53,13 +53,13 @@ class CompareScreen(DashScreen):
 
     def on_mount(self) -> None:
         self.query_one(Listing).focus()
-        self.app.screen_changed()
+        self.host.screen_changed()
         self._read()
         super().on_mount()
 
     @work(thread=True, exclusive=True)
     def _read(self) -> None:
-        found = comparison.read(self.app.store.dirs(self.run_ids))
+        found = comparison.read(self.host.store.dirs(self.run_ids))
         self.call_later(self._take, found)  # nobody waits: the screen may be gone
 
     def _take(self, found: Comparison) -> None:
@@ -113,9 +113,9 @@ class CompareScreen(DashScreen):
 
     def _speed(self) -> dict[str, float | None]:
         """Median images/s of each run's own records."""
-        known = [run_id for run_id in self.run_ids if run_id in self.app.store.runs]
+        known = [run_id for run_id in self.run_ids if run_id in self.host.store.runs]
         return {
-            run_id: curves.median(self.app.store.feed(run_id).points("perf.images_per_s").value)
+            run_id: curves.median(self.host.store.feed(run_id).points("perf.images_per_s").value)
             for run_id in known
         }
 
@@ -136,7 +136,7 @@ class CompareScreen(DashScreen):
         low, high = _around([spot[1] for spot in spots])
         self.query_one(f"#{chart}", Chart).show(
             Picture(
-                key=(chart, *spots, self.app.palette.theme),
+                key=(chart, *spots, self.host.palette.theme),
                 title=title,
                 traces=[
                     Trace(letter, np.array([x]), np.array([y]), colour, spot=True)

@@ -53,7 +53,7 @@ class GatesScreen(DashScreen):
     def on_mount(self) -> None:
         self.listing = self.query_one(Listing)
         self.listing.focus()
-        self.app.screen_changed()
+        self.host.screen_changed()
         super().on_mount()
 
     def subject(self) -> str | None:
@@ -61,9 +61,9 @@ class GatesScreen(DashScreen):
 
     def known(self) -> Needs:
         """The charts and lists stand on the logs."""
-        if not self.app.store.listed:
+        if not self.host.store.listed:
             return Needs.PLACE
-        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.RUNS
+        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
         return (self.run_id,)
@@ -71,7 +71,7 @@ class GatesScreen(DashScreen):
     # --- what is shown ----------------------------------------------------------------------------
 
     def show_now(self) -> None:
-        run = self.app.store.runs.get(self.run_id)
+        run = self.host.store.runs.get(self.run_id)
         if run is None:
             return
         files = self._files()
@@ -89,7 +89,7 @@ class GatesScreen(DashScreen):
         self._about_head(found)
 
     def _files(self) -> list[str]:
-        events = self.app.store.feed(self.run_id).gates
+        events = self.host.store.feed(self.run_id).gates
         return list(dict.fromkeys(str(event["file"]) for event in events if event.get("file")))
 
     def _place(self, files: list[str]) -> int:
@@ -176,7 +176,7 @@ class GatesScreen(DashScreen):
         x, y = gate_maps.pruning_curve(factor)
         here = share_done(run) * 100
         picture = Picture(
-            key=("schedule", factor, round(here, 1), self.app.palette.theme),
+            key=("schedule", factor, round(here, 1), self.host.palette.theme),
             title="channels left out %",
             traces=[Trace("pruned", x, y)],
             window=(0.0, 100.0),
@@ -222,7 +222,7 @@ class GatesScreen(DashScreen):
             "promised",
             "executed",
         )
-        run = self.app.store.runs.get(self.run_id)
+        run = self.host.store.runs.get(self.run_id)
         found = self._map(run, self._files()) if run else ""
         layers = found.layers if isinstance(found, GateMap) else ()
         return names, [

@@ -43,7 +43,7 @@ class HelpScreen(DashScreen):
         super().on_mount()
 
     def show_now(self) -> None:
-        where = self.app.options.keys_file
+        where = self.host.options.keys_file
         note = (
             f"keys can be changed in {where}"
             if where
@@ -59,8 +59,8 @@ class HelpScreen(DashScreen):
         ]
         for where, table in keys.TABLES.items():
             for key in table:
-                if not (self.app.options.readonly and key.id in keys.ACTS):
-                    shown = keys.shown_key(self.app.own_keys.get(key.id, key.key))
+                if not (self.host.options.readonly and key.id in keys.ACTS):
+                    shown = keys.shown_key(self.host.own_keys.get(key.id, key.key))
                     rows.append(
                         Row(
                             f"{where} {key.id}",

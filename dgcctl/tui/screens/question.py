@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar, cast
 
 from textual.events import Key, Paste
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
+from dgcctl.tui.host import Host
 
 WAIT = "A key was pressed too soon to be an answer: let go, then press it once."
 DEAF = 0.3  # seconds; nobody has read the question before
@@ -24,14 +23,17 @@ class Question(ModalScreen[Answer]):
 
     DEFAULT_CSS = "Question #wait { height: auto; color: $warning; }"
 
-    app: DashApp
-
     def __init__(self) -> None:
         super().__init__()
         self._hears_from = math.inf
 
+    @property
+    def host(self) -> Host:
+        """The app, as far as a screen knows it."""
+        return cast(Host, self.app)
+
     def on_mount(self) -> None:
-        self._hears_from = self.app.options.tick() + DEAF
+        self._hears_from = self.host.options.tick() + DEAF
 
     def answers(self, event: Key | Paste) -> bool:
         """Whether this key would answer (or prepare an answer)."""
@@ -55,4 +57,4 @@ class Question(ModalScreen[Answer]):
     @property
     def too_soon(self) -> bool:
         """For the mouse: the second of two clicks would fall on a button that has just come."""
-        return self.app.options.tick() < self._hears_from
+        return self.host.options.tick() < self._hears_from

@@ -102,7 +102,7 @@ class RecipesScreen(DashScreen):
     @work(thread=True, exclusive=True)
     def _read(self) -> None:
         self.call_later(
-            self._take, {name: _load(path) for name, path in self.app.options.recipes().items()}
+            self._take, {name: _load(path) for name, path in self.host.options.recipes().items()}
         )
 
     def _take(self, found: dict[str, Recipe | str]) -> None:
@@ -146,14 +146,14 @@ class RecipesScreen(DashScreen):
 
     def action_start(self) -> None:
         name = self.names.current
-        if name is not None and not self.app.options.readonly:
+        if name is not None and not self.host.options.readonly:
             self.app.push_screen(Ask(name), lambda changes: self._start(name, changes))
 
     def _start(self, name: str, changes: str | None) -> None:
         if changes is None:
             return
         try:
-            self.app.start_recipe(self.app.options.recipes()[name], changes.split())
+            self.host.start_recipe(self.host.options.recipes()[name], changes.split())
         except (DgcError, OSError) as error:
             self.notify(str(error), title="not started", severity="error", timeout=10)
 

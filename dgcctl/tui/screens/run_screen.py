@@ -61,14 +61,14 @@ class RunScreen(DashScreen):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self.curves = Curves(self.app.store)
+        self.curves = Curves(self.host.store)
         self.charts = list(self.query(Chart))
         self.drawer = self.query_one(Drawer)
         self.query_one(Input).cursor_blink = False
-        run = self.app.store.runs.get(self.run_id)
+        run = self.host.store.runs.get(self.run_id)
         self._targets = run_facts.targets(run_facts.recipe_of(run.dir)) if run else []
-        self.app.screen_changed()
-        self.drawer.open(self._first_drawer or self.app.store.view.drawer)
+        self.host.screen_changed()
+        self.drawer.open(self._first_drawer or self.host.store.view.drawer)
         self._focus()
         super().on_mount()
 
@@ -79,26 +79,26 @@ class RunScreen(DashScreen):
 
     @property
     def run_shown(self) -> Run | None:
-        return self.app.store.runs.get(self.run_id)
+        return self.host.store.runs.get(self.run_id)
 
     def subject(self) -> str | None:
         return self.run_id
 
     def known(self) -> Needs:
         """The charts and lists stand on the logs."""
-        if not self.app.store.listed:
+        if not self.host.store.listed:
             return Needs.PLACE
-        return Needs.ALL if self.app.all_followed(self.shown_runs()) else Needs.RUNS
+        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
-        return [run.id for run in self.app.store.overlay(self.run_id)]
+        return [run.id for run in self.host.store.overlay(self.run_id)]
 
     def show_now(self) -> None:
         run = self.run_shown
         if run is None:
             self.query_one("#now", Lines).show([(f"{self.run_id}: its folder is gone", "bad")])
             return
-        store = self.app.store
+        store = self.host.store
         target = self._targets[0] if self._targets else None
         self.query_one(Bar).show(run_head.title(run, store.view, self.drawer.kind))
         told = run_head.lines(store, run, target, store.overlay(self.run_id), wide=self.wide)
@@ -110,28 +110,28 @@ class RunScreen(DashScreen):
             )
 
     def _look(self) -> Look:
-        kept = self.app.store.view
+        kept = self.host.store.view
         return Look(
-            kept.axis, kept.weight, kept.log, self._window, self._cursor, self.app.palette.theme
+            kept.axis, kept.weight, kept.log, self._window, self._cursor, self.host.palette.theme
         )
 
     def _draw_charts(self) -> None:
         metrics = self._metrics()
-        overlay = self.app.store.overlay(self.run_id)
+        overlay = self.host.store.overlay(self.run_id)
         extent = self._extent()
         for chart, metric in zip(self.charts, metrics, strict=False):
             target = next((t for t in self._targets if metric == f"eval.{t.metric}"), None)
             chart.show(self.curves.picture(metric, overlay, self._look(), extent, target))
 
     def _extent(self) -> tuple[float, float]:
-        names = ("step.loss", "eval.top1_error", *self.app.store.view.metrics)
+        names = ("step.loss", "eval.top1_error", *self.host.store.view.metrics)
         return self.curves.extent(
-            self.app.store.overlay(self.run_id), names, self.app.store.view.axis
+            self.host.store.overlay(self.run_id), names, self.host.store.view.axis
         )
 
     def _metrics(self) -> list[str]:
         """The metrics that have a chart now: pinned ones first, as many as there is room for."""
-        pinned = self.app.store.view.metrics
+        pinned = self.host.store.view.metrics
         wanted = [*pinned, *(name for name in curves.DEFAULT_METRICS if name not in pinned)]
         columns, count = self._room()
         if self._alone:
@@ -161,16 +161,16 @@ class RunScreen(DashScreen):
     # --- keys: axes, smoothing, cursor, zoom ------------------------------------------------------
 
     def action_log_y(self) -> None:
-        self.app.store.view.log = not self.app.store.view.log
+        self.host.store.view.log = not self.host.store.view.log
         self.look()
 
     def action_axis(self) -> None:
-        self.app.store.view.next_axis()
+        self.host.store.view.next_axis()
         self._window = self._cursor = None
         self.look()
 
     def action_smooth(self, by: int) -> None:
-        self.app.store.view.smoother(by)
+        self.host.store.view.smoother(by)
         self.look()
 
     def action_cursor(self, by: int) -> None:
@@ -209,7 +209,7 @@ class RunScreen(DashScreen):
     def action_drawer(self, kind: str) -> None:
         self._close_search()
         self.drawer.open(kind)
-        self.app.store.view.drawer = self.drawer.kind
+        self.host.store.view.drawer = self.drawer.kind
         self._focus()
         self.look()
 
@@ -223,7 +223,7 @@ class RunScreen(DashScreen):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self.drawer.search = event.value
-        self.app.look_soon()
+        self.host.look_soon()
 
     def on_input_submitted(self) -> None:
         self.query_one("#search").remove_class("on")
@@ -245,7 +245,7 @@ class RunScreen(DashScreen):
         """The chosen metric's chart goes first; without a list of metrics, the run goes to the top
         of the runs.
         """
-        kept = self.app.store.view
+        kept = self.host.store.view
         if self.drawer.kind == METRICS and self.drawer.listing.current:
             view.toggle(kept.metrics, self.drawer.listing.current)
         else:
@@ -254,20 +254,20 @@ class RunScreen(DashScreen):
         self.look()
 
     def action_mark(self) -> None:
-        kept = self.app.store.view
+        kept = self.host.store.view
         view.toggle(kept.marks, self.run_id)
         self.notify("marked" if self.run_id in kept.marks else "no longer marked", timeout=2)
         self.look()
 
     def action_diff(self) -> None:
-        overlay = [run.id for run in self.app.store.overlay(self.run_id)]
+        overlay = [run.id for run in self.host.store.overlay(self.run_id)]
         if len(overlay) < 2:
             self.notify("mark another run in the list with space, then press d", severity="warning")
             return
-        self.app.open_compare(overlay)
+        self.host.open_compare(overlay)
 
     def action_gates(self) -> None:
-        self.app.open_gates(self.run_id)
+        self.host.open_gates(self.run_id)
 
     def action_back(self) -> None:
         """Drop, in this order: the search, the cursor, the zoom, the chart alone; then leave."""
@@ -286,8 +286,8 @@ class RunScreen(DashScreen):
         self.look()
 
     def sheet(self) -> Sheet:
-        overlay = self.app.store.overlay(self.run_id)
+        overlay = self.host.store.overlay(self.run_id)
         rows = curves.table_at(
-            self.curves, self.app.store, overlay, self._metrics(), self.app.store.view.axis
+            self.curves, self.host.store, overlay, self._metrics(), self.host.store.view.axis
         )
-        return ("run", "metric", self.app.store.view.axis, "value"), rows
+        return ("run", "metric", self.host.store.view.axis, "value"), rows

@@ -55,7 +55,7 @@ class RunsScreen(DashScreen):
     def compose(self) -> ComposeResult:
         yield Bar()
         yield Input(
-            self.app.store.view.filter,
+            self.host.store.view.filter,
             placeholder="state=done lr>0.05 tag:paper name~demo",
             id="filter",
         )
@@ -67,10 +67,10 @@ class RunsScreen(DashScreen):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self.curves = Curves(self.app.store)
+        self.curves = Curves(self.host.store)
         self.listing = self.query_one(Listing)
         self.query_one(Input).cursor_blink = False
-        self.query_one("#filter").set_class(bool(self.app.store.view.filter), "on")
+        self.query_one("#filter").set_class(bool(self.host.store.view.filter), "on")
         self.listing.focus()
         super().on_mount()
 
@@ -80,33 +80,33 @@ class RunsScreen(DashScreen):
 
     @property
     def loaded(self) -> bool:
-        return self.app.store.listed
+        return self.host.store.listed
 
     # --- what is shown ----------------------------------------------------------------------------
 
     def show_now(self) -> None:
-        shown = self.app.store.shown()
+        shown = self.host.store.shown()
         rows = (
             self._grouped(shown.runs)
-            if self.app.store.view.grouped
+            if self.host.store.view.grouped
             else [self._row(run) for run in shown.runs]
         )
         self.listing.empty = (
-            "looking for runs" if not self.app.store.listed else self._nothing(shown)
+            "looking for runs" if not self.host.store.listed else self._nothing(shown)
         )
         self.listing.show(rows, WIDE_COLUMNS if self.wide else COLUMNS)
         self._head(shown)
         self._about()
 
     def _nothing(self, shown: Shown) -> str:
-        if self.app.store.folder_gone:
-            return f"folder {self.app.options.runs_dir} is gone"
-        if self.app.store.runs:
+        if self.host.store.folder_gone:
+            return f"folder {self.host.options.runs_dir} is gone"
+        if self.host.store.runs:
             return "no run passes the filter: / changes it"
         return "no runs yet: press n to start one, or run `dgcctl train demo`"
 
     def _head(self, shown: Shown) -> None:
-        store, states = self.app.store, [run.state for run in self.app.store.runs.values()]
+        store, states = self.host.store, [run.state for run in self.host.store.runs.values()]
         counts = [
             (f"{state_text(state)[:1]} {states.count(state)} {state}  ", ROLES.get(state, ""))
             for state in dict.fromkeys(states)
@@ -114,9 +114,9 @@ class RunsScreen(DashScreen):
         limits = [(f"filter: {store.view.filter}  ", "accent")] if store.view.filter else []
         problem = [(shown.problem, "bad")] if shown.problem else []
         if store.folder_gone:
-            problem = [(f"folder {self.app.options.runs_dir} is gone", "bad")]
+            problem = [(f"folder {self.host.options.runs_dir} is gone", "bad")]
         elif store.listed and not store.runs:
-            problem = [(f"no runs yet in {self.app.options.runs_dir}  ", "dim")]
+            problem = [(f"no runs yet in {self.host.options.runs_dir}  ", "dim")]
         told = problem or [*limits, *self._restored(), *counts]
         if store.free is not None:
             disk = (
@@ -130,7 +130,7 @@ class RunsScreen(DashScreen):
         """What an earlier dashboard left that changes what is seen here, for as long as it stands
         so.
         """
-        store, left = self.app.store, self.app.left
+        store, left = self.host.store, self.host.left
         told = []
         if left.marks and left.marks == store.view.marks and store.marked():
             told.append(f"{len(store.marked())} marked")
@@ -139,7 +139,7 @@ class RunsScreen(DashScreen):
         return [(f"{', '.join(told)} (as last time)  ", "accent")] if told else []
 
     def _row(self, run: Run, indent: str = "") -> Row:
-        store = self.app.store
+        store = self.host.store
         signs = ("●" if run.id in store.view.marks else " ") + (
             "▴" if run.id in store.view.pins else " "
         )
@@ -154,7 +154,7 @@ class RunsScreen(DashScreen):
                 f"{run.status.epoch}/{run.status.epochs}",
                 run_facts.percent(store.best(run)),
                 run_facts.percent(store.last(run)),
-                (clock.age(self.app.clock.now() - run.status.started), "dim"),
+                (clock.age(self.host.clock.now() - run.status.started), "dim"),
             ),
         )
 
@@ -173,7 +173,7 @@ class RunsScreen(DashScreen):
         done = [
             value
             for run in members
-            if run.state == "done" and (value := self.app.store.last(run)) is not None
+            if run.state == "done" and (value := self.host.store.last(run)) is not None
         ]
         seeds = _ranges(sorted({int(run.recipe.get("seed", 0)) for run in members}))
         spread = f" ± {statistics.stdev(done):.2f}" if len(done) > 1 else ""
@@ -208,9 +208,9 @@ class RunsScreen(DashScreen):
             self._preview(run)
 
     def _preview(self, run: Run) -> None:
-        runs = self.app.store.overlay(run.id)
+        runs = self.host.store.overlay(run.id)
         look = Look(
-            self.app.store.view.axis, 0.0, self.app.store.view.log, theme=self.app.palette.theme
+            self.host.store.view.axis, 0.0, self.host.store.view.log, theme=self.host.palette.theme
         )
         extent = self.curves.extent(runs, ("step.loss",), look.axis)
         self.query_one("#preview", Chart).show(self.curves.picture("step.loss", runs, look, extent))
@@ -227,12 +227,12 @@ class RunsScreen(DashScreen):
         return current.removeprefix(GROUP) if current else None
 
     def _current(self) -> Run | None:
-        return self.app.store.runs.get(self.subject() or "")
+        return self.host.store.runs.get(self.subject() or "")
 
     def shown_runs(self) -> Sequence[str]:
         if not self.is_mounted or not self._previews:
             return ()
-        return [run.id for run in self.app.store.overlay(self.subject() or "")]
+        return [run.id for run in self.host.store.overlay(self.subject() or "")]
 
     @property
     def _previews(self) -> bool:
@@ -241,13 +241,13 @@ class RunsScreen(DashScreen):
     def on_listing_moved(self) -> None:
         self._about()
         self.tell_keys()
-        self._settling = self.set_timer(SETTLE, self.app.screen_changed)
+        self._settling = self.set_timer(SETTLE, self.host.screen_changed)
 
     def action_open(self) -> None:
         self.listing.action_open()
 
     def on_listing_opened(self, event: Listing.Opened) -> None:
-        self.app.open_run(event.key.removeprefix(GROUP))
+        self.host.open_run(event.key.removeprefix(GROUP))
 
     # --- keys -------------------------------------------------------------------------------------
 
@@ -257,8 +257,8 @@ class RunsScreen(DashScreen):
         field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        self.app.store.view.filter = event.value
-        self.app.look_soon()
+        self.host.store.view.filter = event.value
+        self.host.look_soon()
 
     def on_input_submitted(self) -> None:
         self._leave_filter()
@@ -269,34 +269,34 @@ class RunsScreen(DashScreen):
         self._leave_filter()
 
     def _leave_filter(self) -> None:
-        self.query_one("#filter").set_class(bool(self.app.store.view.filter), "on")
+        self.query_one("#filter").set_class(bool(self.host.store.view.filter), "on")
         self.listing.focus()
 
     def action_mark(self) -> None:
-        self._toggle(self.app.store.view.marks)
+        self._toggle(self.host.store.view.marks)
         self.listing.action_move(1)
 
     def action_pin(self) -> None:
-        self._toggle(self.app.store.view.pins)
+        self._toggle(self.host.store.view.pins)
 
     def _toggle(self, values: list[str]) -> None:
         run_id = self.subject()
         if run_id:
             view.toggle(values, run_id)
-            self.app.screen_changed()
+            self.host.screen_changed()
             self.look()
 
     def action_group(self) -> None:
-        self.app.store.view.grouped = not self.app.store.view.grouped
+        self.host.store.view.grouped = not self.host.store.view.grouped
         self.look()
 
     def action_sort(self) -> None:
-        self.app.store.view.next_sort()
-        self.notify(f"sorted by {self.app.store.view.sort}", timeout=2)
+        self.host.store.view.next_sort()
+        self.notify(f"sorted by {self.host.store.view.sort}", timeout=2)
         self.look()
 
     def action_diff(self) -> None:
-        marked = [run.id for run in self.app.store.marked()]
+        marked = [run.id for run in self.host.store.marked()]
         chosen = (
             marked
             if len(marked) > 1
@@ -305,15 +305,15 @@ class RunsScreen(DashScreen):
         if len(chosen) < 2:
             self.notify("mark two or more runs with space, then press d", severity="warning")
             return
-        self.app.open_compare([run_id for run_id in chosen if run_id])
+        self.host.open_compare([run_id for run_id in chosen if run_id])
 
     def action_gates(self) -> None:
         if self.subject():
-            self.app.open_gates(str(self.subject()))
+            self.host.open_gates(str(self.subject()))
 
     def action_log(self) -> None:
         if self.subject():
-            self.app.open_run(str(self.subject()), "log")
+            self.host.open_run(str(self.subject()), "log")
 
     def sheet(self) -> Sheet:
         names = (
@@ -330,8 +330,8 @@ class RunsScreen(DashScreen):
             "reason",
         )
         rows = []
-        for run in self.app.store.shown().runs:
-            row = {**run.row(), "best_top1_error": self.app.store.best(run)}
+        for run in self.host.store.shown().runs:
+            row = {**run.row(), "best_top1_error": self.host.store.best(run)}
             rows.append([row[name] for name in names])
         return names, rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -11,11 +10,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dgcctl.core.text import shown
+from dgcctl.tui.palette import palette_of
 from dgcctl.tui.widgets.listing import Cell
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
-
 
 LEAST = 4  # cells; less of a text would say nothing
 
@@ -24,7 +20,6 @@ class Lines(Widget):
     """Lines of cells. What has no room at the right is cut and ends with `…`: it never vanishes."""
 
     DEFAULT_CSS = "Lines { height: auto; }"
-    app: DashApp
 
     def __init__(self, *, id: str | None = None, height: int | None = None) -> None:
         super().__init__(id=id)
@@ -45,7 +40,7 @@ class Lines(Widget):
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
         told = fitting(self.lines[y] if y < len(self.lines) else (), self.size.width)
-        segments = [Segment(text, base + self.app.palette.style(role)) for text, role in told]
+        segments = [Segment(text, base + palette_of(self.app).style(role)) for text, role in told]
         strip = Strip(segments, sum(cell_len(segment.text) for segment in segments))
         return strip.adjust_cell_length(self.size.width, base)
 

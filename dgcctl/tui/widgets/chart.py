@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
@@ -20,11 +20,9 @@ from textual_hires_canvas import Canvas
 
 from dgcctl.core.text import shown
 from dgcctl.tui import raster
+from dgcctl.tui.palette import palette_of
 from dgcctl.tui.state import series
 from dgcctl.tui.state.series import Floats, Spans
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
 
 GUTTER = 8
 
@@ -91,8 +89,6 @@ class Chart(Canvas, can_focus=True):
         chart: Chart
         x: float
         inward: bool
-
-    app: DashApp
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(1, 1, id=id)
@@ -288,8 +284,8 @@ class Chart(Canvas, can_focus=True):
             for x, y in zip(trace.x.tolist(), self._scale(trace.y).tolist(), strict=True):
                 self._text(self._column(x), self._row(y), f"◆{trace.label}", f"s{trace.colour}")
             return
-        style = self.app.palette.text("faint" if trace.faint else f"s{trace.colour}")
-        dash = trace.colour if self.app.palette.plain else 0
+        style = palette_of(self.app).text("faint" if trace.faint else f"s{trace.colour}")
+        dash = trace.colour if palette_of(self.app).plain else 0
         if len(spans.at):
             bits = raster.cells(spans, self._low, self._high, self._width, self._height, dash)
             for column, row, character in raster.characters(bits):
@@ -318,7 +314,7 @@ class Chart(Canvas, can_focus=True):
         text = _one_cell_each(shown(text))[: max(0, width - x)]
         if 0 <= y < height and x >= 0 and text:
             self._buffer[y][x : x + len(text)] = text
-            self._styles[y][x : x + len(text)] = [self.app.palette.text(role)] * len(text)
+            self._styles[y][x : x + len(text)] = [palette_of(self.app).text(role)] * len(text)
 
     def render_line(self, y: int) -> Strip:
         """A line of the canvas, kept until the next drawing (Textual asks again when something lies
@@ -338,7 +334,9 @@ class Chart(Canvas, can_focus=True):
         buffer, at = self._buffer[y], 0
         for text, group in itertools.groupby(self._styles[y]):
             end = at + sum(1 for _ in group)
-            segments.append(Segment("".join(buffer[at:end]), base + self.app.palette.parsed(text)))
+            segments.append(
+                Segment("".join(buffer[at:end]), base + palette_of(self.app).parsed(text))
+            )
             at = end
         return Strip(segments, self._canvas_size.width)
 

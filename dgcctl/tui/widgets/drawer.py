@@ -5,16 +5,12 @@ search.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from dgcctl.tui.widgets.bar import Lines
 from dgcctl.tui.widgets.listing import Column, Listing, Row
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "log": (Column("log.txt"),),
@@ -49,7 +45,6 @@ class Drawer(Vertical):
     Drawer #drawer-title { background: $surface; }
     Drawer.open { display: block; }
     """
-    app: DashApp
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)

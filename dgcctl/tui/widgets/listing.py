@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -19,9 +19,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from dgcctl.core.text import shown
-
-if TYPE_CHECKING:
-    from dgcctl.tui.app import DashApp
+from dgcctl.tui.palette import palette_of
 
 Cell = str | tuple[str, str]  # a text, or a text and its role in the palette
 
@@ -69,8 +67,6 @@ class Listing(ScrollView, can_focus=True):
     class Moved(Message):
         listing: Listing
         key: str
-
-    app: DashApp
 
     def __init__(
         self, columns: Sequence[Column], *, id: str | None = None, empty: str = "nothing here"
@@ -176,16 +172,16 @@ class Listing(ScrollView, can_focus=True):
             return self._line(self.rows[position].cells, self._row_style(position))
         if not self.rows and y == 1:
             text = _fit(f" {shown(self.empty)}", self.size.width, Column(""))
-            return self._strip([Segment(text, self.app.palette.style("dim"))])
+            return self._strip([Segment(text, palette_of(self.app).style("dim"))])
         return self._strip([])
 
     def _row_style(self, position: int) -> Style | None:
         if position != self.cursor:
             return None
-        return self.app.palette.style("select" if self.has_focus else "blurred")
+        return palette_of(self.app).style("select" if self.has_focus else "blurred")
 
     def _line(self, cells: Sequence[Cell], over: Style | None) -> Strip:
-        palette = self.app.palette
+        palette = palette_of(self.app)
         segments = []
         for (index, width), cell in zip(self._widths(), self._kept(cells), strict=False):
             text, role = (cell, "") if isinstance(cell, str) else cell
