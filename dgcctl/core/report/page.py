@@ -1,10 +1,15 @@
-"""The report as one HTML text: tables and inline SVG, one style, no script, nothing from a network."""
+"""The report as one HTML text. What stands in it is made here; how it is set, in page.html.jinja."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape as escape_marks
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from dgcctl.core.compare.seeds import Group, Summary, compare
 from dgcctl.core.report.plots import Plot, colour, expectations
@@ -12,57 +17,64 @@ from dgcctl.core.report.series import RunView
 from dgcctl.core.runs.listing import end_of_schedule
 from dgcctl.core.text import shown
 
-_STYLE = """
-:root{color-scheme:light;--line:#dcdcdc;--dim:#5b5b5b}
-*{box-sizing:border-box}
-body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:62rem;margin:2rem auto;padding:0 1.2rem}
-h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-bottom:1px solid var(--line)}
-p,figcaption{max-width:48rem}.dim,figcaption{color:var(--dim);font-size:.86rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;margin:.5rem 0}
-th,td{padding:.22rem .7rem .22rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #eee}
-th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-figure{margin:.6rem 0 1.4rem}svg{max-width:100%;height:auto;display:block}
-.swatch{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.45em}
-.ok{color:#00694a;font-weight:600}.miss{color:#a53b00;font-weight:600}
-code{font-size:.84rem;overflow-wrap:anywhere}
-@media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
-"""
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows in one place. `mark`: its CSS class, or `code`; `swatch`: a colour."""
+
+    text: str
+    mark: str = ""
+    swatch: str = ""
 
 
-def escape(text: str) -> str:
-    """Text from a record, without marks of HTML and without control characters, in an element or in
-    an attribute.
-    """
-    return escape_marks(shown(text), quote=True)
+@dataclass(frozen=True)
+class Table:
+    """Titles and rows; the last `numbers` columns are figures."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numbers: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a table or a picture under it, a sentence, a list of notes."""
+
+    title: str
+    table: Table | None = None
+    text: str = ""
+    notes: Sequence[str] = ()
+    svg: Markup | None = None
 
 
 def page(views: Sequence[RunView], drawn: Sequence[Plot]) -> str:
-    """The whole page."""
-    title = (
-        views[0].facts.recipe.get("title")
-        if len({view.facts.recipe["name"] for view in views}) == 1
-        else ""
+    """The whole page. What comes from records is escaped by the template, all of it."""
+    recipes = list(dict.fromkeys(str(view.facts.recipe["name"]) for view in views))
+    title = views[0].facts.recipe.get("title") if len(recipes) == 1 else ""
+    made: list[Section | None] = [_results(views), _verdicts(views), *map(_picture, drawn)]
+    made += [_cost(views), _runs(views), _environment(views)]
+    return _template().render(
+        heading=str(title) if title else ", ".join(recipes),
+        subtitle=_subtitle(views),
+        sections=[section for section in made if section is not None],
     )
-    heading = (
-        str(title)
-        if title
-        else ", ".join(dict.fromkeys(str(view.facts.recipe["name"]) for view in views))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelt name is an error, and not an empty place
+        finalize=_without_controls,
+        keep_trailing_newline=True,
     )
-    sections = [
-        _results(views),
-        _verdicts(views),
-        *map(_figure, drawn),
-        _cost(views),
-        _runs(views),
-        _environment(views),
-    ]
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(heading)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(heading)}</h1>{_subtitle(views)}\n{body}\n</body></html>\n"
-    )
+    return environment.get_template("page.html.jinja")
+
+
+def _without_controls(value: object) -> object:
+    """Control characters of a record written out; what is HTML already stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _subtitle(views: Sequence[RunView]) -> str:
@@ -70,7 +82,7 @@ def _subtitle(views: Sequence[RunView]) -> str:
     counted = f"{len(views)} run{'s' if len(views) > 1 else ''}"
     text = f"{counted} of {groups} recipes" if groups > 1 else counted
     data = ", ".join(dict.fromkeys(_data_text(view) for view in views))
-    return f'<p class="dim">{escape(text)}. Data: {escape(data)}.</p>'
+    return f"{text}. Data: {data}."
 
 
 def _data_text(view: RunView) -> str:
@@ -88,22 +100,13 @@ def _data_text(view: RunView) -> str:
 
 # --- tables ---------------------------------------------------------------------------------------
 
-Cell = Any
 Show = Callable[[float], str]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """A table of HTML cells; the last `numbers` columns are figures."""
-    first = len(head) - numbers
-    marks = ['class="n"' if index >= first else "" for index in range(len(head))]
-    top = "".join(f"<th {mark}>{text}</th>" for text, mark in zip(head, marks, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td {mark}>{text}</td>" for text, mark in zip(row, marks, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: int = 0) -> Table:
+    """A table of texts and cells."""
+    made = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    return Table(head, made, numbers)
 
 
 def _spread(summary: Summary | None, show: Show) -> str:
@@ -134,78 +137,65 @@ _RESULT: tuple[tuple[str, str, Show], ...] = (
 )
 
 
-def _results(views: Sequence[RunView]) -> str:
+def _results(views: Sequence[RunView]) -> Section:
     groups = compare([view.facts for view in views])
     names = {view.facts.id: view for view in views}
     rows = [_result_row(group, names[group.runs[0]]) for group in groups]
     head = ["recipe", *(title for _, title, _ in _RESULT), "n"]
-    text = "<h2>Result</h2>" + table(head, rows, numbers=len(head) - 1)
-    notes = [f"{group.label}: {note}" for group in groups for note in group.notes]
-    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     spread = any(summary.std is not None for group in groups for summary in group.metrics.values())
-    explained = (
-        '<p class="dim">Mean ± sample standard deviation over n seeds.</p>' if spread else ""
+    return Section(
+        "Result",
+        table(head, rows, numbers=len(head) - 1),
+        "Mean ± sample standard deviation over n seeds." if spread else "",
+        [f"{group.label}: {note}" for group in groups for note in group.notes],
     )
-    return text + explained + (f'<ul class="dim">{listed}</ul>' if listed else "")
 
 
-def _result_row(group: Group, view: RunView) -> list[str]:
-    swatch = f'<span class="swatch" style="background:{colour(view.group)}"></span>'
+def _result_row(group: Group, view: RunView) -> list[str | Cell]:
     n = max((summary.n for summary in group.metrics.values()), default=0)
     return [
-        swatch + escape(view.label),
+        Cell(view.label, swatch=colour(view.group)),
         *(_spread(group.metrics.get(key), show) for key, _, show in _RESULT),
         str(n),
     ]
 
 
-def _verdicts(views: Sequence[RunView]) -> str:
+def _verdicts(views: Sequence[RunView]) -> Section:
     rows = [
         _verdict_row(view, row) for view in views for row in view.facts.verdict.get("verdicts", [])
     ]
     if rows:
-        return "<h2>Verdict</h2>" + table(
-            ["run", "metric", "source", "expected", "found", "verdict"], rows
-        )
+        head = ["run", "metric", "source", "expected", "found", "verdict"]
+        return Section("Verdict", table(head, rows))
     asked = any(expectations(view) for view in views)
-    text = (
-        "The recipe expects a figure, but no run has been held against it."
-        if asked
-        else "No figure was expected."
-    )
-    return f'<h2>Verdict</h2><p class="dim">{text}</p>'
+    missing = "The recipe expects a figure, but no run has been held against it."
+    return Section("Verdict", text=missing if asked else "No figure was expected.")
 
 
-def _verdict_row(view: RunView, row: dict[str, Any]) -> list[str]:
-    mark = (
-        '<span class="ok">reached</span>'
-        if row.get("passed")
-        else '<span class="miss">missed</span>'
-    )
+def _verdict_row(view: RunView, row: dict[str, Any]) -> list[str | Cell]:
+    mark = Cell("reached", "ok") if row.get("passed") else Cell("missed", "miss")
     expected = f"≤ {_figure_text(row.get('expected'))} + {_figure_text(row.get('tolerance'))}"
-    named = [
-        escape(str(text))
-        for text in (view.facts.id, row.get("metric", "-"), row.get("source", "-"))
-    ]
+    named = [str(text) for text in (view.facts.id, row.get("metric", "-"), row.get("source", "-"))]
     return [*named, expected, _figure_text(row.get("value")), mark]
 
 
-def _figure(plot: Plot) -> str:
-    return f"<h2>{escape(plot.title)}</h2><figure>{plot.svg()}<figcaption>{escape(plot.caption)}</figcaption></figure>"
+def _picture(plot: Plot) -> Section:
+    # Markup: matplotlib drew it, and wrote the texts in it as XML
+    return Section(plot.title, text=plot.caption, svg=Markup(plot.svg()))
 
 
-def _cost(views: Sequence[RunView]) -> str:
+def _cost(views: Sequence[RunView]) -> Section | None:
     first = {view.group: view for view in reversed(views)}
     rows = [_cost_row(first[group]) for group in sorted(first) if _macs(first[group])]
     if not rows:
-        return ""
+        return None
     head = ["recipe", "dense", "promised", "executed", "dense / executed", "parameters"]
     text = (
         "Multiply-accumulates for one image, of the network that was evaluated last. Dense: the"
         " same network without gates. Promised: the authors' counter. Executed: what the gathered"
         " computation really multiplies, gates included."
     )
-    return "<h2>Cost</h2>" + table(head, rows, numbers=5) + f'<p class="dim">{text}</p>'
+    return Section("Cost", table(head, rows, numbers=5), text)
 
 
 def _macs(view: RunView) -> dict[str, Any]:
@@ -221,7 +211,7 @@ def _cost_row(view: RunView) -> list[str]:
     figures = [_count(macs.get(key)) for key in ("dense", "promised", "executed")]
     dense, executed = (_number(macs.get(key)) for key in ("dense", "executed"))
     ratio = f"{dense / executed:.2f}" if dense and executed else "-"
-    return [escape(view.label), *figures, ratio, _count(view.facts.model.get("parameters", 0))]
+    return [view.label, *figures, ratio, _count(view.facts.model.get("parameters", 0))]
 
 
 def _number(value: Any) -> float | None:
@@ -239,18 +229,16 @@ def _figure_text(value: Any) -> str:
     return "-" if number is None else f"{number:.2f}"
 
 
-def _runs(views: Sequence[RunView]) -> str:
-    rows = []
+def _runs(views: Sequence[RunView]) -> Section:
+    rows: list[list[str | Cell]] = []
     for view in views:
         status = view.facts.status
         commit = str(view.facts.git.get("commit") or "-")[:12]
         notes = "; ".join(view.notes) or "-"
-        name = f"<code>{escape(view.facts.id)}</code>"
-        state = f"{escape(str(view.facts.state))}{': ' + escape(status.reason) if status.reason else ''}"
-        rows.append(
-            [name, escape(view.label), str(view.facts.seed), state, escape(commit), escape(notes)]
-        )
-    return "<h2>Runs</h2>" + table(["run", "recipe", "seed", "state", "commit", "notes"], rows)
+        state = f"{view.facts.state}{': ' + status.reason if status.reason else ''}"
+        name = Cell(view.facts.id, "code")
+        rows.append([name, view.label, str(view.facts.seed), state, commit, notes])
+    return Section("Runs", table(["run", "recipe", "seed", "state", "commit", "notes"], rows))
 
 
 _ENVIRONMENT = (
@@ -259,7 +247,7 @@ _ENVIRONMENT = (
 )  # fmt: skip
 
 
-def _environment(views: Sequence[RunView]) -> str:
+def _environment(views: Sequence[RunView]) -> Section:
     """One column a distinct environment."""
     seen: dict[tuple[str, ...], list[str]] = {}
     for view in views:
@@ -268,12 +256,9 @@ def _environment(views: Sequence[RunView]) -> str:
         "fact",
         *([f"{len(runs)} runs" for runs in seen.values()] if len(seen) > 1 else ["value"]),
     ]
-    rows = [
-        [key, *(escape(values[index]) for values in seen)] for index, key in enumerate(_ENVIRONMENT)
-    ]
-    return "<h2>Environment</h2>" + table(
-        head, [row for row in rows if any(cell != "-" for cell in row[1:])]
-    )
+    rows = [[key, *(values[index] for values in seen)] for index, key in enumerate(_ENVIRONMENT)]
+    known = [row for row in rows if any(cell != "-" for cell in row[1:])]
+    return Section("Environment", table(head, known))
 
 
 def _fact(view: RunView, key: str) -> str:
