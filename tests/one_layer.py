@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dgc.infer import winograd
-from dgc.infer.conv import Conv, convolve, input_layout, needs_panel, select
+from dgc.infer.conv import convolve, input_layout, needs_panel, select
+from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Emitter
 from dgc.infer.memory import Buffer, new_image, new_region
 from dgc.infer.program import Plan
@@ -39,7 +40,7 @@ def plan_of(conv: Conv, shape: tuple[int, int, int], gates: int) -> Plan:
     k = int(conv.weight.shape[-1])
     w = Window((k, k), conv.stride, conv.padding, conv.dilation)
     size = w.output(shape[1:])
-    tiles = winograd.suits(conv, w, size)
+    tiles = winograd.is_supported(conv, w, size)
     out = winograd.layout(size) if tiles else Layout(*size, 1, w.row(shape[1:], 1), 0)
     x = new_image(input_layout(conv, w, shape[1:], out), shape[0])
     y = new_image(out, int(conv.weight.shape[0]))

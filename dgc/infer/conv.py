@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
 from dgc.infer import winograd
+from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Constant, Emitter
 from dgc.infer.memory import Buffer, Image, new_region
 from dgc.kernels.cpu import library, weights
@@ -19,33 +16,7 @@ FEW_PIXELS = 256  # up to here the gates multiply a copy of the input, above it 
 LANE_PIXELS = 196
 
 
-@dataclass
-class Conv:
-    """A convolution, static (`fc1` is None) or dynamic; `groups` are its groups or heads."""
-
-    weight: Tensor  # (O, C / groups, kh, kw), dynamic (O, C, kh, kw)
-    bias: Tensor | None
-    stride: int
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    fc1: Tensor | None = None
-    fc2: Tensor | None = None
-    fc2_bias: Tensor | None = None
-    n_inactive: int = 0
-    scale: Tensor | None = None  # BatchNorm and ReLU inside a dynamic convolution
-    shift: Tensor | None = None
-
-    @property
-    def taps(self) -> int:
-        return int(self.weight.shape[2] * self.weight.shape[3])
-
-    @property
-    def dynamic(self) -> bool:
-        return self.fc1 is not None
-
-
-def fits(have: Layout, wanted: Layout) -> bool:
+def layout_matches(have: Layout, wanted: Layout) -> bool:
     """Whether taps computed for one layout can read the other."""
     return have.alike(wanted) and have.lead >= wanted.lead
 
@@ -69,7 +40,7 @@ def needs_panel(conv: Conv, w: Window, out: Layout) -> bool:
 
 def by_tiles(conv: Conv, w: Window, out: Layout) -> bool:
     """Whether it is computed by Winograd's tiles."""
-    return out.phases == 2 and winograd.suits(conv, w, (out.height, out.width))
+    return out.phases == 2 and winograd.is_supported(conv, w, (out.height, out.width))
 
 
 def input_layout(conv: Conv, w: Window, size: tuple[int, int], out: Layout) -> Layout:

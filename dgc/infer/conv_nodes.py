@@ -1,22 +1,27 @@
-"""Convolution nodes: in which layout they read, what is chosen, where BatchNorm and ReLU happen."""
+"""Convolution nodes: in which layout they read, what is selected, where BatchNorm and ReLU happen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from dgc.infer.conv import HEAVY, Conv, by_tiles, convolve, fits, input_layout, needs_panel, select
+from dgc.infer.conv import (
+    HEAVY,
+    by_tiles,
+    convolve,
+    input_layout,
+    layout_matches,
+    needs_panel,
+    select,
+)
+from dgc.infer.conv_params import Conv
 from dgc.infer.graph import Node
 from dgc.infer.memory import Buffer, Image, new_region
+from dgc.infer.node_images import NodeImages
 from dgc.infer.shapes import window
 from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Window, up
 from dgc.kernels.cpu.structs import Kind
 
-if TYPE_CHECKING:
-    from dgc.infer.lower import Lowering
 
-
-def lower(to: Lowering, node: Node) -> None:
+def lower_conv(to: NodeImages, node: Node) -> None:
     """Emit the operations of a convolution node: into its target, with its residual, bias and ReLU."""
     assert node.conv is not None
     w, target = window(node), to.target(node)
@@ -30,21 +35,23 @@ def lower(to: Lowering, node: Node) -> None:
         convolve(to, node.conv, w, images, relu=node.relu)
 
 
-def _dynamic(to: Lowering, node: Node, conv: Conv, w: Window, images: dict[str, Image]) -> None:
+def _dynamic(to: NodeImages, node: Node, conv: Conv, w: Window, images: dict[str, Image]) -> None:
     x, out = to.realised(node.inputs[0]), images["dst"].layout
     wanted = input_layout(conv, w, to.sizes[node.inputs[0]], out)
     regions: dict[str, Buffer] = {}
     if needs_panel(conv, w, out):
         regions["panel"] = new_region(int(conv.weight.numel()), "panel")
-    regions["list"] = _chosen(to, x, conv, regions.get("panel"))
-    inside = "panel" not in regions and not by_tiles(conv, w, out) and fits(x.layout, wanted)
-    if not inside and (conv.scale is not None or not fits(x.layout, wanted)):
+    regions["list"] = _selected(to, x, conv, regions.get("panel"))
+    inside = (
+        "panel" not in regions and not by_tiles(conv, w, out) and layout_matches(x.layout, wanted)
+    )
+    if not inside and (conv.scale is not None or not layout_matches(x.layout, wanted)):
         norm = Node("affine", scale=conv.scale, shift=conv.shift, relu=conv.scale is not None)
         x = to.packed(x, wanted, norm)
     convolve(to, conv, w, images | {"src": x}, regions, inside=inside, relu=node.relu)
 
 
-def _chosen(to: Lowering, x: Image, conv: Conv, panel: Buffer | None) -> Buffer:
+def _selected(to: NodeImages, x: Image, conv: Conv, panel: Buffer | None) -> Buffer:
     """The list of selected channels of every head, from the means of the activated input."""
     assert conv.fc1 is not None
     assert conv.fc2 is not None

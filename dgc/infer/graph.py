@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dgc.infer.conv import Conv
+from dgc.infer.conv_params import Conv
 from dgc.layers import DynamicGroupConv2d
 
 

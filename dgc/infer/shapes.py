@@ -106,7 +106,7 @@ class Layouts:
         )
 
     def _by_tiles(self, n: Node) -> bool:
-        return n.conv is not None and winograd.suits(n.conv, window(n), self.sizes[n])
+        return n.conv is not None and winograd.is_supported(n.conv, window(n), self.sizes[n])
 
     def _tiled(self, size: Size) -> Layout | None:
         tiles = any(map(self._by_tiles, self._writers[size]))

@@ -1,21 +1,17 @@
 """Winograd's F(2x2, 3x3) for dynamic convolutions: where it pays, its layout, its weights (see
-native/src/wino.h).
+dgc/kernels/cpu/src/wino.h).
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dgc.infer.conv_params import Conv
 from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Layout, Window, up
-
-if TYPE_CHECKING:
-    from dgc.infer.conv import Conv
 
 TILES = Window((4, 4), 2, (1, 1), (1, 1))  # the 4x4 inputs of each 2x2 outputs
 LEAST_PIXELS = 36  # below, too many lanes are padding
@@ -30,7 +26,7 @@ _G = torch.tensor(
 )
 
 
-def suits(conv: Conv, w: Window, size: tuple[int, int]) -> bool:
+def is_supported(conv: Conv, w: Window, size: tuple[int, int]) -> bool:
     """Whether a convolution that gives an image of `size` is computed this way."""
     shape = (w.kernel, w.stride, w.padding, w.dilation) == ((3, 3), 1, (1, 1), (1, 1))
     outs = int(conv.weight.shape[0]) // conv.groups

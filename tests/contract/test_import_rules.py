@@ -7,10 +7,7 @@ from collections.abc import Iterator
 import grimp
 
 # Circles that are known, each with its reason; the list only ever gets shorter.
-KNOWN: dict[frozenset[str], str] = {
-    frozenset({"dgc.infer.conv", "dgc.infer.winograd"}): "not yet broken",
-    frozenset({"dgc.infer.conv_nodes", "dgc.infer.lower"}): "not yet broken",
-}
+KNOWN: dict[frozenset[str], str] = {}
 
 
 def circles(imports: dict[str, list[str]]) -> Iterator[frozenset[str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dgc
 from dgc.errors import UsageError
-from dgc.infer.conv import Conv
+from dgc.infer.conv_params import Conv
 from dgc.kernels import cpu
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Kind

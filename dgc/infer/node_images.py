@@ -1,0 +1,110 @@
+"""The images of a network's nodes while it becomes a program: where each lies, and copies of it in
+the layout that a reader needs.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dgc.infer.conv import HEAVY, layout_matches
+from dgc.infer.emit import Emitter
+from dgc.infer.graph import Node, UnknownError, ordered, users
+from dgc.infer.memory import Buffer, Image, new_image, new_region
+from dgc.infer.shapes import Layouts, shapes
+from dgc.kernels.cpu import weights
+from dgc.kernels.cpu.layout import Layout, Window
+from dgc.kernels.cpu.structs import Kind
+
+
+class NodeImages(Emitter):
+    """Gives nodes their images, and emits what brings an image into the form that somebody reads."""
+
+    def __init__(self, output: Node, in_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.nodes, self.output, self.in_shape = ordered(output), output, in_shape
+        self.readers = users(self.nodes)
+        self.images: dict[Node, Image] = {}
+        self.vectors: dict[Node, tuple[Buffer, int]] = {}
+        self.channels, self.sizes = shapes(self.nodes, in_shape)
+        self.layouts = Layouts(self.nodes, self.sizes)
+
+    def target(self, node: Node) -> Image:
+        """Where the node's result goes: its part of a concatenation's buffer, or a buffer of its
+        own.
+        """
+        if node not in self.images:
+            self.images[node] = self.inside_cat(node) or new_image(
+                self.layouts.of(node), self.channels[node]
+            )
+        return self.images[node]
+
+    def inside_cat(self, node: Node) -> Image | None:
+        """The node's part of the buffer of a concatenation that reads it, so that concatenating
+        copies nothing; None if there is none, or its pixels lie otherwise.
+        """
+        for reader in self.readers.get(node, []):
+            if reader.kind != "cat" or reader.inputs.count(node) > 1:
+                continue
+            whole = self.target(reader)
+            if not whole.layout.alike(self.layouts.of(node)):
+                # what writes this image may need other padding; the concatenation copies it
+                continue
+            first = whole.first + sum(
+                self.channels[i] for i in reader.inputs[: reader.inputs.index(node)]
+            )
+            return Image(whole.buffer, whole.layout, self.channels[node], first)
+        return None
+
+    def packed(self, source: Image, layout: Layout, node: Node | None = None) -> Image:
+        """A copy in another layout, through the affine `node` if there is one."""
+        copy = new_image(layout, source.channels)
+        self.pack(source, copy, node)
+        return copy
+
+    def pack(self, source: Image, target: Image, node: Node | None = None) -> None:
+        """Emit the copy from one image to another, through the affine `node` if there is one."""
+        norm = {} if node is None else {"in_scale": node.scale, "in_shift": node.shift}
+        relu = int(node is not None and node.relu)
+        self.scratch = max(self.scratch, source.layout.width + 64)
+        self.emit(Kind.PACK, {"src": source, "dst": target}, constants=norm, in_relu=relu)
+
+    def realised(self, node: Node) -> Image:
+        """The node's image; an affine node is computed here if nobody could take it in."""
+        if node not in self.images and node.kind == "affine":
+            source = self.realised(node.inputs[0])
+            self.pack(source, self.target(node), node)
+        if node not in self.images:
+            raise UnknownError(f"{node.kind} gives no image")
+        return self.images[node]
+
+    def arranged(self, node: Node, layout: Layout) -> Image:
+        """The node's image, pixel for pixel where `layout` has them."""
+        image = self.realised(node)
+        return image if image.layout.alike(layout) else self.packed(image, layout)
+
+    def readable(self, node: Node, w: Window, out: Layout) -> Image:
+        """The node's image in a layout in which the window's taps lie at fixed offsets."""
+        wanted = w.input_layout(self.sizes[node], out.phases, out.row)
+        if node.kind == "affine" and node not in self.images:
+            return self.packed(self.realised(node.inputs[0]), wanted, node)
+        image = self.realised(node)
+        return image if layout_matches(image.layout, wanted) else self.packed(image, wanted)
+
+    def means(
+        self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
+    ) -> Buffer:
+        """The mean of each channel, after scale, shift and ReLU where they are asked for."""
+        region = new_region(source.channels, "means")
+        norm = {"in_scale": scale, "in_shift": shift}
+        self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
+        return region
+
+    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+        """weight (rows, n) times x, plus bias."""
+        y = new_region(int(weight.shape[0]), "linear")
+        heavy = int(weight.numel() * 4 >= HEAVY)
+        self.emit(
+            Kind.LINEAR, regions={"input": x, "out": y}, constants={"weight": weights.rows(weight), "bias": bias},
+            channels=n, outs=int(weight.shape[0]), relu=int(relu), batched=heavy,
+        )  # fmt: skip
+        return y
