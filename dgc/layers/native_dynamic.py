@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
-from dgc.kernels.cpu.train_passes import Affine, Chosen, Shape
+from dgc.kernels.cpu.train_passes import Affine, SelectedChannels, Shape
 from dgc.layers import gating, selection
 from dgc.layers.fused import activations, chain_backward, chain_of, gates_backward
 from dgc.layers.norm import Normaliser, Rule
@@ -27,8 +27,8 @@ def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
     autocast.
     """
     return (
-        train_passes.plain(x_BCHW)
-        and train_passes.takes(x_BCHW, *others)
+        train_passes.is_nchw_contiguous(x_BCHW)
+        and train_passes.is_cpu_float32(x_BCHW, *others)
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -81,7 +81,7 @@ class Gated(NamedTuple):
 
     pooled: Tensor
     gates: Tensor
-    selected: Chosen
+    selected: SelectedChannels
 
     @classmethod
     def of(
@@ -89,12 +89,12 @@ class Gated(NamedTuple):
     ) -> Gated:
         pooled_BC = train_passes.pooled(x, affine)
         gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
-        return cls(pooled_BC, gates_BGC, train_passes.choose(gates_BGC, n))
+        return cls(pooled_BC, gates_BGC, train_passes.select_channels(gates_BGC, n))
 
     @classmethod
     def from_saved(cls, tensors: Sequence[Tensor]) -> Gated:
         pooled_BC, gates_BGC, *selected = tensors
-        return cls(pooled_BC, gates_BGC, Chosen(*selected))
+        return cls(pooled_BC, gates_BGC, SelectedChannels(*selected))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -120,8 +120,8 @@ def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Mome
         return Moments(mean, var)
     if (
         kernels
-        and train_passes.takes(x_BCHW)
-        and train_passes.plain(x_BCHW)
+        and train_passes.is_cpu_float32(x_BCHW)
+        and train_passes.is_nchw_contiguous(x_BCHW)
         and dtype == torch.float32
     ):
         return batch_moments(train_passes.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])

@@ -25,20 +25,20 @@ def available() -> bool:
     return library.load() is not None
 
 
-def takes(*tensors: Tensor) -> bool:
-    """Whether the kernels can work on these."""
+def is_cpu_float32(*tensors: Tensor) -> bool:
+    """Whether the kernels were built and these are what they work on: float32 on the CPU."""
     return available() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
-def plain(x: Tensor) -> bool:
+def is_nchw_contiguous(x: Tensor) -> bool:
     """Whether each sample's channels lie one after the other; samples may lie apart."""
     h, w = x.shape[2:]
     return x.stride()[1:] == (h * w, w, 1) and x.numel() > 0
 
 
 def planes(x: Tensor) -> Tensor:
-    """x (B, C, H, W), copied where it is not plain."""
-    return x if plain(x) else x.contiguous()
+    """x (B, C, H, W), copied where it is not NCHW-contiguous."""
+    return x if is_nchw_contiguous(x) else x.contiguous()
 
 
 class Affine(NamedTuple):
@@ -51,7 +51,7 @@ class Affine(NamedTuple):
     mean: Tensor
 
 
-class Chosen(NamedTuple):
+class SelectedChannels(NamedTuple):
     """Each head's channels, ascending: how many (B, G) and which (B, G, K), int32, and their gates
     (B, G, K).
     """
@@ -145,7 +145,11 @@ def _image(t: Train, x: Tensor) -> None:
 
 
 def _convolution(
-    shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor
+    shape: Shape,
+    x: Tensor,
+    affine: Affine | None,
+    selected: SelectedChannels | None,
+    weight: Tensor,
 ) -> Train:
     g = _geometry(shape)
     t = Train()
@@ -162,9 +166,9 @@ def _convolution(
             affine.shift.data_ptr(),
             affine.mean.data_ptr(),
         )
-    if chosen is not None:
-        t.kept = chosen.channels.shape[-1]
-        t.count, t.index, t.gate = (part.data_ptr() for part in chosen)
+    if selected is not None:
+        t.kept = selected.channels.shape[-1]
+        t.count, t.index, t.gate = (part.data_ptr() for part in selected)
     t.weight = weight.data_ptr()
     return t
 
@@ -204,13 +208,13 @@ def pooled(x_BCHW: Tensor, affine: Affine | None) -> Tensor:
     return means
 
 
-def choose(gates_BGC: Tensor, n_inactive: int) -> Chosen:
+def select_channels(gates_BGC: Tensor, n_inactive: int) -> SelectedChannels:
     """The gates that are left when the n smallest, ties included, and those at zero are off."""
     t = Train()
     t.samples, t.heads, t.channels = gates_BGC.shape
     t.kept, t.inactive, t.height, t.width = t.channels - n_inactive, n_inactive, 1, 1
     shape = (*gates_BGC.shape[:2], t.kept)
-    found = Chosen(
+    found = SelectedChannels(
         torch.empty(shape[:2], dtype=torch.int32),
         torch.zeros(shape, dtype=torch.int32),
         gates_BGC.new_zeros(shape),
@@ -231,11 +235,17 @@ def add_affine(grad_BCHW: Tensor, x_BCHW: Tensor, scale: Tensor, shift: Tensor) 
 
 
 def forward(
-    shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor, out: Tensor,
-    *, with_moments: bool = False,
-) -> Moments | None:  # fmt: skip
+    shape: Shape,
+    x: Tensor,
+    affine: Affine | None,
+    selected: SelectedChannels | None,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    with_moments: bool = False,
+) -> Moments | None:
     """Into `out` (B, O, H', W'); the moments of its planes where wanted."""
-    t = _convolution(shape, x, affine, chosen, weight)
+    t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = out.data_ptr(), out.stride(0)
     found = Moments(*(x.new_empty(out.shape[:2]) for _ in range(2))) if with_moments else None
     if found is not None:
@@ -248,30 +258,38 @@ def grad_weight(
     shape: Shape,
     x: Tensor,
     affine: Affine | None,
-    chosen: Chosen | None,
+    selected: SelectedChannels | None,
     weight: Tensor,
     grad_y: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the packed weights (G, C, T, J), and of the chosen gates (B, G, K)."""
-    t = _convolution(shape, x, affine, chosen, weight)
+    """Gradients of the packed weights (G, C, T, J), and of the selected gates (B, G, K)."""
+    t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)
     grads = x.new_zeros(min(torch.get_num_threads(), len(x)), *weight.shape)
-    heard = None if chosen is None else torch.zeros_like(chosen.gates)
+    heard = None if selected is None else torch.zeros_like(selected.gates)
     t.grad_weight, t.grad_gate = grads.data_ptr(), _address(heard)
     _run(Pass.GRAD_WEIGHT, t)
     return grads.sum(0), heard
 
 
 def grad_input(
-    shape: Shape, x: Tensor, affine: Affine | None, chosen: Chosen | None, weight: Tensor, grad_y: Tensor,
-    grad_pooled: Tensor | None, out: Tensor, *, add: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    shape: Shape,
+    x: Tensor,
+    affine: Affine | None,
+    selected: SelectedChannels | None,
+    weight: Tensor,
+    grad_y: Tensor,
+    grad_pooled: Tensor | None,
+    out: Tensor,
+    *,
+    add: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Into `out` (B, C, H, W), or added to it: the gradient g of x * scale + shift, times scale.
 
     `grad_pooled` (B, C) is what each pixel of the activated input gets besides. Returns the sums of
     g and of g * (x - mean), both (C,) float64.
     """
-    t = _convolution(shape, x, affine, chosen, weight)
+    t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)
     sums = torch.zeros(min(torch.get_num_threads(), len(x)), 2, shape.channels, dtype=torch.float64)
     t.grad_pooled, t.sums = _address(grad_pooled), sums.data_ptr()
