@@ -35,11 +35,11 @@ from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.confirm_screen import Confirm
 from dgcctl.tui.start_options import Options
-from dgcctl.tui.state.alerts import Watch
+from dgcctl.tui.state.alerts import AlertMonitor
 from dgcctl.tui.state.feed import Batch
 from dgcctl.tui.state.poller import Catalogue, News, Poller
 from dgcctl.tui.state.store import Store
-from dgcctl.tui.state.view import Memory
+from dgcctl.tui.state.view import ViewStore
 from dgcctl.tui.suspend import guard_sigcont
 from dgcctl.tui.widgets.keyline import Shown
 
@@ -74,17 +74,17 @@ class DashApp(App[None]):
         typed.mend_reading(self.driver_class)
         self.options = options
         self.clock = options.clock
-        self.memory = Memory(options.state_dir, options.runs_dir)
-        self.store = Store(self.memory.load())
+        self.view_store = ViewStore(options.state_dir, options.runs_dir)
+        self.store = Store(self.view_store.load())
         self.left = copy.deepcopy(self.store.view)  # as an earlier dashboard left it
         self.palette = palette.Palette(self._first_theme())
         self.own_keys = keys.load_keymap(options.keys_file)
         self.trainers = actions.Trainers()
         self.frames = 0
         self._opened = [listing.find_run(name, options.runs_dir) for name in options.open]
-        self._watch = Watch()
+        self._alerts = AlertMonitor()
         self._confirmed = ConfirmedActions(
-            self, self.store, self.trainers, self._watch, self._subject
+            self, self.store, self.trainers, self._alerts, self._subject
         )
         self.hearing = Hearing(
             self,
@@ -154,7 +154,7 @@ class DashApp(App[None]):
 
     def on_unmount(self) -> None:
         self.poller.stop()
-        self.memory.save(self.store.view)
+        self.view_store.save(self.store.view)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return self.palette.filters(super().get_line_filters())
@@ -199,9 +199,9 @@ class DashApp(App[None]):
         if isinstance(message.news, Batch) and not message.news.caught_up:
             return
         for run_id, line in self.trainers.reap():
-            if self._watch.tells_end(run_id):
+            if self._alerts.tells_end(run_id):
                 self.notify(line, title=f"{run_id} failed", severity="error")
-        for alert in self._watch.look(self.store):
+        for alert in self._alerts.look(self.store):
             self.notify(alert.text, title=alert.title, severity=alert.level, timeout=8)
         self.look_soon()
 

@@ -11,7 +11,7 @@ from dgc.errors import DgcError, UsageError
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import actions
 from dgcctl.tui.screens.confirm_screen import Confirm
-from dgcctl.tui.state.alerts import Watch
+from dgcctl.tui.state.alerts import AlertMonitor
 from dgcctl.tui.state.store import Store
 
 
@@ -23,7 +23,7 @@ class ConfirmedActions:
         app: App[Any],
         store: Store,
         trainers: actions.Trainers,
-        alerts: Watch,
+        alerts: AlertMonitor,
         subject: Callable[[], str | None],
     ) -> None:
         self._app, self._store, self._subject = app, store, subject

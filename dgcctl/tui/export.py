@@ -25,7 +25,7 @@ from dgc.run.files import atomic_write
 from dgcctl.tui.bitmap import picture
 
 if TYPE_CHECKING:
-    from dgcctl.tui.screens.base import DashScreen, Sheet
+    from dgcctl.tui.screens.base import DashScreen, ExportTable
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Taken:
     name: str
     moment: float
     strips: Sequence[Strip]
-    sheet: Sheet
+    table: ExportTable
     theme: TerminalTheme
 
 
@@ -45,7 +45,7 @@ def take(app: App[Any], screen: DashScreen, moment: float) -> Taken:
         screen.name_for_files,
         moment,
         app.screen._compositor.render_strips(),
-        screen.sheet(),
+        screen.export_table(),
         app.ansi_theme,
     )
 
@@ -59,7 +59,7 @@ def write(taken: Taken, folder: Path) -> list[Path]:
         folder, f"dash-{taken.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(taken.moment))}"
     )
     vector, pixels = table.with_suffix(".svg"), table.with_suffix(".png")
-    atomic_write(table, as_csv(*taken.sheet).encode())
+    atomic_write(table, as_csv(*taken.table).encode())
     atomic_write(vector, as_svg(taken).encode())
     atomic_write(pixels, as_png(taken))
     return [table, vector, pixels]

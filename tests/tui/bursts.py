@@ -160,7 +160,7 @@ async def end_state(runs: Path, case: Case, *, slow: bool) -> dict[str, Any]:
 
 
 def _sheet(taken: Any) -> str:
-    head, rows = taken.sheet
+    head, rows = taken.table
     return f"{taken.name} {list(head)} {[list(row) for row in rows]}"
 
 

@@ -10,7 +10,7 @@ from dgc.run.events import Kind, encode_event
 from dgc.run.paths import RunDir
 from dgcctl.core.runs.listing import read_run
 from dgcctl.tui.state import alerts
-from dgcctl.tui.state.alerts import Alert, Watch
+from dgcctl.tui.state.alerts import Alert, AlertMonitor
 from dgcctl.tui.state.feed import Follower
 from dgcctl.tui.state.poller import Disk, Listed
 from dgcctl.tui.state.store import Store
@@ -35,13 +35,13 @@ class Scene:
             }
         )
         self.run = synthetic.make(folder, self.spec)
-        self.store, self.watch, self.follower = Store(View()), Watch(), Follower(self.run)
+        self.store, self.monitor, self.follower = Store(View()), AlertMonitor(), Follower(self.run)
 
     def look(self) -> list[Alert]:
         self.store.take(Listed((read_run(self.run),)))
         while (batch := self.follower.poll()) is not None:
             self.store.take(batch)
-        return self.watch.look(self.store)
+        return self.monitor.look(self.store)
 
     def append(self, kind: str, **fields: object) -> None:
         with self.run.events.open("ab") as file:
@@ -139,9 +139,9 @@ def test_a_disk_nearly_full_is_told_once_until_there_is_room_again(tmp_path: Pat
 
 
 def test_old_failures_are_no_news_when_the_dashboard_opens(made_runs: Path) -> None:
-    store, watch = Store(View()), Watch()
+    store, monitor = Store(View()), AlertMonitor()
     store.take(Listed(tuple(read_run(RunDir(path)) for path in made_runs.iterdir())))
-    assert watch.look(store) == []
+    assert monitor.look(store) == []
 
 
 async def test_a_run_that_dies_while_i_look_is_a_notification(runs: Path) -> None:

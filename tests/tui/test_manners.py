@@ -9,7 +9,7 @@ from textual.screen import Screen
 from dgc.errors import UsageError
 from dgcctl.tui import keys, palette
 from dgcctl.tui.screens.help_screen import HelpScreen
-from dgcctl.tui.state.view import Memory, View
+from dgcctl.tui.state.view import View, ViewStore
 from tests.tui import frames, synthetic
 from tests.tui.frames import press, settled, text
 
@@ -94,12 +94,12 @@ async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own
     "damage", [b"", b"[]", b'{"axis": "nonsense", "smoothing": 77, "marks": 3, "x": 1}', b"\xff"]
 )
 def test_a_damaged_memory_is_a_fresh_view(tmp_path: Path, damage: bytes) -> None:
-    memory = Memory(tmp_path, tmp_path / "runs")
-    memory.save(View(filter="x"))
-    assert memory.load().filter == "x"
-    assert memory.path is not None
-    memory.path.write_bytes(damage)
-    assert memory.load() == View()
+    kept = ViewStore(tmp_path, tmp_path / "runs")
+    kept.save(View(filter="x"))
+    assert kept.load().filter == "x"
+    assert kept.path is not None
+    kept.path.write_bytes(damage)
+    assert kept.load() == View()
 
 
 async def test_keys_can_be_given_other_places(made_runs: Path, tmp_path: Path) -> None:

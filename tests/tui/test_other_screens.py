@@ -151,7 +151,7 @@ async def test_the_scatter_sets_error_against_macs_and_against_measured_speed(
     async with frames.opened(made_runs, frames.LARGE) as (dash, pilot):
         screen = await compared(pilot, dash, made_runs, "aaa001", "bbb001")
         await press(pilot, ["x", "x"])
-        cost, speed = (chart.picture for chart in screen.query(Chart))
+        cost, speed = (chart.spec for chart in screen.query(Chart))
         assert [trace.x[0] for trace in cost.traces] == [1.9, 4.1]
         assert [round(float(trace.x[0]), -1) for trace in speed.traces] == [410.0, 530.0]
         assert text(dash).count("◆A") == 2

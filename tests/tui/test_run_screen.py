@@ -21,7 +21,7 @@ def charts(dash: DashApp) -> list[Chart]:
 
 
 def chart(dash: DashApp, title: str) -> Chart:
-    return next(found for found in charts(dash) if found.picture.title == title)
+    return next(found for found in charts(dash) if found.spec.title == title)
 
 
 def opened(runs: Path, run: str = "aaa001", size: tuple[int, int] = frames.SMALL, **changes):
@@ -67,7 +67,7 @@ async def test_the_recipes_target_is_a_line_with_the_gap_to_it(made_runs: Path) 
         await ready(pilot)
         assert "target 9" in lines(dash)[4]
         assert "╌╌╌" in text(dash)
-        assert chart(dash, "top-1 %").picture.target == 9.0
+        assert chart(dash, "top-1 %").spec.target == 9.0
         assert "✓ target 9±0.5 gap -0.79" in text(dash)
 
 
@@ -80,7 +80,7 @@ async def test_a_target_that_is_not_met_says_how_far_it_is(made_runs: Path) -> N
 async def test_marked_runs_lie_over_this_one_with_letters(made_runs: Path) -> None:
     async with frames.opened(made_runs, open=("aaa001", "bbb001")) as (dash, pilot):
         await ready(pilot)
-        traces = chart(dash, "loss").picture.traces
+        traces = chart(dash, "loss").spec.traces
         assert [trace.label for trace in traces] == ["A", "B"]
         assert "A demo_fashion-aaa001  B demo_dense-bbb001" in text(dash)
 
@@ -89,10 +89,10 @@ async def test_y_makes_the_vertical_axis_logarithmic_and_back(made_runs: Path) -
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["y"])
-        assert chart(dash, "loss").picture.log
+        assert chart(dash, "loss").spec.log
         assert "log y" in lines(dash)[0]
         await press(pilot, ["y"])
-        assert not chart(dash, "loss").picture.log
+        assert not chart(dash, "loss").spec.log
 
 
 async def test_x_goes_from_steps_to_epochs_to_time(made_runs: Path) -> None:
@@ -100,7 +100,7 @@ async def test_x_goes_from_steps_to_epochs_to_time(made_runs: Path) -> None:
         await ready(pilot)
         seen = []
         for _ in range(3):
-            seen.append(chart(dash, "loss").picture.window[1])
+            seen.append(chart(dash, "loss").spec.window[1])
             await press(pilot, ["x"])
         assert seen == pytest.approx([600.0, 6.0, 300.1]), (
             "the last evaluation ends a tenth of a second after its step"
@@ -111,9 +111,9 @@ async def test_x_goes_from_steps_to_epochs_to_time(made_runs: Path) -> None:
 async def test_plus_and_minus_smooth_and_zero_shows_the_raw_curve(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
-        raw = chart(dash, "loss").picture.traces[0].y
+        raw = chart(dash, "loss").spec.traces[0].y
         await press(pilot, ["plus", "plus"])
-        faint, front = chart(dash, "loss").picture.traces
+        faint, front = chart(dash, "loss").spec.traces
         assert faint.faint
         assert np.abs(np.diff(front.y)).mean() < 0.5 * np.abs(np.diff(raw)).mean()
         assert "smooth 0.8" in lines(dash)[0]
@@ -121,27 +121,27 @@ async def test_plus_and_minus_smooth_and_zero_shows_the_raw_curve(made_runs: Pat
         assert "smooth 0.5" in lines(dash)[0]
         await press(pilot, ["0"])
         assert "raw" in lines(dash)[0]
-        assert len(chart(dash, "loss").picture.traces) == 1
+        assert len(chart(dash, "loss").spec.traces) == 1
 
 
 async def test_evaluations_are_never_smoothed(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
-        before = chart(dash, "top-1 %").picture.traces[0].y.tolist()
+        before = chart(dash, "top-1 %").spec.traces[0].y.tolist()
         await press(pilot, ["plus", "plus", "plus"])
-        assert chart(dash, "top-1 %").picture.traces[-1].y.tolist() == before
+        assert chart(dash, "top-1 %").spec.traces[-1].y.tolist() == before
 
 
 async def test_schedules_are_never_smoothed(made_runs: Path) -> None:
     async with opened(made_runs, size=frames.LARGE) as (dash, pilot):
         await ready(pilot)
         before = {
-            name: chart(dash, name).picture.traces[0].y.tolist()
+            name: chart(dash, name).spec.traces[0].y.tolist()
             for name in ("learning rate", "inactive channels")
         }
         await press(pilot, ["plus", "plus", "plus"])
         for name, values in before.items():
-            assert [trace.y.tolist() for trace in chart(dash, name).picture.traces] == [values]
+            assert [trace.y.tolist() for trace in chart(dash, name).spec.traces] == [values]
 
 
 async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(
@@ -150,17 +150,17 @@ async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["shift+left", "shift+left", "left"])
-        cursors = {found.picture.cursor for found in charts(dash)}
+        cursors = {found.spec.cursor for found in charts(dash)}
         assert len(cursors) == 1
         step = cursors.pop()
         assert step is not None
         assert 100 < step < 600
-        loss = chart(dash, "loss").picture.traces[0]
+        loss = chart(dash, "loss").spec.traces[0]
         value = loss.y[int(np.argmin(np.abs(loss.x - step)))]
         assert f"loss  A {value:.4g}" in text(dash)
         assert f"▲ step {step:,.0f}" in text(dash)
         await press(pilot, ["escape"])
-        assert chart(dash, "loss").picture.cursor is None
+        assert chart(dash, "loss").spec.cursor is None
 
 
 async def test_a_click_puts_the_cursor_into_all_charts(made_runs: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_click_puts_the_cursor_into_all_charts(made_runs: Path) -> None:
         await ready(pilot)
         await pilot.click("#chart1", offset=(20, 4))
         await settled(pilot)
-        cursors = {found.picture.cursor for found in charts(dash)}
+        cursors = {found.spec.cursor for found in charts(dash)}
         assert len(cursors) == 1
         assert None not in cursors
 
@@ -177,18 +177,18 @@ async def test_z_looks_closer_and_shift_z_from_further_away(made_runs: Path) -> 
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["z"])
-        assert chart(dash, "loss").picture.window == (300.0, 600.0)
+        assert chart(dash, "loss").spec.window == (300.0, 600.0)
         await press(pilot, ["z"])
-        assert chart(dash, "loss").picture.window == (450.0, 600.0)
+        assert chart(dash, "loss").spec.window == (450.0, 600.0)
         await press(pilot, ["Z", "Z"])
-        assert chart(dash, "loss").picture.window == (0.0, 600.0)
+        assert chart(dash, "loss").spec.window == (0.0, 600.0)
 
 
 async def test_f_shows_one_chart_alone_and_again_all(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["tab", "f"])
-        assert [found.picture.title for found in charts(dash)] == ["loss"]
+        assert [found.spec.title for found in charts(dash)] == ["loss"]
         await press(pilot, ["f"])
         assert len(charts(dash)) == 4
 
@@ -196,7 +196,7 @@ async def test_f_shows_one_chart_alone_and_again_all(made_runs: Path) -> None:
 async def test_a_wide_screen_has_six_charts(made_runs: Path) -> None:
     async with opened(made_runs, size=frames.LARGE) as (dash, pilot):
         await ready(pilot)
-        titles = [found.picture.title for found in charts(dash)]
+        titles = [found.spec.title for found in charts(dash)]
         assert titles == [
             "top-1 %",
             "loss",
@@ -250,9 +250,9 @@ async def test_m_lists_the_metrics_enter_shows_one_and_p_keeps_it_in_front(made_
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         await press(pilot, ["slash", *"gate_l1", "enter", "enter"])
-        assert [found.picture.title for found in charts(dash)] == ["gate L1"]
+        assert [found.spec.title for found in charts(dash)] == ["gate L1"]
         await press(pilot, ["p", "escape", "escape", "m"])
-        assert charts(dash)[0].picture.title == "gate L1"
+        assert charts(dash)[0].spec.title == "gate L1"
         assert dash.store.view.metrics == ["step.gate_l1"]
 
 
@@ -280,7 +280,7 @@ async def test_a_live_run_draws_what_is_appended(tmp_path: Path) -> None:
     async with opened(tmp_path, run.id) as (dash, pilot):
         await ready(pilot)
         synthetic.advance(run, spec, 250)
-        await frames.until(pilot, lambda: chart(dash, "loss").picture.window[1] == 250)
+        await frames.until(pilot, lambda: chart(dash, "loss").spec.window[1] == 250)
         await frames.until(pilot, lambda: "step 250/600" in text(dash))
 
 

@@ -20,7 +20,7 @@ from dgcctl.core.runs.listing import read_run
 from dgcctl.core.text import shown
 from dgcctl.tui import actions, keys, raster
 from dgcctl.tui.state import drawer_rows, series
-from dgcctl.tui.state.alerts import Watch
+from dgcctl.tui.state.alerts import AlertMonitor
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.poller import Listed
 from dgcctl.tui.state.store import Store
@@ -162,15 +162,15 @@ class _Ended:
 def test_a_stop_that_was_asked_for_is_told_once_and_not_in_red(tmp_path: Path) -> None:
     spec = synthetic.Spec(state="running", pid=os.getpid(), now_step=100)
     run = synthetic.make(tmp_path, spec)
-    store, watch, trainers = Store(View()), Watch(), actions.Trainers()
+    store, monitor, trainers = Store(View()), AlertMonitor(), actions.Trainers()
     trainers._processes.append((run, _Ended(75), 0.0))  # type: ignore[arg-type]
     store.take(Listed((read_run(run),)))
-    watch.look(store)
+    monitor.look(store)
     status = synthetic.set_status(run, replace(spec, state="stopped"))
     write_status(run, replace(status, exit_code=75))
     assert trainers.reap() == []
     store.take(Listed((read_run(run),)))
-    assert [(alert.level, alert.title) for alert in watch.look(store)] == [
+    assert [(alert.level, alert.title) for alert in monitor.look(store)] == [
         ("information", f"{run.id} stopped")
     ]
 
@@ -179,22 +179,22 @@ def test_a_stop_that_was_asked_for_is_told_once_and_not_in_red(tmp_path: Path) -
 def test_the_end_of_a_run_that_was_started_here_is_told_once(tmp_path: Path, first: str) -> None:
     spec = synthetic.Spec(state="running", pid=os.getpid(), now_step=100)
     run = synthetic.make(tmp_path, spec)
-    store, watch = Store(View()), Watch()
+    store, monitor = Store(View()), AlertMonitor()
     store.take(Listed((read_run(run),)))
-    watch.look(store)
+    monitor.look(store)
     told = 0
     if first == "process":
-        told += watch.tells_end(run.id)
-        told += len(watch.look(store))
+        told += monitor.tells_end(run.id)
+        told += len(monitor.look(store))
     synthetic.set_status(run, replace(spec, state="failed"))
     store.take(Listed((read_run(run),)))
-    told += len(watch.look(store))
+    told += len(monitor.look(store))
     if first == "record":
-        told += watch.tells_end(run.id)
+        told += monitor.tells_end(run.id)
     assert told == 1
     synthetic.set_status(run, spec)
     store.take(Listed((read_run(run),)))
-    assert watch.look(store) == []
+    assert monitor.look(store) == []
     synthetic.set_status(run, replace(spec, state="failed"))
     store.take(Listed((read_run(run),)))
-    assert len(watch.look(store)) == 1, "its next end is another one"
+    assert len(monitor.look(store)) == 1, "its next end is another one"

@@ -16,7 +16,8 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell
 
 WIDE = 110
-Sheet = tuple[Sequence[str], Iterable[Sequence[object]]]  # the head and the rows of a CSV file
+# the head and the rows of a CSV file
+ExportTable = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 class DashScreen(Screen[None]):
@@ -91,7 +92,7 @@ class DashScreen(Screen[None]):
         """The runs whose logs this screen needs."""
         return ()
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         """What is on screen, as a table. The rows may be made later, in another thread: from what
         is known now.
         """

@@ -15,11 +15,11 @@ from textual.containers import Horizontal
 
 from dgcctl.core.compare.seeds import figures
 from dgcctl.tui import keys
-from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import comparison, curves
 from dgcctl.tui.state.comparison import Comparison
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import Chart, Picture, Trace
+from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Listing
 
@@ -135,7 +135,7 @@ class CompareScreen(DashScreen):
     def _plot(self, chart: str, spots: list[Spot], title: str, unit: str) -> None:
         low, high = _around([spot[1] for spot in spots])
         self.query_one(f"#{chart}", Chart).show(
-            Picture(
+            ChartSpec(
                 key=(chart, *spots, self.host.palette.theme),
                 title=title,
                 traces=[
@@ -158,7 +158,7 @@ class CompareScreen(DashScreen):
         self._section = SECTIONS[(SECTIONS.index(self._section) + 1) % len(SECTIONS)]
         self.look()
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         found = self._found or Comparison()
         if self._section == "differences":
             ids = [run.id for run in found.runs]

@@ -14,12 +14,12 @@ from textual.containers import Horizontal
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys
 from dgcctl.tui.keys import Needs
-from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import gate_maps, run_facts
 from dgcctl.tui.state.gate_maps import FIGURES, GateMap, Head, Layer
 from dgcctl.tui.state.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import Chart, Picture, Trace
+from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
 
@@ -175,7 +175,7 @@ class GatesScreen(DashScreen):
         factor = float(run.recipe.get("model.gate_factor") or 1.0)
         x, y = gate_maps.pruning_curve(factor)
         here = share_done(run) * 100
-        picture = Picture(
+        spec = ChartSpec(
             key=("schedule", factor, round(here, 1), self.host.palette.theme),
             title="channels left out %",
             traces=[Trace("pruned", x, y)],
@@ -183,7 +183,7 @@ class GatesScreen(DashScreen):
             cursor=here,
             x_text=lambda p: f"you are here: {p:.0f}%" if p == here else f"{p:.0f}%",
         )
-        self.query_one("#schedule", Chart).show(picture)
+        self.query_one("#schedule", Chart).show(spec)
 
     def redraw(self) -> None:
         super().redraw()
@@ -210,7 +210,7 @@ class GatesScreen(DashScreen):
         self._head = max(0, self._head + by)
         self.look()
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         names = (
             "layer",
             "in_channels",

@@ -9,7 +9,7 @@ from textual.binding import BindingType
 
 from dgcctl.tui import keys
 from dgcctl.tui.keys import BACK
-from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state.store import GLYPHS, ROLES
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
@@ -73,7 +73,7 @@ class HelpScreen(DashScreen):
             for text, role in signs
         ]
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         rows = [
             [cell if isinstance(cell, str) else cell[0] for cell in row.cells]
             for row in self._rows()

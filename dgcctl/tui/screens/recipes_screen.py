@@ -17,7 +17,7 @@ from dgc.recipe import load as recipes
 from dgc.recipe.load import Recipe
 from dgcctl.core.text import shown
 from dgcctl.tui import keys
-from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.screens.question import Question
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.keyline import KeyLine
@@ -157,7 +157,7 @@ class RecipesScreen(DashScreen):
         except (DgcError, OSError) as error:
             self.notify(str(error), title="not started", severity="error", timeout=10)
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         return ("key", "value", "why"), [
             [_cell(cell) for cell in row.cells] for row in why_rows(self._chosen())
         ]

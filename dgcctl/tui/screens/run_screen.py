@@ -15,9 +15,9 @@ from textual.widgets import Input
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys, run_head
 from dgcctl.tui.keys import Needs
-from dgcctl.tui.screens.base import DashScreen, Sheet
+from dgcctl.tui.screens.base import DashScreen, ExportTable
 from dgcctl.tui.state import curves, drawer_rows, run_facts, view
-from dgcctl.tui.state.curves import Curves, Look
+from dgcctl.tui.state.curves import ChartOptions, Curves
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import GUTTER, Chart
@@ -109,9 +109,9 @@ class RunScreen(DashScreen):
                 drawer_rows.find(self.drawer.kind, self.drawer.search, store, run, self._targets)
             )
 
-    def _look(self) -> Look:
+    def _chart_options(self) -> ChartOptions:
         kept = self.host.store.view
-        return Look(
+        return ChartOptions(
             kept.axis, kept.weight, kept.log, self._window, self._cursor, self.host.palette.theme
         )
 
@@ -121,7 +121,9 @@ class RunScreen(DashScreen):
         extent = self._extent()
         for chart, metric in zip(self.charts, metrics, strict=False):
             target = next((t for t in self._targets if metric == f"eval.{t.metric}"), None)
-            chart.show(self.curves.picture(metric, overlay, self._look(), extent, target))
+            chart.show(
+                self.curves.chart_spec(metric, overlay, self._chart_options(), extent, target)
+            )
 
     def _extent(self) -> tuple[float, float]:
         names = ("step.loss", "eval.top1_error", *self.host.store.view.metrics)
@@ -285,7 +287,7 @@ class RunScreen(DashScreen):
             return
         self.look()
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         overlay = self.host.store.overlay(self.run_id)
         rows = curves.table_at(
             self.curves, self.host.store, overlay, self._metrics(), self.host.store.view.axis

@@ -16,10 +16,10 @@ from textual.widgets import Input
 from dgcctl.core.runs.listing import Run
 from dgcctl.core.runs.record import computing_keys
 from dgcctl.tui import keys
-from dgcctl.tui.screens.base import DashScreen, Sheet, head
+from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import clock, run_facts, view
 from dgcctl.tui.state.alerts import DISK_LOW
-from dgcctl.tui.state.curves import Curves, Look
+from dgcctl.tui.state.curves import ChartOptions, Curves
 from dgcctl.tui.state.store import ROLES, Shown, bar_role, reason, share_done, state_text
 from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
@@ -209,11 +209,13 @@ class RunsScreen(DashScreen):
 
     def _preview(self, run: Run) -> None:
         runs = self.host.store.overlay(run.id)
-        look = Look(
+        options = ChartOptions(
             self.host.store.view.axis, 0.0, self.host.store.view.log, theme=self.host.palette.theme
         )
-        extent = self.curves.extent(runs, ("step.loss",), look.axis)
-        self.query_one("#preview", Chart).show(self.curves.picture("step.loss", runs, look, extent))
+        extent = self.curves.extent(runs, ("step.loss",), options.axis)
+        self.query_one("#preview", Chart).show(
+            self.curves.chart_spec("step.loss", runs, options, extent)
+        )
 
     def redraw(self) -> None:
         super().redraw()
@@ -315,7 +317,7 @@ class RunsScreen(DashScreen):
         if self.subject():
             self.host.open_run(str(self.subject()), "log")
 
-    def sheet(self) -> Sheet:
+    def export_table(self) -> ExportTable:
         names = (
             "id",
             "recipe",

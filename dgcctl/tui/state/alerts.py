@@ -40,7 +40,7 @@ def plateau(errors: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     return bool(np.nanmin(lately) > np.nanmin(before) - PLATEAU_GAIN)
 
 
-class Watch:
+class AlertMonitor:
     """Compares what is known now with what was known at the last look."""
 
     def __init__(self) -> None:

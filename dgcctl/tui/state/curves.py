@@ -1,4 +1,4 @@
-"""From runs and a view to the Pictures that charts draw: axes, smoothing, overlay, target. No
+"""From runs and a view to the chart specs that charts draw: axes, smoothing, overlay, target. No
 widget here.
 """
 
@@ -18,7 +18,7 @@ from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.series import Floats, Points
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import Axis
-from dgcctl.tui.widgets.chart import Picture, Trace
+from dgcctl.tui.widgets.chart import ChartSpec, Trace
 
 DEFAULT_METRICS = (
     "eval.top1_error", "step.loss", "step.error", "perf.images_per_s", "step.lr", "step.inactive",
@@ -36,8 +36,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
-class Look:
-    """How all charts of a screen are looked at. `window` None: all there is."""
+class ChartOptions:
+    """How all charts of a screen are drawn. `window` None: all there is."""
 
     axis: Axis = "step"
     weight: float = 0.0
@@ -48,7 +48,7 @@ class Look:
 
 
 class Curves:
-    """Makes pictures; keeps smoothed columns until their run has more points."""
+    """Makes chart specs; keeps smoothed columns until their run has more points."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -75,31 +75,31 @@ class Curves:
                 ends.append(float(x[-1]) if len(x) else 0.0)
         return 0.0, max(ends)
 
-    def picture(
+    def chart_spec(
         self,
         metric: str,
         runs: Sequence[Run],
-        look: Look,
+        options: ChartOptions,
         extent: tuple[float, float],
         target: Target | None = None,
-    ) -> Picture:
+    ) -> ChartSpec:
         """One chart of one metric over several runs; the first run is the one in front."""
         traces, keys = [], []
         for index, run in enumerate(runs):
-            found = self._traces(metric, run, index, look)
+            found = self._traces(metric, run, index, options)
             traces += found
             keys.append((run.id, *self._state(run.id, metric)))
-        window = look.window or extent
+        window = options.window or extent
         empty = "reading the log" if self._reads(runs) else "no values yet"
-        return Picture(
-            key=(metric, *keys, look, window, target, empty),
+        return ChartSpec(
+            key=(metric, *keys, options, window, target, empty),
             title=TITLES.get(metric, metric),
             traces=traces,
             window=window,
-            log=look.log and metric != "step.inactive",
-            cursor=look.cursor,
+            log=options.log and metric != "step.inactive",
+            cursor=options.cursor,
             target=target.value if target else None,
-            x_text=x_text(look.axis),
+            x_text=x_text(options.axis),
             empty=empty,
         )
 
@@ -121,14 +121,14 @@ class Curves:
             feed.steps_per_epoch if feed.start else 0,
         )
 
-    def _traces(self, metric: str, run: Run, index: int, look: Look) -> list[Trace]:
+    def _traces(self, metric: str, run: Run, index: int, options: ChartOptions) -> list[Trace]:
         feed = self._store.feed(run.id)
         points = feed.points(metric)
-        x = self.x_of(feed, points, look.axis)
+        x = self.x_of(feed, points, options.axis)
         letter = LETTERS[index % len(LETTERS)]
-        if look.weight <= 0 or metric.startswith(_NEVER_SMOOTHED):
+        if options.weight <= 0 or metric.startswith(_NEVER_SMOOTHED):
             return [Trace(letter, x, points.value, index)]
-        smoothed = self._smooth(run.id, metric, points.value, look.weight)
+        smoothed = self._smooth(run.id, metric, points.value, options.weight)
         front = [Trace(letter, x, points.value, index, faint=True)] if index == 0 else []
         return [*front, Trace(letter, x, smoothed, index)]
 

@@ -60,7 +60,7 @@ def toggle(values: list[str], value: str) -> None:
         values.append(value)
 
 
-class Memory:
+class ViewStore:
     """The remembered view of one runs folder (nowhere: nothing is remembered)."""
 
     def __init__(self, state_dir: Path | None, runs_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""One chart: lines of several runs, a target, a cursor. It is given a Picture and draws it; it
+"""One chart: lines of several runs, a target, a cursor. It is given a ChartSpec and draws it; it
 knows no run.
 """
 
@@ -42,8 +42,8 @@ class Trace:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """What a chart shows. Two pictures of the same `key` look the same, so the second is not drawn."""
+class ChartSpec:
+    """What a chart shows. Two specs of the same `key` look the same, so the second is not drawn."""
 
     key: tuple[Any, ...]
     title: str
@@ -69,11 +69,11 @@ def _one_cell_each(text: str) -> str:
     )
 
 
-EMPTY = Picture(("empty",), "", empty="")
+EMPTY = ChartSpec(("empty",), "", empty="")
 
 
 class Chart(Canvas, can_focus=True):
-    """Draws a Picture. A click asks for the cursor, the wheel for a zoom."""
+    """Draws a ChartSpec. A click asks for the cursor, the wheel for a zoom."""
 
     DEFAULT_CSS = (
         "Chart { height: 1fr; width: 1fr; } Chart:focus { background-tint: $foreground 4%; }"
@@ -92,15 +92,15 @@ class Chart(Canvas, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(1, 1, id=id)
-        self.picture = EMPTY
+        self.spec = EMPTY
         self._low, self._high = 0.0, 1.0
         self._kept: dict[int, tuple[Floats, Floats, object, Spans]] = {}
         self._strips: list[Strip] = []
 
-    def show(self, picture: Picture) -> None:
-        """Draw this picture, unless it looks like the one that is shown."""
-        if picture.key != self.picture.key:
-            self.picture = picture
+    def show(self, spec: ChartSpec) -> None:
+        """Draw this chart, unless it looks like the one that is shown."""
+        if spec.key != self.spec.key:
+            self.spec = spec
             self.draw()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -109,7 +109,7 @@ class Chart(Canvas, can_focus=True):
     # --- mouse ------------------------------------------------------------------------------------
 
     def _x_of(self, column: int) -> float:
-        first, last = self.picture.window
+        first, last = self.spec.window
         return first + (last - first) * min(1.0, max(0.0, (column - GUTTER + 0.5) / self._width))
 
     def on_click(self, event: events.Click) -> None:
@@ -134,16 +134,15 @@ class Chart(Canvas, can_focus=True):
         return max(1, self.size.height - 2)
 
     def draw(self) -> None:
-        """Draw the picture anew (a theme may have changed)."""
+        """Draw the chart anew (a theme may have changed)."""
         self._strips = []
-        # the canvas grows here, not on the message of a resize, which may come after the picture
+        # the canvas grows here, not on the message of a resize, which may come after the spec
         self.reset(size=self.size, refresh=False)
         if self.size.width < GUTTER + 8 or self.size.height < 4:
             return
         with self.batch_refresh():
             drawn = [
-                (trace, self._reduced(index, trace))
-                for index, trace in enumerate(self.picture.traces)
+                (trace, self._reduced(index, trace)) for index, trace in enumerate(self.spec.traces)
             ]
             bounds = raster.limits(
                 [edge for _, spans in drawn for edge in (spans.low, spans.high)]
@@ -151,7 +150,7 @@ class Chart(Canvas, can_focus=True):
             )
             self._title()
             if bounds is None:
-                self._text(GUTTER + 1, 1 + self._height // 2, self.picture.empty, "dim")
+                self._text(GUTTER + 1, 1 + self._height // 2, self.spec.empty, "dim")
                 return
             self._low, self._high = bounds
             self._axes()
@@ -164,18 +163,18 @@ class Chart(Canvas, can_focus=True):
 
     def _reduced(self, index: int, trace: Trace) -> Spans:
         """The visible part of a trace as spans; kept, for most keys leave it as it is."""
-        how = (self.picture.window, self._width, self.picture.log)
+        how = (self.spec.window, self._width, self.spec.log)
         kept = self._kept.get(index)
         if kept is None or kept[0] is not trace.x or kept[1] is not trace.y or kept[2] != how:
-            part = series.visible(trace.x, *self.picture.window)
+            part = series.visible(trace.x, *self.spec.window)
             y = trace.y[part]
-            if self.picture.log:
+            if self.spec.log:
                 y = np.where(y > 0, y, np.nan)
             kept = (
                 trace.x,
                 trace.y,
                 how,
-                self._logged(series.spans(trace.x[part], y, *self.picture.window, 2 * self._width)),
+                self._logged(series.spans(trace.x[part], y, *self.spec.window, 2 * self._width)),
             )
             self._kept[index] = kept
         return kept[3]
@@ -185,13 +184,13 @@ class Chart(Canvas, can_focus=True):
 
     def _scale(self, y: Floats) -> Floats:
         """Logarithms of values above 0 where the chart is logarithmic."""
-        return np.asarray(np.log10(y)) if self.picture.log else y
+        return np.asarray(np.log10(y)) if self.spec.log else y
 
     def _target_values(self) -> list[Floats]:
-        target = self.picture.target
+        target = self.spec.target
         return (
             []
-            if target is None or (self.picture.log and target <= 0)
+            if target is None or (self.spec.log and target <= 0)
             else [self._scale(np.array([target]))]
         )
 
@@ -200,7 +199,7 @@ class Chart(Canvas, can_focus=True):
         it.
         """
         at = 0
-        for text, role in [(self.picture.title, "title"), *self._readout()]:
+        for text, role in [(self.spec.title, "title"), *self._readout()]:
             if at and at + cell_len(text) >= self.size.width:
                 self._text(min(at, self.size.width - 1), 0, "…", "dim")
                 return
@@ -211,31 +210,31 @@ class Chart(Canvas, can_focus=True):
         """The value of each run under the cursor, or its last one, and the target (the gap stands
         above).
         """
-        picture = self.picture
+        spec = self.spec
         found = []
-        for trace in picture.traces:
+        for trace in spec.traces:
             if not trace.faint and not trace.spot and len(trace.y):
                 value = self._value(trace)
                 found.append((f"{trace.label} {raster.short(value)}", f"s{trace.colour}"))
-        if picture.target is not None:
-            found.append((f"target {raster.short(picture.target)}", "target"))
+        if spec.target is not None:
+            found.append((f"target {raster.short(spec.target)}", "target"))
         return found
 
     def _value(self, trace: Trace) -> float:
-        if self.picture.cursor is None:
+        if self.spec.cursor is None:
             return float(trace.y[-1])
-        value = series.value_at(trace.x, trace.y, self.picture.cursor)
+        value = series.value_at(trace.x, trace.y, self.spec.cursor)
         return float("nan") if value is None else value
 
     def _axes(self) -> None:
         bottom = 1 + self._height
         wanted = max(2, self._height // 3)
-        places = (raster.log_ticks if self.picture.log else raster.ticks)(
+        places = (raster.log_ticks if self.spec.log else raster.ticks)(
             self._low, self._high, wanted
         )
         for place in places:
             row = self._row(place)
-            value = 10**place if self.picture.log else place
+            value = 10**place if self.spec.log else place
             self._text(0, row, raster.short(value).rjust(GUTTER - 1)[: GUTTER - 1], "dim")
             self._text(GUTTER, row, "┄" * self._width, "grid")
         for row in range(1, bottom):
@@ -243,18 +242,18 @@ class Chart(Canvas, can_focus=True):
         self._x_axis(bottom)
 
     def _x_axis(self, row: int) -> None:
-        first, last = self.picture.window
-        left, right = self.picture.x_text(first), self.picture.x_text(last)
+        first, last = self.spec.window
+        left, right = self.spec.x_text(first), self.spec.x_text(last)
         self._text(GUTTER, row, left, "dim")
         self._text(self.size.width - 1 - cell_len(right), row, right, "dim")
-        if self.picture.cursor is not None:
+        if self.spec.cursor is not None:
             self._text(GUTTER, row, " " * self._width, "dim")
-            self._pointer(row, self.picture.x_text(self.picture.cursor))
+            self._pointer(row, self.spec.x_text(self.spec.cursor))
 
     def _pointer(self, row: int, text: str) -> None:
         """`▲` under the cursor, its text on the side that has room for it (cut where neither has)."""
-        assert self.picture.cursor is not None
-        column = self._column(self.picture.cursor)
+        assert self.spec.cursor is not None
+        column = self._column(self.spec.cursor)
         right, left = self.size.width - column - 3, column - GUTTER - 1
         if cell_len(text) <= right or right >= left:
             self._text(column, row, f"▲ {_cut(text, right)}", "cursor")
@@ -268,16 +267,16 @@ class Chart(Canvas, can_focus=True):
 
     def _column(self, x: float) -> int:
         """The column of the canvas in which a curve's dot of this place lies."""
-        return GUTTER + raster.dot(x, *self.picture.window, 2 * self._width) // 2
+        return GUTTER + raster.dot(x, *self.spec.window, 2 * self._width) // 2
 
     def _target(self) -> None:
         for values in self._target_values():
             self._text(GUTTER, self._row(float(values[0])), "╌" * self._width, "target")
 
     def _cursor(self) -> None:
-        if self.picture.cursor is not None:
+        if self.spec.cursor is not None:
             for row in range(1, 1 + self._height):
-                self._text(self._column(self.picture.cursor), row, "│", "cursor")
+                self._text(self._column(self.spec.cursor), row, "│", "cursor")
 
     def _line(self, trace: Trace, spans: Spans) -> None:
         if trace.spot:
@@ -302,7 +301,7 @@ class Chart(Canvas, can_focus=True):
         if (
             len(spans.at)
             and not trace.faint
-            and sum(not other.faint for other in self.picture.traces) > 1
+            and sum(not other.faint for other in self.spec.traces) > 1
         ):
             middle = float(spans.low[-1] + spans.high[-1]) / 2
             column = min(GUTTER + int(spans.at[-1]) // 2 + 1, self.size.width - 1)
