@@ -1,6 +1,4 @@
-"""The dashboard application: it owns the store and the poller, switches screens, and carries out
-acts.
-"""
+"""The dashboard application: it owns the store and the poller, and it alone knows all screens."""
 
 from __future__ import annotations
 
@@ -167,6 +165,7 @@ class DashApp(App[None]):
         if isinstance(event, Key | Paste) and not event.is_forwarded and not leaves:
             if isinstance(event, Paste):
                 event.text = shown(typed.one_line(event.text))
+            # not handed on here: in a burst, the focus is not yet where the key is meant to go
             self.hearing.take(event)
         else:
             await super().on_event(event)

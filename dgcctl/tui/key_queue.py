@@ -59,6 +59,8 @@ class Hearing:
         return not self._typed and not self._busy
 
     def take(self, event: Typed) -> None:
+        # the moment of the press, not of the hearing: a key that waited here for a slow disk was
+        # still pressed before a question was there
         self._typed.append((event, self._tick()))
         self._came.set()
 
@@ -68,12 +70,14 @@ class Hearing:
             await self._came.wait()
             self._came.clear()
             while self._typed:
+                # said before the key leaves the queue: in between, nobody may take this for idle
                 self._busy = True
                 await self._hear(*self._typed.popleft())
             self._busy = False
 
     async def _hear(self, event: Typed, at: float) -> None:
         await self._needed(event)
+        # only now, for the key before may have opened a question
         screen = self._app.screen
         if isinstance(screen, Question) and screen.deaf(event, at):
             return
@@ -82,6 +86,8 @@ class Hearing:
 
     async def _needed(self, event: Typed) -> None:
         """Wait for what the key needs; what has been read by then is shown before it is heard."""
+        # asked again and again: what is needed comes from the poller's thread, from workers and
+        # from screens that come and go, and one look costs less than a signal from each of them
         while not self._can_hear(event):
             self.waits = True
             await asyncio.sleep(LOOK)
@@ -91,6 +97,7 @@ class Hearing:
 
     async def _done(self) -> None:
         """Wait until all messages have been heard, the focus rests and the screen is laid out."""
+        # bounded: a part that never rests (a timer that moves lines) must not lock the keyboard
         for _ in range(PATIENCE):
             if await self._quiet() and not self._unsettled():
                 return
@@ -98,6 +105,9 @@ class Hearing:
 
     async def _quiet(self) -> bool:
         """Let every part hear what it has been told; whether nothing came of it."""
+        # Empty queues are not enough: the last message heard may have opened a screen or moved the
+        # focus, and their messages come only after that. So a round counts as quiet where it also
+        # left screens and focus as they were.
         before = self._state()
         parts = self._parts()
         await _heard_by(parts)
@@ -111,6 +121,7 @@ class Hearing:
         """Whether lines will move (a page down depends on them), or a worker of a question works."""
         screen = self._app.screen
         working = any(w.node is screen and not w.is_finished for w in self._app.workers)
+        # a letter of a text needs no layout: what it finds moves lines, and typing would stutter
         typing = isinstance(self._app.focused, Input)
         return working or (not typing and bool(getattr(screen, "_layout_required", False)))
 
@@ -123,14 +134,18 @@ async def _heard_by(parts: Sequence[MessagePump]) -> None:
     """Wait until each has come to the end of what it had to hear; one that has ended is passed
     over.
     """
+    # A call at the end of each part's queue: when it is made, all that stood before it is done.
+    # A part that takes no calls any more (it is closing) is not waited for.
     left = set(parts)
     for part in parts:
         if not part.call_later(lambda part=part: left.discard(part)):
             left.discard(part)
     for _ in range(PATIENCE):
+        # most are done within some turns of the loop; only then is it worth to wait a moment
         for _ in range(20):
             if not left:
                 return
             await asyncio.sleep(0)
         await asyncio.sleep(LOOK / 10)
+        # a part that ended after it was told will never make the call
         left -= {part for part in left if not part.is_running and not part.is_attached}

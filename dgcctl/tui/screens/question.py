@@ -25,6 +25,7 @@ class Question(ModalScreen[Answer]):
 
     def __init__(self) -> None:
         super().__init__()
+        # never, until it is on screen: before that nobody can have read it
         self._hears_from = math.inf
 
     @property

@@ -70,6 +70,7 @@ class AlertMonitor:
     def _state(self, run: Run) -> list[Alert]:
         before = self._states.get(run.id)
         self._states[run.id] = run.state
+        # the first state that is seen is how the run was found, not something that happened
         if before is None or before == run.state:
             return []
         if run.state in _GOES_ON:
@@ -102,6 +103,7 @@ class AlertMonitor:
         facts = self._facts(run, feed)
         fresh = [(key, alert) for key, alert in facts if (run.id, key) not in self._told]
         self._told |= {(run.id, key) for key, _ in facts}
+        # what a log said before the dashboard had read it to its end is history, no news
         first = run.id not in self._caught_up
         self._caught_up.add(run.id)
         return [] if first else [alert for _, alert in fresh]

@@ -220,6 +220,8 @@ class Feed:
 
     def _resume(self, event: Event) -> None:
         step = float(event.get("step", 0))
+        # Steps after the checkpoint are trained again and written again: their first values are no
+        # longer part of the run. An end that was written before is not the end.
         self.resumes.append(event)
         self.end = {}
         for table in self.tables.values():

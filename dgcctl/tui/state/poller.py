@@ -22,11 +22,11 @@ from dgcctl.core.runs.listing import Run
 from dgcctl.tui.state.feed import Batch, Follower
 from dgcctl.tui.state.processes import Sample
 
-SCAN_EVERY = 1.0
-LIST_EVERY = 5.0
+SCAN_EVERY = 1.0  # seconds between two looks at the records of all runs (two stat calls a run)
+LIST_EVERY = 5.0  # the folder is listed anew at least so often, even if its time did not change
 SAMPLE_EVERY = 2.0
 DISK_EVERY = 10.0
-FOLLOW_AT_MOST = 16
+FOLLOW_AT_MOST = 16  # logs of running runs that are read though nobody looks at them (for alerts)
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Catalogue:
         gone = self._is_gone()
         changed, self.gone = gone != self.gone, gone
         self._list(now)
+        # `_read` hands out the same object for an unchanged run, so identity says what changed
         found = tuple(self._read(run) for run in self._dirs)
         if (
             self._last is not None
@@ -90,6 +91,8 @@ class Catalogue:
         return self._seen and not there
 
     def _list(self, now: float) -> None:
+        # A run that comes or goes changes the folder's time. Where that time is coarse (network
+        # disks), two changes may share one: hence the second condition.
         folder = _mtime(self.runs_dir)
         if folder == self._folder and now - self._listed_at < LIST_EVERY:
             return
@@ -104,6 +107,8 @@ class Catalogue:
         }
 
     def _read(self, run: RunDir) -> Run:
+        # status.json is replaced at every heartbeat, metrics.json at every evaluation: what is
+        # shown of a run in the list stands in these two
         signature = (_mtime(run.status), _mtime(run.metrics))
         known = self._known.get(run.path)
         if known is not None and known[0] == signature and self._still(known[1]):
@@ -171,6 +176,7 @@ class Poller:
 
     def watch(self, wanted: Iterable[RunDir]) -> None:
         """Follow the logs of these runs (those that run are followed anyway)."""
+        # one assignment of a whole tuple: the thread sees the old one or the new one, so no lock
         self._watched = tuple(wanted)
         self._wake.set()
 
@@ -185,6 +191,7 @@ class Poller:
             busy = self.tick(time.monotonic())
             if not busy:
                 self._wake.wait(self._interval)
+            # after the wait and before the next look: whoever woke us is served by that look
             self._wake.clear()
 
     def tick(self, now: float) -> bool:
@@ -202,6 +209,7 @@ class Poller:
     def _is_due(self, name: str, now: float, every: float) -> bool:
         if now < self._due[name]:
             return False
+        # from now, not from when it was due: a laptop that slept has nothing to catch up with
         self._due[name] = now + every
         return True
 
@@ -232,6 +240,7 @@ class Poller:
             del self._sampled[gone]
 
     def _say_sample(self, run_id: str, found: Sample | None) -> None:
+        # news make the screen look again: none where nothing changed
         if self._sampled.get(run_id) != found:
             self._sampled[run_id] = found
             self._post(Sampled(run_id, found))
