@@ -262,6 +262,33 @@ def test_memory_is_blamed_where_it_was_counted(
     assert oom.kills() == 0
 
 
+WARNS = """
+import sys, warnings
+class Warns:
+    def find_spec(self, name, *rest):
+        if name == "dgcctl.cli.runs":
+            warnings.warn("an old way of calling", FutureWarning)
+sys.meta_path.insert(0, Warns())
+from dgcctl.boot import run
+run()
+"""
+
+
+@pytest.mark.parametrize(("words", "told"), [((), ""), (("-v",), "warning: an old way of calling")])
+def test_what_a_library_warns_of_is_shown_by_v_alone(
+    tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WARNS, "runs", "ls", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert [line for line in done.stderr.splitlines() if "old way" in line] == [told][: len(words)]
+
+
 def test_warnings_of_libraries_are_one_line_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     lines: list[str] = []
