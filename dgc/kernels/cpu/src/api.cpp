@@ -1,6 +1,5 @@
 // The C interface: which instruction sets this build and this machine have, and running a program with one of them.
-#include "abi.h"
-#include "train_abi.h"
+#include "mirror.h"
 
 #define DGC_DECLARE(isa) \
     namespace isa { \
@@ -31,6 +30,10 @@ const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM "
 
 int dgc_abi_version() { return 3; }
 int64_t dgc_op_size() { return sizeof(DgcOp); }
+
+// How the structures lie in memory, for the test of their mirror in Python.
+const DgcField* dgc_fields() { return kFields; }
+int64_t dgc_field_count() { return sizeof(kFields) / sizeof(*kFields); }
 
 // 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
 int dgc_supports(int isa) {
