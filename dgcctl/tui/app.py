@@ -171,7 +171,7 @@ class DashApp(App[None]):
             await super().on_event(event)
 
     def can_hear(self, event: Typed) -> bool:
-        """Whether what this key needs is known: it waits until then, and those behind it as well."""
+        """Whether what this key needs is known: until then it waits, and those behind it too."""
         screen = self.screen
         if not isinstance(screen, DashScreen) or isinstance(event, Paste):
             return True
@@ -240,7 +240,7 @@ class DashApp(App[None]):
 
     @property
     def front(self) -> DashScreen | None:
-        """The screen that is looked at; a question may lie over it. None: the app is about to end."""
+        """The screen that is looked at, under a question if there is one. None: the app ends."""
         return next(
             (found for found in reversed(self.screen_stack) if isinstance(found, DashScreen)), None
         )
@@ -339,7 +339,7 @@ class DashApp(App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Messages quote files: control characters are written out, and nothing in them is markup."""
+        """Messages quote files: control characters are written out, nothing in them is markup."""
         told = shown(message, newlines=True)
         super().notify(told, title=shown(title), severity=severity, timeout=timeout, markup=False)
 
@@ -387,7 +387,7 @@ class DashApp(App[None]):
         self._open_when_listed(run)
 
     def _print_error_renderables(self) -> None:
-        """A fault is one line of the command that opened us (`failure`), and no page of our code."""
+        """A fault is one line of the command that opened us (`failure`), no page of our code."""
         self._exit_renderables.clear()
 
     @property

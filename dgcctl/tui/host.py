@@ -1,4 +1,4 @@
-"""What a screen needs of the app that shows it. The app knows the screens; no screen knows the app."""
+"""What a screen needs of the app. The app knows the screens; no screen knows the app."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PATIENCE = 100  # looks after which the next key is heard though something never
 
 
 class Hearing:
-    """The queue between the terminal and the screens. `deliver` hands a key to what has the focus."""
+    """The queue between terminal and screens. `deliver` hands a key to what has the focus."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Hearing:
         return (*map(id, app.screen_stack), id(app.focused), app.is_mounted)
 
     def _unsettled(self) -> bool:
-        """Whether lines will move (a page down depends on them), or a worker of a question works."""
+        """Whether lines will move (a page down depends on them), or a question's worker works."""
         screen = self._app.screen
         working = any(w.node is screen and not w.is_finished for w in self._app.workers)
         # a letter of a text needs no layout: what it finds moves lines, and typing would stutter

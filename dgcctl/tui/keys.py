@@ -200,7 +200,8 @@ COMPARE = (
 )
 RECIPES = (Key("start", "enter", "start", "Start", "start a run of this recipe"), BACK)
 TABLES: Mapping[str, tuple[Key, ...]] = {
-    "Everywhere": EVERYWHERE, "Acts": ACTING, "Runs": RUNS, "Run": RUN, "Gates": GATES, "Compare": COMPARE,
+    "Everywhere": EVERYWHERE, "Acts": ACTING, "Runs": RUNS, "Run": RUN, "Gates": GATES,
+    "Compare": COMPARE,
     "Recipes": RECIPES,
 }  # fmt: skip
 ACTS = frozenset({"stop", "checkpoint", "resume", "start"})
@@ -247,7 +248,8 @@ def load_keymap(path: Path | None) -> dict[str, str]:
 def shown_key(key: str) -> str:
     """A key as people write it."""
     names = {
-        "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-", "escape": "esc",
+        "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-",
+        "escape": "esc",
         "left_square_bracket": "[", "right_square_bracket": "]", "ctrl+p": "^p", "enter": "⏎",
     }  # fmt: skip
     return " ".join(names.get(part, part) for part in key.split(","))

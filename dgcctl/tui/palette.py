@@ -40,22 +40,28 @@ _SERIES_PLAIN = ("bold", "", "", "", "", "", "", "")
 _ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         DARK: {
-            "": "#d7dde4", "dim": "#7d8894", "head": "bold #9fb3c8", "title": "bold #ffffff", "good": "#81c784",
-            "warn": "#ffca66", "bad": "#ff8a80", "accent": "#4fc3f7", "target": "#ffca66", "grid": "#3a444e",
+            "": "#d7dde4", "dim": "#7d8894", "head": "bold #9fb3c8", "title": "bold #ffffff",
+            "good": "#81c784",
+            "warn": "#ffca66", "bad": "#ff8a80", "accent": "#4fc3f7", "target": "#ffca66",
+            "grid": "#3a444e",
             "cursor": "#ffffff", "faint": "#4a5a68",
             "select": "bold #ffffff on #24506e", "blurred": "#ffffff on #2a333c",
             "bar": "#4fc3f7",
         },
         LIGHT: {
-            "": "#1f2933", "dim": "#66717d", "head": "bold #3c4f63", "title": "bold #000000", "good": "#1b6e20",
-            "warn": "#8a5300", "bad": "#b3261e", "accent": "#0266a3", "target": "#8a5300", "grid": "#ccd3da",
+            "": "#1f2933", "dim": "#66717d", "head": "bold #3c4f63", "title": "bold #000000",
+            "good": "#1b6e20",
+            "warn": "#8a5300", "bad": "#b3261e", "accent": "#0266a3", "target": "#8a5300",
+            "grid": "#ccd3da",
             "cursor": "#000000", "faint": "#b4c4d2",
             "select": "bold #ffffff on #0266a3", "blurred": "#000000 on #d5dde4",
             "bar": "#0266a3",
         },
         PLAIN: {
-            "": "", "dim": "dim", "head": "bold underline", "title": "bold", "good": "", "warn": "bold", "bad": "bold",
-            "accent": "bold", "target": "bold", "grid": "dim", "cursor": "bold", "faint": "dim", "select": "reverse",
+            "": "", "dim": "dim", "head": "bold underline", "title": "bold", "good": "",
+            "warn": "bold", "bad": "bold",
+            "accent": "bold", "target": "bold", "grid": "dim", "cursor": "bold", "faint": "dim",
+            "select": "reverse",
             "blurred": "underline", "bar": "bold",
         },
     }
@@ -120,15 +126,19 @@ def themes() -> list[Theme]:
 
 def _dark() -> Theme:
     return Theme(
-        name=DARK, primary="#4fc3f7", secondary="#81c784", accent="#4fc3f7", warning="#ffca66", error="#ff8a80",
-        success="#81c784", foreground="#d7dde4", background="#10161c", surface="#161d24", panel="#1e2730", dark=True,
+        name=DARK, primary="#4fc3f7", secondary="#81c784", accent="#4fc3f7", warning="#ffca66",
+        error="#ff8a80",
+        success="#81c784", foreground="#d7dde4", background="#10161c", surface="#161d24",
+        panel="#1e2730", dark=True,
     )  # fmt: skip
 
 
 def _light() -> Theme:
     return Theme(
-        name=LIGHT, primary="#0266a3", secondary="#1b6e20", accent="#0266a3", warning="#8a5300", error="#b3261e",
-        success="#1b6e20", foreground="#1f2933", background="#ffffff", surface="#f4f6f8", panel="#e6ebef", dark=False,
+        name=LIGHT, primary="#0266a3", secondary="#1b6e20", accent="#0266a3", warning="#8a5300",
+        error="#b3261e",
+        success="#1b6e20", foreground="#1f2933", background="#ffffff", surface="#f4f6f8",
+        panel="#e6ebef", dark=False,
     )  # fmt: skip
 
 

@@ -71,15 +71,8 @@ def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     held = feed.last("perf.gpu_memory")
     gpu_memory = f" {run_facts.size(held)}" if held else ""
     if sample is None:
-        return [
-            (
-                (
-                    "memory"
-                    f" {run_facts.size(feed.last('perf.rss'))}{'  GPU' + gpu_memory if held else ''}"
-                ),
-                "dim",
-            )
-        ]
+        gpu = f"  GPU{gpu_memory}" if held else ""
+        return [(f"memory {run_facts.size(feed.last('perf.rss'))}{gpu}", "dim")]
     gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%{gpu_memory}"
     return [
         f"CPU {sample.cpu:.0f}% {run_facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"

@@ -1,11 +1,12 @@
 """What a terminal sends, read as keys and pastes: Textual's own reader with three of its readings
 mended.
 
-- A paste ends at its end mark and nowhere else: Textual takes an escape sequence inside of it for keys, so that a
-  copied log with colours could quit the dashboard or stop a training.
-- Escape and a key right after it are these two keys: Textual takes them for alt and the key (no key here has alt) or
-  drops the escape.
-- A line feed is Enter: what is typed before the dashboard has taken the terminal over gets one for it.
+- A paste ends at its end mark and nowhere else: Textual takes an escape sequence inside of it for
+  keys, so that a copied log with colours could quit the dashboard or stop a training.
+- Escape and a key right after it are these two keys: Textual takes them for alt and the key (no
+  key here has alt) or drops the escape.
+- A line feed is Enter: what is typed before the dashboard has taken the terminal over gets one
+  for it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Column, Listing, Row
 
 COLUMNS = (
-    Column("", 2), Column("state", 12), Column("run"), Column("progress", 13), Column("epoch", 7, True, 3),
+    Column("", 2), Column("state", 12), Column("run"), Column("progress", 13), Column("epoch", 7,
+    True, 3),
     Column("best", 6, True), Column("last", 6, True, 1), Column("age", 4, True, 2),
 )  # fmt: skip
 WIDE_BAR = 40  # cells of progress where there is room for whole names

@@ -26,7 +26,8 @@ DEFAULT_METRICS = (
 TITLES = {
     "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "step.loss": "loss",
     "step.error": "batch %",
-    "step.lr": "learning rate", "perf.images_per_s": "images/s", "step.inactive": "inactive channels",
+    "step.lr": "learning rate", "perf.images_per_s": "images/s",
+    "step.inactive": "inactive channels",
     "step.gate_l1": "gate L1", "step.cross_entropy": "cross-entropy",
 }  # fmt: skip
 # Evaluations are few and exact, schedules are no measurements: smoothing them would hide what they

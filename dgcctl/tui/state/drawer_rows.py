@@ -87,7 +87,7 @@ def _checkpoint(run: Run, event: dict[str, Any], last: Any, best: Any) -> Row:
 
 
 def _macs(run: Run, model: dict[str, Any]) -> dict[str, Any]:
-    """Of the network that was evaluated; before that, as they will be at the end of the schedule."""
+    """Of the network that was evaluated; before that, as they will be when the schedule ends."""
     result = {name: run.metrics.get(f"macs_{name}") for name in ("dense", "promised", "executed")}
     return result if result["executed"] is not None else end_of_schedule(model)
 
@@ -128,9 +128,8 @@ def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
         ),
         (
             "code",
-            (
-                f"{str(git.get('commit', '-'))[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
-            ),
+            str(git.get("commit", "-"))[:12]
+            + (" with uncommitted changes" if git.get("dirty") else ""),
         ),
         ("folder", str(run.dir.path)),
     ]

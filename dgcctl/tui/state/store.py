@@ -20,11 +20,13 @@ from dgcctl.tui.state.run_facts import best_error, last_error
 from dgcctl.tui.state.view import View
 
 GLYPHS = {
-    State.QUEUED: "…", State.RUNNING: "▶", State.DONE: "✓", State.FAILED: "✗", State.STOPPED: "■", State.DIED: "†",
+    State.QUEUED: "…", State.RUNNING: "▶", State.DONE: "✓", State.FAILED: "✗", State.STOPPED: "■",
+    State.DIED: "†",
     UNREADABLE: "?",
 }  # fmt: skip
 ROLES = {
-    State.QUEUED: "dim", State.RUNNING: "accent", State.DONE: "good", State.FAILED: "bad", State.STOPPED: "warn",
+    State.QUEUED: "dim", State.RUNNING: "accent", State.DONE: "good", State.FAILED: "bad",
+    State.STOPPED: "warn",
     State.DIED: "bad", UNREADABLE: "bad",
 }  # fmt: skip
 _ORDER = (

@@ -1,4 +1,4 @@
-"""One line of texts with roles: the head of every screen. Drawn again only when its words change."""
+"""Lines of texts with roles, such as the head of every screen; drawn when their words change."""
 
 from __future__ import annotations
 

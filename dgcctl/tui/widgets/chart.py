@@ -251,7 +251,7 @@ class Chart(Canvas, can_focus=True):
             self._pointer(row, self.spec.x_text(self.spec.cursor))
 
     def _pointer(self, row: int, text: str) -> None:
-        """`▲` under the cursor, its text on the side that has room for it (cut where neither has)."""
+        """`▲` under the cursor, its text on the side that has room (cut where neither has)."""
         assert self.spec.cursor is not None
         column = self._column(self.spec.cursor)
         right, left = self.size.width - column - 3, column - GUTTER - 1

@@ -19,10 +19,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("saved", 20), Column("ms", 7, True, 1), Column("path"),
     ),
     "facts": (Column("what", 22), Column("is")),
-    "metrics": (Column("", 2), Column("metric"), Column("points", 8, True), Column("last", 10, True)),
+    "metrics": (Column("", 2), Column("metric"), Column("points", 8, True),
+    Column("last", 10, True)),
 }  # fmt: skip
 EMPTY = {
-    "log": "log.txt is empty", "checkpoints": "nothing saved yet", "facts": "no records", "metrics": "no metrics yet",
+    "log": "log.txt is empty", "checkpoints": "nothing saved yet", "facts": "no records",
+    "metrics": "no metrics yet",
 }  # fmt: skip
 
 
