@@ -1,4 +1,5 @@
-// What Python hands over: plain structs of 64-bit fields, so that ctypes can mirror them one to one.
+// What Python hands over: plain structs of 64-bit fields, so that ctypes can mirror them one to one. Who adds or moves a
+// field does so in structs.py and mirror.h too, and raises dgc_abi_version.
 #pragma once
 #include <stdint.h>
 
@@ -34,7 +35,7 @@ struct DgcOp {
     int64_t kind;
     int64_t batched;              // run over all samples at once: its weights are heavier than its activations
     DgcTensor src, dst, residual;
-    DgcRegion in, out, list;      // list: what was selected (see select.h)
+    DgcRegion in, out, list;      // list: what was selected (see gates.h)
     int64_t channels;             // C: input channels (of all groups together)
     int64_t heads, outs;          // G heads or groups, outs = O / G
     int64_t dynamic;              // 1: the channels of `list`; 0: group i reads its own C / G channels

@@ -2,10 +2,9 @@
 #pragma once
 #include "lanes.h"
 #include "tile.h"
+#include "tuning.h"
 
 namespace DGC_ISA {
-
-constexpr int64_t kSpan = 12;  // vectors of pixels that all rows of a head take after each other
 
 struct Span {  // vectors [first, first + count) of one output sub-plane
     int64_t subplane, first, count;
@@ -68,10 +67,10 @@ inline void point_span(const DgcOp& op, const Context& c, int64_t head, Range ro
     conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, q);
 }
 
-// Vectors of pixels that the packed channels of a 1x1 may span: about half of the first-level cache.
+// Vectors of pixels that the packed channels of a 1x1 may span.
 inline int64_t point_vectors(const DgcOp& op) {
     const int64_t kept = op.channels - op.inactive;
-    const int64_t vectors = 6144 / (kept * VL) / 3 * 3;
+    const int64_t vectors = kPointFloats / (kept * VL) / 3 * 3;
     return vectors < 3 ? 3 : vectors > 24 ? 24 : vectors;
 }
 

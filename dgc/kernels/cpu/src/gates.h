@@ -1,6 +1,7 @@
 // Gates: means -> hidden units -> gates -> which channels each head reads.
 #pragma once
 #include "context.h"
+#include "tuning.h"
 
 namespace DGC_ISA {
 
@@ -37,7 +38,6 @@ inline void linear_row(const DgcOp& op, const Context& c, int64_t row) {
     at(c, op.out)[row] = op.relu ? relu(y) : y;
 }
 
-constexpr int kGateVectors = 4;
 constexpr int64_t kGateBlock = kGateVectors * VL;
 
 // A block of one head's gates. The second layer's weights lie input-major, and rows of idle hidden units are not read.

@@ -3,15 +3,11 @@
 #pragma once
 #include "gates.h"
 #include "planes.h"
+#include "tuning.h"
 
 namespace DGC_ISA {
 
 constexpr int64_t kLaneBlock = 32;  // output channels that lie together in these weights (then 16)
-constexpr int kLaneRows = 2;
-constexpr int lane_columns(int rows) { return kRegisters >= 32 ? 7 : rows == 2 ? 3 : 6; }
-// A small tile reads its weights often for what it multiplies: they come in pieces that stay in the first-level cache
-// for all pixels. A large one takes all channels at once.
-constexpr int64_t kLanePiece = kRegisters >= 32 ? INT64_MAX : 4096;  // floats
 
 struct LaneSource {
     const float* x;          // packed channels, at the tile's first pixel
@@ -62,7 +58,7 @@ __attribute__((noinline)) void lane_tile(const LaneSource& s, float* out, int64_
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v)
                 acc[r][p][v] = s.more ? load(out + r * out_row + p * s.block + v * VL) : V{};
-    const int64_t chunk = s.taps * s.block, early = ceil_div(32, s.taps);  // taps: some hundred cycles
+    const int64_t chunk = s.taps * s.block, early = ceil_div(kTapsAhead, s.taps);
     for (int64_t k = 0; k < s.channels; ++k) {
         const float* w = s.w + s.index[k] * chunk;
         const float* next = s.ahead + s.index[smaller(k + early, s.channels - 1)] * chunk;
@@ -81,8 +77,6 @@ __attribute__((noinline)) void lane_tile(const LaneSource& s, float* out, int64_
 }
 
 typedef void (*LaneTile)(const LaneSource&, float*, int64_t);
-
-constexpr int kLaneVectors = 2;  // a tile takes at once; a block of 16 is a single vector where vectors are that long
 
 template <int ROWS, int COLUMNS, int VECTORS>
 LaneTile pick_columns(int columns) {

@@ -1,6 +1,7 @@
 // The register tile: MR output channels x NV vectors of pixels, summed over the selected channels and the kernel's taps.
 #pragma once
 #include "context.h"
+#include "tuning.h"
 
 namespace DGC_ISA {
 
@@ -126,13 +127,6 @@ __attribute__((noinline)) void tile(const Source& source, const Sink& sink, int6
         for (int v = 0; v < NV; ++v) acc[m][v] = V{};
     accumulate<MR, NV, CHOICE == kInput, CHOICE >= kWeights, CHOICE == kWeightsAhead>(acc, source, row, i);
     finish<MR, NV>(acc, sink, row, i);
-}
-
-// Rows a tile takes at once, and vectors beside them: as many accumulators as leave registers for the operands.
-constexpr int kRows = kRegisters >= 32 ? 8 : 4;
-constexpr int widest(int rows) {
-    if (kRegisters >= 32) return rows == 8 ? 3 : rows == 4 ? 6 : 8;
-    return rows == 4 ? 3 : rows == 2 ? 4 : 6;
 }
 
 typedef void (*Tile)(const Source&, const Sink&, int64_t row, int64_t i);  // from this row and pixel on

@@ -4,7 +4,6 @@
 
 namespace DGC_ISA {
 
-constexpr int64_t kSpan = 12;          // vectors of pixels that all rows take before the next ones
 constexpr int64_t kLanePixels = 256;   // up to here lanes run over outputs where there are enough
 constexpr int64_t kNearFloats = 6144;  // of pixels that many rows of weights meet
 

@@ -1,4 +1,4 @@
-// Training: what Python hands over for one pass over a batch. Plain 64-bit fields, mirrored by ctypes (native/training.py).
+// Training: what Python hands over for one pass over a batch. Plain 64-bit fields, mirrored by ctypes (structs.py).
 #pragma once
 #include <stdint.h>
 

@@ -6,11 +6,11 @@
 // its direct convolution would touch, so a NaN spreads no further.
 #pragma once
 #include "conv.h"
+#include "tuning.h"
 
 namespace DGC_ISA {
 
 constexpr int kPoints = 16;
-constexpr int64_t kFewVectors = 12;  // of tiles: fetching ahead gained at 2 and 7 (7x7, 14x14 pixels), and was not tried beyond
 
 // d -> B^T d for a column or a row of four.
 DGC_INLINE void wino_in4(V& a, V& b, V& c, V& d) {
