@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from dgc.data.image_sets import ImageSet
 from dgc.data.normalise import Normalise
 from dgc.data.sampler import EvalSampler, Task, TrainSampler
-from dgc.data.worker import settle_worker
+from dgc.data.worker import held_requests, settle_worker
 from dgc.errors import DataError, DgcError, ResourceError
 from dgc.run import oom
 
@@ -154,14 +154,21 @@ class Loader:
     def _source(self) -> Iterator[Any]:
         if self._loader is None:
             return map(self._maker.__getitem__, self._tasks)
+        if getattr(self._loader, "_iterator", None) is not None:  # its workers live on
+            return self._iterate(self._loader)
+        with held_requests():
+            source = self._iterate(self._loader)
+            # after the workers have started: what is registered last runs first
+            if not self._registered:
+                atexit.register(_close, weakref.ref(self))
+                self._registered = True
+        return source
+
+    @staticmethod
+    def _iterate(loader: DataLoader[Any]) -> Iterator[Any]:
         with _own_child_handler(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is the user's choice
-            source = iter(self._loader)
-        # after the workers have started: what is registered last runs first
-        if not self._registered:
-            atexit.register(_close, weakref.ref(self))
-            self._registered = True
-        return source
+            return iter(loader)
 
     def epoch(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `start_batch` on.

@@ -10,8 +10,25 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
+_REQUESTS = frozenset({signal.SIGINT, signal.SIGUSR1, signal.SIGTERM})
+
+
+@contextlib.contextmanager
+def held_requests() -> Iterator[None]:
+    """While workers are started: a request to stop waits until each of them can ignore it.
+
+    A process is born with the mask of the thread that made it. Without this, a signal to the whole
+    group ends a worker that has not come to `settle_worker` yet, and the training with it. Nothing
+    is lost: what came meanwhile is delivered at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def settle_worker(parent: int, _: int) -> None:
@@ -22,9 +39,13 @@ def settle_worker(parent: int, _: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # born with all of them blocked (`held_requests`); SIGTERM is waited for instead
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS - {signal.SIGTERM})
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_await_parent_signal, daemon=True).start()
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

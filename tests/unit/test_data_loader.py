@@ -265,5 +265,38 @@ def test_stop_signals_to_the_whole_group_leave_the_workers_working(fashion):
             os.kill(pid, number)
     # SIGTERM from anybody but the parent (this process is the parent, so a child sends it)
     subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
-    assert len(list(stream)) == 19
-    loader.close()
+    try:
+        assert len(list(stream)) == 19
+    finally:
+        loader.close()
+
+
+EARLY_SIGNALS = """
+import multiprocessing, os, signal, sys
+from dgc.data import open_images, train_loader
+images = open_images(name="fashion_mnist", limit_train=200)
+seen = []
+signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+REQUESTS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+os.register_at_fork(
+    before=lambda: os.kill(os.getpid(), signal.SIGUSR1),
+    after_in_child=lambda: [os.kill(os.getpid(), number) for number in REQUESTS],
+)
+loader = train_loader(images.train, seed=0, batch_size=10, workers=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+print(len(list(loader.epoch(0))), len(multiprocessing.active_children()), bool(seen))
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(REQUESTS))
+loader.close()
+"""
+
+
+def test_a_request_that_comes_while_a_worker_is_born_ends_no_worker_and_is_not_lost():
+    """In a process of its own: what is registered for a fork stays registered."""
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY_SIGNALS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GUARD,
+    )
+    assert done.stdout.splitlines() == ["20 2 True", "set()"], done.stderr
