@@ -5,6 +5,8 @@ ties, NaN, threads.
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dgc
 from dgc.bench.peak_memory import saved_bytes
@@ -202,6 +205,49 @@ def block_net(progress: float = 0.9) -> nn.Module:
     return net
 
 
+class Kinks(TorchDispatchMode):
+    """The least distance to a place where a network has a kink: a zero before a ReLU, or two gates
+    between which a head draws its line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.least = math.inf
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in (torch.ops.aten.relu.default, torch.ops.aten.relu_.default):
+            near = args[0].abs()[args[0] != 0]  # an exact zero is a channel that is left out
+            self.least = min([self.least, near.min().item()])
+        if func is torch.ops.aten.kthvalue.default:
+            ordered, k = args[0].sort(dim=args[2]).values.movedim(args[2], -1), args[1]
+            gaps = ordered[..., k] - ordered[..., k - 1]
+            # gates that are equal are so in any precision (no weight has moved them yet)
+            self.least = min([self.least, *gaps[gaps > 0].tolist()])
+        return func(*args, **(kwargs or {}))
+
+
+@functools.cache
+def clear_images(progress: float = 0.9) -> Tensor:
+    """Images (6, 3, 16, 16) on which block_net stays clear of its kinks.
+
+    Where a value is so near zero that float32 puts it on the other side, a gradient differs by a
+    hundred times the usual rounding, in PyTorch as in the kernels; and which of them it is depends
+    on the instruction set. A wider bound would hide faults, so the images are chosen: of 20, those
+    that stay farthest from every kink in float64, which is the same choice on every machine.
+    """
+    net = block_net(progress).double()
+    dgc.set_method(net, "masked")
+    found = []
+    for seed in range(20):
+        x = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        with Kinks() as kinks, torch.no_grad():
+            copy.deepcopy(net)(x.double())
+        found.append((kinks.least, seed, x))
+    least, _, x = max(found)
+    assert least > 1e-5, least
+    return x
+
+
 def network_gradients(net: nn.Module, x: Tensor) -> list[Tensor]:
     """Loss, all gradients, then all buffers."""
     x = x.clone().requires_grad_()
@@ -218,7 +264,7 @@ def test_a_block_over_one_buffer_has_the_oracles_gradients(progress: float) -> N
     net = block_net(progress)
     oracle = copy.deepcopy(net).double()
     dgc.set_method(oracle, "masked")
-    x = torch.randn(6, 3, 16, 16)
+    x = clear_images(progress)
     names = graph_names(net, x)
     assert "_BlockBackward" in names
     assert "NativeLayerBackward" not in names
@@ -313,7 +359,7 @@ def test_what_the_kernels_do_not_know_takes_plain_pytorch(change: str) -> None:
 
 
 def test_without_kernels_everything_is_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.randn(6, 3, 16, 16)
+    x = clear_images()
     with_kernels = network_gradients(block_net(), x)
     monkeypatch.setattr(library, "load", lambda: None)
     net = block_net()
