@@ -1,0 +1,38 @@
+"""docs/architecture.md names files and folders: each of them exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("docs/architecture.md", "CONTRIBUTING.md")
+_PATH = re.compile(r"`((?:dgc|dgcctl|tests|benchmarks|docs|recipes)/[\w./-]*\w)/?`")
+_MODULE = re.compile(r"`((?:dgc|dgcctl)(?:\.[a-z_0-9]+)+)`")
+
+
+def missing(text: str) -> list[str]:
+    """Paths and modules that a page names and that are not there."""
+    paths = [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
+    return paths + [name for name in _MODULE.findall(text) if not _is_there(name)]
+
+
+def _is_there(module: str) -> bool:
+    """A module, or a name in one."""
+    for name in (module, module.rpartition(".")[0]):
+        place = ROOT / name.replace(".", "/")
+        if place.is_dir() or place.with_suffix(".py").exists():
+            return name == module or place.with_suffix(".py").exists()
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    assert missing((ROOT / page).read_text(encoding="utf-8")) == []
+
+
+def test_a_path_that_is_gone_is_found() -> None:
+    text = "`dgc/engine/fuse.py`, `dgc.records`, `dgc/infer`, `dgc.run.files.atomic_write`"
+    assert missing(text) == ["dgc/engine/fuse.py", "dgc.records"]
