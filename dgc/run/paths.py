@@ -23,22 +23,69 @@ class RunDir:
     def file(self, name: str) -> Path:
         return self.path / name
 
-    recipe = property(lambda self: self.path / "recipe.yaml")
-    env = property(lambda self: self.path / "env.json")
-    git = property(lambda self: self.path / "git.json")
-    data = property(lambda self: self.path / "data.json")
-    model = property(lambda self: self.path / "model.json")
-    argv = property(lambda self: self.path / "argv.json")
-    status = property(lambda self: self.path / "status.json")
-    events = property(lambda self: self.path / "events.jsonl")
-    gates = property(lambda self: self.path / "gates")
-    metrics = property(lambda self: self.path / "metrics.json")
-    checkpoints = property(lambda self: self.path / "checkpoints")
-    last = property(lambda self: self.path / "last.json")
-    best = property(lambda self: self.path / "best.json")
-    control = property(lambda self: self.path / "control")
-    log = property(lambda self: self.path / "log.txt")
-    verdict = property(lambda self: self.path / "verdict.json")
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def env(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def git(self) -> Path:
+        return self.path / "git.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.json"
+
+    @property
+    def argv(self) -> Path:
+        return self.path / "argv.json"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def gates(self) -> Path:
+        return self.path / "gates"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.json"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def verdict(self) -> Path:
+        return self.path / "verdict.json"
 
 
 def create_run(runs: Path, recipe_name: str) -> RunDir:
