@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dgc.kernels.cpu import library
 from dgc.run.events import Kind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
@@ -16,6 +17,7 @@ from tests.unit.test_train_options import run_it
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "run-directory.md"
 BY_DGCCTL = {"argv.json"}  # `dgcctl train` writes it, the trainer alone does not
+OF_KERNELS = {"kernel_features", "kernels_built_from"}
 OWN = {"kind", "t", "crc", "nonfinite"}
 
 
@@ -53,7 +55,18 @@ def test_every_field_of_a_file_is_told_and_no_other(run: RunDir, name: str) -> N
     told = set(rows(sections()[name]))
     if name == "metrics.json":
         written |= {"top5_error"}
+    if name == "env.json" and read_json(run.env)["kernels"] == "none":
+        written |= OF_KERNELS
     assert written == told
+
+
+def test_without_kernels_their_fields_are_left_out_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation without a C++ compiler has none; here they are taken away."""
+    monkeypatch.setattr(library, "load", lambda: None)
+    written = set(read_json(run_it(tmp_path / "run").env)) - {"schema_version"}
+    assert set(rows(sections()["env.json"])) - written == OF_KERNELS
 
 
 def test_the_status_is_the_class_that_writes_it() -> None:
