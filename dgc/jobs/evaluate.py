@@ -132,7 +132,6 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         "chunk": chunk_size(ranks.device),
         "world_size": ranks.world,
         **costs.now_and_at_the_end(model, recipe.data.image_size),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": ranks.from_first(lambda: images_facts(opened, whole, figures.samples)),
         **held,
     }

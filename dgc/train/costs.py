@@ -32,21 +32,38 @@ def end_of_schedule(model: nn.Module) -> Iterator[None]:
             layer.set_inactive(current[name])
 
 
+class CostMeter:
+    """What a network costs while it is being pruned. A count runs a copy of the network once, so it
+    is made again only where the number of channels that are off has changed since.
+    """
+
+    def __init__(self, model: nn.Module, image_size: int) -> None:
+        self._model, self._image_size = model, image_size
+        self._off: tuple[int, ...] | None = None
+
+    def now(self) -> Complexity:
+        """Parameters and MACs of one image with the channels that are off at present."""
+        off = tuple(layer.n_inactive for _, layer in iter_dgc(self._model))
+        if off != self._off:
+            self._found = count(self._model, self._image_size, device="cpu")
+            self._off = off
+        return self._found
+
+
 def three_ways(counted: Complexity) -> dict[str, int]:
     """The sums as records have them."""
     return {"dense": counted.dense, "promised": counted.promised, "executed": counted.executed}
 
 
-def macs_now(model: nn.Module, image_size: int) -> dict[str, int]:
-    """MACs of one image with the channels that are off at present."""
-    return three_ways(count(model, image_size, device="cpu"))
-
-
 def now_and_at_the_end(model: nn.Module, image_size: int) -> dict[str, Any]:
-    """{"macs", SCHEDULE_END}: as the network is, and as it is pruned at the end of its schedule."""
+    """{"macs", SCHEDULE_END, "parameters"}: as the network is, and as it is pruned when its
+    schedule ends.
+    """
+    meter = CostMeter(model, image_size)
+    now = meter.now()
     with end_of_schedule(model):
-        last = macs_now(model, image_size)
-    return {"macs": macs_now(model, image_size), SCHEDULE_END: last}
+        last = meter.now()
+    return {"macs": three_ways(now), SCHEDULE_END: three_ways(last), "parameters": now.params}
 
 
 def of_checkpoint(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -54,4 +71,4 @@ def of_checkpoint(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, in
     model = create_model(recipe.model.name, **recipe.model.kwargs())
     for name, layer in iter_dgc(model):
         layer.set_inactive(int(tensors[f"{name}.inactive_channels"].item()))
-    return macs_now(model, recipe.data.image_size)
+    return three_ways(CostMeter(model, recipe.data.image_size).now())

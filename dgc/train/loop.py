@@ -159,11 +159,8 @@ def evaluate_epoch(session: Session) -> Figures:
 
 
 def write_gate_map(session: Session, records: Any) -> None:
-    macs = (
-        recorder.layer_macs(session.module, session.recipe.data.image_size)
-        if session.ranks.first
-        else {}
-    )
+    first = session.ranks.first
+    macs = recorder.layer_macs(session.module, session.meter.now()) if first else {}
     layers = gate_map(session.module, records, macs, session.ranks)
     if session.ranks.first:
         epoch, step = session.position.epoch + 1, session.position.step
@@ -201,7 +198,7 @@ def write_result(session: Session, row: dict[str, Any]) -> None:
     """metrics.json: the evaluation that just was, and what the network costs at this point of its
     pruning.
     """
-    facts = recorder.result_facts(row, session.module, session.recipe.data.image_size)
+    facts = recorder.result_facts(row, session.meter.now())
     write_json(session.run.metrics, facts, point="metrics")
 
 

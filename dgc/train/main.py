@@ -25,6 +25,7 @@ from dgc.run.lock import run_lock
 from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgc.train import build, recorder, save, seeding
+from dgc.train.costs import CostMeter
 from dgc.train.explain import explained
 from dgc.train.loop import train
 from dgc.train.memory_format import choose
@@ -116,6 +117,7 @@ def prepare(
         ranks=ranks,
         options=options,
         updater=make_updater(recipe, ranks, module, layout),
+        meter=CostMeter(module, recipe.data.image_size),
         train=data.train,
         val=data.val,
         samples=data.train_samples,
@@ -133,14 +135,14 @@ def prepare(
 def write_records(session: Session) -> None:
     """env.json, data.json, model.json, and the code's record where nobody wrote one."""
     session.control.clear()
-    session.model_facts = recorder.model_facts(session.recipe, session.module, session.layout)
     if session.ranks.first:
         provenance.record_code(session.run)
         if old := library.stale():
             session.recorder.say(old, "warning")
         recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))
         recorder.write_once(session.run.data, session.data_facts)
-        recorder.write_once(session.run.model, session.model_facts)
+        model = recorder.model_facts(session.recipe, session.module, session.layout)
+        recorder.write_once(session.run.model, model)
 
 
 def take_up(session: Session) -> None:

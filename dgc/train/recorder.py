@@ -26,7 +26,7 @@ from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError
 from dgc.kernels.cpu import library
 from dgc.layers import iter_dgc
-from dgc.layers.macs import count
+from dgc.layers.macs import Complexity, count
 from dgc.recipe.load import Recipe
 from dgc.run import provenance
 from dgc.run.events import EventWriter, Kind, encode_event
@@ -238,8 +238,8 @@ def model_facts(recipe: Recipe, model: nn.Module, layout: str) -> dict[str, Any]
     }
 
 
-def layer_macs(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
-    """MACs of each DGC layer at its present number of inactive channels, for gate maps."""
+def layer_macs(model: nn.Module, cost: Complexity) -> dict[str, dict[str, int]]:
+    """MACs of each DGC layer of `model`, out of the whole `cost`, for gate maps."""
     names = {name for name, _ in iter_dgc(model)}
     return {
         row.name: {
@@ -247,22 +247,18 @@ def layer_macs(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
             "executed_macs": round(row.executed),
             "dense_macs": round(row.dense),
         }
-        for row in count(model, image_size, device="cpu").rows
+        for row in cost.rows
         if row.name in names
     }
 
 
-def result_facts(figures: Mapping[str, Any], model: nn.Module, image_size: int) -> dict[str, Any]:
-    """metrics.json: the figures of the last evaluation, and what `model`, the network evaluated,
-    costs as it is now.
-    """
+def result_facts(figures: Mapping[str, Any], cost: Complexity) -> dict[str, Any]:
+    """metrics.json: the figures of the last evaluation, and what the evaluated network costs."""
     keys = ("top1_error", "top5_error", "loss", "epoch")
-    macs = {f"macs_{key}": value for key, value in costs.macs_now(model, image_size).items()}
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         **{key: figures[key] for key in keys if key in figures},
-        **macs,
-        "parameters": parameters,
+        **{f"macs_{key}": value for key, value in costs.three_ways(cost).items()},
+        "parameters": cost.params,
     }
 
 

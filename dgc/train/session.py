@@ -15,6 +15,7 @@ from dgc import schedule
 from dgc.recipe.load import Recipe
 from dgc.run.paths import RunDir
 from dgc.train import build
+from dgc.train.costs import CostMeter
 from dgc.train.memory_format import FORMATS, Format
 from dgc.train.ranks import Ranks
 from dgc.train.recorder import Recorder
@@ -55,6 +56,7 @@ class Session:
     ranks: Ranks
     options: Options
     updater: Updater
+    meter: CostMeter
     train: Batches
     val: Batches
     samples: int
@@ -66,7 +68,6 @@ class Session:
     block: Block
     progress: Progress = field(default_factory=Progress)
     stands_on: dict[str, Any] = field(default_factory=dict)
-    model_facts: dict[str, Any] = field(default_factory=dict)
     layout: Format = "contiguous"
     saved_at: Position | None = None
     block_began: float = field(default_factory=time.monotonic)

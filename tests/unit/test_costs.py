@@ -5,12 +5,17 @@ short.
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from dgc.hub.export import metrics_at
 from dgc.jobs import evaluate, metadata
+from dgc.layers import iter_dgc, macs
+from dgc.layers.macs import Complexity
 from dgc.recipe.load import load_recipe
+from dgc.run.events import Kind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
+from dgc.train import costs
 from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
@@ -42,6 +47,23 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return trained(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_network_is_counted_again_only_where_other_channels_are_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each count runs a copy of the network: once an evaluation while it is pruned, then never."""
+    counted: list[tuple[int, ...]] = []
+
+    def count(model: nn.Module, image_size: int, device: str) -> Complexity:
+        counted.append(tuple(layer.n_inactive for _, layer in iter_dgc(model)))
+        return macs.count(model, image_size, device=device)
+
+    monkeypatch.setattr(costs, "count", count)
+    run = trained(tmp_path)
+    events = [event["kind"] for event in read_events(run)]
+    assert events.count(Kind.EVAL) == events.count(Kind.GATES) == 3
+    assert len(counted) == len(set(counted)) <= 3
 
 
 def measured(run: RunDir, out: Path) -> dict:

@@ -18,7 +18,7 @@ from dgc.train import build, save
 from dgc.train.loop import train
 from dgc.train.main import prepare
 from dgc.train.ranks import Ranks
-from dgc.train.recorder import Recorder, model_facts
+from dgc.train.recorder import Recorder
 from dgc.train.session import Options
 from dgc.train.signals import Signals
 
@@ -75,7 +75,6 @@ def session(tmp_path):
     }
     weights = {key: torch.from_numpy(value) for key, value in wide.items()}
     session.module.load_state_dict(from_released(weights, session.module))
-    session.model_facts = model_facts(recipe, session.module, session.layout)
     yield session
     recorder.close("done")
 
