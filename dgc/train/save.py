@@ -120,7 +120,7 @@ def preflight(session: Session) -> None:
         raise ResourceError(
             f"{session.run.path}: {free:,} bytes free, but the checkpoints of this recipe need"
             f" {needed:,} ({one:,} each): make room, choose another DGCCTL_RUNS_DIR, or lower"
-            " state.keep_last"
+            " checkpoint.keep_last"
         )
 
 

@@ -1,4 +1,4 @@
-"""`dgcctl stage ...`: what dvc_stages.yaml calls. Each stage reads a recipe and writes one output."""
+"""`dgcctl stage ...`: what dvc.yaml calls. Each stage reads a recipe and writes one output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dgcctl.cli._ui import diagnostics, options
 from dgcctl.cli._ui.lazy import App
 from dgcctl.core import dvc_stages, settings
 
-app = App("The stages of dvc_stages.yaml.")
+app = App("The stages of dvc.yaml.")
 Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="What the stage writes.")]
 Exported = Annotated[
     Path, typer.Option("--run", metavar="DIR", help="The exported run of the train stage.")

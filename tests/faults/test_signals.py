@@ -257,6 +257,7 @@ def test_no_room_to_begin_with(zygote, tmp_path, fault_table):
         code, said = zygote.train(run, FREE_BYTES="1000")
         assert code == ExitCode.RESOURCES
         assert "1,000 bytes free, but the checkpoints of this recipe need " in said
+        assert "choose another DGCCTL_RUNS_DIR, or lower checkpoint.keep_last" in said
         assert checkpoint_store.list_checkpoints(run) == []
 
 
