@@ -1,5 +1,5 @@
-"""One operation, `dgc_conv2d`, and its ways: masked (the oracle), gathered (plain PyTorch), native
-(C++).
+"""One operation, `dgc_conv2d`, and its algorithms: masked (the oracle) and gathered, both in plain
+PyTorch. A layer's backend (dgc.layers.backend) decides whether it or the C++ kernels compute.
 """
 
 from __future__ import annotations
