@@ -117,11 +117,23 @@ from dgc.data import open_images  # while the interpreter may still be read
 os.setgid(65534); os.setuid(65534)
 from dgc.errors import DgcError
 try:
-    open_images(name="image_folder", dir=sys.argv[1])
+    open_images(name="image_folder", dir=sys.argv[1])AND_THEN
 except DgcError as error:
     print(error)
     sys.exit(int(error.exit_code))
 """
+
+
+def opened_by_a_stranger(folder: Path, and_then: str = "") -> subprocess.CompletedProcess[str]:
+    """An image folder as a user opens it who owns nothing of it."""
+    return subprocess.run(
+        [sys.executable, "-c", UNREADABLE.replace("AND_THEN", and_then), folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -142,14 +154,7 @@ def test_unreadable_folder(part, open_place, fault_table):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     (folder / part).chmod(0)
     with fault_table.case(8, "folder with mode 000: named") as case, case.run():
-        done = subprocess.run(
-            [sys.executable, "-c", UNREADABLE, folder],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=GUARD,
-            check=False,
-        )
+        done = opened_by_a_stranger(folder)
         (folder / part).chmod(0o755)
         assert done.returncode == 3, done.stderr
         expected = (
@@ -431,14 +436,7 @@ def test_a_file_that_cannot_be_read_is_named_before_the_first_step(folder):
 def test_a_folder_behind_a_closed_door(open_place):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     open_place.chmod(0o700)
-    done = subprocess.run(
-        [sys.executable, "-c", UNREADABLE, folder],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-        check=False,
-    )
+    done = opened_by_a_stranger(folder)
     assert (done.returncode, done.stdout) == (
         3,
         f"{folder}: cannot be looked at (Permission denied)\n",
@@ -451,15 +449,7 @@ def test_a_folder_behind_a_closed_door(open_place):
 def test_unreadable_file(open_place):
     folder = image_folder.make(open_place / "images", train=1, val=1)
     (folder / "train" / "class1" / "000.jpg").chmod(0)
-    program = UNREADABLE.replace("dir=sys.argv[1])", "dir=sys.argv[1]).describe()")
-    done = subprocess.run(
-        [sys.executable, "-c", program, folder],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-        check=False,
-    )
+    done = opened_by_a_stranger(folder, ".describe()")
     assert done.returncode == 3, done.stderr
     assert done.stdout.startswith(
         f"{folder}/train/class1/000.jpg (sample 1): cannot be read (Permission denied): "

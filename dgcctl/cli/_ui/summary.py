@@ -12,7 +12,7 @@ from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import numbers
 from dgcctl.cli._ui.diagnostics import Painted, paint
-from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, read_run
+from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
 from dgcctl.core.text import shown
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
@@ -116,9 +116,9 @@ def verdict_text(row: dict[str, Any]) -> str:
 
 
 def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
-    macs = end_of_schedule(read_optional(run, "model.json"))
-    result = {kind: seen.metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
-    evaluated = result["executed"] is not None
+    last = end_of_schedule(read_optional(run, "model.json"))
+    evaluated = evaluated_macs(seen.metrics)
+    macs = evaluated or last
     lines: list[tuple[str, Any]] = []
     for kind, meaning in (
         ("dense", "of the same network without gates"),
@@ -131,10 +131,11 @@ def _cost(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
             ),
         ),
     ):
-        value = result[kind] if evaluated else macs.get(kind)
-        if value is not None:
-            lines.append((f"MACs, {kind}", f"{numbers.count(value)}  {meaning}"))
-    lines += [("pruning", line) for line in unpruned(result["executed"], macs.get("executed"))]
+        if macs.get(kind) is not None:
+            lines.append((f"MACs, {kind}", f"{numbers.count(macs[kind])}  {meaning}"))
+    lines += [
+        ("pruning", line) for line in unpruned(evaluated.get("executed"), last.get("executed"))
+    ]
     parameters = seen.metrics.get("parameters", read_optional(run, "model.json").get("parameters"))
     return [*lines, ("parameters", numbers.count(parameters))] if parameters is not None else lines
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from dgcctl.core.compare.seeds import Group, Summary, compare
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.series import RunView
-from dgcctl.core.runs.listing import end_of_schedule
+from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
 from dgcctl.core.text import shown
 
 
@@ -200,10 +200,7 @@ def _cost(views: Sequence[RunView]) -> Section | None:
 
 def _macs(view: RunView) -> dict[str, Any]:
     """Of the result, where there is one; else as they will be at the end of the schedule."""
-    result = {
-        key: view.facts.metrics.get(f"macs_{key}") for key in ("dense", "promised", "executed")
-    }
-    return result if result["executed"] is not None else end_of_schedule(view.facts.model)
+    return evaluated_macs(view.facts.metrics) or end_of_schedule(view.facts.model)
 
 
 def _cost_row(view: RunView) -> list[str]:

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -185,6 +185,14 @@ def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
     """
     found = model.get("macs_at_end_of_schedule", model.get("macs"))
     return found if isinstance(found, dict) else {}
+
+
+def evaluated_macs(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """{"dense", "promised", "executed"} of the network that metrics.json is about; {} before any
+    evaluation.
+    """
+    found = {kind: metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
+    return found if found["executed"] is not None else {}
 
 
 # --- one run by what the user calls it ------------------------------------------------------------

@@ -118,3 +118,19 @@ class DashScreen(Screen[None]):
 
 def head(title: str, *cells: Cell) -> list[Cell]:
     return [(f" {title} ", "title"), " ", *cells]
+
+
+class OneRunScreen(DashScreen):
+    """A screen about one run; its charts and lists stand on the logs."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+
+    def subject(self) -> str | None:
+        return self.run_id
+
+    def known(self) -> Needs:
+        if not self.host.store.listed:
+            return Needs.PLACE
+        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.RUNS

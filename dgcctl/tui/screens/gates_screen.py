@@ -13,8 +13,7 @@ from textual.containers import Horizontal
 
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys
-from dgcctl.tui.keys import Needs
-from dgcctl.tui.screens.base import DashScreen, ExportTable, head
+from dgcctl.tui.screens.base import ExportTable, OneRunScreen, head
 from dgcctl.tui.state import gate_maps, run_facts
 from dgcctl.tui.state.gate_maps import FIGURES, GateMap, Head, Layer
 from dgcctl.tui.state.store import ROLES, share_done, state_text
@@ -24,7 +23,7 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
 
 
-class GatesScreen(DashScreen):
+class GatesScreen(OneRunScreen):
     name_for_files = "gates"
     own_keys = keys.GATES + keys.ACTING
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
@@ -35,8 +34,7 @@ class GatesScreen(DashScreen):
     """
 
     def __init__(self, run_id: str) -> None:
-        super().__init__()
-        self.run_id = run_id
+        super().__init__(run_id)
         self._figure = next(iter(FIGURES))
         self._chosen: int | None = None  # which evaluation; None: the newest
         self._head = 0
@@ -55,15 +53,6 @@ class GatesScreen(DashScreen):
         self.listing.focus()
         self.host.screen_changed()
         super().on_mount()
-
-    def subject(self) -> str | None:
-        return self.run_id
-
-    def known(self) -> Needs:
-        """The charts and lists stand on the logs."""
-        if not self.host.store.listed:
-            return Needs.PLACE
-        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
         return (self.run_id,)

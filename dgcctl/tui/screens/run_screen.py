@@ -14,8 +14,7 @@ from textual.widgets import Input
 
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys, run_head
-from dgcctl.tui.keys import Needs
-from dgcctl.tui.screens.base import DashScreen, ExportTable
+from dgcctl.tui.screens.base import ExportTable, OneRunScreen
 from dgcctl.tui.state import curves, drawer_rows, run_facts, view
 from dgcctl.tui.state.curves import ChartOptions, Curves
 from dgcctl.tui.state.run_facts import Target
@@ -29,7 +28,7 @@ CHARTS = 6
 METRICS = "metrics"
 
 
-class RunScreen(DashScreen):
+class RunScreen(OneRunScreen):
     name_for_files = "run"
     own_keys = keys.RUN + keys.ACTING
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
@@ -42,8 +41,7 @@ class RunScreen(DashScreen):
     """
 
     def __init__(self, run_id: str, drawer: str = "") -> None:
-        super().__init__()
-        self.run_id = run_id
+        super().__init__(run_id)
         self._first_drawer = drawer
         self._window: tuple[float, float] | None = None
         self._cursor: float | None = None
@@ -80,15 +78,6 @@ class RunScreen(DashScreen):
     @property
     def run_shown(self) -> Run | None:
         return self.host.store.runs.get(self.run_id)
-
-    def subject(self) -> str | None:
-        return self.run_id
-
-    def known(self) -> Needs:
-        """The charts and lists stand on the logs."""
-        if not self.host.store.listed:
-            return Needs.PLACE
-        return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.RUNS
 
     def shown_runs(self) -> Sequence[str]:
         return [run.id for run in self.host.store.overlay(self.run_id)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dgc.errors import IntegrityError
 from dgcctl.core.launch.log_tail import log_lines
-from dgcctl.core.runs.listing import Run, end_of_schedule
+from dgcctl.core.runs.listing import Run, end_of_schedule, evaluated_macs
 from dgcctl.tui import raster
 from dgcctl.tui.state import clock, run_facts
 from dgcctl.tui.state.alerts import skipped_text
@@ -86,17 +86,12 @@ def _checkpoint(run: Run, event: dict[str, Any], last: Any, best: Any) -> Row:
     )
 
 
-def _macs(run: Run, model: dict[str, Any]) -> dict[str, Any]:
-    """Of the network that was evaluated; before that, as they will be when the schedule ends."""
-    result = {name: run.metrics.get(f"macs_{name}") for name in ("dense", "promised", "executed")}
-    return result if result["executed"] is not None else end_of_schedule(model)
-
-
 def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
     model, env, git = (
         run_facts.document(run.dir, f"{name}.json") for name in ("model", "env", "git")
     )
-    macs = _macs(run, model)
+    # of the network that was evaluated; before that, as they will be when the schedule ends
+    macs = evaluated_macs(run.metrics) or end_of_schedule(model)
     told = [
         ("state", f"{state_text(run.state)} {reason(run)}"),
         *[("target", f"{t.metric} {t.value:g} ± {t.tolerance:g} ({t.source})") for t in found],
