@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
+import termios
+
 import pytest
+from rich.cells import cell_len
 
 from dgc.run.events import Kind
-from dgcctl.cli._ui import progress_line
+from dgcctl.cli._ui import diagnostics, progress_line
+from dgcctl.cli._ui.transfer_line import bar_text
 from dgcctl.core.runs.tail import Progress
 
 STEP = {
@@ -57,3 +64,29 @@ def test_at_80_columns_the_step_the_epoch_the_loss_and_the_time_left_are_there()
         field.split()[0] for field in progress_line.fitting_line(progress, 0.25, 79).split("  ")
     ]
     assert {"epoch", "step", "loss", "ETA"} <= set(names)
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 80])
+def test_a_line_that_is_rewritten_never_wraps(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of a download too, with a name of any length, in wide characters."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    diagnostics.draw(bar_text("網路" * 40, 1 << 20, 5 << 20, 1e6))
+    drawn = capsys.readouterr().err.removeprefix("\r\x1b[2K")
+    assert cell_len(drawn) <= max(1, width - 1)
+    assert drawn or width == 1
+
+
+def test_a_terminal_that_does_not_know_its_width_has_80_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    master, slave = pty.openpty()
+    with open(slave, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert os.get_terminal_size(slave).columns == 0
+        assert diagnostics.columns() == 80
+        termios.tcsetwinsize(slave, (24, 50))
+        assert diagnostics.columns() == 50
+    os.close(master)

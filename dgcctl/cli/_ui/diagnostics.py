@@ -7,9 +7,11 @@ that the processes started from here keep to them too.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import shutil
 import sys
 import traceback
 from typing import TextIO
@@ -89,8 +91,26 @@ def warn(text: str) -> None:
 
 
 def draw(line: str) -> None:
-    """Rewrite the terminal's last line in place ("" takes it away)."""
-    _write(f"\r\x1b[2K{clean(line)}")
+    """Rewrite the terminal's last line in place ("" takes it away). What has no room is cut off: a
+    line that wraps could not be rewritten.
+    """
+    from rich.cells import cell_len
+
+    text: str = clean(line)
+    room = max(1, columns() - 1)
+    while cell_len(text) > room:
+        text = text[:-1]
+    _write(f"\r\x1b[2K{text}")
+
+
+def columns() -> int:
+    """The width of the terminal behind stderr: stdout may be a file or a pipe, and has none then.
+    COLUMNS holds over it; a terminal that does not know its width has 80.
+    """
+    if not os.environ.get("COLUMNS"):
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return shutil.get_terminal_size().columns
 
 
 def help_text(text: str) -> None:

@@ -5,7 +5,6 @@ line elsewhere.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -37,7 +36,7 @@ class LiveLine:
             self._announce(event, progress)
         now = time.monotonic()
         if self._in_place and now - self._last >= REDRAW_SECONDS:
-            self._redraw(fitting_line(progress, self._gate_factor, _columns() - 1))
+            self._redraw(fitting_line(progress, self._gate_factor, diagnostics.columns() - 1))
             self._last = now
         elif not self._in_place and now - self._last >= PLAIN_SECONDS and progress.seen:
             self._say_if_new(progress_line(progress, self._gate_factor))
@@ -69,16 +68,6 @@ class LiveLine:
         if self._drawn:
             diagnostics.draw("")
             self._drawn = ""
-
-
-def _columns() -> int:
-    """The width of the terminal behind stderr: stdout may be a file or a pipe, and has none then."""
-    if os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size().columns
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):
-        return shutil.get_terminal_size().columns
 
 
 def progress_line(progress: Progress, gate_factor: float | None) -> str:
