@@ -42,7 +42,7 @@ endif
 
 help:
 	@echo "make demo       install, train the small demo on the CPU (no network), evaluate it, print the verdict"
-	@echo "make test       install, then format, lint, types, walls and tests: all that CI runs"
+	@echo "make test       install, then format, lint, types, import rules and tests: all that CI runs"
 	@echo "                ISA=avx2 (baseline, avx512, neon) holds kernels and PyTorch to an instruction set"
 	@echo "make slow       the full form of every heavy suite; one by one: faults distributed bursts graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
