@@ -21,8 +21,8 @@ def unpack(folder: Path, train: int = 640, val: int = 130) -> Path:
     """
     if not ARCHIVE.is_file():
         pytest.skip(
-            f"{ARCHIVE.name} is not there: it may not be shipped, so this needs a machine that"
-            " has it"
+            "cifar10_jpeg_10k_2k.npz is not there: it may not be shipped, so this needs a machine"
+            " that has it"
         )
     with np.load(ARCHIVE, allow_pickle=False) as arrays:
         classes = [str(name) for name in arrays["classes"]]

@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,46 @@ def test_every_test_that_may_be_skipped_is_there() -> None:
         file, _, name = line.test.partition("::")
         assert (ROOT / file).is_file(), line
         assert not name or name in functions(ROOT / file), line
+
+
+def reasons(path: Path) -> Iterator[str]:
+    """Why tests of a file may be skipped, as it says; `*` where it puts in what it meets."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        given = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
+        if node.func.attr == "skip":
+            given += node.args[:1]
+        for value in given if node.func.attr in ("skip", "skipif") else []:
+            parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts
+            )
+
+
+def helpers_of(path: Path) -> Iterator[Path]:
+    """The modules of tests that a file of tests imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "tests":
+            place = ROOT.joinpath(*str(node.module).split("."))
+            yield from (file for file in [place.with_suffix(".py")] if file.is_file())
+            named = (place / f"{alias.name}.py" for alias in node.names)
+            yield from (file for file in named if file.is_file())
+
+
+def test_every_reason_to_skip_has_its_line_and_every_line_its_reason() -> None:
+    """Also on a machine on which nothing is skipped."""
+    without, used = [], set()
+    for path in [file for file in TESTS.rglob("test_*.py") if file != Path(__file__)]:
+        name = str(path.relative_to(ROOT))
+        for reason in {why for file in (path, *helpers_of(path)) for why in reasons(file)}:
+            mine = [line for line in skips.lines() if line.test.partition("::")[0] == name]
+            found = [line for line in mine if fnmatchcase(reason, line.reason)]
+            used.update(found)
+            if not found:
+                without.append(f"{name}: {reason}")
+    assert sorted(without) == []
+    assert [line for line in skips.lines() if line not in used] == []
 
 
 def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:

@@ -306,12 +306,24 @@ def test_where_data_is_looked_for(monkeypatch, tmp_path):
 # --- real JPEGs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("augment", "size", "resize"),
-    [("crop_flip", 32, None), ("resized_crop_flip", 224, 256), ("none", 224, 256)],
-)
+PIPELINES = [("crop_flip", 32, None), ("resized_crop_flip", 224, 256), ("none", 224, 256)]
+
+
+@pytest.mark.parametrize(("augment", "size", "resize"), PIPELINES)
 def test_real_jpegs_through_both_pipelines(augment, size, resize, tmp_path):
     folder = cifar10_jpeg.unpack(tmp_path / "cifar10", train=90, val=20)
+    assert through_a_pipeline(folder, augment, size, resize) == class_names("cifar10")
+
+
+@pytest.mark.parametrize(("augment", "size", "resize"), PIPELINES)
+def test_made_jpegs_through_both_pipelines(augment, size, resize, tmp_path):
+    """The same where the real ones are not there."""
+    folder = image_folder.make(tmp_path / "made", classes=10, train=9, val=2, size=(32, 32))
+    through_a_pipeline(folder, augment, size, resize)
+
+
+def through_a_pipeline(folder, augment, size, resize):
+    """Load 90 and 20 images, look at them, and return their classes."""
     images = open_images(
         name="image_folder",
         dir=folder,
@@ -320,7 +332,6 @@ def test_real_jpegs_through_both_pipelines(augment, size, resize, tmp_path):
         resize=resize,
         num_classes=10,
     )
-    assert images.classes == class_names("cifar10")
     options = {"seed": 0, "batch_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     batches = list(train_loader(images.train, **options).epoch(0))
     assert [tuple(batch.images.shape) for batch in batches] == [
@@ -336,3 +347,4 @@ def test_real_jpegs_through_both_pipelines(augment, size, resize, tmp_path):
         hashlib.sha256(first.tobytes()).digest()
         == hashlib.sha256(np.asarray(theirs).tobytes()).digest()
     )
+    return images.classes
