@@ -185,7 +185,17 @@ def test_a_library_of_other_sources_is_called_old(
     )
 
 
-@needs_kernels
+def test_a_wrong_word_is_refused_where_there_are_no_kernels_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(library, "_open", lambda: (None, None, "not built"))
+    monkeypatch.setenv("DGC_NATIVE_ISA", "avx513")
+    with pytest.raises(UsageError, match="DGC_NATIVE_ISA=avx513: unknown word 'avx513'"):
+        library.load()
+    monkeypatch.setenv("DGC_NATIVE_ISA", "avx2")
+    assert library.load() is None
+
+
 def test_a_training_with_a_wrong_word_ends_with_2_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dgcctl", "train", "demo", "--runs-dir", str(tmp_path / "runs")],

@@ -50,6 +50,11 @@ class _Words:
     without: tuple[str, ...]
 
 
+def check(text: str) -> None:
+    """Raise UsageError for a word that is unknown, whatever this machine has."""
+    _read(text)
+
+
 def choose(text: str, machine: Mapping[str, Sequence[str]]) -> Choice | None:
     """What to use on a machine with these levels (each with its features); None: no kernels are
     wanted.

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from dgc.errors import UsageError
-from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, choose
+from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, check, choose
 from dgc.kernels.cpu.structs import Op, Run, Train
 from dgc.kernels.sources import built_from, library_of, sources_digest
 
@@ -102,6 +102,7 @@ def load() -> Library | None:
     """
     handle, path, _ = _open()
     if handle is None or path is None:
+        check(os.environ.get(FORCE, ""))
         return None
     choice = _chosen(handle, os.environ.get(FORCE, ""))
     return None if choice is None else Library(handle, path, choice)
