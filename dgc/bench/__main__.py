@@ -18,7 +18,8 @@ from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
 from dgc.bench.report import markdown, write
-from dgc.errors import DgcError
+from dgc.errors import DgcError, UsageError
+from dgc.kernels.cpu import library
 from dgc.run.files import atomic_write
 
 
@@ -46,6 +47,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     try:
+        if a.layers and not a.report_only and not library.available():
+            why = library.describe()["why_not"]
+            raise UsageError(f"--layers: no native plan without the kernels: {why}")
         writable(a.out)
         writable(a.out.with_suffix(".md"))
     except DgcError as error:

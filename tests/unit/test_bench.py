@@ -17,6 +17,10 @@ from dgc.kernels.cpu import library
 from dgcctl.cli import main
 from dgcctl.cli.bench import Network
 
+needs_kernels = pytest.mark.skipif(
+    not library.available(), reason="the kernels were not built: no C++ compiler"
+)
+
 
 def cell(**ms: float) -> dict[str, Any]:
     times = {
@@ -98,6 +102,7 @@ def test_measuring_the_layers_prints_them_and_drops_notes_of_older_figures(
     assert out.with_name("inference-roofline.png").stat().st_size > 1000
 
 
+@needs_kernels
 def test_the_command_prints_the_report_of_its_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +111,7 @@ def test_the_command_prints_the_report_of_its_process(
     assert capsys.readouterr().out == out.with_suffix(".md").read_text()
 
 
+@needs_kernels
 def test_without_a_file_it_prints_what_it_measured_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +120,18 @@ def test_without_a_file_it_prints_what_it_measured_and_leaves_nothing(
     shown = capsys.readouterr().out
     assert shown.startswith("# Inference: DGC against its dense twin")
     assert "Milliseconds per image" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_kernels_their_layers_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_open", lambda: (None, None, "not built: no C++ compiler"))
+    out = tmp_path / "r.json"
+    assert bench.main(["--layers", "--network", "densenet86", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        "error: --layers: no native plan without the kernels: not built: no C++ compiler\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
