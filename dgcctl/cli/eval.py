@@ -90,7 +90,7 @@ def evaluate(
     ranks = Ranks(nproc_per_node) if nproc_per_node else None
     found = ask("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
-    _print(name, found, held, json=json)
+    _print(name, network.which, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
@@ -132,11 +132,13 @@ def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return {**row, "value": value, "passed": value <= row["expected"] + row["tolerance"]}
 
 
-def _print(name: str, found: dict[str, Any], held: list[dict[str, Any]], *, json: bool) -> None:
+def _print(
+    name: str, which: str, found: dict[str, Any], held: list[dict[str, Any]], *, json: bool
+) -> None:
     if json:
         output.document(name=name, **found, verdicts=held)
         return
-    output.facts(_lines(name, found, held))
+    output.facts(_lines(f"{name}, {which}" if which else name, found, held))
     classes = found.get("per_class")
     if classes:
         columns = [Column("name", "class"), Column("samples", right=True)]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dgcctl.cli._ui import options, output
+from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli.compare import Where, select
 from dgcctl.core import settings
 from dgcctl.core.runs.record import read_facts
@@ -33,6 +34,7 @@ def report(
     """Write a page with curves, pruning progress, gate maps, MACs, verdict and environment. It
     needs no network.
     """
+    check_target("--output", target)
     from dgcctl.core.report.build import write_report  # matplotlib takes half a second to load
 
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))

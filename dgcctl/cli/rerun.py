@@ -20,6 +20,8 @@ from dgcctl.core.repro.divergence import check_names, parse_tolerances
 from dgcctl.core.runs import listing
 from dgcctl.core.runs.record import read_facts
 
+_NAMED = 8  # of what else differs; a test tool that was installed since brings twenty packages
+
 
 def rerun(
     run: options.RunArgument,
@@ -85,7 +87,7 @@ def rerun(
 def _announce(recorded: RunDir, data_dir: Path | None) -> None:
     diagnostics.note(f"running {recorded.id} again")
     if data_dir is not None:
-        before = read_facts(recorded).recipe.get("data.dir")
+        before = read_facts(recorded).recipe.get("data.dir") or "none"
         diagnostics.note(f"data.dir: {before} in the record, now {data_dir.absolute()}")
 
 
@@ -144,10 +146,12 @@ def _report(found: again.Repetition, *, json: bool) -> None:
     )
     if not json:
         output.line(verdict)
-    for difference in found.circumstances[:8]:
-        diagnostics.note(
-            f"{difference.section}.{difference.key}: was {difference.a}, is now {difference.b}"
-        )
+    for difference in found.circumstances[:_NAMED]:
+        was, now = ("absent" if value is None else value for value in (difference.a, difference.b))
+        diagnostics.note(f"{difference.section}.{difference.key}: was {was}, is now {now}")
+    if more := found.circumstances[_NAMED:]:
+        pair = " ".join(settings.run_argument(run.path) for run in (found.recorded, found.repeated))
+        diagnostics.note(f"and {len(more)} more: `dgcctl runs diff {pair}` lists all")
     if not (comparison.bitwise or comparison.within):
         raise TargetMissedError(f"{found.recorded.id}: not reproduced; {_where(found)}")
 

@@ -183,5 +183,6 @@ def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) 
     found.control.mkdir(exist_ok=True)
     (found.control / "stop").touch()
     diagnostics.note(
-        f"asked run {found.id} to save and stop: `dgcctl resume {found.id}` goes on with it"
+        f"asked run {found.id} to save and stop: `dgcctl resume"
+        f" {settings.run_argument(found.path)}` goes on with it"
     )

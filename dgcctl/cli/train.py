@@ -188,8 +188,8 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     state = listing.read_run(run).state
     if state == "done":
         raise UsageError(
-            f"run {run.id} is done: `dgcctl eval --run {run.id}` measures it, `dgcctl train` starts"
-            " another"
+            f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}`"
+            " measures it, `dgcctl train` starts another"
         )
     recipe = load_recipe(run.recipe)
     _check_ranks(recipe, how.ranks)
@@ -345,7 +345,7 @@ def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
     else:
         output.line(run.id)
     diagnostics.note(
-        f"training goes on as process {process.pid}: `dgcctl runs tail {run.id} --follow`"
+        f"training goes on as process {process.pid}: `dgcctl runs tail {settings.run_argument(run.path)} --follow`"
     )
     return None
 

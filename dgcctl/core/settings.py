@@ -15,6 +15,7 @@ ones.
 from __future__ import annotations
 
 import difflib
+import shlex
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -114,3 +115,11 @@ def cache_dir(flag: Path | None = None) -> Path:
 def offline() -> bool:
     """Whether $DGCCTL_OFFLINE forbids the network."""
     return settings.offline()
+
+
+def run_argument(path: Path) -> str:
+    """What to type for the run in the folder `path`: its id where commands find it by that, else
+    the folder. For the shell, so that a command can be copied as it stands.
+    """
+    here = path.absolute().parent == runs_dir().absolute()
+    return path.name if here else shlex.quote(str(path))

@@ -210,7 +210,7 @@ def test_eval_of_a_run_is_held_against_its_recipe(
     ]
     assert asked == [("dgc.jobs.evaluate", arguments)]
     shown = capsys.readouterr().out
-    assert f"evaluated       {run.id}, 10,000 images\n" in shown
+    assert f"evaluated       {run.id}, its best checkpoint, 10,000 images\n" in shown
     assert "top-1 error     5.00 %, expected 4.77 ± " in shown
     assert "images/s        1,234  (native, cpu)\n" in shown
     assert "MACs, executed  120\n" in shown

@@ -5,7 +5,9 @@ one-line errors.
 import csv
 import io
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -258,4 +260,58 @@ def test_launch_prints_a_script(folder, capsys):
     assert (
         "--time soon: should be"
         in run(capsys, "launch", "slurm", "demo", "--time", "soon", code=2).err
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "error: --output .: is a folder: name a file in it"),
+        ("there", "error: --output there: is a folder: name a file in it"),
+        (
+            "none/page.html",
+            "error: --output none/page.html: there is no folder none: make it first",
+        ),
+    ],
+)
+def test_a_report_that_cannot_be_written_there_is_refused_in_one_line(folder, capsys, given, said):
+    (folder / "there").mkdir()
+    assert run(capsys, "report", "dg0aaa", "-o", given, code=2).err.splitlines() == [said]
+    assert not (folder / "none").exists()
+
+
+def test_the_commands_that_follow_work_as_they_are_printed_also_for_a_run_elsewhere(folder, capsys):
+    """By its id where that is found, else by its folder."""
+    (folder / "else where").mkdir()
+    shutil.move(folder / "runs" / "20260100T000000Z-demo-dg0aaa", folder / "else where")
+
+    def following(*where):
+        said = run(capsys, "runs", "show", "dg0aaa", *where).out
+        return [
+            line.removeprefix("next").strip() for line in said.splitlines() if line[:4] == "next"
+        ]
+
+    for place in (["--runs-dir", str(folder / "else where")], ["--runs-dir", "else where"]):
+        for command in following(*place):
+            words = shlex.split(command)[1:]
+            named = next(word for word in words if "dg0aaa" in word)
+            assert Path(named).exists(), command
+            if words[:2] == ["runs", "tail"]:
+                run(capsys, *words)
+    shutil.move(folder / "else where" / "20260100T000000Z-demo-dg0aaa", folder / "runs")
+    assert "dgcctl runs tail 20260100T000000Z-demo-dg0aaa" in following()
+
+
+def test_a_rerun_says_how_many_differences_it_does_not_name(folder, capsys):
+    again = make_run(
+        folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]"
+    )
+    facts = read_json(again.env)
+    write_json(again.env, {**facts, "packages": {f"p{n}": "1" for n in range(11)}})
+    said = run(capsys, "rerun", "dg0aaa", "--against", "again0").err.splitlines()
+    assert sum(line.startswith("environment.packages.p") for line in said) <= 8
+    assert any(line.endswith(": was absent, is now 1") for line in said)
+    assert said[-1].endswith(
+        "more: `dgcctl runs diff 20260100T000000Z-demo-dg0aaa 20260104T000000Z-demo-again0` lists"
+        " all"
     )

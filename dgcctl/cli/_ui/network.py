@@ -44,6 +44,13 @@ class Named:
                 "`dgcctl runs ls` your runs"
             )
 
+    @property
+    def which(self) -> str:
+        """Which checkpoint of a run, where it is not the last."""
+        if not self.run or self.step == "last":
+            return ""
+        return f"step {self.step}" if self.step.isdigit() else f"its {self.step} checkpoint"
+
     def opened(self, folder: Path) -> tuple[list[str], str]:
         """Arguments for a process of dgc, and a name to show."""
         if self.run is not None:

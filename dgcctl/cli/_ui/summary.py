@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import numbers
 from dgcctl.cli._ui.diagnostics import Painted, paint
+from dgcctl.core import settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
 from dgcctl.core.text import shown
 
@@ -75,7 +77,11 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         *_cost(run, seen),
         *_code(run),
     ]
-    return [*lines, ("where", run.path), *[("next", command) for command in next_commands(seen)]]
+    return [
+        *lines,
+        ("where", run.path),
+        *[("next", command) for command in next_commands(seen)],
+    ]
 
 
 def _state(seen: Run) -> str:
@@ -173,21 +179,20 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
 
 
 def next_commands(seen: Run) -> list[str]:
-    """Three commands that make sense now."""
+    """Commands that make sense now, as they can be typed here."""
+    run = settings.run_argument(seen.dir.path)
     if seen.state == "running":
-        return [f"dgcctl runs tail {seen.id} --follow", f"dgcctl runs stop {seen.id}"]
+        return [f"dgcctl runs tail {run} --follow", f"dgcctl runs stop {run}"]
     if seen.state in RESUMABLE:
         return [
-            f"dgcctl resume {seen.id}",
-            f"dgcctl runs tail {seen.id} --log",
-            f"dgcctl runs show {seen.id} --json",
+            f"dgcctl resume {run}",
+            f"dgcctl runs tail {run} --log",
+            f"dgcctl runs show {run} --json",
         ]
     if seen.state == "done":
-        return [
-            f"dgcctl eval --run {seen.id}",
-            f"dgcctl profile {seen.name}",
-            f"dgcctl runs tail {seen.id}",
-        ]
+        # its own recipe: the one that it was made from has not the values of the command line
+        recipe = shlex.quote(str(seen.dir.recipe))
+        return [f"dgcctl eval --run {run}", f"dgcctl profile {recipe}", f"dgcctl runs tail {run}"]
     return []
 
 
@@ -219,7 +224,7 @@ def check(run: RunDir) -> None:
     found = verdicts(run)
     if not found:
         raise TargetMissedError(
-            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {run.id}`"
+            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {settings.run_argument(run.path)}`"
         )
     missed = [row for row in found if not row.get("passed")]
     if missed:
@@ -227,5 +232,5 @@ def check(run: RunDir) -> None:
         raise TargetMissedError(
             f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %, above"
             f" {row.get('expected'):.2f} + {row.get('tolerance'):.2f} % ({row.get('source')}): see"
-            f" `dgcctl runs show {run.id}`"
+            f" `dgcctl runs show {settings.run_argument(run.path)}`"
         )

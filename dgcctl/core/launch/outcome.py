@@ -11,6 +11,7 @@ from dataclasses import replace
 from dgc.errors import DgcError, ExitCode, error_of
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.core import settings
 from dgcctl.core.launch.log_tail import log_lines
 
 START_MARK = " start: "
@@ -78,7 +79,7 @@ def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> Dgc
         hint = ", out of memory" if hungry else ""
         text = (
             f"the trainer was killed by signal {-code}{hint}: see {run.log}, then `dgcctl resume"
-            f" {run.id}`"
+            f" {settings.run_argument(run.path)}`"
         )
         return error_of(ExitCode.RESOURCES if hungry else ExitCode.FAILED, text)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -22,6 +22,7 @@ from dgc.run.events import Kind
 from dgc.run.files import atomic_write, read_json, write_json
 from dgc.run.paths import RunDir, create_run
 from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.core import settings
 from dgcctl.core.compare.rundiff import Difference, diff_runs
 from dgcctl.core.launch import launcher
 from dgcctl.core.launch.launcher import Ranks
@@ -71,7 +72,7 @@ def repeat(
     if facts.state is not State.DONE:
         raise UsageError(
             f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume"
-            f" {run.id}`"
+            f" {settings.run_argument(run.path)}`"
         )
     place = _current(say) if current_code else _code_of(facts, repository, say)
     with place as tree:

@@ -17,6 +17,7 @@ from dgc.run.checkpoint_store import list_checkpoints
 from dgc.run.files import fsync_dir, read_bounded, read_json, remove_tree, temporary_name
 from dgc.run.paths import RunDir
 from dgc.run.status import State, inferred_state, read_status
+from dgcctl.core import settings
 from dgcctl.core.repro.verify import file_digest
 
 DIGESTS = "SHA256SUMS"
@@ -45,7 +46,7 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
     if inferred_state(read_status(run)) is State.RUNNING:
         raise UsageError(
             f"{run.id}: is running; export it when it is done, or stop it: `dgcctl runs stop"
-            f" {run.id}`"
+            f" {settings.run_argument(run.path)}`"
         )
     names = list(exported_files(run, checkpoints))
     temporary = target.with_name(temporary_name(target.name))
@@ -148,7 +149,7 @@ def remove(run: RunDir) -> None:
     if status is not None and inferred_state(status) is State.RUNNING:
         raise LockedError(
             f"{run.id}: is running (process {status.pid} on {status.host}): stop it with `dgcctl"
-            f" runs stop {run.id}`"
+            f" runs stop {settings.run_argument(run.path)}`"
         )
     doomed = run.path.with_name(f".{temporary_name('removed-' + run.id).lstrip('.')}")
     os.rename(run.path, doomed)  # a half-removed run never bears a run's name
