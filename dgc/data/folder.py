@@ -251,10 +251,10 @@ def raise_problems(listings: Sequence[Listing]) -> None:
         return
     root, (file, reason, _) = problems[0]
     more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
-    raise DataError(
-        f"{written(str(root))}/{file}: {reason}{more}; `{verify_command(root)}` lists all that is"
-        " wrong"
-    )
+    # `data verify` wants both halves; a single folder of classes (`eval --data-dir`) has none
+    both = all(listing.split in SPLITS for listing in listings)
+    hint = f"; `{verify_command(root)}` lists all that is wrong" if both else ""
+    raise DataError(f"{written(str(root))}/{file}: {reason}{more}{hint}")
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:

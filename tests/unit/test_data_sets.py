@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from dgc.data import class_names, data_dir, open_images, train_loader, transforms
 from dgc.data.describe import content_digest
+from dgc.data.folder import raise_problems, scan
 from dgc.data.normalise import Normalise
 from dgc.data.rng import order, subset, uniforms
 from dgc.errors import DataError, UsageError
@@ -348,3 +349,14 @@ def through_a_pipeline(folder, augment, size, resize):
         == hashlib.sha256(np.asarray(theirs).tobytes()).digest()
     )
     return images.classes
+
+
+def test_the_check_of_both_halves_is_named_only_where_there_are_two(tmp_path):
+    """`eval --data-dir` takes one folder of classes, which `data verify` would not."""
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "val" / "cats").mkdir(parents=True)
+    with pytest.raises(DataError) as one:
+        raise_problems([scan(tmp_path, "photos")])
+    assert str(one.value).endswith("0 images in this class folder: fill it or remove it")
+    with pytest.raises(DataError, match=r"; `dgcctl data verify .*` lists all that is wrong$"):
+        raise_problems([scan(tmp_path, "val")])
