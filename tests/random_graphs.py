@@ -102,8 +102,11 @@ def _dgc(
     heads: int,
     keep: float,
     norm: bool,
+    bias: bool = False,
 ) -> nn.Module:
-    return DynamicGroupConv2d(cin, cout, k, stride, pad, dil, heads, gate_factor=keep, norm=norm)
+    return DynamicGroupConv2d(
+        cin, cout, k, stride, pad, dil, heads, gate_factor=keep, norm=norm, bias=bias
+    )
 
 
 _LAYERS: dict[str, Any] = {
@@ -147,6 +150,8 @@ def network(graph: Graph) -> nn.Module:
         # equal biases are equal gates wherever no hidden unit is active
         if isinstance(m, DynamicGroupConv2d):
             nn.init.uniform_(m.fc2_bias, 0.5, 1.5)
+            if m.bias is not None:
+                nn.init.uniform_(m.bias, -0.3, 0.3)
     dgc.set_progress(net, graph.progress)
     with torch.no_grad():
         for _ in range(2):
@@ -252,7 +257,7 @@ class _Drawing:
         norm = self.random.random() < 0.7
         self.push(
             "dgc", (at,), (wide, *out), cin=c, cout=wide, k=k, stride=stride, pad=pad, dil=dil, heads=heads, keep=keep,
-            norm=norm,
+            norm=norm, bias=k > 1 and not norm,
         )  # fmt: skip
         return None
 

@@ -161,8 +161,9 @@ def batch_norm(m: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def _dynamic(m: DynamicGroupConv2d, x: Node) -> Node:
     scale, shift = (None, None) if m.norm is None else _norm_inside(m.norm)
+    bias = None if m.bias is None else _float(m.bias)
     conv = Conv(
-        _float(m.weight), None, m.stride, (m.padding,) * 2, (m.dilation,) * 2, m.heads,
+        _float(m.weight), bias, m.stride, (m.padding,) * 2, (m.dilation,) * 2, m.heads,
         _float(m.fc1), _float(m.fc2), _float(m.fc2_bias), m.n_inactive, scale, shift,
     )  # fmt: skip
     return Node("conv", [x], conv)

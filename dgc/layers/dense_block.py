@@ -74,7 +74,12 @@ def _layer_is_supported(p: Parts) -> bool:
         for n in (d.norm, p.norm)
     )
     return (
-        norms and d.kernels and d.gate_record is None and p.conv.bias is None and p.conv.groups > 1
+        norms
+        and d.kernels
+        and d.gate_record is None
+        and d.bias is None
+        and p.conv.bias is None
+        and p.conv.groups > 1
     )
 
 

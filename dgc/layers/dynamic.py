@@ -35,6 +35,7 @@ class DynamicGroupConv2d(HasMethod):
     `gate_factor` is the share of input channels that a head keeps at the end of the schedule, in
     (0, 1]. `squeeze_rate` is d in the gate network C -> C // d -> C (halved where in_channels < 80,
     as released). `norm=False` leaves out BatchNorm and ReLU: the input is then taken as it is.
+    `bias=True` adds a number to each output channel, as nn.Conv2d does; the released layers have none.
 
     How many channels are off (`n_inactive`) is set from outside, see `dgc.set_progress`; it is
     saved in the buffer `inactive_channels` and mirrored in a Python int, so that no forward reads
@@ -56,6 +57,7 @@ class DynamicGroupConv2d(HasMethod):
         gate_factor: float = 0.25,
         *,
         norm: bool = True,
+        bias: bool = False,
         method: Method = "auto",
     ) -> None:
         super().__init__()
@@ -74,6 +76,8 @@ class DynamicGroupConv2d(HasMethod):
         self.fc1 = nn.Parameter(torch.empty(heads, squeezed, in_channels))
         self.fc2 = nn.Parameter(torch.empty(heads, in_channels, squeezed))
         self.fc2_bias = nn.Parameter(torch.empty(heads, in_channels))
+        # in the order of the output channels, so behind the shuffle
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.register_buffer("inactive_channels", torch.zeros(1))
         self.n_inactive = 0  # mirror of the buffer; the exact n of the eager path
         # a lower bound of n that changes rarely: what a compiled graph may rely on
@@ -86,13 +90,15 @@ class DynamicGroupConv2d(HasMethod):
 
     def reset_parameters(self) -> None:
         """Kaiming normal (fan-out of one head for the convolution, fan-in for the gates), gate bias
-        1, as released.
+        1, as released; a bias of the outputs starts at 0.
         """
         fan_out = self.kernel_size**2 * self.out_channels // self.heads
         nn.init.normal_(self.weight, 0.0, math.sqrt(2 / fan_out))
         nn.init.normal_(self.fc1, 0.0, math.sqrt(2 / self.in_channels))
         nn.init.normal_(self.fc2, 0.0, math.sqrt(2 / self.fc2.shape[-1]))
         nn.init.ones_(self.fc2_bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def set_inactive(self, n: int, traced: int | None = None) -> None:
         """Switch the n weakest channels of each head off from the next forward on.
@@ -134,9 +140,13 @@ class DynamicGroupConv2d(HasMethod):
         moments of x where it has computed them already.
         """
         if self._can_fuse(x_BCHW, input_norm):
-            return self._fused(x_BCHW, input_norm, input_moments)
+            return self._biased(self._fused(x_BCHW, input_norm, input_moments))
         x_BCHW = x_BCHW if input_norm is None else torch.relu(input_norm(x_BCHW))
-        return self._composed(x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW)))
+        x_BCHW = x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW))
+        return self._biased(self._composed(x_BCHW))
+
+    def _biased(self, y_BOHW: Tensor) -> Tensor:
+        return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
     def _can_fuse(self, x_BCHW: Tensor, input_norm: nn.Module | None) -> bool:
         norms = [norm for norm in (input_norm, self.norm) if norm is not None]
@@ -254,8 +264,10 @@ class DynamicGroupConv2d(HasMethod):
         hidden = self.heads * self.fc1.shape[1]
         gating = math.prod(x_CHW) + matrices + channels + hidden + 2 * channels
         selected = conv * (self.in_channels - self.n_inactive) // self.in_channels
-        dense = conv + (relu if self.baseline_has_norm else 0)
-        return Cost(dense, relu + gating + conv * self.gate_factor, relu + gating + selected)
+        bias = 0 if self.bias is None else math.prod(y_OHW)
+        dense = conv + bias + (relu if self.baseline_has_norm else 0)
+        rest = relu + gating + bias
+        return Cost(dense, rest + conv * self.gate_factor, rest + selected)
 
     def gates(self, a_BCHW: Tensor) -> Tensor:
         """Gates (B, G, C) of an activated input before selection; never in less than the
@@ -299,6 +311,7 @@ class DynamicGroupConv2d(HasMethod):
             f" stride={self.stride}, padding={self.padding}, dilation={self.dilation},"
             f" heads={self.heads}, squeeze_rate={self.squeeze_rate},"
             f" gate_factor={self.gate_factor}, n_inactive={self.n_inactive}"
+            + ("" if self.bias is None else ", bias=True")
         )
 
 

@@ -17,15 +17,16 @@ from dgc.layers import DynamicGroupConv2d
 from dgc.layers.static import norm_relu_conv, norm_relu_pool
 
 
-def random_layer(seed: int = 0, n: int = 0, **numbers: int | float) -> DynamicGroupConv2d:
+def random_layer(seed: int = 0, n: int = 0, **numbers: int | float | bool) -> DynamicGroupConv2d:
     torch.manual_seed(seed)
     layer = DynamicGroupConv2d(**numbers).double()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
         layer.fc2_bias.copy_(torch.rand_like(layer.fc2_bias))
-        layer.norm.running_mean.normal_(0, 0.3)  # type: ignore[union-attr, operator]
-        layer.norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+        if isinstance(layer.norm, nn.BatchNorm2d):
+            layer.norm.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
+            layer.norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     layer.set_inactive(n)
     return layer
 
@@ -75,24 +76,28 @@ SHAPES = st.tuples(
     off=st.floats(0, 0.99),
     size=st.integers(9, 12),
     training=st.booleans(),
+    bias=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_any_shape_agrees_with_the_oracle(
-    shape: tuple[int, ...], off: float, size: int, training: bool, seed: int
+    shape: tuple[int, ...], off: float, size: int, training: bool, bias: bool, seed: int
 ) -> None:
     heads, c, j, *rest = shape
     n = int(off * heads * c)
-    layer = random_layer(seed, n, **dict(zip(("kernel_size", "stride", "padding", "dilation"), rest, strict=True)),
-                         in_channels=heads * c, out_channels=heads * j, heads=heads, gate_factor=1.0)  # fmt: skip
+    window = dict(zip(("kernel_size", "stride", "padding", "dilation"), rest, strict=True))
+    numbers = {"in_channels": heads * c, "out_channels": heads * j, "heads": heads}
+    layer = random_layer(seed, n, **window, **numbers, gate_factor=1.0, bias=bias)
     against_oracle(layer.train(training), torch.randn(3, heads * c, size, size + 1).double())
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("kernel", "n"), [(1, 0), (1, 3), (1, 6), (3, 0), (3, 6)])
-def test_gradcheck(kernel: int, n: int, training: bool) -> None:
-    layer = random_layer(
-        3, n, in_channels=8, out_channels=4, kernel_size=kernel, padding=kernel // 2, heads=2
-    )
+@pytest.mark.parametrize(
+    ("kernel", "n", "bias"),
+    [(1, 0, True), (1, 3, False), (1, 6, True), (3, 0, False), (3, 6, False), (3, 3, True)],
+)
+def test_gradcheck(kernel: int, n: int, bias: bool, training: bool) -> None:
+    numbers = {"in_channels": 8, "out_channels": 4, "kernel_size": kernel, "padding": kernel // 2}
+    layer = random_layer(3, n, **numbers, heads=2, bias=bias)
     layer.train(training)
     names = [name for name, _ in layer.named_parameters()]
 
