@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgc.conversion import convert, rebuild, structure
     from dgc.hub.create import create_model
     from dgc.infer import compile_for_inference
     from dgc.layers import (
@@ -29,6 +30,9 @@ _HOME = {
     "record_gates": "dgc.layers",
     "set_method": "dgc.layers",
     "set_progress": "dgc.layers",
+    "convert": "dgc.conversion",
+    "rebuild": "dgc.conversion",
+    "structure": "dgc.conversion",
     "create_model": "dgc.hub.create",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
@@ -39,14 +43,17 @@ __all__ = [
     "DynamicGroupConv2d",
     "__version__",
     "compile_for_inference",
+    "convert",
     "create_model",
     "gate_l1",
     "iter_dgc",
     "list_models",
     "load_released",
+    "rebuild",
     "record_gates",
     "set_method",
     "set_progress",
+    "structure",
 ]
 
 

@@ -82,6 +82,9 @@ class DynamicGroupConv2d(HasMethod):
         self.n_inactive = 0  # mirror of the buffer; the exact n of the eager path
         # a lower bound of n that changes rarely: what a compiled graph may rely on
         self.n_traced = 0
+        # what the weights are called in a state dict; converted layers change it, see
+        # dgc.conversion: a dense convolution's weights, in another order, must not be taken for these
+        self.weight_key = "weight"
         # whether the plain layer that this one stands for has BatchNorm and ReLU too
         self.baseline_has_norm = norm
         self.gate_record: GateRecord | None = None
@@ -285,8 +288,24 @@ class DynamicGroupConv2d(HasMethod):
             return selection.switch_off_traced(gates_BGC, self.inactive_channels), self.n_traced
         return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.weight_key != "weight":
+            destination[prefix + self.weight_key] = destination.pop(prefix + "weight")
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        saved, own = prefix + self.weight_key, prefix + "weight"
+        if saved != own:
+            *_, missing, unexpected, _ = args
+            dense = own in state_dict
+            state_dict = {key: value for key, value in state_dict.items() if key != own}
+            if saved in state_dict:
+                state_dict[own] = state_dict.pop(saved)
+            if dense:
+                unexpected.append(own)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if saved != own and own in missing:
+            missing[missing.index(own)] = saved
         stored = state_dict.get(prefix + "inactive_channels")
         if stored is None or stored.numel() != 1:
             return  # reported as missing or misshapen by the base class
