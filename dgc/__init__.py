@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dgc.conversion import convert, rebuild, structure
-    from dgc.hub.create import create_model
+    from dgc.hub.load_weights import create_model
     from dgc.infer import compile_for_inference
     from dgc.layers import (
         DynamicGroupConv2d,
@@ -33,7 +33,7 @@ _HOME = {
     "convert": "dgc.conversion",
     "rebuild": "dgc.conversion",
     "structure": "dgc.conversion",
-    "create_model": "dgc.hub.create",
+    "create_model": "dgc.hub.load_weights",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
     "compile_for_inference": "dgc.infer",

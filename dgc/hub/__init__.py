@@ -1,9 +1,10 @@
 """Released and own checkpoints: what there is, fetched, verified, converted, loaded. No torch until
 it is needed.
 
-registry    the released checkpoints as data              download   fetched, checked, pinned
-containers  static inspection of a foreign file           convert    to safetensors, in a child with limits
-pretrained  a network with its weights                    verify, export
+registry       the released checkpoints as data        hosts, transfer  over HTTP, resumed after a cut
+fetch, cache   checked, pinned, and only then named     filetype, scan, pickles  looked at, nothing run
+convert, sandbox   to safetensors, in a process        load_weights     a network with its weights
+card           what belongs to a set of weights         export           a checkpoint to give away
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgc.hub.pretrained import Pretrained as Pretrained
-    from dgc.hub.pretrained import load_pretrained as load_pretrained
+    from dgc.hub.load_weights import Pretrained as Pretrained
+    from dgc.hub.load_weights import load_pretrained as load_pretrained
 
-_EXPORTS = {"load_pretrained": "dgc.hub.pretrained", "Pretrained": "dgc.hub.pretrained"}
+_EXPORTS = {"load_pretrained": "dgc.hub.load_weights", "Pretrained": "dgc.hub.load_weights"}
 
 
 def __getattr__(name: str) -> Any:

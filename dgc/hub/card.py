@@ -7,15 +7,22 @@ may say otherwise. No torch here.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dgc.errors import IntegrityError
 from dgc.hub.registry import Preprocessing
-from dgc.recipe.load import Recipe
+from dgc.recipe.load import Recipe, load_recipe, parse_recipe
+from dgc.run.checkpoint_store import STATE_FILE
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
 
+METADATA_KEY = "dgcctl"  # of the record inside an exported file, as JSON
 _GREY = ("fashion_mnist",)  # data sets of one channel
 _CROP = "center"
 
@@ -111,3 +118,61 @@ def _names(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError("names are a list of texts")
     return tuple(values)
+
+
+# --- recipe and card as they stand beside or inside weights -----------------------------------------
+
+
+def checkpoint_facts(
+    files: Mapping[str, bytes], folder: Path, run: RunDir | None = None
+) -> tuple[Recipe, Card]:
+    """What was trained in a checkpoint (its verified `files`), and the card of its weights.
+
+    A checkpoint of before there were cards is described by its run's recipe and data.json.
+    """
+    state = json.loads(files.get(STATE_FILE, b"{}"))
+    run = run or RunDir(folder.parent.parent)
+    if text := state.get("stands_on", {}).get("recipe"):
+        recipe = parse_recipe(text, f"{folder}/{STATE_FILE}")
+    else:
+        recipe = load_recipe(run.recipe)
+    if "card" in state:
+        return recipe, read_card(state["card"], f"{folder}/{STATE_FILE}")
+    return recipe, card_of(recipe, read_json(run.data) if run.data.exists() else None)
+
+
+def told_in(text: str, where: str) -> tuple[Recipe, Card]:
+    """Recipe and card of an export's own record, as it stands inside a file."""
+    try:
+        record = json.loads(text)
+        recipe = parse_recipe(record["recipe"], where)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{where} is no record of an export ({error!r})") from error
+    return recipe, card_in(record, recipe, where)
+
+
+def card_in(record: Mapping[str, Any], recipe: Recipe, where: str) -> Card:
+    """The card in a record; of an older one, what its recipe says."""
+    return read_card(record, where) if "preprocessing" in record else card_of(recipe)
+
+
+def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
+    """Recipe and record of an exported file, its digest checked; None where no record lies beside
+    it.
+    """
+    beside = weights.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    record = read_json(beside)
+    try:
+        recipe, told = parse_recipe(record["recipe"], str(beside)), record["weights"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{beside}: is no record of an export ({error!r} is missing)"
+        ) from error
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != told:
+        raise IntegrityError(
+            f"{weights}: sha256 {found}, but {beside.name} says {told}: one of them was changed"
+        )
+    return recipe, record

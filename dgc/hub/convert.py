@@ -1,4 +1,5 @@
-"""From a foreign file to safetensors + JSON, once, in a child process with limits. No torch here.
+"""From an inspected file of strangers to safetensors + JSON, once, in a process with limits. No
+torch here; that process is `dgc.hub.sandbox`.
 
 NAME.safetensors     the weights under our names
 NAME.json            where they came from (file, digest, origin), what was stripped, the digest of the weights
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
-from dgc.hub import containers, tensorfile
-from dgc.hub.pins import now, sha256_of
+from dgc.hub import filetype
+from dgc.hub.cache import now, sha256_of
+from dgc.hub.scan import Inspection
 from dgc.run.files import atomic_write, fsync_dir, temporary_name
 
 SCHEMA_VERSION = 1
@@ -43,7 +45,7 @@ class Converted:
 
 
 def convert(
-    source: Path,
+    inspected: Inspection,
     name: str,
     weights: Path,
     *,
@@ -51,22 +53,28 @@ def convert(
     origin: str = "",
     seconds: float = WALL_SECONDS,
 ) -> Converted:
-    """Convert the released file `source` of network `name` to `weights` (+ .json beside it).
+    """Convert an inspected file of network `name` to `weights` (+ .json beside it).
 
     `arguments` are those of dgc.create_model(name, ...) for a network that is none of the released
     ones.
 
-    Raises UnsafeFileError (5) before any process is started where the pickle needs more than
-    tensors, IntegrityError (4) for wrong keys, shapes or values, or where reading it takes more
-    memory or time than its size justifies.
+    Raises IntegrityError (4) for wrong keys, shapes or values, where reading takes more memory or
+    time than the size justifies, and where the file is no longer the one that was inspected.
     """
-    containers.inspect(source)
+    source = inspected.path
     temporary = weights.with_name(temporary_name(weights.name))
     try:
-        job = {"task": "convert", "file": str(source), "name": name, "out": str(temporary)}
-        told = run_child({**job, "arguments": dict(arguments or {})}, source, seconds)
-        tensorfile.read_header(temporary)
-        record = _record(source, name, temporary, origin, told)
+        job = {
+            "task": "convert",
+            "file": str(source),
+            "sha256": inspected.sha256,
+            "name": name,
+            "out": str(temporary),
+            "arguments": dict(arguments or {}),
+        }
+        told = run_child(job, source, seconds)
+        filetype.read_header(temporary)
+        record = _record(inspected, name, temporary, origin, told)
         _commit(temporary, weights, record)
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,12 +82,12 @@ def convert(
 
 
 def _record(
-    source: Path, name: str, weights: Path, origin: str, told: Mapping[str, Any]
+    source: Inspection, name: str, weights: Path, origin: str, told: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": name,
-        "source": {"file": source.name, "sha256": sha256_of(source), "origin": origin},
+        "source": {"file": source.path.name, "sha256": source.sha256, "origin": origin},
         "weights": {"sha256": sha256_of(weights), "bytes": weights.stat().st_size},
         "converted": now(),
         **told,
@@ -112,7 +120,7 @@ def existing(weights: Path, source_sha256: str) -> Converted | None:
             and record["source"]["sha256"] == source_sha256
         )
         if fits and record["weights"]["sha256"] == sha256_of(weights):
-            tensorfile.read_header(weights)
+            filetype.read_header(weights)
             return Converted(weights, record)
     except (OSError, ValueError, KeyError, TypeError, DgcError):
         pass

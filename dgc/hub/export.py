@@ -18,59 +18,26 @@ from pathlib import Path
 from typing import Any
 
 import dgc
-from dgc.errors import IntegrityError, UsageError
-from dgc.hub import tensorfile
-from dgc.hub.card import Card, card_of, read_card
+from dgc.errors import UsageError
+from dgc.hub import filetype
+from dgc.hub.cache import now
+from dgc.hub.card import METADATA_KEY, checkpoint_facts
 from dgc.hub.convert import WALL_SECONDS, run_child
-from dgc.hub.pins import now
-from dgc.recipe.load import Recipe, dump_recipe, load_recipe, parse_recipe
-from dgc.run.checkpoint_store import list_checkpoints, read_verified
+from dgc.recipe.load import dump_recipe
+from dgc.run.checkpoint_store import (
+    MODEL_FILE,
+    STATE_FILE,
+    checkpoint_folder,
+    read_verified,
+    step_of,
+)
 from dgc.run.events import Kind, live_rows, read_events
 from dgc.run.files import atomic_write, read_json, temporary_name
 from dgc.run.paths import RunDir
 
 SCHEMA_VERSION = 1
-MODEL_FILE = "model.safetensors"
-METADATA_KEY = "dgcctl"  # of the record inside an exported file, as JSON
-_STATE = "state.json"
 _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 _FIGURES = ("top1_error", "top5_error", "loss", "samples", "epoch")
-
-
-def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
-    """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those
-    there are.
-    """
-    standing = {
-        str(found.step): found.path for found in list_checkpoints(run) if not found.superseded
-    }
-    pointers = {
-        name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()
-    }
-    if step in pointers:
-        return run.path / str(read_json(pointers[step])["path"])
-    if step in standing:
-        return standing[step]
-    known = f"there are {', '.join([*pointers, *standing])}" if standing else "it has none yet"
-    raise UsageError(f"run {run.id} has no checkpoint {step}: {known}")
-
-
-def checkpoint_facts(
-    files: Mapping[str, bytes], folder: Path, run: RunDir | None = None
-) -> tuple[Recipe, Card]:
-    """What was trained in a checkpoint (its verified `files`), and the card of its weights.
-
-    A checkpoint of before there were cards is described by its run's recipe and data.json.
-    """
-    state = json.loads(files.get(_STATE, b"{}"))
-    run = run or RunDir(folder.parent.parent)
-    if text := state.get("stands_on", {}).get("recipe"):
-        recipe = parse_recipe(text, f"{folder}/{_STATE}")
-    else:
-        recipe = load_recipe(run.recipe)
-    if "card" in state:
-        return recipe, read_card(state["card"], f"{folder}/{_STATE}")
-    return recipe, card_of(recipe, read_json(run.data) if run.data.exists() else None)
 
 
 def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
@@ -84,7 +51,7 @@ def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
     files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
     told = _record(run, folder, files)
-    weights = tensorfile.with_metadata(
+    weights = filetype.with_metadata(
         files[MODEL_FILE], {METADATA_KEY: json.dumps(told)}, folder / MODEL_FILE
     )
     record = {
@@ -115,11 +82,6 @@ def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, 
         "metrics": metrics_at(run, step_of(folder)),
         **card.document(),
     }
-
-
-def step_of(folder: Path) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(folder.name.split("-")[1].split(".")[0])
 
 
 def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
@@ -196,29 +158,7 @@ def _released_facts(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> di
     record = _record(run, folder, files)
     metrics = record["metrics"] or {}
     error = metrics.get("top1_error")
-    place = json.loads(files.get(_STATE, b"{}")).get("progress", {}).get("position", {})
+    place = json.loads(files.get(STATE_FILE, b"{}")).get("progress", {}).get("position", {})
     epoch = place.get("epoch", metrics.get("epoch", 0))
     best = 0.0 if error is None else 100.0 - float(error)
     return {"epoch": int(epoch), "best_prec1": best, METADATA_KEY: json.dumps(record)}
-
-
-def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
-    """Recipe and record of an exported file, its digest checked; None where no record lies beside
-    it.
-    """
-    beside = weights.with_suffix(".json")
-    if not beside.is_file():
-        return None
-    record = read_json(beside)
-    try:
-        recipe, told = parse_recipe(record["recipe"], str(beside)), record["weights"]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"{beside}: is no record of an export ({error!r} is missing)"
-        ) from error
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if found != told:
-        raise IntegrityError(
-            f"{weights}: sha256 {found}, but {beside.name} says {told}: one of them was changed"
-        )
-    return recipe, record

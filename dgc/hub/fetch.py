@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dgc import settings
 from dgc.errors import DataError, IntegrityError, NetworkError
-from dgc.hub import containers, filetype
-from dgc.hub.cache import Cache, Say, hold
+from dgc.hub import filetype, scan
+from dgc.hub.cache import Cache, Pin, PinFile, Say, hold, now, sha256_of
 from dgc.hub.hosts import Bases, HostError, human_url
-from dgc.hub.pins import Pin, PinFile, now, sha256_of
 from dgc.hub.registry import Entry, Link, layout_digest
+from dgc.hub.scan import Inspection
 from dgc.hub.transfer import Policy, Progress, Transfer, discard
 from dgc.run.files import fsync_dir
 
@@ -49,22 +49,39 @@ class Options:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint in the cache. `origin` is `cache` where nothing was fetched."""
+    """A checkpoint in the cache. `origin` is `cache` where nothing was fetched; `inspection` is
+    there where the file was looked at on the way.
+    """
 
     path: Path
     sha256: str
     origin: str
     pin: Pin
+    inspection: Inspection | None = None
+
+    def inspect(self) -> Inspection:
+        """The static inspection, done now unless it was done. Raises what `scan.inspect` does."""
+        found = self.inspection or scan.inspect(self.path)
+        if found.sha256 != self.sha256:
+            raise IntegrityError(f"{self.path}: was changed after its digest was checked; refused")
+        return found
 
 
 @dataclass(frozen=True)
 class _Candidate:
     """A complete, inspected part that is not trusted yet."""
 
-    part: Path
-    sha256: str
+    inspection: Inspection
     url: str
     host: str
+
+    @property
+    def part(self) -> Path:
+        return self.inspection.path
+
+    @property
+    def sha256(self) -> str:
+        return self.inspection.sha256
 
 
 def download(entry: Entry, cache: Cache, options: Options | None = None) -> Fetched:
@@ -218,13 +235,12 @@ def _inspected(entry: Entry, link: Link, part: Path, url: str) -> _Candidate:
             f"gave {size:,} bytes, expected {least:,} to {most:,} ({entry.size_mib} MiB)"
         )
     try:
-        containers.inspect(part)
+        return _Candidate(scan.inspect(part), url, link.host)
     except IntegrityError as error:
         raise HostError(f"gave a damaged file: {error}") from error
     except Exception:
         discard(part)
         raise
-    return _Candidate(part, sha256_of(part), url, link.host)
 
 
 def _drop(candidates: list[_Candidate]) -> None:
@@ -234,38 +250,45 @@ def _drop(candidates: list[_Candidate]) -> None:
 
 def _commit(entry: Entry, cache: Cache, candidates: list[_Candidate], say: Say) -> Fetched:
     best, path = candidates[0], cache.file(entry.file)
-    size = best.part.stat().st_size
+    size = best.inspection.file_bytes
     os.replace(best.part, path)  # the transfer has fsynced it
+    inspection = replace(best.inspection, path=path)
     fsync_dir(path.parent)
     _drop(candidates)
     hosts = tuple(c.host for c in candidates) if len(candidates) > 1 else ()
     pins = PinFile(cache.pins)
     old = pins.get(entry.name)
     if old and old.sha256 == best.sha256 and not hosts:
-        return Fetched(path, best.sha256, best.url, old)
+        return Fetched(path, best.sha256, best.url, old, inspection)
     pin = Pin(best.sha256, size, best.url, now(), hosts)
     pins.set(entry.name, pin)
     how = f"given alike by {' and '.join(hosts)}" if hosts else "trusted on first use"
     say(f"{entry.name}: sha256 {best.sha256} {how}, pinned in {cache.pins}")
-    return Fetched(path, best.sha256, best.url, pin)
+    return Fetched(path, best.sha256, best.url, pin, inspection)
 
 
 def import_file(
-    source: Path, entry: Entry, cache: Cache, *, repin: bool = False, say: Say = _silent
+    inspected: Inspection,
+    entry: Entry,
+    cache: Cache,
+    *,
+    repin: bool = False,
+    say: Say = _silent,
 ) -> Fetched:
-    """Take a file that was fetched by hand (browser, Baidu) under the same checks, but for the
-    published size.
+    """Take a file that was fetched by hand (browser, Baidu), and inspected, under the same checks,
+    but for the published size.
 
-    Raises as `download` does, and DataError where `source` cannot be read.
+    Raises as `download` does, and DataError where the file cannot be read.
     """
-    containers.inspect(source)
+    source = inspected.path
     try:
         with hold(cache.lock(entry.file), say):
             part = cache.part(entry.file, "import")
             shutil.copyfile(source, part)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            candidate = _Candidate(part, sha256_of(part), f"import:{source.resolve()}", "import")
+            copied = replace(inspected, path=part)
+            candidate = _Candidate(copied, f"import:{source.resolve()}", "import")
             pin = PinFile(cache.pins).get(entry.name)
             _guarded(entry, candidate, None if repin else pin, cache)
             return _commit(entry, cache, [candidate], say)
@@ -277,7 +300,8 @@ def import_file(
 
 def _guarded(entry: Entry, candidate: _Candidate, pin: Pin | None, cache: Cache) -> None:
     try:
-        containers.inspect(candidate.part)
+        if sha256_of(candidate.part) != candidate.sha256:
+            raise IntegrityError(f"{candidate.url}: was changed while it was copied; refused")
         _compare(
             entry,
             candidate.sha256,
@@ -290,10 +314,10 @@ def _guarded(entry: Entry, candidate: _Candidate, pin: Pin | None, cache: Cache)
         raise
 
 
-def identify(path: Path, registry: dict[str, Entry]) -> Entry | None:
+def identify(inspected: Inspection, registry: dict[str, Entry]) -> Entry | None:
     """Which released checkpoint a file is, by the names and shapes of its tensors; None where it is
     none of them.
     """
-    tensors = containers.state_dict_of(containers.inspect(path))
+    tensors = scan.state_dict_of(inspected)
     layout = layout_digest((key, spec.dtype, spec.shape) for key, spec in tensors.items())
     return next((entry for entry in registry.values() if entry.layout_sha256 == layout), None)

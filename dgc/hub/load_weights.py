@@ -1,36 +1,133 @@
 """Any checkpoint as a network that can be run: released by name, a run's, or a file of either
 format.
+
+`create_model` is what `dgc.create_model` is: the networks' own table, and the released weights
+where they are asked for. It stands here, above both, because the networks know nothing of the hub.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub import filetype, tensorfile
-from dgc.hub.card import Card, card_of, read_card
-from dgc.hub.convert import convert
-from dgc.hub.export import (
+from dgc.hub import filetype
+from dgc.hub.cache import Cache, hold
+from dgc.hub.card import (
     METADATA_KEY,
-    MODEL_FILE,
+    Card,
+    card_in,
+    card_of,
     checkpoint_facts,
-    checkpoint_folder,
     record_beside,
+    told_in,
 )
-from dgc.hub.fetch import Options, identify
-from dgc.hub.pretrained import load_pretrained, load_weights
-from dgc.hub.registry import Entry, Preprocessing, load_registry
-from dgc.models import create_model
-from dgc.recipe.load import Recipe, diff_recipes, find_recipe, load_recipe, parse_recipe
-from dgc.run.checkpoint_store import MANIFEST, read_verified
+from dgc.hub.convert import Converted, convert, existing
+from dgc.hub.fetch import Fetched, Options, download, identify
+from dgc.hub.registry import Entry, Preprocessing, find_entry, load_registry
+from dgc.hub.scan import inspect
+from dgc.models import create_model as create_network
+from dgc.recipe.load import Recipe, diff_recipes, find_recipe, load_recipe
+from dgc.run.checkpoint_store import MANIFEST, MODEL_FILE, checkpoint_folder, read_verified
+from dgc.run.files import clear_leftovers
 from dgc.run.paths import RunDir
+
+
+def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """A network by name (`dgc.list_models()`), fresh and in training mode; or with its released
+    weights, in eval mode.
+
+    `overrides` are arguments of the network (heads, gate_factor, num_classes, form, ...). With
+    `pretrained` the weights are downloaded at the first use (see docs/checkpoints.md); they fit the
+    released network alone, so that overrides are refused. Raises UsageError, and what
+    `dgc.hub.load_pretrained` raises.
+    """
+    if not pretrained:
+        return create_network(name, **overrides)
+    if overrides:
+        raise UsageError(
+            f"create_model({name!r}, pretrained=True) takes no {', '.join(overrides)}: the released"
+            " weights fit the released network alone"
+        )
+    return load_pretrained(name).model
+
+
+class Pretrained(NamedTuple):
+    """A network in evaluation mode, what its images must go through, and its line of the registry."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    info: Entry
+
+
+def load_pretrained(
+    name: str, cache: Cache | None = None, options: Options | None = None
+) -> Pretrained:
+    """Download (or find in the cache), check, convert once and load the released network `name`.
+
+    Raises UsageError for an unknown name, NetworkError (6), IntegrityError (4), UnsafeFileError
+    (5).
+    """
+    entry, cache, options = find_entry(name), cache or Cache.default(), options or Options()
+    with converted(entry, download(entry, cache, options), cache, options) as result:
+        model = create_network(entry.name)
+        load_weights(model, result.weights)
+    return Pretrained(model.eval(), entry.preprocessing, entry)
+
+
+@contextmanager
+def converted(
+    entry: Entry, fetched: Fetched, cache: Cache, options: Options
+) -> Iterator[Converted]:
+    """The converted weights of a fetched checkpoint; kept in the cache where it can be written."""
+    weights = cache.converted(entry.name)
+    if found := existing(weights, fetched.sha256):
+        yield found
+        return
+    try:
+        with hold(cache.lock(weights.name), options.say):
+            clear_leftovers(cache.folder)
+            found = existing(weights, fetched.sha256) or _convert(entry, fetched, weights, options)
+    except PermissionError:
+        with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
+            yield _convert(entry, fetched, Path(folder, weights.name), options)
+        return
+    yield found
+
+
+def _convert(entry: Entry, fetched: Fetched, weights: Path, options: Options) -> Converted:
+    result = convert(fetched.inspect(), entry.name, weights, origin=fetched.pin.origin)
+    left = "; ".join(result.stripped) or "nothing"
+    options.say(f"{entry.name}: converted to {weights.name}; left behind: {left}")
+    return result
+
+
+def load_weights(model: nn.Module, weights: Path) -> None:
+    """Load a safetensors file of ours into `model`, strictly. Raises IntegrityError naming the
+    first five keys.
+    """
+    from safetensors.torch import load_file
+
+    header = filetype.read_header(weights)
+    mine: dict[str, Any] = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    theirs = {key: shape for key, (_, shape) in header.tensors.items()}
+    wrong = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if wrong:
+        told = header.metadata.get("model", "another network")
+        raise IntegrityError(
+            f"{weights}: {len(wrong)} keys do not fit the model ({', '.join(wrong[:5])}); the file"
+            f" is for {told}"
+        )
+    model.load_state_dict(load_file(weights), strict=True)
+
+
+# --- any checkpoint ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,26 +192,11 @@ def _told(path: Path) -> tuple[Recipe, Card] | None:
     """
     if beside := record_beside(path):
         recipe, record = beside
-        return recipe, _card_in(record, recipe, str(path.with_suffix(".json")))
+        return recipe, card_in(record, recipe, str(path.with_suffix(".json")))
     if path.name == MODEL_FILE and (path.parent / MANIFEST).is_file():
         return checkpoint_facts(read_verified(path.parent), path.parent)
-    text = tensorfile.read_header(path).metadata.get(METADATA_KEY)
+    text = filetype.read_header(path).metadata.get(METADATA_KEY)
     return told_in(text, f"{path}: its header") if text else None
-
-
-def told_in(text: str, where: str) -> tuple[Recipe, Card]:
-    """Recipe and card of an export's own record, as it stands inside a file."""
-    try:
-        record = json.loads(text)
-        recipe = parse_recipe(record["recipe"], where)
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{where} is no record of an export ({error!r})") from error
-    return recipe, _card_in(record, recipe, where)
-
-
-def _card_in(record: Mapping[str, Any], recipe: Recipe, where: str) -> Card:
-    """The card in a record; of an older one, what its recipe says."""
-    return read_card(record, where) if "preprocessing" in record else card_of(recipe)
 
 
 def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
@@ -135,13 +217,14 @@ def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
 def _open(
     recipe: Recipe, weights: Path, title: str, card: Card, entry: Entry | None = None
 ) -> Opened:
-    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    model = create_network(recipe.model.name, **recipe.model.kwargs())
     load_weights(model, weights)
     return Opened(model.eval(), recipe, card, title, entry)
 
 
 def _open_released(path: Path, recipe: Recipe | None) -> Opened:
-    entry = identify(path, load_registry()) if recipe is None else None
+    inspected = inspect(path)
+    entry = identify(inspected, load_registry()) if recipe is None else None
     if entry is not None:
         recipe = load_recipe(find_recipe(entry.recipe))
     if recipe is None:
@@ -151,9 +234,8 @@ def _open_released(path: Path, recipe: Recipe | None) -> Opened:
         )
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
         weights = Path(folder, MODEL_FILE)
-        found = convert(
-            path, recipe.model.name, weights, arguments=recipe.model.kwargs(), origin=str(path)
-        )
+        network, arguments = recipe.model.name, recipe.model.kwargs()
+        found = convert(inspected, network, weights, arguments=arguments, origin=str(path))
         text = found.record["facts"].get(METADATA_KEY)
         if isinstance(text, str):  # one of our own exports
             own, card = told_in(text, f"{path}: its record")

@@ -7,7 +7,7 @@ unpickler sees a byte.
 
 The list is what a checkpoint of tensors, numbers, strings and dicts needs (protocol 2, as
 torch.save writes it). The number of instructions, the depth of pickles in pickles and (in
-`pickle_reader`) the length of each literal are bounded, so that a hostile pickle costs little.
+`pickle_parts`) the length of each literal are bounded, so that a hostile pickle costs little.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgc.errors import IntegrityError, UnsafeFileError
-from dgc.hub.pickle_reader import Reader, Window, opcodes
-from dgc.hub.specs import Global, Ordered, StorageSpec, TensorSpec
+from dgc.hub.pickle_parts import (
+    Global,
+    Ordered,
+    Reader,
+    StorageSpec,
+    TensorSpec,
+    Window,
+    opcodes,
+)
 
 MAX_OPCODES = 200_000  # the largest released file needs 32,000, twice that with an optimizer
 MAX_DEPTH = 3
@@ -318,30 +325,10 @@ class Machine:
         return spec
 
 
-_LITERALS = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    ]
-)
+_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
+_BYTES = ("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+_TEXTS = ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_LITERALS = frozenset((*_NUMBERS, *_BYTES, "BYTEARRAY8", *_TEXTS))
 _ACTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "PROTO": lambda m, a: None,
     "FRAME": lambda m, a: None,

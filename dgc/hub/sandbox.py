@@ -1,9 +1,10 @@
 """The process that touches foreign weights: `python -m dgc.hub.sandbox` with a job as JSON on
 stdin, a reply on stdout.
 
-It looks at the file again (the caller did already), imports torch, limits its own memory and time,
-and only then lets torch read the file, weights only. It answers {"ok": ...} or {"error": exit code,
-"message": one line} and dies.
+Its caller, `dgc.hub.convert`, has inspected the file. The process imports torch, limits its own
+memory and time, makes sure by the digest that the bytes are those that were inspected, and only
+then lets torch read them, weights only. It answers {"ok": ...} or {"error": exit code, "message":
+one line} and dies.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
-from dgc.hub import containers, limits
+from dgc.hub.cache import sha256_of
 
+CPU_SECONDS = 120
+_HEADROOM = 512 << 20
 Reply = dict[str, Any]
-_RECORD = "dgcctl"  # of our own exports, see dgc.hub.export
+_RECORD = "dgcctl"  # of our own exports, see dgc.hub.card
 
 
 def main() -> int:
@@ -46,21 +50,24 @@ def _run(job: Mapping[str, Any]) -> Reply:
     return jobs[job["task"]](**{key: value for key, value in job.items() if key != "task"})
 
 
-def convert(file: str, name: str, out: str, arguments: Mapping[str, Any] | None = None) -> Reply:
+def convert(file: str, sha256: str, name: str, out: str, arguments: Mapping[str, Any]) -> Reply:
     """Read the released checkpoint `file` of network `name` (with `arguments`) and write it as
     safetensors to `out`.
 
     The reply is that of `read_foreign`. Raises what that raises.
     """
-    path = Path(file)
-    containers.inspect(path)
     import torch
 
     from dgc.models import create_model
 
+    path = Path(file)
     torch.set_num_threads(1)
-    limits.apply(path.stat().st_size)
-    ours, reply = read_foreign(path, create_model(name, **(arguments or {})), name)
+    limit_process(path.stat().st_size)
+    # The inspection is of the bytes, not of the name: whoever could put another file in its place
+    # since then would get it past the list of what a pickle may do.
+    if sha256_of(path) != sha256:
+        raise IntegrityError(f"{path}: was changed after it was inspected; refused")
+    ours, reply = read_foreign(path, create_model(name, **arguments), name)
     _save(ours, out, name)
     return reply
 
@@ -188,6 +195,25 @@ def write_released(file: str, out: str, container: str, facts: Mapping[str, Any]
     content = {**facts, "state_dict": theirs}
     torch.save(content, out, _use_new_zipfile_serialization=container == "zip")
     return {"tensors": len(theirs)}
+
+
+def limit_process(file_bytes: int) -> None:
+    """Memory: what is in use, 8 times the file, and 512 MiB. CPU: 120 s. Files written: 4 times the
+    file and 64 MiB.
+
+    Called after torch is imported, whose libraries alone may map gigabytes.
+    """
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _lower(resource.RLIMIT_AS, in_use + 8 * file_bytes + _HEADROOM)
+    _lower(resource.RLIMIT_CPU, CPU_SECONDS)
+    _lower(resource.RLIMIT_FSIZE, 4 * file_bytes + (64 << 20))
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(kind: int, wanted: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from dgc.errors import IntegrityError, ResourceError
+from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.run.files import (
     SCHEMA_VERSION,
     crash_point,
@@ -37,6 +37,7 @@ from dgc.run.files import (
 from dgc.run.paths import RunDir
 
 MANIFEST = "MANIFEST.json"
+MODEL_FILE, OPTIM_FILE, STATE_FILE = "model.safetensors", "optim.safetensors", "state.json"
 _STEP = re.compile(r"step-(\d{6,})(\.old)?")
 
 
@@ -189,6 +190,29 @@ def newest_valid(run: RunDir) -> tuple[Checkpoint, dict[str, bytes], list[str]] 
             f"{run.checkpoints}: no checkpoint is whole, not going on: " + "; ".join(passed_over)
         )
     return None
+
+
+def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
+    """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those
+    there are.
+    """
+    standing = {
+        str(found.step): found.path for found in list_checkpoints(run) if not found.superseded
+    }
+    pointers = {
+        name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()
+    }
+    if step in pointers:
+        return run.path / str(read_json(pointers[step])["path"])
+    if step in standing:
+        return standing[step]
+    known = f"there are {', '.join([*pointers, *standing])}" if standing else "it has none yet"
+    raise UsageError(f"run {run.id} has no checkpoint {step}: {known}")
+
+
+def step_of(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(folder.name.split("-")[1].split(".")[0])
 
 
 # --- pointers and purging -------------------------------------------------------------------------

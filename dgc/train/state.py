@@ -13,8 +13,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from dgc.errors import IntegrityError
+from dgc.run.checkpoint_store import MODEL_FILE, OPTIM_FILE, STATE_FILE
 
-MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
+MODEL, OPTIM, STATE = MODEL_FILE, OPTIM_FILE, STATE_FILE
 
 
 @dataclass

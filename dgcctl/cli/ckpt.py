@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DataError, IntegrityError, UsageError
-from dgc.hub import hosts
-from dgc.hub.cache import Cache
+from dgc.hub import hosts, scan
+from dgc.hub.cache import Cache, PinFile
 from dgc.hub.export import export_own, export_released
 from dgc.hub.fetch import Fetched, Options, absent, download, identify, import_file
-from dgc.hub.pins import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry, load_registry
 from dgcctl.cli._ui import diagnostics, numbers, options, output
 from dgcctl.cli._ui.flags import tabular
@@ -182,7 +181,8 @@ def take(
     """Take a file that was fetched with a browser (or from Baidu) into the cache, under the same
     checks.
     """
-    found = identify(file, load_registry())
+    inspected = scan.inspect(file)
+    found = identify(inspected, load_registry())
     entry = find_entry(name) if name else found
     if entry is None:
         raise IntegrityError(
@@ -192,7 +192,7 @@ def take(
     if found is None or found.name != entry.name:
         what = f"of {found.name}" if found else "of another network"
         raise IntegrityError(f"{file}: its tensors are those {what}, not of {entry.name}")
-    fetched = import_file(file, entry, Cache.default(), repin=repin, say=diagnostics.note)
+    fetched = import_file(inspected, entry, Cache.default(), repin=repin, say=diagnostics.note)
     _print_fetched(fetched, json)
 
 

@@ -24,11 +24,11 @@ import pytest
 import torch
 
 from dgc.errors import DgcError, IntegrityError, NetworkError
-from dgc.hub.cache import Cache
+from dgc.hub.cache import Cache, PinFile
 from dgc.hub.fetch import Fetched, Options, download, import_file
 from dgc.hub.hosts import Bases
-from dgc.hub.pins import PinFile
 from dgc.hub.registry import MIB, Entry, find_entry
+from dgc.hub.scan import inspect
 from dgc.hub.transfer import Policy
 from tests.faults import hosts as play
 from tests.faults.conftest import FaultTable
@@ -597,17 +597,36 @@ def test_20_proxy_wants_a_password(
                 assert "HTTPS_PROXY" in line
 
 
+def test_a_file_that_changes_between_two_looks_is_refused(world: World, tmp_path: Path) -> None:
+    """What was inspected is what is copied; what was pinned is what is converted."""
+    source = tmp_path / "from-baidu.tar"
+    source.write_bytes(GOOD)
+    inspected = inspect(source)
+    source.write_bytes(OTHER)
+    with pytest.raises(IntegrityError, match="was changed while it was copied"):
+        import_file(inspected, world.entry, world.cache)
+    world.is_empty()
+    world.hosts.drive = [play.file(GOOD)]
+    assert world.fetch().inspection is not None  # a fresh one was looked at on the way
+    cached = world.fetch()
+    assert cached.inspection is None
+    assert cached.inspect().sha256 == cached.sha256
+    world.path.write_bytes(OTHER)
+    with pytest.raises(IntegrityError, match="was changed after its digest was checked"):
+        cached.inspect()
+
+
 def test_import_takes_a_file_fetched_by_hand(world: World, tmp_path: Path) -> None:
     source = tmp_path / "from-baidu.tar"
     source.write_bytes(GOOD)
-    fetched = import_file(source, world.entry, world.cache, say=world.said.append)
+    fetched = import_file(inspect(source), world.entry, world.cache, say=world.said.append)
     world.holds(GOOD)
     assert fetched.pin.origin == f"import:{source}"
     assert "trusted on first use" in world.said[-1]
     source.write_bytes(OTHER)
     with pytest.raises(IntegrityError, match="--repin"):
-        import_file(source, world.entry, world.cache)
+        import_file(inspect(source), world.entry, world.cache)
     world.holds(GOOD)
     source.write_bytes(play.LOGIN)
     with pytest.raises(IntegrityError, match="a Microsoft login page"):
-        import_file(source, world.entry, world.cache)
+        import_file(inspect(source), world.entry, world.cache)

@@ -28,9 +28,9 @@ import torch
 
 import dgc
 from dgc.errors import DataError, DgcError, IntegrityError, UnsafeFileError
-from dgc.hub import convert, sandbox, tensorfile
-from dgc.hub.containers import inspect, state_dict_of
-from dgc.hub.pretrained import load_weights
+from dgc.hub import convert, filetype, sandbox, scan
+from dgc.hub.load_weights import load_weights
+from dgc.hub.scan import inspect, state_dict_of
 from dgc.models import create_model
 from dgc.models.released import load_released, to_released
 from tests.faults import hostile
@@ -90,8 +90,29 @@ def test_21_no_process_is_started_for_it(
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with fault_table.case("21", "conversion of a malicious file") as case, case.run():
         with pytest.raises(UnsafeFileError):
-            convert.convert(file, "cifar10_dydensenet86_h4", tmp_path / "out.safetensors")
+            convert.convert(inspect(file), "cifar10_dydensenet86_h4", tmp_path / "out.safetensors")
         assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_21_a_file_is_inspected_once_and_held_by_its_digest_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    """Another file under the same name, between the inspection and the process that reads it."""
+    file, out = tmp_path / "x.tar", tmp_path / "out.safetensors"
+    torch.save({"state_dict": released(tiny())}, file, _use_new_zipfile_serialization=False)
+    looked = inspect(file)
+    monkeypatch.setattr(scan, "inspect", lambda _: pytest.fail("inspected a second time"))
+    assert convert.convert(looked, "dydensenet", out, arguments=TINY).record["tensors"]
+    out.unlink()
+    payload = hostile.calls("posix", "system", f"touch {tmp_path / 'canary'}")
+    with fault_table.case("21", "another file in its place after the inspection") as case:
+        for content in (hostile.torch_zip(payload), file.read_bytes() + b"\0"):
+            with case.run():
+                file.write_bytes(content)
+                with pytest.raises(IntegrityError, match="was changed after it was inspected"):
+                    convert.convert(looked, "dydensenet", out, arguments=TINY)
+                assert not list(tmp_path.glob("*out*.safetensors"))
+                assert not (tmp_path / "canary").exists()
 
 
 def test_21_torch_alone_would_refuse_too(tmp_path: Path, fault_table: FaultTable) -> None:
@@ -224,8 +245,8 @@ def test_21_the_source_check_sees_what_it_should(source: str) -> None:
 
 def test_21_the_child_cannot_take_all_memory_or_time(fault_table: FaultTable) -> None:
     body = (
-        "import torch, resource\nfrom dgc.hub import limits\nlimits.apply(1000)\n"
-        "assert resource.getrlimit(resource.RLIMIT_CPU)[0] == limits.CPU_SECONDS\n"
+        "import torch, resource\nfrom dgc.hub import sandbox\nsandbox.limit_process(1000)\n"
+        "assert resource.getrlimit(resource.RLIMIT_CPU)[0] == sandbox.CPU_SECONDS\n"
         "try:\n    torch.empty(1 << 33, dtype=torch.uint8).fill_(1)\nexcept (RuntimeError, MemoryError):\n    print('no')"
     )
     with fault_table.case("21", "the child asks for 8 GiB") as case, case.run():
@@ -511,7 +532,7 @@ def test_25_the_model_that_would_fit_is_named(tmp_path: Path, fault_table: Fault
             IntegrityError, match="checkpoint is for model cifar100_dydensenet86_h4"
         ) as caught:
             convert.convert(
-                tmp_path / "x.tar", "cifar10_dydensenet86_h4", tmp_path / "out.safetensors"
+                inspect(tmp_path / "x.tar"), "cifar10_dydensenet86_h4", tmp_path / "out.safetensors"
             )
         assert caught.value.exit_code == 4
         assert not list(tmp_path.glob("*out*"))
@@ -606,10 +627,10 @@ _MEASURE = """
 import json, resource, sys
 from pathlib import Path
 from dgc.errors import DgcError
-from dgc.hub import containers, tensorfile
+from dgc.hub import filetype, scan
 out = {}
 for path in map(Path, sys.argv[1:]):
-    look = tensorfile.read_header if path.name.startswith("safetensors") else containers.inspect
+    look = filetype.read_header if path.name.startswith("safetensors") else scan.inspect
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         look(path)
@@ -649,7 +670,7 @@ def test_26_headers_that_lie(tmp_path: Path, fault_table: FaultTable) -> None:
 
 def test_26_good_headers_pass(tmp_path: Path) -> None:
     sandbox._save(tiny().state_dict(), str(tmp_path / "x.safetensors"), "dydensenet")
-    header = tensorfile.read_header(tmp_path / "x.safetensors")
+    header = filetype.read_header(tmp_path / "x.safetensors")
     assert header.metadata == {"model": "dydensenet"}
     assert {key: shape for key, (_, shape) in header.tensors.items()} == {
         key: tuple(value.shape) for key, value in tiny().state_dict().items()

@@ -16,7 +16,7 @@ from torch import nn
 import dgc
 from dgc.errors import IntegrityError, UsageError
 from dgc.hub import export as exporting
-from dgc.hub import tensorfile
+from dgc.hub import filetype
 from dgc.hub.card import card_of, read_card
 from dgc.hub.load_weights import open_file, open_run
 from dgc.hub.registry import MIB, find_entry, layout_digest, load_registry
@@ -119,7 +119,7 @@ def test_a_registry_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_hub_needs_no_torch_to_look_fetch_and_inspect() -> None:
     code = (
-        "import sys, dgc.hub, dgc.hub.registry, dgc.hub.fetch, dgc.hub.pins, dgc.hub.convert,"
+        "import sys, dgc.hub, dgc.hub.registry, dgc.hub.fetch, dgc.hub.scan, dgc.hub.convert,"
         " dgc.hub.export\nimport dgcctl.cli.ckpt, dgcctl.cli.predict\nassert not {'torch', 'numpy',"
         " 'torchvision'} & set(sys.modules)"
     )
@@ -451,4 +451,4 @@ def test_weights_without_a_header_are_named(tmp_path):
             IntegrityError,
             match=r"model\.safetensors: not a safetensors file \(no header of tensors\)",
         ):
-            tensorfile.with_metadata(content, {}, tmp_path / "model.safetensors")
+            filetype.with_metadata(content, {}, tmp_path / "model.safetensors")

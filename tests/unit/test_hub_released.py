@@ -17,10 +17,10 @@ import dgc
 from dgc.errors import UsageError
 from dgc.hub import load_pretrained
 from dgc.hub.cache import Cache
-from dgc.hub.check import verify
 from dgc.hub.fetch import Options, download, identify
 from dgc.hub.hosts import Bases
 from dgc.hub.registry import find_entry, load_registry
+from dgc.jobs.checkpoints import verify
 from dgc.models import load_released
 from tests import released
 from tests.faults import hosts as play
@@ -77,7 +77,7 @@ def test_full_size_file_from_the_host_to_the_logits(
         assert fetched.path.read_bytes() == file.read_bytes()
         assert [seen.range is None for seen in hosts.seen] == [True, False]
     cache = Cache(tmp_path / "cache")
-    assert identify(fetched.path, load_registry()).name == name  # type: ignore[union-attr]
+    assert identify(fetched.inspect(), load_registry()).name == name  # type: ignore[union-attr]
     checks = verify(find_entry(name), cache, Options(offline=True, say=said.append))
     assert [check["name"] for check in checks if not check["passed"]] == []
     assert len(checks) == 6

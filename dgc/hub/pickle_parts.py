@@ -1,4 +1,5 @@
-"""A pickle's bytes as instructions, read within bounds. No torch, nothing is carried out.
+"""The parts of a pickle: its bytes as instructions, read within bounds, and plain records of what
+they describe. No torch, nothing is carried out.
 
 What the instructions would do is worked out in `pickles`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dgc.errors import IntegrityError
@@ -47,3 +49,59 @@ def opcodes(reader: Reader) -> Iterator[tuple[str, Any, int]]:
     """Each instruction by name, with its argument and its offset in the file."""
     for opcode, arg, position in pickletools.genops(reader):  # type: ignore[arg-type]
         yield opcode.name, arg, position or 0
+
+
+# --- what a pickle describes ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that the pickle asks for."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class StorageSpec:
+    """A block of raw numbers that lies elsewhere in the file."""
+
+    key: str
+    dtype: str
+    itemsize: int
+    numel: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.itemsize
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor as the pickle describes it: a window into a storage."""
+
+    storage: StorageSpec
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.storage.dtype
+
+    @property
+    def numel(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.storage.itemsize
+
+
+@dataclass
+class Ordered:
+    """An OrderedDict that the pickle builds (its attributes, such as `_metadata`, are not kept)."""
+
+    items: dict[Any, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ anything is read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import struct
 import tarfile
@@ -24,9 +25,8 @@ from typing import Any, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub import filetype
-from dgc.hub.pickle_reader import Window
+from dgc.hub.pickle_parts import Ordered, TensorSpec, Window
 from dgc.hub.pickles import Program, TooLongError, dry_run
-from dgc.hub.specs import Ordered, TensorSpec
 
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 16 << 20
@@ -42,11 +42,18 @@ _TORCH_SMALL = (
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint file holds, as its pickle says and its size confirms."""
+    """What a checkpoint file holds, as its pickle says and its size confirms; `sha256` is of the
+    bytes that were looked at.
 
+    Who has one need not look again: it goes from the download to the conversion, and the process
+    that reads the weights compares the digest.
+    """
+
+    path: Path
     kind: str
     value: dict[Any, Any]
     file_bytes: int
+    sha256: str
 
 
 def inspect(path: Path) -> Inspection:
@@ -68,7 +75,8 @@ def inspect(path: Path) -> Inspection:
         else:
             _look_for_danger(path, data, kind)
             _wrong_kind(path, kind)
-        return Inspection(kind, _top_level(path, program), len(data))
+        value, digest = _top_level(path, program), hashlib.sha256(data).hexdigest()
+        return Inspection(path, kind, value, len(data), digest)
 
 
 def _wrong_kind(path: Path, kind: str) -> NoReturn:
