@@ -158,10 +158,23 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out; it loads back identical."""
+    return dump_tree(_resolved(recipe))
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
     tree = recipe.model_dump()
     if recipe.model.name != "dydensenet":
         tree["model"] = {key: value for key, value in tree["model"].items() if value is not None}
-    return dump_tree(tree)
+    return tree
+
+
+def as_record(path: Path) -> dict[str, Any]:
+    """What recipe.json says of a recipe file: the resolved recipe, and the digest of the file that
+    it is of. Raises RecipeError.
+    """
+    text = yaml12.read_text(path)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"of_sha256": digest, "recipe": _resolved(parse_recipe(text, str(path)))}
 
 
 def diff_recipes(

@@ -99,6 +99,19 @@ def load(text: str, name: str) -> Document:
     return document
 
 
+def plain_tree(text: str) -> Any:
+    """The tree alone of a text that a program wrote, with libyaml's parser where PyYAML has it:
+    many times faster, but with other words for what is wrong. None where anything is.
+    """
+    document = Document("")
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _Builder(document).run(yaml.parse(text, Loader=loader))
+    except (yaml.YAMLError, ValueError):
+        return None
+    return None if document.problems else document.tree
+
+
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     problem = " ".join(str(error.problem or error.context).split())
     hint = "; indent with spaces, YAML allows no tabs" if "\\t" in problem else ""

@@ -28,6 +28,10 @@ class RunDir:
         return self.path / "recipe.yaml"
 
     @property
+    def recipe_json(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
     def env(self) -> Path:
         return self.path / "env.json"
 

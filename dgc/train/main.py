@@ -19,8 +19,9 @@ from dgc.errors import (
 )
 from dgc.kernels.cpu import library
 from dgc.recipe import own_values
-from dgc.recipe.load import Recipe, check_world_size, load_recipe
+from dgc.recipe.load import Recipe, as_record, check_world_size, load_recipe
 from dgc.run import provenance
+from dgc.run.files import write_json
 from dgc.run.lock import run_lock
 from dgc.run.paths import RunDir
 from dgc.run.status import State
@@ -137,6 +138,7 @@ def write_records(session: Session) -> None:
     session.control.clear()
     if session.ranks.first:
         provenance.record_code(session.run)
+        write_json(session.run.recipe_json, as_record(session.run.recipe), point="record")
         if old := library.stale():
             session.recorder.say(old, "warning")
         recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))

@@ -30,7 +30,7 @@ LAST = "checkpoints/step-000008"
 # Section of the page -> the file of the run whose fields it tells.
 FILES = {
     **{f"{name}.json": f"{name}.json" for name in (
-        "argv", "env", "git", "data", "model", "status", "last", "best", "metrics", "verdict",
+        "recipe", "argv", "env", "git", "data", "model", "status", "last", "best", "metrics", "verdict",
     )},
     "gates/epoch-0001.json": "gates/epoch-0001.json",
     "MANIFEST.json of a checkpoint": f"{LAST}/MANIFEST.json",

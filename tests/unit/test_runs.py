@@ -15,12 +15,20 @@ from typing import Any
 import pytest
 
 from dgc.errors import UsageError
-from dgc.recipe.load import dump_recipe, find_recipe, flatten, load_recipe, shipped_recipes
+from dgc.recipe.load import (
+    as_record,
+    dump_recipe,
+    find_recipe,
+    flatten,
+    load_recipe,
+    shipped_recipes,
+)
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir, create_run
 from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
 from dgcctl.core.runs import filters, listing
+from dgcctl.core.runs.recipe_values import read_values
 
 
 def small_run(
@@ -166,15 +174,48 @@ def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_the_quick_reader_agrees_with_the_real_one(name: str) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["recipe.json", "an older run"])
+def test_the_quick_reader_agrees_with_the_real_one(
+    tmp_path: Path, name: str, recorded: bool
+) -> None:
     recipe = load_recipe(find_recipe(name))
-    quick = listing.scan_recipe(dump_recipe(recipe))
+    run = RunDir(tmp_path)
+    run.recipe.write_text(dump_recipe(recipe))
+    if recorded:
+        write_json(run.recipe_json, as_record(run.recipe))
+    quick = read_values(run)
     for key, value in flatten(recipe):
         if key in ("origin", "expect") or (value is None and key not in quick):
             continue
         wanted = list(value) if isinstance(value, tuple) else value
         assert quick[key] == wanted, key
     assert not any(key.startswith(("origin", "expect")) for key in quick)
+
+
+def test_an_edited_recipe_wins_over_the_record_beside_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.recipe.write_text(dump_recipe(load_recipe(find_recipe("demo"))))
+    write_json(run.recipe_json, as_record(run.recipe))
+    before = read_values(run)["optim.lr"]
+    run.recipe.write_text(run.recipe.read_text().replace(f"lr: {before}", "lr: 7.5"))
+    assert (before != 7.5, read_values(run)["optim.lr"]) == (True, 7.5)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[1]", b'{"schema_version": 99}', b'{"recipe": []}', b"\0\xff"]
+)
+def test_a_damaged_record_of_the_recipe_is_passed_over(tmp_path: Path, damage: bytes) -> None:
+    run = RunDir(tmp_path)
+    run.recipe.write_text("name: demo\n")
+    run.recipe_json.write_bytes(damage)
+    assert read_values(run) == {"name": "demo"}
+
+
+@pytest.mark.parametrize("text", ["a: &x 1", "a: *x", "a: !!int 1", "- a", "a: [", "\x07", ""])
+def test_a_recipe_that_is_none_has_no_values(tmp_path: Path, text: str) -> None:
+    run = RunDir(tmp_path)
+    run.recipe.write_text(text)
+    assert read_values(run) == {}
 
 
 # --- filters --------------------------------------------------------------------------------------
@@ -329,6 +370,7 @@ def test_stop_leaves_a_request_and_refuses_where_nothing_runs(
 def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path) -> None:
     recipe = dump_recipe(load_recipe(find_recipe("demo")))
     model = small_run(tmp_path, "20260101T999999Z-demo-ffffff", recipe=recipe, top1_error=1.0)
+    write_json(model.recipe_json, as_record(model.recipe))
     for index in range(999):  # copies without the fsyncs of a writer
         path = tmp_path / f"20260101T{index:06d}Z-demo-{index:06x}"
         shutil.copytree(model.path, path)

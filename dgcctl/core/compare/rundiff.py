@@ -10,7 +10,8 @@ from typing import Any
 from dgc.run.files import read_bounded
 from dgc.run.paths import RunDir
 from dgcctl.core.compare.seeds import figures
-from dgcctl.core.runs.record import Facts, flatten
+from dgcctl.core.runs.recipe_values import flatten
+from dgcctl.core.runs.record import Facts
 
 # Facts of the moment, not of the environment: they differ between any two runs.
 _MOMENTARY = frozenset(

@@ -12,21 +12,18 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dgc.errors import IntegrityError, ResourceError, UsageError
-from dgc.run.files import read_bounded, read_json
+from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
+from dgcctl.core.runs.recipe_values import read_values
 
 UNREADABLE = "unreadable"
-RECIPE_BYTES = 1 << 20  # a hundred times the longest
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
-_SCALARS = {"true": True, "false": False, "null": None}
-_LINE = re.compile(r"^( *)([A-Za-z_][\w.]*|\"[^\"]*\"): (.+)$|^( *)([A-Za-z_]\w*):$")
-_OPENS = object()
 _STAMPED = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]+$")
 
 
@@ -52,10 +49,7 @@ class Run:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe with dotted keys; empty where it cannot be read."""
-        try:
-            return scan_recipe(read_bounded(self.dir.recipe, RECIPE_BYTES).decode("utf-8"))
-        except (OSError, UnicodeDecodeError, IntegrityError):
-            return {}
+        return read_values(self.dir)
 
     def row(self) -> dict[str, Any]:
         """What a listing shows."""
@@ -273,58 +267,3 @@ def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
     )
     hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
     raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")
-
-
-# --- the resolved recipe, quickly -----------------------------------------------------------------
-
-
-def scan_recipe(text: str) -> dict[str, Any]:
-    """Dotted keys and values of a recipe as dump_recipe writes it (50 times faster than a YAML
-    reader).
-
-    For filters and listings only; what it cannot read is left out, and `expect` and `origin` are
-    not looked at.
-    """
-    found: dict[str, Any] = {}
-    section = ""
-    for line in text.splitlines():
-        depth, key, value = _read_line(line)
-        if value is _OPENS:
-            section = section if depth else f"{key}."
-        elif depth == 0 and key:
-            section = ""
-            if key not in ("origin", "expect"):
-                found[key] = value
-        elif depth == 2 and section not in ("", "origin.", "expect."):
-            found[section + key] = value
-    return found
-
-
-@lru_cache(maxsize=8192)  # the recipes of a thousand runs have most of their lines in common
-def _read_line(line: str) -> tuple[int, str, Any]:
-    """Indent, key and value of a line: the value `_OPENS` where it opens a section, no key where it
-    is none.
-    """
-    match = _LINE.match(line)
-    if match is None:
-        return -1, "", None
-    if match[5] is not None:
-        return len(match[4]), match[5], _OPENS
-    return len(match[1]), match[2], _scalar(match[3])
-
-
-def _scalar(text: str) -> Any:
-    if text in _SCALARS:
-        return _SCALARS[text]
-    if text.startswith("[") and text.endswith("]"):
-        return [_scalar(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-    if text.startswith('"') and text.endswith('"'):
-        return text[1:-1]
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -4,7 +4,7 @@ ones an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,16 +98,6 @@ def _json_or_empty(path: Path) -> dict[str, Any]:
 def flat_recipe(path: Path) -> dict[str, Any]:
     """The recipe of a file with dotted keys, every default written out."""
     return dict(flatten_recipe(load_recipe(path)))
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings; lists are values, empty mappings vanish."""
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping):
-            yield from flatten(inner, f"{name}.")
-        else:
-            yield name, inner
 
 
 def computing_keys(recipe: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The resolved recipe of a run as dotted keys and values, for listings and filters.
+
+The trainer writes them down (recipe.json). A run that it has not begun yet, one of an older release
+and one whose recipe.yaml was changed since are read from recipe.yaml itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dgc.errors import IntegrityError
+from dgc.run.files import read_bounded, read_json
+from dgc.run.paths import RunDir
+
+RECIPE_BYTES = 1 << 20  # a hundred times the longest
+
+
+def read_values(run: RunDir) -> dict[str, Any]:
+    """Dotted keys and values, without `expect` and `origin`; empty where the recipe cannot be
+    read.
+    """
+    try:
+        text = read_bounded(run.recipe, RECIPE_BYTES)
+        tree = _recorded(run, text) or _parsed(text.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, IntegrityError):
+        return {}
+    return dict(flatten({key: tree[key] for key in tree if key not in ("origin", "expect")}))
+
+
+def _recorded(run: RunDir, text: bytes) -> dict[str, Any]:
+    """What recipe.json says, if it says it of this very recipe.yaml. A person may have edited that
+    one, and it is what the trainer reads: the record beside it must never win over it.
+    """
+    try:
+        record = read_json(run.recipe_json)
+    except (OSError, IntegrityError):
+        return {}
+    tree = record.get("recipe")
+    fits = record.get("of_sha256") == hashlib.sha256(text).hexdigest()
+    return tree if fits and isinstance(tree, dict) else {}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    # only here: most runs have the record, and a YAML reader takes longer to import than to list
+    # them all
+    from dgc.recipe import yaml12
+
+    tree = yaml12.plain_tree(text)
+    return tree if isinstance(tree, dict) else {}
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested mappings; lists are values, empty mappings vanish."""
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            yield from flatten(inner, f"{name}.")
+        else:
+            yield name, list(inner) if isinstance(inner, tuple) else inner
