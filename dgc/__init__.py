@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         gate_l1,
         iter_dgc,
         record_gates,
+        set_backend,
         set_method,
         set_progress,
     )
@@ -28,6 +29,7 @@ _HOME = {
     "gate_l1": "dgc.layers",
     "iter_dgc": "dgc.layers",
     "record_gates": "dgc.layers",
+    "set_backend": "dgc.layers",
     "set_method": "dgc.layers",
     "set_progress": "dgc.layers",
     "convert": "dgc.conversion",
@@ -51,6 +53,7 @@ __all__ = [
     "load_released",
     "rebuild",
     "record_gates",
+    "set_backend",
     "set_method",
     "set_progress",
     "structure",

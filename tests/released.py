@@ -95,7 +95,7 @@ def registry_for(path: Path, name: str, size: int) -> Path:
 def oracle(model: nn.Module) -> nn.Module:
     """The same network, every layer computed the slow way."""
     for _, layer in dgc.iter_dgc(model):
-        layer.method = "masked"
+        layer.backend = "masked"
     return model
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgc.bench.networks import build, with_method
+from dgc.bench.networks import build, with_backend
 from dgc.infer import compile_for_inference
 
 Call = Callable[[], object]
@@ -30,11 +30,11 @@ def _native(name: str, x: Tensor, threads: int) -> Call:
 
 
 def _plain(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(with_method(build(name, "dgc"), "plain"), x)
+    return _torch_call(with_backend(build(name, "dgc"), "plain"), x)
 
 
 def _masked(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(with_method(build(name, "dgc"), "masked"), x)
+    return _torch_call(with_backend(build(name, "dgc"), "masked"), x)
 
 
 def _dense(name: str, x: Tensor, threads: int) -> Call:

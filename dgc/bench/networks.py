@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dgc.layers import set_method, set_progress
-from dgc.layers.algorithms.functional import Method
+from dgc.layers import set_backend, set_progress
+from dgc.layers.backend import Backend
 from dgc.models import create_model
 
 
@@ -44,7 +44,7 @@ def build(name: str, form: str) -> nn.Module:
     return model.eval()
 
 
-def with_method(model: nn.Module, method: Method) -> nn.Module:
-    """The same model with every layer computed in one way."""
-    set_method(model, method)
+def with_backend(model: nn.Module, backend: Backend) -> nn.Module:
+    """The same model with every layer computed with one backend."""
+    set_backend(model, backend)
     return model

@@ -45,10 +45,10 @@ NETWORKS = {
 
 
 class Way(NamedTuple):
-    """`method`: how dynamic layers compute (see dgc.set_method)."""
+    """`backend`: what dynamic layers compute with (see dgc.set_backend)."""
 
     form: str = "dense"
-    method: str = "auto"
+    backend: str = "auto"
     channels_last: bool = False
     bf16: bool = False
     compiled: bool = False
@@ -84,7 +84,7 @@ class Trainer:
             .to(memory_format=self.order)
         )
         dgc.set_progress(self.net, progress)
-        dgc.set_method(self.net, self.way.method)  # type: ignore[arg-type]
+        dgc.set_backend(self.net, self.way.backend)  # type: ignore[arg-type]
         self.forward: Callable[[Tensor], Tensor] = (
             torch.compile(self.net) if self.way.compiled else self.net
         )

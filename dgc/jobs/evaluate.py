@@ -120,6 +120,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     model = opened.model.to(ranks.device, build.DTYPES[recipe.train.dtype]).to(
         memory_format=FORMATS[layout]
     )
+    build.apply_backend(model, recipe, ranks.device)
     engine, runner = choose_engine(given.engine, model, ranks.device)
     confusion = Confusion(recipe.model.num_classes, ranks.device)
     figures, seconds = timed(runner, data.images, recipe, ranks, confusion.add)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dgc.layers.backend import set_method
+from dgc.layers.backend import set_backend, set_method
 from dgc.layers.dynamic import DynamicGroupConv2d
 from dgc.layers.gate_record import GateRecord
 from dgc.layers.model_ops import count_only, gate_l1, iter_dgc, record_gates, set_progress
@@ -14,6 +14,7 @@ __all__ = [
     "gate_l1",
     "iter_dgc",
     "record_gates",
+    "set_backend",
     "set_method",
     "set_progress",
 ]

@@ -1,34 +1,51 @@
-"""How a module computes, where it has more than one way: they differ in speed and memory, not in
-what comes out.
+"""What a user asks a layer to compute with. Which algorithm that leads to is decided in
+dgc.layers.dispatch.
 """
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import nn
 
 from dgc.errors import ArgumentError
-from dgc.layers.algorithms.functional import METHODS, Method
+
+Backend = Literal["auto", "native", "plain", "masked", "gathered", "triton"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
-class HasMethod(nn.Module):
-    """`method`: 'auto' takes the C++ kernels where they can work, else plain PyTorch; 'plain' is
-    PyTorch alone; 'masked' and 'gathered' are single ways of a dynamic convolution, for comparison.
+class HasBackend(nn.Module):
+    """A module that can be computed in more than one way; they differ in speed and memory, and in
+    the last bits, but not in what they mean.
+
+    `backend`: 'auto' takes the C++ kernels where they can work, else plain PyTorch; 'native' is the
+    C++ kernels or an error; 'plain' is PyTorch alone; 'masked' and 'gathered' are single algorithms
+    of a dynamic convolution, for comparison; 'triton' is reserved for GPU kernels.
     """
 
-    method: Method = "auto"
+    backend: Backend = "auto"
 
     @property
     def kernels(self) -> bool:
         """Whether the C++ kernels may be used."""
-        return self.method == "auto"
+        return self.backend in ("auto", "native")
 
 
-def set_method(model: nn.Module, method: Method) -> None:
-    """Let all layers of this library in `model` compute in one way: auto, plain, masked or
-    gathered.
+def set_backend(model: nn.Module, backend: Backend) -> None:
+    """Let all layers of this library in `model` compute with one backend: auto, native, plain,
+    masked, gathered or triton.
     """
-    if method not in METHODS:
-        raise ArgumentError(f"method={method!r}: one of {', '.join(METHODS)}")
+    check_backend(backend)
     for module in model.modules():
-        if isinstance(module, HasMethod):
-            module.method = method
+        if isinstance(module, HasBackend):
+            module.backend = backend
+
+
+def check_backend(backend: object) -> None:
+    """Raise ArgumentError for a word that is none."""
+    if backend not in BACKENDS:
+        raise ArgumentError(f"backend={backend!r}: one of {', '.join(BACKENDS)}")
+
+
+# the older name of `set_backend`, kept for whoever calls it
+set_method = set_backend

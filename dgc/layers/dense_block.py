@@ -3,7 +3,7 @@ for each layer.
 
 Every layer reads the front of the buffer and writes its own channels behind. Backward walks the
 same way back with one buffer of gradients. A channel's mean and variance are common to all layers,
-so what they add to the gradient (x * a + b, see dgc.layers.native_dynamic) is summed over the
+so what they add to the gradient (x * a + b, see dgc.layers.algorithms.native_norm) is summed over the
 layers and added once, when the channel's gradient is complete. Kept for backward: the buffer, each
 layer's bottleneck, and the gates.
 """
@@ -19,9 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
 from dgc.kernels.cpu.train_passes import Shape
-from dgc.layers import native_dynamic
-from dgc.layers.native_dynamic import Gated, affine_of, input_grad, norm_grads, static_shape
-from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, can_fuse, move_on
+from dgc.layers.algorithms.native import Gated
+from dgc.layers.algorithms.native_norm import affine_of, input_grad, norm_grads
+from dgc.layers.algorithms.native_static import static_shape
+from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, move_on
 
 if TYPE_CHECKING:
     from dgc.layers.dynamic import DynamicGroupConv2d
@@ -45,46 +46,6 @@ class Parts(NamedTuple):
         return (
             norm_in.weight, norm_in.bias, d.weight, d.fc1, d.fc2, d.fc2_bias, norm.weight, norm.bias, self.conv.weight,
         )  # fmt: skip
-
-
-def is_supported(block: nn.Module, layers: Sequence[Parts], x_BCHW: Tensor) -> bool:
-    """Whether the block is in training, made of nothing but what the kernels know, and nobody looks
-    into it.
-    """
-    if not (block.training and layers and can_fuse(x_BCHW) and torch.is_grad_enabled()):
-        return False
-    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    watched = globally or any(_hooked(m) for m in block.modules() if m is not block)
-    return not watched and all(
-        _layer_is_supported(p) and native_dynamic.is_supported(x_BCHW, *p.parameters)
-        for p in layers
-    )
-
-
-def _hooked(m: nn.Module) -> bool:
-    return bool(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-    )
-
-
-def _layer_is_supported(p: Parts) -> bool:
-    d = p.dynamic
-    norms = all(
-        isinstance(n, nn.BatchNorm2d) and type(n) is nn.BatchNorm2d and _norm_is_supported(n)
-        for n in (d.norm, p.norm)
-    )
-    return (
-        norms
-        and d.kernels
-        and d.gate_record is None
-        and d.bias is None
-        and p.conv.bias is None
-        and p.conv.groups > 1
-    )
-
-
-def _norm_is_supported(norm: nn.BatchNorm2d) -> bool:
-    return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def run(layers: Sequence[Parts], x_BCHW: Tensor) -> Tensor:

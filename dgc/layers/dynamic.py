@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,21 +11,20 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.kernels.cpu.train_passes import Shape
-from dgc.layers import gating, native_dynamic, selection
+from dgc.layers import dispatch, gating, selection, support
 from dgc.layers.algorithms import dgc_conv2d
-from dgc.layers.algorithms.choose import plan
-from dgc.layers.algorithms.functional import Method
-from dgc.layers.backend import HasMethod
+from dgc.layers.algorithms.native import LayerSetting, NativeLayer
+from dgc.layers.backend import Backend, HasBackend, check_backend
 from dgc.layers.cost import Cost, conv_macs
+from dgc.layers.dispatch import Dispatch
 from dgc.layers.fused import FusedLayer, Setting
 from dgc.layers.gate_record import GateRecord
 from dgc.layers.geometry import Geometry
-from dgc.layers.native_dynamic import LayerSetting, NativeLayer
-from dgc.layers.norm import Moments, Normaliser, can_fuse, normaliser, splittable
+from dgc.layers.norm import Moments, Normaliser, normaliser
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
-class DynamicGroupConv2d(HasMethod):
+class DynamicGroupConv2d(HasBackend):
     """Dynamic group convolution (Su et al., ECCV 2020) with its own BatchNorm and ReLU in front.
 
     Takes (B, in_channels, H, W), returns (B, out_channels, H', W') as nn.Conv2d would. Each of
@@ -58,10 +57,13 @@ class DynamicGroupConv2d(HasMethod):
         *,
         norm: bool = True,
         bias: bool = False,
-        method: Method = "auto",
+        backend: Backend = "auto",
+        method: Backend | None = None,  # the older name of `backend`
     ) -> None:
         super().__init__()
         _check(locals())
+        self.backend = method or backend
+        check_backend(self.backend)
         self.in_channels, self.out_channels, self.kernel_size = (
             in_channels,
             out_channels,
@@ -69,7 +71,6 @@ class DynamicGroupConv2d(HasMethod):
         )
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.heads, self.squeeze_rate, self.gate_factor = heads, squeeze_rate, gate_factor
-        self.method = method
         squeezed = gating.squeeze_width(in_channels, squeeze_rate)
         self.norm: nn.Module | None = nn.BatchNorm2d(in_channels) if norm else None
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
@@ -142,30 +143,52 @@ class DynamicGroupConv2d(HasMethod):
         `input_norm`, a BatchNorm whose ReLU'd output is the layer's input; and `input_moments`, the
         moments of x where it has computed them already.
         """
-        if self._can_fuse(x_BCHW, input_norm):
-            return self._biased(self._fused(x_BCHW, input_norm, input_moments))
-        x_BCHW = x_BCHW if input_norm is None else torch.relu(input_norm(x_BCHW))
-        x_BCHW = x_BCHW if self.norm is None else torch.relu(self.norm(x_BCHW))
-        return self._biased(self._composed(x_BCHW))
-
-    def _biased(self, y_BOHW: Tensor) -> Tensor:
+        norms = [norm for norm in (input_norm, self.norm) if norm is not None]
+        found = dispatch.dynamic(self._call(x_BCHW, norms))
+        if found.algorithm in dispatch.WHOLE_LAYER:
+            y_BOHW = self._whole(found, x_BCHW, norms, input_moments)
+        else:
+            for norm in norms:
+                x_BCHW = torch.relu(norm(x_BCHW))
+            y_BOHW = self._composed(found, x_BCHW)
         return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
-    def _can_fuse(self, x_BCHW: Tensor, input_norm: nn.Module | None) -> bool:
-        norms = [norm for norm in (input_norm, self.norm) if norm is not None]
-        return (
-            self.method in ("auto", "plain")
-            and can_fuse(x_BCHW)
-            and all(splittable(norm, x_BCHW) for norm in norms)
+    def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.Call:
+        """What decides the algorithm."""
+        if not support.can_fuse(x_BCHW):
+            n = self.n_traced if torch.compiler.is_compiling() else self.n_inactive
+            return dispatch.Call(self.backend, self.kernel_size, self.padding, self.in_channels, n)
+        split = all(support.splittable(norm, x_BCHW) for norm in norms)
+        tensors: list[Tensor] = [self.fc1, self.fc2, self.fc2_bias]
+        if split:
+            for norm in norms:
+                tensors += support.norm_tensors(cast("nn.BatchNorm2d", norm))
+        return dispatch.Call(
+            self.backend,
+            self.kernel_size,
+            self.padding,
+            self.in_channels,
+            self.n_inactive,
+            fusible=True,
+            norms_split=split,
+            device=support.common_device(x_BCHW, tensors),
+            dtype=support.common_dtype(x_BCHW, tensors),
+            nchw=support.is_nchw_contiguous(x_BCHW),
+            pixels=math.prod(map(self._output_size, x_BCHW.shape[2:])),
         )
 
-    def _fused(
-        self, x_BCHW: Tensor, input_norm: nn.Module | None, input_moments: Moments | None
+    def _whole(
+        self,
+        found: Dispatch,
+        x_BCHW: Tensor,
+        norms: Sequence[nn.Module],
+        input_moments: Moments | None,
     ) -> Tensor:
+        """The layer as one autograd function."""
         dtype = compute_dtype(x_BCHW)
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
-            chain = self._chain(x_BCHW, input_norm, input_moments)
+            chain = self._chain(x_BCHW, norms, input_moments)
             given = (
                 x_BCHW,
                 weight,
@@ -174,14 +197,11 @@ class DynamicGroupConv2d(HasMethod):
                 self.fc2_bias,
                 *(t for link in chain for t in link.tensors),
             )
-            if self.kernels and native_dynamic.is_supported(*given):
-                y_BOHW, self._last_gate_l1, selected_BGC = NativeLayer.apply(
-                    self._native_setting(x_BCHW, chain), *given
-                )
+            if found.algorithm == "native":
+                outputs = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
             else:
-                y_BOHW, self._last_gate_l1, selected_BGC = FusedLayer.apply(
-                    self._setting(x_BCHW, chain), *given
-                )
+                outputs = FusedLayer.apply(self._setting(found, chain), *given)
+        y_BOHW, self._last_gate_l1, selected_BGC = outputs
         self._record(selected_BGC)
         return cast("Tensor", y_BOHW)
 
@@ -199,38 +219,26 @@ class DynamicGroupConv2d(HasMethod):
         )
 
     def _chain(
-        self, x_BCHW: Tensor, input_norm: nn.Module | None, input_moments: Moments | None
+        self, x_BCHW: Tensor, norms: Sequence[nn.Module], input_moments: Moments | None
     ) -> tuple[Normaliser, ...]:
+        """The BatchNorms on this batch, in order; in training their statistics move on."""
         chain: list[Normaliser] = []
-        for norm in (input_norm, self.norm):
-            if norm is not None:
-                inputs = x_BCHW if not chain else chain[-1].activate(x_BCHW)
-                chain.append(
-                    normaliser(
-                        cast("nn.BatchNorm2d", norm),
-                        inputs,
-                        input_moments if not chain else None,
-                        kernels=self.kernels,
-                    )
+        for norm in norms:
+            first = not chain
+            inputs = x_BCHW if first else chain[-1].activate(x_BCHW)
+            chain.append(
+                normaliser(
+                    cast("nn.BatchNorm2d", norm),
+                    inputs,
+                    input_moments if first else None,
+                    kernels=self.kernels,
                 )
+            )
         return tuple(chain)
 
-    def _setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> Setting:
-        h, w = (self._output_size(size) for size in x_BCHW.shape[2:])
-        way = plan(
-            self.kernel_size,
-            self.in_channels,
-            self.n_inactive,
-            h * w,
-            self.padding,
-            cpu=x_BCHW.device.type == "cpu",
-        )
-        return Setting(
-            tuple(link.rule for link in chain),
-            self.n_inactive,
-            way,
-            Geometry(self.stride, self.padding, self.dilation, self.heads),
-        )
+    def _setting(self, found: Dispatch, chain: tuple[Normaliser, ...]) -> Setting:
+        geometry = Geometry(self.stride, self.padding, self.dilation, self.heads)
+        return Setting(tuple(link.rule for link in chain), self.n_inactive, found, geometry)
 
     def _output_size(self, size: int) -> int:
         return (
@@ -241,7 +249,7 @@ class DynamicGroupConv2d(HasMethod):
         if self.gate_record is not None:
             self.gate_record.add(selected_BGC)
 
-    def _composed(self, a_BCHW: Tensor) -> Tensor:
+    def _composed(self, found: Dispatch, a_BCHW: Tensor) -> Tensor:
         """The layer in plain operations, after its norm: for torch.compile and unusual norms."""
         gates_BGC = self.gates(a_BCHW)
         selected_BGC, n = self._switch_off(gates_BGC)
@@ -256,7 +264,7 @@ class DynamicGroupConv2d(HasMethod):
             self.padding,
             self.dilation,
             self.heads,
-            self.method,
+            cast("Backend", found.algorithm),
         )
 
     def cost(self, x_CHW: tuple[int, ...], y_OHW: tuple[int, ...]) -> Cost:

@@ -8,7 +8,6 @@ channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +15,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dgc.layers import gating, selection
-from dgc.layers.algorithms.choose import WAYS, Plan
+from dgc.layers.algorithms import ALGORITHMS
+from dgc.layers.dispatch import Dispatch
+from dgc.layers.gating import gates_backward
 from dgc.layers.geometry import Geometry, Selected, select, unselect
-from dgc.layers.norm import Normaliser, Rule, relu_backward_
+from dgc.layers.norm import (
+    Normaliser,
+    Rule,
+    activations,
+    chain_backward,
+    chain_of,
+    relu_backward_,
+)
 
 PIECE = 1 << 20  # numbers of one copy of a piece's activations
 
@@ -30,7 +38,7 @@ class Setting(NamedTuple):
 
     rules: tuple[Rule, ...]
     n_inactive: int
-    plan: Plan
+    dispatch: Dispatch
     geometry: Geometry
 
 
@@ -56,9 +64,11 @@ class FusedLayer(torch.autograd.Function):
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
         gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
         selected_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
-        selected = select(selected_BGC, setting.plan.channels)
+        selected = select(selected_BGC, setting.dispatch.channels)
         selected = Selected(selected.gate.to(weight.dtype), selected.index)
-        y_BOHW = WAYS[setting.plan.way].forward(a_BCHW, weight, selected, setting.geometry)
+        y_BOHW = ALGORITHMS[setting.dispatch.algorithm].forward(
+            a_BCHW, weight, selected, setting.geometry
+        )
         ctx.setting = setting
         ctx.save_for_backward(
             x, weight, fc1, fc2, pooled_BC, gates_BGC, selected.gate, selected.index, *norms
@@ -120,7 +130,7 @@ class _Layer(NamedTuple):
     ) -> tuple[Tensor, ...]:
         """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2, fc2_bias."""
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
-        grads = WAYS[self.setting.plan.way].backward(
+        grads = ALGORITHMS[self.setting.dispatch.algorithm].backward(
             grad_y, a_BCHW, self.weight, selected, self.setting.geometry
         )
         grad_gates = self._gates(grads.gate, gates, selected)
@@ -140,50 +150,3 @@ class _Layer(NamedTuple):
         channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
         heard_BGK = grad_BGK.to(dtype) * (selected.gate > 0)
         return (unselect(heard_BGK, selected.index, channels) + self.grad_l1) * (gates_BGC > 0)
-
-
-def chain_of(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
-    """Four tensors a link."""
-    return tuple(Normaliser.of(tensors[4 * i : 4 * i + 4], rule) for i, rule in enumerate(rules))
-
-
-def activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
-    """The raw input and the output of every BatchNorm-ReLU after it."""
-    values = [x_BCHW]
-    for link in chain:
-        values.append(link.activate(values[-1]))
-    return values
-
-
-def gates_backward(
-    grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer
-    ReLU.
-    """
-    g, s, c = fc1_GSC.shape
-    h_BGS = gating.hidden(pooled_BC, fc1_GSC)
-    grad_GBC = grad_BGC.transpose(0, 1)
-    grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))
-    grad_h = torch.bmm(grad_GBC, fc2_GCS).transpose(0, 1) * (h_BGS > 0)
-    grad_BN = grad_h.reshape(-1, g * s)
-    grad_fc1 = (grad_BN.t() @ pooled_BC).view(g, s, c)
-    return grad_BN @ fc1_GSC.view(g * s, c), grad_fc1, grad_fc2, grad_BGC.sum(0)
-
-
-def chain_backward(
-    chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
-) -> tuple[Tensor, list[Tensor | None]]:
-    """From the gradient before the last ReLU to that of the raw input, and those of weights and
-    biases.
-
-    `inputs`: the raw input and what follows; one more than the chain has links where `grad` is
-    behind its last ReLU.
-    """
-    grad_norms: list[Tensor | None] = []
-    for i in reversed(range(len(chain))):
-        if i + 1 < len(inputs):
-            grad = relu_backward_(grad, inputs[i + 1])
-        grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i])
-        grad_norms[:0] = [grad_weight, grad_bias, None, None]
-    return grad, grad_norms

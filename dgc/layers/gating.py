@@ -25,3 +25,19 @@ def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tens
     h_GBS = hidden(pooled_BC, fc1_GSC).transpose(0, 1)
     g_GBC = torch.baddbmm(fc2_bias_GC[:, None], h_GBS, fc2_GCS.transpose(1, 2))
     return torch.relu(g_GBC).transpose(0, 1).contiguous()
+
+
+def gates_backward(
+    grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer
+    ReLU.
+    """
+    g, s, c = fc1_GSC.shape
+    h_BGS = hidden(pooled_BC, fc1_GSC)
+    grad_GBC = grad_BGC.transpose(0, 1)
+    grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))
+    grad_h = torch.bmm(grad_GBC, fc2_GCS).transpose(0, 1) * (h_BGS > 0)
+    grad_BN = grad_h.reshape(-1, g * s)
+    grad_fc1 = (grad_BN.t() @ pooled_BC).view(g, s, c)
+    return grad_BN @ fc1_GSC.view(g * s, c), grad_fc1, grad_fc2, grad_BGC.sum(0)

@@ -1,4 +1,4 @@
-"""What the ways of the convolution share: the numbers of a convolution, and which channels each
+"""What the algorithms of the convolution share: the numbers of a convolution, and which channels each
 head reads.
 """
 
@@ -29,7 +29,7 @@ class Selected(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of a way: `x` (B, C, H, W), `gate` (B, G, K) as selected, `weight` (O, C, k, k)."""
+    """Gradients of an algorithm: `x` (B, C, H, W), `gate` (B, G, K) as selected, `weight` (O, C, k, k)."""
 
     x: Tensor
     gate: Tensor

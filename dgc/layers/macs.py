@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dgc.layers.backend import set_backend
 from dgc.layers.cost import Cost, conv_macs
 
 
@@ -63,6 +64,7 @@ def count(
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     shadow = copy.deepcopy(model).to(device).eval()
+    set_backend(shadow, "auto")  # one that was asked for by name may not be had on this device
     rows: list[Row] = []
     handles = [
         module.register_forward_hook(_Recorder(name, rows)) for name, module in _counted(shadow)
@@ -72,8 +74,8 @@ def count(
     for handle in handles:
         handle.remove()
     sums = (
-        int(round(sum(getattr(row, way) for row in rows), 3))
-        for way in ("dense", "promised", "executed")
+        int(round(sum(getattr(row, column) for row in rows), 3))
+        for column in ("dense", "promised", "executed")
     )
     return Complexity(rows, sum(p.numel() for p in model.parameters()), *sums)
 

@@ -5,13 +5,14 @@ input in backward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgc.kernels.cpu import train_passes
+from dgc.layers import dispatch
 
 
 class Moments(NamedTuple):
@@ -76,37 +77,41 @@ def relu_backward_(grad: Tensor, a: Tensor) -> Tensor:
     return grad
 
 
-def can_fuse(x_BCHW: Tensor) -> bool:
-    """Whether functions with a backward of their own may be used: tracing and torch.func take the
-    plain operations.
-    """
-    if isinstance(x_BCHW, torch.fx.Proxy):  # the inference engine reads the network
-        return False
-    return not (
-        torch.compiler.is_compiling()
-        or x_BCHW.device.type == "meta"
-        or torch._C._are_functorch_transforms_active()
-    )
+# --- several BatchNorms one after the other ---
 
 
-def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether `norm` is the plain BatchNorm2d that can be taken apart (no SyncBatchNorm, subclass
-    or hook).
+def chain_of(tensors: Sequence[Tensor], rules: Sequence[Rule]) -> tuple[Normaliser, ...]:
+    """Four tensors a link."""
+    return tuple(Normaliser.of(tensors[4 * i : 4 * i + 4], rule) for i, rule in enumerate(rules))
+
+
+def activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
+    """The raw input and the output of every BatchNorm-ReLU after it."""
+    values = [x_BCHW]
+    for link in chain:
+        values.append(link.activate(values[-1]))
+    return values
+
+
+def chain_backward(
+    chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """From the gradient before the last ReLU to that of the raw input, and those of weights and
+    biases.
+
+    `inputs`: the raw input and what follows; one more than the chain has links where `grad` is
+    behind its last ReLU.
     """
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.affine
-        and (norm.momentum is not None or not norm.training)
-        and not (
-            norm._forward_hooks
-            or norm._forward_pre_hooks
-            or norm._backward_hooks
-            or norm._backward_pre_hooks
-        )
-        and x_BCHW.dim() == 4
-        and x_BCHW.shape[1] == norm.num_features
-        and x_BCHW.numel() > x_BCHW.shape[1]
-    )
+    grad_norms: list[Tensor | None] = []
+    for i in reversed(range(len(chain))):
+        if i + 1 < len(inputs):
+            grad = relu_backward_(grad, inputs[i + 1])
+        grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i])
+        grad_norms[:0] = [grad_weight, grad_bias, None, None]
+    return grad, grad_norms
+
+
+# --- moments of a batch ---
 
 
 @torch.no_grad()
@@ -118,12 +123,7 @@ def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Mome
     if x_BCHW.is_cuda:
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
-    if (
-        kernels
-        and train_passes.is_cpu_float32(x_BCHW)
-        and train_passes.is_nchw_contiguous(x_BCHW)
-        and dtype == torch.float32
-    ):
+    if dispatch.moments_native(x_BCHW, dtype, kernels=kernels):
         return batch_moments(train_passes.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
     mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)
     centred_BCHW = x_BCHW - mean_C[:, None, None]

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dgc.layers import native_dynamic
-from dgc.layers.native_dynamic import NativeStatic
-from dgc.layers.norm import Normaliser, Rule, can_fuse, normaliser, relu_backward_, splittable
+from dgc.layers import dispatch, support
+from dgc.layers.algorithms.native_static import NativeStatic, static_shape
+from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
@@ -25,27 +25,20 @@ def norm_relu_conv(
 
     `kernels`: by the C++ kernels where they can work and the convolution has groups.
     """
-    if (
-        not can_fuse(x_BCHW)
-        or not splittable(norm, x_BCHW)
-        or conv.bias is not None
-        or conv._forward_hooks
-    ):
+    call = dispatch.StaticCall.of(norm, conv, x_BCHW, kernels=kernels)
+    algorithm = dispatch.static(call)
+    if algorithm == "modules":
         y_BOHW: Tensor = conv(norm(x_BCHW).relu_())
         return y_BOHW
+    assert isinstance(norm, nn.BatchNorm2d)
     dtype = compute_dtype(x_BCHW)
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
         link = normaliser(norm, x_BCHW, kernels=kernels)
-        if (
-            kernels
-            and conv.groups > 1
-            and native_dynamic.is_supported(x_BCHW, weight, *link.tensors)
-        ):
+        if algorithm == "native":
             h, w = x_BCHW.shape[2:]
-            out: Tensor = NativeStatic.apply(
-                link.rule, native_dynamic.static_shape(conv, (h, w)), x_BCHW, weight, *link.tensors
-            )
+            shape = static_shape(conv, (h, w))
+            out: Tensor = NativeStatic.apply(link.rule, shape, x_BCHW, weight, *link.tensors)
         else:
             out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
     return out
@@ -55,7 +48,9 @@ def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Te
     """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain
     BatchNorm2d.
     """
-    if not can_fuse(x_BCHW) or not splittable(norm, x_BCHW) or pool._forward_hooks:
+    if not (
+        support.can_fuse(x_BCHW) and support.splittable(norm, x_BCHW) and not pool._forward_hooks
+    ):
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
     link = normaliser(norm, x_BCHW)

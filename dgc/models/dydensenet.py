@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.layers import DynamicGroupConv2d, dense_block
-from dgc.layers.norm import Moments, can_fuse, extend, moments
+from dgc.layers import DynamicGroupConv2d, dense_block, dispatch, support
+from dgc.layers.norm import Moments, extend, moments
 from dgc.layers.static import norm_relu_pool
 from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise
 
@@ -64,13 +64,13 @@ class DenseBlock(nn.Sequential):
         first = self[0].conv_1
         if isinstance(first, DynamicGroupConv2d):
             layers = [cast("DenseLayer", m).parts for m in self]
-            if dense_block.is_supported(self, layers, x_BCHW):
+            if dispatch.whole_block(dispatch.BlockCall(self, layers, x_BCHW)):
                 return dense_block.run(layers, x_BCHW)
         if not (
             self.training
             and isinstance(first, DynamicGroupConv2d)
             and first.norm is not None
-            and can_fuse(x_BCHW)
+            and support.can_fuse(x_BCHW)
         ):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
         input_moments = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)

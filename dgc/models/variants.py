@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d
-from dgc.layers.backend import HasMethod
+from dgc.layers.backend import HasBackend
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.shuffle import shuffle
 from dgc.layers.static import norm_relu_conv
@@ -68,7 +68,7 @@ class Gating:
         return max(1, round(1 / self.gate_factor))
 
 
-class NormConv2d(HasMethod):
+class NormConv2d(HasBackend):
     """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the
     networks.
 

@@ -190,6 +190,25 @@ def _amp(amp: str, dtype: str) -> str | None:
     return None
 
 
+def _native(
+    backend: str, device: str, dtype: str, amp: str, layout: str, compiled: bool
+) -> str | None:
+    """The C++ kernels work on the CPU, in float32, on contiguous images, and no compiler sees into
+    them; 'auto' takes plain PyTorch elsewhere.
+    """
+    if backend != "native":
+        return None
+    wrong = {
+        f"train.device = {device}": device == "cuda",
+        f"train.dtype = {dtype}": dtype != "float32",
+        f"train.amp = {amp}": amp != "off",
+        f"train.memory_format = {layout}": layout == "channels_last",
+        "train.compile = true": compiled,
+    }
+    found = next((text for text, is_wrong in wrong.items() if is_wrong), None)
+    return found and f"train.backend = native and {found} exclude each other: set backend = auto"
+
+
 def _expected_top5(classes: int, expect: Sequence[Mapping[str, Any]]) -> str | None:
     if classes <= 5 and any(_metric(item) == "top5_error" for item in expect):
         return f"expect names top5_error, but model.num_classes = {classes}: it is always 0"
@@ -217,6 +236,17 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_accumulate, ("train.batch_size", "train.accumulate")),
     (_batch_within_limit, ("train.batch_size", "data.limit_train")),
     (_amp, ("train.amp", "train.dtype")),
+    (
+        _native,
+        (
+            "train.backend",
+            "train.device",
+            "train.dtype",
+            "train.amp",
+            "train.memory_format",
+            "train.compile",
+        ),
+    ),
     (_expected_top5, ("model.num_classes", "expect")),
 )
 

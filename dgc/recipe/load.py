@@ -65,6 +65,8 @@ class Recipe(Sections):
         semantic = dict(
             map(_as_digested, ((key, value) for key, value in flatten(self) if is_semantic(key)))
         )
+        if semantic["train.backend"] == "auto":  # as it was before the key was there
+            del semantic["train.backend"]
         text = json.dumps(semantic, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from dgc.recipe.checks import run_checks
-from dgc.recipe.schema import CLASH
+from dgc.recipe.schema import CLASH, with_newer_names
 from dgc.recipe.yaml12 import Document, Loc
 
 _NOUNS: dict[type, tuple[str, str]] = {
@@ -190,11 +191,20 @@ def _valid(tree: dict[str, Any], schema: type[BaseModel], invalid: set[str]) -> 
         if inner is None:
             values |= _value(name, field, tree)
         elif isinstance(given, dict) or name not in tree:
+            if name == "train" and given:
+                given = _newer_names(given)
             for leaf, leaf_field in inner.model_fields.items():
                 values |= _value(f"{name}.{leaf}", leaf_field, given or {})
     return {
         key: value for key, value in values.items() if not any(_inside(bad, key) for bad in invalid)
     }
+
+
+def _newer_names(train: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return with_newer_names(train)
+    except PydanticCustomError:  # said already
+        return train
 
 
 def _value(key: str, field: FieldInfo, tree: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -116,7 +117,7 @@ class Optim(Section):
 
 class Train(Section):
     """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
-    run early.
+    run early. `backend` is what dynamic layers compute with (dgc.set_backend).
     """
 
     epochs: Positive
@@ -125,6 +126,7 @@ class Train(Section):
     max_steps: Positive | None = None
     amp: Literal["off", "bf16", "fp16"] = "off"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    backend: Literal["auto", "native", "plain", "masked", "triton"] = "auto"
     compile: bool = False
     sync_batchnorm: bool = False
     dtype: Literal["float32", "float64"] = "float32"
@@ -136,26 +138,33 @@ class Train(Section):
     @model_validator(mode="before")
     @classmethod
     def _older_spelling(cls, value: Any) -> Any:
-        """`channels_last: true` is what memory_format was called before; false then meant
-        contiguous.
-        """
-        if not isinstance(value, dict) or "channels_last" not in value:
-            return value
-        given = value["channels_last"]
+        return with_newer_names(value) if isinstance(value, dict) else value
+
+
+def with_newer_names(train: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `train` in today's keys: `channels_last: true` was what memory_format is
+    (false meant contiguous), and `method` what backend is. Raises where both names are given.
+    """
+    found = dict(train)
+    if "channels_last" in found:
+        given = found.pop("channels_last")
         if not isinstance(given, bool):
             raise PydanticCustomError(
                 CLASH, "train.channels_last is no true or false: write train.memory_format"
             )
         meant = "channels_last" if given else "contiguous"
-        if value.get("memory_format", meant) != meant:
-            raise PydanticCustomError(
-                CLASH,
-                "train.channels_last is the older name of train.memory_format, and both are given:"
-                " remove it",
-            )
-        return {key: item for key, item in value.items() if key != "channels_last"} | {
-            "memory_format": meant
-        }
+        _rename(found, "channels_last", "memory_format", meant)
+    if "method" in found:
+        _rename(found, "method", "backend", found.pop("method"))
+    return found
+
+
+def _rename(train: dict[str, Any], old: str, new: str, value: Any) -> None:
+    if train.setdefault(new, value) != value:
+        raise PydanticCustomError(
+            CLASH,
+            f"train.{old} is the older name of train.{new}, and both are given: remove it",
+        )
 
 
 class Eval(Section):

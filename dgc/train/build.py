@@ -14,6 +14,7 @@ from torch import nn
 
 from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
+from dgc.layers import dispatch, set_backend
 from dgc.models import create_model
 from dgc.recipe.load import Recipe
 from dgc.run.files import read_json
@@ -29,6 +30,7 @@ def build_model(
     recipe chooses), freshly initialised from torch's generator.
     """
     model = create_model(recipe.model.name, **recipe.model.kwargs())
+    apply_backend(model, recipe, device)
     if recipe.train.sync_batchnorm and world_size > 1:
         if device.type != "cuda":
             raise UsageError(
@@ -38,6 +40,21 @@ def build_model(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     memory_format = FORMATS[layout or choose(recipe, device)]
     return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)
+
+
+def check_backend(recipe: Recipe, device: torch.device) -> None:
+    """Raise UsageError where the recipe's backend cannot be had on this device."""
+    backend = recipe.train.backend
+    if why := dispatch.unavailable(backend, device.type):
+        raise UsageError(f"train.backend = {backend}: {why}: set train.backend = auto")
+
+
+def apply_backend(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Let `model` compute as the recipe says, where this device can. Elsewhere it stays as it is:
+    somebody evaluates or counts here what another machine trained.
+    """
+    if not dispatch.unavailable(recipe.train.backend, device.type):
+        set_backend(model, recipe.train.backend)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def prepare(
     recorder: Recorder,
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
+    build.check_backend(recipe, ranks.device)
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
     seeding.seed_everything(recipe.seed)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from dgc.layers import DynamicGroupConv2d
-from dgc.layers.algorithms.functional import Method
+from dgc.layers.backend import Backend
 from dgc.models.released import from_released, to_released
 from tests import golden
 
-WAYS: list[Method] = ["auto", "masked", "gathered"]
+BACKENDS: list[Backend] = ["auto", "masked", "gathered"]
 
 
-def build(case: dict[str, Any], method: Method, dtype: torch.dtype) -> DynamicGroupConv2d:
+def build(case: dict[str, Any], backend: Backend, dtype: torch.dtype) -> DynamicGroupConv2d:
     numbers = {key: value for key, value in case["meta"].items() if key != "inactive_channels"}
-    layer = DynamicGroupConv2d(**numbers, method=method)
+    layer = DynamicGroupConv2d(**numbers, backend=backend)
     layer.load_state_dict(
         from_released({k[6:]: v for k, v in case.items() if k.startswith("state/")})
     )
@@ -43,24 +43,24 @@ def run_training(layer: DynamicGroupConv2d, case: dict[str, Any]) -> dict[str, T
     return found | {f"train/grad/{key}": grad for key, grad in grads.items()}
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", golden.CASES)
-def test_evaluation_repeats_the_released_layer(number: int, method: Method) -> None:
+def test_evaluation_repeats_the_released_layer(number: int, backend: Backend) -> None:
     case = golden.layer_case(number)
-    layer = build(case, method, torch.float32).eval()
+    layer = build(case, backend, torch.float32).eval()
     assert layer.n_inactive == case["meta"]["inactive_channels"]
     with torch.no_grad():
         assert difference(layer(case["x"]), case["eval/out"]) < 1e-5
     assert layer.gate_l1.item() == pytest.approx(case["eval/lasso"].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", golden.CASES)
 def test_training_repeats_the_released_layer_and_all_its_gradients(
-    number: int, method: Method
+    number: int, backend: Backend
 ) -> None:
     case = golden.layer_case(number)
-    found = run_training(build(case, method, torch.float32), case)
+    found = run_training(build(case, backend, torch.float32), case)
     wanted = {key for key in case if key.startswith("train/")} - {"train/grad_out"}
     assert set(found) == wanted
     assert difference(found["train/out"], case["train/out"]) < 1e-5
@@ -72,8 +72,8 @@ def test_training_repeats_the_released_layer_and_all_its_gradients(
 @pytest.mark.parametrize("number", golden.CASES)
 def test_every_way_agrees_with_the_oracle_in_double_precision(number: int, training: bool) -> None:
     case = golden.layer_case(number)
-    for method in ("auto", "gathered"):
-        layers = [build(case, way, torch.float64) for way in (method, "masked")]
+    for backend in BACKENDS[::2]:
+        layers = [build(case, name, torch.float64) for name in (backend, "masked")]
         if training:
             ours, oracle = (run_training(layer, case) for layer in layers)
             assert max(difference(ours[key], oracle[key]) for key in oracle) < 1e-9

@@ -55,7 +55,7 @@ def assert_same(ours: list[Tensor], oracle: list[Tensor], tolerance: float = 1e-
 
 def against_oracle(layer: DynamicGroupConv2d, x: Tensor) -> None:
     oracle = copy.deepcopy(layer)
-    oracle.method = "masked"
+    oracle.backend = "masked"
     assert_same(gradients(layer, x), gradients(oracle, x))
 
 
@@ -151,8 +151,8 @@ def test_nan_stays_in_its_sample_in_every_way() -> None:
         x = torch.randn(3, 64, 9, 9).double()
         clean = layer(x)
         x[1, 5, 2, 2] = torch.nan
-        for method in ("auto", "masked", "gathered"):
-            layer.method = method  # type: ignore[assignment]
+        for backend in ("auto", "masked", "gathered"):
+            layer.backend = backend  # type: ignore[assignment]
             y = layer(x)
             assert y[1].isnan().all()
             torch.testing.assert_close(y[[0, 2]], clean[[0, 2]])
@@ -172,7 +172,7 @@ def test_parts_that_need_no_gradient_get_none() -> None:
     layer.weight.requires_grad_(False)
     layer.norm.weight.requires_grad_(False)  # type: ignore[union-attr]
     oracle = copy.deepcopy(layer)
-    oracle.method = "masked"
+    oracle.backend = "masked"
     x = torch.randn(2, 8, 5, 5).double()
     for net in (layer, oracle):
         net(x).square().sum().backward()
@@ -183,7 +183,7 @@ def test_parts_that_need_no_gradient_get_none() -> None:
 def test_one_layer_used_twice_in_a_network() -> None:
     layer = random_layer(7, 6, in_channels=8, out_channels=8)
     oracle = copy.deepcopy(layer)
-    oracle.method = "masked"
+    oracle.backend = "masked"
     x = torch.randn(2, 8, 5, 5).double()
     assert_same(*(gradients(net, x, lambda v, net=net: net(net(v))) for net in (layer, oracle)))
 
@@ -195,7 +195,7 @@ def test_a_norm_in_front_is_part_of_the_one_copy() -> None:
     )
     pair = nn.ModuleList([layer, before.double()])
     oracle = copy.deepcopy(pair)
-    oracle[0].method = "masked"
+    oracle[0].backend = "masked"
     x = torch.randn(2, 64, 8, 8).double()
     ours, theirs = (
         gradients(p, x, lambda v, p=p: p[0](v, input_norm=p[1])) for p in (pair, oracle)

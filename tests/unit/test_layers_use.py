@@ -227,7 +227,7 @@ def test_other_norms_in_its_place_work_and_are_called(norm: str) -> None:
             **{"cumulative": {"momentum": None}, "untracked": {"track_running_stats": False}}[norm],
         )
     oracle = copy.deepcopy(layer)
-    oracle.method = "masked"
+    oracle.backend = "masked"
     x = torch.randn(3, 16, 5, 5)
     torch.testing.assert_close(layer(x), oracle(x))
     for ours, theirs in zip(layer.state_dict().values(), oracle.state_dict().values(), strict=True):
@@ -241,7 +241,7 @@ def test_without_a_norm_the_input_is_taken_as_it_is() -> None:
     assert not any("norm" in key for key in layer.state_dict())
     x = torch.randn(2, 16, 5, 5)
     oracle = copy.deepcopy(layer)
-    oracle.method = "masked"
+    oracle.backend = "masked"
     torch.testing.assert_close(layer(x), oracle(x))
 
 
@@ -253,7 +253,7 @@ def test_at_most_one_copy_is_kept_for_all_heads(kernel: int, p: float) -> None:
     x = torch.randn(2, 64, 32, 32, requires_grad=True)
     one_copy = x.numel() * 4
     assert saved_bytes(layer, lambda: layer(x)) < 1.1 * one_copy
-    layer.method = "masked"
+    layer.backend = "masked"
     assert saved_bytes(layer, lambda: layer(x)) > 4 * one_copy, "the oracle keeps one copy a head"
 
 

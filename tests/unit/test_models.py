@@ -14,7 +14,7 @@ from torch import nn
 import dgc
 from dgc.bench.peak_memory import saved_bytes
 from dgc.errors import ArgumentError
-from dgc.layers.algorithms.functional import Method
+from dgc.layers.backend import Backend
 from dgc.models import create_model, list_models
 from dgc.models.released import from_released
 from dgc.schedule import cosine, progress
@@ -141,7 +141,7 @@ def test_a_compiled_network_follows_the_schedule_without_tracing_again() -> None
     model = small("dydensenet", p=0.0)
     oracle = copy.deepcopy(model)
     for _, layer in dgc.iter_dgc(oracle):
-        layer.method = "masked"
+        layer.backend = "masked"
     graphs = 0
 
     def counting(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
@@ -188,7 +188,7 @@ def test_saved_activations_are_a_fraction_of_the_dense_twins(
 
 
 @pytest.mark.parametrize(
-    ("method", "steps"),
+    ("backend", "steps"),
     [
         # all 60 of them: tests/unit/test_train_trace.py, by the training loop of the product
         ("auto", 20),
@@ -196,7 +196,7 @@ def test_saved_activations_are_a_fraction_of_the_dense_twins(
         pytest.param("masked", 60, marks=pytest.mark.slow),
     ],
 )
-def test_one_training_run_repeats_the_released_one(method: Method, steps: int) -> None:
+def test_one_training_run_repeats_the_released_one(backend: Backend, steps: int) -> None:
     """The steps in float64, to 1e-8 in every figure of every step."""
     run = golden.trace()
     model = create_model("dydensenet", stages=(2, 2, 2))
@@ -209,7 +209,7 @@ def test_one_training_run_repeats_the_released_one(method: Method, steps: int) -
     model.load_state_dict(from_released(init, model))
     model.double().train()
     for _, layer in dgc.iter_dgc(model):
-        layer.method = method
+        layer.backend = backend
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4, nesterov=True)
     images, labels = golden.fashion_images(320)
     for step, row in enumerate(run["rows"][:steps]):

@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dgc
 from dgc.bench.peak_memory import saved_bytes
 from dgc.kernels.cpu import describe, library, train_passes
-from dgc.layers import DynamicGroupConv2d, native_dynamic
-from dgc.layers.native_dynamic import NativeLayer, NativeStatic
+from dgc.layers import DynamicGroupConv2d, support
+from dgc.layers.algorithms.native import NativeLayer
+from dgc.layers.algorithms.native_static import NativeStatic
 from dgc.layers.static import norm_relu_conv
 from tests.unit.test_layers_gradients import gradients, random_layer
 
@@ -50,7 +51,7 @@ def against_oracle(layer: DynamicGroupConv2d, x: Tensor) -> None:
     """`layer` and x in float64; the kernels get them in float32."""
     x = clear_of_zero(layer, x)
     oracle, ours = copy.deepcopy(layer), copy.deepcopy(layer).float()
-    oracle.method = "masked"
+    oracle.backend = "masked"
     assert "NativeLayer" in type(ours(x.float()).grad_fn).__name__
     ours.load_state_dict(layer.state_dict())
     same(gradients(ours, x.float()), gradients(oracle, x))
@@ -164,7 +165,7 @@ def test_a_norm_in_front_and_a_view_that_is_no_copy() -> None:
     layer.norm.eval()  # type: ignore[union-attr]  # or the scale of `before` would not matter: a gradient of noise
     pair = nn.ModuleList([layer, before.double()])
     oracle, ours = copy.deepcopy(pair), copy.deepcopy(pair).float()
-    oracle[0].method = "masked"
+    oracle[0].backend = "masked"
     wide = torch.randn(3, 80, 10, 11).double()
 
     def call(p: nn.ModuleList, x: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ def clear_images(progress: float = 0.9) -> Tensor:
     that stay farthest from every kink in float64, which is the same choice on every machine.
     """
     net = block_net(progress).double()
-    dgc.set_method(net, "masked")
+    dgc.set_backend(net, "masked")
     found = []
     for seed in range(20):
         x = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
@@ -263,7 +264,7 @@ def network_gradients(net: nn.Module, x: Tensor) -> list[Tensor]:
 def test_a_block_over_one_buffer_has_the_oracles_gradients(progress: float) -> None:
     net = block_net(progress)
     oracle = copy.deepcopy(net).double()
-    dgc.set_method(oracle, "masked")
+    dgc.set_backend(oracle, "masked")
     x = clear_images(progress)
     names = graph_names(net, x)
     assert "_BlockBackward" in names
@@ -289,7 +290,7 @@ WATCHED: list[tuple[str, Callable[[nn.Module], object]]] = [
         lambda net: net.features.denseblock_1[0].conv_1.register_forward_hook(lambda *_: None),
     ),
     ("a frozen norm", lambda net: net.features.denseblock_1[1].conv_1.norm.eval()),
-    ("another method", lambda net: dgc.set_method(net.features.denseblock_1[2], "plain")),
+    ("another backend", lambda net: dgc.set_backend(net.features.denseblock_1[2], "plain")),
     (
         "another norm",
         lambda net: setattr(net.features.denseblock_1[0].conv_1, "norm", nn.InstanceNorm2d(16)),
@@ -308,7 +309,7 @@ def test_a_block_goes_layer_by_layer_where_somebody_looks_into_it(
     change(holder)
     x = torch.randn(4, 16, 8, 8)
     oracle = copy.deepcopy(net).double()
-    dgc.set_method(oracle, "masked")
+    dgc.set_backend(oracle, "masked")
     names = graph_names(net, x)
     assert "_BlockBackward" not in names
     assert "CatBackward0" in names
@@ -352,7 +353,7 @@ def test_what_the_kernels_do_not_know_takes_plain_pytorch(change: str) -> None:
     if change == "channels_last":
         x = x.contiguous(memory_format=torch.channels_last)
     if change == "plain":
-        dgc.set_method(layer, "plain")
+        dgc.set_backend(layer, "plain")
     with torch.autocast("cpu", enabled=change == "autocast"):
         y = layer(x)
     assert "FusedLayer" in type(y.grad_fn).__name__
@@ -370,15 +371,15 @@ def test_without_kernels_everything_is_plain_pytorch(monkeypatch: pytest.MonkeyP
     assert library.in_use() == "none"
 
 
-def test_a_method_that_is_none_is_refused_by_name() -> None:
+def test_a_backend_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(
         dgc.errors.ArgumentError,
-        match="method='fast': one of auto, plain, masked, gathered",
+        match="backend='fast': one of auto, native, plain, masked, gathered, triton",
     ):
-        dgc.set_method(block_net(), "fast")  # type: ignore[arg-type]
+        dgc.set_backend(block_net(), "fast")  # type: ignore[arg-type]
 
 
 def test_names_of_the_functions_are_what_the_tests_look_for() -> None:
     assert NativeLayer.__name__ == "NativeLayer"
     assert NativeStatic.__name__ == "NativeStatic"
-    assert native_dynamic.is_supported(torch.randn(2, 3, 4, 4))
+    assert support.is_supported(torch.randn(2, 3, 4, 4))

@@ -1,4 +1,4 @@
-"""dgc_conv2d: the fast way against the oracle on any shape, and what is refused."""
+"""dgc_conv2d: the fast algorithms against the oracle on any shape, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgc.layers.algorithms import METHODS, dgc_conv2d
-from dgc.layers.algorithms.choose import WAYS, plan
+from dgc.layers.algorithms import ALGORITHMS, dgc_conv2d
+from dgc.layers.backend import BACKENDS, Backend
 from dgc.layers.geometry import Geometry, select
 from dgc.layers.selection import switch_off, switch_off_traced
 from dgc.layers.shuffle import by_head, interleave, shuffle
@@ -66,14 +66,15 @@ def test_masked_and_gathered_are_the_definition(
     n = int(off * heads * c)
     x, weight, gates = problem(heads, c, j, kernel, n, seed)
     wanted = by_loops(x, weight, gates, stride, padding, dilation)
-    for method in ("masked", "gathered", "auto"):
-        found = dgc_conv2d(x, weight, gates, n, stride, padding, dilation, heads, method)
+    backends: tuple[Backend, ...] = ("masked", "gathered", "auto")
+    for backend in backends:
+        found = dgc_conv2d(x, weight, gates, n, stride, padding, dilation, heads, backend)
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(**{**NUMBERS, "padding": st.just(0)})
-def test_every_way_has_the_derivative_of_the_definition(
+def test_every_algorithm_by_hand_has_the_derivative_of_the_definition(
     heads: int,
     c: int,
     j: int,
@@ -93,14 +94,17 @@ def test_every_way_has_the_derivative_of_the_definition(
     grad = torch.randn_like(wanted)
     grad_x, grad_w, grad_gates = torch.autograd.grad(wanted, leaves, grad)
     geometry = Geometry(stride, padding, dilation, heads)
-    for name, way in WAYS.items():
+    for name, algorithm in ALGORITHMS.items():
         if name == "product" and kernel > 1:
             continue
-        selected = select(gates, heads * c if name == "heads" else kept)
+        selected = select(gates, heads * c if name == "per_head" else kept)
         torch.testing.assert_close(
-            way.forward(x, weight, selected, geometry), wanted.detach(), rtol=1e-10, atol=1e-10
+            algorithm.forward(x, weight, selected, geometry),
+            wanted.detach(),
+            rtol=1e-10,
+            atol=1e-10,
         )
-        grads = way.backward(grad, x, weight, selected, geometry)
+        grads = algorithm.backward(grad, x, weight, selected, geometry)
         torch.testing.assert_close(grads.x, grad_x)
         torch.testing.assert_close(grads.weight, grad_w)
         index = (
@@ -118,10 +122,10 @@ def test_one_gate_alone() -> None:
     assert not y[:, 0::2].any(), "head 0 is off: its channels are j*2 + 0"
 
 
-def test_unknown_method_and_wrong_heads_are_refused_by_name() -> None:
+def test_unknown_backend_and_wrong_heads_are_refused_by_name() -> None:
     x, weight, gates = problem(2, 4, 2, 1, 0, 0)
-    with pytest.raises(ValueError, match=f"method='fast': one of {', '.join(METHODS)}"):
-        dgc_conv2d(x, weight, gates, 0, heads=2, method="fast")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"backend='fast': one of {', '.join(BACKENDS)}"):
+        dgc_conv2d(x, weight, gates, 0, heads=2, backend="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="gates have 2 heads, heads=4 was given"):
         dgc_conv2d(x, weight, gates, 0)
 
@@ -148,13 +152,3 @@ def test_selection_zeroes_everything_up_to_the_nth_smallest(
     gates = torch.tensor(values)[None, None]
     assert switch_off(gates, n).flatten().tolist() == wanted
     assert switch_off_traced(gates, torch.tensor([float(n)])).flatten().tolist() == wanted
-
-
-def test_the_plan_is_a_function_of_shape_and_n_alone() -> None:
-    assert plan(1, 400, 300, 256, 0, cpu=True) == ("product", 100)
-    assert plan(1, 400, 100, 256, 0, cpu=True) == ("product", 400)
-    assert plan(1, 400, 300, 256, 1, cpu=True).way != "product", "the product knows no padding"
-    assert plan(3, 128, 70, 784, 1, cpu=True) == ("samples", 64)
-    assert plan(3, 128, 0, 784, 1, cpu=True) == ("samples", 128)
-    assert plan(3, 512, 282, 49, 1, cpu=True) == ("heads", 512)
-    assert plan(3, 128, 70, 784, 1, cpu=False) == ("heads", 128)

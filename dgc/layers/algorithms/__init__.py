@@ -1,9 +1,41 @@
-"""One operation, `dgc_conv2d`, and its algorithms: masked (the oracle) and gathered, both in plain
-PyTorch. A layer's backend (dgc.layers.backend) decides whether it or the C++ kernels compute.
+"""The algorithms of the dynamic group convolution, side by side. Which one computes a call is
+decided in dgc.layers.dispatch.
+
+masked (dgc.layers.reference, the oracle) and gathered are PyTorch's own operations under
+`dgc_conv2d`. native (C++) is a whole layer. Those in ALGORITHMS are a forward and a backward
+between which only the raw input is kept; dgc.layers.fused makes a layer of each.
 """
 
 from __future__ import annotations
 
-from dgc.layers.algorithms.functional import METHODS, choose, dgc_conv2d
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-__all__ = ["METHODS", "choose", "dgc_conv2d"]
+from torch import Tensor
+
+from dgc.layers.algorithms import per_head, per_sample, product
+from dgc.layers.algorithms.functional import dgc_conv2d
+from dgc.layers.geometry import Geometry, Grads, Selected
+
+__all__ = ["ALGORITHMS", "ByHand", "dgc_conv2d"]
+
+
+class ByHand(NamedTuple):
+    """A convolution whose derivative is written by hand.
+
+    forward: (activated input (B, C, H, W), weight (O, C, k, k), selected channels, geometry) ->
+    (B, O, H', W'), shuffled. backward: (gradient of that, and the same four) -> Grads.
+    """
+
+    forward: Callable[[Tensor, Tensor, Selected, Geometry], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor, Selected, Geometry], Grads]
+
+
+ALGORITHMS: Mapping[str, ByHand] = MappingProxyType(
+    {
+        "product": ByHand(product.forward, product.backward),
+        "per_sample": ByHand(per_sample.forward, per_sample.backward),
+        "per_head": ByHand(per_head.forward, per_head.backward),
+    }
+)

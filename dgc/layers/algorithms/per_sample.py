@@ -18,15 +18,15 @@ from dgc.layers.shuffle import by_head, interleave
 
 def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry) -> Tensor:
     """(B, C, H, W) -> (B, O, H', W'), shuffled."""
-    way = _all_forward if selected.index is None else _selected_forward
-    return way(a_BCHW, weight_OCkk, selected, geometry)
+    forward_of = _all_forward if selected.index is None else _selected_forward
+    return forward_of(a_BCHW, weight_OCkk, selected, geometry)
 
 
 def backward(
     grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
-    way = _all_backward if selected.index is None else _selected_backward
-    return way(grad_BOHW, a_BCHW, weight_OCkk, selected, geometry)
+    backward_of = _all_backward if selected.index is None else _selected_backward
+    return backward_of(grad_BOHW, a_BCHW, weight_OCkk, selected, geometry)
 
 
 def _rows(weight_OCkk: Tensor, heads: int) -> Tensor:

@@ -30,8 +30,8 @@ def backward(
     grad_BOHW: Tensor, a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry
 ) -> Grads:
     small_BCHW = _pixels(a_BCHW, geometry.stride)
-    way = _backward_all if selected.index is None else _backward_selected
-    grads = way(grad_BOHW, small_BCHW, weight_OCkk, selected, geometry.heads)
+    backward_of = _backward_all if selected.index is None else _backward_selected
+    grads = backward_of(grad_BOHW, small_BCHW, weight_OCkk, selected, geometry.heads)
     if geometry.stride == 1:
         return grads
     full_BCHW = torch.zeros_like(a_BCHW)
@@ -73,7 +73,7 @@ def _backward_all(
 
 
 def _gather(a_BCHW: Tensor, weight_OCkk: Tensor, index_BGK: Tensor) -> tuple[Tensor, Tensor]:
-    """Picked channels of the input (B*G, K, P) and their weights (B*G, K, J)."""
+    """Selected channels of the input (B*G, K, P) and their weights (B*G, K, J)."""
     (b, c, h, w), (_, g, k) = a_BCHW.shape, index_BGK.shape
     x_NKP = (
         a_BCHW.reshape(b * c, h * w).index_select(0, input_rows(index_BGK, c)).view(b * g, k, h * w)

@@ -1,9 +1,8 @@
-"""The same layers by the C++ kernels, for float32 on the CPU: kept for backward is what the plain
-ways keep.
+"""A whole dynamic layer by the C++ kernels, for float32 on the CPU. A head's kernels read the
+channels on its list alone; nothing is gathered or multiplied by zero.
 
-BatchNorm's backward is taken apart: the kernels write g * scale and sum g and g * (x - mean); what
-mean and variance add is x * a + b of each channel. Legend: B samples, G heads, C channels, K
-capacity of a head's list.
+Kept for backward: the raw input, the pooled input, gates and lists, as the plain algorithms do.
+Legend: B samples, G heads, C channels, K capacity of a head's list.
 """
 
 from __future__ import annotations
@@ -12,66 +11,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
 from dgc.kernels.cpu.train_passes import Affine, SelectedChannels, Shape
 from dgc.layers import gating, selection
-from dgc.layers.fused import activations, chain_backward, chain_of, gates_backward
-from dgc.layers.norm import Normaliser, Rule
-
-
-def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
-    """Whether the kernels were built and take these: float32 on the CPU, planes as they come, no
-    autocast.
-    """
-    return (
-        train_passes.is_nchw_contiguous(x_BCHW)
-        and train_passes.is_cpu_float32(x_BCHW, *others)
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def affine_of(link: Normaliser) -> Affine:
-    """BatchNorm as scale and shift."""
-    scale = link.weight * torch.rsqrt(link.var + link.rule.eps)
-    return Affine(scale, link.bias - link.mean * scale, link.mean)
-
-
-class NormGrads(NamedTuple):
-    """Of a BatchNorm: its weight and bias; and a, b (C,): x * a + b is what else its input gets."""
-
-    weight: Tensor
-    bias: Tensor
-    a: Tensor
-    b: Tensor
-
-
-def norm_grads(link: Normaliser, sums: tuple[Tensor, Tensor], count: int) -> NormGrads:
-    """From the sums of g and g * (x - mean) over `count` values a channel."""
-    sum_g, sum_gx = sums
-    invstd = torch.rsqrt(link.var.double() + link.rule.eps)
-    scale = link.weight * invstd
-    a = -scale * invstd.square() * sum_gx / count
-    b = -scale * sum_g / count - a * link.mean
-    through = (a, b) if link.rule.batch else (torch.zeros_like(a), torch.zeros_like(b))
-    return NormGrads((sum_gx * invstd).float(), sum_g.float(), *through)
-
-
-def input_grad(
-    link: Normaliser | None, x: Tensor, out: Tensor, sums: tuple[Tensor, Tensor]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Completes the gradient of x in `out`, and returns those of the BatchNorm's weight and bias."""
-    if link is None:
-        return None, None
-    grads = norm_grads(link, sums, x.numel() // x.shape[1])
-    if link.rule.batch:
-        train_passes.add_affine(out, x, grads.a.float(), grads.b.float())
-    return grads.weight, grads.bias
-
-
-# ---- dynamic -------------------------------------------------------------------------------------
+from dgc.layers.algorithms.native_norm import affine_of, input_grad
+from dgc.layers.gating import gates_backward
+from dgc.layers.norm import Rule, activations, chain_backward, chain_of
 
 
 class Gated(NamedTuple):
@@ -172,47 +120,3 @@ class NativeLayer(torch.autograd.Function):
         grad_norm = [*input_grad(link, inputs[-1], grad_u, sums), None, None] if chain else []
         grad_x, grad_norms = chain_backward(chain[:-1], grad_u, inputs)
         return None, grad_x, setting.shape.unpack(grad_packed), *grad_fcs, *grad_norms, *grad_norm
-
-
-# ---- static --------------------------------------------------------------------------------------
-
-
-def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> Shape:
-    (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
-    assert not isinstance(conv.padding, str)
-    return Shape(
-        conv.in_channels, size, conv.groups, conv.out_channels // conv.groups, (kh, kw), conv.stride[0],
-        (conv.padding[0], conv.padding[1]), (dh, dw), static=True,
-    )  # fmt: skip
-
-
-class NativeStatic(torch.autograd.Function):
-    """conv(relu(norm(x))) of a grouped convolution, keeping x alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, rule: Rule, shape: Shape, x: Tensor, weight: Tensor, *tensors: Tensor
-    ) -> Tensor:
-        ctx.rule, ctx.shape = rule, shape
-        ctx.save_for_backward(x, weight, *tensors)
-        y = x.new_empty(len(x), len(weight), *shape.window.output(shape.size))
-        train_passes.forward(
-            shape, x, affine_of(Normaliser.of(tensors, rule)), None, shape.pack(weight), y
-        )
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *tensors = ctx.saved_tensors
-        shape, link, grad_y = (
-            ctx.shape,
-            Normaliser.of(tensors, ctx.rule),
-            train_passes.planes(grad_y),
-        )
-        given = (shape, x, affine_of(link), None, shape.pack(weight), grad_y)
-        grad_packed, _ = train_passes.grad_weight(*given)
-        grad_x = torch.empty_like(x)
-        sums = train_passes.grad_input(*given, None, grad_x)
-        grad_norm = input_grad(link, x, grad_x, sums)
-        return None, None, grad_x, shape.unpack(grad_packed), *grad_norm, None, None

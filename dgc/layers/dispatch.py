@@ -1,0 +1,387 @@
+"""Which algorithm computes a layer. This is the only module that decides it.
+
+Each kind of layer has a table. It is read from the top, and the first row is taken whose backends
+name the one that was asked for and whose conditions all hold. What a row costs or saves is said
+beside it; the figures are in benchmarks/results.
+
+    DYNAMIC   a dynamic group convolution with its BatchNorms (dgc.layers.dynamic)
+    STATIC    BatchNorm, ReLU and a plain or grouped convolution (dgc.layers.static)
+    BLOCK     a whole dense block at once (dgc.layers.dense_block): all conditions, or layer by layer
+
+To add an algorithm: a file in dgc/layers/algorithms, a row here, a case in
+tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.reference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dgc.errors import ArgumentError
+from dgc.kernels.cpu import library, train_passes
+from dgc.layers.backend import Backend
+from dgc.layers.support import (
+    can_fuse,
+    common_device,
+    common_dtype,
+    hooked,
+    is_nchw_contiguous,
+    is_supported,
+    norm_tensors,
+    splittable,
+)
+
+Algorithm = Literal["native", "triton", "product", "per_sample", "per_head", "masked", "gathered"]
+# these compute a layer with its BatchNorms, gates and ReLUs as one autograd function
+WHOLE_LAYER: tuple[Algorithm, ...] = ("native", "triton", "product", "per_sample", "per_head")
+# channels that the CPU's convolution kernels take at once; more are selected to fill the last ones
+LANES = 16
+# below so many output pixels a channel, gathering its weights costs more than it saves
+LEAST_PIXELS = 64
+
+
+class _Tensors(Protocol):
+    """What is known of the tensors of a call."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> torch.dtype | None: ...
+    @property
+    def nchw(self) -> bool: ...
+
+
+class Call(NamedTuple):
+    """One call of a dynamic layer, as far as it decides the algorithm."""
+
+    backend: Backend
+    kernel: int
+    padding: int
+    channels: int
+    n_inactive: int
+    # a tracer, torch.func or shapes alone need operations that PyTorch can take apart
+    fusible: bool = False
+    norms_split: bool = False
+    device: str = "cpu"
+    dtype: torch.dtype | None = None  # of the input (autocast counted in) and parameters, if one
+    nchw: bool = False
+    pixels: int = 0  # of an output channel
+
+    @property
+    def selected(self) -> int:
+        """Channels that a head reads at most."""
+        return self.channels - self.n_inactive
+
+
+class Dispatch(NamedTuple):
+    """An algorithm and the number of channels that each head reads (those beyond C - n have gate
+    0).
+    """
+
+    algorithm: Algorithm
+    channels: int
+
+
+# --- conditions -----------------------------------------------------------------------------------
+
+
+def fusible(c: Call) -> bool:
+    return c.fusible
+
+
+def norms_split(c: Call) -> bool:
+    return c.norms_split
+
+
+def kernels_built(_: object) -> bool:
+    return train_passes.available()
+
+
+def triton_built(_: object) -> bool:
+    return not unavailable("triton")
+
+
+def on_cpu(c: _Tensors) -> bool:
+    return c.device == "cpu"
+
+
+def on_cuda(c: _Tensors) -> bool:
+    return c.device == "cuda"
+
+
+def float32(c: _Tensors) -> bool:
+    return c.dtype == torch.float32
+
+
+def nchw(c: _Tensors) -> bool:
+    return c.nchw
+
+
+def unpadded_1x1(c: Call) -> bool:
+    return c.kernel == 1 and c.padding == 0
+
+
+def kernel_1(c: Call) -> bool:
+    return c.kernel == 1
+
+
+def many_pixels(c: Call) -> bool:
+    return c.pixels >= LEAST_PIXELS
+
+
+def half_off(c: Call) -> bool:
+    return 2 * c.selected <= c.channels
+
+
+def traced(c: Call) -> bool:
+    return not c.fusible
+
+
+def all_channels(c: Call) -> int:
+    return c.channels
+
+
+def selected_if_half_off(c: Call) -> int:
+    """Gathering pays once half of the channels are off."""
+    return c.selected if half_off(c) else c.channels
+
+
+def selected_in_lanes(c: Call) -> int:
+    """The selected ones, filled up to whole vectors; all, where those are more than three
+    quarters.
+    """
+    filled = -(-c.selected // LANES) * LANES
+    return filled if 4 * filled <= 3 * c.channels else c.channels
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    algorithm: Algorithm
+    backends: tuple[Backend, ...]
+    needs: tuple[Callable[[Call], bool], ...]
+    channels: Callable[[Call], int] = all_channels
+
+
+_PLAIN: tuple[Backend, ...] = ("auto", "plain")
+_TRACED: tuple[Backend, ...] = ("auto", "plain", "native", "triton")
+_NATIVE = (fusible, norms_split, kernels_built, on_cpu, float32, nchw)
+_TRITON = (fusible, norms_split, triton_built, on_cuda)
+
+DYNAMIC: tuple[Row, ...] = (
+    # the oracle, and its gathering twin: PyTorch's own operations, differentiated by PyTorch
+    Row("masked", ("masked",), ()),
+    Row("gathered", ("gathered",), ()),
+    # the C++ kernels: channels a head does not select are skipped, nothing is gathered
+    Row("native", ("auto", "native"), _NATIVE),
+    # GPU kernels: by name alone until a shape has a measured win, which then gets a row for 'auto'
+    Row("triton", ("triton",), _TRITON),
+    # plain PyTorch with a backward of our own that keeps the raw input alone.
+    # 1x1: one batched product
+    Row("product", _PLAIN, (fusible, norms_split, unpadded_1x1), selected_if_half_off),
+    # wider kernels on a CPU: what one sample needs stays in the cache
+    Row("per_sample", _PLAIN, (fusible, norms_split, on_cpu, many_pixels), selected_in_lanes),
+    # small images, and GPUs, where a loop over samples would be a loop of launches
+    Row("per_head", _PLAIN, (fusible, norms_split)),
+    # torch.compile, torch.func, and norms that cannot be taken apart (SyncBatchNorm, hooks)
+    Row("gathered", _PLAIN, (kernel_1, half_off)),
+    Row("masked", _PLAIN, ()),
+    Row("gathered", _TRACED, (traced, kernel_1, half_off)),
+    Row("masked", _TRACED, (traced,)),
+)
+
+
+def dynamic(call: Call) -> Dispatch:
+    """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
+    cannot compute it.
+    """
+    for row in DYNAMIC:
+        if call.backend in row.backends and all(need(call) for need in row.needs):
+            return Dispatch(row.algorithm, row.channels(call))
+    raise ArgumentError(_refusal(call))
+
+
+def _refusal(call: Call) -> str:
+    needs = _NATIVE if call.backend == "native" else _TRITON
+    wanting = next(need for need in needs if not need(call))
+    return f"backend={call.backend!r}: {_WANTING[wanting]}: use backend='auto'"
+
+
+_WANTING: dict[Callable[[Call], bool], str] = {
+    norms_split: "a BatchNorm of the layer is no plain one or has hooks",
+    kernels_built: "the C++ kernels are not there",
+    triton_built: "there are no Triton kernels here",
+    on_cpu: "the C++ kernels work on the CPU, and the input is not there",
+    on_cuda: "Triton kernels work on a GPU, and the input is not there",
+    float32: "the C++ kernels work in float32, and input or parameters are not (or autocast is on)",
+    nchw: "the C++ kernels take images that are contiguous (NCHW), and the input is not",
+}
+
+
+StaticAlgorithm = Literal["native", "recompute", "modules"]
+
+
+class StaticCall(NamedTuple):
+    """One call of BatchNorm, ReLU and a convolution, as far as it decides the algorithm."""
+
+    # the modules may be taken apart: no tracer, a plain BatchNorm, a convolution without bias or hooks
+    parts_split: bool
+    kernels: bool = False  # the backend allows the C++ kernels
+    groups: int = 1
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    nchw: bool = False
+
+    @classmethod
+    def of(cls, norm: nn.Module, conv: nn.Conv2d, x: Tensor, *, kernels: bool) -> StaticCall:
+        if not (
+            can_fuse(x) and splittable(norm, x) and conv.bias is None and not conv._forward_hooks
+        ):
+            return cls(parts_split=False)
+        parameters = norm_tensors(norm)
+        return cls(
+            parts_split=True,
+            kernels=kernels,
+            groups=conv.groups,
+            device=common_device(x, parameters),
+            dtype=common_dtype(x, parameters),
+            nchw=is_nchw_contiguous(x),
+        )
+
+
+class StaticRow(NamedTuple):
+    algorithm: StaticAlgorithm
+    needs: tuple[Callable[[StaticCall], bool], ...]
+
+
+def parts_split(c: StaticCall) -> bool:
+    return c.parts_split
+
+
+def kernels_wanted(c: StaticCall) -> bool:
+    return c.kernels
+
+
+def grouped(c: StaticCall) -> bool:
+    return c.groups > 1
+
+
+STATIC: tuple[StaticRow, ...] = (
+    # the C++ kernels, where there are groups; without, PyTorch's own are as good
+    StaticRow(
+        "native",
+        (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw),
+    ),
+    # PyTorch's convolution; the activations are made again in backward
+    StaticRow("recompute", (parts_split,)),
+    StaticRow("modules", ()),
+)
+
+
+def static(call: StaticCall) -> StaticAlgorithm:
+    """The algorithm of a call; 'native' as a wish binds dynamic layers alone."""
+    return next(row.algorithm for row in STATIC if all(need(call) for need in row.needs))
+
+
+class _Gated(Protocol):
+    """A dynamic layer, as far as a block looks at it."""
+
+    @property
+    def norm(self) -> nn.Module | None: ...
+    @property
+    def gate_record(self) -> object: ...
+    @property
+    def bias(self) -> object: ...
+    @property
+    def kernels(self) -> bool: ...
+
+
+class DenseLayer(Protocol):
+    """A dense layer: gated 1x1, then BatchNorm, ReLU and grouped convolution."""
+
+    @property
+    def dynamic(self) -> _Gated: ...
+    @property
+    def norm(self) -> nn.Module: ...
+    @property
+    def conv(self) -> nn.Conv2d: ...
+    @property
+    def parameters(self) -> tuple[Tensor, ...]: ...
+
+
+class BlockCall(NamedTuple):
+    block: nn.Module
+    layers: Sequence[DenseLayer]
+    x: Tensor
+
+
+def _trains(c: BlockCall) -> bool:
+    return bool(c.block.training and c.layers and can_fuse(c.x) and torch.is_grad_enabled())
+
+
+def _nobody_looks_inside(c: BlockCall) -> bool:
+    """A hook on a part would not be called."""
+    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    return not globally and not any(hooked(m) for m in c.block.modules() if m is not c.block)
+
+
+def _made_of_what_kernels_know(c: BlockCall) -> bool:
+    return all(
+        _norm_in_training(p.dynamic.norm)
+        and _norm_in_training(p.norm)
+        and p.dynamic.kernels
+        and p.dynamic.gate_record is None
+        and p.dynamic.bias is None
+        and p.conv.bias is None
+        and p.conv.groups > 1
+        and is_supported(c.x, *p.parameters)
+        for p in c.layers
+    )
+
+
+BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
+    _trains,
+    _nobody_looks_inside,
+    _made_of_what_kernels_know,
+)
+
+
+def whole_block(call: BlockCall) -> bool:
+    """Whether a dense block is computed as one, over one buffer."""
+    return all(need(call) for need in BLOCK)
+
+
+def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
+    """Whether the C++ kernels compute the moments of x in `dtype`."""
+    return (
+        kernels
+        and train_passes.is_cpu_float32(x)
+        and train_passes.is_nchw_contiguous(x)
+        and dtype == torch.float32
+    )
+
+
+def _norm_in_training(norm: nn.Module | None) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
+
+
+def unavailable(backend: Backend, device: str = "cpu") -> str:
+    """Why a backend cannot be used at all on this kind of device, in words; "" where it can."""
+    if backend == "native":
+        if device != "cpu":
+            return f"the C++ kernels work on the CPU, and the device is {device}"
+        if not train_passes.available():
+            return f"the C++ kernels are not there ({library.describe().get('why_not')})"
+    if backend == "triton":
+        return "this version has no Triton kernels"
+    return ""

@@ -1,0 +1,82 @@
+"""What tensors and modules allow: the conditions on which dgc.layers.dispatch decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from dgc.kernels.cpu import train_passes
+from dgc.layers.precision import compute_dtype
+
+
+def can_fuse(x: Tensor) -> bool:
+    """Whether functions with a backward of their own may be used: tracing and torch.func take the
+    plain operations.
+    """
+    if isinstance(x, torch.fx.Proxy):  # the inference engine reads the network
+        return False
+    return not (
+        torch.compiler.is_compiling()
+        or x.device.type == "meta"
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def is_nchw_contiguous(x: Tensor) -> bool:
+    """Whether the kernels can read x as it lies: four dimensions, each sample's planes in order."""
+    return x.dim() == 4 and train_passes.is_nchw_contiguous(x)
+
+
+def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether `norm` is the plain BatchNorm2d that can be taken apart (no SyncBatchNorm, subclass
+    or hook).
+    """
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and (norm.momentum is not None or not norm.training)
+        and not hooked(norm)
+        and x_BCHW.dim() == 4
+        and x_BCHW.shape[1] == norm.num_features
+        and x_BCHW.numel() > x_BCHW.shape[1]
+    )
+
+
+def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
+    """Whether the C++ kernels were built and take these: float32 on the CPU, planes as they come,
+    no autocast.
+    """
+    return (
+        is_nchw_contiguous(x_BCHW)
+        and train_passes.is_cpu_float32(x_BCHW, *others)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def norm_tensors(norm: nn.BatchNorm2d) -> list[Tensor]:
+    """What a BatchNorm works with, but for the moments of a batch."""
+    own: list[Tensor] = [norm.weight, norm.bias]
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return own
+    return [*own, norm.running_mean, norm.running_var]
+
+
+def common_dtype(x: Tensor, parameters: Sequence[Tensor]) -> torch.dtype | None:
+    """What input and parameters are computed in, where that is one dtype; autocast counted in."""
+    dtype = compute_dtype(x)
+    return dtype if all(t.dtype == dtype for t in parameters) else None
+
+
+def common_device(x: Tensor, parameters: Sequence[Tensor]) -> str:
+    """The kind of device that all are on; 'several' where they are not on one."""
+    kind = x.device.type
+    return kind if all(t.device.type == kind for t in parameters) else "several"
+
+
+def hooked(m: nn.Module) -> bool:
+    return bool(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+    )
