@@ -33,11 +33,12 @@ from dgc.run.checkpoint_store import (
 )
 from dgc.run.events import Kind, live_rows, read_events
 from dgc.run.files import atomic_write, read_json, temporary_name
+from dgc.run.metrics import EVAL_FIELDS
 from dgc.run.paths import RunDir
 
 SCHEMA_VERSION = 1
 _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
-_FIGURES = ("top1_error", "top5_error", "loss", "samples", "epoch")
+_FIGURES = (*(field.name for field in EVAL_FIELDS), "epoch")
 
 
 def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:

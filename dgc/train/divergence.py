@@ -9,19 +9,19 @@ import torch
 
 from dgc.errors import DivergedError
 from dgc.run import checkpoint_store
+from dgc.run.metrics import StepInfo
 from dgc.train.session import Session
-from dgc.train.step_log import Known
 
 _LISTED = 16
 
 
-def diverged(session: Session, known: Known, fields: dict[str, Any]) -> DivergedError:
+def diverged(session: Session, info: StepInfo, values: dict[str, Any]) -> DivergedError:
     """The error that all ranks end with. Collective.
 
     The parameters are still those of before the bad step, so its batch can be computed once more,
     each rank for itself, to tell which of them the bad numbers came from.
     """
-    found = session.ranks.gather(_again(session, known))
+    found = session.ranks.gather(_again(session, info))
     guilty = [
         rank
         for rank, (loss, norm, _) in enumerate(found)
@@ -29,11 +29,11 @@ def diverged(session: Session, known: Known, fields: dict[str, Any]) -> Diverged
     ]
     rank = guilty[0] if guilty else 0
     loss, norm, samples = (
-        found[rank] if guilty else (fields["loss"], fields["grad_norm"], found[0][2])
+        found[rank] if guilty else (values["loss"], values["grad_norm"], found[0][2])
     )
     error = DivergedError(
-        f"diverged at step {known.step} (epoch {known.epoch}) on rank {rank}: loss {loss:g},"
-        f" gradient norm {norm:g}, lr {known.lr:g}, samples {_listed(samples)}; no update was made"
+        f"diverged at step {info.step} (epoch {info.epoch}) on rank {rank}: loss {loss:g},"
+        f" gradient norm {norm:g}, lr {info.lr:g}, samples {_listed(samples)}; no update was made"
         f" from that step on; last good: {_newest(session)}; a lower optim.lr may help"
     )
     error.shared = True  # type: ignore[attr-defined]
@@ -58,10 +58,10 @@ def _newest(session: Session) -> str:
     return standing[-1].path.name if standing else "none"
 
 
-def _again(session: Session, known: Known) -> tuple[float, float, list[int]]:
+def _again(session: Session, info: StepInfo) -> tuple[float, float, list[int]]:
     """This rank's own loss and gradient norm of a step, and its samples."""
-    images_BCHW, labels_B, indices_B = next(iter(session.train.epoch(known.epoch, known.batch)))
-    loss, norm = session.updater.probe(images_BCHW, labels_B, known.progress)
+    images_BCHW, labels_B, indices_B = next(iter(session.train.epoch(info.epoch, info.batch)))
+    loss, norm = session.updater.probe(images_BCHW, labels_B, info.progress)
     return loss, norm, torch.as_tensor(indices_B).tolist()
 
 

@@ -12,15 +12,16 @@ from dgc.errors import DivergedError
 from dgc.layers import record_gates
 from dgc.run.events import Kind
 from dgc.run.files import crash_point, write_json
+from dgc.run.metrics import StepInfo
 from dgc.train import recorder
 from dgc.train.divergence import diverged_in_evaluation
 from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
+from dgc.train.evaluation_record import record_evaluation, write_result, write_verdict
 from dgc.train.gate_map import gate_map
 from dgc.train.rows import flush, restart_clock
 from dgc.train.save import save
 from dgc.train.session import Session
 from dgc.train.signals import Stop
-from dgc.train.step_log import Known
 
 
 def train(session: Session) -> None:
@@ -34,23 +35,23 @@ def train(session: Session) -> None:
 
 
 def train_epoch(session: Session) -> None:
-    """The remaining steps of the present epoch, with a look around after each but the last."""
+    """The remaining steps of the present epoch, and between two of them what was asked for."""
     if session.position.batch == 0:
         session.progress.epoch_sums = {}
     if session.epoch_trained:
         return
     session.module.train()
     restart_clock(session)
-    for images_BCHW, labels_B, _ in waiting(
+    for images_BCHW, labels_B, _ in timed_batches(
         session, session.train.epoch(session.position.epoch, session.position.batch)
     ):
         train_step(session, images_BCHW, labels_B)
         if session.epoch_trained:
             break
-        look_around(session)
+        poll_requests(session)
 
 
-def waiting(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
+def timed_batches(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
     """The batches, with the time spent waiting for them added up."""
     while True:
         began = time.monotonic()
@@ -62,24 +63,31 @@ def waiting(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
-    """One update; its metrics stay on the device until the block is full."""
+    """One update; its metrics stay on the device until the buffer is full."""
     position = session.position
     p, lr = session.schedule()
     samples = session.global_batch(position.batch)
     row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
     position.step += 1
-    known = Known(
-        position.step, position.epoch, position.batch, p, lr, session.updater.inactive, samples
+    info = StepInfo(
+        position.step,
+        position.epoch,
+        position.batch,
+        p,
+        lr,
+        session.updater.inactive,
+        samples,
+        session.recipe.optim.gate_l1,
     )
-    session.block.add(known, row)
+    session.steps.add(info, row)
     position.batch += 1
     session.recorder.status.step = position.step
     crash_point("train.step")
-    if session.block.full:
+    if session.steps.full:
         flush(session)
 
 
-def look_around(session: Session) -> None:
+def poll_requests(session: Session) -> None:
     """Between two steps: stop or save where that was asked for or is due."""
     request = session.control.poll()
     if request.stop:
@@ -121,7 +129,7 @@ def close_epoch(session: Session) -> None:
         save_and_stop(session, request.stop)
 
 
-def passing(name: str, value: Any) -> Any:
+def with_crash_point(name: str, value: Any) -> Any:
     """A named crash point inside an expression."""
     crash_point(name)
     return value
@@ -145,7 +153,9 @@ def evaluate_epoch(session: Session) -> Figures:
 
     with record_gates(session.module) as records:
         try:
-            batches = (passing("train.evaluate", batch[:2]) for batch in session.val.epoch())
+            batches = (
+                with_crash_point("train.evaluate", batch[:2]) for batch in session.val.epoch()
+            )
             figures = evaluate(
                 session.module, batches, session.eval_samples, session.ranks, stop=stop
             )
@@ -171,35 +181,18 @@ def write_gate_map(session: Session, records: Any) -> None:
 
 
 def write_rows(session: Session, figures: Figures | None) -> None:
-    """EPOCH and EVAL events, curves and metrics.json."""
-    sums, place = (
-        session.progress.epoch_sums,
-        {"epoch": session.position.epoch + 1, "step": session.position.step},
-    )
+    """The EPOCH event, and the evaluation where there was one."""
+    sums = session.progress.epoch_sums
     train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
     session.recorder.event(
-        Kind.EPOCH, **place, train_loss=train_loss, train_error=100 * train_error
+        Kind.EPOCH,
+        epoch=session.position.epoch + 1,
+        step=session.position.step,
+        train_loss=train_loss,
+        train_error=100 * train_error,
     )
-    if figures is None:
-        return
-    row = {**place, "split": "val", **figures.asdict()}
-    session.progress.last_eval = row
-    session.recorder.evaluation(row)
-    session.recorder.write_curves()
-    if session.recorder.active:
-        write_result(session, row)
-    session.recorder.say(
-        f"epoch {place['epoch']}/{session.recipe.train.epochs} step {place['step']}: top-1 error"
-        f" {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
-    )
-
-
-def write_result(session: Session, row: dict[str, Any]) -> None:
-    """metrics.json: the evaluation that just was, and what the network costs at this point of its
-    pruning.
-    """
-    facts = recorder.result_facts(row, session.meter.now())
-    write_json(session.run.metrics, facts, point="metrics")
+    if figures is not None:
+        record_evaluation(session, figures)
 
 
 def take_best(session: Session, figures: Figures) -> bool:
@@ -222,9 +215,6 @@ def finish(session: Session) -> None:
     if not session.recorder.active or session.progress.last_eval is None:
         return
     session.recorder.write_curves()
-    write_result(session, session.progress.last_eval)
-    write_json(
-        session.run.verdict,
-        {"verdicts": recorder.verdicts(session.recipe, session.progress.last_eval)},
-    )
-    session.recorder.say(f"done: {session.position.step} steps")
+    write_result(session)
+    write_verdict(session)
+    session.recorder.log(f"done: {session.position.step} steps")

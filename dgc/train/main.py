@@ -35,7 +35,7 @@ from dgc.train.recorder import Recorder
 from dgc.train.requests import Control
 from dgc.train.session import Options, Session, make_updater
 from dgc.train.signals import Signals
-from dgc.train.step_log import Block
+from dgc.train.step_buffer import StepBuffer
 
 
 def run_training(run: RunDir, options: Options, signals: Signals) -> None:
@@ -56,9 +56,9 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
         session = prepare(run, recipe, ranks, options, signals, recorder)
         with explained(session):
             write_records(session)
-            take_up(session)
+            load_or_start(session)
             if not options.resume:
-                tell(session)
+                log_notes(session)
             update_status(session)
             train(session)
         signals.ignore()
@@ -128,8 +128,8 @@ def prepare(
         notes=[*images.notes(), *last_batch(recipe, data)],
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,
-        block=Block(recipe.train.log_every, ranks, recipe.optim.gate_l1),
-        stands_on=save.stands_on(recipe, ranks, data.facts, layout),
+        steps=StepBuffer(recipe.train.log_every, ranks),
+        resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout),
         layout=layout,
     )
 
@@ -141,14 +141,14 @@ def write_records(session: Session) -> None:
         provenance.record_code(session.run)
         write_json(session.run.recipe_json, as_record(session.run.recipe), point="record")
         if old := library.stale():
-            session.recorder.say(old, "warning")
+            session.recorder.log(old, "warning")
         recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))
         recorder.write_once(session.run.data, session.data_facts)
         model = recorder.model_facts(session.recipe, session.module, session.layout)
         recorder.write_once(session.run.model, model)
 
 
-def take_up(session: Session) -> None:
+def load_or_start(session: Session) -> None:
     """The state to start from. A run that is refused, because it cannot go on like this, stays as
     it was.
     """
@@ -160,12 +160,12 @@ def take_up(session: Session) -> None:
     session.recorder.begun = True
 
 
-def tell(session: Session) -> None:
-    """Put down at the start what of the recipe, of its folder and of its last batch is not used."""
+def log_notes(session: Session) -> None:
+    """Write down at the start what of the recipe, of its folder and of its last batch is not used."""
     for line in own_values.notes(session.recipe.origin):
-        session.recorder.say(line)
+        session.recorder.log(line)
     for level, line in session.notes:
-        session.recorder.say(line, level)
+        session.recorder.log(line, level)
 
 
 def last_batch(recipe: Recipe, data: build.Data) -> list[tuple[str, str]]:

@@ -28,16 +28,13 @@ from dgc.kernels.cpu import library
 from dgc.layers import iter_dgc
 from dgc.layers.macs import Complexity, count
 from dgc.recipe.load import Recipe
-from dgc.run import provenance
+from dgc.run import metrics, provenance
 from dgc.run.events import EventWriter, Kind, encode_event
 from dgc.run.files import atomic_write, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import HEARTBEAT_SECONDS, State, Status, read_status, write_status
 from dgc.train import costs
 from dgc.train.ranks import Ranks
-
-_TRAIN_COLUMNS = ("step", "epoch", "lr", "loss", "error", "inactive")
-_EVAL_COLUMNS = ("step", "epoch", "top1_error", "top5_error", "loss")
 
 
 class Recorder:
@@ -129,12 +126,13 @@ class Recorder:
             self._events.append(kind, **fields)
 
     def rows(self, rows: list[dict[str, Any]]) -> None:
-        """STEP events of a block, in one write."""
+        """STEP events of several steps, in one write."""
         if self._events is not None and rows:
             self._events.append_lines(encode_event(Kind.STEP, row) for row in rows)
             self._train_rows += [row for row in rows if row["step"] % self._every == 0]
 
     def evaluation(self, row: dict[str, Any]) -> None:
+        """An EVAL event, and a row of eval.csv when the curves are written next."""
         self.event(Kind.EVAL, **row)
         self._eval_rows.append(row)
 
@@ -142,7 +140,7 @@ class Recorder:
         if self._events is not None:
             self._events.sync()
 
-    def say(self, text: str, level: str = "info") -> None:
+    def log(self, text: str, level: str = "info") -> None:
         """A line in log.txt; warnings and errors are an ALERT event too."""
         if not self.active:
             return
@@ -150,13 +148,13 @@ class Recorder:
         if level != "info":
             self.event(Kind.ALERT, level=level, text=text)
 
-    def note(self, notes: list[str]) -> None:
+    def set_note(self, notes: list[str]) -> None:
         """What every reader of this run should know, e.g. that it was not resumed exactly."""
         self.status.note = "; ".join(notes)
 
     # --- curves -----------------------------------------------------------------------------------
 
-    def recall(self, rows: list[dict[str, Any]]) -> None:
+    def restore_curves(self, rows: list[dict[str, Any]]) -> None:
         """Take the curves of a resumed run from its log."""
         self._train_rows = [
             row for row in rows if row["kind"] == Kind.STEP and row["step"] % self._every == 0
@@ -168,8 +166,8 @@ class Recorder:
         if self.active:
             folder = self.run.file("plots")
             folder.mkdir(exist_ok=True)
-            _write_csv(folder / "train.csv", _TRAIN_COLUMNS, self._train_rows)
-            _write_csv(folder / "eval.csv", _EVAL_COLUMNS, self._eval_rows)
+            _write_csv(folder / "train.csv", metrics.train_columns(), self._train_rows)
+            _write_csv(folder / "eval.csv", metrics.eval_columns(), self._eval_rows)
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:
@@ -250,34 +248,6 @@ def layer_macs(model: nn.Module, cost: Complexity) -> dict[str, dict[str, int]]:
         for row in cost.rows
         if row.name in names
     }
-
-
-def result_facts(figures: Mapping[str, Any], cost: Complexity) -> dict[str, Any]:
-    """metrics.json: the figures of the last evaluation, and what the evaluated network costs."""
-    keys = ("top1_error", "top5_error", "loss", "epoch")
-    return {
-        **{key: figures[key] for key in keys if key in figures},
-        **{f"macs_{key}": value for key, value in costs.three_ways(cost).items()},
-        "parameters": cost.params,
-    }
-
-
-def verdicts(recipe: Recipe, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """verdict.json: each expectation of the recipe against the run's last evaluation, of the
-    figures that it has.
-    """
-    return [
-        {
-            "metric": wanted.metric,
-            "value": figures[wanted.metric],
-            "expected": wanted.value,
-            "tolerance": wanted.tolerance,
-            "source": wanted.source,
-            "passed": figures[wanted.metric] <= wanted.value + wanted.tolerance,
-        }
-        for wanted in recipe.expect
-        if wanted.metric in figures
-    ]
 
 
 def memory_facts(ranks: Ranks) -> dict[str, int]:

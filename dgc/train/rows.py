@@ -1,4 +1,4 @@
-"""Reading a block of steps: STEP rows, throughput, and the end of a run that diverged."""
+"""Reading the buffer of steps: STEP rows, throughput, and the end of a run that diverged."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from dgc.run.events import Kind
 from dgc.train.divergence import diverged
 from dgc.train.recorder import memory_facts
 from dgc.train.session import Session
-
-_HIDDEN = ("bad", "grad_norm", "wrong")
+from dgc.train.step_buffer import logged_row
 
 
 def flush(session: Session) -> None:
-    """Read the block and write its rows. Collective.
+    """Read the buffer and write its rows. Collective.
 
     Raises DivergedError at the first step whose loss or gradient was not finite; the rows up to it
     are written, and nothing has been updated since.
     """
-    if not len(session.block):
+    if not len(session.steps):
         return
     written = []
     bad = None
-    for known, fields in session.block.read():
-        written.append({key: value for key, value in fields.items() if key not in _HIDDEN})
-        if fields["bad"]:
-            bad = known, fields
+    for info, values in session.steps.read():
+        written.append(logged_row(info, values))
+        if values["bad"]:
+            bad = info, values
             break
-        _count(session, fields["loss"], fields["wrong"], known.samples)
+        _count(session, values["loss"], values["wrong"], info.samples)
     session.recorder.rows(written)
     if bad is not None:
         raise diverged(session, *bad)
@@ -42,7 +41,7 @@ def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
 
 def _report_speed(session: Session, steps: int) -> None:
     now = time.monotonic()
-    seconds = max(now - session.block_began, 1e-9)
+    seconds = max(now - session.steps_began, 1e-9)
     per_step = seconds / steps
     session.recorder.event(
         Kind.PERF,
@@ -53,9 +52,9 @@ def _report_speed(session: Session, steps: int) -> None:
         eta_s=per_step * (session.last_step - session.position.step),
         **memory_facts(session.ranks),
     )
-    session.block_began, session.waited = now, 0.0
+    session.steps_began, session.waited = now, 0.0
 
 
 def restart_clock(session: Session) -> None:
     """Leave what was not training (an evaluation, a checkpoint) out of the throughput."""
-    session.block_began, session.waited = time.monotonic(), 0.0
+    session.steps_began, session.waited = time.monotonic(), 0.0

@@ -37,7 +37,7 @@ _WATCHED_PACKAGES = ("numpy", "pillow", "torchvision")
 def save(session: Session, *, best: bool = False) -> None:
     """Write a checkpoint of this moment, once: a second call at the same place does nothing.
 
-    Collective. Reads the block first, so that a diverged state is found before anything is written.
+    Collective. Reads the buffer of steps first, so that a diverged state is found before anything is written.
     """
     flush(session)
     if session.saved_at == session.position and not best:
@@ -64,7 +64,7 @@ def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
     extra = {
         "random": random_states,
         "scaler": session.updater.scaler.state_dict(),
-        "stands_on": session.stands_on,
+        "stands_on": session.resume_fingerprint,
         "card": card_of(session.recipe, session.data_facts).document(),
     }
     return state.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
@@ -160,7 +160,7 @@ def resume(session: Session) -> None:
         if differences
         else []
     )
-    session.ranks.from_first(lambda: _tell(session, found, passed_over, differences))
+    session.ranks.from_first(lambda: _record_resume(session, found, passed_over, differences))
 
 
 def _newest(
@@ -175,7 +175,9 @@ def _newest(
             f"{session.run.path}: no checkpoint to resume from, nothing was trained yet: start"
             f" afresh with `python -m dgc.train --run-dir {session.run.path}` (or `dgcctl train`)"
         )
-    differences = describe_changes(state.decode_state(newest[1])[1]["stands_on"], session.stands_on)
+    differences = describe_changes(
+        state.decode_state(newest[1])[1]["stands_on"], session.resume_fingerprint
+    )
     if differences and not session.options.allow_change:
         raise UsageError(
             f"{session.run.id} cannot go on exactly: {'; '.join(differences)}: undo that, or pass"
@@ -197,23 +199,23 @@ def _load(
         seeding.restore_random_state(saved["random"][session.ranks.rank])
     if session.recipe.train.threads is None and session.ranks.device.type == "cpu":
         torch.set_num_threads(saved["stands_on"]["threads"])
-        session.stands_on["threads"] = saved["stands_on"]["threads"]
+        session.resume_fingerprint["threads"] = saved["stands_on"]["threads"]
     session.progress = progress
     session.saved_at = copy.copy(progress.position)
 
 
-def _tell(
+def _record_resume(
     session: Session,
     found: checkpoint_store.Checkpoint,
     passed_over: list[str],
     differences: list[str],
 ) -> None:
-    """Put down where the run goes on, and take up its curves."""
+    """Write down where the run goes on, and take its curves from its log."""
     position = session.position
     for text in passed_over:
-        session.recorder.say(f"passed over a damaged checkpoint: {text}", "warning")
+        session.recorder.log(f"passed over a damaged checkpoint: {text}", "warning")
     if passed_over:
-        session.recorder.say(f"going on from {found.path.name} instead", "warning")
+        session.recorder.log(f"going on from {found.path.name} instead", "warning")
     checkpoint_store.set_aside_after(session.run, found.step)
     best = (session.recipe.checkpoint.keep_best and session.progress.best) or {"step": None}
     checkpoint_store.repair_pointer(session.run, session.run.last, found.step)
@@ -225,12 +227,12 @@ def _tell(
         exact=not session.progress.notes,
         differences=differences,
     )
-    session.recorder.recall(live_rows(read_events(session.run)))
-    session.recorder.note(session.progress.notes)
-    session.recorder.say(f"resumed from {found.path.name}")
+    session.recorder.restore_curves(live_rows(read_events(session.run)))
+    session.recorder.set_note(session.progress.notes)
+    session.recorder.log(f"resumed from {found.path.name}")
 
 
-def stands_on(
+def resume_fingerprint(
     recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any], layout: str
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""

@@ -22,7 +22,7 @@ from dgc.train.recorder import Recorder
 from dgc.train.requests import Control
 from dgc.train.state import Position, Progress
 from dgc.train.step import GuardedSGD, Updater
-from dgc.train.step_log import Block
+from dgc.train.step_buffer import StepBuffer
 
 
 class Batches(Protocol):
@@ -65,12 +65,12 @@ class Session:
     notes: list[tuple[str, str]]
     control: Control
     recorder: Recorder
-    block: Block
+    steps: StepBuffer
     progress: Progress = field(default_factory=Progress)
-    stands_on: dict[str, Any] = field(default_factory=dict)
+    resume_fingerprint: dict[str, Any] = field(default_factory=dict)
     layout: Format = "contiguous"
     saved_at: Position | None = None
-    block_began: float = field(default_factory=time.monotonic)
+    steps_began: float = field(default_factory=time.monotonic)
     waited: float = 0.0
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,33 @@ from torch.optim.sgd import sgd
 
 from dgc.errors import DgcError
 from dgc.layers import gate_l1, iter_dgc, set_progress
+from dgc.run import metrics
 from dgc.train.ranks import Ranks, without_sync
 
-COLUMNS = ("cross_entropy", "gate_l1", "wrong", "bad", "grad_norm")
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class StepTensors(NamedTuple):
+    """What a rank has at the end of a step, for the columns of dgc.run.metrics: scalars on the
+    device, to be added up over the ranks.
+    """
+
+    cross_entropy: Tensor
+    gate_l1: Tensor
+    wrong: Tensor
+    bad: Tensor
+    grad_norm: Tensor
+    module: nn.Module  # after the update, its gradients still there
+    first: bool
+
+    def once(self, value: Tensor) -> Tensor:
+        """A figure that is the same on all ranks, so that their sum counts it once."""
+        return value.double() * (1.0 if self.first else 0.0)
+
+
+def column_names() -> tuple[str, ...]:
+    """The columns of a row, in order."""
+    return tuple(metric.name for metric in metrics.STEP_METRICS if metric.column)
 
 
 class GuardedSGD:
@@ -101,8 +124,8 @@ class Updater:
     def step(
         self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int
     ) -> Tensor:
-        """Train on this rank's share of a global batch. Returns one row of COLUMNS on the device,
-        to be summed over ranks.
+        """Train on this rank's share of a global batch. Returns one row of `column_names` on the
+        device, to be summed over ranks.
         """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
@@ -112,11 +135,9 @@ class Updater:
         norm = self._guard(sums)
         self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
         self.scaler.update()
-        bad = self.optimizer.tripped[0]
-        share = 1.0 if self.ranks.first else 0.0
-        return torch.stack(
-            [*(value.double() for value in sums), bad.double(), norm.double() * share]
-        )
+        tensors = StepTensors(*sums, self.optimizer.tripped[0], norm, self.module, self.ranks.first)
+        columns = [metric.column for metric in metrics.STEP_METRICS if metric.column]
+        return torch.stack([column(tensors).double() for column in columns])
 
     def probe(self, images_BCHW: Tensor, labels_B: Tensor, p: float) -> tuple[float, float]:
         """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import dgc
 from dgc.kernels import cpu
 from dgc.layers import DynamicGroupConv2d, macs
-from dgc.layers.algorithms.functional import METHODS, Method
+from dgc.layers.backend import Backend
 
 
 def pair(kernel: int, *, norm: bool, n: int) -> tuple[DynamicGroupConv2d, DynamicGroupConv2d]:
@@ -38,15 +38,15 @@ def after_a_step(layer: DynamicGroupConv2d, x: Tensor) -> tuple[Tensor, dict[str
     return y.detach(), grads | {"x": x.grad}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backend", ["auto", "plain", "masked", "gathered"])
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_a_bias_adds_its_numbers_and_changes_no_other_bit(
-    kernel: int, norm: bool, method: Method
+    kernel: int, norm: bool, backend: Backend
 ) -> None:
     with_bias, without = pair(kernel, norm=norm, n=8)
     for layer in (with_bias, without):
-        layer.method = method
+        layer.backend = backend
     x = torch.randn(2, 16, 9, 9)
     (y, grads), (plain, others) = after_a_step(with_bias, x), after_a_step(without, x)
     assert with_bias.bias is not None

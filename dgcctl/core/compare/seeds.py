@@ -14,10 +14,11 @@ import orjson
 
 from dgc.errors import UsageError
 from dgc.run.events import Kind
+from dgc.run.metrics import RESULTS
 from dgc.run.status import State
 from dgcctl.core.runs.record import Facts, computing_keys
 
-RESULT_KEYS = ("top1_error", "top5_error", "loss")
+RESULT_KEYS = RESULTS
 COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
 
 

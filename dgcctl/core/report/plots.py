@@ -10,12 +10,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dgc.run import metrics
 from dgcctl.core.report.series import RunView, Series, inactive_share, mac_progress, short_names
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in print.
@@ -83,12 +85,10 @@ def colour(group: int) -> str:
 
 
 def curves(views: Sequence[RunView]) -> Plot | None:
-    """Validation error with the target, training loss, training error, learning rate."""
+    """Validation error with the target, then the metrics of the training steps."""
     panels: list[tuple[str, Callable[[RunView], Series]]] = [
         ("top-1 error on held-out images, %", lambda view: view.val_error),
-        ("training loss", lambda view: view.loss),
-        ("top-1 error on training batches, %", lambda view: view.train_error),
-        ("learning rate", lambda view: view.rate),
+        *((title, partial(_of_steps, metric.name)) for metric, title in metrics.reported()),
     ]
     panels = [panel for panel in panels if any(panel[1](view).x for view in views)]
     if not panels:
@@ -104,6 +104,10 @@ def curves(views: Sequence[RunView]) -> Plot | None:
     caption = "One thin line is one run; a colour is one recipe, whatever its seed."
     single = " The band is the range within a bin of steps." if len(views) == 1 else ""
     return Plot("curves", "Training", caption + single, figure)
+
+
+def _of_steps(name: str, view: RunView) -> Series:
+    return view.steps[name]
 
 
 def _draw(ax: Any, views: Sequence[RunView], pick: Callable[[RunView], Series], title: str) -> None:

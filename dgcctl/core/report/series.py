@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgc.errors import DgcError
+from dgc.run import metrics
 from dgc.run.events import Event, Kind
 from dgc.run.files import read_json
 from dgcctl.core.compare.seeds import varied_keys
@@ -37,11 +38,8 @@ class RunView:
     facts: Facts
     label: str
     group: int
-    loss: Series
-    train_error: Series
     val_error: Series
-    rate: Series
-    gate_l1: Series
+    steps: dict[str, Series]  # of each metric of the training steps that a report shows
     gates: list[dict[str, Any]]
     notes: list[str]
 
@@ -76,11 +74,8 @@ def _view(run: Facts, label: str, group: int, bins: int) -> RunView:
         facts=run,
         label=label,
         group=group,
-        loss=curve(steps, "loss"),
-        train_error=curve(steps, "error"),
         val_error=curve(evals, "top1_error"),
-        rate=curve(steps, "lr"),
-        gate_l1=curve(steps, "gate_l1"),
+        steps={metric.name: curve(steps, metric.name) for metric, _ in metrics.reported()},
         gates=gate_maps(run),
         notes=_notes(run),
     )

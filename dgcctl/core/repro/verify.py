@@ -14,6 +14,7 @@ from dgc.run import checkout, code_record, provenance
 from dgc.run.checkpoint_store import read_manifest
 from dgc.run.events import EventReader, Kind
 from dgc.run.files import open_regular, read_bounded, read_json
+from dgc.run.metrics import RESULTS
 from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.repro import gitstate
@@ -166,7 +167,7 @@ def _metrics(facts: Facts) -> Iterator[Check]:
         return
     evals = facts.of_kind(Kind.EVAL)
     last = evals[-1] if evals else {}
-    for key in ("top1_error", "top5_error", "loss", "epoch"):
+    for key in (*RESULTS, "epoch"):
         if key in facts.metrics:
             yield equal(f"metrics.json: {key}", facts.metrics[key], last.get(key))
     macs = end_of_schedule(facts.model)

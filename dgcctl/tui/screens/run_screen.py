@@ -123,7 +123,7 @@ class RunScreen(OneRunScreen):
     def _metrics(self) -> list[str]:
         """The metrics that have a chart now: pinned ones first, as many as there is room for."""
         pinned = self.host.store.view.metrics
-        wanted = [*pinned, *(name for name in curves.DEFAULT_METRICS if name not in pinned)]
+        wanted = [*pinned, *(name for name in curves.default_metrics() if name not in pinned)]
         columns, count = self._room()
         if self._alone:
             wanted, columns, count = [self._alone], 1, 1

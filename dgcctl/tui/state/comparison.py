@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from dgc.errors import DgcError
 from dgc.run.paths import RunDir
 from dgcctl.core.compare.rundiff import Difference, diff_runs
-from dgcctl.core.compare.seeds import Group, Summary, compare, figures
+from dgcctl.core.compare.seeds import RESULT_KEYS, Group, Summary, compare, figures
 from dgcctl.core.runs.record import Facts, read_facts
 from dgcctl.tui.state import curves, run_facts
 from dgcctl.tui.widgets.listing import Cell, Column, Row
 
 MAX_PATCH = 400
-_ERRORS = ("top1_error", "top5_error", "loss")
 _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 
 
@@ -94,7 +93,7 @@ def metric_rows(found: Comparison, speed: dict[str, float | None], *, wide: bool
 
 
 def _group_row(index: int, group: Group) -> Row:
-    told = [_spread(group.metrics.get(name)) for name in _ERRORS]
+    told = [_spread(group.metrics.get(name)) for name in RESULT_KEYS]
     costs = [
         run_facts.amount(group.metrics[name].mean) if name in group.metrics else "-"
         for name in _COSTS[:3]
@@ -111,7 +110,7 @@ def _spread(summary: Summary | None) -> str:
 
 def _run_row(run: Facts, index: int, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
-    errors = [f"{values[name]:.3g}" if name in values else "-" for name in _ERRORS]
+    errors = [f"{values[name]:.3g}" if name in values else "-" for name in RESULT_KEYS]
     costs = [run_facts.amount(values.get(name)) for name in _COSTS[:3]]
     name: Cell = (f"  {curves.LETTERS[index % 26]} {shown}", f"s{index}")
     return Row(run.id, (name, str(run.seed), *errors, *costs, curves.shorten(images_per_s)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgc.run import metrics
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import raster
 from dgcctl.tui.state import clock, series
@@ -20,19 +21,9 @@ from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import Axis
 from dgcctl.tui.widgets.chart import ChartSpec, Trace
 
-DEFAULT_METRICS = (
-    "eval.top1_error", "step.loss", "step.error", "perf.images_per_s", "step.lr", "step.inactive",
-)  # fmt: skip
-TITLES = {
-    "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "step.loss": "loss",
-    "step.error": "batch %",
-    "step.lr": "learning rate", "perf.images_per_s": "images/s",
-    "step.inactive": "inactive channels",
-    "step.gate_l1": "gate L1", "step.cross_entropy": "cross-entropy",
+_TITLES = {
+    "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "perf.images_per_s": "images/s",
 }  # fmt: skip
-# Evaluations are few and exact, schedules are no measurements: smoothing them would hide what they
-# say.
-_NEVER_SMOOTHED = ("eval.", "epoch.", "step.lr", "step.inactive", "step.progress")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -46,6 +37,27 @@ class ChartOptions:
     window: tuple[float, float] | None = None
     cursor: float | None = None
     theme: str = ""
+
+
+def default_metrics() -> tuple[str, ...]:
+    """What has a chart unasked: the error, then what dgc.run.metrics says of the steps, with the
+    speed at the fourth place.
+    """
+    steps = [f"step.{metric.name}" for metric in metrics.charts()]
+    return ("eval.top1_error", *steps[:2], "perf.images_per_s", *steps[2:])
+
+
+def title_of(name: str) -> str:
+    steps = {f"step.{metric.name}": metric.title for metric in metrics.STEP_METRICS}
+    return steps.get(name) or _TITLES.get(name, name)
+
+
+def never_smoothed(name: str) -> bool:
+    """Evaluations are few and exact, schedules are no measurements: smoothing them would hide what
+    they say.
+    """
+    set_not_measured = {f"step.{m.name}" for m in metrics.STEP_METRICS if not m.smooth}
+    return name.startswith(("eval.", "epoch.")) or name in set_not_measured
 
 
 class Curves:
@@ -94,7 +106,7 @@ class Curves:
         empty = "reading the log" if self._reads(runs) else "no values yet"
         return ChartSpec(
             key=(metric, *keys, options, window, target, empty),
-            title=TITLES.get(metric, metric),
+            title=title_of(metric),
             traces=traces,
             window=window,
             log=options.log and metric != "step.inactive",
@@ -127,7 +139,7 @@ class Curves:
         points = feed.points(metric)
         x = self.x_of(feed, points, options.axis)
         letter = LETTERS[index % len(LETTERS)]
-        if options.weight <= 0 or metric.startswith(_NEVER_SMOOTHED):
+        if options.weight <= 0 or never_smoothed(metric):
             return [Trace(letter, x, points.value, index)]
         smoothed = self._smooth(run.id, metric, points.value, options.weight)
         front = [Trace(letter, x, points.value, index, faint=True)] if index == 0 else []
