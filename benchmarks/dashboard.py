@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import platform
@@ -33,6 +32,7 @@ from typing import Any
 import psutil
 
 from dgc.bench.place import writable
+from dgc.bench.rows import Report, Row, write_report
 from dgc.errors import UsageError
 from dgc.run.paths import RunDir, create_run
 from dgcctl.tui.app import DashApp
@@ -60,12 +60,20 @@ class Figure:
     def median(self) -> float:
         return statistics.median(self.values)
 
-    def row(self) -> dict[str, Any]:
-        passed = None if self.bar is None else self.median <= self.bar
-        return {
-            "question": self.question, "unit": self.unit, "n": len(self.values), "median": round(self.median, 3),
-            "worst": round(max(self.values), 3), "bar": self.bar, "passed": passed, "note": self.note,
-        }  # fmt: skip
+    def row(self, machine: str) -> Row:
+        return Row(
+            "dashboard",
+            self.question,
+            unit=self.unit,
+            n=len(self.values),
+            median=round(self.median, 3),
+            high=round(max(self.values), 3),
+            spread="worst",
+            bar=self.bar,
+            passed=None if self.bar is None else self.median <= self.bar,
+            machine=machine,
+            note=self.note,
+        )
 
 
 @dataclass
@@ -408,12 +416,14 @@ QUESTIONS: list[Callable[[Path], Awaitable[list[Figure]]]] = [
 # --- report ---------------------------------------------------------------------------------------
 
 
-def ask(index: int) -> list[dict[str, Any]]:
+def ask(index: int, machine: str) -> list[Row]:
     """One question in this process."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "runs"
         folder.mkdir()
-        return [figure.row() for figure in asyncio.run(_as_coroutine(QUESTIONS[index](folder)))]
+        return [
+            figure.row(machine) for figure in asyncio.run(_as_coroutine(QUESTIONS[index](folder)))
+        ]
 
 
 async def _as_coroutine(awaited: Awaitable[list[Figure]]) -> list[Figure]:
@@ -437,8 +447,8 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    facts = report["machine"]
+def as_markdown(report: Report) -> str:
+    facts = report.machine
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     lines = [
         "# The dashboard's speed", "",
@@ -448,12 +458,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         "pseudo-terminal.", "",
         "| question | median | worst | n | bar | |", "|--|--:|--:|--:|--:|--|",
     ]  # fmt: skip
-    for row in report["figures"]:
-        held = {None: "", True: "holds", False: "**misses**"}[row["passed"]]
-        bar = "" if row["bar"] is None else f"{row['bar']:g} {row['unit']}"
+    for row in report.rows:
+        held = {None: "", True: "holds", False: "**misses**"}[row.passed]
+        bar = "" if row.bar is None else f"{row.bar:g} {row.unit}"
         lines.append(
-            f"| {row['question']} | {row['median']:g} {row['unit']} | {row['worst']:g} | {row['n']}"
-            f" | {bar} | {held} |"
+            f"| {row.name} | {row.median:g} {row.unit} | {row.high:g} | {row.n} | {bar} | {held} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -467,14 +476,15 @@ def main() -> int:
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return int(error.exit_code)
-    report = {"schema_version": 1, "machine": machine(), "figures": []}
+    report = Report("dashboard")
+    key = report.add_machine(machine())
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for index in range(len(QUESTIONS)):
-            report["figures"] += pool.apply(ask, (index,))
-            figures.write_text(json.dumps(report, indent=2) + "\n")
+            report.rows += pool.apply(ask, (index, key))
+            write_report(figures, report)
     shown.write_text(as_markdown(report))
     sys.stdout.write(as_markdown(report))
-    return 0 if all(row["passed"] is not False for row in report["figures"]) else 1
+    return 0 if all(row.passed is not False for row in report.rows) else 1
 
 
 if __name__ == "__main__":

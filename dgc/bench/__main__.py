@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -18,9 +19,9 @@ from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
 from dgc.bench.report import markdown, write
+from dgc.bench.rows import Report, read_report, write_report
 from dgc.errors import DgcError, UsageError
 from dgc.kernels.cpu import library
-from dgc.run.files import atomic_write
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -52,49 +53,36 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(f"--layers: no native plan without the kernels: {why}")
         writable(a.out)
         writable(a.out.with_suffix(".md"))
+        report = read_report(a.out, "inference")
     except DgcError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
-    report: dict[str, Any] = (
-        orjson.loads(a.out.read_bytes())
-        if a.out.exists() and a.out.stat().st_size
-        else {"cells": [], "layers": {}}
-    )
     if not a.report_only:
-        report["machine"] = machine.facts()
-        report.pop("notes", None)  # they were about the figures before
+        key = report.add_machine(machine.facts())
+        report.beside.pop("notes", None)  # they were about the figures before
         for name in a.network or NETWORKS:
-            _measure(report, name, a)
+            _measure(report, key, name, a)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write(report, a.out)
     print(markdown(report), end="")
     return 0
 
 
-def _measure(report: dict[str, Any], name: str, a: argparse.Namespace) -> None:
+def _measure(report: Report, key: str, network: str, a: argparse.Namespace) -> None:
     if a.layers:
-        report["layers"][name] = table(name)
-        report.setdefault("states", {})[name] = states(name)
+        report.beside.setdefault("layers", {})[network] = table(network)
+        report.beside.setdefault("states", {})[network] = states(network)
         return
     for batch in a.batch or (1, 32):
         for threads in a.threads or (1, 2):
             wanted = a.contender or list(MAKERS)
-            cell = measure(name, batch, threads, wanted, a.budget)
-            print(orjson.dumps(cell).decode(), file=sys.stderr)
-            _merge(report["cells"], cell)
+            began = datetime.now(UTC).isoformat(timespec="seconds")
+            rows = measure(network, batch, threads, wanted, a.budget, machine=key, run=began)
+            for row in rows:
+                print(orjson.dumps(asdict(row)).decode(), file=sys.stderr)
+            report.add_run(rows)
             a.out.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(a.out, orjson.dumps(report, option=orjson.OPT_INDENT_2))
-
-
-def _merge(cells: list[dict[str, Any]], new: dict[str, Any]) -> None:
-    """A cell measured again with the same contenders replaces the old one; ratios are only taken
-    inside a cell.
-    """
-
-    def key(c: dict[str, Any]) -> tuple[object, ...]:
-        return c["network"], c["batch"], c["threads"], tuple(sorted(c["ms_per_image"]))
-
-    cells[:] = [c for c in cells if key(c) != key(new)] + [new]
+            write_report(a.out, report)
 
 
 if __name__ == "__main__":

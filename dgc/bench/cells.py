@@ -1,37 +1,55 @@
-"""One cell of the table: a network at a batch size with a number of threads, all contenders
-interleaved.
+"""One run of the inference benchmark: a network at a batch size with a number of threads, all
+contenders in turn.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 
 import torch
 
 from dgc.bench.contenders import MAKERS
+from dgc.bench.named import contender
 from dgc.bench.networks import NETWORKS
+from dgc.bench.rows import Row
 from dgc.bench.timing import interleaved
+
+REFERENCE = "dense_eager"
 
 
 def measure(
-    name: str, batch: int, threads: int, wanted: list[str], budget_s: float
-) -> dict[str, object]:
+    network: str, batch: int, threads: int, wanted: list[str], budget_s: float, *, machine: str, run: str
+) -> list[Row]:  # fmt: skip
     """Milliseconds per image of every wanted contender that is installed; why not, for the others."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
-    side = NETWORKS[name].image
+    side = NETWORKS[network].image
     x = torch.randn(batch, 3, side, side)
     calls, missing = {}, {}
-    for contender in wanted:
+    for name in wanted:
         try:
-            calls[contender] = MAKERS[contender](name, x, threads)
+            calls[name] = MAKERS[name](network, x, threads)
         except ImportError as e:
-            missing[contender] = f"{e.name} is not installed (pip install 'dgcctl[bench]')"
+            missing[name] = f"{e.name} is not installed (pip install 'dgcctl[bench]')"
     samples = interleaved(calls, batch, budget_s)
-    return {
-        "network": name,
-        "batch": batch,
-        "threads": threads,
-        "ms_per_image": {k: asdict(v) for k, v in samples.items()},
-        "missing": missing,
-    }
+    dense = samples.get(REFERENCE)
+
+    def row(name: str) -> Row:
+        return Row(
+            benchmark="inference", network=network, batch=batch, threads=threads, machine=machine, run=run,
+            **contender(name),
+        )  # fmt: skip
+
+    rows = [
+        replace(
+            row(name),
+            n=sample.n,
+            median=sample.median,
+            low=sample.low,
+            high=sample.high,
+            ratio=sample.median / dense.median if dense else None,
+            ratio_to=REFERENCE if dense else None,
+        )
+        for name, sample in samples.items()
+    ]
+    return rows + [replace(row(name), why_not=why) for name, why in missing.items()]

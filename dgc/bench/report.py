@@ -8,48 +8,51 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from dgc.bench.contenders import DENSE_ENGINES
 from dgc.bench.networks import NETWORKS
+from dgc.bench.rows import Report, Row, write_report
 from dgc.bench.timing import REST_S
 from dgc.run.files import atomic_write
 
-Cell = dict[str, Any]
+# contenders that took turns with each other
+Run = dict[str, Row]
 
 
-def write(report: dict[str, Any], path: Path) -> None:
+def write(report: Report, path: Path) -> None:
     """path (JSON), and beside it the same name with .md, -speedup.png and -roofline.png."""
-    report["cells"].sort(
-        key=lambda c: (list(NETWORKS).index(c["network"]), c["batch"], c["threads"])
-    )
-    atomic_write(path, orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    networks = list(NETWORKS)
+    report.rows.sort(key=lambda r: (networks.index(r.network), r.batch or 0, r.threads or 0))
+    write_report(path, report)
     atomic_write(path.with_suffix(".md"), markdown(report).encode())
-    if report["cells"]:
+    if report.rows:
         _plot_speedup(report, path.with_name(path.stem + "-speedup.png"))
-    if report["layers"]:
+    if report.beside.get("layers"):
         _plot_roofline(report, path.with_name(path.stem + "-roofline.png"))
 
 
-def ratio(cell: Cell, name: str) -> float | None:
+def runs(report: Report) -> list[Run]:
+    """The runs of the report: rows that were measured, by contender."""
+    groups = report.by_run().values()
+    return [{row.name: row for row in rows if row.median is not None} for rows in groups]
+
+
+def ratio(run: Run, name: str) -> float | None:
     """How many times as long `name` takes as the native plan, both medians of one interleaved run."""
-    times = cell["ms_per_image"]
-    return (
-        times[name]["median"] / times["native"]["median"]
-        if name in times and "native" in times
-        else None
-    )
+    if name not in run or "native" not in run:
+        return None
+    theirs, ours = run[name].median, run["native"].median
+    return None if theirs is None or ours is None else theirs / ours
 
 
-def best_dense(cell: Cell) -> tuple[str, float] | None:
-    """The fastest dense engine of the cell and its ratio."""
-    found = [(r, n) for n in DENSE_ENGINES if (r := ratio(cell, n)) is not None]
+def best_dense(run: Run) -> tuple[str, float] | None:
+    """The fastest dense engine of the run and its ratio."""
+    found = [(r, n) for n in DENSE_ENGINES if (r := ratio(run, n)) is not None]
     return (min(found)[1], min(found)[0]) if found else None
 
 
-def markdown(report: dict[str, Any]) -> str:
-    m = report.get("machine", {})
-    versions = ", ".join(f"{k} {v}" for k, v in m.get("packages", {}).items() if v)
+def markdown(report: Report) -> str:
+    m = report.machine
+    versions = _versions(m)
     lines = [
         "# Inference: DGC against its dense twin, side by side",
         "",
@@ -63,17 +66,18 @@ def markdown(report: dict[str, Any]) -> str:
     return (
         "\n".join(
             lines
-            + _cells(report["cells"])
+            + _runs(runs(report))
+            + _others(report)
             + _notes(report)
             + _states(report)
-            + _layers(report["layers"])
+            + _layers(report.beside.get("layers", {}))
         )
         + "\n"
     )
 
 
-def _cells(cells: list[Cell]) -> list[str]:
-    if not cells:
+def _runs(found: list[Run]) -> list[str]:
+    if not found:
         return []
     intro = [
         (
@@ -91,18 +95,17 @@ def _cells(cells: list[Cell]) -> list[str]:
         "native plan is in that row.",
         "",
     ]
-    shown = sorted({n for c in cells for n in c["ms_per_image"]}, key=_order)
+    shown = sorted({name for run in found for name in run}, key=_order)
     rows = [["network", "batch", "threads", *shown, "n", "x dense", "x best dense", "x masked"]]
-    for c in cells:
-        times = c["ms_per_image"]
-        best = best_dense(c)
+    for run in found:
+        best, first = best_dense(run), next(iter(run.values()))
         rows.append(
-            [c["network"], str(c["batch"]), str(c["threads"])]
-            + [f"{times[n]['median']:.2f}" if n in times else "" for n in shown]
-            + [str(min(t["n"] for t in times.values())), _times(ratio(c, "dense_eager"))]
+            [first.network, str(first.batch), str(first.threads)]
+            + [_times(run[name].median) if name in run else "" for name in shown]
+            + [str(min(row.n for row in run.values())), _times(ratio(run, "dense_eager"))]
             + [
                 f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "",
-                _times(ratio(c, "masked")),
+                _times(ratio(run, "masked")),
             ]
         )
     return intro + _table(rows)
@@ -122,14 +125,30 @@ def _table(rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def _others(report: Report) -> list[str]:
+    """Rows that the first line does not speak of."""
+    lines = []
+    for key, count in report.other_machines.items():
+        facts = report.machines.get(key, {})
+        place = f"{facts.get('cpu', 'another machine')}, {facts.get('date', 'earlier')}"
+        lines.append(f"{count} of the rows were measured on: {place}; {_versions(facts)}.")
+    return [*lines, ""] if lines else []
+
+
+def _versions(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in facts.get("packages", {}).items() if v)
+
+
+def _notes(report: Report) -> list[str]:
     """What somebody wrote of these figures into the JSON file; measuring anew drops it."""
-    return [line for note in report.get("notes", []) for line in (*textwrap.wrap(note, 118), "")]
+    return [
+        line for note in report.beside.get("notes", []) for line in (*textwrap.wrap(note, 118), "")
+    ]
 
 
-def _states(report: dict[str, Any]) -> list[str]:
+def _states(report: Report) -> list[str]:
     lines: list[str] = []
-    for name, rows in report.get("states", {}).items():
+    for name, rows in report.beside.get("states", {}).items():
         columns = [c for c in rows[0] if c != "kind"] if rows else []
         total = {c: sum(r[c] for r in rows) for c in columns}
         shown = [
@@ -171,24 +190,25 @@ def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def _plot_speedup(report: dict[str, Any], path: Path) -> None:
+def _plot_speedup(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((6, 5), layout="constrained")
     axes = figure.add_subplot()
-    for cell in report["cells"]:
-        speedup = ratio(cell, "dense_eager")
+    for run in runs(report):
+        speedup = ratio(run, "dense_eager")
         if speedup is None:
             continue
-        promised = NETWORKS[cell["network"]].mac_ratio
+        row = run["native"]
+        promised = NETWORKS[row.network].mac_ratio
         axes.plot(
             promised,
             speedup,
-            "o" if cell["batch"] == 1 else "s",
-            mfc="C0" if cell["threads"] == 1 else "C1",
+            "o" if row.batch == 1 else "s",
+            mfc="C0" if row.threads == 1 else "C1",
             mec="k",
         )
-        axes.annotate(cell["network"], (promised, 0.3), rotation=90, fontsize=8, ha="right")
+        axes.annotate(row.network, (promised, 0.3), rotation=90, fontsize=8, ha="right")
     limit = axes.get_ylim()[1]
     axes.plot([1, limit], [1, limit], "k:", label="as the MACs promise")
     axes.set(
@@ -202,19 +222,19 @@ def _plot_speedup(report: dict[str, Any], path: Path) -> None:
     figure.savefig(str(path), dpi=120)
 
 
-def _plot_roofline(report: dict[str, Any], path: Path) -> None:
+def _plot_roofline(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((6, 5), layout="constrained")
     axes = figure.add_subplot()
-    for i, (name, rows) in enumerate(report["layers"].items()):
+    for i, (name, rows) in enumerate(report.beside["layers"].items()):
         for kind, marker in (("dynamic", "o"), ("dynamic, Winograd", "D"), ("static", "^")):
             points = [(r["macs_per_byte"], r["gmacs"]) for r in rows if r["kind"] == kind]
             if points:
                 axes.plot(
                     *zip(*points, strict=True), marker, color=f"C{i}", ms=4, label=f"{name}, {kind}"
                 )
-    peak = report.get("machine", {}).get("peak_gmacs")
+    peak = report.machine.get("peak_gmacs")
     if peak:
         axes.axhline(peak, color="k", ls=":", label="measured peak of one core")
     axes.set(

@@ -1,12 +1,13 @@
 """Is training a DGC network cheaper than training its dense twin, whichever way that is trained
 fastest?
 
-    python -m dgc.bench.training [--network NAME] [--progress P] [--threads T] [--way W] [--steps N] [--out FILE.json]
+    python -m dgc.bench.training [--network NAME] [--progress P] [--threads T] [--way NAME]
+        [--steps N] [--out FILE.json]
 
-Each way trains in a process of its own, beside that of the dense twin as it comes, step by step in
+Each contender trains in a process of its own, beside that of the dense twin as it comes, step by step in
 turn: what a table compares are ratios of neighbouring steps. At most two processes live at once.
 Each cell is written as soon as it is there. Saved activations are exact: bytes of the distinct
-storages kept for backward that are neither parameters nor buffers. A way that fails is named in the
+storages kept for backward that are neither parameters nor buffers. What fails is named in the
 table.
 """
 
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +29,10 @@ import psutil
 import torch
 
 from dgc.bench import machine
+from dgc.bench.named import contender
 from dgc.bench.place import writable
-from dgc.bench.training_ways import NETWORKS, WAYS, native_bf16
+from dgc.bench.rows import Report, Row, read_report, write_report
+from dgc.bench.training_contenders import CONTENDERS, NETWORKS, native_bf16
 from dgc.errors import DgcError
 from dgc.run.files import atomic_write
 
@@ -49,25 +54,25 @@ Saved: MB an image kept for backward. Peak: resident MB of the way's own process
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-class WayFailedError(Exception):
+class ContenderFailedError(Exception):
     """A process ended before it had answered; the message is its last line."""
 
 
 class Process:
-    """One way in its process (dgc.bench.training_ways)."""
+    """One contender in its process (dgc.bench.training_contenders)."""
 
-    def __init__(self, network: str, progress: float, way: str, threads: int) -> None:
+    def __init__(self, network: str, progress: float, name: str, threads: int) -> None:
         free = psutil.virtual_memory().available
         if free < LEAST_MEMORY:
-            raise WayFailedError(f"only {free / 1e9:.1f} GB of memory free")
+            raise ContenderFailedError(f"only {free / 1e9:.1f} GB of memory free")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the process lives
         command = [
             sys.executable,
             "-m",
-            "dgc.bench.training_ways",
+            "dgc.bench.training_contenders",
             network,
             str(progress),
-            way,
+            name,
             str(threads),
         ]
         pipe = subprocess.PIPE
@@ -76,7 +81,7 @@ class Process:
         )
         try:
             self.facts: dict[str, Any] = json.loads(self._answer())
-        except WayFailedError:
+        except ContenderFailedError:
             self.close()
             raise
 
@@ -98,7 +103,7 @@ class Process:
         self.errors.seek(0)
         last = [text.strip() for text in self.errors if text.strip()]
         killed = f"ended by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        raise WayFailedError(
+        raise ContenderFailedError(
             killed if code < 0 else last[-1][:200] if last else f"ended with {code}"
         )
 
@@ -121,124 +126,141 @@ class Cell(NamedTuple):
     threads: int
 
 
-def measure(cell: Cell, ways: Sequence[str], steps: int) -> dict[str, Any]:
-    """One cell of the table: each way in turn beside the dense twin as it comes."""
-    rows: dict[str, Any] = {}
-    failed: dict[str, str] = {}
+def measure(cell: Cell, names: Sequence[str], steps: int, *, machine: str, run: str) -> list[Row]:
+    """One run: each contender in turn beside the dense twin as it comes."""
     dense = Process(cell.network, cell.progress, REFERENCE, cell.threads)
+    common = {"machine": machine, "run": run, "batch": dense.facts["batch"]}
     try:
-        rows[REFERENCE] = _row([dense.step() for _ in range(steps)], None, dense.facts)
-        for way in ways:
-            if way == REFERENCE:
+        rows = [
+            _row(cell, REFERENCE, [dense.step() for _ in range(steps)], None, dense.facts, common)
+        ]
+        for name in names:
+            if name == REFERENCE:
                 continue
             try:
-                rows[way] = _beside(dense, cell, way, steps)
-            except WayFailedError as error:
-                failed[way] = str(error)
+                rows.append(_beside(dense, cell, name, steps, common))
+            except ContenderFailedError as error:
+                rows.append(replace(_blank(cell, name, common), why_not=str(error)))
     finally:
         dense.close()
-    found = {
-        **cell._asdict(),
-        "batch": dense.facts["batch"],
-        "n": steps,
-        "ways": rows,
-        "failed": failed,
-    }
-    return found | {"best_dense": best_dense(rows), "suspicious": suspicious(rows)}
+    return rows
 
 
-def _beside(dense: Process, cell: Cell, way: str, steps: int) -> dict[str, Any]:
-    other = Process(cell.network, cell.progress, way, cell.threads)
+def _beside(dense: Process, cell: Cell, name: str, steps: int, common: dict[str, Any]) -> Row:
+    other = Process(cell.network, cell.progress, name, cell.threads)
     try:
         pairs = [(dense.step(), other.step()) for _ in range(steps)]
     finally:
         other.close()
-    return _row([ours for _, ours in pairs], [theirs for theirs, _ in pairs], other.facts)
+    ours, theirs = [ours for _, ours in pairs], [theirs for theirs, _ in pairs]
+    return _row(cell, name, ours, theirs, other.facts, common)
 
 
-def _row(seconds: list[float], dense: list[float] | None, facts: dict[str, Any]) -> dict[str, Any]:
+def _blank(cell: Cell, name: str, common: dict[str, Any]) -> Row:
+    """The row of a contender before it is measured."""
+    fields = contender(name)
+    fields["more"] = {"progress": cell.progress, **fields["more"]}
+    return Row(
+        benchmark="training", network=cell.network, threads=cell.threads, unit="s/step", spread="range",
+        **fields, **common,
+    )  # fmt: skip
+
+
+def _row(
+    cell: Cell,
+    name: str,
+    seconds: list[float],
+    dense: list[float] | None,
+    facts: dict[str, Any],
+    common: dict[str, Any],
+) -> Row:
     """The ratio is the median of the ratios of neighbouring steps; its spread, their smallest and
     largest.
     """
     ratios = [ours / theirs for ours, theirs in zip(seconds, dense or seconds, strict=True)]
-    saved = facts["saved_bytes"]
-    return {
-        "seconds_median": statistics.median(seconds),
-        "seconds_all": seconds,
-        "time_ratio": statistics.median(ratios),
-        "time_ratio_range": [min(ratios), max(ratios)],
-        "saved_mb_per_sample": None if saved is None else saved / facts["batch"] / 1e6,
-        "peak_mb": facts["peak_mb"],
-    }
-
-
-def best_dense(rows: dict[str, Any]) -> str:
-    """The dense way with the least time."""
-    return min(
-        (way for way in rows if WAYS[way].form == "dense"),
-        key=lambda way: float(rows[way]["time_ratio"]),
+    saved, blank = facts["saved_bytes"], _blank(cell, name, common)
+    kept = None if saved is None else saved / facts["batch"] / 1e6
+    return replace(
+        blank,
+        n=len(seconds),
+        median=statistics.median(seconds),
+        low=min(seconds),
+        high=max(seconds),
+        values=tuple(seconds),
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+        ratio_to=REFERENCE,
+        more={**blank.more, "saved_mb_per_sample": kept, "peak_mb": facts["peak_mb"]},
     )
 
 
-def suspicious(rows: dict[str, Any]) -> list[str]:
-    """Figures that are the same for all ways: such a figure was not measured of each."""
-    if len(rows) < 2:
+def measured(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.median is not None]
+
+
+def best_dense(rows: Sequence[Row]) -> Row:
+    """The dense contender with the least time."""
+    dense = [row for row in measured(rows) if row.variant == "dense"]
+    return min(dense, key=lambda row: row.ratio or 0.0)
+
+
+def suspicious(rows: Sequence[Row]) -> list[str]:
+    """Figures that are the same for all contenders: such a figure was not measured of each."""
+    found = measured(rows)
+    if len(found) < 2:
         return []
-    figures = ("seconds_median", "peak_mb")
+    figures = {
+        "median": [row.median for row in found],
+        "peak_mb": [row.more.get("peak_mb") for row in found],
+    }
     return [
-        name for name in figures if len({round(float(row[name]), 3) for row in rows.values()}) == 1
+        name
+        for name, values in figures.items()
+        if None not in values and len({round(float(value or 0), 3) for value in values}) == 1
     ]
 
 
 # --- the report ---
 
 
-def table(report: dict[str, Any]) -> str:
-    facts = report["machine"]
+def table(report: Report) -> str:
+    facts = report.machine
     lines = [HEADER.format(**facts, torch=facts["packages"]["torch"])]
-    notes = [] if report["native_bf16"] else [NO_BF16]
-    for cell in report["cells"]:
-        lines += [_line(cell, way) for way in cell["ways"]]
-        where = f"{cell['network']}, progress {cell['progress']}, {cell['threads']} threads"
-        notes += [f"{where}: {way} was not measured: {why}" for way, why in cell["failed"].items()]
+    notes = [] if facts.get("native_bf16", True) else [NO_BF16]
+    for rows in report.by_run().values():
+        lines += [_line(row, best_dense(rows)) for row in measured(rows)]
+        where = f"{rows[0].network}, progress {_progress(rows[0])}, {rows[0].threads} threads"
+        notes += [
+            f"{where}: {row.name} was not measured: {row.why_not}" for row in rows if row.why_not
+        ]
         notes += [
             f"{where}: {name} is the same for all ways: do not trust it"
-            for name in cell["suspicious"]
+            for name in suspicious(rows)
         ]
     return (
         "\n".join(lines) + "\n" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
     )
 
 
-def _line(cell: dict[str, Any], way: str) -> str:
-    row, best = cell["ways"][way], cell["best_dense"]
-    low, high = row["time_ratio_range"]
-    saved = row["saved_mb_per_sample"]
-    against = row["time_ratio"] / cell["ways"][best]["time_ratio"]
+def _progress(row: Row) -> float:
+    return float(row.more.get("progress", 0.0))
+
+
+def _line(row: Row, best: Row) -> str:
+    saved, peak = row.more.get("saved_mb_per_sample"), row.more.get("peak_mb")
+    ratio, least = row.ratio or 0.0, best.ratio or 1.0
     return (
-        f"| {cell['network']}, {cell['batch']} | {cell['progress']} | {cell['threads']} | {way} |"
-        f" {cell['n']} | {row['seconds_median']:.3f} | {row['time_ratio']:.2f}"
-        f" ({low:.2f}-{high:.2f}) | {against:.2f} | {best} |"
-        f" {'-' if saved is None else f'{saved:.2f}'} | {row['peak_mb']:.0f} |"
+        f"| {row.network}, {row.batch} | {_progress(row)} | {row.threads} | {row.name} |"
+        f" {row.n} | {row.median:.3f} | {ratio:.2f}"
+        f" ({row.ratio_low:.2f}-{row.ratio_high:.2f}) | {ratio / least:.2f} | {best.name} |"
+        f" {'-' if saved is None else f'{saved:.2f}'} | {'-' if peak is None else f'{peak:.0f}'} |"
     )
 
 
-def _merged(old: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """A cell that is measured again replaces the old one."""
-    place = Cell._fields
-    kept = [cell for cell in old if any(cell[key] != new[key] for key in place)]
-    return sorted([*kept, new], key=lambda cell: tuple(cell[key] for key in place))
-
-
-def _known(out: Path, facts: dict[str, object]) -> list[dict[str, Any]]:
-    """Cells that were measured before on this machine, with this program."""
-    if not out.exists() or not out.stat().st_size:
-        return []
-    report = json.loads(out.read_bytes())
-    same = {key: value for key, value in facts.items() if key not in ("date", "peak_gmacs")}
-    before = report.get("machine", {})
-    fits = all(before.get(key) == value for key, value in same.items()) and "native_bf16" in report
-    return list(report["cells"]) if fits else []
+def _known(out: Path, machine: str) -> list[Row]:
+    """Rows that were measured before on this machine, with these versions."""
+    return [row for row in read_report(out, "training").rows if row.machine == machine]
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -255,7 +277,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--threads", type=int, action="append", help="those that PyTorch takes by default"
     )
     parser.add_argument(
-        "--way", choices=list(WAYS), action="append", help="all by default; the dense twin always"
+        "--way",
+        choices=list(CONTENDERS),
+        action="append",
+        help="all by default; the dense twin always",
     )
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--out", type=Path, help="JSON file; the table goes beside it, as .md")
@@ -264,33 +289,29 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
-    facts = machine.facts()
+    facts = {**machine.facts(), "native_bf16": native_bf16()}
     out = given.out or Path(f"benchmarks/results/training-{machine.label()}.json")
+    report = Report("training")
+    key = report.add_machine(facts)
     try:
         writable(out)
         writable(out.with_suffix(".md"))
-        cells = _known(out, facts)
+        report.rows = _known(out, key)
     except DgcError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
-    networks = given.network or [name for name in NETWORKS if name != "tiny"]
-    report: dict[str, Any] = {"machine": facts, "native_bf16": native_bf16(), "cells": cells}
-    for network in networks:
+    for network in given.network or [name for name in NETWORKS if name != "tiny"]:
         for progress in given.progress or (0.0, 0.5, 0.9):
             for threads in given.threads or (torch.get_num_threads(),):
                 try:
-                    found = measure(
-                        Cell(network, progress, threads), given.way or list(WAYS), given.steps
-                    )
-                except WayFailedError as error:
+                    _add(report, Cell(network, progress, threads), given, key)
+                except ContenderFailedError as error:
                     print(
                         f"error: the dense twin of {network} cannot be trained here: {error}",
                         file=sys.stderr,
                     )
                     return 1
-                report["cells"] = _merged(report["cells"], found)
-                atomic_write(out, json.dumps(report, indent=1).encode() + b"\n")
-                atomic_write(out.with_suffix(".md"), table(report).encode())
+                _keep(report, out)
                 print(
                     f"{network}, progress {progress}, {threads} threads: done",
                     file=sys.stderr,
@@ -298,6 +319,20 @@ def main(argv: list[str] | None = None) -> int:
                 )
     print(table(report), end="")
     return 0
+
+
+def _add(report: Report, cell: Cell, given: argparse.Namespace, key: str) -> None:
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    names = given.way or list(CONTENDERS)
+    rows = measure(cell, names, given.steps, machine=key, run=began)
+    # one run a setting: a new one replaces the old, whatever its contenders were
+    report.rows = [row for row in report.rows if row.setting != rows[0].setting] + rows
+    report.rows.sort(key=lambda row: (row.network, _progress(row), row.threads or 0))
+
+
+def _keep(report: Report, out: Path) -> None:
+    write_report(out, report)
+    atomic_write(out.with_suffix(".md"), table(report).encode())
 
 
 if __name__ == "__main__":

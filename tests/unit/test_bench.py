@@ -12,7 +12,8 @@ import pytest
 from dgc.bench import __main__ as bench
 from dgc.bench import timing
 from dgc.bench.networks import NETWORKS
-from dgc.bench.report import best_dense, markdown
+from dgc.bench.report import best_dense, markdown, runs
+from dgc.bench.rows import Report, parse_report
 from dgc.kernels.cpu import library
 from dgcctl.cli import main
 from dgcctl.cli.bench import Network
@@ -22,11 +23,13 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
-def cell(**ms: float) -> dict[str, Any]:
+def report_of(ms: dict[str, float], **beside: Any) -> Report:
+    """A report as it was written before there was one schema."""
     times = {
         name: {"median": value, "low": value, "high": value, "n": 7} for name, value in ms.items()
     }
-    return {"network": "resnet18", "batch": 1, "threads": 1, "ms_per_image": times, "missing": {}}
+    cell = {"network": "resnet18", "batch": 1, "threads": 1, "ms_per_image": times, "missing": {}}
+    return parse_report({"cells": [cell], "layers": {}, **beside}, "inference", "here")
 
 
 def a_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -73,12 +76,15 @@ def test_rounds_are_interleaved_and_at_least_seven(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_report_holds_ratios_notes_and_states() -> None:
-    one = cell(native=10.0, dense_eager=30.0, dense_compile=20.0, masked=45.0)
-    assert best_dense(one) == ("dense_compile", 2.0)
     state = {"kind": "pack", "1 thread": 1.0, "2 threads": 0.5, "2 threads, rested": 0.75}
-    shown = markdown(
-        {"cells": [one], "layers": {}, "notes": ["short here"], "states": {"resnet18": [state]}}
+    report = report_of(
+        {"native": 10.0, "dense_eager": 30.0, "dense_compile": 20.0, "masked": 45.0},
+        notes=["short here"],
+        states={"resnet18": [state]},
     )
+    (one,) = runs(report)
+    assert best_dense(one) == ("dense_compile", 2.0)
+    shown = markdown(report)
     assert (
         "| resnet18 | 1 | 1 | 10.00 | 30.00 | 20.00 | 45.00 | 7 | 3.00 | 2.00 (compile) | 4.50 |"
         in shown

@@ -4,7 +4,6 @@ says when it cannot.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,17 @@ import pytest
 
 from dgc.bench import __main__ as inference
 from dgc.bench import training
-from dgc.bench.training import Cell, Process, WayFailedError, best_dense, measure, suspicious, table
-from dgc.bench.training_ways import WAYS, peak_mb
+from dgc.bench.rows import Report, Row, parse_report, read_report
+from dgc.bench.training import (
+    Cell,
+    ContenderFailedError,
+    Process,
+    best_dense,
+    measure,
+    suspicious,
+    table,
+)
+from dgc.bench.training_contenders import CONTENDERS, peak_mb
 
 
 def row(ratio: float, peak: float = 100.0, seconds: float = 1.0) -> dict[str, Any]:
@@ -32,11 +40,22 @@ def test_a_cell_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert code == 0
     assert printed == out.with_suffix(".md").read_text()
-    (found,) = json.loads(out.read_text())["cells"]
-    assert list(found["ways"]) == ["dense", "dgc", "dense_bf16"]
-    assert found["best_dense"] in ("dense", "dense_bf16")
-    assert found["failed"] == {}
+    found = read_report(out, "training").rows
+    assert [row.name for row in found] == ["dense", "dgc", "dense_bf16"]
+    assert {(row.network, row.threads, row.batch, row.n, row.ratio_to) for row in found} == {
+        ("tiny", 1, 4, 1, "dense")
+    }
+    assert best_dense(found).name in ("dense", "dense_bf16")
+    assert [row.why_not for row in found] == [None] * 3
     assert "| tiny, 4 | 0.9 | 1 | dgc | 1 |" in printed
+
+
+def rows_of(ways: dict[str, dict[str, Any]], **failed: str) -> list[Row]:
+    """A cell as reports were written before they had one schema."""
+    cell = {
+        "network": "tiny", "progress": 0.9, "threads": 1, "batch": 4, "n": 1, "ways": ways, "failed": failed,
+    }  # fmt: skip
+    return parse_report({"machine": {}, "cells": [cell]}, "training", "here").rows
 
 
 def test_the_best_dense_way_is_the_dense_row_with_the_least_ratio() -> None:
@@ -46,70 +65,62 @@ def test_the_best_dense_way_is_the_dense_row_with_the_least_ratio() -> None:
         "dense_channels_last": row(0.7),
         "dgc": row(0.3),
     }
-    assert best_dense(rows) == "dense_bf16"
+    assert best_dense(rows_of(rows)).name == "dense_bf16"
 
 
-def report(cell: dict[str, Any], *, bf16: bool = True) -> str:
-    facts = {
-        "cpu": "a CPU",
-        "packages": {"torch": "2"},
-        "python": "3",
-        "isa": "avx2",
-        "date": "today",
-    }
-    whole = {
-        "network": "tiny",
-        "progress": 0.9,
-        "threads": 1,
-        "batch": 4,
-        "n": 1,
-        "failed": {},
-        "suspicious": [],
-    }
-    return table({"machine": facts, "native_bf16": bf16, "cells": [whole | cell]})
+def shown(rows: list[Row], *, bf16: bool = True) -> str:
+    report = Report("training", rows)
+    report.add_machine(
+        {
+            "cpu": "a CPU",
+            "packages": {"torch": "2"},
+            "python": "3",
+            "isa": "avx2",
+            "date": "today",
+            "native_bf16": bf16,
+        }
+    )
+    return table(report)
 
 
 def test_the_table_divides_by_the_best_dense_way_and_names_it() -> None:
     rows = {"dense": row(1.0), "dense_channels_last": row(0.5), "dgc": row(0.4)}
-    shown = report({"ways": rows, "best_dense": "dense_channels_last"})
+    text = shown(rows_of(rows))
     assert (
-        "| dgc | 1 | 1.000 | 0.40 (0.40-0.40) | 0.80 | dense_channels_last | 1.00 | 100 |" in shown
+        "| dgc | 1 | 1.000 | 0.40 (0.40-0.40) | 0.80 | dense_channels_last | 1.00 | 100 |" in text
     )
-    assert "BF16" not in shown
+    assert "BF16" not in text
 
 
 def test_what_cannot_be_trusted_or_was_not_measured_is_said_below_the_table() -> None:
-    rows = {"dense": row(1.0), "dgc": row(0.4, seconds=2.0)}
-    found = suspicious(rows)
-    assert found == ["peak_mb"]
-    shown = report(
-        {"ways": rows, "best_dense": "dense", "suspicious": found, "failed": {"plain": "no luck"}},
-        bf16=False,
-    )
-    assert "peak_mb is the same for all ways: do not trust it" in shown
-    assert "plain was not measured: no luck" in shown
-    assert "no BF16 instructions" in shown
+    rows = rows_of({"dense": row(1.0), "dgc": row(0.4, seconds=2.0)}, plain="no luck")
+    assert suspicious(rows) == ["peak_mb"]
+    text = shown(rows, bf16=False)
+    assert "peak_mb is the same for all ways: do not trust it" in text
+    assert "plain was not measured: no luck" in text
+    assert "no BF16 instructions" in text
 
 
 def test_a_way_that_fails_is_named_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(training.WAYS, "no such way", WAYS["dgc"])
-    found = measure(Cell("tiny", 0.0, 1), ["no such way"], 1)
-    assert list(found["ways"]) == ["dense"]
-    assert "no such way" in found["failed"]["no such way"]
+    monkeypatch.setitem(CONTENDERS, "no such way", CONTENDERS["dgc"])
+    dense, failed = measure(Cell("tiny", 0.0, 1), ["no such way"], 1, machine="here", run="now")
+    assert (dense.name, dense.n, dense.why_not) == ("dense", 1, None)
+    assert (failed.name, failed.n, failed.median) == ("no such way", 0, None)
+    assert "no such way" in str(failed.why_not)
 
 
 def test_a_way_is_not_started_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LEAST_MEMORY", 1e18)
-    with pytest.raises(WayFailedError, match="GB of memory free"):
+    with pytest.raises(ContenderFailedError, match="GB of memory free"):
         Process("tiny", 0.0, "dense", 1)
 
 
 def test_the_peak_is_a_process_own_and_not_what_its_parent_held() -> None:
     held = bytearray(600_000_000)
     held[::4096] = b"x" * len(held[::4096])
-    code = "from dgc.bench.training_ways import peak_mb; print(peak_mb())"
+    code = "from dgc.bench.training_contenders import peak_mb; print(peak_mb())"
     mine = peak_mb()
     del held
     child = float(

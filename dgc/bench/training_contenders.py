@@ -1,5 +1,5 @@
-"""One way of training a network, in its own process: `python -m dgc.bench.training_ways NETWORK
-PROGRESS WAY THREADS`.
+"""One way of training a network, in its own process: `python -m dgc.bench.training_contenders NETWORK
+PROGRESS NAME THREADS`.
 
 It makes two steps to warm up, prints {"peak_mb", "saved_bytes", "batch"}, and then, for each line
 that it is sent, it makes a step and prints its seconds. It ends with its standard input; its memory
@@ -44,7 +44,7 @@ NETWORKS = {
 }
 
 
-class Way(NamedTuple):
+class Contender(NamedTuple):
     """`backend`: what dynamic layers compute with (see dgc.set_backend)."""
 
     form: str = "dense"
@@ -54,39 +54,41 @@ class Way(NamedTuple):
     compiled: bool = False
 
 
-WAYS = {
-    "dense": Way(),
-    "dense_channels_last": Way(channels_last=True),
-    "dense_bf16": Way(bf16=True),
-    "dense_bf16_channels_last": Way(bf16=True, channels_last=True),
-    "dense_compiled": Way(compiled=True),
-    "dgc": Way("dgc"),
-    "dgc_bf16": Way("dgc", bf16=True),
-    "plain": Way("dgc", "plain"),
-    "masked": Way("dgc", "masked"),
+CONTENDERS = {
+    "dense": Contender(),
+    "dense_channels_last": Contender(channels_last=True),
+    "dense_bf16": Contender(bf16=True),
+    "dense_bf16_channels_last": Contender(bf16=True, channels_last=True),
+    "dense_compiled": Contender(compiled=True),
+    "dgc": Contender("dgc"),
+    "dgc_bf16": Contender("dgc", bf16=True),
+    "plain": Contender("dgc", "plain"),
+    "masked": Contender("dgc", "masked"),
 }
 
 
 class Trainer:
     """A network on one batch of noise, and its optimizer."""
 
-    def __init__(self, network: str, progress: float, way: str) -> None:
-        n, self.way = NETWORKS[network], WAYS[way]
-        self.order = torch.channels_last if self.way.channels_last else torch.contiguous_format
+    def __init__(self, network: str, progress: float, name: str) -> None:
+        n, self.contender = NETWORKS[network], CONTENDERS[name]
+        self.order = (
+            torch.channels_last if self.contender.channels_last else torch.contiguous_format
+        )
         generator = torch.Generator().manual_seed(1)
         images = torch.randn(n.batch, 3, n.size, n.size, generator=generator)
         self.images = images.to(memory_format=self.order)
         self.labels = torch.randint(0, n.classes, (n.batch,), generator=generator)
         torch.manual_seed(0)
         self.net = (
-            dgc.create_model(n.model, form=self.way.form, **n.options)
+            dgc.create_model(n.model, form=self.contender.form, **n.options)
             .train()
             .to(memory_format=self.order)
         )
         dgc.set_progress(self.net, progress)
-        dgc.set_backend(self.net, self.way.backend)  # type: ignore[arg-type]
+        dgc.set_backend(self.net, self.contender.backend)  # type: ignore[arg-type]
         self.forward: Callable[[Tensor], Tensor] = (
-            torch.compile(self.net) if self.way.compiled else self.net
+            torch.compile(self.net) if self.contender.compiled else self.net
         )
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True
@@ -94,7 +96,7 @@ class Trainer:
 
     def loss(self) -> Tensor:
         precision: AbstractContextManager[Any] = (
-            torch.autocast("cpu", dtype=torch.bfloat16) if self.way.bf16 else nullcontext()
+            torch.autocast("cpu", dtype=torch.bfloat16) if self.contender.bf16 else nullcontext()
         )
         with precision:
             logits = self.forward(self.images)
@@ -110,7 +112,7 @@ class Trainer:
 
     def saved(self) -> int | None:
         """Bytes kept for backward; a compiled network does not tell."""
-        return None if self.way.compiled else saved_bytes(self.net, self.loss)
+        return None if self.contender.compiled else saved_bytes(self.net, self.loss)
 
 
 def peak_mb() -> float:
@@ -136,9 +138,9 @@ def native_bf16() -> bool:
 
 
 def main(argv: list[str]) -> int:
-    network, progress, way, threads = argv
+    network, progress, name, threads = argv
     torch.set_num_threads(int(threads))
-    trainer = Trainer(network, float(progress), way)
+    trainer = Trainer(network, float(progress), name)
     for _ in range(WARM):
         trainer.step()
     peak = peak_mb()  # before anything is done that training does not do
