@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import dgc
-from dgc.hub.registry import MIB, Entry, find_entry
+from dgc.hub.registry import MIB, ReleasedCheckpoint, find_entry
 from dgc.models import create_model
 from dgc.models.released import to_released
 
@@ -99,6 +99,6 @@ def oracle(model: nn.Module) -> nn.Module:
     return model
 
 
-def image_batch(entry: Entry | str, count: int = 2) -> torch.Tensor:
+def image_batch(entry: ReleasedCheckpoint | str, count: int = 2) -> torch.Tensor:
     size = (find_entry(entry) if isinstance(entry, str) else entry).preprocessing.image_size
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))

@@ -5,14 +5,13 @@ its parent.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
-_PR_SET_PDEATHSIG = 1
+from dgc.run.process import when_parent_ends
+
 _REQUESTS = frozenset({signal.SIGINT, signal.SIGUSR1, signal.SIGTERM})
 
 
@@ -46,9 +45,8 @@ def settle_worker(parent: int, _: int) -> None:
         threading.Thread(target=_await_parent_signal, daemon=True).start()
     else:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError, AttributeError):
+        when_parent_ends(signal.SIGKILL)()
     if os.getppid() != parent:  # it died before this worker could ask to be told
         os._exit(0)
 

@@ -20,7 +20,7 @@ from dgc.errors import DataError, IntegrityError, NetworkError
 from dgc.hub import filetype, scan
 from dgc.hub.cache import Cache, Pin, PinFile, Say, hold, now, sha256_of
 from dgc.hub.hosts import Bases, HostError, human_url
-from dgc.hub.registry import Entry, Link, layout_digest
+from dgc.hub.registry import Link, ReleasedCheckpoint, layout_digest
 from dgc.hub.scan import Inspection
 from dgc.hub.transfer import Policy, Progress, Transfer, discard
 from dgc.run.files import fsync_dir
@@ -35,7 +35,7 @@ def _no_progress(_done: int, _total: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Options:
+class FetchOptions:
     """How to download. `say` gets whole lines for the user, `progress` bytes done and in all."""
 
     cross_check: bool = False
@@ -84,13 +84,15 @@ class _Candidate:
         return self.inspection.sha256
 
 
-def download(entry: Entry, cache: Cache, options: Options | None = None) -> Fetched:
+def download(
+    entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions | None = None
+) -> Fetched:
     """Bring a released checkpoint into the cache (or find it there) and return where it lies.
 
     Raises NetworkError (6; every host's reason, the link and the import command), IntegrityError
     (4; both digests, when pinned and from where), UnsafeFileError (5), ResourceError (7).
     """
-    options = options or Options()
+    options = options or FetchOptions()
     if not (options.repin or options.cross_check) and (found := cached(entry, cache)):
         return found
     if options.offline:
@@ -110,7 +112,7 @@ def download(entry: Entry, cache: Cache, options: Options | None = None) -> Fetc
         ) from error
 
 
-def by_hand(entry: Entry) -> str:
+def by_hand(entry: ReleasedCheckpoint) -> str:
     """What to do where no host gives the file."""
     links = " or ".join(human_url(link) for link in entry.links)
     return (
@@ -118,7 +120,7 @@ def by_hand(entry: Entry) -> str:
     )
 
 
-def absent(entry: Entry, cache: Cache) -> NetworkError:
+def absent(entry: ReleasedCheckpoint, cache: Cache) -> NetworkError:
     """The error of a command that works on the cache alone."""
     return NetworkError(
         f"{entry.name}: not in the cache {cache.folder}: dgcctl ckpt download {entry.name}."
@@ -126,7 +128,7 @@ def absent(entry: Entry, cache: Cache) -> NetworkError:
     )
 
 
-def cached(entry: Entry, cache: Cache) -> Fetched | None:
+def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
     """The file in the cache, its digest checked; None where there is none. Works offline and
     read-only.
     """
@@ -150,7 +152,9 @@ def cached(entry: Entry, cache: Cache) -> Fetched | None:
     return Fetched(path, digest, "cache", pin)
 
 
-def _compare(entry: Entry, digest: str, pin: Pin | None, origin: str, remedy: str) -> None:
+def _compare(
+    entry: ReleasedCheckpoint, digest: str, pin: Pin | None, origin: str, remedy: str
+) -> None:
     """Refuse a digest that is not the known or pinned one."""
     if entry.sha256 and digest != entry.sha256:
         raise IntegrityError(
@@ -161,7 +165,7 @@ def _compare(entry: Entry, digest: str, pin: Pin | None, origin: str, remedy: st
         raise IntegrityError(f"{entry.name}: sha256 {digest} from {origin}, but {pin}; {remedy}")
 
 
-def _fetch(entry: Entry, cache: Cache, options: Options) -> Fetched:
+def _fetch(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> Fetched:
     pin = PinFile(cache.pins).get(entry.name)
     candidates = _candidates(entry, cache, options)
     best = candidates[0]
@@ -178,14 +182,14 @@ def _fetch(entry: Entry, cache: Cache, options: Options) -> Fetched:
     return _commit(entry, cache, candidates, options.say)
 
 
-def _kept(entry: Entry, cache: Cache) -> str:
+def _kept(entry: ReleasedCheckpoint, cache: Cache) -> str:
     kept = (
         "the cached file is kept" if cache.file(entry.file).exists() else "nothing was kept of it"
     )
     return f"{kept}. If you trust the new one: dgcctl ckpt download {entry.name} --repin"
 
 
-def _candidates(entry: Entry, cache: Cache, options: Options) -> list[_Candidate]:
+def _candidates(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> list[_Candidate]:
     """One good candidate from the first host that gives it; with cross_check, from every host."""
     found: list[_Candidate] = []
     reasons: list[str] = []
@@ -207,7 +211,9 @@ def _candidates(entry: Entry, cache: Cache, options: Options) -> list[_Candidate
     return found
 
 
-def _candidate(entry: Entry, cache: Cache, link: Link, options: Options) -> _Candidate:
+def _candidate(
+    entry: ReleasedCheckpoint, cache: Cache, link: Link, options: FetchOptions
+) -> _Candidate:
     """Fetch from one host and look at what came. A part that was patched together gets one second
     chance from 0.
     """
@@ -225,7 +231,7 @@ def _candidate(entry: Entry, cache: Cache, link: Link, options: Options) -> _Can
         return _inspected(entry, link, part, transfer.fetch(link, part))
 
 
-def _inspected(entry: Entry, link: Link, part: Path, url: str) -> _Candidate:
+def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _Candidate:
     size, (least, most) = part.stat().st_size, entry.size_range
     kind = filetype.sniff(filetype.read_head(part))
     if kind not in (filetype.ZIP, filetype.LEGACY):
@@ -248,7 +254,9 @@ def _drop(candidates: list[_Candidate]) -> None:
         discard(candidate.part)
 
 
-def _commit(entry: Entry, cache: Cache, candidates: list[_Candidate], say: Say) -> Fetched:
+def _commit(
+    entry: ReleasedCheckpoint, cache: Cache, candidates: list[_Candidate], say: Say
+) -> Fetched:
     best, path = candidates[0], cache.file(entry.file)
     size = best.inspection.file_bytes
     os.replace(best.part, path)  # the transfer has fsynced it
@@ -269,7 +277,7 @@ def _commit(entry: Entry, cache: Cache, candidates: list[_Candidate], say: Say) 
 
 def import_file(
     inspected: Inspection,
-    entry: Entry,
+    entry: ReleasedCheckpoint,
     cache: Cache,
     *,
     repin: bool = False,
@@ -298,7 +306,9 @@ def import_file(
         ) from error
 
 
-def _guarded(entry: Entry, candidate: _Candidate, pin: Pin | None, cache: Cache) -> None:
+def _guarded(
+    entry: ReleasedCheckpoint, candidate: _Candidate, pin: Pin | None, cache: Cache
+) -> None:
     try:
         if sha256_of(candidate.part) != candidate.sha256:
             raise IntegrityError(f"{candidate.url}: was changed while it was copied; refused")
@@ -314,7 +324,9 @@ def _guarded(entry: Entry, candidate: _Candidate, pin: Pin | None, cache: Cache)
         raise
 
 
-def identify(inspected: Inspection, registry: dict[str, Entry]) -> Entry | None:
+def identify(
+    inspected: Inspection, registry: dict[str, ReleasedCheckpoint]
+) -> ReleasedCheckpoint | None:
     """Which released checkpoint a file is, by the names and shapes of its tensors; None where it is
     none of them.
     """

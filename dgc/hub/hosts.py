@@ -93,7 +93,7 @@ def after_page(link: Link, page: str, url: str) -> str:
     form = _form(page)
     if link.host == "gdrive" and form.action and ("confirm" in form.fields or "virus" in lower):
         following = urljoin(url, form.action)
-        if not _same_house(following, url):
+        if not _same_owner(following, url):
             raise HostError(
                 f"the form of Google Drive leads to {urlsplit(following).hostname}; not followed"
             )
@@ -109,10 +109,10 @@ def _page_words(link: Link, page: str, url: str) -> str:
     return f"answered with {kind} in place of the file" + (f" ({title!r})" if title else "")
 
 
-def _same_house(url: str, origin: str) -> bool:
+def _same_owner(url: str, origin: str) -> bool:
     host = urlsplit(url).hostname or ""
     return urlsplit(url).netloc == urlsplit(origin).netloc or any(
-        host == house or host.endswith("." + house) for house in _GOOGLE
+        host == domain or host.endswith("." + domain) for domain in _GOOGLE
     )
 
 

@@ -7,6 +7,7 @@ where they are asked for. It stands here, above both, because the networks know 
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ from dgc.hub.card import (
     told_in,
 )
 from dgc.hub.convert import Converted, convert, existing
-from dgc.hub.fetch import Fetched, Options, download, identify
-from dgc.hub.registry import Entry, Preprocessing, find_entry, load_registry
+from dgc.hub.fetch import Fetched, FetchOptions, download, identify
+from dgc.hub.registry import Preprocessing, ReleasedCheckpoint, find_entry, load_registry
 from dgc.hub.scan import inspect
 from dgc.models import create_model as create_network
 from dgc.recipe.load import Recipe, diff_recipes, find_recipe, load_recipe
@@ -63,18 +64,18 @@ class Pretrained(NamedTuple):
 
     model: nn.Module
     preprocessing: Preprocessing
-    info: Entry
+    info: ReleasedCheckpoint
 
 
 def load_pretrained(
-    name: str, cache: Cache | None = None, options: Options | None = None
+    name: str, cache: Cache | None = None, options: FetchOptions | None = None
 ) -> Pretrained:
     """Download (or find in the cache), check, convert once and load the released network `name`.
 
     Raises UsageError for an unknown name, NetworkError (6), IntegrityError (4), UnsafeFileError
     (5).
     """
-    entry, cache, options = find_entry(name), cache or Cache.default(), options or Options()
+    entry, cache, options = find_entry(name), cache or Cache.default(), options or FetchOptions()
     with converted(entry, download(entry, cache, options), cache, options) as result:
         model = create_network(entry.name)
         load_weights(model, result.weights)
@@ -83,7 +84,7 @@ def load_pretrained(
 
 @contextmanager
 def converted(
-    entry: Entry, fetched: Fetched, cache: Cache, options: Options
+    entry: ReleasedCheckpoint, fetched: Fetched, cache: Cache, options: FetchOptions
 ) -> Iterator[Converted]:
     """The converted weights of a fetched checkpoint; kept in the cache where it can be written."""
     weights = cache.converted(entry.name)
@@ -101,7 +102,9 @@ def converted(
     yield found
 
 
-def _convert(entry: Entry, fetched: Fetched, weights: Path, options: Options) -> Converted:
+def _convert(
+    entry: ReleasedCheckpoint, fetched: Fetched, weights: Path, options: FetchOptions
+) -> Converted:
     result = convert(fetched.inspect(), entry.name, weights, origin=fetched.pin.origin)
     left = "; ".join(result.stripped) or "nothing"
     options.say(f"{entry.name}: converted to {weights.name}; left behind: {left}")
@@ -142,7 +145,7 @@ class Opened:
     recipe: Recipe
     card: Card
     title: str
-    entry: Entry | None = None
+    entry: ReleasedCheckpoint | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -150,7 +153,19 @@ class Opened:
         return self.card.preprocessing
 
 
-def open_pretrained(name: str, options: Options | None = None) -> Opened:
+def open_named(given: argparse.Namespace, options: FetchOptions | None = None) -> Opened:
+    """What the arguments of a job name: a released network (`pretrained`), a file (`weights`, with
+    a `recipe` where it needs one) or a run (`run_dir`, `step`).
+    """
+    if given.pretrained:
+        return open_pretrained(given.pretrained, options)
+    if given.weights:
+        recipe = load_recipe(find_recipe(given.recipe)) if given.recipe else None
+        return open_file(given.weights, recipe)
+    return open_run(RunDir(given.run_dir), given.step)
+
+
+def open_pretrained(name: str, options: FetchOptions | None = None) -> Opened:
     """The released network `name` with its weights."""
     model, preprocessing, entry = load_pretrained(name, options=options)
     return Opened(model, load_recipe(find_recipe(entry.recipe)), Card(preprocessing), name, entry)
@@ -215,7 +230,7 @@ def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
 
 
 def _open(
-    recipe: Recipe, weights: Path, title: str, card: Card, entry: Entry | None = None
+    recipe: Recipe, weights: Path, title: str, card: Card, entry: ReleasedCheckpoint | None = None
 ) -> Opened:
     model = create_network(recipe.model.name, **recipe.model.kwargs())
     load_weights(model, weights)

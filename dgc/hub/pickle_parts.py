@@ -22,7 +22,7 @@ class Reader(Protocol):
     def tell(self) -> int: ...
 
 
-class Window:
+class BoundedReader:
     """A bounded reader over bytes or an mmap: no literal is longer than MAX_LITERAL."""
 
     def __init__(self, data: Any, start: int, end: int, label: str) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub.pickle_parts import (
+    BoundedReader,
     Global,
     Ordered,
     Reader,
     StorageSpec,
     TensorSpec,
-    Window,
     opcodes,
 )
 
@@ -60,7 +60,7 @@ class TooLongError(IntegrityError):
 
 
 @dataclass
-class Program:
+class DryRun:
     """What a pickle came to: its value, its storages, and where it ended."""
 
     value: Any
@@ -68,7 +68,7 @@ class Program:
     end: int
 
 
-def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
+def dry_run(reader: Reader, label: str, depth: int = 0) -> DryRun:
     """Run one pickle over symbols, from the reader's position to its STOP.
 
     Raises UnsafeFileError (global and offset named) or IntegrityError (broken, or not a
@@ -91,7 +91,7 @@ def dry_run(reader: Reader, label: str, depth: int = 0) -> Program:
         raise IntegrityError(
             f"{label}: broken or cut pickle after offset {machine.position} ({str(error)[:80]})"
         ) from error
-    return Program(machine.result, machine.storages, reader.tell())
+    return DryRun(machine.result, machine.storages, reader.tell())
 
 
 class Machine:
@@ -142,7 +142,7 @@ class Machine:
             )
         with contextlib.suppress(IntegrityError):  # it only looked like one
             dry_run(
-                Window(data, 0, len(data), self.label),
+                BoundedReader(data, 0, len(data), self.label),
                 f"{self.label} (pickle in a string)",
                 self.depth + 1,
             )

@@ -49,7 +49,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReleasedCheckpoint:
     """One released checkpoint. Errors in per cent; MACs by the authors' counter; sizes in bytes."""
 
     name: str
@@ -77,7 +77,7 @@ class Entry:
         )
 
 
-def load_registry(path: Path | None = None) -> dict[str, Entry]:
+def load_registry(path: Path | None = None) -> dict[str, ReleasedCheckpoint]:
     """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot
     be used.
     """
@@ -96,13 +96,13 @@ def load_registry(path: Path | None = None) -> dict[str, Entry]:
         ) from error
 
 
-def _entry(name: str, fields: dict[str, Any]) -> Entry:
+def _entry(name: str, fields: dict[str, Any]) -> ReleasedCheckpoint:
     if not (is_one_component(name) and is_one_component(str(fields["file"]))):
         raise ValueError(
             f"{name!r}, {fields['file']!r}: should be names of files, without a folder"
         )
     published, preprocessing = fields["published"], fields["preprocessing"]
-    return Entry(
+    return ReleasedCheckpoint(
         name=name,
         links=tuple(Link(link["host"], link.get("id") or link["url"]) for link in fields["links"]),
         preprocessing=Preprocessing(
@@ -132,7 +132,9 @@ _PLAIN = [
 ]
 
 
-def find_entry(name: str, registry: dict[str, Entry] | None = None) -> Entry:
+def find_entry(
+    name: str, registry: dict[str, ReleasedCheckpoint] | None = None
+) -> ReleasedCheckpoint:
     """The entry of that name. Raises UsageError with the nearest names."""
     known = load_registry() if registry is None else registry
     if name in known:

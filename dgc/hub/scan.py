@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub import filetype
-from dgc.hub.pickle_parts import Ordered, TensorSpec, Window
-from dgc.hub.pickles import Program, TooLongError, dry_run
+from dgc.hub.pickle_parts import BoundedReader, Ordered, TensorSpec
+from dgc.hub.pickles import DryRun, TooLongError, dry_run
 
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 16 << 20
@@ -85,7 +85,7 @@ def _wrong_kind(path: Path, kind: str) -> NoReturn:
     )
 
 
-def _top_level(path: Path, program: Program) -> dict[Any, Any]:
+def _top_level(path: Path, program: DryRun) -> dict[Any, Any]:
     value = program.value.items if isinstance(program.value, Ordered) else program.value
     if type(value) is not dict:
         raise IntegrityError(
@@ -97,8 +97,8 @@ def _top_level(path: Path, program: Program) -> dict[Any, Any]:
 # the legacy form
 
 
-def _torch_legacy(path: Path, data: mmap.mmap) -> Program:
-    window = Window(data, 0, len(data), path.name)
+def _torch_legacy(path: Path, data: mmap.mmap) -> DryRun:
+    window = BoundedReader(data, 0, len(data), path.name)
     programs = [dry_run(window, path.name) for _ in range(5)]
     _, _, system, program, keys = programs
     if not isinstance(system.value, dict) or system.value.get("little_endian") is not True:
@@ -113,7 +113,7 @@ def _torch_legacy(path: Path, data: mmap.mmap) -> Program:
     return program
 
 
-def _legacy_block(path: Path, data: mmap.mmap, at: int, program: Program, key: str) -> int:
+def _legacy_block(path: Path, data: mmap.mmap, at: int, program: DryRun, key: str) -> int:
     """One storage: int64 count, then the numbers. Returns where the next one starts."""
     spec = program.storages[key]
     if at + 8 + spec.nbytes > len(data):
@@ -131,7 +131,7 @@ def _legacy_block(path: Path, data: mmap.mmap, at: int, program: Program, key: s
 # the zip form
 
 
-def _torch_zip(path: Path, data: mmap.mmap) -> Program:
+def _torch_zip(path: Path, data: mmap.mmap) -> DryRun:
     _check_directory(path, data)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -245,11 +245,11 @@ def _scan_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
 
 def _zip_program(
     path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
-) -> Program:
+) -> DryRun:
     pickle_name = next(name for name in members if ("/" + name).endswith("/data.pkl"))
     root = pickle_name.removesuffix("data.pkl")
     content = archive.read(pickle_name)
-    program = dry_run(Window(content, 0, len(content), path.name), path.name)
+    program = dry_run(BoundedReader(content, 0, len(content), path.name), path.name)
     if members.get(root + "byteorder") and archive.read(root + "byteorder") != b"little":
         raise IntegrityError(f"{path}: was not written on a little-endian machine")
     for key, spec in program.storages.items():
@@ -265,7 +265,7 @@ def _zip_program(
 
 
 def _no_strangers(
-    path: Path, members: dict[str, zipfile.ZipInfo], root: str, program: Program
+    path: Path, members: dict[str, zipfile.ZipInfo], root: str, program: DryRun
 ) -> None:
     expected = {f"{root}data/{key}" for key in program.storages} | {
         root + name for name in _TORCH_SMALL
@@ -311,7 +311,7 @@ def _danger_in(content: Any, label: str) -> None:
         raise UnsafeFileError(f"refused: {label} is an archive inside an archive")
     if start is None:
         return
-    window = Window(content, start, len(content), label)
+    window = BoundedReader(content, start, len(content), label)
     try:
         while window.tell() < len(content):
             dry_run(window, label)

@@ -10,7 +10,6 @@ Nothing here decides whether the bytes are the right ones.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import random
@@ -26,12 +25,11 @@ from dgc.errors import ResourceError
 from dgc.hub import filetype
 from dgc.hub.hosts import Bases, HostError, after_page, download_url, is_login, plain_http_allowed
 from dgc.hub.registry import Link
-from dgc.run.files import free_bytes
+from dgc.run.files import DISK_FULL, free_bytes
 
 Progress = Callable[[int, int | None], None]
 _PAGE_LIMIT = 1 << 19
 _MAX_PAGES = 4
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _BODY_STATUS = (200, 206)
 
 
@@ -300,7 +298,7 @@ def _words(error: Exception) -> str:
 
 
 def _disk_words(error: OSError, part: Path) -> Exception:
-    if error.errno not in _DISK_FULL:
+    if error.errno not in DISK_FULL:
         return error
     return ResourceError(
         f"{part}: cannot write ({error.strerror}; {free_bytes(part):,} bytes free): free some space"

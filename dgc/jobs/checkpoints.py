@@ -13,8 +13,8 @@ from typing import Any
 
 from dgc.errors import DgcError
 from dgc.hub.cache import Cache
-from dgc.hub.fetch import Fetched, Options, absent, cached
-from dgc.hub.registry import Entry, find_entry, layout_digest
+from dgc.hub.fetch import Fetched, FetchOptions, absent, cached
+from dgc.hub.registry import ReleasedCheckpoint, find_entry, layout_digest
 from dgc.hub.scan import state_dict_of
 from dgc.jobs.reply import answer, say
 
@@ -30,7 +30,7 @@ class Check:
     detail: str = ""
 
 
-def verify(entry: Entry, cache: Cache, options: Options) -> list[dict[str, Any]]:
+def verify(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> list[dict[str, Any]]:
     """The rows for a checkpoint in the cache. Raises NetworkError where it is not there, and what
     loading raises.
     """
@@ -47,7 +47,7 @@ def verify(entry: Entry, cache: Cache, options: Options) -> list[dict[str, Any]]
     ]
 
 
-def _file_checks(entry: Entry, fetched: Fetched) -> list[Check]:
+def _file_checks(entry: ReleasedCheckpoint, fetched: Fetched) -> list[Check]:
     tensors = state_dict_of(fetched.inspect())
     layout = layout_digest((key, spec.dtype, spec.shape) for key, spec in tensors.items())
     size = fetched.path.stat().st_size
@@ -69,7 +69,7 @@ def _file_checks(entry: Entry, fetched: Fetched) -> list[Check]:
     ]
 
 
-def _size_check(entry: Entry, size: int, same_weights: bool) -> Check:
+def _size_check(entry: ReleasedCheckpoint, size: int, same_weights: bool) -> Check:
     """A file fetched by hand may hold more than the weights (an optimizer); the weights decide
     then.
     """
@@ -85,7 +85,9 @@ def _size_check(entry: Entry, size: int, same_weights: bool) -> Check:
     )
 
 
-def _model_checks(entry: Entry, fetched: Fetched, cache: Cache, options: Options) -> list[Check]:
+def _model_checks(
+    entry: ReleasedCheckpoint, fetched: Fetched, cache: Cache, options: FetchOptions
+) -> list[Check]:
     # torch: only now, so that a wrong name or a missing file is told at once
     from dgc.hub.load_weights import converted, load_weights
     from dgc.layers.macs import count
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         return {
             "checks": verify(
-                find_entry(given.name), Cache.default(), Options(offline=True, say=say)
+                find_entry(given.name), Cache.default(), FetchOptions(offline=True, say=say)
             )
         }
 

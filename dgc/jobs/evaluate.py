@@ -24,8 +24,8 @@ from torch._dynamo import OptimizedModule
 from dgc.data import ImageSet, eval_loader
 from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError, UsageError
-from dgc.hub.load_weights import Opened, open_file, open_pretrained, open_run
-from dgc.hub.registry import Entry
+from dgc.hub.load_weights import Opened, open_named
+from dgc.hub.registry import ReleasedCheckpoint
 from dgc.infer import compile_for_inference
 from dgc.jobs.labelled import (
     Labelled,
@@ -36,7 +36,7 @@ from dgc.jobs.labelled import (
 )
 from dgc.jobs.reply import say
 from dgc.kernels.cpu import available, describe
-from dgc.recipe.load import Recipe, find_recipe, load_recipe
+from dgc.recipe.load import Recipe
 from dgc.run.files import write_json
 from dgc.run.library_warnings import one_line_warnings
 from dgc.run.paths import RunDir
@@ -89,7 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Open, run, count. Collective under torchrun."""
-    opened = ranks.alone_first(lambda: open_weights(given))
+    opened = ranks.alone_first(lambda: open_named(given))
     found = (
         build.at_its_place(opened.recipe, RunDir(given.run_dir).data)
         if given.run_dir
@@ -145,17 +145,6 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         except OSError as error:  # the figures are there all the same
             answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
     return answer
-
-
-def open_weights(given: argparse.Namespace) -> Opened:
-    """What was named, as a network in evaluation mode."""
-    if given.pretrained:
-        return open_pretrained(given.pretrained)
-    if given.weights:
-        return open_file(
-            given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None
-        )
-    return open_run(RunDir(given.run_dir), given.step)
 
 
 def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:
@@ -248,7 +237,7 @@ def wished(recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def published(entry: Entry) -> list[dict[str, Any]]:
+def published(entry: ReleasedCheckpoint) -> list[dict[str, Any]]:
     """What the authors report for a released network; met where the last published digit is."""
     values = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
     return [

@@ -26,14 +26,12 @@ from dgc.data.image_file import read_rgb
 from dgc.data.normalise import Normalise
 from dgc.data.transforms import fit
 from dgc.errors import DataError, DivergedError, UsageError
-from dgc.hub.fetch import Options
-from dgc.hub.load_weights import Opened, open_file, open_pretrained, open_run
+from dgc.hub.fetch import FetchOptions
+from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import Preprocessing
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import answer, say
 from dgc.layers import iter_dgc, record_gates
-from dgc.recipe.load import find_recipe, load_recipe
-from dgc.run.paths import RunDir
 
 
 def predict(
@@ -94,16 +92,6 @@ def _name(names: Sequence[str], index: int) -> str:
     return names[index] if index < len(names) else f"class {index}"
 
 
-def _open(given: argparse.Namespace) -> Opened:
-    if given.pretrained:
-        return open_pretrained(given.pretrained, Options(say=say))
-    if given.run_dir:
-        return open_run(RunDir(given.run_dir), given.step)
-    return open_file(
-        given.weights, load_recipe(find_recipe(given.recipe)) if given.recipe else None
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dgc.jobs.predict")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -120,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
-        opened = _open(given)
+        opened = open_named(given, FetchOptions(say=say))
         found = predict(opened, known_classes(opened), given.images, given.top)
         return {"title": opened.title, "images": found}
 

@@ -22,26 +22,7 @@ from dgc.errors import RecipeError
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
 from dgc.recipe.dump import dump_tree
-from dgc.recipe.schema import Checkpoint, Data, Eval, Expectation, Model, Optim, Sections, Train
-
-__all__ = [
-    "Checkpoint",
-    "Data",
-    "Eval",
-    "Expectation",
-    "Model",
-    "Optim",
-    "Recipe",
-    "Train",
-    "check_world_size",
-    "diff_recipes",
-    "dump_recipe",
-    "find_recipe",
-    "load_recipe",
-    "parse_recipe",
-    "recipes_dir",
-    "shipped_recipes",
-]
+from dgc.recipe.schema import Sections
 
 # These do not change what is computed: they are outside the digest, and a resumed run may change
 # them.

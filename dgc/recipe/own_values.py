@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dgc.recipe.schema import Data, Model, Section
+from dgc.recipe.schema import DataSection, ModelSection, Section
 
-_SECTIONS: Mapping[str, type[Section]] = {"model": Model, "data": Data}
+_SECTIONS: Mapping[str, type[Section]] = {"model": ModelSection, "data": DataSection}
 _PIXELS = ("mean", "std")
 _GIVEN_ON_A_DYDENSENET = 4  # bottleneck and group_3x3, see dgc.recipe.schema
 

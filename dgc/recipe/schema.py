@@ -36,7 +36,7 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Model(Section):
+class ModelSection(Section):
     """The network. All keys but `name` go to dgc.create_model as they are."""
 
     name: Literal["dydensenet", "dyresnet18"]
@@ -73,7 +73,7 @@ class Model(Section):
         }
 
 
-class Data(Section):
+class DataSection(Section):
     """The images. `dir` null means $DGCCTL_DATA_DIR/<name>, or ./data/<name>; `resize` is for
     evaluation.
     """
@@ -100,7 +100,7 @@ class Data(Section):
     quarantine: str | None = None
 
 
-class Optim(Section):
+class OptimSection(Section):
     """SGD. `milestones` are counts of finished epochs; `gate_l1` weighs the sum of the gates' L1 in
     the loss.
     """
@@ -115,7 +115,7 @@ class Optim(Section):
     gate_l1: Number = 1e-5
 
 
-class Train(Section):
+class TrainSection(Section):
     """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
     run early. `backend` is what dynamic layers compute with (dgc.set_backend).
     """
@@ -167,12 +167,12 @@ def _rename(train: dict[str, Any], old: str, new: str, value: Any) -> None:
         )
 
 
-class Eval(Section):
+class EvalSection(Section):
     batch_size: Positive
     every_epochs: Positive = 1
 
 
-class Checkpoint(Section):
+class CheckpointSection(Section):
     every_seconds: Annotated[float, Field(gt=0)] = 600
     every_steps: Positive | None = None
     keep_last: Positive = 2
@@ -196,11 +196,11 @@ class Sections(Section):
     source: Literal["paper", "ours"]
     tags: Texts = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    model: Model
-    data: Data
-    optim: Optim
-    train: Train
-    eval: Eval
-    checkpoint: Checkpoint = Checkpoint()
+    model: ModelSection
+    data: DataSection
+    optim: OptimSection
+    train: TrainSection
+    eval: EvalSection
+    checkpoint: CheckpointSection = CheckpointSection()
     expect: Annotated[tuple[Expectation, ...], BeforeValidator(_as_tuple)] = ()
     origin: dict[str, str] = Field(default_factory=dict)

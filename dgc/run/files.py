@@ -27,7 +27,8 @@ from dgc.errors import IntegrityError, ResourceError, UsageError
 
 RECORD_BYTES = 64 << 20  # more than any record of a run ever holds
 _PIECE = 1 << 20
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+_DISK_ERRNOS = DISK_FULL | {errno.EROFS, errno.ESTALE}
 _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
 

@@ -1,13 +1,18 @@
-"""Which process it was: pid, start and boot together name one for good."""
+"""Which process it was (pid, start and boot together name one for good), and how it ends with its
+parent.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def process_start(pid: int) -> float:
@@ -40,3 +45,22 @@ def boot_id() -> str:
 def is_process(pid: int, start_token: float, boot: str) -> bool:
     """Whether the process that was recorded by these three still lives on this machine."""
     return boot == boot_id() and start_token > 0 and process_start(pid) == start_token
+
+
+def when_parent_ends(number: int) -> Callable[[], None]:
+    """A function that asks the kernel to send its process this signal when the parent ends; on
+    other systems than Linux it does nothing.
+
+    The library is opened here and not in that function, so that it may be called between fork and
+    exec. The parent may have ended before it asks: a caller compares os.getppid() afterwards.
+    """
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    import ctypes  # only here: every listing of runs imports this file
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, number)
+
+    return ask

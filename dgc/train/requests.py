@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgc.recipe.load import Checkpoint
+from dgc.recipe.schema import CheckpointSection
 from dgc.run.paths import RunDir
 from dgc.train.ranks import Agreement, Ranks
 from dgc.train.signals import Signals, Stop
@@ -27,7 +27,9 @@ class Control:
     rank.
     """
 
-    def __init__(self, run: RunDir, ranks: Ranks, signals: Signals, recipe: Checkpoint) -> None:
+    def __init__(
+        self, run: RunDir, ranks: Ranks, signals: Signals, recipe: CheckpointSection
+    ) -> None:
         self._run, self._ranks, self._signals, self._recipe = run, ranks, signals, recipe
         self._agreement = Agreement(ranks, 2)
         self._saved = time.monotonic()

@@ -83,10 +83,10 @@ def die_with_parent() -> None:
     """Ask the kernel for SIGTERM when the parent ends (Linux), so that no rank outlives its
     launcher.
     """
-    import ctypes
+    # psutil comes with it: only now, when the handlers stand
+    from dgc.run.process import when_parent_ends
 
-    pr_set_pdeathsig = 1
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    when_parent_ends(signal.SIGTERM)()
     if os.getppid() != parent:  # it ended between the two calls
         os._exit(ExitCode.TERMINATED)

@@ -12,15 +12,15 @@ from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub import hosts, scan
 from dgc.hub.cache import Cache, PinFile
 from dgc.hub.export import export_own, export_released
-from dgc.hub.fetch import Fetched, Options, absent, download, identify, import_file
-from dgc.hub.registry import MIB, Entry, find_entry, load_registry
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgc.hub.fetch import Fetched, FetchOptions, absent, download, identify, import_file
+from dgc.hub.registry import MIB, ReleasedCheckpoint, find_entry, load_registry
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
 from dgcctl.cli._ui.network import complete_released
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.transfer_line import progress_line
-from dgcctl.core import settings
+from dgcctl.core import numbers, settings
 from dgcctl.core.launch.query import ask
 from dgcctl.core.runs import listing
 
@@ -50,19 +50,19 @@ class Container(enum.StrEnum):
 def ls(*, form: output.Form) -> None:
     """What there is, before anything is fetched."""
     columns = [
-        Column("name"),
-        Column("size_mib", "MiB", right=True),
-        Column("top1_error", "top-1 error", numbers.percent, right=True),
-        Column("top5_error", "top-5 error", numbers.percent, right=True),
-        Column("macs", "MACs", numbers.count, right=True),
-        Column("parameters", right=True, show=numbers.count),
-        Column("state"),
+        TableColumn("name"),
+        TableColumn("size_mib", "MiB", right=True),
+        TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
+        TableColumn("top5_error", "top-5 error", numbers.percent, right=True),
+        TableColumn("macs", "MACs", numbers.count, right=True),
+        TableColumn("parameters", right=True, show=numbers.count),
+        TableColumn("state"),
     ]
     rows = [_row(entry) for entry in load_registry().values()]
     output.table("checkpoints", columns, rows, form)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: ReleasedCheckpoint) -> dict[str, Any]:
     cache = Cache.default()
     path = cache.file(entry.file)
     pin = PinFile(cache.pins).get(entry.name)
@@ -128,7 +128,7 @@ def info(name: Name, json: options.Json = False) -> None:
     )
 
 
-def _errors(entry: Entry) -> str:
+def _errors(entry: ReleasedCheckpoint) -> str:
     five = f", top-5 {entry.top5_error} %" if entry.top5_error is not None else ""
     return f"top-1 {entry.top1_error} %{five}"
 
@@ -149,7 +149,7 @@ def fetch(
     """
     entry = find_entry(name)
     with progress_line(entry.name) as progress:
-        chosen = Options(
+        chosen = FetchOptions(
             cross_check=cross_check, repin=repin, say=diagnostics.note, progress=progress
         )
         fetched = download(entry, Cache.default(), chosen)
@@ -216,13 +216,13 @@ def verify(
         checks += _measured(entry, data_dir)
     rows = [{**check, "outcome": "ok" if check["passed"] else "MISMATCH"} for check in checks]
     columns = [
-        Column("name", "what"),
-        Column("outcome", style=lambda value: "green" if value == "ok" else "red"),
+        TableColumn("name", "what"),
+        TableColumn("outcome", style=lambda value: "green" if value == "ok" else "red"),
     ]
     columns += [
-        Column("expected", show=_short),
-        Column("found", show=_short),
-        Column("detail", show=lambda v: v or ""),
+        TableColumn("expected", show=_short),
+        TableColumn("found", show=_short),
+        TableColumn("detail", show=lambda v: v or ""),
     ]
     if json:
         output.document(name=name, checks=rows)
@@ -242,7 +242,7 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 24 else shown[:16] + "…"
 
 
-def _measured(entry: Entry, data_dir: Path | None) -> list[dict[str, Any]]:
+def _measured(entry: ReleasedCheckpoint, data_dir: Path | None) -> list[dict[str, Any]]:
     """The published errors to their last digit."""
     arguments = [
         f"--pretrained={entry.name}",

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from dgc.run.paths import RunDir
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
-from dgcctl.cli._ui.output import Column
-from dgcctl.core import settings
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.core import numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
-from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, Group, Summary
+from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_facts
@@ -89,7 +89,7 @@ def _readable(run: listing.Run) -> bool:
     return run.state != listing.UNREADABLE
 
 
-def _row(group: Group) -> dict[str, Any]:
+def _row(group: SeedGroup) -> dict[str, Any]:
     return {
         **group.varied,
         "n": max((summary.n for summary in group.metrics.values()), default=0),
@@ -103,9 +103,9 @@ def _row(group: Group) -> dict[str, Any]:
     }
 
 
-def _columns(groups: list[Group], *, raw: bool) -> list[Column]:
+def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
     """What differs, n, and the figures; `raw`: mean and standard deviation as columns of their own."""
-    varied = [Column(key, key) for key in (groups[0].varied if groups else {})]
+    varied = [TableColumn(key, key) for key in (groups[0].varied if groups else {})]
     names = [
         name
         for name in (*RESULT_KEYS, *COST_KEYS)
@@ -114,14 +114,14 @@ def _columns(groups: list[Group], *, raw: bool) -> list[Column]:
     if raw:
         return [
             *varied,
-            Column("n"),
-            *(Column(f"{name}_{part}") for name in names for part in ("mean", "std")),
+            TableColumn("n"),
+            *(TableColumn(f"{name}_{part}") for name in names for part in ("mean", "std")),
         ]
-    return [*varied, Column("n", right=True), *(_figure(name) for name in names)]
+    return [*varied, TableColumn("n", right=True), *(_figure(name) for name in names)]
 
 
-def _figure(name: str) -> Column:
-    return Column(name, _TITLES[name], show=lambda value: _spread(name, value), right=True)
+def _figure(name: str) -> TableColumn:
+    return TableColumn(name, _TITLES[name], show=lambda value: _spread(name, value), right=True)
 
 
 def _spread(name: str, value: dict[str, Any] | None) -> str:
@@ -161,7 +161,12 @@ def diff(
         read_facts(listing.find_run(a, folder)), read_facts(listing.find_run(b, folder))
     )
     rows = [vars(row) for row in found.differences]
-    columns = [Column("section"), Column("key"), Column("a", found.a), Column("b", found.b)]
+    columns = [
+        TableColumn("section"),
+        TableColumn("key"),
+        TableColumn("a", found.a),
+        TableColumn("b", found.b),
+    ]
     output.table("differences", columns, rows, form, patch=found.patch, a=found.a, b=found.b)
     if patch and form is output.Form.TEXT:
         output.write("".join(f"{shown(line)}\n" for line in found.patch))

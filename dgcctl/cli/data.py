@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DataError, NetworkError, UsageError
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
-from dgcctl.core import settings
+from dgcctl.core import numbers, settings
 from dgcctl.core.launch.query import ask
 
 app = App("List, check and download data sets.")
@@ -50,11 +50,11 @@ def ls(*, form: output.Form) -> None:
     """The data sets, where each is looked for, and whether it is there."""
     rows = [_row(name) for name in _KNOWN]
     columns = [
-        Column("name"),
-        Column("there", style=lambda value: "green" if value == "yes" else ""),
-        Column("dir", "folder"),
-        Column("holds"),
-        Column("get", "how to get it"),
+        TableColumn("name"),
+        TableColumn("there", style=lambda value: "green" if value == "yes" else ""),
+        TableColumn("dir", "folder"),
+        TableColumn("holds"),
+        TableColumn("get", "how to get it"),
     ]
     output.table("data", columns, rows, form)
 
@@ -137,10 +137,12 @@ def _print(found: dict[str, Any]) -> None:
     output.facts([*lines, ("damaged", len(found["bad"]))])
     if found.get("structure"):
         output.line()
-        output.table("structure", [Column("file", "folder"), Column("reason")], found["structure"])
+        output.table(
+            "structure", [TableColumn("file", "folder"), TableColumn("reason")], found["structure"]
+        )
     if found["bad"]:
         output.line()
-        output.table("bad", [Column("file"), Column("reason")], found["bad"])
+        output.table("bad", [TableColumn("file"), TableColumn("reason")], found["bad"])
 
 
 def _structure_line(folder: str, structure: list[dict[str, str]], bad: int) -> str:

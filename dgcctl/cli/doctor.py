@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dgc.errors import DgcError
 from dgcctl.cli._ui import diagnostics, options, output
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import settings
 from dgcctl.core.diagnosis import Level, examine
 
@@ -20,9 +20,9 @@ def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None
     findings = list(examine(settings.runs_dir(runs_dir), say=diagnostics.detail))
     rows = [{**vars(finding), "level": str(finding.level)} for finding in findings]
     columns = [
-        Column("level", "", style=lambda value: _STYLES[Level(value)]),
-        Column("name", "what"),
-        Column("value", "found"),
+        TableColumn("level", "", style=lambda value: _STYLES[Level(value)]),
+        TableColumn("name", "what"),
+        TableColumn("value", "found"),
     ]
     output.table("findings", columns, rows, output.form_of(json=json))
     for finding in findings:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import ResourceError, TargetMissedError, UsageError
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
-from dgcctl.core import settings
+from dgcctl.core import numbers, settings
 from dgcctl.core.launch.launcher import Ranks
 from dgcctl.core.launch.query import ask
 
@@ -141,8 +141,8 @@ def _print(
     output.facts(_lines(f"{name}, {which}" if which else name, found, held))
     classes = found.get("per_class")
     if classes:
-        columns = [Column("name", "class"), Column("samples", right=True)]
-        columns.append(Column("top1_error", "top-1 error", numbers.percent, right=True))
+        columns = [TableColumn("name", "class"), TableColumn("samples", right=True)]
+        columns.append(TableColumn("top1_error", "top-1 error", numbers.percent, right=True))
         output.line()
         output.table("classes", columns, classes)
 

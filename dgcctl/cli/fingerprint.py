@@ -10,7 +10,7 @@ import typer
 from dgc.errors import TargetMissedError, UsageError
 from dgc.run.files import write_json
 from dgcctl.cli._ui import diagnostics, options, output
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.core.repro import receipts
 
@@ -84,7 +84,9 @@ def _compare(given: list[dict[str, Any]], *, json: bool) -> None:
     form = output.Form.JSON if json else output.Form.TEXT
     if rows or json:
         extra = {"equal": found.first is None, "first_different_step": found.first} if json else {}
-        output.table("facts", [Column("fact"), Column("a"), Column("b")], rows, form, **extra)
+        output.table(
+            "facts", [TableColumn("fact"), TableColumn("a"), TableColumn("b")], rows, form, **extra
+        )
     if found.first is not None:
         raise TargetMissedError(
             f"the receipts differ from step {found.first} of {len(given[0]['steps'])} on"

@@ -69,7 +69,7 @@ COMMANDS: Table = {
             "The stages of dvc.yaml: prepare, train, evaluate, report.",
         ),
     },
-    "Ground": {
+    "Checkpoints, data, machine": {
         "ckpt": (
             "dgcctl.cli.ckpt:app",
             "The released checkpoints: list, download, verify; import and export files.",

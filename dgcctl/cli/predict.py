@@ -12,7 +12,7 @@ import typer
 
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import settings
 from dgcctl.core.launch.query import ask
 
@@ -55,16 +55,16 @@ def _print(image: dict[str, Any], width: int | None) -> None:
     output.line(image["path"])
     rows = [{**row, "share": 100 * row["probability"]} for row in image["classes"]]
     columns = [
-        Column("share", "%", lambda value: f"{value:.1f}", right=True),
-        Column("name", "class"),
+        TableColumn("share", "%", lambda value: f"{value:.1f}", right=True),
+        TableColumn("name", "class"),
     ]
     output.table("classes", columns, rows)
     output.line()
     columns = [
-        Column("name", "layer"),
-        Column("head", right=True),
-        Column("share", "chosen", right=True),
-        Column("channels"),
+        TableColumn("name", "layer"),
+        TableColumn("head", right=True),
+        TableColumn("share", "chosen", right=True),
+        TableColumn("channels"),
     ]
     output.table("layers", columns, list(_head_rows(image["layers"], width)))
     output.line()

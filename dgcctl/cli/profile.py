@@ -7,19 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from dgc.recipe.load import find_recipe, load_recipe
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.core import numbers
 from dgcctl.core.launch.query import ask
 
 _COLUMNS = [
-    Column("name", "layer"),
-    Column("kind"),
-    Column("output", "output CxHxW", right=True),
-    Column("params", "parameters", numbers.count, right=True),
-    Column("dense", "MACs dense", numbers.count, right=True),
-    Column("promised", "MACs promised", numbers.count, right=True),
-    Column("executed", "MACs executed", numbers.count, right=True),
+    TableColumn("name", "layer"),
+    TableColumn("kind"),
+    TableColumn("output", "output CxHxW", right=True),
+    TableColumn("params", "parameters", numbers.count, right=True),
+    TableColumn("dense", "MACs dense", numbers.count, right=True),
+    TableColumn("promised", "MACs promised", numbers.count, right=True),
+    TableColumn("executed", "MACs executed", numbers.count, right=True),
 ]
 
 

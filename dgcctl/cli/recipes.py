@@ -19,10 +19,11 @@ from dgc.recipe.load import (
     shipped_recipes,
 )
 from dgc.recipe.load import flatten as flat
-from dgcctl.cli._ui import diagnostics, numbers, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.core import numbers
 
 app = App("List, show, check, compare and copy recipes.")
 
@@ -33,14 +34,14 @@ def ls(*, form: output.Form) -> None:
     """The recipes that come with the project."""
     rows = [_row(name, load_recipe(recipes_dir() / f"{name}.yaml")) for name in shipped_recipes()]
     columns = [
-        Column("name"),
-        Column("source"),
-        Column("data"),
-        Column("network"),
-        Column("epochs", right=True),
-        Column("batch", right=True),
-        Column("expected", "expected top-1 error", numbers.percent, right=True),
-        Column("title"),
+        TableColumn("name"),
+        TableColumn("source"),
+        TableColumn("data"),
+        TableColumn("network"),
+        TableColumn("epochs", right=True),
+        TableColumn("batch", right=True),
+        TableColumn("expected", "expected top-1 error", numbers.percent, right=True),
+        TableColumn("title"),
     ]
     output.table("recipes", columns, rows, form)
 
@@ -75,7 +76,11 @@ def show(
     if json:
         output.document(recipe=wanted.model_dump(), digest=wanted.digest(), why=_reasons(wanted))
     elif why:
-        output.table("values", [Column("key"), Column("value"), Column("why")], _reasons(wanted))
+        output.table(
+            "values",
+            [TableColumn("key"), TableColumn("value"), TableColumn("why")],
+            _reasons(wanted),
+        )
     else:
         output.write(dump_recipe(wanted))
 
@@ -155,7 +160,11 @@ def diff(
     if not rows and form is output.Form.TEXT:
         diagnostics.note("no difference")
         return
-    columns = [Column("key"), Column("first", first, _word), Column("second", second, _word)]
+    columns = [
+        TableColumn("key"),
+        TableColumn("first", first, _word),
+        TableColumn("second", second, _word),
+    ]
     output.table("differences", columns, rows, form)
 
 

@@ -13,7 +13,7 @@ from dgc.errors import TargetMissedError, UsageError
 from dgc.run import code_record
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, options, output
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import settings
 from dgcctl.core.repro import repetition as again
 from dgcctl.core.repro.divergence import check_names, parse_tolerances
@@ -133,11 +133,17 @@ def _report(found: again.Repetition, *, json: bool) -> None:
         }
         for check in comparison.metrics
     ]
-    columns = [Column("metric"), Column("recorded", right=True), Column("repeated", right=True)]
+    columns = [
+        TableColumn("metric"),
+        TableColumn("recorded", right=True),
+        TableColumn("repeated", right=True),
+    ]
     columns.append(
-        Column("tolerance", right=True, show=lambda value: "-" if value is None else f"{value:g}")
+        TableColumn(
+            "tolerance", right=True, show=lambda value: "-" if value is None else f"{value:g}"
+        )
     )
-    columns.append(Column("within", show=lambda value: "yes" if value else "no"))
+    columns.append(TableColumn("within", show=lambda value: "yes" if value else "no"))
     form = output.Form.JSON if json else output.Form.TEXT
     output.table("metrics", columns, rows, form, **(_document(found) if json else {}))
     verdict = (

@@ -12,11 +12,11 @@ import typer
 
 from dgc.errors import UsageError
 from dgc.run.events import Event, Kind
-from dgcctl.cli._ui import diagnostics, numbers, options, output, summary
+from dgcctl.cli._ui import diagnostics, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
-from dgcctl.cli._ui.output import Column
-from dgcctl.core import settings
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.core import numbers, settings
 from dgcctl.core.launch.log_tail import log_lines
 from dgcctl.core.runs import filters
 from dgcctl.core.runs import listing as core
@@ -40,14 +40,14 @@ COMMANDS: Table = {
 }
 app = App("List, show, compare, follow and keep runs.", COMMANDS)
 _COLUMNS = [
-    Column("id", "run"),
-    Column("state", style=summary.state_style),
-    Column("epochs_done", "epoch", right=True),
-    Column("top1_error", "top-1 error", numbers.percent, right=True),
-    Column("macs_executed", "MACs executed", numbers.short_count, right=True),
-    Column("seconds", "took", numbers.duration, right=True),
-    Column("age", "started", numbers.ago, right=True),
-    Column("reason", show=lambda value: str(value or "")),
+    TableColumn("id", "run"),
+    TableColumn("state", style=summary.state_style),
+    TableColumn("epochs_done", "epoch", right=True),
+    TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
+    TableColumn("macs_executed", "MACs executed", numbers.short_count, right=True),
+    TableColumn("seconds", "took", numbers.duration, right=True),
+    TableColumn("age", "started", numbers.ago, right=True),
+    TableColumn("reason", show=lambda value: str(value or "")),
 ]
 _SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
 

@@ -11,7 +11,7 @@ import typer
 from dgc.errors import IntegrityError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
-from dgcctl.cli._ui.output import Column
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import settings
 from dgcctl.core.repro import recompute
 from dgcctl.core.repro import run_archive as exporting
@@ -45,11 +45,11 @@ def verify(
     )
     rows = [{**vars(check), "outcome": str(check.outcome)} for check in checks]
     columns = [
-        Column("name", "record"),
-        Column("outcome", style=lambda value: _STYLES[Outcome(value)]),
-        Column("recorded", show=_short),
-        Column("found", show=_short),
-        Column("detail", show=lambda value: value or ""),
+        TableColumn("name", "record"),
+        TableColumn("outcome", style=lambda value: _STYLES[Outcome(value)]),
+        TableColumn("recorded", show=_short),
+        TableColumn("found", show=_short),
+        TableColumn("detail", show=lambda value: value or ""),
     ]
     output.table("checks", columns, rows, form, run=found.id)
     wrong = [check.name for check in checks if check.outcome is Outcome.MISMATCH]

@@ -12,22 +12,22 @@ import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.run.names import checked_name
-from dgcctl.cli._ui import diagnostics, judged, numbers, options, output, summary
+from dgcctl.cli._ui import diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.flags import tabular
-from dgcctl.cli._ui.output import Column
-from dgcctl.core import settings
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.core import numbers, settings
 from dgcctl.core.sweep import plan as sweeps
 from dgcctl.core.sweep import pool
 from dgcctl.core.sweep.grid import Axis, parse_axis
 
 _COUNTS = ("trials", "done", "running", "pending", "stopped", "failed", "died")
 _TRIAL_COLUMNS = [
-    Column("trial", right=True),
-    Column("overrides", "values"),
-    Column("state", style=summary.state_style),
-    Column("top1_error", "top-1 error", numbers.percent, right=True),
-    Column("run"),
-    Column("reason", show=lambda value: str(value or "")),
+    TableColumn("trial", right=True),
+    TableColumn("overrides", "values"),
+    TableColumn("state", style=summary.state_style),
+    TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
+    TableColumn("run"),
+    TableColumn("reason", show=lambda value: str(value or "")),
 ]
 Jobs = Annotated[
     int | None,
@@ -106,7 +106,11 @@ def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -
         {"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest}
         for trial in trials
     ]
-    columns = [Column("trial", right=True), Column("overrides", "values"), Column("digest")]
+    columns = [
+        TableColumn("trial", right=True),
+        TableColumn("overrides", "values"),
+        TableColumn("digest"),
+    ]
     output.table("trials", columns, rows, form)
 
 
@@ -152,9 +156,9 @@ def _show(found: sweeps.Sweep, form: output.Form) -> None:
 
 def _list(folder: Any, form: output.Form) -> None:
     columns = [
-        Column("id", "sweep"),
-        *(Column(name, right=True) for name in _COUNTS),
-        Column("axes", "values"),
+        TableColumn("id", "sweep"),
+        *(TableColumn(name, right=True) for name in _COUNTS),
+        TableColumn("axes", "values"),
     ]
     output.table(
         "sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder, diagnostics.warn)), form

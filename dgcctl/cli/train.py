@@ -32,7 +32,7 @@ from dgcctl.cli._ui.flags import gathered
 from dgcctl.cli._ui.progress_line import LiveLine
 from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
-from dgcctl.core.launch.launcher import Hearing, Process, Ranks
+from dgcctl.core.launch.launcher import Process, Ranks, SignalRelay
 from dgcctl.core.runs import listing
 from dgcctl.core.runs.tail import Progress, Tail
 
@@ -253,7 +253,7 @@ def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
     diagnostics.note(f"would make {folder}/<utc>-{recipe.name}-<id> and start: {' '.join(command)}")
 
 
-def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: Hearing) -> int | None:
+def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: SignalRelay) -> int | None:
     diagnostics.note(f"run {run.id}")
     if how.fresh:
         _say_what_was_recorded(run)
@@ -287,7 +287,7 @@ def _say_what_was_recorded(run: RunDir) -> None:
 
 
 def _watch(
-    run: RunDir, recipe: Recipe, command: Sequence[str], heard: Hearing, *, resumed: bool
+    run: RunDir, recipe: Recipe, command: Sequence[str], heard: SignalRelay, *, resumed: bool
 ) -> int:
     """Follow the trainer to its end; return its exit code."""
     tail, progress = Tail(run), Progress()

@@ -28,18 +28,18 @@ from dgcctl.core.text import shown
 from dgcctl.tui import actions, collector, export, keys, palette, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.host import Host
-from dgcctl.tui.key_queue import AT_ONCE, Hearing, Typed
+from dgcctl.tui.key_queue import AT_ONCE, KeyQueue, Typed
 from dgcctl.tui.keys import Needs
 from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.confirm_screen import Confirm
 from dgcctl.tui.start_options import Options
 from dgcctl.tui.state.alerts import AlertMonitor
-from dgcctl.tui.state.feed import Batch
+from dgcctl.tui.state.feed import FeedBatch
 from dgcctl.tui.state.poller import Catalogue, News, Poller
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import ViewStore
 from dgcctl.tui.suspend import guard_sigcont
-from dgcctl.tui.widgets.keyline import Shown
+from dgcctl.tui.widgets.keyline import ShownKey
 
 FRAME = 0.05
 
@@ -84,7 +84,7 @@ class DashApp(App[None]):
         self._confirmed = ConfirmedActions(
             self, self.store, self.trainers, self._alerts, self._subject
         )
-        self.hearing = Hearing(
+        self.hearing = KeyQueue(
             self,
             super().on_event,
             can_hear=self.can_hear,
@@ -195,7 +195,7 @@ class DashApp(App[None]):
 
     def on_arrived(self, message: Arrived) -> None:
         self.store.take(message.news)
-        if isinstance(message.news, Batch) and not message.news.caught_up:
+        if isinstance(message.news, FeedBatch) and not message.news.caught_up:
             return
         for run_id, line in self.trainers.reap():
             if self._alerts.tells_end(run_id):
@@ -321,11 +321,11 @@ class DashApp(App[None]):
                     self._runner(key.action, owner),
                 )
 
-    def written(self, key: keys.Key) -> Shown:
+    def written(self, key: keys.Key) -> ShownKey:
         """A key as it is now (the user may have given it another place)."""
         pressed = self.own_keys.get(key.id, key.key)
         first = pressed.partition(",")[0]
-        return Shown(first, shown(keys.shown_key(first)), key.label)
+        return ShownKey(first, shown(keys.shown_key(first)), key.label)
 
     def _runner(self, action: str, owner: DOMNode) -> Callable[[], object]:
         return lambda: self.call_later(self.run_action, action, owner)

@@ -12,7 +12,7 @@ from dgcctl.tui.start_options import Options
 from dgcctl.tui.state.clock import Clock
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import View
-from dgcctl.tui.widgets.keyline import Shown
+from dgcctl.tui.widgets.keyline import ShownKey
 
 
 class Host(Protocol):
@@ -38,7 +38,7 @@ class Host(Protocol):
     def own_keys(self) -> Mapping[str, str]:
         """The keys to which the user gave another place, by id."""
 
-    def written(self, key: Key) -> Shown:
+    def written(self, key: Key) -> ShownKey:
         """A key as it is written now."""
 
     def all_followed(self, run_ids: Iterable[str]) -> bool:

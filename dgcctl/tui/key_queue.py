@@ -31,7 +31,7 @@ LOOK = 0.01  # seconds between two looks at whether what a key needs has been re
 PATIENCE = 100  # looks after which the next key is heard though something never came to rest
 
 
-class Hearing:
+class KeyQueue:
     """The queue between terminal and screens. `deliver` hands a key to what has the focus."""
 
     def __init__(

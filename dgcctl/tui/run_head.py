@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui.screens.base import head
-from dgcctl.tui.state import clock, curves, run_facts
+from dgcctl.tui.state import curves, run_facts
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.processes import Sample
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.store import ROLES, Store, bar_role, reason, share_done, state_text
 from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import progress
-from dgcctl.tui.widgets.listing import Cell
+from dgcctl.tui.widgets.virtual_table import Cell
 
 
 def title(run: Run, view: View, drawer: str) -> list[Cell]:
@@ -43,11 +44,11 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
     told: list[Cell] = [
         (f"{progress(share, 8)} {share:4.0%}  ", bar_role(run)),
         f"step {status.step:,}/{status.steps:,}  epoch {status.epoch}/{status.epochs}  ",
-        f"{clock.duration(status.heartbeat - status.started)} ",
+        f"{numbers.spaced_duration(status.heartbeat - status.started)} ",
     ]
     eta = feed.last("perf.eta_s")
     if run.state == "running" and eta is not None:
-        told.append((f" ETA {clock.duration(eta)}", "accent"))
+        told.append((f" ETA {numbers.spaced_duration(eta)}", "accent"))
     rate = feed.last("perf.images_per_s")
     if rate is not None:
         told.append(f"  {rate:.0f} images/s")
@@ -57,7 +58,7 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
 def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[Cell]:
     """The gap is that of the last error, by which a run is judged in the end."""
     best, last = store.best(run), store.last(run)
-    told: list[Cell] = [f"error {run_facts.percent(last)}  best {run_facts.percent(best)}  "]
+    told: list[Cell] = [f"error {numbers.decimals(last, 2)}  best {numbers.decimals(best, 2)}  "]
     if target is not None:
         met = last is not None and target.met(last)
         sign = "✓" if met else "…"
@@ -69,13 +70,13 @@ def _figures(store: Store, run: Run, feed: Feed, target: Target | None) -> list[
 def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     """Of the process where it lives here; else its own last account."""
     held = feed.last("perf.gpu_memory")
-    gpu_memory = f" {run_facts.size(held)}" if held else ""
+    gpu_memory = f" {numbers.rough_size(held)}" if held else ""
     if sample is None:
         gpu = f"  GPU{gpu_memory}" if held else ""
-        return [(f"memory {run_facts.size(feed.last('perf.rss'))}{gpu}", "dim")]
+        return [(f"memory {numbers.rough_size(feed.last('perf.rss'))}{gpu}", "dim")]
     gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%{gpu_memory}"
     return [
-        f"CPU {sample.cpu:.0f}% {run_facts.size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"
+        f"CPU {sample.cpu:.0f}% {numbers.rough_size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"
     ]
 
 

@@ -19,7 +19,8 @@ from dgc.errors import IntegrityError
 from dgc.run.events import EventReader
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
-from dgcctl.tui.state.clock import Clock, age, duration
+from dgcctl.core.numbers import age, spaced_duration
+from dgcctl.tui.state.clock import Clock
 from tests.tui import frames, synthetic
 from tests.tui.terminal import ROOT, Terminal
 from tests.waiting import GUARD
@@ -175,7 +176,7 @@ def test_a_clock_that_is_set_back_moves_no_age_and_no_duration(fault_table) -> N
         wall[0], tick[0] = 10.0, 60.0
         assert clock.now() == 1_000_060.0
         assert age(-5) == "<1m"
-        assert duration(-5) == "0s"
+        assert spaced_duration(-5) == "0s"
 
 
 async def test_a_run_from_the_future_is_shown_with_an_age_of_nothing(

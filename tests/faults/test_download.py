@@ -25,9 +25,9 @@ import torch
 
 from dgc.errors import DgcError, IntegrityError, NetworkError
 from dgc.hub.cache import Cache, PinFile
-from dgc.hub.fetch import Fetched, Options, download, import_file
+from dgc.hub.fetch import Fetched, FetchOptions, download, import_file
 from dgc.hub.hosts import Bases
-from dgc.hub.registry import MIB, Entry, find_entry
+from dgc.hub.registry import MIB, ReleasedCheckpoint, find_entry
 from dgc.hub.scan import inspect
 from dgc.hub.transfer import Policy
 from tests.faults import hosts as play
@@ -64,9 +64,9 @@ class World:
     def path(self) -> Path:
         return self.cache.file(self.entry.file)
 
-    def fetch(self, entry: Entry | None = None, **changes: object) -> Fetched:
+    def fetch(self, entry: ReleasedCheckpoint | None = None, **changes: object) -> Fetched:
         bases = Bases(self.hosts.url, self.hosts.url)
-        options = Options(bases=bases, policy=FAST, say=self.said.append, offline=False)
+        options = FetchOptions(bases=bases, policy=FAST, say=self.said.append, offline=False)
         return download(entry or self.entry, self.cache, dataclasses.replace(options, **changes))
 
     def holds(self, content: bytes) -> None:
@@ -464,7 +464,7 @@ def fetching(world: World, seconds_of_patience: float = 5.0) -> subprocess.Popen
 import dataclasses, sys
 from pathlib import Path
 from dgc.hub.cache import Cache
-from dgc.hub.fetch import Options, download
+from dgc.hub.fetch import FetchOptions, download
 from dgc.hub.hosts import Bases
 from dgc.hub.registry import find_entry
 entry = dataclasses.replace(find_entry({NAME!r}), size_mib={world.entry.size_mib!r})
@@ -475,7 +475,8 @@ def progress(done, total):
     if not seen:
         seen.append(done)
         say("bytes")
-download(entry, Cache(Path({str(world.cache.root)!r})), Options(bases=bases, say=say, progress=progress, offline=False))
+options = FetchOptions(bases=bases, say=say, progress=progress, offline=False)
+download(entry, Cache(Path({str(world.cache.root)!r})), options)
 assert "torch" not in sys.modules
 say("done")
 """

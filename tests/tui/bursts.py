@@ -20,7 +20,7 @@ from dgcctl.tui.screens.question import Question
 from dgcctl.tui.state import comparison
 from dgcctl.tui.state.feed import Follower
 from dgcctl.tui.state.poller import Catalogue
-from dgcctl.tui.widgets.listing import Listing
+from dgcctl.tui.widgets.virtual_table import Listing
 from tests.tui import frames
 
 APART = 0.05

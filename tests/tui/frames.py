@@ -1,4 +1,4 @@
-"""Run the dashboard without a terminal over made runs: the ground of the tests and screenshots."""
+"""Run the dashboard without a terminal over made runs: what tests and screenshots are made with."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dgc.run.paths import RunDir
+from dgcctl.core import numbers
 from dgcctl.tui.state.poller import Catalogue, Disk, Listed, Poller, Sampled, best_of_curve
 from dgcctl.tui.state.processes import Sample, Sampler
-from dgcctl.tui.state.run_facts import size
 from tests.tui import synthetic
 from tests.tui.synthetic import Spec
 
@@ -50,8 +50,8 @@ def test_the_gpu_is_what_nvidia_smi_says(
 
 
 def test_sizes_are_binary() -> None:
-    assert [size(value) for value in (None, 0, 1023, 1024, 812 << 20, 3 << 40)] == [
-        "-", "0 B", "1023 B", "1 KiB", "812 MiB", "3 TiB",
+    assert [numbers.rough_size(value) for value in (None, 0, 1023, 1024, 812 << 20, 1010 << 20, 3 << 40)] == [
+        "-", "0 B", "1023 B", "1 KiB", "812 MiB", "1010 MiB", "3 TiB",
     ]  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_the_nearest_point_answers_for_a_place_between_two() -> None:
 
 
 def test_a_column_grows_and_is_cut_back() -> None:
-    column = series.Column()
+    column = series.GrowingArray()
     column.extend(range(1000))
     column.truncate(3)
     column.extend([7.0])

@@ -14,7 +14,7 @@ from dgc.run.paths import RunDir
 from dgcctl.core.runs.listing import read_run
 from dgcctl.tui.screens.confirm_screen import Confirm
 from dgcctl.tui.state.store import ROLES, bar_role, share_done
-from dgcctl.tui.widgets.listing import Listing
+from dgcctl.tui.widgets.virtual_table import Listing
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
 from tests.tui.frames import lines, press, text

@@ -27,7 +27,7 @@ from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import fitting
 from dgcctl.tui.widgets.chart import Chart
-from dgcctl.tui.widgets.listing import Listing
+from dgcctl.tui.widgets.virtual_table import Listing
 from tests.tui import frames, synthetic
 from tests.tui.frames import lines, press, text
 

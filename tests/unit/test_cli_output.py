@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from dgcctl.cli._ui import diagnostics, numbers, output
-from dgcctl.cli._ui.output import Column, Form
+from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui.output import Form, TableColumn
+from dgcctl.core import numbers
 
 COLUMNS = [
-    Column("name"),
-    Column("top1_error", "error", numbers.percent, right=True, style=lambda value: "red"),
-    Column("note", show=lambda value: str(value or "")),
+    TableColumn("name"),
+    TableColumn("top1_error", "error", numbers.percent, right=True, style=lambda value: "red"),
+    TableColumn("note", show=lambda value: str(value or "")),
 ]
 ROWS = [
     {"name": "a|b", "top1_error": 4.767, "note": ""},
@@ -52,7 +53,9 @@ def test_colour_is_all_that_differs(
 
 
 def test_wide_characters_keep_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table("rows", [Column("a"), Column("b")], [{"a": "漢字", "b": 1}, {"a": "x", "b": 2}])
+    output.table(
+        "rows", [TableColumn("a"), TableColumn("b")], [{"a": "漢字", "b": 1}, {"a": "x", "b": 2}]
+    )
     assert capsys.readouterr().out == "a     b\n漢字  1\nx     2\n"
 
 

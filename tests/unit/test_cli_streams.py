@@ -122,7 +122,7 @@ def queued(tmp_path: Path) -> RunDir:
 
 
 def test_ctrl_c_before_a_training_has_begun_gives_it_up(queued: RunDir) -> None:
-    heard, process = launcher.Hearing(), Fake()
+    heard, process = launcher.SignalRelay(), Fake()
     heard.hear(signal.SIGINT)
     heard.attach(process, queued)  # type: ignore[arg-type]
     assert (process.told, process.ended) == ([], True)
@@ -133,7 +133,7 @@ def test_ctrl_c_before_a_training_has_begun_gives_it_up(queued: RunDir) -> None:
 
 
 def test_a_request_to_save_waits_until_the_run_is_taken_up(queued: RunDir) -> None:
-    heard, process = launcher.Hearing(), Fake()
+    heard, process = launcher.SignalRelay(), Fake()
     heard.attach(process, queued)  # type: ignore[arg-type]
     heard.hear(signal.SIGTERM)
     assert (process.told, process.ended) == ([], False)
@@ -144,7 +144,7 @@ def test_a_request_to_save_waits_until_the_run_is_taken_up(queued: RunDir) -> No
 
 
 def test_a_signal_before_there_is_a_process_starts_none() -> None:
-    heard = launcher.Hearing()
+    heard = launcher.SignalRelay()
     heard.hear(signal.SIGTERM)
     with pytest.raises(TerminatedError):
         heard.raise_if_given_up()

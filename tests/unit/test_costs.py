@@ -21,7 +21,7 @@ from dgc.train.session import Options
 from dgc.train.signals import Signals
 from dgcctl.cli._ui import summary
 from dgcctl.core.report.page import _macs
-from dgcctl.core.report.series import views
+from dgcctl.core.report.run_view import views
 from dgcctl.core.repro.verify import Outcome, verify
 from dgcctl.core.runs.listing import read_run
 from dgcctl.core.runs.record import read_facts

@@ -17,7 +17,7 @@ import dgc
 from dgc.errors import UsageError
 from dgc.hub import load_pretrained
 from dgc.hub.cache import Cache
-from dgc.hub.fetch import Options, download, identify
+from dgc.hub.fetch import FetchOptions, download, identify
 from dgc.hub.hosts import Bases
 from dgc.hub.registry import find_entry, load_registry
 from dgc.jobs.checkpoints import verify
@@ -72,13 +72,13 @@ def test_full_size_file_from_the_host_to_the_logits(
             [play.cut(file.read_bytes(), 0.4), play.file(file.read_bytes())],
             [play.status(404)],
         )
-        options = Options(bases=Bases(hosts.url, hosts.url), say=said.append, offline=False)
+        options = FetchOptions(bases=Bases(hosts.url, hosts.url), say=said.append, offline=False)
         fetched = download(find_entry(name), Cache(tmp_path / "cache"), options)
         assert fetched.path.read_bytes() == file.read_bytes()
         assert [seen.range is None for seen in hosts.seen] == [True, False]
     cache = Cache(tmp_path / "cache")
     assert identify(fetched.inspect(), load_registry()).name == name  # type: ignore[union-attr]
-    checks = verify(find_entry(name), cache, Options(offline=True, say=said.append))
+    checks = verify(find_entry(name), cache, FetchOptions(offline=True, say=said.append))
     assert [check["name"] for check in checks if not check["passed"]] == []
     assert len(checks) == 6
     assert any(
@@ -92,7 +92,7 @@ def _same_logits(name: str, file: Path, cache: Cache, model: torch.nn.Module) ->
     with torch.no_grad():
         wanted = released.oracle(load_released(file, name))(x)
         assert torch.equal(released.oracle(model)(x), wanted)
-        found = load_pretrained(name, cache, Options(offline=True)).model(x)
+        found = load_pretrained(name, cache, FetchOptions(offline=True)).model(x)
     assert wanted.std() > 0.05
     assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
 

@@ -8,9 +8,9 @@ import pytest
 
 from dgc.run.events import Kind, encode_event
 from dgc.run.files import read_json, write_json
-from dgcctl.core.report import series
+from dgcctl.core.report import run_view
 from dgcctl.core.report.build import write_report
-from dgcctl.core.report.series import binned, short_names, views
+from dgcctl.core.report.run_view import binned, short_names, views
 from dgcctl.core.runs.record import read_facts
 from tests.unit.run_factory import make_run
 
@@ -198,9 +198,9 @@ def test_a_nan_in_the_log_is_a_gap_and_not_a_zero():
 
 def test_macs_and_channels_follow_the_gate_maps(tmp_path):
     (view,) = views([read_facts(with_gates(make_run(tmp_path / "a")))])
-    assert series.mac_progress(view)["executed"].mean == [0.75, 0.375]
-    assert series.mac_progress(view)["promised"].mean == [0.25, 0.25]
-    assert series.inactive_share(view).mean == [step / 32 for step in range(1, 7)]
+    assert run_view.mac_progress(view)["executed"].mean == [0.75, 0.375]
+    assert run_view.mac_progress(view)["promised"].mean == [0.25, 0.25]
+    assert run_view.inactive_share(view).mean == [step / 32 for step in range(1, 7)]
 
 
 def test_layer_names_lose_what_they_share():

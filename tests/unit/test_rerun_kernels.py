@@ -145,7 +145,7 @@ def test_without_a_compiler_one_line_says_what_to_do(tree, tmp_path, monkeypatch
         kernels.shutil, "which", lambda name, path=None: "/bin/cmake" if name == "cmake" else None
     )
     found = kernels.put_into(tree, quietly)
-    assert found == kernels.Found(
+    assert found == kernels.FoundKernels(
         None,
         "the installed kernels are of other sources, and there is no C++ compiler to build them:"
         " install one, e.g. g++",
@@ -158,7 +158,9 @@ def test_without_a_compiler_one_line_says_what_to_do(tree, tmp_path, monkeypatch
 
 def test_code_without_kernels_gets_none(tmp_path):
     (tmp_path / "dgc").mkdir()
-    assert kernels.put_into(tmp_path, quietly) == kernels.Found(None, "this code has no kernels")
+    assert kernels.put_into(tmp_path, quietly) == kernels.FoundKernels(
+        None, "this code has no kernels"
+    )
 
 
 # --- what is said before training -----------------------------------------------------------------

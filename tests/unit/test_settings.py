@@ -11,7 +11,7 @@ from dgc import settings
 from dgc.data import sets
 from dgc.errors import UsageError
 from dgc.hub.cache import Cache
-from dgc.hub.fetch import Options
+from dgc.hub.fetch import FetchOptions
 from dgcctl.cli.main import main
 from dgcctl.core import settings as manager
 
@@ -24,7 +24,7 @@ SWITCH |= {"false": False, "False": False, "0": False, "no": False, "off": False
 def test_a_switch_means_the_same_to_all_who_ask(monkeypatch, given):
     monkeypatch.setenv("DGCCTL_OFFLINE", given)
     wanted = SWITCH[given]
-    assert [settings.offline(), manager.offline(), Options().offline] == [wanted] * 3
+    assert [settings.offline(), manager.offline(), FetchOptions().offline] == [wanted] * 3
 
 
 def test_a_switch_that_is_not_set_is_off(monkeypatch):

@@ -33,7 +33,7 @@ class Command(TyperCommand):
             formatter.write_dl(_EVERYWHERE)
 
 
-class Group(TyperGroup):
+class LazyGroup(TyperGroup):
     """A group that loads a command when it is called, and names the nearest one to a mistyped word."""
 
     table: ClassVar[Table] = {}
@@ -77,7 +77,7 @@ class App(typer.Typer):
 
     def __init__(self, help: str, table: Table | None = None, *, completion: bool = False) -> None:
         super().__init__(
-            cls=type("LazyGroup", (Group,), {"table": table or {}}),
+            cls=type("LazyGroup", (LazyGroup,), {"table": table or {}}),
             help=help,
             no_args_is_help=True,
             add_completion=completion,

@@ -44,7 +44,7 @@ class Form(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column: the key in each row, its title, how a value reads as text, its side, and the
     colour of a cell.
     """
@@ -75,7 +75,11 @@ def form_of(
 
 
 def table(
-    name: str, columns: Sequence[Column], rows: Sequence[Row], form: Form = Form.TEXT, **facts: Any
+    name: str,
+    columns: Sequence[TableColumn],
+    rows: Sequence[Row],
+    form: Form = Form.TEXT,
+    **facts: Any,
 ) -> None:
     """Print rows in a form. JSON is `{"schema_version", name: [rows], **facts}` with every key of
     each row.
@@ -175,7 +179,7 @@ def write(text: str) -> None:
         ) from error
 
 
-def _text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     cells: list[list[str]] = [
         [clean(column.show(row.get(column.key))) for column in columns] for row in rows
     ]
@@ -189,7 +193,7 @@ def _text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _text_row(columns: Sequence[Column], row: Row, texts: list[str], widths: list[int]) -> str:
+def _text_row(columns: Sequence[TableColumn], row: Row, texts: list[str], widths: list[int]) -> str:
     """One line without blanks at its end."""
     last = max((index for index, text in enumerate(texts) if text), default=0)
     parts = []
@@ -209,7 +213,7 @@ def _pad(text: str, width: int, right: bool) -> str:
     return space + text if right else text + space
 
 
-def _csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def _csv(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     """Raw values, not the rounded text: a file for other programs."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -232,7 +236,7 @@ def _csv_cell(value: Any) -> Any:
     return ("'" if text.startswith(_FORMULA) else "") + shown(text, newlines=True)
 
 
-def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def _markdown(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     rule = ["--:" if column.right else "---" for column in columns]
     lines = [[_md(column.head) for column in columns], rule]
     lines += [[_md(column.show(row.get(column.key))) for column in columns] for row in rows]
@@ -255,7 +259,7 @@ _LATEX = str.maketrans(
 )
 
 
-def _latex(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def _latex(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     """A booktabs table."""
     sides = "".join("r" if column.right else "l" for column in columns)
     lines = [f"\\begin{{tabular}}{{{sides}}}", r"\toprule"]

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable
 
 from dgc.run.events import Event, Kind
-from dgcctl.cli._ui import diagnostics, numbers
+from dgcctl.cli._ui import diagnostics
+from dgcctl.core import numbers
 from dgcctl.core.runs.tail import Progress
 
 PLAIN_SECONDS = 30.0

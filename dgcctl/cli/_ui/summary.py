@@ -11,9 +11,8 @@ from dgc.run import code_record
 from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgcctl.cli._ui import numbers
 from dgcctl.cli._ui.diagnostics import Painted, paint
-from dgcctl.core import settings
+from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
 from dgcctl.core.text import shown
 

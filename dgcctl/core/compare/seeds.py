@@ -40,7 +40,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Runs that differ in nothing but the seed. `varied` holds the recipe keys in which the groups
     differ.
     """
@@ -57,7 +57,7 @@ class Group:
         return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or "all"
 
 
-def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[Group]:
+def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[SeedGroup]:
     """Group finished and unfinished runs alike; what is unfinished is left out of the figures and
     said in `notes`.
 
@@ -107,11 +107,11 @@ def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> Group:
+def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> SeedGroup:
     shown = _shown(members[0], pooled)
     done = [run for run in members if run.state is State.DONE]
     counted, repeated = _one_a_seed(done, pooled)
-    return Group(
+    return SeedGroup(
         varied={key: shown.get(key) for key in keys},
         runs=[run.id for run in members],
         seeds=list(dict.fromkeys(run.seed for run in members)),

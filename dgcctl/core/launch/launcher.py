@@ -9,7 +9,6 @@ restarts.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shlex
 import shutil
@@ -29,10 +28,10 @@ from dgc.errors import DgcError, InterruptedRunError, ResourceError, TerminatedE
 from dgc.run import provenance
 from dgc.run.files import atomic_write, write_json
 from dgc.run.paths import RunDir, create_run
+from dgc.run.process import when_parent_ends
 from dgc.run.status import State, Status, inferred_state, read_status, write_status
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 RANKS_STARTER = "dgc.train.launch"  # torchrun that ends in one line
 
 
@@ -218,10 +217,10 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     """Linux: have the kernel send SIGTERM (save and stop) to the child when its starter dies."""
     if not sys.platform.startswith("linux"):
         return None
-    libc = ctypes.CDLL(None, use_errno=True)
+    ask = when_parent_ends(signal.SIGTERM)
 
     def tie() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ask()
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -250,7 +249,7 @@ def child_environment(**extra: str | None) -> dict[str, str]:
     return {**env, **{key: value for key, value in extra.items() if value is not None}}
 
 
-class Hearing:
+class SignalRelay:
     """Signals for us, and the process that they are meant for.
 
     A trainer that has not taken its run up would die of a signal with no word, so what comes then
@@ -309,11 +308,11 @@ def is_running(run: RunDir) -> bool:
 
 
 @contextlib.contextmanager
-def hearing() -> Iterator[Hearing]:
+def hearing() -> Iterator[SignalRelay]:
     """Within the block no signal ends us: what is heard waits for the process that is to be
     started.
     """
-    heard = Hearing()
+    heard = SignalRelay()
     before = {signum: signal.signal(signum, heard.hear) for signum in FORWARDED}
     try:
         yield heard
@@ -323,7 +322,7 @@ def hearing() -> Iterator[Hearing]:
 
 
 @contextlib.contextmanager
-def forwarding(process: Process, run: RunDir | None = None) -> Iterator[Hearing]:
+def forwarding(process: Process, run: RunDir | None = None) -> Iterator[SignalRelay]:
     """Within the block, signals for us go to the process; we stay to see its end."""
     with hearing() as heard:
         heard.attach(process, run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dgc.run.files import atomic_write
 from dgcctl.core.report.page import page
 from dgcctl.core.report.plots import Plot, plots
-from dgcctl.core.report.series import views
+from dgcctl.core.report.run_view import views
 from dgcctl.core.runs.record import Facts
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from dgcctl.core.compare.seeds import Group, Summary, compare
+from dgcctl.core.compare.seeds import SeedGroup, Summary, compare
 from dgcctl.core.report.plots import Plot, colour, expectations
-from dgcctl.core.report.series import RunView
+from dgcctl.core.report.run_view import RunView
 from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
 from dgcctl.core.text import shown
 
@@ -28,7 +28,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Titles and rows; the last `numbers` columns are figures."""
 
     head: Sequence[str]
@@ -41,7 +41,7 @@ class Section:
     """A heading with a table or a picture under it, a sentence, a list of notes."""
 
     title: str
-    table: Table | None = None
+    table: PageTable | None = None
     text: str = ""
     notes: Sequence[str] = ()
     svg: Markup | None = None
@@ -103,10 +103,10 @@ def _data_text(view: RunView) -> str:
 Show = Callable[[float], str]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: int = 0) -> Table:
+def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: int = 0) -> PageTable:
     """A table of texts and cells."""
     made = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    return Table(head, made, numbers)
+    return PageTable(head, made, numbers)
 
 
 def _spread(summary: Summary | None, show: Show) -> str:
@@ -151,7 +151,7 @@ def _results(views: Sequence[RunView]) -> Section:
     )
 
 
-def _result_row(group: Group, view: RunView) -> list[str | Cell]:
+def _result_row(group: SeedGroup, view: RunView) -> list[str | Cell]:
     n = max((summary.n for summary in group.metrics.values()), default=0)
     return [
         Cell(view.label, swatch=colour(view.group)),

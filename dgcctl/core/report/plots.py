@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dgc.run import metrics
-from dgcctl.core.report.series import RunView, Series, inactive_share, mac_progress, short_names
+from dgcctl.core.report.run_view import RunView, Series, inactive_share, mac_progress, short_names
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

@@ -26,29 +26,29 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundKernels:
     """A library and where it came from; or why there is none."""
 
     library: Path | None
     words: str
 
 
-def put_into(tree: Path, say: Say) -> Found:
+def put_into(tree: Path, say: Say) -> FoundKernels:
     """Lay the kernels of a tree's sources beside them, where that code looks for its own."""
     package = tree / "dgc"
     digest = sources_digest(package)
     if digest is None:
-        return Found(None, "this code has no kernels")
+        return FoundKernels(None, "this code has no kernels")
     found = _installed(digest) or _built_before(digest) or _built_now(tree, digest, say)
     if found.library is not None:
         shutil.copy(found.library, folder_of(package) / FILE)
     return found
 
 
-def _installed(digest: str) -> Found | None:
+def _installed(digest: str) -> FoundKernels | None:
     library = library_of(Path(dgc.__file__).resolve().parent)
     built = built_from(library) if library else None
-    return Found(library, "the installed ones") if built and built.digest == digest else None
+    return FoundKernels(library, "the installed ones") if built and built.digest == digest else None
 
 
 def _kept(digest: str) -> Path:
@@ -56,15 +56,15 @@ def _kept(digest: str) -> Path:
     return settings.cache_dir() / "kernels" / f"{digest}-{platform.machine()}" / FILE
 
 
-def _built_before(digest: str) -> Found | None:
+def _built_before(digest: str) -> FoundKernels | None:
     path = _kept(digest)
-    return Found(path, f"built before, kept in {path.parent}") if path.is_file() else None
+    return FoundKernels(path, f"built before, kept in {path.parent}") if path.is_file() else None
 
 
-def _built_now(tree: Path, digest: str, say: Say) -> Found:
+def _built_now(tree: Path, digest: str, say: Say) -> FoundKernels:
     lacking = _lacking_tool()
     if lacking:
-        return Found(None, f"the installed kernels are of other sources, and {lacking}")
+        return FoundKernels(None, f"the installed kernels are of other sources, and {lacking}")
     say(
         "the installed kernels are of other sources: building those of this run's code (about a"
         " minute)"
@@ -75,13 +75,13 @@ def _built_now(tree: Path, digest: str, say: Say) -> Found:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-") as folder:
             os.replace(_build(tree, Path(folder)), target)
     except subprocess.CalledProcessError as error:
-        return Found(None, f"they cannot be built: {_reason(error)}")
+        return FoundKernels(None, f"they cannot be built: {_reason(error)}")
     except OSError as error:
-        return Found(
+        return FoundKernels(
             None,
             f"they cannot be built in {target.parent}: {(error.strerror or str(error)).lower()}",
         )
-    return Found(target, f"built now, kept in {target.parent}")
+    return FoundKernels(target, f"built now, kept in {target.parent}")
 
 
 def _lacking_tool() -> str:

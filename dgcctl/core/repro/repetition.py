@@ -117,7 +117,7 @@ def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) ->
     """The environment to train in, with the record's kernels and threads; `agree` hears what cannot
     be had.
     """
-    found = kernels.Found(None, "")
+    found = kernels.FoundKernels(None, "")
     if circumstances.uses_kernels(facts) and tree != _own_code():
         found = kernels.put_into(tree, say)
         if found.library is not None:

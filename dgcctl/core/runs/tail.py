@@ -19,7 +19,7 @@ GOING = frozenset({State.QUEUED, State.RUNNING})
 
 
 @dataclass(frozen=True)
-class Batch:
+class LogBatch:
     """What one look found. `restarted`: the log was cut or replaced, forget what came before."""
 
     events: list[Event]
@@ -48,14 +48,14 @@ class Tail:
         self._reader = EventReader(run.events, chunk=chunk) if chunk else EventReader(run.events)
         self._reported = 0
 
-    def poll(self) -> Batch:
+    def poll(self) -> LogBatch:
         state = read_run(self.run)
         events, restarted = self._read()
         if restarted:
             self._reported = 0
         skipped = self._reader.skipped[self._reported :]
         self._reported = len(self._reader.skipped)
-        return Batch(events, state, restarted, skipped, self._reader.behind)
+        return LogBatch(events, state, restarted, skipped, self._reader.behind)
 
     def _read(self) -> tuple[list[Event], bool]:
         events = self._reader.poll()
@@ -69,7 +69,7 @@ class Tail:
 
 def follow(
     tail: Tail, *, interval: float = 0.25, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Batch]:
+) -> Iterator[LogBatch]:
     """Batches until the run is over; empty ones too, so that the caller can show the time."""
     while True:
         batch = tail.poll()

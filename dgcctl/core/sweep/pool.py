@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """How a call of `run_sweep` ended."""
 
     done: list[int] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Pool:
         self.gpus = gpus
         self.free = list(range(jobs))
         self.active: list[_Job] = []
-        self.outcome = Outcome()
+        self.outcome = SweepOutcome()
         self.recorded = False
 
     def start(self, trial: Trial) -> None:
@@ -174,7 +174,7 @@ def run_sweep(
     gpus: Sequence[str] = (),
     trainer: Sequence[str] = TRAINER,
     say: Callable[[str], None] = print,
-) -> Outcome:
+) -> SweepOutcome:
     """Run what is due, each trial once in a call. A signal stops the trainers gently; calling again
     goes on.
     """

@@ -13,7 +13,7 @@ from dgcctl.tui.host import Host
 from dgcctl.tui.keys import Key, Needs
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Cell
+from dgcctl.tui.widgets.virtual_table import Cell
 
 WIDE = 110
 # the head and the rows of a CSV file

@@ -17,11 +17,11 @@ from dgcctl.core.compare.seeds import figures
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import comparison, curves
-from dgcctl.tui.state.comparison import Comparison
+from dgcctl.tui.state.comparison import ComparedRuns
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Listing
+from dgcctl.tui.widgets.virtual_table import Listing
 
 SECTIONS = ("figures", "differences", "scatter")
 Spot = tuple[str, float, float, int]  # letter, x, y, colour
@@ -40,7 +40,7 @@ class CompareScreen(DashScreen):
         super().__init__()
         self.run_ids = tuple(run_ids)
         self._section = SECTIONS[0]
-        self._found: Comparison | None = None
+        self._found: ComparedRuns | None = None
 
     def compose(self) -> ComposeResult:
         yield Bar()
@@ -62,7 +62,7 @@ class CompareScreen(DashScreen):
         found = comparison.read(self.host.store.dirs(self.run_ids))
         self.call_later(self._take, found)  # nobody waits: the screen may be gone
 
-    def _take(self, found: Comparison) -> None:
+    def _take(self, found: ComparedRuns) -> None:
         self._found = found
         self.look()
 
@@ -94,7 +94,7 @@ class CompareScreen(DashScreen):
         self.query_one(Listing).display = self._section != "scatter"
         self._fill(found)
 
-    def _fill(self, found: Comparison) -> None:
+    def _fill(self, found: ComparedRuns) -> None:
         listing = self.query_one(Listing)
         if self._section == "figures":
             listing.show(
@@ -119,7 +119,7 @@ class CompareScreen(DashScreen):
             for run_id in known
         }
 
-    def _scatter(self, found: Comparison) -> None:
+    def _scatter(self, found: ComparedRuns) -> None:
         speed = self._speed()
         cost, fast = [], []
         for index, run in enumerate(found.runs):
@@ -159,7 +159,7 @@ class CompareScreen(DashScreen):
         self.look()
 
     def export_table(self) -> ExportTable:
-        found = self._found or Comparison()
+        found = self._found or ComparedRuns()
         if self._section == "differences":
             ids = [run.id for run in found.runs]
             return ("section", "key", *ids), [

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
+from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import ExportTable, OneRunScreen, head
@@ -20,7 +21,7 @@ from dgcctl.tui.state.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
+from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Listing, Row
 
 
 class GatesScreen(OneRunScreen):
@@ -69,7 +70,7 @@ class GatesScreen(OneRunScreen):
         self._schedule(run)
         if isinstance(found, str):
             self.listing.empty = found
-            self.listing.show((), (Column("layer"),))
+            self.listing.show((), (ListColumn("layer"),))
             self.query_one("#head", Lines).show()
             return
         names = gate_maps.short_names([layer.name for layer in found.layers])
@@ -111,22 +112,22 @@ class GatesScreen(OneRunScreen):
             )
         )
 
-    def _columns(self, found: GateMap) -> tuple[Column, ...]:
+    def _columns(self, found: GateMap) -> tuple[ListColumn, ...]:
         count = max((len(layer.heads) for layer in found.layers), default=0)
         width = self._cell_width(count)
         heads = tuple(
-            Column(f"{'▸' if i == self._head else ' '}head {i}", width) for i in range(count)
+            ListColumn(f"{'▸' if i == self._head else ' '}head {i}", width) for i in range(count)
         )
         costs = (
-            Column("dense", 8, True, 2),
-            Column("promised", 8, True),
-            Column("executed", 8, True),
-            Column("excess", 6, True, 1),
+            ListColumn("dense", 8, True, 2),
+            ListColumn("promised", 8, True),
+            ListColumn("executed", 8, True),
+            ListColumn("excess", 6, True, 1),
         )
         return (
-            Column("layer", tail=True),
-            Column("in", 4, True),
-            Column("off", 4, True),
+            ListColumn("layer", tail=True),
+            ListColumn("in", 4, True),
+            ListColumn("off", 4, True),
             *heads,
             *costs,
         )
@@ -142,9 +143,9 @@ class GatesScreen(OneRunScreen):
         cells += [(gate_maps.shade(one.figure(self._figure), width), "bar") for one in layer.heads]
         over = layer.executed / layer.promised - 1 if layer.promised else 0.0
         cells += [
-            (run_facts.amount(layer.dense), "dim"),
-            run_facts.amount(layer.promised),
-            run_facts.amount(layer.executed),
+            (numbers.rough_count(layer.dense), "dim"),
+            numbers.rough_count(layer.promised),
+            numbers.rough_count(layer.executed),
         ]
         return Row(layer.name, (*cells, (f"{over:+.0%}", "warn" if over > 0.1 else "good")))
 

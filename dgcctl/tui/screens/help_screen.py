@@ -13,7 +13,7 @@ from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state.store import GLYPHS, ROLES
 from dgcctl.tui.widgets.bar import Bar
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Column, Listing, Row
+from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
 
 _FIXED = (
     ("Everywhere", "ctrl+p", "command palette: all that has a key"),
@@ -33,7 +33,12 @@ class HelpScreen(DashScreen):
     def compose(self) -> ComposeResult:
         yield Bar()
         yield Listing(
-            (Column("where", 10), Column("key", 13), Column("id", 12), Column("what it does")),
+            (
+                ListColumn("where", 10),
+                ListColumn("key", 13),
+                ListColumn("id", 12),
+                ListColumn("what it does"),
+            ),
             id="keys",
         )
         yield KeyLine()

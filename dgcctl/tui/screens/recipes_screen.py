@@ -21,10 +21,10 @@ from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.screens.question import Question
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Cell, Column, Listing, Row
+from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Listing, Row
 
-COLUMNS = (Column("key", 22), Column("value", 18), Column("why"))
-WIDE_COLUMNS = (Column("key", 24), Column("value", 30), Column("why"))
+COLUMNS = (ListColumn("key", 22), ListColumn("value", 18), ListColumn("why"))
+WIDE_COLUMNS = (ListColumn("key", 24), ListColumn("value", 30), ListColumn("why"))
 
 
 class Ask(Question[str | None]):
@@ -88,7 +88,7 @@ class RecipesScreen(DashScreen):
     def compose(self) -> ComposeResult:
         yield Bar()
         with Horizontal():
-            yield Listing((Column("recipe"),), id="names", empty="reading the recipes")
+            yield Listing((ListColumn("recipe"),), id="names", empty="reading the recipes")
             yield Listing((), id="why", empty="")
         yield Lines(id="note", height=2)
         yield KeyLine()

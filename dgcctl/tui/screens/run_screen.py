@@ -22,7 +22,7 @@ from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import GUTTER, Chart
 from dgcctl.tui.widgets.drawer import Drawer
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Listing
+from dgcctl.tui.widgets.virtual_table import Listing
 
 CHARTS = 6
 METRICS = "metrics"

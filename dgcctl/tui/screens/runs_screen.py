@@ -13,24 +13,25 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Input
 
+from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.core.runs.record import computing_keys
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, ExportTable, head
-from dgcctl.tui.state import clock, run_facts, view
+from dgcctl.tui.state import run_facts, view
 from dgcctl.tui.state.alerts import DISK_LOW
 from dgcctl.tui.state.curves import ChartOptions, Curves
-from dgcctl.tui.state.store import ROLES, Shown, bar_role, reason, share_done, state_text
+from dgcctl.tui.state.store import ROLES, ShownRuns, bar_role, reason, share_done, state_text
 from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import Bar, Lines, progress
 from dgcctl.tui.widgets.chart import EMPTY, Chart
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.listing import Column, Listing, Row
+from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
 
 COLUMNS = (
-    Column("", 2), Column("state", 12), Column("run"), Column("progress", 13), Column("epoch", 7,
+    ListColumn("", 2), ListColumn("state", 12), ListColumn("run"), ListColumn("progress", 13), ListColumn("epoch", 7,
     True, 3),
-    Column("best", 6, True), Column("last", 6, True, 1), Column("age", 4, True, 2),
+    ListColumn("best", 6, True), ListColumn("last", 6, True, 1), ListColumn("age", 4, True, 2),
 )  # fmt: skip
 WIDE_BAR = 40  # cells of progress where there is room for whole names
 WIDE_COLUMNS = tuple(
@@ -99,14 +100,14 @@ class RunsScreen(DashScreen):
         self._head(shown)
         self._about()
 
-    def _nothing(self, shown: Shown) -> str:
+    def _nothing(self, shown: ShownRuns) -> str:
         if self.host.store.folder_gone:
             return f"folder {self.host.options.runs_dir} is gone"
         if self.host.store.runs:
             return "no run passes the filter: / changes it"
         return "no runs yet: press n to start one, or run `dgcctl train demo`"
 
-    def _head(self, shown: Shown) -> None:
+    def _head(self, shown: ShownRuns) -> None:
         store, states = self.host.store, [run.state for run in self.host.store.runs.values()]
         counts = [
             (f"{state_text(state)[:1]} {states.count(state)} {state}  ", ROLES.get(state, ""))
@@ -121,7 +122,7 @@ class RunsScreen(DashScreen):
         told = problem or [*limits, *self._restored(), *counts]
         if store.free is not None:
             disk = (
-                f"disk {run_facts.size(store.free)} free  ",
+                f"disk {numbers.rough_size(store.free)} free  ",
                 "bad" if store.free < DISK_LOW else "dim",
             )
             told.insert(0 if store.free < DISK_LOW else len(told), disk)
@@ -153,9 +154,9 @@ class RunsScreen(DashScreen):
                 indent + (run.id if self.wide else run_facts.short_id(run.id)),
                 (f"{progress(share, WIDE_BAR if self.wide else 8)} {share:4.0%}", bar_role(run)),
                 f"{run.status.epoch}/{run.status.epochs}",
-                run_facts.percent(store.best(run)),
-                run_facts.percent(store.last(run)),
-                (clock.age(self.host.clock.now() - run.status.started), "dim"),
+                numbers.decimals(store.best(run), 2),
+                numbers.decimals(store.last(run), 2),
+                (numbers.age(self.host.clock.now() - run.status.started), "dim"),
             ),
         )
 

@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from dgc.run.status import State
+from dgcctl.core import numbers
 from dgcctl.core.runs.listing import UNREADABLE, Run
 from dgcctl.tui.state.feed import Feed
-from dgcctl.tui.state.run_facts import TOP1, Target, recipe_of, size, targets
+from dgcctl.tui.state.run_facts import TOP1, Target, recipe_of, targets
 from dgcctl.tui.state.store import Store, reason
 
 _GOES_ON = (State.QUEUED, State.RUNNING)
@@ -161,7 +162,11 @@ class AlertMonitor:
         if low and not told:
             self._told.add(("", "disk"))
             return [
-                Alert("warning", "disk nearly full", f"{size(store.free)} free where the runs lie")
+                Alert(
+                    "warning",
+                    "disk nearly full",
+                    f"{numbers.rough_size(store.free)} free where the runs lie",
+                )
             ]
         if not low:
             self._told.discard(("", "disk"))

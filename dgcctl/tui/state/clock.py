@@ -25,29 +25,3 @@ class Clock:
 def fixed(moment: float) -> Clock:
     """A clock that stands still (tests and pictures)."""
     return Clock(lambda: moment, lambda: 0.0)
-
-
-def duration(seconds: float) -> str:
-    """`42s`, `7m 05s`, `3h 20m`, `5d 4h`; a negative one is `0s`."""
-    total = max(0, int(seconds))
-    if total < 60:
-        return f"{total}s"
-    if total < 3600:
-        return f"{total // 60}m {total % 60:02d}s"
-    if total < 86400:
-        return f"{total // 3600}h {total % 3600 // 60:02d}m"
-    return f"{total // 86400}d {total % 86400 // 3600}h"
-
-
-def age(seconds: float) -> str:
-    """An age in its largest unit, so that it seldom changes: `<1m`, `7m`, `3h`, `5d`."""
-    total = max(0, int(seconds))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if total >= size:
-            return f"{total // size}{unit}"
-    return "<1m"
-
-
-def stamp(moment: float) -> str:
-    """`2026-01-05 09:00:00Z`."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(moment))

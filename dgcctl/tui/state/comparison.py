@@ -9,28 +9,29 @@ from dataclasses import dataclass, field
 
 from dgc.errors import DgcError
 from dgc.run.paths import RunDir
+from dgcctl.core import numbers
 from dgcctl.core.compare.rundiff import Difference, diff_runs
-from dgcctl.core.compare.seeds import RESULT_KEYS, Group, Summary, compare, figures
+from dgcctl.core.compare.seeds import RESULT_KEYS, SeedGroup, Summary, compare, figures
 from dgcctl.core.runs.record import Facts, read_facts
 from dgcctl.tui.state import curves, run_facts
-from dgcctl.tui.widgets.listing import Cell, Column, Row
+from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Row
 
 MAX_PATCH = 400
 _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedRuns:
     """What was read of the runs; `problems` names those that could not be."""
 
     runs: list[Facts] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    groups: list[SeedGroup] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     patch: list[str] = field(default_factory=list)
     differences: list[tuple[str, str, tuple[object, ...]]] = field(default_factory=list)
 
 
-def read(dirs: Sequence[RunDir]) -> Comparison:
+def read(dirs: Sequence[RunDir]) -> ComparedRuns:
     """Read and compare. Never raises for a damaged run: it is left out and named."""
     found, problems = [], []
     for run in dirs:
@@ -40,7 +41,7 @@ def read(dirs: Sequence[RunDir]) -> Comparison:
             problems.append(f"{run.id}: {str(error).splitlines()[0]}")
     diffs = [diff_runs(found[0], other) for other in found[1:]]
     patch = [line for diff in diffs for line in diff.patch][:MAX_PATCH]
-    return Comparison(
+    return ComparedRuns(
         found,
         compare(found) if found else [],
         problems,
@@ -68,16 +69,16 @@ def _merged(diffs: list[list[Difference]]) -> list[tuple[str, str, tuple[object,
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def metric_columns() -> tuple[Column, ...]:
+def metric_columns() -> tuple[ListColumn, ...]:
     return (
-        Column("run", least=26), Column("seed", 5, True, 3), Column("top-1 %", 14, True),
-        Column("top-5 %", 13, True, 2), Column("loss", 14, True, 4), Column("dense", 7, True, 5),
-        Column("promised", 8, True, 1), Column("executed", 8, True),
-        Column("images/s", 8, True),
+        ListColumn("run", least=26), ListColumn("seed", 5, True, 3), ListColumn("top-1 %", 14, True),
+        ListColumn("top-5 %", 13, True, 2), ListColumn("loss", 14, True, 4), ListColumn("dense", 7, True, 5),
+        ListColumn("promised", 8, True, 1), ListColumn("executed", 8, True),
+        ListColumn("images/s", 8, True),
     )  # fmt: skip
 
 
-def metric_rows(found: Comparison, speed: dict[str, float | None], *, wide: bool) -> list[Row]:
+def metric_rows(found: ComparedRuns, speed: dict[str, float | None], *, wide: bool) -> list[Row]:
     """Each group of seeds with mean, spread and n; below it its runs."""
     rows = []
     by_id = {run.id: run for run in found.runs}
@@ -92,10 +93,10 @@ def metric_rows(found: Comparison, speed: dict[str, float | None], *, wide: bool
     return rows + [Row(problem, ((problem, "bad"),)) for problem in found.problems]
 
 
-def _group_row(index: int, group: Group) -> Row:
+def _group_row(index: int, group: SeedGroup) -> Row:
     told = [_spread(group.metrics.get(name)) for name in RESULT_KEYS]
     costs = [
-        run_facts.amount(group.metrics[name].mean) if name in group.metrics else "-"
+        numbers.rough_count(group.metrics[name].mean) if name in group.metrics else "-"
         for name in _COSTS[:3]
     ]
     cells = (f"{group.label}  n={len(group.runs)}", "", *told, *costs, "")
@@ -111,17 +112,17 @@ def _spread(summary: Summary | None) -> str:
 def _run_row(run: Facts, index: int, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
     errors = [f"{values[name]:.3g}" if name in values else "-" for name in RESULT_KEYS]
-    costs = [run_facts.amount(values.get(name)) for name in _COSTS[:3]]
+    costs = [numbers.rough_count(values.get(name)) for name in _COSTS[:3]]
     name: Cell = (f"  {curves.LETTERS[index % 26]} {shown}", f"s{index}")
     return Row(run.id, (name, str(run.seed), *errors, *costs, curves.shorten(images_per_s)))
 
 
-def difference_columns(count: int) -> tuple[Column, ...]:
-    letters = tuple(Column(curves.LETTERS[index % 26]) for index in range(count))
-    return (Column("in", 11), Column("key", 24), *letters)
+def difference_columns(count: int) -> tuple[ListColumn, ...]:
+    letters = tuple(ListColumn(curves.LETTERS[index % 26]) for index in range(count))
+    return (ListColumn("in", 11), ListColumn("key", 24), *letters)
 
 
-def difference_rows(found: Comparison) -> list[Row]:
+def difference_rows(found: ComparedRuns) -> list[Row]:
     rows = [
         Row(f"{section}.{key}", ((section, "dim"), key, *map(_shown, values)))
         for section, key, values in found.differences

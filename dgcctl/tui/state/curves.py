@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgc.run import metrics
+from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import raster
-from dgcctl.tui.state import clock, series
+from dgcctl.tui.state import series
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.series import Floats, Points
@@ -157,7 +158,7 @@ class Curves:
 def x_text(axis: Axis) -> Callable[[float], str]:
     """How a place on an axis is written."""
     if axis == "time":
-        return clock.duration
+        return numbers.spaced_duration
     if axis == "epoch":
         return lambda value: f"epoch {value:.1f}"
     return lambda value: f"step {value:,.0f}"

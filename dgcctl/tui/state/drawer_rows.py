@@ -6,16 +6,17 @@ import re
 from typing import Any
 
 from dgc.errors import IntegrityError
+from dgcctl.core import numbers
 from dgcctl.core.launch.log_tail import log_lines
 from dgcctl.core.runs.listing import Run, end_of_schedule, evaluated_macs
 from dgcctl.tui import raster
-from dgcctl.tui.state import clock, run_facts
+from dgcctl.tui.state import run_facts
 from dgcctl.tui.state.alerts import skipped_text
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.store import Store, reason, state_text
-from dgcctl.tui.widgets.drawer import Found
-from dgcctl.tui.widgets.listing import Row
+from dgcctl.tui.widgets.drawer import SearchResult
+from dgcctl.tui.widgets.virtual_table import Row
 
 LOG_LINES = 2000
 LISTED_AT_MOST = 500  # metric names: a search narrows them
@@ -27,13 +28,13 @@ _KINDS = (
 )
 
 
-def find(kind: str, search: str, store: Store, run: Run, targets: list[Target]) -> Found:
+def find(kind: str, search: str, store: Store, run: Run, targets: list[Target]) -> SearchResult:
     """The rows of one list that contain the search (case does not matter)."""
     if kind == "metrics":
         return _metrics(store, store.feed(run.id), search.lower())
     rows = _rows(kind, store.feed(run.id), run, targets)
     kept = [row for row in rows if search.lower() in _text(row).lower()] if search else rows
-    return Found(kept, len(kept), len(rows))
+    return SearchResult(kept, len(kept), len(rows))
 
 
 def _rows(kind: str, feed: Feed, run: Run, targets: list[Target]) -> list[Row]:
@@ -77,8 +78,8 @@ def _checkpoint(run: Run, event: dict[str, Any], last: Any, best: Any) -> Row:
     signs = " ".join(name for name, of in (("last", last), ("best", best)) if of == step)
     role = "" if there else "dim"
     cells = (
-        f"{step:,}", str(event.get("epoch", "")), signs, run_facts.size(event.get("bytes")),
-        clock.stamp(event.get("t", 0.0)),
+        f"{step:,}", str(event.get("epoch", "")), signs, numbers.rough_size(event.get("bytes")),
+        numbers.stamp(event.get("t", 0.0)),
         f"{event.get('ms', 0):.0f}", path if there else f"{path} (deleted)",
     )  # fmt: skip
     return Row(
@@ -97,15 +98,15 @@ def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
         *[("target", f"{t.metric} {t.value:g} ± {t.tolerance:g} ({t.source})") for t in found],
         *_alerts(feed),
         ("recipe", f"{run.name}: {run.recipe.get('title', '')}"),
-        ("parameters", run_facts.amount(model.get("parameters"))),
+        ("parameters", numbers.rough_count(model.get("parameters"))),
         (
             "MACs",
             "  ".join(
-                f"{name} {run_facts.amount(macs.get(name))}"
+                f"{name} {numbers.rough_count(macs.get(name))}"
                 for name in ("dense", "promised", "executed")
             ),
         ),
-        ("started", clock.stamp(run.status.started)),
+        ("started", numbers.stamp(run.status.started)),
         (
             "machine",
             (
@@ -149,7 +150,7 @@ def _resumed(event: dict[str, Any]) -> str:
     return f"at step {event.get('step')}, {exact}"
 
 
-def _metrics(store: Store, feed: Feed, search: str) -> Found:
+def _metrics(store: Store, feed: Feed, search: str) -> SearchResult:
     """Names first: with 12,000 of them only those that are shown cost anything."""
     names = feed.names()
     kept = [name for name in names if search in name.lower()]
@@ -166,7 +167,7 @@ def _metrics(store: Store, feed: Feed, search: str) -> Found:
         )
         for name in kept[:LISTED_AT_MOST]
     ]
-    return Found(rows, len(kept), len(names))
+    return SearchResult(rows, len(kept), len(names))
 
 
 def _last(feed: Feed, name: str) -> str:

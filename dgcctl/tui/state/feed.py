@@ -16,7 +16,7 @@ from dgc.errors import IntegrityError
 from dgc.run.events import Event, Kind
 from dgc.run.paths import RunDir
 from dgcctl.core.runs.tail import Tail
-from dgcctl.tui.state.series import Column, Points
+from dgcctl.tui.state.series import GrowingArray, Points
 
 _COLUMNS = frozenset({Kind.STEP, Kind.EPOCH, Kind.EVAL, Kind.PERF})
 _NO_METRIC = frozenset({"kind", "step", "epoch", "t", "crc", "samples"})
@@ -52,7 +52,7 @@ def _numbers(event: Event) -> Iterator[tuple[str, float]]:
 
 
 @dataclass
-class Batch:
+class FeedBatch:
     """What one poll brought: column rows and single events, in the order of the log."""
 
     run_id: str
@@ -94,7 +94,7 @@ class Follower:
         self._seen: tuple[int, int, int] | None = None
         self._began = False
 
-    def poll(self) -> Batch | None:
+    def poll(self) -> FeedBatch | None:
         """What is new, or None. Never raises for what may happen to a file that is being written or
         taken away.
         """
@@ -105,12 +105,12 @@ class Follower:
             return self._read(facts)
         except OSError as error:
             self._seen = facts
-            return Batch(
+            return FeedBatch(
                 self.run.id, notice=f"{self.run.events}: cannot be read ({error.strerror})"
             )
         except IntegrityError as error:
             self._seen = facts
-            return Batch(self.run.id, notice=str(error))
+            return FeedBatch(self.run.id, notice=str(error))
 
     def _facts(self) -> tuple[int, int, int] | None:
         try:
@@ -119,14 +119,14 @@ class Follower:
             return None
         return (facts.st_ino, facts.st_size, facts.st_mtime_ns)
 
-    def _read(self, facts: tuple[int, int, int] | None) -> Batch | None:
+    def _read(self, facts: tuple[int, int, int] | None) -> FeedBatch | None:
         found = self._tail.poll()
         # an empty log is told once: nobody need wait for more
         first, self._began = not self._began, True
         self._seen = None if found.more else facts
         if not (found.events or found.restarted or found.skipped or first):
             return None
-        return Batch(
+        return FeedBatch(
             self.run.id,
             sort_events(found.events),
             found.restarted,
@@ -135,13 +135,13 @@ class Follower:
         )
 
 
-class Table:
+class MetricTable:
     """The rows of one kind: step and time for all, a sparse column for each metric."""
 
     def __init__(self) -> None:
-        self.step, self.time = Column(), Column()
-        self.rows: dict[str, Column] = {}
-        self.values: dict[str, Column] = {}
+        self.step, self.time = GrowingArray(), GrowingArray()
+        self.rows: dict[str, GrowingArray] = {}
+        self.values: dict[str, GrowingArray] = {}
         self.generation = 0  # grows with every change
 
     def add(self, part: Rows) -> None:
@@ -150,10 +150,10 @@ class Table:
         self.step.extend(part.steps)
         self.time.extend(part.times)
         for name, (positions, numbers) in part.values.items():
-            self.rows.setdefault(name, Column()).extend(
+            self.rows.setdefault(name, GrowingArray()).extend(
                 np.asarray(positions, dtype=np.float64) + base
             )
-            self.values.setdefault(name, Column()).extend(numbers)
+            self.values.setdefault(name, GrowingArray()).extend(numbers)
 
     def void_after(self, step: float) -> None:
         """Drop the rows that a resume replays."""
@@ -179,7 +179,7 @@ class Feed:
         self._clear()
 
     def _clear(self) -> None:
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, MetricTable] = {}
         self._points: dict[str, tuple[int, Points]] = {}
         self.start: Event = {}
         self.alerts: list[Event] = []
@@ -191,7 +191,7 @@ class Feed:
         self.notice = ""
         self.caught_up = False
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: FeedBatch) -> None:
         if batch.restarted:
             self._clear()
         self.version += 1
@@ -199,7 +199,7 @@ class Feed:
         self.notice, self.caught_up = batch.notice, batch.caught_up
         for part in batch.parts:
             if isinstance(part, Rows):
-                self.tables.setdefault(part.kind, Table()).add(part)
+                self.tables.setdefault(part.kind, MetricTable()).add(part)
             else:
                 self._take(part)
 
@@ -248,7 +248,7 @@ class Feed:
             self._points[name] = kept
         return kept[1]
 
-    def _gather(self, table: Table, metric: str) -> Points:
+    def _gather(self, table: MetricTable, metric: str) -> Points:
         rows = table.rows[metric].view.astype(np.int64)
         seconds = (
             np.maximum.accumulate(table.time.view[rows] - self.started)

@@ -19,7 +19,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State, inferred_state
 from dgcctl.core.runs import listing
 from dgcctl.core.runs.listing import Run
-from dgcctl.tui.state.feed import Batch, Follower
+from dgcctl.tui.state.feed import FeedBatch, Follower
 from dgcctl.tui.state.processes import Sample
 
 SCAN_EVERY = 1.0  # seconds between two looks at the records of all runs (two stat calls a run)
@@ -49,7 +49,7 @@ class Disk:
     free: int
 
 
-News = Listed | Batch | Sampled | Disk
+News = Listed | FeedBatch | Sampled | Disk
 
 
 class Catalogue:

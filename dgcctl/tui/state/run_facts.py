@@ -74,27 +74,3 @@ def document(run: RunDir, name: str) -> dict[str, Any]:
         return read_json(run.file(name))
     except (OSError, DgcError):
         return {}
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def amount(value: float | None) -> str:
-    """A large count: `1.90 M`, `549 M`, `1.28 G`."""
-    if value is None:
-        return "-"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"
-
-
-def size(value: float | None) -> str:
-    """Bytes in binary units: `812 MiB`."""
-    if value is None:
-        return "-"
-    for limit, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.0f} B"

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Column:
+class GrowingArray:
     """A float64 array that grows in amortised constant time and can be cut back."""
 
     def __init__(self) -> None:

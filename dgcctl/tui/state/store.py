@@ -13,7 +13,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.runs import filters
 from dgcctl.core.runs.listing import UNREADABLE, Run
-from dgcctl.tui.state.feed import Batch, Feed
+from dgcctl.tui.state.feed import Feed, FeedBatch
 from dgcctl.tui.state.poller import Disk, Listed, News, Sampled
 from dgcctl.tui.state.processes import Sample
 from dgcctl.tui.state.run_facts import best_error, last_error
@@ -69,7 +69,7 @@ def reason(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRuns:
     """The runs that pass the filter, and what is wrong with the filter (then all pass)."""
 
     runs: list[Run]
@@ -97,7 +97,7 @@ class Store:
             self.curve_best = news.best
             self.listed = True
             self.folder_gone = news.gone
-        elif isinstance(news, Batch):
+        elif isinstance(news, FeedBatch):
             if news.run_id in self.feeds or news.run_id in self.runs:
                 self.feed(news.run_id).apply(news)
         elif isinstance(news, Sampled):
@@ -119,7 +119,7 @@ class Store:
 
     # --- lists ------------------------------------------------------------------------------------
 
-    def shown(self) -> Shown:
+    def shown(self) -> ShownRuns:
         """Filtered and sorted; pinned ones first."""
         try:
             found = filters.select(self.runs.values(), filters.parse_filter(self.view.filter))
@@ -128,7 +128,7 @@ class Store:
             found, problem = list(self.runs.values()), str(error)
         found.sort(key=self._sort_key)
         pins = set(self.view.pins)
-        return Shown(
+        return ShownRuns(
             [r for r in found if r.id in pins] + [r for r in found if r.id not in pins], problem
         )
 

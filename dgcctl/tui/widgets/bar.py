@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from dgcctl.core.text import shown
 from dgcctl.tui.palette import palette_of
-from dgcctl.tui.widgets.listing import Cell
+from dgcctl.tui.widgets.virtual_table import Cell
 
 LEAST = 4  # cells; less of a text would say nothing
 

@@ -10,17 +10,17 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from dgcctl.tui.widgets.bar import Lines
-from dgcctl.tui.widgets.listing import Column, Listing, Row
+from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
 
-COLUMNS: dict[str, tuple[Column, ...]] = {
-    "log": (Column("log.txt"),),
+COLUMNS: dict[str, tuple[ListColumn, ...]] = {
+    "log": (ListColumn("log.txt"),),
     "checkpoints": (
-        Column("step", 8, True), Column("epoch", 6, True), Column("", 9), Column("size", 9, True),
-        Column("saved", 20), Column("ms", 7, True, 1), Column("path"),
+        ListColumn("step", 8, True), ListColumn("epoch", 6, True), ListColumn("", 9), ListColumn("size", 9, True),
+        ListColumn("saved", 20), ListColumn("ms", 7, True, 1), ListColumn("path"),
     ),
-    "facts": (Column("what", 22), Column("is")),
-    "metrics": (Column("", 2), Column("metric"), Column("points", 8, True),
-    Column("last", 10, True)),
+    "facts": (ListColumn("what", 22), ListColumn("is")),
+    "metrics": (ListColumn("", 2), ListColumn("metric"), ListColumn("points", 8, True),
+    ListColumn("last", 10, True)),
 }  # fmt: skip
 EMPTY = {
     "log": "log.txt is empty", "checkpoints": "nothing saved yet", "facts": "no records",
@@ -29,7 +29,7 @@ EMPTY = {
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The rows to show, of how many the search kept, of how many there are."""
 
     rows: list[Row]
@@ -67,7 +67,7 @@ class Drawer(Vertical):
         self.search = ""
         self.set_class(bool(self.kind), "open")
 
-    def show(self, found: Found) -> None:
+    def show(self, found: SearchResult) -> None:
         """Show the rows that were found. A log that stood at its end stays at its end."""
         if not self.kind:
             return
@@ -82,7 +82,7 @@ class Drawer(Vertical):
             listing.action_edge(0)
         self._title(found)
 
-    def _title(self, found: Found) -> None:
+    def _title(self, found: SearchResult) -> None:
         text = (
             f"{found.kept} of {found.total} contain {self.search!r}"
             if self.search

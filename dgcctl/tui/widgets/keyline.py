@@ -14,11 +14,11 @@ from rich.cells import cell_len
 from textual import events
 
 from dgcctl.tui.widgets.bar import Lines
-from dgcctl.tui.widgets.listing import Cell
+from dgcctl.tui.widgets.virtual_table import Cell
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownKey:
     """A key to press, as it is written, and what it does in a word."""
 
     key: str
@@ -35,9 +35,9 @@ class KeyLine(Lines):
 
     DEFAULT_CSS = "KeyLine { dock: bottom; height: 1; background: $panel; padding: 0 1; }"
 
-    parts: Sequence[Shown | int] = ()  # a number is a gap of so many cells
+    parts: Sequence[ShownKey | int] = ()  # a number is a gap of so many cells
 
-    def tell(self, own: Iterable[Shown], always: Iterable[Shown]) -> None:
+    def tell(self, own: Iterable[ShownKey], always: Iterable[ShownKey]) -> None:
         last = tuple(always)
         room = self.app.size.width - 2 - sum(key.width for key in last)
         first = tuple(_fitting(own, room))
@@ -49,12 +49,12 @@ class KeyLine(Lines):
         at = event.x - 1
         for part in self.parts:
             width = part if isinstance(part, int) else part.width
-            if 0 <= at < width and isinstance(part, Shown):
+            if 0 <= at < width and isinstance(part, ShownKey):
                 self.app.simulate_key(part.key)
             at -= width
 
 
-def _fitting(keys: Iterable[Shown], room: int) -> Iterator[Shown]:
+def _fitting(keys: Iterable[ShownKey], room: int) -> Iterator[ShownKey]:
     """Whole keys alone, in their order, until one finds no room."""
     for key in keys:
         room -= key.width
@@ -63,7 +63,7 @@ def _fitting(keys: Iterable[Shown], room: int) -> Iterator[Shown]:
         yield key
 
 
-def _cells(part: Shown | int) -> list[Cell]:
+def _cells(part: ShownKey | int) -> list[Cell]:
     return (
         [" " * part] if isinstance(part, int) else [(part.text, "accent"), (f" {part.label}  ", "")]
     )

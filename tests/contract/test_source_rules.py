@@ -1,5 +1,5 @@
-"""The walls of the house, held by a machine: import contracts, clean interpreters, and the text of
-the sources.
+"""The rules of CONTRIBUTING.md that a machine can hold: import contracts, interpreters that stay
+light, and the text of the sources.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "textual", "dvc", "matplotlib", "numpy")
 
 # What dgcctl may use of dgc, and each must stand without torch.
-GROUND = (
+LIGHT = (
     "dgc",
     "dgc.errors",
     "dgc.settings",
@@ -94,9 +94,9 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources that may be broken."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("sources")
     for package in ("dgc", "dgcctl"):
         shutil.copytree(ROOT / package, folder / package, ignore=lambda _, names: _no_source(names))
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -107,8 +107,8 @@ def _no_source(names: list[str]) -> list[str]:
     return [name for name in names if "." in name and not name.endswith(".py")]
 
 
-def test_all_import_contracts_hold(house: Path) -> None:
-    done = lint_imports(house)
+def test_all_import_contracts_hold(copied: Path) -> None:
+    done = lint_imports(copied)
     assert done.returncode == 0, done.stdout
 
 
@@ -125,12 +125,12 @@ def test_all_import_contracts_hold(house: Path) -> None:
         ("dgcctl/core/runs/tail.py", "import typer", "typer only in dgcctl.cli"),
     ],
 )
-def test_a_broken_wall_is_noticed(house: Path, file: str, line: str, contract: str) -> None:
-    path = house / file
+def test_a_broken_import_rule_is_noticed(copied: Path, file: str, line: str, contract: str) -> None:
+    path = copied / file
     before = path.read_text()
     path.write_text(f"{before}\n{line}\n")
     try:
-        done = lint_imports(house)
+        done = lint_imports(copied)
     finally:
         path.write_text(before)
     assert done.returncode == 1
@@ -147,8 +147,8 @@ print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.module
 """
 
 
-@pytest.mark.parametrize("module", GROUND)
-def test_the_ground_loads_nothing_heavy(module: str) -> None:
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_the_manager_uses_of_dgc_loads_nothing_heavy(module: str) -> None:
     assert json.loads(run_python(LOADED, json.dumps(HEAVY), module)) == []
 
 
@@ -248,7 +248,7 @@ FORBIDDEN = re.compile(
 )
 # Texts that must name what they forbid.
 NAMES_IT = {
-    "tests/contract/test_walls.py",
+    "tests/contract/test_source_rules.py",
     "tests/faults/test_hostile.py",
     "CONTRIBUTING.md",
     "docs/checkpoints.md",

@@ -25,7 +25,7 @@ Cell = str | tuple[str, str]  # a text, or a text and its role in the palette
 
 
 @dataclass(frozen=True)
-class Column:
+class ListColumn:
     """`width` 0 shares what is left; columns of the highest `drop` go first where the screen is
     narrow (0: never).
     """
@@ -69,7 +69,7 @@ class Listing(ScrollView, can_focus=True):
         key: str
 
     def __init__(
-        self, columns: Sequence[Column], *, id: str | None = None, empty: str = "nothing here"
+        self, columns: Sequence[ListColumn], *, id: str | None = None, empty: str = "nothing here"
     ) -> None:
         super().__init__(id=id)
         self.columns = tuple(columns)
@@ -90,7 +90,7 @@ class Listing(ScrollView, can_focus=True):
             self._empty = text
             self.refresh()
 
-    def show(self, rows: Sequence[Row], columns: Sequence[Column] | None = None) -> None:
+    def show(self, rows: Sequence[Row], columns: Sequence[ListColumn] | None = None) -> None:
         """Show these rows; the cursor stays on its row. Draws nothing where nothing changed."""
         fresh = tuple(rows)
         if columns is not None and tuple(columns) != self.columns:
@@ -171,7 +171,7 @@ class Listing(ScrollView, can_focus=True):
         if position < len(self.rows):
             return self._line(self.rows[position].cells, self._row_style(position))
         if not self.rows and y == 1:
-            text = _fit(f" {shown(self.empty)}", self.size.width, Column(""))
+            text = _fit(f" {shown(self.empty)}", self.size.width, ListColumn(""))
             return self._strip([Segment(text, palette_of(self.app).style("dim"))])
         return self._strip([])
 
@@ -227,7 +227,7 @@ def _tail(text: str, width: int) -> str:
     return set_cell_size(text, max(0, width))
 
 
-def _fit(text: str, width: int, column: Column) -> str:
+def _fit(text: str, width: int, column: ListColumn) -> str:
     if width < 1:
         return ""
     if cell_len(text) > width and column.tail:
