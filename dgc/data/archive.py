@@ -4,7 +4,6 @@ no bombs.
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import shutil
 import tarfile
@@ -13,22 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dgc.errors import IntegrityError, UnsafeFileError
-from dgc.run.files import disk_error
+from dgc.run.files import disk_error, sha256_of
 
 MAX_ENTRIES = 1_000
 MAX_BYTES = 1 << 30  # CIFAR unpacks to 0.2 GiB
 _CHUNK = 1 << 20
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def check_digest(path: Path, expected: str, size: int) -> None:
+def check_archive(path: Path, expected: str, size: int) -> None:
     """Raise IntegrityError with both digests and both sizes, where they differ."""
-    got, got_size = sha256(path), path.stat().st_size
+    got, got_size = sha256_of(path), path.stat().st_size
     if got == expected:
         return
     raise IntegrityError(

@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 
 from dgc import settings
-from dgc.data.archive import check_digest, unpack
+from dgc.data.archive import check_archive, unpack
 from dgc.data.image_sets import Labels
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError, IntegrityError, UnsafeFileError
@@ -163,7 +163,7 @@ def _download(source: Source, root: Path) -> None:
 
 def _install(source: Source, root: Path, archive: Path) -> None:
     """Verify, unpack beside, check the files, move into place."""
-    check_digest(archive, source.sha256, source.size)
+    check_archive(archive, source.sha256, source.size)
     temporary, old = (root / temporary_name(name) for name in ("unpacked", "old"))
     try:
         unpack(archive, temporary)

@@ -15,7 +15,6 @@ purpose. The old pins are kept as history.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -33,7 +32,6 @@ from dgc.errors import IntegrityError
 from dgc.run.files import atomic_write
 
 SCHEMA_VERSION = 1
-_CHUNK = 1 << 20
 Say = Callable[[str], None]
 
 
@@ -127,15 +125,6 @@ class Pin:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class PinFile:

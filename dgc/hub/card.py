@@ -7,7 +7,6 @@ may say otherwise. No torch here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from dgc.errors import IntegrityError
 from dgc.hub.registry import Preprocessing
 from dgc.recipe.load import Recipe, load_recipe, parse_recipe
 from dgc.run.checkpoint_store import STATE_FILE
-from dgc.run.files import read_json
+from dgc.run.files import read_json, sha256_of
 from dgc.run.paths import RunDir
 
 METADATA_KEY = "dgcctl"  # of the record inside an exported file, as JSON
@@ -170,7 +169,7 @@ def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
         raise IntegrityError(
             f"{beside}: is no record of an export ({error!r} is missing)"
         ) from error
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = sha256_of(weights)
     if found != told:
         raise IntegrityError(
             f"{weights}: sha256 {found}, but {beside.name} says {told}: one of them was changed"

@@ -19,9 +19,9 @@ from typing import Any
 
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
 from dgc.hub import filetype
-from dgc.hub.cache import now, sha256_of
+from dgc.hub.cache import now
 from dgc.hub.scan import Inspection
-from dgc.run.files import atomic_write, fsync_dir, temporary_name
+from dgc.run.files import atomic_write, fsync_dir, sha256_of, temporary_name
 
 SCHEMA_VERSION = 1
 WALL_SECONDS = 300.0

@@ -18,12 +18,12 @@ from pathlib import Path
 from dgc import settings
 from dgc.errors import DataError, IntegrityError, NetworkError
 from dgc.hub import filetype, scan
-from dgc.hub.cache import Cache, Pin, PinFile, Say, hold, now, sha256_of
+from dgc.hub.cache import Cache, Pin, PinFile, Say, hold, now
 from dgc.hub.hosts import Bases, HostError, human_url
 from dgc.hub.registry import Link, ReleasedCheckpoint, layout_digest
 from dgc.hub.scan import Inspection
 from dgc.hub.transfer import Policy, Progress, Transfer, discard
-from dgc.run.files import fsync_dir
+from dgc.run.files import fsync_dir, sha256_of
 
 
 def _silent(_: str) -> None:
@@ -137,7 +137,7 @@ def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
         return None
     digest, pins = sha256_of(path), PinFile(cache.pins)
     pin = pins.get(entry.name)
-    _compare(
+    _check_digest(
         entry,
         digest,
         pin,
@@ -152,7 +152,7 @@ def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
     return Fetched(path, digest, "cache", pin)
 
 
-def _compare(
+def _check_digest(
     entry: ReleasedCheckpoint, digest: str, pin: Pin | None, origin: str, remedy: str
 ) -> None:
     """Refuse a digest that is not the known or pinned one."""
@@ -175,7 +175,7 @@ def _fetch(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> Fe
         raise IntegrityError(f"{entry.name}: the hosts disagree: {told}; nothing was kept of it")
     if not options.repin or entry.sha256:
         try:
-            _compare(entry, best.sha256, pin, best.url, _kept(entry, cache))
+            _check_digest(entry, best.sha256, pin, best.url, _kept(entry, cache))
         except IntegrityError:
             _drop(candidates)
             raise
@@ -312,7 +312,7 @@ def _guarded(
     try:
         if sha256_of(candidate.part) != candidate.sha256:
             raise IntegrityError(f"{candidate.url}: was changed while it was copied; refused")
-        _compare(
+        _check_digest(
             entry,
             candidate.sha256,
             pin,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
-from dgc.hub.cache import sha256_of
+from dgc.run.files import sha256_of
 
 CPU_SECONDS = 120
 _HEADROOM = 512 << 20

@@ -155,11 +155,12 @@ def read_verified(path: Path) -> dict[str, bytes]:
     the file).
     """
     return {
-        name: _read_file(path / name, facts) for name, facts in read_manifest(path)["files"].items()
+        name: _read_checked(path / name, facts)
+        for name, facts in read_manifest(path)["files"].items()
     }
 
 
-def _read_file(path: Path, facts: Mapping[str, Any]) -> bytes:
+def _read_checked(path: Path, facts: Mapping[str, Any]) -> bytes:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size

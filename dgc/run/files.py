@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -96,6 +97,14 @@ def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
     if len(data) > limit:
         raise IntegrityError(f"{path}: unreadable: larger than {limit:,} bytes")
     return bytes(data)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file's bytes, in hexadecimal. Raises IntegrityError for a pipe, a device, a
+    folder.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_all(descriptor: int, data: bytes) -> None:

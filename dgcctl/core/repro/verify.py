@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +12,7 @@ from dgc.errors import DgcError
 from dgc.run import checkout, code_record, provenance
 from dgc.run.checkpoint_store import read_manifest
 from dgc.run.events import EventReader, Kind
-from dgc.run.files import open_regular, read_bounded, read_json
+from dgc.run.files import read_bounded, read_json, sha256_of
 from dgc.run.metrics import RESULTS
 from dgc.run.paths import RunDir
 from dgc.run.status import State
@@ -245,7 +244,6 @@ def file_digest(path: Path) -> str:
     a folder.
     """
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except FileNotFoundError:
         return "absent"
