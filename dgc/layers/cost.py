@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 class Cost(NamedTuple):
     """Per image. `dense`: the plain layer in its place. `promised`: the authors' counter at the
-    final pruning. `executed`: what the gathered or native algorithm multiplies at the present number of
+    final pruning. `executed`: what gathered or native multiplies at the present number of
     inactive channels, gates included.
     """
 

@@ -3,9 +3,9 @@ for each layer.
 
 Every layer reads the front of the buffer and writes its own channels behind. Backward walks the
 same way back with one buffer of gradients. A channel's mean and variance are common to all layers,
-so what they add to the gradient (x * a + b, see dgc.layers.algorithms.native_norm) is summed over the
-layers and added once, when the channel's gradient is complete. Kept for backward: the buffer, each
-layer's bottleneck, and the gates.
+so what they add to the gradient (x * a + b, see dgc.layers.algorithms.native_norm) is summed over
+the layers and added once, when the channel's gradient is complete. Kept for backward: the buffer,
+each layer's bottleneck, and the gates.
 """
 
 from __future__ import annotations
@@ -44,8 +44,16 @@ class Parts(NamedTuple):
         assert isinstance(norm_in, nn.BatchNorm2d)
         assert isinstance(norm, nn.BatchNorm2d)
         return (
-            norm_in.weight, norm_in.bias, d.weight, d.fc1, d.fc2, d.fc2_bias, norm.weight, norm.bias, self.conv.weight,
-        )  # fmt: skip
+            norm_in.weight,
+            norm_in.bias,
+            d.weight,
+            d.fc1,
+            d.fc2,
+            d.fc2_bias,
+            norm.weight,
+            norm.bias,
+            self.conv.weight,
+        )
 
 
 def run(layers: Sequence[Parts], x_BCHW: Tensor) -> Tensor:
@@ -105,10 +113,12 @@ class _Block(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         b, width, h, w = x.shape
         settings = tuple(_Setting.of(p, (h, w)) for p in layers)
+        # the block's output, allocated once: a layer reads the channels in front of its own
         buffer = x.new_empty(b, settings[-1].grown, h, w)
         buffer[:, :width] = x
         input_moments = Moments(x.new_empty(settings[-1].grown), x.new_empty(settings[-1].grown))
         _note(input_moments, slice(0, width), batch_moments(train_passes.moments(x), h * w))
+        # moments of each channel, computed once when it is written, and read by every layer behind
         saved, gate_l1 = [], []
         for part, s, own in zip(layers, settings, _each(parameters, PARAMETERS), strict=True):
             made, l1 = _forward(part, s, own, buffer, input_moments)
@@ -125,10 +135,12 @@ class _Block(torch.autograd.Function):
         count = PARAMETERS * len(ctx.settings)
         owns = list(_each(rest[:count], PARAMETERS))
         saved_by_layer = list(_each(rest[count:], SAVED))
+        # a copy, since the layers add to it; in one layout, whatever autograd handed over
         walk = _Walk(
             buffer, Moments(mean, var), grad_out.clone(memory_format=torch.contiguous_format)
         )
         grads: list[Tensor] = []
+        # last layer first: when a layer is reached, every reader of its channels has been walked
         for i in reversed(range(len(ctx.settings))):
             grads[:0] = walk.back(ctx.settings[i], owns[i], saved_by_layer[i], grad_l1[i])
         return None, walk.complete(slice(0, ctx.settings[0].width)), *grads
@@ -145,17 +157,19 @@ def _note(input_moments: Moments, where: slice, found: Moments) -> None:
 def _forward(
     part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, input_moments: Moments
 ) -> tuple[list[Tensor], Tensor]:
-    """One layer: its channels go into the buffer. Returns what backward needs (KEPT tensors), and
+    """One layer: its channels go into the buffer. Returns what backward needs (SAVED tensors), and
     the gate L1.
     """
     front, pixels = buffer[:, : s.width], buffer.shape[2] * buffer.shape[3]
     count = len(buffer) * pixels
     _, _, weight, fc1, fc2, fc2_bias, _, _, weight_2 = own
+    # the second BatchNorm's moments are only known once its input is written
     empty = Moments(buffer.new_empty(0), buffer.new_empty(0))
     first = _Links.of(s, own, input_moments, empty).first
     affine = affine_of(first)
     gated = Gated.of(front, affine, fc1, fc2, fc2_bias, s.n_inactive)
     y = buffer.new_empty(len(buffer), len(weight), *buffer.shape[2:])
+    # the kernels take the moments of what they write while it is in the cache
     planes = train_passes.forward(
         s.dynamic, front, affine, gated.selected, s.dynamic.pack(weight), y, with_moments=True
     )
@@ -174,6 +188,7 @@ def _forward(
     )
     assert grown is not None
     _note(input_moments, fresh, batch_moments(grown, pixels))
+    # the running statistics of both BatchNorms, as each module would have moved them
     move_on(part.dynamic.norm, Moments(first.mean, first.var), count)  # type: ignore[arg-type]
     move_on(part.norm, second, count)  # type: ignore[arg-type]
     return [y, *second, *gated.tensors], gated.gates.mean((0, 2)).sum()
@@ -186,6 +201,7 @@ class _Walk:
 
     def __init__(self, buffer: Tensor, input_moments: Moments, grad: Tensor) -> None:
         self.buffer, self.input_moments, self.grad = buffer, input_moments, grad
+        # in double: sums over all layers of the block
         self.a, self.b = (torch.zeros(buffer.shape[1], dtype=torch.float64) for _ in range(2))
 
     def complete(self, where: slice) -> Tensor:
@@ -221,6 +237,7 @@ class _Walk:
         assert heard is not None
         grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, own[3], own[4])
         grad_pooled.div_(front.shape[2] * front.shape[3])
+        # added to what the layers behind have left there
         sums = train_passes.grad_input(*given, grad_pooled, fronts_grad, add=True)
         norm = norm_grads(links.first, sums, front.numel() // s.width)
         self.a[: s.width] += norm.a
@@ -238,6 +255,7 @@ class _Walk:
         self, s: _Setting, own: Sequence[Tensor], y: Tensor, link: Normaliser
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Gradients of the bottleneck, of the grouped convolution's weights, of its BatchNorm."""
+        # nobody behind reads these channels any more, so their gradient is whole now
         grad_fresh = self.complete(slice(s.width, s.grown))
         given = (s.static, y, affine_of(link), None, s.static.pack(own[8]), grad_fresh)
         grad_packed, _ = train_passes.grad_weight(*given)

@@ -6,7 +6,8 @@ beside it; the figures are in benchmarks/results.
 
     DYNAMIC   a dynamic group convolution with its BatchNorms (dgc.layers.dynamic)
     STATIC    BatchNorm, ReLU and a plain or grouped convolution (dgc.layers.static)
-    BLOCK     a whole dense block at once (dgc.layers.dense_block): all conditions, or layer by layer
+    BLOCK     a whole dense block at once (dgc.layers.dense_block): all conditions hold, or it goes
+              layer by layer
 
 To add an algorithm: a file in dgc/layers/algorithms, a row here, a case in
 tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.reference).
@@ -228,7 +229,7 @@ StaticAlgorithm = Literal["native", "recompute", "modules"]
 class StaticCall(NamedTuple):
     """One call of BatchNorm, ReLU and a convolution, as far as it decides the algorithm."""
 
-    # the modules may be taken apart: no tracer, a plain BatchNorm, a convolution without bias or hooks
+    # the modules may be taken apart: no tracer, a plain BatchNorm, no bias, no hooks
     parts_split: bool
     kernels: bool = False  # the backend allows the C++ kernels
     groups: int = 1

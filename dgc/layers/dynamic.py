@@ -1,4 +1,6 @@
-"""DynamicGroupConv2d: BN, ReLU, gates, selection, convolution, shuffle; in the place of nn.Conv2d."""
+"""DynamicGroupConv2d: BN, ReLU, gates, selection, convolution, shuffle; in the place of
+nn.Conv2d.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class DynamicGroupConv2d(HasBackend):
     `gate_factor` is the share of input channels that a head keeps at the end of the schedule, in
     (0, 1]. `squeeze_rate` is d in the gate network C -> C // d -> C (halved where in_channels < 80,
     as released). `norm=False` leaves out BatchNorm and ReLU: the input is then taken as it is.
-    `bias=True` adds a number to each output channel, as nn.Conv2d does; the released layers have none.
+    `bias=True` adds a number to each output channel, as nn.Conv2d does; the released layers have
+    none.
 
     How many channels are off (`n_inactive`) is set from outside, see `dgc.set_progress`; it is
     saved in the buffer `inactive_channels` and mirrored in a Python int, so that no forward reads
@@ -84,7 +87,8 @@ class DynamicGroupConv2d(HasBackend):
         # a lower bound of n that changes rarely: what a compiled graph may rely on
         self.n_traced = 0
         # what the weights are called in a state dict; converted layers change it, see
-        # dgc.conversion: a dense convolution's weights, in another order, must not be taken for these
+        # dgc.conversion: a dense convolution's weights, in another order, must not be taken for
+        # these
         self.weight_key = "weight"
         # whether the plain layer that this one stands for has BatchNorm and ReLU too
         self.baseline_has_norm = norm
@@ -115,6 +119,7 @@ class DynamicGroupConv2d(HasBackend):
                 f"n={n!r} inactive channels: 0 to {self.in_channels - 1} of"
                 f" in_channels={self.in_channels}"
             )
+        # only where it changes: a write to the buffer is a launch on a GPU
         if n != self.n_inactive:
             self.inactive_channels.fill_(float(n))
         self.n_inactive, self.n_traced = n, n if traced is None else min(traced, n)
@@ -155,9 +160,11 @@ class DynamicGroupConv2d(HasBackend):
 
     def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.Call:
         """What decides the algorithm."""
+        # a tracer must see plain operations, and of x nothing is known yet
         if not support.can_fuse(x_BCHW):
             n = self.n_traced if torch.compiler.is_compiling() else self.n_inactive
             return dispatch.Call(self.backend, self.kernel_size, self.padding, self.in_channels, n)
+        # BatchNorms can be taken apart where all of them can
         split = all(support.splittable(norm, x_BCHW) for norm in norms)
         tensors: list[Tensor] = [self.fc1, self.fc2, self.fc2_bias]
         if split:
@@ -185,6 +192,7 @@ class DynamicGroupConv2d(HasBackend):
         input_moments: Moments | None,
     ) -> Tensor:
         """The layer as one autograd function."""
+        # autocast is applied by hand, once: inside an autograd function it would not see backward
         dtype = compute_dtype(x_BCHW)
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
@@ -251,6 +259,7 @@ class DynamicGroupConv2d(HasBackend):
 
     def _composed(self, found: Dispatch, a_BCHW: Tensor) -> Tensor:
         """The layer in plain operations, after its norm: for torch.compile and unusual norms."""
+        # the L1 term is of all gates, also of those that are switched off next
         gates_BGC = self.gates(a_BCHW)
         selected_BGC, n = self._switch_off(gates_BGC)
         self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
@@ -317,6 +326,7 @@ class DynamicGroupConv2d(HasBackend):
         stored = state_dict.get(prefix + "inactive_channels")
         if stored is None or stored.numel() != 1:
             return  # reported as missing or misshapen by the base class
+        # a checkpoint is data: its number of inactive channels is held against this layer's width
         n = float(stored)
         if not n.is_integer() or not 0 <= n < self.in_channels:
             args[-1].append(

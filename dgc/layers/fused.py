@@ -60,7 +60,9 @@ class FusedLayer(torch.autograd.Function):
         fc2_bias: Tensor,
         *norms: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        # an activation is made, used and dropped: backward makes it again from x
         a_BCHW = activations(chain_of(norms, setting.rules), x)[-1]
+        # gates never in less than the parameters' precision: near the threshold one bit decides
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
         gates_BGC = gating.gates(pooled_BC, fc1, fc2, fc2_bias)
         selected_BGC = selection.switch_off(gates_BGC, setting.n_inactive)
@@ -70,9 +72,11 @@ class FusedLayer(torch.autograd.Function):
             a_BCHW, weight, selected, setting.geometry
         )
         ctx.setting = setting
+        # x is the one tensor of an activation's size; the rest are numbers a channel, or weights
         ctx.save_for_backward(
             x, weight, fc1, fc2, pooled_BC, gates_BGC, selected.gate, selected.index, *norms
         )
+        # the choice has no derivative; the gates that were chosen have theirs through y
         ctx.mark_non_differentiable(selected_BGC)
         return y_BOHW, gates_BGC.mean((0, 2)).sum(), selected_BGC
 
@@ -81,6 +85,7 @@ class FusedLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, fc1, fc2, pooled, gates, selected_gate, index, *norms = ctx.saved_tensors
         chain = chain_of(norms, ctx.setting.rules)
+        # all but the last BatchNorm at once: its input is what `pieces` are cut from
         inputs = activations(chain[:-1], x)
         layer = _Layer(
             ctx.setting,
@@ -92,6 +97,7 @@ class FusedLayer(torch.autograd.Function):
         )
         grad_a = torch.empty_like(inputs[-1])
         totals: list[Tensor] = []
+        # a few samples at a time, so that the copy that is made again stays in the cache
         for rows in pieces(inputs[-1]):
             selected = Selected(selected_gate[rows], None if index is None else index[rows])
             grad_a[rows], *grads = layer.backward(
@@ -128,13 +134,16 @@ class _Layer(NamedTuple):
     def backward(
         self, grad_y: Tensor, raw: Tensor, pooled: Tensor, gates: Tensor, selected: Selected
     ) -> tuple[Tensor, ...]:
-        """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2, fc2_bias."""
+        """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2 and
+        fc2_bias.
+        """
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
         grads = ALGORITHMS[self.setting.dispatch.algorithm].backward(
             grad_y, a_BCHW, self.weight, selected, self.setting.geometry
         )
         grad_gates = self._gates(grads.gate, gates, selected)
         grad_pooled, *grad_fcs = gates_backward(grad_gates, pooled, self.fc1, self.fc2)
+        # the pooled input is a mean, so each pixel gets an equal share of its gradient
         pixels = a_BCHW.shape[2] * a_BCHW.shape[3]
         grad_a = grads.x.add_((grad_pooled / pixels).to(grads.x.dtype)[..., None, None])
         return (
@@ -148,5 +157,6 @@ class _Layer(NamedTuple):
         ones from the L1 term.
         """
         channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
+        # channels that only fill up a vector were given gate 0 and must not hear anything
         heard_BGK = grad_BGK.to(dtype) * (selected.gate > 0)
         return (unselect(heard_BGK, selected.index, channels) + self.grad_l1) * (gates_BGC > 0)

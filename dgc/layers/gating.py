@@ -22,6 +22,7 @@ def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tens
     """g_i = ReLU(W2_i ReLU(W1_i p) + b_i) for every head, before any channel is switched off: (B,
     G, C).
     """
+    # heads in front, for one batched product over all of them
     h_GBS = hidden(pooled_BC, fc1_GSC).transpose(0, 1)
     g_GBC = torch.baddbmm(fc2_bias_GC[:, None], h_GBS, fc2_GCS.transpose(1, 2))
     return torch.relu(g_GBC).transpose(0, 1).contiguous()
@@ -34,6 +35,7 @@ def gates_backward(
     ReLU.
     """
     g, s, c = fc1_GSC.shape
+    # made again rather than kept: it is small, and two products of it are needed
     h_BGS = hidden(pooled_BC, fc1_GSC)
     grad_GBC = grad_BGC.transpose(0, 1)
     grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))

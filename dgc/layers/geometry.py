@@ -1,5 +1,5 @@
-"""What the algorithms of the convolution share: the numbers of a convolution, and which channels each
-head reads.
+"""What the algorithms of the convolution share: the numbers of a convolution, and which channels
+each head reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Selected(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of an algorithm: `x` (B, C, H, W), `gate` (B, G, K) as selected, `weight` (O, C, k, k)."""
+    """Gradients of an algorithm: `x` (B, C, H, W), `gate` (B, G, K) as selected, `weight` (O, C, k,
+    k).
+    """
 
     x: Tensor
     gate: Tensor
@@ -40,6 +42,7 @@ def select(selected_BGC: Tensor, channels: int) -> Selected:
     """The `channels` largest gates of each sample and head; all of them where that is C."""
     if channels >= selected_BGC.shape[-1]:
         return Selected(selected_BGC, None)
+    # unsorted: no algorithm cares for the order, and sorting costs
     gate_BGK, index_BGK = torch.topk(selected_BGC, channels, dim=-1, sorted=False)
     return Selected(gate_BGK, index_BGK)
 

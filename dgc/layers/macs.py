@@ -63,6 +63,7 @@ def count(
     meta kernels, which import torch's compiler.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    # a copy: hooks, mode and device of the caller's network stay as they are
     shadow = copy.deepcopy(model).to(device).eval()
     set_backend(shadow, "auto")  # one that was asked for by name may not be had on this device
     rows: list[Row] = []
@@ -86,6 +87,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 def _counted(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Modules that make a row: those that count themselves, and torch's leaves outside of these."""
+    # a module that counts itself speaks for its children, unless it says that they count too
     own = hasattr(model, "cost")
     if own or not any(True for _ in model.children()):
         yield name, model
@@ -102,6 +104,7 @@ class _Recorder:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         x, y = (_shape(value) for value in (inputs[0] if inputs else None, output))
+        # used twice: computed twice, but its parameters are there once
         seen = any(row.name == self.name for row in self.rows)
         params = (
             0

@@ -33,6 +33,7 @@ def set_progress(model: nn.Module, p: float) -> None:
     if not 0 <= p <= 1:
         raise ArgumentError(f"p={p!r}: progress is a number from 0 (start) to 1 (end of training)")
     stage = _stage_start(p)
+    # all layers from the same p: a stage of compiled graphs then begins in all of them at once
     for _, layer in iter_dgc(model):
         n, traced = (inactive_channels(q, layer.in_channels, layer.gate_factor) for q in (p, stage))
         layer.set_inactive(n, traced)
@@ -60,12 +61,15 @@ def gate_l1(model: nn.Module) -> Tensor:
 
 @contextmanager
 def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
-    """While open, every DGC layer of `model` counts its choices; yields {layer name: GateRecord}."""
+    """While open, every DGC layer of `model` counts its choices; yields {layer name:
+    GateRecord}.
+    """
     layers = dict(iter_dgc(model))
     records = {name: _start(layer) for name, layer in layers.items()}
     try:
         yield records
     finally:
+        # also after an error: a layer that goes on counting is slower and holds memory
         for layer in layers.values():
             layer.gate_record = None
 

@@ -56,6 +56,7 @@ class Normaliser(NamedTuple):
 
     def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients for x, weight and bias from that of BN(x), before the ReLU."""
+        # PyTorch's own backward, given the statistics that were kept; `rule` in its order
         invstd = torch.rsqrt(self.var + self.rule.eps)
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad_BCHW,
@@ -125,6 +126,7 @@ def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Mome
         return Moments(mean, var)
     if dispatch.moments_native(x_BCHW, dtype, kernels=kernels):
         return batch_moments(train_passes.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
+    # around the mean: the difference of two sums of squares loses digits where the mean is large
     mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)
     centred_BCHW = x_BCHW - mean_C[:, None, None]
     return Moments(
@@ -134,6 +136,7 @@ def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Mome
 
 def batch_moments(planes: train_passes.Moments, pixels: int) -> Moments:
     """Mean and biased variance over the batch, from those of its planes (B, C) of `pixels` each."""
+    # the variance of all = that within the planes + that of their means; in double
     means = planes.mean.double()
     mean = means.mean(0)
     var = (planes.square.double().sum(0) + pixels * (means - mean).square().sum(0)) / (
@@ -167,6 +170,7 @@ def normaliser(
 
     `input_moments`: the batch's moments where the caller has them already.
     """
+    # nn.BatchNorm2d without running statistics uses those of the batch in evaluation too
     batch = norm.training or norm.running_mean is None
     if not batch:
         assert norm.running_mean is not None
@@ -186,6 +190,7 @@ def move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
+    # the order of nn.BatchNorm2d: what is refused below has moved the mean, as there
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(found.mean, norm.momentum)
     if count == 1:  # in PyTorch's words, since PyTorch's own layers say so too

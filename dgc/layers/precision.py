@@ -1,4 +1,6 @@
-"""Autocast taken into our own hands: functions with a backward of their own run in one precision."""
+"""Autocast taken into our own hands: functions with a backward of their own run in one
+precision.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The order of output channels: channel j*G + i is the j-th channel of head i (paper, section 3.3)."""
+"""The order of output channels: channel j*G + i is the j-th channel of head i (paper, section
+3.3).
+"""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ class _NormReluConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.rule, ctx.numbers = rule, numbers
         ctx.save_for_backward(x, weight, *tensors)
+        # only x is kept; a copy in another layout is for this convolution alone
         a_BCHW = Normaliser.of(tensors, rule).activate(_laid_out(x, weight, numbers))
         return F.conv2d(a_BCHW, weight, None, *numbers).contiguous(memory_format=_layout(x))
 
@@ -98,6 +99,7 @@ class _NormReluConv(torch.autograd.Function):
         link = Normaliser.of(tensors, ctx.rule)
         stride, padding, dilation, groups = ctx.numbers
         x = _laid_out(x, weight, ctx.numbers)
+        # the activations once more, then the convolution's, the ReLU's and the BatchNorm's backward
         a_BCHW = link.activate(x)
         grad_a, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad.contiguous(memory_format=_layout(x)),
@@ -129,6 +131,7 @@ class _NormReluPool(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
         link = Normaliser.of(tensors, ctx.rule)
+        # the pooling is run again on a leaf, so that its own backward can be asked for
         with torch.enable_grad():
             a_BCHW = link.activate(x).detach().requires_grad_()
             pooled_BCHW = ctx.pool(a_BCHW)

@@ -34,6 +34,8 @@ def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm
     """Whether `norm` is the plain BatchNorm2d that can be taken apart (no SyncBatchNorm, subclass
     or hook).
     """
+    # exactly BatchNorm2d: a subclass may compute anything; a hook expects the module to be called;
+    # momentum None is a cumulative mean, which `norm.move_on` does not make
     return (
         type(norm) is nn.BatchNorm2d
         and norm.affine
@@ -58,6 +60,7 @@ def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
 
 def norm_tensors(norm: nn.BatchNorm2d) -> list[Tensor]:
     """What a BatchNorm works with, but for the moments of a batch."""
+    # in training the moments are of the batch, in the dtype of the weight
     own: list[Tensor] = [norm.weight, norm.bias]
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return own

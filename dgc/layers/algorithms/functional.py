@@ -1,4 +1,6 @@
-"""The dynamic group convolution as one differentiable function of an activated input and its gates."""
+"""The dynamic group convolution as one differentiable function of an activated input and its
+gates.
+"""
 
 from __future__ import annotations
 

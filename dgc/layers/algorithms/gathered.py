@@ -56,6 +56,7 @@ def gathered_conv2d(
     """
     gate_BGK, index_BGK = selected_channels(gates_BGC, n_inactive)
     w_BGKJkk = gather_weight(weight_OCkk, index_BGK)
+    # channels beyond the selected ones that top-k took have gate 0, so they add nothing
     w_BGKJkk = w_BGKJkk * gate_BGK[..., None, None, None].to(w_BGKJkk.dtype)
     if weight_OCkk.shape[-1] == 1:
         return _product(_pixels(x_BCHW, stride, padding), w_BGKJkk[..., 0, 0], index_BGK)
@@ -80,6 +81,7 @@ def _convolution(
 ) -> Tensor:
     """Every (sample, head) pair is one group of one grouped convolution."""
     b, g, selected, j, k, _ = w_BGKJkk.shape
+    # the batch becomes the channels of a single image, so that each pair has its own weights
     x_1NHW = gather_input(x_BCHW, index_BGK).view(1, b * g * selected, *x_BCHW.shape[-2:])
     w_MKkk = w_BGKJkk.transpose(2, 3).reshape(b * g * j, selected, k, k)
     y_1MHW = F.conv2d(x_1NHW, w_MKkk, None, stride, padding, dilation, b * g)

@@ -48,12 +48,14 @@ class Gated(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         return self.pooled, self.gates, *self.selected
 
+    # `heard`: what the convolution says to the gates on a head's list, in the order of that list
     def backward(
         self, heard_BGK: Tensor, grad_l1: Tensor, fc1: Tensor, fc2: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gradients of the pooled input, fc1, fc2, fc2_bias: from the convolution and from the gate
         L1 (a scalar).
         """
+        # the outer ReLU of the gates: where it is off, neither term gets through
         positive = self.gates > 0
         grad_BGC = torch.zeros_like(self.gates).scatter_add_(
             -1, self.selected.channels.long(), heard_BGK
@@ -76,11 +78,18 @@ class NativeLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, setting: LayerSetting, x: Tensor, weight: Tensor, fc1: Tensor, fc2: Tensor, fc2_bias: Tensor,
+        ctx: Any,
+        setting: LayerSetting,
+        x: Tensor,
+        weight: Tensor,
+        fc1: Tensor,
+        fc2: Tensor,
+        fc2_bias: Tensor,
         *norms: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor, Tensor]:
         chain = chain_of(norms, setting.rules)
         u = activations(chain[:-1], x)[-1]
+        # the last BatchNorm and its ReLU are part of the kernels: their output is never written
         affine = affine_of(chain[-1]) if chain else None
         gated = Gated.of(u, affine, fc1, fc2, fc2_bias, setting.n_inactive)
         y = u.new_empty(len(u), len(weight), *setting.shape.window.output(setting.shape.size))
@@ -90,6 +99,7 @@ class NativeLayer(torch.autograd.Function):
         ctx.setting = setting
         ctx.save_for_backward(x, weight, fc1, fc2, *gated.tensors, *norms)
         gates = gated.gates
+        # as a whole tensor the choice is made only for somebody who counts it
         selected_BGC = (
             selection.switch_off(gates, setting.n_inactive)
             if setting.record
@@ -112,6 +122,8 @@ class NativeLayer(torch.autograd.Function):
         affine = None if link is None else affine_of(link)
         packed, grad_y = setting.shape.pack(weight), train_passes.planes(grad_y)
         given = (setting.shape, inputs[-1], affine, gated.selected, packed, grad_y)
+        # two passes: the first gives weights and gates, whose way back to the pooled input the
+        # second adds to the input's gradient while it writes that
         grad_packed, heard = train_passes.grad_weight(*given)
         assert heard is not None
         grad_pooled, *grad_fcs = gated.backward(heard, grad_l1, fc1, fc2)

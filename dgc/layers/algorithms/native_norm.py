@@ -35,10 +35,12 @@ class NormGrads(NamedTuple):
 def norm_grads(link: Normaliser, sums: tuple[Tensor, Tensor], count: int) -> NormGrads:
     """From the sums of g and g * (x - mean) over `count` values a channel."""
     sum_g, sum_gx = sums
+    # in double precision: a and b are differences of large sums
     invstd = torch.rsqrt(link.var.double() + link.rule.eps)
     scale = link.weight * invstd
     a = -scale * invstd.square() * sum_gx / count
     b = -scale * sum_g / count - a * link.mean
+    # with running statistics mean and variance are constants, and add nothing
     through = (a, b) if link.rule.batch else (torch.zeros_like(a), torch.zeros_like(b))
     return NormGrads((sum_gx * invstd).float(), sum_g.float(), *through)
 
@@ -46,7 +48,9 @@ def norm_grads(link: Normaliser, sums: tuple[Tensor, Tensor], count: int) -> Nor
 def input_grad(
     link: Normaliser | None, x: Tensor, out: Tensor, sums: tuple[Tensor, Tensor]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Completes the gradient of x in `out`, and returns those of the BatchNorm's weight and bias."""
+    """Completes the gradient of x in `out`, and returns those of the BatchNorm's weight and
+    bias.
+    """
     if link is None:
         return None, None
     grads = norm_grads(link, sums, x.numel() // x.shape[1])

@@ -18,9 +18,16 @@ def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> Shape:
     (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
     assert not isinstance(conv.padding, str)
     return Shape(
-        conv.in_channels, size, conv.groups, conv.out_channels // conv.groups, (kh, kw), conv.stride[0],
-        (conv.padding[0], conv.padding[1]), (dh, dw), static=True,
-    )  # fmt: skip
+        conv.in_channels,
+        size,
+        conv.groups,
+        conv.out_channels // conv.groups,
+        (kh, kw),
+        conv.stride[0],
+        (conv.padding[0], conv.padding[1]),
+        (dh, dw),
+        static=True,
+    )
 
 
 class NativeStatic(torch.autograd.Function):
@@ -30,6 +37,7 @@ class NativeStatic(torch.autograd.Function):
     def forward(
         ctx: Any, rule: Rule, shape: Shape, x: Tensor, weight: Tensor, *tensors: Tensor
     ) -> Tensor:
+        # x alone: BN-ReLU is folded into the kernels' reading of it, forward and backward
         ctx.rule, ctx.shape = rule, shape
         ctx.save_for_backward(x, weight, *tensors)
         y = x.new_empty(len(x), len(weight), *shape.window.output(shape.size))
@@ -48,6 +56,7 @@ class NativeStatic(torch.autograd.Function):
             train_passes.planes(grad_y),
         )
         given = (shape, x, affine_of(link), None, shape.pack(weight), grad_y)
+        # no gates: the second value, what they would hear, is None
         grad_packed, _ = train_passes.grad_weight(*given)
         grad_x = torch.empty_like(x)
         sums = train_passes.grad_input(*given, None, grad_x)

@@ -14,6 +14,7 @@ from dgc.layers.shuffle import by_head, interleave
 
 def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: Geometry) -> Tensor:
     """(B, C, H, W) -> (B, O, H', W'), shuffled; any kernel. All channels are selected."""
+    # G convolutions of all channels; only one masked copy of the input lives at a time
     outputs = [
         F.conv2d(a_BCHW * gate_BC[..., None, None], w_JCkk, None, *geometry[:3])
         for gate_BC, w_JCkk in zip(
@@ -31,6 +32,7 @@ def backward(
     by_head_BGJHW = by_head(grad_BOHW, geometry.heads)
     for i, w_JCkk in enumerate(weight_OCkk.chunk(geometry.heads)):
         gate_BC11 = selected.gate[:, i, :, None, None]
+        # the masked input is made a second time, which is cheaper than keeping G of them
         grad_masked, grad_w = conv_backward(
             by_head_BGJHW[:, i].contiguous(), a_BCHW * gate_BC11, w_JCkk, geometry, groups=1
         )

@@ -41,6 +41,7 @@ def _unrows(w_GCJkk: Tensor) -> Tensor:
 
 def _gather(a_CHW: Tensor, rows_GCJkk: Tensor, index_GK: Tensor) -> tuple[Tensor, Tensor]:
     """One sample's selected channels (1, G*K, H, W) and their weights (G, K, J, k, k)."""
+    # a channel that two heads selected is there twice: each head is a group of its own
     x_1NHW = a_CHW.index_select(0, index_GK.flatten())[None]
     return x_1NHW, torch.stack(
         [rows.index_select(0, i) for rows, i in zip(rows_GCJkk, index_GK, strict=True)]
@@ -55,6 +56,7 @@ def _selected_forward(
     outputs = []
     for a_CHW, gate_GK, index_GK in zip(a_BCHW, selected.gate, selected.index, strict=True):
         x_1NHW, w_GKJkk = _gather(a_CHW, rows_GCJkk, index_GK)
+        # the gate goes into the weights: they are smaller than the input
         w_GKJkk.mul_(gate_GK[..., None, None, None])
         outputs.append(F.conv2d(x_1NHW, _unrows(w_GKJkk), None, *geometry[:3], geometry.heads))
     y_BOHW = torch.cat(outputs)
@@ -75,8 +77,10 @@ def _selected_backward(
             grad_1OHW, x_1NHW, _unrows(w_GKJkk * gate_GK111), geometry, geometry.heads
         )
         grad_GKJkk = grad_w.view(geometry.heads, -1, *grad_w.shape[1:]).transpose(1, 2)
+        # y depends on w * g: its gradient times w is the gate's, times g the weight's
         grad_gates.append((grad_GKJkk * w_GKJkk).sum((2, 3, 4)))
         scaled_GKJkk = grad_GKJkk * gate_GK111
+        # added, not set: samples select different channels of the same weights
         for head, index_K in enumerate(index_GK):
             grad_rows[head].index_add_(0, index_K, scaled_GKJkk[head])
         grad_x[b].index_add_(0, index_GK.flatten(), grad_1NHW[0])
@@ -85,6 +89,7 @@ def _selected_backward(
 
 def _own_weights(weight_OCkk: Tensor, gate_GC: Tensor) -> Tensor:
     """One sample's weights w * g, rows in the order of the output channels."""
+    # so that the convolution's output needs no shuffle behind it
     g = gate_GC.shape[0]
     w_JGCkk = weight_OCkk.view(g, -1, *weight_OCkk.shape[1:]).transpose(0, 1)
     return (w_JGCkk * gate_GC[..., None, None]).flatten(0, 1)

@@ -18,6 +18,7 @@ def forward(a_BCHW: Tensor, weight_OCkk: Tensor, selected: Selected, geometry: G
     a_BCHW = _pixels(a_BCHW, geometry.stride)
     b, c, h, w = a_BCHW.shape
     if selected.index is None:
+        # all channels: gates go into the weights, which are already in the order of the outputs
         w_BOC = _all_weights(weight_OCkk, selected.gate)
         return torch.bmm(w_BOC, a_BCHW.reshape(b, c, h * w)).view(b, -1, h, w)
     x_NKP, w_NKJ = _gather(a_BCHW, weight_OCkk, selected.index)
@@ -34,6 +35,7 @@ def backward(
     grads = backward_of(grad_BOHW, small_BCHW, weight_OCkk, selected, geometry.heads)
     if geometry.stride == 1:
         return grads
+    # pixels that the stride steps over were not read
     full_BCHW = torch.zeros_like(a_BCHW)
     full_BCHW[:, :, :: geometry.stride, :: geometry.stride] = grads.x
     return grads._replace(x=full_BCHW)
@@ -64,6 +66,7 @@ def _backward_all(
     grad_x = torch.bmm(_all_weights(weight_OCkk, selected.gate).transpose(1, 2), grad_BOP).view(
         b, c, h, w
     )
+    # one product serves gates and weights: d(loss)/d(w * g) of each sample
     product_BJGC = torch.bmm(grad_BOP, a_BCHW.reshape(b, c, h * w).transpose(1, 2)).view(
         b, -1, heads, c
     )
@@ -91,8 +94,10 @@ def _backward_selected(
     x_NKP, w_NKJ = _gather(a_BCHW, weight_OCkk, index_BGK)
     grad_NJP = by_head(grad_BOHW, heads).reshape(b * heads, -1, h * w)
     gate_NK1 = gate_BGK.reshape(-1, k, 1)
+    # as in _backward_all, for the selected channels
     product_NKJ = torch.bmm(x_NKP, grad_NJP.transpose(1, 2))
     grad_gate = (product_NKJ * w_NKJ).sum(-1).view(b, heads, k)
+    # back to their places; several samples and heads may have read one row
     grad_w_RJ = weight_OCkk.new_zeros(heads * c, w_NKJ.shape[-1])
     grad_w_RJ.index_add_(0, weight_rows(index_BGK, c), (product_NKJ * gate_NK1).flatten(0, 1))
     grad_x_NKP = torch.bmm(w_NKJ * gate_NK1, grad_NJP)
