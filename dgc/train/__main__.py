@@ -26,12 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     wait_politely(os.environ)
     arguments = parse(argv)
     run = RunDir(arguments.run_dir)
+    # a rank of torchrun: it must not outlive its launcher, which may be killed
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
         die_with_parent()
         keep_errors(run, int(os.environ.get("RANK", "0")))
     try:
         settings.check()
         check(run)
+        # torch from here on: what was refused above did not wait for it
         from dgc.train.main import run_training
         from dgc.train.session import Options
 
@@ -97,6 +99,7 @@ def keep_errors(run: RunDir, rank: int) -> None:
         return
     folder = run.file("ranks")
     folder.mkdir(exist_ok=True)
+    # the descriptor, not sys.stderr: C++ libraries write there too
     descriptor = os.open(folder / f"rank-{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(descriptor, 2)
     os.close(descriptor)

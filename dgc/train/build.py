@@ -69,7 +69,9 @@ class Data:
 
 
 def open_data(recipe: Recipe) -> Images:
-    """The recipe's images. Raises DataError (with what to do) where they are missing or do not fit."""
+    """The recipe's images. Raises DataError (with what to do) where they are missing or do not
+    fit.
+    """
     options = recipe.data.model_dump(exclude={"mean", "std", "workers"})
     return open_images(**options, num_classes=recipe.model.num_classes)
 
@@ -81,6 +83,7 @@ def at_its_place(recipe: Recipe, data_json: Path, given: Path | None = None) -> 
     A relative data.dir means another folder in another working directory, so the absolute one that
     the run recorded goes before it, while it is there; `given` goes before both.
     """
+    # only what the run knew as relative: an absolute path is the user's word
     changes = {} if given is None else {"dir": str(given)}
     recorded = read_json(data_json) if data_json.is_file() else {}
     for key, present in (
@@ -142,10 +145,12 @@ def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:
     recipe names them.
     """
     facts = images.describe()
+    # of both halves: a run whose held-out images changed did not see the same data
     both = "".join(facts[half]["sha256"] for half in ("train", "val"))
     digest = {"digest": hashlib.sha256(both.encode()).hexdigest()}
     if recipe is None:
         return {**digest, **facts}
+    # absolute: from another working directory a relative path would be another folder
     listed = recipe.data.quarantine
     places = {
         "dir": str(images.dir.absolute()) if images.dir else None,

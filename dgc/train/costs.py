@@ -23,6 +23,7 @@ SCHEDULE_END = "macs_at_end_of_schedule"
 @contextmanager
 def end_of_schedule(model: nn.Module) -> Iterator[None]:
     """Within the block each layer has as many channels off as at the end of the schedule."""
+    # remembered layer by layer: a schedule that was cut short has a state of its own
     current = {name: layer.n_inactive for name, layer in iter_dgc(model)}
     set_progress(model, 1.0)
     try:
@@ -43,6 +44,7 @@ class CostMeter:
 
     def now(self) -> Complexity:
         """Parameters and MACs of one image with the channels that are off at present."""
+        # the number of channels that are off is all that MACs depend on
         off = tuple(layer.n_inactive for _, layer in iter_dgc(self._model))
         if off != self._off:
             self._found = count(self._model, self._image_size, device="cpu")

@@ -21,12 +21,14 @@ def diverged(session: Session, info: StepInfo, values: dict[str, Any]) -> Diverg
     The parameters are still those of before the bad step, so its batch can be computed once more,
     each rank for itself, to tell which of them the bad numbers came from.
     """
+    # every rank looks at its own part; the first whose numbers are bad is named
     found = session.ranks.gather(_again(session, info))
     guilty = [
         rank
         for rank, (loss, norm, _) in enumerate(found)
         if not (math.isfinite(loss) and math.isfinite(norm))
     ]
+    # nobody is where the batch gives finite numbers when it is computed once more
     rank = guilty[0] if guilty else 0
     loss, norm, samples = (
         found[rank] if guilty else (values["loss"], values["grad_norm"], found[0][2])

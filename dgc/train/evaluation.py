@@ -66,6 +66,7 @@ def evaluate(
     raised. `watch` sees the (logits, labels) of each chunk. Raises DivergedError, on all ranks,
     where the network answers NaN or Inf.
     """
+    # one slot a chunk: chunks are the same whatever loads them, so their sums have the same digits
     size = chunk_size(ranks.device)
     total = -(-samples // size)
     slots = torch.zeros(total, _SLOT, dtype=torch.float64, device=ranks.device)
@@ -77,6 +78,7 @@ def evaluate(
                 chunked(batches, size), total, ranks, stop
             ):
                 real = len(labels_B)
+                # the last chunk is filled up: gates of what fills it must not be counted
                 if real < size:
                     count_only(model, real)
                 logits_BC = model(images_BCHW)[:real]
@@ -92,6 +94,7 @@ def evaluate(
 def _rounds(
     chunks: Iterator[Chunk], total: int, ranks: Ranks, stop: Callable[[], bool]
 ) -> Iterator[tuple[int, Chunk]]:
+    # as many rounds on every rank, also where it has no chunk left: `stop` is asked by all alike
     for number in range(ranks.rank, math.ceil(total / ranks.world) * ranks.world, ranks.world):
         if stop():
             raise EvaluationStoppedError

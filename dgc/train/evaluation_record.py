@@ -20,7 +20,8 @@ from dgc.train.session import Session
 def record_evaluation(session: Session, figures: Figures) -> None:
     """Write down the evaluation that closes the present epoch."""
     row = evaluation_row(session.position.epoch + 1, session.position.step, figures)
-    session.progress.last_eval = row  # into the next checkpoint's state.json
+    # before anything is written: a run that is killed in here evaluates again when it is resumed
+    session.progress.last_eval = row  # goes into the next checkpoint's state.json
     session.recorder.evaluation(row)
     session.recorder.write_curves()
     write_result(session)
@@ -38,7 +39,9 @@ def evaluation_row(epoch: int, step: int, figures: Figures) -> dict[str, Any]:
 
 
 def write_result(session: Session) -> None:
-    """metrics.json: the last evaluation, and what the network costs at this point of its pruning."""
+    """metrics.json: the last evaluation, and what the network costs at this point of its
+    pruning.
+    """
     row = session.progress.last_eval
     if session.recorder.active and row is not None:
         facts = result_facts(row, session.meter.now())

@@ -23,9 +23,10 @@ def explained(session: Session) -> Iterator[None]:
         yield
     except (DataError, ResourceError, RankError) as error:
         raise type(error)(_with_place(session, str(error) + _rescued(session, error))) from error
-    except DgcError:
+    except DgcError:  # says already what is wrong and where
         raise
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
+        # what is not known is our own mistake, and keeps its traceback
         known = translate(session, error)
         if known is None:
             raise
@@ -62,6 +63,7 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
         return _folder_trouble(session, error)
     if isinstance(error, ValueError):
         return _one_image(session, error)
+    # a worker that was killed shows as a RuntimeError of the loader, which knows better
     explain = getattr(session.train, "explain", None)
     worker = explain(error) if explain else None
     if worker is not None:
@@ -74,7 +76,9 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
 
 
 def _one_image(session: Session, error: ValueError) -> DgcError | None:
-    """Batch normalisation of a single value per channel: one image in a batch, and maps of 1 x 1."""
+    """Batch normalisation of a single value per channel: one image in a batch, and maps of 1 x
+    1.
+    """
     if "more than 1 value per channel" not in str(error):
         return None
     train = session.recipe.train

@@ -26,6 +26,7 @@ def gate_map(
     `macs` maps a layer's name to its row of dgc.layers.macs (may be empty). Collective: all ranks
     call it.
     """
+    # counts of all ranks, then shares: ranks may have seen different numbers of images
     samples = float(
         ranks.sum_(torch.tensor([_samples(records)], dtype=torch.float64, device=ranks.device))
     )
@@ -55,6 +56,7 @@ def head_facts(share_C: Tensor) -> dict[str, Any]:
     `entropy` (bits per channel, 0 to 1) tells choice by sample from a fixed choice: 0 where every
     channel is always or never chosen, 1 where each is chosen for half of the samples.
     """
+    # stable, so that channels of one share keep their order and files can be compared
     order = torch.argsort(share_C, descending=True, stable=True).tolist()
     shares = share_C.tolist()
     return {

@@ -53,12 +53,14 @@ def trained_run(argv: list[str]) -> RunDir | None:
 
 def _launch(argv: list[str], run: RunDir | None) -> None:
     """Run torchrun; raises the DgcError that describes how its ranks ended."""
+    # late: a refused command line need not wait seconds for torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as torchrun
 
     os.environ[settings.LAUNCHED] = "1"  # the launcher will say which of the ranks was lost
+    # a process that the system killed says nothing; its counter does, before and after
     starved = oom.kills()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
@@ -95,6 +97,7 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
             else ""
         )
         return RankError(f"rank {rank} killed by signal {killed[rank]}{hint}{where}")
+    # a rank that lost contact is the victim of another, so it is asked last
     own = {
         rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED
     }
@@ -105,7 +108,9 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
 
 
 def _stopped(run: RunDir | None, number: int) -> DgcError:
-    """torchrun itself was told to stop: its ranks have saved, and left their code in status.json."""
+    """torchrun itself was told to stop: its ranks have saved, and left their code in
+    status.json.
+    """
     with contextlib.suppress(OSError, DgcError):
         if run is not None and (status := read_status(run)).exit_code:
             return error_of(status.exit_code, status.reason)
@@ -143,6 +148,7 @@ def settle(run: RunDir, error: DgcError) -> None:
     own.
     """
     with contextlib.suppress(OSError, DgcError):
+        # as the first rank would have: state and reason first, then the END event
         status = read_status(run)
         status.state, status.reason, status.exit_code = (
             State.FAILED,

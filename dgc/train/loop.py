@@ -37,6 +37,7 @@ def train(session: Session) -> None:
 def train_epoch(session: Session) -> None:
     """The remaining steps of the present epoch, and between two of them what was asked for."""
     if session.position.batch == 0:
+        # only at its beginning: a resumed epoch goes on adding to the sums of its checkpoint
         session.progress.epoch_sums = {}
     if session.epoch_trained:
         return
@@ -46,6 +47,7 @@ def train_epoch(session: Session) -> None:
         session, session.train.epoch(session.position.epoch, session.position.batch)
     ):
         train_step(session, images_BCHW, labels_B)
+        # requests are polled by close_epoch too, where an evaluation and a save may come first
         if session.epoch_trained:
             break
         poll_requests(session)
@@ -68,6 +70,7 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     p, lr = session.schedule()
     samples = session.global_batch(position.batch)
     row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
+    # the step counts as soon as it is handed to the device
     position.step += 1
     info = StepInfo(
         position.step,
@@ -98,6 +101,7 @@ def poll_requests(session: Session) -> None:
 
 
 def save_and_stop(session: Session, stop: Stop) -> None:
+    # the request is met only once the state is safe
     save(session)
     session.control.clear()
     raise stop.error(session.position.step)
@@ -112,10 +116,13 @@ def close_epoch(session: Session) -> None:
     An evaluation that is broken off leaves the epoch open: a resumed run evaluates again, and no
     row stands twice.
     """
+    # a diverged step is found here, before its network is evaluated
     flush(session)
     crash_point("train.epoch-end")
     figures = evaluate_epoch(session) if evaluation_due(session) else None
     write_rows(session, figures)
+    # asked of the step that was just made; the epoch moves on first, so that a checkpoint of this
+    # moment says that it is closed
     save_due = session.control.due(session.position.step)
     session.position.epoch += 1
     session.position.batch = 0
@@ -148,6 +155,7 @@ def evaluate_epoch(session: Session) -> Figures:
 
     def stop() -> bool:
         nonlocal asked
+        # every rank asks at the same rounds, so that all leave at the same one
         asked = session.control.poll().stop
         return asked is not Stop.NO
 
@@ -210,6 +218,7 @@ def take_best(session: Session, figures: Figures) -> bool:
 
 def finish(session: Session) -> None:
     """The verdict. A run that was killed in here does it once more when resumed."""
+    # an exchange that is still in flight would meet a group that is gone
     session.control.settle()
     crash_point("train.finish")
     if not session.recorder.active or session.progress.last_eval is None:

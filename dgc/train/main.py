@@ -43,6 +43,7 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
     meet.
     """
     recipe = build.at_its_place(load_recipe(run.recipe), run.data, options.data_dir)
+    # before anything is computed, and before ranks meet: threads and determinism hold for all
     switches = recipe.train
     seeding.set_switches(
         deterministic=switches.deterministic, threads=switches.threads, compiled=switches.compile
@@ -61,6 +62,7 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
                 log_notes(session)
             update_status(session)
             train(session)
+        # all is written; a signal now would only change the exit code of a finished run
         signals.ignore()
 
 
@@ -69,6 +71,7 @@ def owned(run: RunDir, ranks: Ranks) -> Iterator[None]:
     """The first rank holds the run's lock; leftovers of dead writers are cleared under it."""
     with ExitStack() as stack:
         if ranks.first:
+            # the lock first: leftovers of a writer that still lives are not ours to clear
             note = stack.enter_context(run_lock(run))
             save.clean_up(run)
             if note:
@@ -87,6 +90,7 @@ def recorded(run: RunDir, ranks: Ranks, recipe: Recipe) -> Iterator[Recorder]:
         recorder.close(State.STOPPED, str(error), int(error.exit_code))
         raise
     except DgcError as error:
+        # a resume that was refused has changed nothing, so the run keeps the end that it had
         if recorder.is_resumed and not recorder.begun:
             recorder.withdraw()
         else:
@@ -108,8 +112,10 @@ def prepare(
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
     build.check_backend(recipe, ranks.device)
+    # the first rank alone at first: it may download and unpack what the others then find
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
+    # after the data: however that is opened, the same seed gives the same first weights
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
     module = build.build_model(recipe, ranks.device, ranks.world, layout)
@@ -161,7 +167,9 @@ def load_or_start(session: Session) -> None:
 
 
 def log_notes(session: Session) -> None:
-    """Write down at the start what of the recipe, of its folder and of its last batch is not used."""
+    """Write down at the start what of the recipe, of its folder and of its last batch is not
+    used.
+    """
     for line in own_values.notes(session.recipe.origin):
         session.recorder.log(line)
     for level, line in session.notes:

@@ -64,6 +64,7 @@ class Ranks:
         """Let the first rank do something; all get its (picklable) result, or its error."""
         if self.world == 1:
             return work()
+        # an error travels too: otherwise the others would wait for a value that never comes
         outcome: list[Any] = [None]
         if self.first:
             try:
@@ -82,6 +83,7 @@ class Ranks:
         """Let every rank do the same, the first one before the others (it downloads, they find it
         done).
         """
+        # None is what goes over the network: a data set is not sent, each rank opens its own
         result: list[T] = []
         self.from_first(lambda: result.append(work()))
         return result[0] if result else work()
@@ -109,6 +111,7 @@ class Agreement:
 
     def __init__(self, ranks: Ranks, size: int) -> None:
         self._ranks = ranks
+        # a group of its own, on the CPU: it must not wait in line with the gradients
         self._group: Any = torch.distributed.new_group(backend="gloo") if ranks.world > 1 else None
         self._values = torch.zeros(size, dtype=torch.int32)
         self._pending: Any = None
@@ -116,6 +119,7 @@ class Agreement:
     def exchange(self, values: list[int]) -> list[int]:
         if self._group is None:
             return values
+        # first take what was asked a step ago, then ask anew: nobody waits in between
         agreed = self.settle()
         self._values.copy_(torch.tensor(values, dtype=torch.int32))
         with _as_rank_error():
@@ -155,6 +159,7 @@ _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 def _start_group(ranks: Ranks) -> None:
     seconds = settings.rank_timeout(DEFAULT_TIMEOUT_SECONDS)
+    # requests and records are small and on the CPU, gradients on the GPU
     backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
     with _as_rank_error():
         torch.distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=seconds))

@@ -96,6 +96,7 @@ class Recorder:
         """The last status and the END event. A disk that refuses them must not hide why the run
         ended.
         """
+        # the heartbeat ends first, or it would write `running` over the last state
         self._quiet()
         if not self.active or self._events is None:
             return
@@ -108,6 +109,7 @@ class Recorder:
             self.write_status()
 
     def _beat(self) -> None:
+        # a thread of its own: a step of minutes is no sign of death
         while not self._stop.wait(HEARTBEAT_SECONDS):
             # the next checkpoint meets the same disk and reports it
             with contextlib.suppress(OSError, DgcError):
@@ -260,5 +262,6 @@ def memory_facts(ranks: Ranks) -> dict[str, int]:
 
 def write_once(path: Path, facts: Mapping[str, Any]) -> None:
     """A record of a run's start: a resumed run leaves the first one as it is."""
+    # the circumstances of the first start; changes since then are in RESUME events
     if not path.exists():
         write_json(path, facts, point="record")

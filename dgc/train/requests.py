@@ -41,9 +41,11 @@ class Control:
         """What the ranks agree on. With several ranks an answer is one step old, so that nobody
         waits for it.
         """
+        # the first rank alone sees files and clock; signals may reach any of them
         self._look()
         wanted = [max(self._signals.stop, self._asked.stop), int(self._asked.save)]
         stop, save = self._agreement.exchange(wanted)
+        # the answer to a save that was asked for before the last save is met already
         fresh, self._stale = not self._stale, False
         return Request(Stop(stop), bool(save) and fresh)
 
@@ -54,6 +56,7 @@ class Control:
     def saved(self) -> None:
         """A checkpoint was written: restart the clock, drop the request."""
         self._saved = time.monotonic()
+        # a stop that was asked for meanwhile stays
         self._asked = Request(self._asked.stop, False)
         self._stale = self._ranks.world > 1
         if self._ranks.first:

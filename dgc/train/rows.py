@@ -23,6 +23,7 @@ def flush(session: Session) -> None:
     bad = None
     for info, values in session.steps.read():
         written.append(logged_row(info, values))
+        # the row of the bad step is written too; what follows it was never computed
         if values["bad"]:
             bad = info, values
             break
@@ -40,6 +41,7 @@ def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
 
 
 def _report_speed(session: Session, steps: int) -> None:
+    # of all steps since the last look; a clock a step would make the device wait
     now = time.monotonic()
     seconds = max(now - session.steps_began, 1e-9)
     per_step = seconds / steps

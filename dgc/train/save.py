@@ -37,11 +37,13 @@ _WATCHED_PACKAGES = ("numpy", "pillow", "torchvision")
 def save(session: Session, *, best: bool = False) -> None:
     """Write a checkpoint of this moment, once: a second call at the same place does nothing.
 
-    Collective. Reads the buffer of steps first, so that a diverged state is found before anything is written.
+    Collective. Reads the buffer of steps first, so that a diverged state is found before anything
+    is written.
     """
     flush(session)
     if session.saved_at == session.position and not best:
         return
+    # gathered before the first rank writes: a checkpoint holds the random state of every rank
     random_states = session.ranks.gather(seeding.random_state())
     session.ranks.from_first(lambda: _write(session, random_states, best))
     session.saved_at = copy.copy(session.position)
@@ -51,8 +53,11 @@ def save(session: Session, *, best: bool = False) -> None:
 def _write(session: Session, random_states: list[Any], best: bool) -> None:
     began = time.monotonic()
     files = _encode(session, random_states)
+    # the log to disk first: a checkpoint whose steps are not in the log could not be told from
+    # one of another run
     session.recorder.sync()
     written = checkpoint_store.commit(session.run, session.position.step, files)
+    # the pointer second: it never names a folder that is not whole
     checkpoint_store.point_to(session.run.last, written)
     if best and session.progress.best:
         checkpoint_store.point_to(session.run.best, written, **session.progress.best)
@@ -114,6 +119,7 @@ def preflight(session: Session) -> None:
     ResourceError.
     """
     tensors = [*session.module.parameters(), *session.module.buffers()]
+    # twice: the momentum is as large as the weights
     one = 2 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     needed = one * (session.recipe.checkpoint.keep_last + session.recipe.checkpoint.keep_best + 1)
     if (free := free_bytes(session.run.path)) < needed:
@@ -193,10 +199,12 @@ def _load(
     saved: Mapping[str, Any],
     origin: str,
 ) -> None:
+    # weights and momentum, then what moves on from them: scaler, random state, place
     state.restore(files, session.module, session.updater.optimizer.momentum, origin)
     session.updater.scaler.load_state_dict(saved["scaler"])
     if session.ranks.rank < len(saved["random"]):
         seeding.restore_random_state(saved["random"][session.ranks.rank])
+    # another number of threads sums in another order: the run keeps the one that it began with
     if session.recipe.train.threads is None and session.ranks.device.type == "cpu":
         torch.set_num_threads(saved["stands_on"]["threads"])
         session.resume_fingerprint["threads"] = saved["stands_on"]["threads"]
@@ -216,6 +224,7 @@ def _record_resume(
         session.recorder.log(f"passed over a damaged checkpoint: {text}", "warning")
     if passed_over:
         session.recorder.log(f"going on from {found.path.name} instead", "warning")
+    # what lies behind this checkpoint belongs to a history that is now given up
     checkpoint_store.set_aside_after(session.run, found.step)
     best = (session.recipe.checkpoint.keep_best and session.progress.best) or {"step": None}
     checkpoint_store.repair_pointer(session.run, session.run.last, found.step)

@@ -69,7 +69,9 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     resume_fingerprint: dict[str, Any] = field(default_factory=dict)
     layout: Format = "contiguous"
+    # where the newest checkpoint stands; saving twice at one place does nothing
     saved_at: Position | None = None
+    # the clock of the steps since the last PERF event, and how long they waited for data
     steps_began: float = field(default_factory=time.monotonic)
     waited: float = 0.0
 
@@ -88,6 +90,7 @@ class Session:
 
     @property
     def last_step(self) -> int:
+        # max_steps may end a run in the middle of an epoch
         whole = self.recipe.train.epochs * self.batches
         return min(whole, self.recipe.train.max_steps or whole)
 
@@ -103,6 +106,7 @@ class Session:
 
     def schedule(self) -> tuple[float, float]:
         """Progress and learning rate of the step to come."""
+        # pruning follows the progress of the whole run, the learning rate its own schedule
         p = schedule.progress(
             self.position.epoch, self.position.batch, self.recipe.train.epochs, self.batches
         )
@@ -122,6 +126,7 @@ def make_updater(
 ) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
     forward = build.compile_model(module) if recipe.train.compile else module
+    # one flag for guard and optimizer, on the device: see GuardedSGD
     tripped = torch.zeros(1, device=ranks.device)
     return Updater(
         module=module,

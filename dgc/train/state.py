@@ -51,6 +51,7 @@ def encode(
     state = {"progress": asdict(progress), **extra}
     return {
         MODEL: safetensors.torch.save(_portable(model.state_dict())),
+        # by name: an order of parameters would tie checkpoints to the code that made them
         OPTIM: safetensors.torch.save(
             _portable({f"momentum/{name}": value for name, value in momentum.items()})
         ),
@@ -60,6 +61,7 @@ def encode(
 
 def decode_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, Any]]:
     """Progress and the extra values of a checkpoint."""
+    # what is left is `extra`; older checkpoints have fewer keys there
     state = orjson.loads(files[STATE])
     plain = state.pop("progress")
     return Progress(**{**plain, "position": Position(**plain["position"])}), state
@@ -75,6 +77,7 @@ def restore(
     saved = safetensors.torch.load(files[OPTIM])
     expected = {f"momentum/{name}": value for name, value in momentum.items()}
     _check_fit(expected, saved, f"{origin}/{OPTIM}")
+    # in place: the optimizer keeps these very tensors
     for name, value in expected.items():
         value.copy_(saved[name])
 

@@ -75,6 +75,7 @@ class GuardedSGD:
         parameters: list[Tensor] = list(self.param_groups[0]["params"])
         scaled: Tensor | None = getattr(self, "found_inf", None)
         found = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
+        # a parameter without a gradient would silently keep its value
         gradients = [parameter.grad for parameter in parameters]
         if any(gradient is None for gradient in gradients):
             raise DgcError(
@@ -127,6 +128,7 @@ class Updater:
         """Train on this rank's share of a global batch. Returns one row of `column_names` on the
         device, to be summed over ranks.
         """
+        # how many channels are off is set from outside, before the forward of each step
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
@@ -168,6 +170,7 @@ class Updater:
         chunks = list(_chunks(images_BCHW, labels_B, self.accumulate))
         for number, (x_BCHW, y_B) in enumerate(chunks, 1):
             share = len(y_B) / global_batch
+            # gradients travel once a step, with the last part
             with without_sync(self.forward) if number < len(chunks) else nullcontext():
                 cross_entropy, l1, wrong = self._losses(x_BCHW, y_B)
                 # DDP averages over ranks, so a rank's part of the global mean counts `world` times
@@ -179,6 +182,7 @@ class Updater:
     def _losses(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with self._precision(x_BCHW.device.type):
             logits_BC = self.forward(x_BCHW)
+        # the loss in float32: softmax of many classes overflows what fp16 can hold
         if logits_BC.dtype in AMP_TYPES.values():
             logits_BC = logits_BC.float()
         wrong = (logits_BC.detach().argmax(1) != y_B).sum()
@@ -199,6 +203,7 @@ class Updater:
         # lowers the scale
         watched = sums[0] + sums[1] + (0 * norm if self.amp != "fp16" else 0)
         bad = (~torch.isfinite(watched)).to(self.optimizer.tripped.dtype)
+        # never back to zero: all later steps change nothing, until the host looks
         self.optimizer.tripped.copy_(torch.maximum(self.optimizer.tripped, bad))
         self.ranks.max_(self.optimizer.tripped)
         return norm

@@ -20,6 +20,7 @@ class StepBuffer:
 
     def __init__(self, size: int, ranks: Ranks) -> None:
         self._names = column_names()
+        # float64: counts stay whole numbers, and sums over ranks keep their digits
         self._rows = torch.zeros(size, len(self._names), dtype=torch.float64, device=ranks.device)
         self._infos: list[StepInfo] = []
         self._ranks = ranks
@@ -41,6 +42,7 @@ class StepBuffer:
 
         The only place where training reads the device.
         """
+        # a copy is summed, so that what is left in the buffer is this rank's own
         values = self._ranks.sum_(self._rows[: len(self._infos)].clone()).tolist()
         rows = []
         for info, row in zip(self._infos, values, strict=True):
