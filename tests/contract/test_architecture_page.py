@@ -36,3 +36,23 @@ def test_what_a_page_names_is_there(page: str) -> None:
 def test_a_path_that_is_gone_is_found() -> None:
     text = "`dgc/engine/fuse.py`, `dgc.records`, `dgc/infer`, `dgc.run.files.atomic_write`"
     assert missing(text) == ["dgc/engine/fuse.py", "dgc.records"]
+
+
+def test_the_functions_of_the_walks_are_where_the_page_says() -> None:
+    rows = re.findall(
+        r"^\| `([\w./]+\.py)` \| (`[^|]+`) \|",
+        (ROOT / PAGES[0]).read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) > 40
+    wrong = [
+        f"{name} in {path}"
+        for path, names in rows
+        for name in re.findall(r"`(\w+)`", names)
+        if not re.search(rf"(def|class) {name}\b|^{name}\b", _text(path), re.MULTILINE)
+    ]
+    assert wrong == []
+
+
+def _text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
