@@ -32,7 +32,7 @@ from typing import Any
 import psutil
 
 from dgc.bench.place import writable
-from dgc.bench.rows import Report, Row, write_report
+from dgc.bench.rows import BenchReport, BenchRow, write_report
 from dgc.errors import UsageError
 from dgc.run.paths import RunDir, create_run
 from dgcctl.tui.app import DashApp
@@ -60,8 +60,8 @@ class Figure:
     def median(self) -> float:
         return statistics.median(self.values)
 
-    def row(self, machine: str) -> Row:
-        return Row(
+    def row(self, machine: str) -> BenchRow:
+        return BenchRow(
             "dashboard",
             self.question,
             unit=self.unit,
@@ -416,7 +416,7 @@ QUESTIONS: list[Callable[[Path], Awaitable[list[Figure]]]] = [
 # --- report ---------------------------------------------------------------------------------------
 
 
-def ask(index: int, machine: str) -> list[Row]:
+def ask(index: int, machine: str) -> list[BenchRow]:
     """One question in this process."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "runs"
@@ -447,7 +447,7 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: BenchReport) -> str:
     facts = report.machine
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     lines = [
@@ -476,7 +476,7 @@ def main() -> int:
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return int(error.exit_code)
-    report = Report("dashboard")
+    report = BenchReport("dashboard")
     key = report.add_machine(machine())
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for index in range(len(QUESTIONS)):

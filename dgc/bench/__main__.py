@@ -19,7 +19,7 @@ from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
 from dgc.bench.report import markdown, write
-from dgc.bench.rows import Report, read_report, write_report
+from dgc.bench.rows import BenchReport, read_report, write_report
 from dgc.errors import DgcError, UsageError
 from dgc.kernels.cpu import library
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(report: Report, key: str, network: str, a: argparse.Namespace) -> None:
+def _measure(report: BenchReport, key: str, network: str, a: argparse.Namespace) -> None:
     if a.layers:
         report.beside.setdefault("layers", {})[network] = table(network)
         report.beside.setdefault("states", {})[network] = states(network)

@@ -11,7 +11,7 @@ import torch
 from dgc.bench.contenders import MAKERS
 from dgc.bench.named import contender
 from dgc.bench.networks import NETWORKS
-from dgc.bench.rows import Row
+from dgc.bench.rows import BenchRow
 from dgc.bench.timing import interleaved
 
 REFERENCE = "dense_eager"
@@ -19,7 +19,7 @@ REFERENCE = "dense_eager"
 
 def measure(
     network: str, batch: int, threads: int, wanted: list[str], budget_s: float, *, machine: str, run: str
-) -> list[Row]:  # fmt: skip
+) -> list[BenchRow]:  # fmt: skip
     """Milliseconds per image of every wanted contender that is installed; why not, for the others."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
@@ -34,8 +34,8 @@ def measure(
     samples = interleaved(calls, batch, budget_s)
     dense = samples.get(REFERENCE)
 
-    def row(name: str) -> Row:
-        return Row(
+    def row(name: str) -> BenchRow:
+        return BenchRow(
             benchmark="inference", network=network, batch=batch, threads=threads, machine=machine, run=run,
             **contender(name),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from dgc.bench.named import NAMED, contender
 
 class Found(NamedTuple):
     machine: dict[str, Any]
-    rows: list[dict[str, Any]]  # fields of dgc.bench.rows.Row
+    rows: list[dict[str, Any]]  # fields of dgc.bench.rows.BenchRow
     beside: dict[str, Any]
 
 

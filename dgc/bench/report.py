@@ -10,15 +10,15 @@ from typing import Any
 
 from dgc.bench.contenders import DENSE_ENGINES
 from dgc.bench.networks import NETWORKS
-from dgc.bench.rows import Report, Row, write_report
+from dgc.bench.rows import BenchReport, BenchRow, write_report
 from dgc.bench.timing import REST_S
 from dgc.run.files import atomic_write
 
 # contenders that took turns with each other
-Run = dict[str, Row]
+Run = dict[str, BenchRow]
 
 
-def write(report: Report, path: Path) -> None:
+def write(report: BenchReport, path: Path) -> None:
     """path (JSON), and beside it the same name with .md, -speedup.png and -roofline.png."""
     networks = list(NETWORKS)
     report.rows.sort(key=lambda r: (networks.index(r.network), r.batch or 0, r.threads or 0))
@@ -30,7 +30,7 @@ def write(report: Report, path: Path) -> None:
         _plot_roofline(report, path.with_name(path.stem + "-roofline.png"))
 
 
-def runs(report: Report) -> list[Run]:
+def runs(report: BenchReport) -> list[Run]:
     """The runs of the report: rows that were measured, by contender."""
     groups = report.by_run().values()
     return [{row.name: row for row in rows if row.median is not None} for rows in groups]
@@ -50,7 +50,7 @@ def best_dense(run: Run) -> tuple[str, float] | None:
     return (min(found)[1], min(found)[0]) if found else None
 
 
-def markdown(report: Report) -> str:
+def markdown(report: BenchReport) -> str:
     m = report.machine
     versions = _versions(m)
     lines = [
@@ -125,7 +125,7 @@ def _table(rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
 
 
-def _others(report: Report) -> list[str]:
+def _others(report: BenchReport) -> list[str]:
     """Rows that the first line does not speak of."""
     lines = []
     for key, count in report.other_machines.items():
@@ -139,14 +139,14 @@ def _versions(facts: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.get("packages", {}).items() if v)
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(report: BenchReport) -> list[str]:
     """What somebody wrote of these figures into the JSON file; measuring anew drops it."""
     return [
         line for note in report.beside.get("notes", []) for line in (*textwrap.wrap(note, 118), "")
     ]
 
 
-def _states(report: Report) -> list[str]:
+def _states(report: BenchReport) -> list[str]:
     lines: list[str] = []
     for name, rows in report.beside.get("states", {}).items():
         columns = [c for c in rows[0] if c != "kind"] if rows else []
@@ -190,7 +190,7 @@ def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def _plot_speedup(report: Report, path: Path) -> None:
+def _plot_speedup(report: BenchReport, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((6, 5), layout="constrained")
@@ -222,7 +222,7 @@ def _plot_speedup(report: Report, path: Path) -> None:
     figure.savefig(str(path), dpi=120)
 
 
-def _plot_roofline(report: Report, path: Path) -> None:
+def _plot_roofline(report: BenchReport, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((6, 5), layout="constrained")

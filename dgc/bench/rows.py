@@ -24,7 +24,7 @@ SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One contender in one setting.
 
     `name`: what the benchmark calls it. `run`: rows of one run took turns with each other, so their
@@ -76,11 +76,11 @@ class Row:
 
 
 @dataclass
-class Report:
+class BenchReport:
     """Rows, what they were measured on, and the tables and notes of one benchmark."""
 
     benchmark: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchRow] = field(default_factory=list)
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
 
@@ -93,16 +93,16 @@ class Report:
         self.machines[key] = dict(facts)
         return key
 
-    def add_run(self, rows: Sequence[Row]) -> None:
+    def add_run(self, rows: Sequence[BenchRow]) -> None:
         """The rows of one run take the place of those of an older run of the same contenders in the
         same setting on the same machine.
         """
         old = {key for key, group in self.by_run().items() if _same_run(group, rows)}
         self.rows = [row for row in self.rows if (row.setting, row.run) not in old] + list(rows)
 
-    def by_run(self) -> dict[tuple[object, ...], list[Row]]:
+    def by_run(self) -> dict[tuple[object, ...], list[BenchRow]]:
         """Rows that may be compared with each other, in the order of the file."""
-        found: dict[tuple[object, ...], list[Row]] = {}
+        found: dict[tuple[object, ...], list[BenchRow]] = {}
         for row in self.rows:
             found.setdefault((row.setting, row.run), []).append(row)
         return found
@@ -120,14 +120,14 @@ class Report:
         return {key: keys.count(key) for key in dict.fromkeys(keys)}
 
 
-def _same_run(old: Sequence[Row], new: Sequence[Row]) -> bool:
-    def identity(rows: Iterable[Row]) -> set[tuple[object, ...]]:
+def _same_run(old: Sequence[BenchRow], new: Sequence[BenchRow]) -> bool:
+    def identity(rows: Iterable[BenchRow]) -> set[tuple[object, ...]]:
         return {(row.setting, row.name, row.machine) for row in rows}
 
     return identity(old) == identity(new)
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: BenchReport) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "benchmark": report.benchmark,
@@ -138,12 +138,12 @@ def write_report(path: Path, report: Report) -> None:
     atomic_write(path, orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def read_report(path: Path, benchmark: str) -> Report:
+def read_report(path: Path, benchmark: str) -> BenchReport:
     """The report in a file; an empty one where there is none, or nothing in it. Raises
     IntegrityError.
     """
     if not path.exists() or not path.stat().st_size:
-        return Report(benchmark)
+        return BenchReport(benchmark)
     try:
         document = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
@@ -153,14 +153,14 @@ def read_report(path: Path, benchmark: str) -> Report:
     return parse_report(document, benchmark, str(path))
 
 
-def parse_report(document: Mapping[str, Any], benchmark: str, origin: str) -> Report:
+def parse_report(document: Mapping[str, Any], benchmark: str, origin: str) -> BenchReport:
     """A report of any age, from its JSON."""
     version = document.get("schema_version", 1)
     if version == 1:
         found = older.convert(document, benchmark)
-        report = Report(benchmark, beside=found.beside)
+        report = BenchReport(benchmark, beside=found.beside)
         key = report.add_machine(found.machine) if found.machine else ""
-        report.rows = [Row(**{**row, "machine": key}) for row in found.rows]
+        report.rows = [BenchRow(**{**row, "machine": key}) for row in found.rows]
         return report
     if version != SCHEMA_VERSION or document.get("benchmark") != benchmark:
         raise IntegrityError(
@@ -168,7 +168,7 @@ def parse_report(document: Mapping[str, Any], benchmark: str, origin: str) -> Re
             f" program writes {benchmark!r}, version {SCHEMA_VERSION}: name another file with --out"
         )
     own = {"schema_version", "benchmark", "machines", "rows"}
-    return Report(
+    return BenchReport(
         benchmark,
         [_row(row) for row in document["rows"]],
         {key: dict(facts) for key, facts in document["machines"].items()},
@@ -176,8 +176,8 @@ def parse_report(document: Mapping[str, Any], benchmark: str, origin: str) -> Re
     )
 
 
-def _row(row: Mapping[str, Any]) -> Row:
+def _row(row: Mapping[str, Any]) -> BenchRow:
     """Fields that a newer program added are left out."""
-    known = {each.name for each in fields(Row)}
+    known = {each.name for each in fields(BenchRow)}
     kept = {key: value for key, value in row.items() if key in known}
-    return Row(**{**kept, "values": tuple(kept.get("values", ()))})
+    return BenchRow(**{**kept, "values": tuple(kept.get("values", ()))})

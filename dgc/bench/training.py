@@ -31,7 +31,7 @@ import torch
 from dgc.bench import machine
 from dgc.bench.named import contender
 from dgc.bench.place import writable
-from dgc.bench.rows import Report, Row, read_report, write_report
+from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.bench.training_contenders import CONTENDERS, NETWORKS, native_bf16
 from dgc.errors import DgcError
 from dgc.run.files import atomic_write
@@ -120,13 +120,15 @@ class Process:
         self.errors.close()
 
 
-class Cell(NamedTuple):
+class TrainingCell(NamedTuple):
     network: str
     progress: float
     threads: int
 
 
-def measure(cell: Cell, names: Sequence[str], steps: int, *, machine: str, run: str) -> list[Row]:
+def measure(
+    cell: TrainingCell, names: Sequence[str], steps: int, *, machine: str, run: str
+) -> list[BenchRow]:
     """One run: each contender in turn beside the dense twin as it comes."""
     dense = Process(cell.network, cell.progress, REFERENCE, cell.threads)
     common = {"machine": machine, "run": run, "batch": dense.facts["batch"]}
@@ -146,7 +148,9 @@ def measure(cell: Cell, names: Sequence[str], steps: int, *, machine: str, run: 
     return rows
 
 
-def _beside(dense: Process, cell: Cell, name: str, steps: int, common: dict[str, Any]) -> Row:
+def _beside(
+    dense: Process, cell: TrainingCell, name: str, steps: int, common: dict[str, Any]
+) -> BenchRow:
     other = Process(cell.network, cell.progress, name, cell.threads)
     try:
         pairs = [(dense.step(), other.step()) for _ in range(steps)]
@@ -156,24 +160,24 @@ def _beside(dense: Process, cell: Cell, name: str, steps: int, common: dict[str,
     return _row(cell, name, ours, theirs, other.facts, common)
 
 
-def _blank(cell: Cell, name: str, common: dict[str, Any]) -> Row:
+def _blank(cell: TrainingCell, name: str, common: dict[str, Any]) -> BenchRow:
     """The row of a contender before it is measured."""
     fields = contender(name)
     fields["more"] = {"progress": cell.progress, **fields["more"]}
-    return Row(
+    return BenchRow(
         benchmark="training", network=cell.network, threads=cell.threads, unit="s/step", spread="range",
         **fields, **common,
     )  # fmt: skip
 
 
 def _row(
-    cell: Cell,
+    cell: TrainingCell,
     name: str,
     seconds: list[float],
     dense: list[float] | None,
     facts: dict[str, Any],
     common: dict[str, Any],
-) -> Row:
+) -> BenchRow:
     """The ratio is the median of the ratios of neighbouring steps; its spread, their smallest and
     largest.
     """
@@ -195,17 +199,17 @@ def _row(
     )
 
 
-def measured(rows: Sequence[Row]) -> list[Row]:
+def measured(rows: Sequence[BenchRow]) -> list[BenchRow]:
     return [row for row in rows if row.median is not None]
 
 
-def best_dense(rows: Sequence[Row]) -> Row:
+def best_dense(rows: Sequence[BenchRow]) -> BenchRow:
     """The dense contender with the least time."""
     dense = [row for row in measured(rows) if row.variant == "dense"]
     return min(dense, key=lambda row: row.ratio or 0.0)
 
 
-def suspicious(rows: Sequence[Row]) -> list[str]:
+def suspicious(rows: Sequence[BenchRow]) -> list[str]:
     """Figures that are the same for all contenders: such a figure was not measured of each."""
     found = measured(rows)
     if len(found) < 2:
@@ -224,7 +228,7 @@ def suspicious(rows: Sequence[Row]) -> list[str]:
 # --- the report ---
 
 
-def table(report: Report) -> str:
+def table(report: BenchReport) -> str:
     facts = report.machine
     lines = [HEADER.format(**facts, torch=facts["packages"]["torch"])]
     notes = [] if facts.get("native_bf16", True) else [NO_BF16]
@@ -243,11 +247,11 @@ def table(report: Report) -> str:
     )
 
 
-def _progress(row: Row) -> float:
+def _progress(row: BenchRow) -> float:
     return float(row.more.get("progress", 0.0))
 
 
-def _line(row: Row, best: Row) -> str:
+def _line(row: BenchRow, best: BenchRow) -> str:
     saved, peak = row.more.get("saved_mb_per_sample"), row.more.get("peak_mb")
     ratio, least = row.ratio or 0.0, best.ratio or 1.0
     return (
@@ -258,7 +262,7 @@ def _line(row: Row, best: Row) -> str:
     )
 
 
-def _known(out: Path, machine: str) -> list[Row]:
+def _known(out: Path, machine: str) -> list[BenchRow]:
     """Rows that were measured before on this machine, with these versions."""
     return [row for row in read_report(out, "training").rows if row.machine == machine]
 
@@ -291,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     facts = {**machine.facts(), "native_bf16": native_bf16()}
     out = given.out or Path(f"benchmarks/results/training-{machine.label()}.json")
-    report = Report("training")
+    report = BenchReport("training")
     key = report.add_machine(facts)
     try:
         writable(out)
@@ -304,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
         for progress in given.progress or (0.0, 0.5, 0.9):
             for threads in given.threads or (torch.get_num_threads(),):
                 try:
-                    _add(report, Cell(network, progress, threads), given, key)
+                    _add(report, TrainingCell(network, progress, threads), given, key)
                 except ContenderFailedError as error:
                     print(
                         f"error: the dense twin of {network} cannot be trained here: {error}",
@@ -321,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _add(report: Report, cell: Cell, given: argparse.Namespace, key: str) -> None:
+def _add(report: BenchReport, cell: TrainingCell, given: argparse.Namespace, key: str) -> None:
     began = datetime.now(UTC).isoformat(timespec="seconds")
     names = given.way or list(CONTENDERS)
     rows = measure(cell, names, given.steps, machine=key, run=began)
@@ -330,7 +334,7 @@ def _add(report: Report, cell: Cell, given: argparse.Namespace, key: str) -> Non
     report.rows.sort(key=lambda row: (row.network, _progress(row), row.threads or 0))
 
 
-def _keep(report: Report, out: Path) -> None:
+def _keep(report: BenchReport, out: Path) -> None:
     write_report(out, report)
     atomic_write(out.with_suffix(".md"), table(report).encode())
 

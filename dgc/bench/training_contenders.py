@@ -27,7 +27,7 @@ from dgc.bench.peak_memory import saved_bytes
 WARM = 2
 
 
-class Network(NamedTuple):
+class TrainedNetwork(NamedTuple):
     model: str
     batch: int
     size: int
@@ -36,11 +36,13 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "densenet86": Network("cifar10_dydensenet86_h4", 64, 32, 10),
-    "condensenet": Network("imagenet_dydensenet_h4", 8, 224, 1000),
-    "resnet18": Network("imagenet_dyresnet18_h4", 16, 224, 1000),
+    "densenet86": TrainedNetwork("cifar10_dydensenet86_h4", 64, 32, 10),
+    "condensenet": TrainedNetwork("imagenet_dydensenet_h4", 8, 224, 1000),
+    "resnet18": TrainedNetwork("imagenet_dyresnet18_h4", 16, 224, 1000),
     # for tests of the program itself
-    "tiny": Network("dydensenet", 4, 16, 4, {"stages": (1, 1), "growth": (8, 8), "num_classes": 4}),
+    "tiny": TrainedNetwork(
+        "dydensenet", 4, 16, 4, {"stages": (1, 1), "growth": (8, 8), "num_classes": 4}
+    ),
 }
 
 

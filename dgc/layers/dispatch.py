@@ -55,7 +55,7 @@ class _Tensors(Protocol):
     def nchw(self) -> bool: ...
 
 
-class Call(NamedTuple):
+class LayerCall(NamedTuple):
     """One call of a dynamic layer, as far as it decides the algorithm."""
 
     backend: Backend
@@ -89,11 +89,11 @@ class Dispatch(NamedTuple):
 # --- conditions -----------------------------------------------------------------------------------
 
 
-def fusible(c: Call) -> bool:
+def fusible(c: LayerCall) -> bool:
     return c.fusible
 
 
-def norms_split(c: Call) -> bool:
+def norms_split(c: LayerCall) -> bool:
     return c.norms_split
 
 
@@ -121,36 +121,36 @@ def nchw(c: _Tensors) -> bool:
     return c.nchw
 
 
-def unpadded_1x1(c: Call) -> bool:
+def unpadded_1x1(c: LayerCall) -> bool:
     return c.kernel == 1 and c.padding == 0
 
 
-def kernel_1(c: Call) -> bool:
+def kernel_1(c: LayerCall) -> bool:
     return c.kernel == 1
 
 
-def many_pixels(c: Call) -> bool:
+def many_pixels(c: LayerCall) -> bool:
     return c.pixels >= LEAST_PIXELS
 
 
-def half_off(c: Call) -> bool:
+def half_off(c: LayerCall) -> bool:
     return 2 * c.selected <= c.channels
 
 
-def traced(c: Call) -> bool:
+def traced(c: LayerCall) -> bool:
     return not c.fusible
 
 
-def all_channels(c: Call) -> int:
+def all_channels(c: LayerCall) -> int:
     return c.channels
 
 
-def selected_if_half_off(c: Call) -> int:
+def selected_if_half_off(c: LayerCall) -> int:
     """Gathering pays once half of the channels are off."""
     return c.selected if half_off(c) else c.channels
 
 
-def selected_in_lanes(c: Call) -> int:
+def selected_in_lanes(c: LayerCall) -> int:
     """The selected ones, filled up to whole vectors; all, where those are more than three
     quarters.
     """
@@ -161,11 +161,11 @@ def selected_in_lanes(c: Call) -> int:
 # --- the tables -----------------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
+class DispatchRow(NamedTuple):
     algorithm: Algorithm
     backends: tuple[Backend, ...]
-    needs: tuple[Callable[[Call], bool], ...]
-    channels: Callable[[Call], int] = all_channels
+    needs: tuple[Callable[[LayerCall], bool], ...]
+    channels: Callable[[LayerCall], int] = all_channels
 
 
 _PLAIN: tuple[Backend, ...] = ("auto", "plain")
@@ -173,30 +173,32 @@ _TRACED: tuple[Backend, ...] = ("auto", "plain", "native", "triton")
 _NATIVE = (fusible, norms_split, kernels_built, on_cpu, float32, nchw)
 _TRITON = (fusible, norms_split, triton_built, on_cuda)
 
-DYNAMIC: tuple[Row, ...] = (
+DYNAMIC: tuple[DispatchRow, ...] = (
     # the oracle, and its gathering twin: PyTorch's own operations, differentiated by PyTorch
-    Row("masked", ("masked",), ()),
-    Row("gathered", ("gathered",), ()),
+    DispatchRow("masked", ("masked",), ()),
+    DispatchRow("gathered", ("gathered",), ()),
     # the C++ kernels: channels a head does not select are skipped, nothing is gathered
-    Row("native", ("auto", "native"), _NATIVE),
+    DispatchRow("native", ("auto", "native"), _NATIVE),
     # GPU kernels: by name alone until a shape has a measured win, which then gets a row for 'auto'
-    Row("triton", ("triton",), _TRITON),
+    DispatchRow("triton", ("triton",), _TRITON),
     # plain PyTorch with a backward of our own that keeps the raw input alone.
     # 1x1: one batched product
-    Row("product", _PLAIN, (fusible, norms_split, unpadded_1x1), selected_if_half_off),
+    DispatchRow("product", _PLAIN, (fusible, norms_split, unpadded_1x1), selected_if_half_off),
     # wider kernels on a CPU: what one sample needs stays in the cache
-    Row("per_sample", _PLAIN, (fusible, norms_split, on_cpu, many_pixels), selected_in_lanes),
+    DispatchRow(
+        "per_sample", _PLAIN, (fusible, norms_split, on_cpu, many_pixels), selected_in_lanes
+    ),
     # small images, and GPUs, where a loop over samples would be a loop of launches
-    Row("per_head", _PLAIN, (fusible, norms_split)),
+    DispatchRow("per_head", _PLAIN, (fusible, norms_split)),
     # torch.compile, torch.func, and norms that cannot be taken apart (SyncBatchNorm, hooks)
-    Row("gathered", _PLAIN, (kernel_1, half_off)),
-    Row("masked", _PLAIN, ()),
-    Row("gathered", _TRACED, (traced, kernel_1, half_off)),
-    Row("masked", _TRACED, (traced,)),
+    DispatchRow("gathered", _PLAIN, (kernel_1, half_off)),
+    DispatchRow("masked", _PLAIN, ()),
+    DispatchRow("gathered", _TRACED, (traced, kernel_1, half_off)),
+    DispatchRow("masked", _TRACED, (traced,)),
 )
 
 
-def dynamic(call: Call) -> Dispatch:
+def dynamic(call: LayerCall) -> Dispatch:
     """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
     cannot compute it.
     """
@@ -206,13 +208,13 @@ def dynamic(call: Call) -> Dispatch:
     raise ArgumentError(_refusal(call))
 
 
-def _refusal(call: Call) -> str:
+def _refusal(call: LayerCall) -> str:
     needs = _NATIVE if call.backend == "native" else _TRITON
     wanting = next(need for need in needs if not need(call))
     return f"backend={call.backend!r}: {_WANTING[wanting]}: use backend='auto'"
 
 
-_WANTING: dict[Callable[[Call], bool], str] = {
+_WANTING: dict[Callable[[LayerCall], bool], str] = {
     norms_split: "a BatchNorm of the layer is no plain one or has hooks",
     kernels_built: "the C++ kernels are not there",
     triton_built: "there are no Triton kernels here",
@@ -301,7 +303,7 @@ class _Gated(Protocol):
     def kernels(self) -> bool: ...
 
 
-class DenseLayer(Protocol):
+class LayerParts(Protocol):
     """A dense layer: gated 1x1, then BatchNorm, ReLU and grouped convolution."""
 
     @property
@@ -316,7 +318,7 @@ class DenseLayer(Protocol):
 
 class BlockCall(NamedTuple):
     block: nn.Module
-    layers: Sequence[DenseLayer]
+    layers: Sequence[LayerParts]
     x: Tensor
 
 

@@ -158,19 +158,21 @@ class DynamicGroupConv2d(HasBackend):
             y_BOHW = self._composed(found, x_BCHW)
         return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
-    def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.Call:
+    def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.LayerCall:
         """What decides the algorithm."""
         # a tracer must see plain operations, and of x nothing is known yet
         if not support.can_fuse(x_BCHW):
             n = self.n_traced if torch.compiler.is_compiling() else self.n_inactive
-            return dispatch.Call(self.backend, self.kernel_size, self.padding, self.in_channels, n)
+            return dispatch.LayerCall(
+                self.backend, self.kernel_size, self.padding, self.in_channels, n
+            )
         # BatchNorms can be taken apart where all of them can
         split = all(support.splittable(norm, x_BCHW) for norm in norms)
         tensors: list[Tensor] = [self.fc1, self.fc2, self.fc2_bias]
         if split:
             for norm in norms:
                 tensors += support.norm_tensors(cast("nn.BatchNorm2d", norm))
-        return dispatch.Call(
+        return dispatch.LayerCall(
             self.backend,
             self.kernel_size,
             self.padding,

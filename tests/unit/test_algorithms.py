@@ -16,7 +16,7 @@ from torch import Tensor
 from dgc.kernels.cpu import train_passes
 from dgc.layers import DynamicGroupConv2d, dispatch
 from dgc.layers.backend import BACKENDS
-from dgc.layers.dispatch import Algorithm, Row
+from dgc.layers.dispatch import Algorithm, DispatchRow
 from tests.unit.test_layers_gradients import gradients, random_layer
 
 # GPU kernels are tested where there is a GPU, and by Triton's interpreter
@@ -71,7 +71,7 @@ def against_oracle(
     expected = gradients(oracle, x)
     dtype = torch.float32 if algorithm == "native" else torch.float64
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "DYNAMIC", (Row(algorithm, BACKENDS, (), channels),))
+        patch.setattr(dispatch, "DYNAMIC", (DispatchRow(algorithm, BACKENDS, (), channels),))
         found = gradients(layer.to(dtype), x.to(dtype))
     tolerance = 1e-4 if algorithm == "native" else 1e-9
     for a, b in zip(found, expected, strict=True):
@@ -95,7 +95,7 @@ def test_an_algorithm_has_the_oracles_output_and_gradients(
 def test_an_algorithm_that_gathers_the_selected_channels_has_them_too(
     algorithm: Algorithm, shape: dict[str, Any]
 ) -> None:
-    def selected(call: dispatch.Call) -> int:
+    def selected(call: dispatch.LayerCall) -> int:
         return call.selected
 
     against_oracle(algorithm, shape, selected)

@@ -13,7 +13,7 @@ from dgc.bench import __main__ as bench
 from dgc.bench import timing
 from dgc.bench.networks import NETWORKS
 from dgc.bench.report import best_dense, markdown, runs
-from dgc.bench.rows import Report, parse_report
+from dgc.bench.rows import BenchReport, parse_report
 from dgc.kernels.cpu import library
 from dgcctl.cli import main
 from dgcctl.cli.bench import Network
@@ -23,7 +23,7 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
-def report_of(ms: dict[str, float], **beside: Any) -> Report:
+def report_of(ms: dict[str, float], **beside: Any) -> BenchReport:
     """A report as it was written before there was one schema."""
     times = {
         name: {"median": value, "low": value, "high": value, "n": 7} for name, value in ms.items()

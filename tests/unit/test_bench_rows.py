@@ -10,19 +10,26 @@ import pytest
 
 from dgc.bench.named import NAMED, contender
 from dgc.bench.report import markdown
-from dgc.bench.rows import SCHEMA_VERSION, Report, Row, parse_report, read_report, write_report
+from dgc.bench.rows import (
+    SCHEMA_VERSION,
+    BenchReport,
+    BenchRow,
+    parse_report,
+    read_report,
+    write_report,
+)
 from dgc.bench.training_contenders import CONTENDERS
 from dgc.errors import IntegrityError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-ROW = Row(
+ROW = BenchRow(
     "inference", "native", "resnet18", "dgc", "native", threads=1, batch=1, n=7, median=2.0, low=1.9, high=2.2,
     ratio=0.5, ratio_to="dense_eager", run="now", values=(1.9, 2.0, 2.2), more={"progress": 0.9},
 )  # fmt: skip
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    report = Report("inference", beside={"notes": ["slow today"]})
+    report = BenchReport("inference", beside={"notes": ["slow today"]})
     key = report.add_machine({"cpu": "a CPU", "packages": {"torch": "2"}, "date": "today"})
     report.add_run([replace(ROW, machine=key)])
     path = tmp_path / "r.json"
@@ -39,7 +46,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_machine_is_the_same_on_another_day_and_another_with_other_versions() -> None:
-    report = Report("inference")
+    report = BenchReport("inference")
     first = report.add_machine({"cpu": "a", "packages": {"torch": "2"}, "date": "today"})
     other = report.add_machine({"cpu": "a", "packages": {"torch": "3"}, "date": "today"})
     again = report.add_machine({"cpu": "a", "packages": {"torch": "2"}, "date": "tomorrow"})
@@ -51,7 +58,7 @@ def test_a_machine_is_the_same_on_another_day_and_another_with_other_versions() 
 
 def test_a_run_of_the_same_contenders_replaces_the_older_one_and_no_other() -> None:
     dense = replace(ROW, name="dense_eager")
-    report = Report("inference")
+    report = BenchReport("inference")
     report.add_run([replace(ROW, run="1"), replace(dense, run="1")])
     report.add_run([replace(ROW, run="2")])  # other contenders: its figures stand apart
     report.add_run([replace(ROW, run="3"), replace(dense, run="3")])
@@ -78,7 +85,7 @@ def test_reports_that_are_kept_are_read_whatever_their_age(path: Path) -> None:
 
 def test_what_is_no_report_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    assert read_report(path, "training") == Report("training")
+    assert read_report(path, "training") == BenchReport("training")
     for text, says in (
         ("no JSON", "is no report of a benchmark"),
         ("[1]", "name another file with --out"),
@@ -94,7 +101,7 @@ def test_what_is_no_report_is_one_line(tmp_path: Path) -> None:
 def test_a_newer_programs_fields_are_left_out() -> None:
     row = {"benchmark": "inference", "name": "native", "colour": "blue"}
     document = {"schema_version": 2, "benchmark": "inference", "machines": {}, "rows": [row]}
-    assert parse_report(document, "inference", "here").rows == [Row("inference", "native")]
+    assert parse_report(document, "inference", "here").rows == [BenchRow("inference", "native")]
 
 
 def test_every_contender_says_what_it_is() -> None:

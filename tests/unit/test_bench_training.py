@@ -13,11 +13,11 @@ import pytest
 
 from dgc.bench import __main__ as inference
 from dgc.bench import training
-from dgc.bench.rows import Report, Row, parse_report, read_report
+from dgc.bench.rows import BenchReport, BenchRow, parse_report, read_report
 from dgc.bench.training import (
-    Cell,
     ContenderFailedError,
     Process,
+    TrainingCell,
     best_dense,
     measure,
     suspicious,
@@ -50,7 +50,7 @@ def test_a_cell_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "| tiny, 4 | 0.9 | 1 | dgc | 1 |" in printed
 
 
-def rows_of(ways: dict[str, dict[str, Any]], **failed: str) -> list[Row]:
+def rows_of(ways: dict[str, dict[str, Any]], **failed: str) -> list[BenchRow]:
     """A cell as reports were written before they had one schema."""
     cell = {
         "network": "tiny", "progress": 0.9, "threads": 1, "batch": 4, "n": 1, "ways": ways, "failed": failed,
@@ -68,8 +68,8 @@ def test_the_best_dense_way_is_the_dense_row_with_the_least_ratio() -> None:
     assert best_dense(rows_of(rows)).name == "dense_bf16"
 
 
-def shown(rows: list[Row], *, bf16: bool = True) -> str:
-    report = Report("training", rows)
+def shown(rows: list[BenchRow], *, bf16: bool = True) -> str:
+    report = BenchReport("training", rows)
     report.add_machine(
         {
             "cpu": "a CPU",
@@ -105,7 +105,9 @@ def test_a_way_that_fails_is_named_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(CONTENDERS, "no such way", CONTENDERS["dgc"])
-    dense, failed = measure(Cell("tiny", 0.0, 1), ["no such way"], 1, machine="here", run="now")
+    dense, failed = measure(
+        TrainingCell("tiny", 0.0, 1), ["no such way"], 1, machine="here", run="now"
+    )
     assert (dense.name, dense.n, dense.why_not) == ("dense", 1, None)
     assert (failed.name, failed.n, failed.median) == ("no such way", 0, None)
     assert "no such way" in str(failed.why_not)

@@ -13,9 +13,9 @@ import dgc
 from dgc.kernels.cpu import train_passes
 from dgc.layers import DynamicGroupConv2d, dispatch
 from dgc.layers.backend import BACKENDS
-from dgc.layers.dispatch import Call
+from dgc.layers.dispatch import LayerCall
 
-HERE = Call(
+HERE = LayerCall(
     "auto", 1, 0, 400, 300, True, True, "cpu", torch.float32, nchw=True, pixels=256
 )  # what the kernels take
 

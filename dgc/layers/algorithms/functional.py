@@ -34,7 +34,7 @@ def dgc_conv2d(
     if gates_BGC.shape[1] != heads:
         raise ArgumentError(f"gates have {gates_BGC.shape[1]} heads, heads={heads} was given")
     check_backend(backend)
-    call = dispatch.Call(backend, weight_OCkk.shape[-1], padding, x_BCHW.shape[1], n_inactive)
+    call = dispatch.LayerCall(backend, weight_OCkk.shape[-1], padding, x_BCHW.shape[1], n_inactive)
     if dispatch.dynamic(call).algorithm == "gathered":
         return gathered_conv2d(
             x_BCHW, weight_OCkk, gates_BGC, n_inactive, stride, padding, dilation
