@@ -38,6 +38,8 @@ def chunked(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[Chu
     labels: list[Tensor] = []
     held = 0
     for more_images, more_labels in batches:
+        # First what the open chunk still lacks, then whole chunks; views, nothing is copied but
+        # where a chunk spans two batches.
         for part_images, part_labels in _cut(more_images, more_labels, size, size - held):
             images.append(part_images)
             labels.append(part_labels)

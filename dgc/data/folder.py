@@ -71,6 +71,7 @@ class Listing:
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
     """List a split; everything that is wrong with its folders is in `problems`, nothing is raised."""
     listing = Listing(root, split, quarantine)
+    # What a link further down must not lead back to.
     above = _identity(root), _identity(root / split)
     folders = [entry.name for entry in _entries(listing, split) if _is_dir(listing, entry, split)]
     if not folders and not listing.problems:
@@ -115,6 +116,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _entries(listing: Listing, name: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(listing.root / name) as entries:
+            # By bytes: sorting by a locale would give the classes other labels on another
+            # machine.
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         listing.problem(
@@ -231,6 +234,8 @@ def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
 
 def _walk(listing: Listing, name: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     here = _identity(listing.root / name)
+    # By device and inode, for a link may lead here under any name. (Two links to one folder
+    # beside each other are fine: its images are there twice, as asked.)
     if here in above:
         listing.problem(name, "a symbolic link that leads back to a folder above it")
         return

@@ -64,6 +64,8 @@ class _Maker(Dataset[Any]):
         try:
             pixels = torch.from_numpy(self.images.pixels(self.seed, task.epoch, task.indices))
         except DgcError as error:
+            # Returned, not raised: an exception that crosses from a worker arrives as a page of
+            # traceback.
             return _Failure(str(error))
         except MemoryError:
             return _Failure(
@@ -133,6 +135,7 @@ class Loader:
             num_workers=self.workers,
             collate_fn=_as_it_is,
             pin_memory=self._normalise.device.type == "cuda",
+            # Workers would else be started anew for each epoch.
             persistent_workers=True,
             worker_init_fn=partial(settle_worker, os.getpid()),
             # so that starting an epoch draws nothing from the global generator
@@ -154,6 +157,8 @@ class Loader:
     def _source(self) -> Iterator[Any]:
         if self._loader is None:
             return map(self._maker.__getitem__, self._tasks)
+        # PyTorch keeps the workers in a private attribute and offers no question for it. Signals
+        # need to be held back only while there are none yet.
         if getattr(self._loader, "_iterator", None) is not None:  # its workers live on
             return self._iterate(self._loader)
         with held_requests():
@@ -179,6 +184,8 @@ class Loader:
         source = self._source()
         while True:
             try:
+                # Before each batch: a worker killed for want of memory is told by its cause
+                # within a step.
                 self._require_workers()
                 raw = next(source)
             except StopIteration:
@@ -187,6 +194,8 @@ class Loader:
             except (RuntimeError, OSError, EOFError) as error:
                 self._require_workers(patience=0.0 if isinstance(error, RuntimeError) else 2.0)
                 raise self.explain(error) or error from error
+            # In the order of the batches, whatever order workers work in: so the same file is
+            # named at the same step, with any number of workers.
             if isinstance(raw, _Failure):
                 raise raw.kind(f"{raw.text} (at {self._place()})")
             yield Batch(self._normalise(raw.pixels), self._to_device(raw.labels), raw.indices)

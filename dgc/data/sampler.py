@@ -79,5 +79,7 @@ class EvalSampler:
 
     def _mine(self) -> Indices:
         every = np.arange(self.count)
+        # Whole chunks, dealt like cards: what is computed together is the same for any number of
+        # ranks.
         mine: Indices = every[every // self.chunk % self.world_size == self.rank]
         return mine

@@ -73,6 +73,7 @@ def convert(
             "arguments": dict(arguments or {}),
         }
         told = run_child(job, source, seconds)
+        # What the child wrote is a file from outside as well: it has read one.
         filetype.read_header(temporary)
         record = _record(inspected, name, temporary, origin, told)
         _commit(temporary, weights, record)
@@ -135,6 +136,7 @@ def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=_environment(),
+        # A group of its own, so that one kill ends it with whatever it may have started.
         start_new_session=True,
     )
     try:
@@ -157,6 +159,7 @@ def _environment() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",
+        # Nor must a memory limit meet CUDA, which maps far more than it uses.
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }

@@ -93,6 +93,7 @@ def download(
     (4; both digests, when pinned and from where), UnsafeFileError (5), ResourceError (7).
     """
     options = options or FetchOptions()
+    # Without the lock: a cached file is only read, also from a cache that cannot be written.
     if not (options.repin or options.cross_check) and (found := cached(entry, cache)):
         return found
     if options.offline:
@@ -102,6 +103,8 @@ def download(
         )
     try:
         with hold(cache.lock(entry.file), options.say):
+            # And again within it: whoever held the lock may have fetched the file while we
+            # waited.
             if not (options.repin or options.cross_check) and (found := cached(entry, cache)):
                 return found
             return _fetch(entry, cache, options)
@@ -156,6 +159,7 @@ def _check_digest(
     entry: ReleasedCheckpoint, digest: str, pin: Pin | None, origin: str, remedy: str
 ) -> None:
     """Refuse a digest that is not the known or pinned one."""
+    # What the registry knows goes before any pin, and no --repin moves it.
     if entry.sha256 and digest != entry.sha256:
         raise IntegrityError(
             f"{entry.name}: sha256 {digest} from {origin}, but the registry knows {entry.sha256};"
@@ -173,6 +177,8 @@ def _fetch(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> Fe
         _drop(candidates)
         told = ", ".join(f"{c.host} gives sha256 {c.sha256}" for c in candidates)
         raise IntegrityError(f"{entry.name}: the hosts disagree: {told}; nothing was kept of it")
+    # --repin means: trust what comes now, whatever was pinned. That is for digests that nobody
+    # knows.
     if not options.repin or entry.sha256:
         try:
             _check_digest(entry, best.sha256, pin, best.url, _kept(entry, cache))
@@ -218,6 +224,8 @@ def _candidate(
     chance from 0.
     """
     part = cache.part(entry.file, link.host)
+    # The first half may be days old. If the whole is damaged, it was perhaps patched together
+    # from two versions of the file: one more try, from the start, tells.
     resumed = part.exists()
     transfer = Transfer(options.bases, options.policy, options.progress)
     url = transfer.fetch(link, part)
@@ -242,6 +250,8 @@ def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _
         )
     try:
         return _Candidate(scan.inspect(part), url, link.host)
+    # Damaged means that another host may give a good one. What wants to run code
+    # (UnsafeFileError) is not asked for again anywhere.
     except IntegrityError as error:
         raise HostError(f"gave a damaged file: {error}") from error
     except Exception:
@@ -259,6 +269,8 @@ def _commit(
 ) -> Fetched:
     best, path = candidates[0], cache.file(entry.file)
     size = best.inspection.file_bytes
+    # File first, pin second: a kill in between leaves a file that is trusted on first use once
+    # more, with the same digest. The other way round leaves a pin of nothing.
     os.replace(best.part, path)  # the transfer has fsynced it
     inspection = replace(best.inspection, path=path)
     fsync_dir(path.parent)

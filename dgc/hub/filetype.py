@@ -190,6 +190,8 @@ def with_metadata(content: bytes, metadata: Mapping[str, str], where: Path) -> b
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    # json takes the last of two equal names, another reader may take the first: such a file has
+    # no one meaning.
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -223,6 +225,7 @@ def _checked(path: Path, entries: dict[str, Any], payload: int) -> Header:
             raise IntegrityError(
                 f"{path}: tensor {name!r} is described wrongly in the header"
             ) from error
+        # Shape, type and place must agree: each alone is believed by some reader.
         if size != end - begin or end > payload:
             raise IntegrityError(
                 f"{path}: tensor {name!r} claims shape {list(shape)} ({max(size, 0):,} bytes at"
@@ -235,6 +238,7 @@ def _checked(path: Path, entries: dict[str, Any], payload: int) -> Header:
 
 
 def _no_gaps(path: Path, spans: list[tuple[int, int]], payload: int) -> None:
+    # Every byte belongs to one tensor: no two share numbers, and nothing is hidden between them.
     at = 0
     for begin, end in spans:
         if begin != at:

@@ -115,6 +115,8 @@ class Machine:
             self._literal(arg)
             return
         action = _ACTIONS.get(opcode)
+        # What is not known is refused, and not skipped: an instruction of a later protocol could
+        # do anything.
         if action is None:
             raise IntegrityError(
                 f"{self.label}: uses the pickle instruction {opcode} at offset {position}"
@@ -134,6 +136,8 @@ class Machine:
         """A pickle hidden in a string is no danger by itself, but nobody hides one with good
         intent.
         """
+        # How a pickle of protocol 2 to 5 begins and ends; older ones have no mark, and look like
+        # any text.
         if len(data) <= 4 or data[0] != 0x80 or data[1] > 5 or data[-1:] != b".":
             return
         if self.depth == MAX_DEPTH:
@@ -217,6 +221,8 @@ class Machine:
             raise IntegrityError(
                 f"{self.label}: broken pickle at offset {self.position} (a name that is none)"
             )
+        # A list of what is allowed, never one of what is not: there is always one more function
+        # that runs something (https://docs.python.org/3/library/pickle.html#restricting-globals).
         if name not in ALLOWED:
             self._refuse(name)
         self._stack.append(Global(name))
@@ -283,6 +289,8 @@ class Machine:
             raise IntegrityError(
                 f"{self.label}: impossible shape {list(tensor.shape)} at offset {self.position}"
             )
+        # The furthest element by its strides, counted before anything is allocated: a shape may
+        # claim a terabyte in a header of forty bytes.
         last = tensor.offset + sum(
             (size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True)
         )
@@ -295,6 +303,8 @@ class Machine:
 
     def _build(self, _: Any) -> None:
         """Attributes of an OrderedDict (`_metadata`): looked at by the machine already, not kept."""
+        # BUILD calls __setstate__ where a class has one. OrderedDict has none, and nothing else
+        # can be a target here.
         state, target = self._stack.pop(), self._stack[-1]
         if not isinstance(target, Ordered) or not isinstance(state, dict | Ordered):
             raise TypeError
@@ -320,6 +330,8 @@ class Machine:
                 f"{self.label}: a view of a storage at offset {self.position}; not supported"
             )
         spec = StorageSpec(key, *STORAGES[kind], numel)
+        # Many tensors may lie in one storage; but two descriptions of it would make one of the
+        # size checks meaningless.
         if self.storages.setdefault(key, spec) != spec:
             raise IntegrityError(f"{self.label}: storage {key!r} is described twice, differently")
         return spec

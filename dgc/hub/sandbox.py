@@ -29,6 +29,8 @@ _RECORD = "dgcctl"  # of our own exports, see dgc.hub.card
 
 def main() -> int:
     """Do one job. Nothing but the reply may come out on stdout."""
+    # Whatever torch or a warning prints goes to stderr from here on: stdout is the reply and
+    # nothing else, for the caller reads it as JSON.
     reply_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
@@ -203,6 +205,7 @@ def limit_process(file_bytes: int) -> None:
 
     Called after torch is imported, whose libraries alone may map gigabytes.
     """
+    # The limit is on address space, and what torch has mapped by now counts in it.
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _lower(resource.RLIMIT_AS, in_use + 8 * file_bytes + _HEADROOM)
     _lower(resource.RLIMIT_CPU, CPU_SECONDS)

@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub import filetype
@@ -67,9 +67,11 @@ def inspect(path: Path) -> Inspection:
     kind = filetype.sniff(head)
     if not head:
         _wrong_kind(path, kind)
+    # Mapped, not read: of gigabytes that claim to be a checkpoint, only what is looked at is read.
+    # All below goes by this one opening of the file, so that the digest is of what was inspected.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if kind == filetype.ZIP:
-            program = _torch_zip(path, data)
+            program = _torch_zip(path, file, data)
         elif kind == filetype.LEGACY:
             program = _torch_legacy(path, data)
         else:
@@ -99,6 +101,8 @@ def _top_level(path: Path, program: DryRun) -> dict[Any, Any]:
 
 def _torch_legacy(path: Path, data: mmap.mmap) -> DryRun:
     window = BoundedReader(data, 0, len(data), path.name)
+    # torch.save before 1.6 wrote: magic number, protocol version, machine, the content, and the
+    # keys of the storages that follow it.
     programs = [dry_run(window, path.name) for _ in range(5)]
     _, _, system, program, keys = programs
     if not isinstance(system.value, dict) or system.value.get("little_endian") is not True:
@@ -108,6 +112,7 @@ def _torch_legacy(path: Path, data: mmap.mmap) -> DryRun:
     at = window.tell()
     for key in keys.value:
         at = _legacy_block(path, data, at, program, key)
+    # Bytes after the last storage are read by nobody, and a file of ours has none.
     if at != len(data):
         raise IntegrityError(f"{path}: {len(data) - at:,} bytes after the end of the checkpoint")
     return program
@@ -131,13 +136,14 @@ def _legacy_block(path: Path, data: mmap.mmap, at: int, program: DryRun, key: st
 # the zip form
 
 
-def _torch_zip(path: Path, data: mmap.mmap) -> DryRun:
+def _torch_zip(path: Path, file: BinaryIO, data: mmap.mmap) -> DryRun:
     _check_directory(path, data)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = _members(path, archive, len(data))
             _refuse_other_zips(path, data, archive, members)
             program = _zip_program(path, archive, members)
+            # Members are stored, not compressed, so this checks the CRC of each in one reading.
             bad = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
         raise IntegrityError(f"{path}: broken zip archive ({str(error)[:100]})") from error
@@ -151,6 +157,8 @@ def _check_directory(path: Path, data: mmap.mmap) -> None:
     they are listed.
     """
     at = len(data) - _EOCD.size
+    # Readers of zip search for this record from the end, and each stops somewhere else. A file in
+    # which it is not at the very end can mean one thing here and another to torch.
     if at < 0 or data[at : at + 4] != b"PK\x05\x06":
         raise IntegrityError(
             f"{path}: the end of the zip archive is missing (cut file, or bytes after the end)"
@@ -183,6 +191,7 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
     members = {info.filename: info for info in infos}
     if len(members) != len(infos):
         raise IntegrityError(f"{path}: two members of the zip archive have the same name")
+    # Overlapping members are how a zip bomb grows, and how one name can have two contents.
     at = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if (
@@ -235,6 +244,7 @@ def _scan_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     by anybody.
     """
     folder, _, leaf = info.filename.rpartition("/")
+    # (A pickle in there would be numbers to torch, as it is to us.)
     if folder.rpartition("/")[2] == "data" and leaf.isdigit():
         return
     with archive.open(info) as member:
@@ -270,6 +280,7 @@ def _no_strangers(
     expected = {f"{root}data/{key}" for key in program.storages} | {
         root + name for name in _TORCH_SMALL
     }
+    # A member that nobody reads can still be read by another program than torch.
     strange = set(members) - expected - {root + "data.pkl"}
     if strange:
         raise IntegrityError(

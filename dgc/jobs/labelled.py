@@ -177,6 +177,8 @@ def match(found: Sequence[str], opened: Opened, place: str, *, subset: bool) -> 
     """
     classes = opened.recipe.model.num_classes
     known = opened.card.folders or known_classes(opened)
+    # Without names there is only the order. ImageNet's folders are called by WordNet's numbers,
+    # which sort as the network's labels do.
     if not known or _wordnet(found, known):
         if len(found) != classes:
             raise DataError(
@@ -194,6 +196,8 @@ def match(found: Sequence[str], opened: Opened, place: str, *, subset: bool) -> 
         return np.arange(classes), said
     labels = {_key(name): label for label, name in enumerate(known)}
     twice = [name for label, name in enumerate(known) if labels[_key(name)] != label]
+    # Names may repeat (ImageNet has two classes `crane`); it matters only where one of them is to
+    # be found by its name.
     if twice and set(map(_key, twice)) & set(map(_key, found)):
         raise DataError(
             f"{place}: the network has several classes called {_some(twice)}: names cannot tell"

@@ -36,6 +36,8 @@ def find(document: Document, overridden: dict[str, str], schema: type[BaseModel]
     for loc, problem in _schema_problems(document.tree, schema):
         invalid.add(_dotted(loc))
         found.append(_located(document, overridden, loc, problem))
+    # Checks across fields see only fields that are right by themselves: a text where a number
+    # belongs has its line already, and would break them.
     for key, problem in run_checks(_valid(document.tree, schema, invalid)):
         found.append(_located(document, overridden, tuple(key.split(".")), problem))
     found += _origin_problems(document, schema)
@@ -53,6 +55,7 @@ def _located(
     """
     key = _dotted(loc)
     for given, text in overridden.items():
+        # The line in the file has another value: what is wrong was typed.
         if _inside(key, given) or _inside(given, key):
             return 0, f"override {text!r}: {problem}"
     return document.line(loc), problem
@@ -109,6 +112,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """` (did you mean X?)`, or nothing: the nearest dotted key, or the same last word in another
     section.
     """
+    # The right word in the wrong section comes first: no spelling is nearer than that.
     same_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
     near = same_leaf or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""

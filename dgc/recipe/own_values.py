@@ -119,6 +119,8 @@ def _value(tree: Mapping[str, Any], key: str) -> Any:
 def _leave_out_expectation(
     tree: dict[str, Any], given: Mapping[str, str], changes: list[tuple[str, Any, Any]]
 ) -> None:
+    # What somebody expects of a changed recipe is theirs to say; only what the file said is taken
+    # back.
     if not tree.get("expect") or "expect" in given:
         return
     key, old, new = changes[0]

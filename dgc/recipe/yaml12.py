@@ -4,6 +4,9 @@ PyYAML reads YAML 1.1 (`no` is false, `1e-3` a string, `010` eight, `1:30` ninet
 of two equal keys, and builds objects from tags. Here only its parser (text -> events) is used; the
 tree is built from the events with the scalars of the YAML 1.2 core schema. Anchors, aliases, tags
 and merges are refused: no file can grow when it is read.
+
+Own code, because no library does all of it: ruamel.yaml reads YAML 1.2 and keeps lines, but takes
+anchors, tags and merges; strictyaml refuses those, but types nothing without a schema of its own.
 """
 
 from __future__ import annotations

@@ -142,6 +142,8 @@ class _Index:
         copy = folder / "index"
         real = root / _path(root, "index")
         if real.is_file():
+            # A copy: everything below (unhiding, refreshing) would else change what `git status`
+            # says in the user's checkout.
             shutil.copyfile(real, copy)
             shutil.copystat(real, copy)  # git compares the index's time with its files'
         self.env = {"GIT_INDEX_FILE": str(copy)}
@@ -161,6 +163,8 @@ class _Index:
         absent = sum(tag in "Ss" and not os.path.lexists(self.root / name) for tag, name in listed)
         if here:
             names = b"".join(os.fsencode(name) + b"\0" for name in here)
+            # Two flags by which a user asks git to overlook a file. A change in such a file is a
+            # change of the code all the same.
             for flag in ("--no-assume-unchanged", "--no-skip-worktree"):
                 self.git("update-index", flag, "-z", "--stdin", data=names)
         return absent, [git.readable(name) for name in here]
@@ -212,6 +216,8 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
     """
     try:
         env = put_together(record.root, record.commit, record.patch, folder)
+        # Both directions: forwards it gives the files, backwards the commit; a patch that does
+        # one alone has lost something (a mode, a file's end).
         if record.patch:
             git.run(record.root, *_BACKWARDS, env=env, data=record.patch)
         here = [name for name in sorted(names) if _is_file(record.root / name)]
@@ -222,6 +228,8 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
     for name in here:
         if not _same(record.root / name, tree / name):
             taken = record.collected.take(name)
+            # A filter (LFS, line ends) sits between the blob and the file; then the file itself
+            # is copied.
             (record.whole if taken else wrong).append(git.readable(name))
     return f"not restored as they are here: {', '.join(wrong)}" if wrong else ""
 
@@ -232,6 +240,7 @@ def put_together(root: Path, commit: str, patch: bytes, folder: Path) -> dict[st
     """
     env = {
         "GIT_INDEX_FILE": str(folder / "restored"),
+        # New blobs go into a folder that is thrown away; the repository's own are only read.
         "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(root / _path(root, "objects")),
     }

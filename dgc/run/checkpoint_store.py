@@ -61,6 +61,8 @@ def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
     temporary = run.checkpoints / temporary_name(target.name)
     try:
         crash_point("checkpoint.begin")
+        # A folder of its own, under a name that no reader takes for a checkpoint: whatever kills
+        # us from here on leaves either nothing or all of it.
         temporary.mkdir()
         _write_files(temporary, step, files)
         crash_point("checkpoint.before-rename")
@@ -74,6 +76,8 @@ def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
 def _write_files(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         write_durably(folder / name, data, point=f"checkpoint.{name.split('.')[0]}")
+    # Last: a folder without its list is no checkpoint, so the list must not be there before what
+    # it lists.
     write_durably(folder / MANIFEST, encode_manifest(step, files), point="checkpoint.manifest")
     fsync_dir(folder)
 
@@ -83,10 +87,13 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     aside = target.with_name(target.name + ".old")
     if target.exists():
         remove_tree(aside)
+        # A folder cannot be renamed over one that is not empty. Between these two renames the
+        # step stands under the name `.old` alone, which `list_checkpoints` knows.
         os.rename(target, aside)
         crash_point("checkpoint.set-aside")
     os.rename(temporary, target)
     crash_point("checkpoint.after-rename")
+    # The name is durable now, and only now may a pointer say it, or the older folder go.
     fsync_dir(target.parent)
     crash_point("checkpoint.after-fsync-parent")
     if aside.exists():
@@ -162,6 +169,7 @@ def read_verified(path: Path) -> dict[str, bytes]:
 
 def _read_checked(path: Path, facts: Mapping[str, Any]) -> bytes:
     try:
+        # The size first: a file that was cut is told by its length, without reading it all.
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             data = file.read() if size == facts["bytes"] else b""
@@ -181,11 +189,15 @@ def newest_valid(run: RunDir) -> tuple[Checkpoint, dict[str, bytes], list[str]] 
     from nothing).
     """
     passed_over: list[str] = []
+    # By what is there, not by last.json: the pointer is written after its checkpoint, so a kill
+    # in between leaves a newer one that it does not name.
     for checkpoint in reversed(list_checkpoints(run)):
         try:
             return checkpoint, read_verified(checkpoint.path), passed_over
         except IntegrityError as error:
             passed_over.append(str(error))
+    # There was a checkpoint once. To begin anew without a word would throw a training away; a
+    # person may still know a way.
     if passed_over:
         raise IntegrityError(
             f"{run.checkpoints}: no checkpoint is whole, not going on: " + "; ".join(passed_over)
@@ -243,6 +255,7 @@ def purge(run: RunDir, keep_last: int, keep_steps: Collection[int] = ()) -> list
     """
     standing = list_checkpoints(run)
     steps = {checkpoint.step for checkpoint in standing}
+    # The best one is among `keep_steps`: best.json would else point to nothing.
     kept = set(sorted(steps)[-keep_last:]) | set(keep_steps)
     crash_point("purge.before")
     for checkpoint in standing:
@@ -253,6 +266,8 @@ def purge(run: RunDir, keep_last: int, keep_steps: Collection[int] = ()) -> list
 
 
 def _remove(checkpoint: Checkpoint) -> None:
+    # Renamed first: a kill in the middle of removing its files must not leave something that
+    # bears the name of a checkpoint and is none.
     doomed = checkpoint.path.with_name(temporary_name("purged-" + checkpoint.path.name))
     remove_tree(doomed)
     os.rename(checkpoint.path, doomed)

@@ -57,6 +57,8 @@ def encode_event(kind: str, fields: Mapping[str, Any], *, now: float | None = No
     }
     if nonfinite:
         event["nonfinite"] = nonfinite
+    # The checksum is over the line as it stands, so it must be the last key: a reader cuts it off
+    # and counts over the bytes before it, whatever order a JSON library would give them.
     body = orjson.dumps(event)[:-1]
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
@@ -80,13 +82,17 @@ class EventWriter:
 
     def __init__(self, run: RunDir) -> None:
         self.path = run.events
+        # O_APPEND: the end of the file is found by the system in the same call that writes, so
+        # that two writers by mistake interleave lines and not bytes.
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        # A writer that was killed may have left half a line, to which ours would be glued.
         self._cut_torn_tail()
 
     def _cut_torn_tail(self) -> None:
         size = os.fstat(self._descriptor).st_size
         if size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n":
             return
+        # A megabyte is many times the longest line; no more of a long log is read for this.
         start = max(0, size - (1 << 20))
         os.ftruncate(
             self._descriptor,
@@ -105,6 +111,8 @@ class EventWriter:
         try:
             write_all(self._descriptor, data)
         except OSError as error:
+            # A full disk may have taken part of it. Whole lines or none: what is written after it
+            # must not begin in the middle of one.
             os.ftruncate(self._descriptor, size)
             raise disk_error(error, self.path, len(data)) from error
 
@@ -139,6 +147,8 @@ class EventReader:
             with open_regular(self.path) as file:
                 self._notice_replacement(os.fstat(file.fileno()))
                 file.seek(self.offset)
+                # Whoever appends may be in the middle of a line: what follows the last newline is
+                # left for the next poll.
                 data = file.read(self._chunk)
         except FileNotFoundError:
             return []
@@ -155,6 +165,9 @@ class EventReader:
 
     def _notice_replacement(self, facts: os.stat_result) -> None:
         inode = (facts.st_dev, facts.st_ino)
+        # Another file under the same name, or the same cut to less than was read: our offset
+        # means nothing any more. (One that was cut and grew past the offset is not noticed here;
+        # its lines are, by their checksums.)
         if self._inode is not None and (inode != self._inode or facts.st_size < self.offset):
             self.offset, self.skipped, self.restarted = 0, [], True
         self._inode = inode
@@ -167,6 +180,7 @@ class EventReader:
                 self.skipped.append(offset)
             else:
                 yield event
+            # Byte offsets, not line numbers: a person finds the damaged place with any tool.
             offset += len(line)
 
 
@@ -189,6 +203,8 @@ def live_rows(events: Iterable[Event]) -> list[Event]:
     rows: list[Event] = []
     for event in events:
         if event["kind"] == Kind.RESUME:
+            # In the order of the log: a run may be resumed again and again, from earlier points
+            # too.
             rows = [row for row in rows if _survives(row, event)]
         elif event["kind"] in METRIC_KINDS:
             rows.append(event)
@@ -196,6 +212,8 @@ def live_rows(events: Iterable[Event]) -> list[Event]:
 
 
 def _survives(row: Event, resume: Event) -> bool:
+    # At the very step of the checkpoint the step's own row stands; the rows that close an epoch
+    # come after it, and stand only where they had been written when it was saved.
     if row["step"] != resume["step"]:
         return bool(row["step"] < resume["step"])
     return row["kind"] == Kind.STEP or bool(resume.get("closed", True))

@@ -49,6 +49,7 @@ class CrashPoints:
             return
         self._seen[name] += 1
         if self._seen[name] == self._count:
+            # Not an exception: a crash runs no `finally`, and that is what is to be tried.
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -57,6 +58,7 @@ crash_point = CrashPoints(settings.crash_at_text())
 
 def fsync_dir(path: Path) -> None:
     """Make the names in a directory durable."""
+    # A rename is durable only when the folder that holds the name is.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -73,11 +75,14 @@ def open_regular(path: Path) -> BufferedReader:
         f"{path}: unreadable: a folder, pipe, socket or device stands where a file is expected"
     )
     try:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait. It changes nothing for
+        # files.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket; a device that is not there
             raise no_file from error
         raise
+    # Asked of the open descriptor and not of the name, which may be another file by now.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise no_file
@@ -134,6 +139,7 @@ def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
 
     Raises ResourceError (path and free bytes named) where the disk refuses; the old file stays.
     """
+    # Beside the target: a rename is atomic only within one file system.
     temporary = path.with_name(temporary_name(path.name))
     try:
         write_durably(temporary, data, point=point)
@@ -162,6 +168,7 @@ def clear_leftovers(folder: Path) -> list[str]:
     cleared = []
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = _LEFTOVER.match(entry.name)
+        # Pids are given again: whoever had ours before is gone, or we would not have it.
         if match and (int(match[1]) == os.getpid() or not _exists(int(match[1]))):
             remove_tree(entry)
             cleared.append(entry.name)
@@ -218,6 +225,8 @@ def write_json(path: Path, value: Mapping[str, Any], *, point: str = "json") -> 
     try:
         data = orjson.dumps(document, option=options)
     except TypeError:
+        # A name that is not UTF-8 (rare, but any bytes may name a file) is a second try, so that
+        # the usual document is not walked through for it.
         data = orjson.dumps(as_utf8(document), option=options)
     atomic_write(path, data, point=point)
 

@@ -2,7 +2,8 @@
 
 The owner record is the lock, not a held descriptor: descriptors are inherited by data workers,
 which may outlive a killed trainer for seconds. A file lock guards only the moment of looking at the
-record and replacing it.
+record and replacing it. That is why own code stands here: filelock, as every lock on a descriptor,
+knows neither who holds it nor that a holder on a network disk is gone; it is what guards the moment.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def lock_path(run: RunDir) -> Path:
 
 
 def acquire(run: RunDir) -> str:
+    # To look and to write is one act under the guard; else two that find the same dead owner
+    # would both take the run.
     with _guard(run):
         owner = read_owner(run)
         if owner is None:
@@ -62,6 +65,7 @@ def release(run: RunDir) -> None:
         return
     with contextlib.suppress(OSError), _guard(run):
         owner = read_owner(run)
+        # After a takeover the record is somebody else's, and not ours to remove.
         if owner and (owner.get("host"), owner.get("pid")) == (socket.gethostname(), os.getpid()):
             lock_path(run).unlink()
 
@@ -92,8 +96,12 @@ def _own_record() -> dict[str, Any]:
 
 
 def _lives(owner: dict[str, Any]) -> bool:
+    # What runs on another machine cannot be seen from here. To wait for a person is the only safe
+    # answer: two writers would spoil the run.
     if owner.get("host") != socket.gethostname():
         return True
+    # Our own pid in a record that we did not write: a namesake, from before the machine or the
+    # container was started anew.
     if owner.get("pid") == os.getpid():
         return False
     return is_process(

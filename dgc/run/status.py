@@ -53,12 +53,16 @@ def write_status(run: RunDir, status: Status) -> None:
 def read_status(run: RunDir) -> Status:
     """The status as written. Raises FileNotFoundError (no run) or IntegrityError."""
     known = Status.__dataclass_fields__
+    # A field that a newer release added is passed over, and one that an older one lacks has its
+    # default.
     return Status(**{key: value for key, value in read_json(run.status).items() if key in known})
 
 
 def is_alive(status: Status) -> bool:
     """Whether the writer still lives: by pid and start token here, by heartbeat from another host."""
     if status.host != socket.gethostname():
+        # A pid says nothing from another machine. Twelve heartbeats: clocks differ, and a network
+        # disk may show a file late.
         return time.time() - status.heartbeat < 12 * HEARTBEAT_SECONDS
     return is_process(status.pid, status.start_token, status.boot)
 

@@ -88,6 +88,8 @@ class Collector:
                 self.leave_out(name, "looks like a secret")
             elif path.is_symlink() and (why := self._why_no_link(name)):
                 self.leave_out(name, why)
+            # A run directory inside the checkout holds YAML and JSON, which look like recipes:
+            # with a hundred runs, all of them would be copied into the next.
             elif not path.is_file() or (not self._needs(name) and self._holds_results(path.parent)):
                 continue
             elif not is_code(name):
@@ -160,6 +162,7 @@ class Collector:
             return f"cannot be read ({error.strerror})"
         if self._bytes + len(data) > TOTAL_LIMIT:
             return f"more than {TOTAL_LIMIT >> 20} MiB together"
+        # By its content too: a key may be called anything.
         if not self.secrets and _PRIVATE_KEY.search(data):
             return "holds a private key"
         self._write(name, data)

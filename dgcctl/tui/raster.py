@@ -1,5 +1,7 @@
-"""Lines into braille cells (2 x 4 dots each), as arrays. The canvas widget comes from
-textual-hires-canvas.
+"""Lines into braille cells (2 x 4 dots each), as arrays.
+
+The canvas widget comes from textual-hires-canvas, which draws line by line in Python. Own code
+only fills the cells: curves are drawn anew at every key, and whole arrays at once cost far less.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ def cells(
     """
     dots = np.zeros((4 * height, 2 * width), dtype=np.uint8)
     scale = (4 * height - 1) / ((high - low) or 1.0)
+    # One dot beyond either edge, not on it: what lies outside is not drawn, and is not drawn as
+    # if it lay at the edge.
     top = np.clip((high - spans.high) * scale + 0.5, -1, 4 * height).astype(np.int64)
     bottom = np.clip((high - spans.low) * scale + 0.5, -1, 4 * height).astype(np.int64)
     rows = np.arange(4 * height)[:, None]
     shown = np.array(DASHES[dash % len(DASHES)], dtype=bool)[spans.at % 6]
     dots[:, spans.at] = (rows >= top) & (rows <= bottom) & shown
+    # Dots to cells of 4 x 2, and a cell to the sum of its bits: the order of a braille character.
     blocks = dots.reshape(height, 4, width, 2).transpose(0, 2, 1, 3)
     return np.asarray((blocks * _BITS).sum(axis=(2, 3)), dtype=np.uint8)
 

@@ -50,6 +50,8 @@ class Parser(XTermParser):
 
     def _pasted(self, character: str) -> Iterator[str]:
         self._held += character
+        # What may still become the end mark is held back; as soon as it cannot, its first
+        # character is text. (The mark may come in two pieces, in two reads.)
         while self._held and not BRACKETED_PASTE_END.startswith(self._held):
             yield self._held[0].replace(ESCAPE, SEEN_ESCAPE)
             self._held = self._held[1:]
@@ -58,6 +60,7 @@ class Parser(XTermParser):
             yield BRACKETED_PASTE_END
 
     def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
+        # No key here has alt, so an escape and one letter after it are what they look like.
         pair = len(sequence) == 2 and sequence[0] == ESCAPE and sequence[1] not in _OPENERS
         if alt or (pair and sequence != _DELETE_WORD):
             yield events.Key("escape", ESCAPE)
@@ -71,6 +74,7 @@ def mend_reading(driver_class: Any) -> None:
     """Let a driver of Textual read through `Parser` (one that reads no terminal has none to
     change).
     """
+    # The driver makes its parser by this name and offers no place to hand in another one.
     module = sys.modules[driver_class.__module__]
     if hasattr(module, "XTermParser"):
         module.XTermParser = Parser  # type: ignore[attr-defined]

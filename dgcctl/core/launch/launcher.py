@@ -144,6 +144,8 @@ class Process:
             stdout=output,
             stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
             env=dict(env),
+            # A group of its own: Ctrl-C in our terminal would else reach the trainer twice, from
+            # there and passed on by us.
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()) if tied else None,
         )
@@ -177,6 +179,8 @@ class Process:
             ranks = own.children() if RANKS_STARTER in self.command else []
         except psutil.Error:
             return []
+        # torchrun ends its ranks a moment after a signal, long before a checkpoint is written: so
+        # they are told themselves, and it leaves when they have left.
         return ranks or [own]
 
     def end_now(self) -> None:
@@ -199,6 +203,7 @@ class Process:
             time.sleep(0.02)
 
     def _group_alive(self) -> bool:
+        # A child that has ended stays in its group until somebody asks for its code.
         self._popen.poll()
         try:
             os.killpg(self.pid, 0)
@@ -221,6 +226,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
     def tie() -> None:
         ask()
+        # The parent may have died between fork and the request above; nobody would tell us then.
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -276,11 +282,15 @@ class SignalRelay:
         """Pass on what waits, if it can be now: call it often."""
         process = self._process
         while process is not None and self._waiting:
+            # Until status.json says that the trainer has taken the run up, its handlers may not
+            # stand, and a SIGTERM would end it without a word. What came waits: `deliver` is
+            # called again and again.
             if not self._begun():
                 self._give_up(process)
                 return
             signum = self._waiting.pop(0)
             self.passed.append(signum)
+            # A trainer knows no SIGHUP: a terminal that was closed means save and stop.
             process.ask(signal.SIGTERM if signum == signal.SIGHUP else signum)
 
     def _begun(self) -> bool:
@@ -313,6 +323,7 @@ def hearing() -> Iterator[SignalRelay]:
     started.
     """
     heard = SignalRelay()
+    # Before any process is started: a signal that comes while it starts must find a handler.
     before = {signum: signal.signal(signum, heard.hear) for signum in FORWARDED}
     try:
         yield heard

@@ -114,7 +114,10 @@ def first_difference(
 
 
 def _row_difference(a: Event, b: Event) -> FirstDifference | None:
+    # In the order of the row, so that the first key that differs is the first that was computed.
     for key in dict.fromkeys([*a, *b]):
+        # `!=` is to the last bit here: the log holds the shortest text of each float, which reads
+        # back to the very same number.
         if key not in _NOT_COMPARED and a.get(key) != b.get(key):
             return FirstDifference(
                 str(a["kind"]), int(min(a["step"], b["step"])), key, a.get(key), b.get(key)

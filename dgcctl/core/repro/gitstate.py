@@ -4,7 +4,6 @@ never touched.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from dgc.errors import DgcError, IntegrityError, UsageError
 from dgc.run import git as calls
+from dgc.run.files import sha256_of
 from dgc.run.paths import RunDir
 from dgcctl.core.repro import leftovers
 
@@ -101,6 +101,8 @@ def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> I
     parent = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
     tree = parent / "code"
     try:
+        # Before the worktree: a rerun that is killed leaves a folder that a later one knows as
+        # nobody's.
         leftovers.own(parent)
         git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
         restore_changes(run, tree, record)
@@ -126,7 +128,7 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
             ) from error
     for name, digest in recorded_files(record).items():
         source = run.file(name)
-        found = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else "absent"
+        found = sha256_of(source) if source.is_file() else "absent"
         if found != digest:
             raise IntegrityError(
                 f"{source}: is not the file that was recorded (SHA-256 {digest[:12]}, is"
@@ -138,6 +140,7 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
 
 def _copy_into(source: Path, folder: Path, tree: Path) -> None:
     target = tree / source.relative_to(folder)
+    # Resolved, for a folder of the commit may be a link that leads out of the tree.
     landing = target.parent.resolve()
     inside = source.resolve().is_relative_to(folder.resolve()) and landing.is_relative_to(
         tree.resolve()

@@ -77,6 +77,7 @@ def repeat(
     place = _current(say) if current_code else _code_of(facts, repository, say)
     with place as tree:
         try:
+            # All that may make somebody decide against it is said before a run directory is made.
             env = _prepare(facts, tree, agree, say)
         except circumstances.CannotImportError as error:
             raise DgcError(_not_imported(facts, tree, str(error), current=current_code)) from error
@@ -118,6 +119,8 @@ def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) ->
     be had.
     """
     found = kernels.FoundKernels(None, "")
+    # A worktree of git holds no library: what is compiled is not tracked. Without one of the
+    # recorded sources older code would compute by PyTorch, with other last bits.
     if circumstances.uses_kernels(facts) and tree != _own_code():
         found = kernels.put_into(tree, say)
         if found.library is not None:
@@ -169,6 +172,8 @@ def _ranks(facts: Facts) -> list[str]:
     size = int(starts[0].get("world_size") or 1) if starts else 1
     if size == 1:
         return []
+    # The boot file is what each rank runs: it finds the code of the tree before anything imports
+    # dgc.
     return [*launcher.ranks_command(Ranks(nproc_per_node=str(size))), "--no-python"]
 
 

@@ -1,4 +1,4 @@
-"""Started as a file: `python -P restored.py TREE FOLDER MODULE ...` runs `python -m MODULE ...`
+"""Started as a file: `python -P run_in_tree.py TREE FOLDER MODULE ...` runs `python -m MODULE ...`
 with the code of TREE.
 
 With `--import NAME` before MODULE, NAME is imported first; if that fails, the last line on stderr
@@ -24,16 +24,20 @@ def use(tree: Path) -> None:
     """Put `tree` first for this process and the ones it starts; end with a message where that
     fails.
     """
+    # An editable installation puts a finder of its own before all paths; PYTHONPATH alone would
+    # lose to it without a word.
     for finder in list(sys.meta_path):
         spec = None if finder is PathFinder else finder.find_spec("dgc", None, None)
         if spec is not None and tree not in Path(spec.origin or "/").resolve().parents:
             sys.meta_path.remove(finder)
     sys.path.insert(0, str(tree))
+    # The trainer's own children (ranks, the loader's workers where they are spawned) start clean.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(tree), os.environ.get("PYTHONPATH")])
     )
     import dgc
 
+    # A repetition with the wrong code would be worse than none: it could even succeed.
     if tree not in Path(str(dgc.__file__)).resolve().parents:
         sys.exit(
             f"error: the restored code in {tree} is hidden by {dgc.__file__}: unset PYTHONPATH or"

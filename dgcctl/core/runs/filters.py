@@ -65,6 +65,7 @@ def _term(word: str) -> Term:
     if word.startswith("tag:") and len(word) > 4:
         return Term("tags", ":", word[4:])
     match = _TERM.fullmatch(word)
+    # `lr=>5` would be read as `=` with the value `>5`, and find nothing without a word.
     if match and match[3] and match[3][0] not in "<>=!~":
         return Term(match[1], "=" if match[2] == "==" else match[2], match[3])
     if match or not re.fullmatch(r"[\w.-]+", word):
@@ -120,6 +121,8 @@ def compare(value: Any, sign: str, wanted: str) -> bool:
     """
     if sign == "~":
         return value is not None and wanted.lower() in str(value).lower()
+    # An absent value is not small and not large: `top1_error<20` must not find runs that were
+    # never evaluated.
     if value is None:
         return (wanted in ("null", "none", "-")) == (sign == "=") if sign in ("=", "!=") else False
     number = _number(wanted)

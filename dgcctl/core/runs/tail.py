@@ -49,6 +49,8 @@ class Tail:
         self._reported = 0
 
     def poll(self) -> LogBatch:
+        # State first, log second. The other way round, a trainer that writes its last event and
+        # then its end in between would be over with an event unread.
         state = read_run(self.run)
         events, restarted = self._read()
         if restarted:
@@ -60,6 +62,8 @@ class Tail:
     def _read(self) -> tuple[list[Event], bool]:
         events = self._reader.poll()
         restarted = self._reader.restarted
+        # Without a chunk of its own the reader still reads in pieces; here they are put together,
+        # and what was read before the log was replaced is dropped.
         while self._whole and self._reader.behind:
             more = self._reader.poll()
             events = more if self._reader.restarted else events + more

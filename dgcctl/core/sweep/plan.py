@@ -89,8 +89,12 @@ class Sweep:
             state = inferred_state(read_status(self.run_dir(trial)))
         except FileNotFoundError:
             state = State.QUEUED
+        # A record that cannot be read is no reason to lose the sweep: the trial counts as one
+        # that broke, and is begun or resumed again.
         except (OSError, DgcError, ValueError, TypeError):
             return TrialState.DIED
+        # A trainer needs seconds (PyTorch) before it writes that it runs. In that time the
+        # starter's note is all that tells a trial which begins from one that waits.
         if state is State.QUEUED:
             return TrialState.RUNNING if self._is_starting(trial) else TrialState.PENDING
         return TrialState(state.value)
@@ -126,6 +130,7 @@ def open_or_create(
         checked_name(name, "--name")
     base = dump_recipe(load_recipe(find_recipe(recipe), fixed))
     grid = trials(axes)
+    # The name comes from the values, so that the same command finds the same sweep and goes on.
     content = orjson.dumps([base, grid])
     identifier = name or f"{Path(recipe).stem}-{hashlib.sha256(content).hexdigest()[:10]}"
     path = runs / FOLDER / identifier
@@ -140,6 +145,7 @@ def open_or_create(
         planned,
     )
     path.mkdir(parents=True, exist_ok=True)
+    # The plan last: a sweep is one only where its plan stands.
     (path / "base.yaml").write_text(base, encoding="utf-8")
     write_json(path / "plan.json", asdict(plan))
     return Sweep(path, plan)
@@ -180,6 +186,8 @@ def _refuse_equal_trials(recipe: str, fixed: Sequence[str], planned: list[Trial]
         by_digest.setdefault(trial.digest, []).append(trial)
     for same in by_digest.values():
         seen: dict[str, Trial] = {}
+        # Equal digests alone are allowed (they compute the same but are labelled or judged
+        # apart); equal recipes are a mistake.
         for trial in same if len(same) > 1 else ():
             whole = dump_recipe(load_recipe(find_recipe(recipe), [*fixed, *trial.overrides]))
             if first := seen.get(whole):
@@ -277,8 +285,11 @@ def prepare(sweep: Sweep, trial: Trial) -> tuple[RunDir, bool]:
     A run that died before its first checkpoint holds nothing to go on from: it is begun anew.
     """
     run = sweep.run_dir(trial)
+    # By the name alone: whether one of them is whole is found by the trainer, which then takes an
+    # older one.
     if any(run.checkpoints.glob("step-*")):
         return run, True
+    # Nothing was saved, so nothing is lost; and a half-made record would be found to differ.
     if run.path.exists():
         shutil.rmtree(run.path)
     run.path.mkdir(parents=True)

@@ -86,6 +86,8 @@ class Pool:
 
     def start(self, trial: Trial) -> None:
         slot = self.free.pop(0)
+        # A trainer that an earlier call of this sweep left behind: it is waited for in this slot,
+        # and not started a second time.
         if self.sweep.state(trial) is TrialState.RUNNING:
             self.say(f"trial {trial.index}: already runs ({trial.run}), waiting for it")
             self.active.append(_Job(trial, None, slot))
@@ -104,6 +106,7 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Ctrl-C is for us: we pass it on once, and each trainer saves before it leaves.
                 start_new_session=True,
                 env=self._env(slot),
             )
@@ -139,7 +142,9 @@ class Pool:
 
     def _note_end(self, job: _Job) -> None:
         state = self.sweep.state(job.trial)
+        # Of a trial that another process runs only the record can tell how it ended.
         code = job.process.returncode if job.process else 0
+        # Both: a trainer that was killed after it said that it was done has not ended well.
         if state is TrialState.DONE and code == 0:
             self.outcome.done.append(job.trial.index)
             self.say(f"trial {job.trial.index}: done")
@@ -153,9 +158,13 @@ class Pool:
         """Pass a signal on to the trainers, which save and leave, and wait for them."""
         for job in self.active:
             if job.process and job.process.poll() is None:
+                # A trainer that has not taken its run up has nothing to save, and no handler yet
+                # that would end it in an orderly way.
                 begun = is_running(self.sweep.run_dir(job.trial))
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(job.process.pid, number if begun else signal.SIGKILL)
+        # All are told before any is waited for: they save side by side, in the time of the
+        # slowest.
         for job in self.active:
             if job.process:
                 job.process.wait()
@@ -181,6 +190,8 @@ def run_sweep(
     waiting = due(sweep, retry_failed=retry_failed)
     pool = Pool(sweep, jobs, gpus, trainer, say)
     with _owned(sweep.path), Signals() as signals:
+        # The state of each trial is in its run directory and not here, so that a sweep that is
+        # killed at any point of this loop goes on from there.
         while (waiting or pool.active) and not signals.received:
             while waiting and pool.free:
                 pool.start(waiting.pop(0))
@@ -198,6 +209,7 @@ def _owned(path: Path) -> Iterator[None]:
     """One process runs a sweep at a time (LockedError); the system frees the lock of a process that
     was killed.
     """
+    # Held by a descriptor, unlike a run's lock: no child that could outlive us inherits it.
     lock = filelock.FileLock(path / "lock", timeout=0)
     try:
         lock.acquire()

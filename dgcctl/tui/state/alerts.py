@@ -103,6 +103,7 @@ class AlertMonitor:
     def _feed(self, run: Run, feed: Feed) -> list[Alert]:
         facts = self._facts(run, feed)
         fresh = [(key, alert) for key, alert in facts if (run.id, key) not in self._told]
+        # Noted also where it is not said: what was there before is not news later on.
         self._told |= {(run.id, key) for key, _ in facts}
         # what a log said before the dashboard had read it to its end is history, no news
         first = run.id not in self._caught_up
@@ -168,6 +169,7 @@ class AlertMonitor:
                     f"{numbers.rough_size(store.free)} free where the runs lie",
                 )
             ]
+        # Once there is room again, the next shortage is worth a word.
         if not low:
             self._told.discard(("", "disk"))
         return []

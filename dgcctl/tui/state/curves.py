@@ -106,6 +106,8 @@ class Curves:
         window = options.window or extent
         empty = "reading the log" if self._reads(runs) else "no values yet"
         return ChartSpec(
+            # Everything that changes the picture, and nothing else: a chart whose key is as
+            # before is not drawn again, and most news change one chart of several.
             key=(metric, *keys, options, window, target, empty),
             title=title_of(metric),
             traces=traces,
@@ -172,8 +174,10 @@ def zoomed(
     """
     width = (window[1] - window[0]) * (0.5 if inward else 2.0)
     whole = extent[1] - extent[0]
+    # Back to all there is: a window of that width would stand still while the run grows.
     if width >= whole * 0.999:
         return None
+    # What lies under the cursor stays there.
     share = (centre - window[0]) / ((window[1] - window[0]) or 1.0)
     first = min(max(extent[0], centre - width * share), extent[1] - width)
     return first, first + width

@@ -41,6 +41,8 @@ class Sampler:
         cpu, rss = 0.0, 0
         for process in family:
             with contextlib.suppress(psutil.Error):
+                # The object of the first look, not this one: it remembers the times of its last
+                # look, and a fresh one would say 0 %.
                 known = self._known.setdefault(process.pid, process)
                 cpu += known.cpu_percent()
                 rss += known.memory_info().rss

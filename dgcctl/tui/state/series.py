@@ -84,6 +84,7 @@ def smooth(values: Floats, weight: float) -> Floats:
 def _full_counts(length: int, weight: float) -> Floats:
     """The same for all ones: (1 - weight ** n) / (1 - weight), which soon is its limit."""
     counts = np.full(length, 1 / (1 - weight))
+    # From there on weight ** n is below the last digit of a float64.
     early = min(length, int(-17 / math.log10(weight)) + 1)
     counts[:early] = (1 - weight ** np.arange(1.0, early + 1)) / (1 - weight)
     return counts
@@ -96,12 +97,16 @@ def _decayed_sums(values: Floats, weight: float) -> Floats:
     (A product with a triangular matrix would be as short, but wakes the threads of BLAS: 20 ms
     where this takes 2.)
     """
+    # Within a block values are divided by weight ** i, down to 1e-6: enough to gain speed, and
+    # far from where digits are lost.
     block = max(4, min(512, int(-6 / math.log10(weight))))
     blocks = -(-len(values) // block)
     padded = np.zeros(blocks * block)
     padded[: len(values)] = values
     scale = weight ** np.arange(block)
     sums = np.cumsum(padded.reshape(blocks, block) / scale, axis=1) * scale
+    # What flows from block to block is one number each: a loop in Python over some hundred, where
+    # a loop over the points would be a hundred thousand.
     ends, fade, carry = sums[:, -1].tolist(), weight**block, [0.0]
     for end in ends[:-1]:
         carry.append(end + fade * carry[-1])
@@ -123,6 +128,8 @@ def spans(x: Floats, y: Floats, first: float, last: float, columns: int) -> Span
     averaged away.
     """
     width = (last - first) or 1.0
+    # The neighbours outside the window fall on the edge columns, so that a line enters and leaves
+    # the chart where it should.
     at = np.clip(((x - first) * ((columns - 1) / width) + 0.5).astype(np.int64), 0, columns - 1)
     finite = np.isfinite(y)
     broken = np.empty(0, np.int64)
@@ -132,6 +139,7 @@ def spans(x: Floats, y: Floats, first: float, last: float, columns: int) -> Span
     if len(at) == 0:
         empty = np.empty(0)
         return Spans(np.empty(0, np.int64), empty, empty, broken)
+    # x grows, so the points of a column stand in a row: each run of equal columns is one span.
     starts = np.flatnonzero(np.diff(at, prepend=-1))
     return _joined(at[starts], y, starts, broken)
 
@@ -147,6 +155,8 @@ def _joined(at: Ints, y: Floats, starts: Ints, broken: Ints) -> Spans:
     own = at - at[0]
     low[own], high[own] = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
     entry[own] = y[starts]
+    # Each column reaches to where its left neighbour ended; else a steep line would be dots with
+    # gaps.
     low[1:] = np.minimum(low[1:], filled[:-1])
     high[1:] = np.maximum(high[1:], filled[:-1])
     return Spans(every, low, high, broken)

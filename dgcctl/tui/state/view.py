@@ -86,6 +86,8 @@ class ViewStore:
 def _checked(items: Any) -> View:
     view = View()
     for key, value in items:
+        # Field by field: a file of another release keeps what it has in common with this one, and
+        # what somebody wrote into it by hand cannot be of a type that a screen does not expect.
         if (
             key in View.__dataclass_fields__
             and type(value) is type(getattr(view, key))

@@ -157,7 +157,9 @@ class Chart(Canvas, can_focus=True):
             self._target()
             self._cursor()
             for trace, spans in sorted(
-                drawn, key=lambda pair: (not pair[0].faint, -pair[0].colour)
+                # Faint ones below, the run in front last: it is on top where lines cross.
+                drawn,
+                key=lambda pair: (not pair[0].faint, -pair[0].colour),
             ):
                 self._line(trace, spans)
 

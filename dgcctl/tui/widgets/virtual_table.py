@@ -97,6 +97,8 @@ class Listing(ScrollView, can_focus=True):
             self.columns = tuple(columns)
         elif fresh == self.rows:
             return
+        # By its key: rows move when a run is added or the sort changes, and the cursor is on a
+        # run, not on a line.
         kept = self.current
         self.rows = fresh
         self._place(
@@ -148,6 +150,7 @@ class Listing(ScrollView, can_focus=True):
         position = event.y - 1 + self.scroll_offset.y
         if event.y < 1 or position >= len(self.rows):
             return
+        # The first click goes to a row, a second one opens it.
         if position == self.cursor:
             self.action_open()
         self._go(position)
@@ -210,6 +213,7 @@ class Listing(ScrollView, can_focus=True):
         while (
             len(kept) > 1 and self._needed(kept) > room and any(self.columns[i].drop for i in kept)
         ):
+            # One at a time: often a single one is enough, and widths are shared anew.
             kept.remove(max(kept, key=lambda i: self.columns[i].drop))
         spare = room - sum(self.columns[i].width for i in kept) - len(kept)
         flexible = [i for i in kept if not self.columns[i].width]
