@@ -27,14 +27,14 @@ def native_conv2d(
     assert loaded is not None, library.describe()["why_not"]
     gates = weights.rows(gates_BGC)
     conv = Conv(weight_OCkk, None, stride, (padding,) * 2, (dilation,) * 2, heads, fc1=gates_BGC)
-    plan = plan_of(conv, (x_BCHW.shape[1], x_BCHW.shape[2], x_BCHW.shape[3]), gates.data_ptr())
-    # The gates are at an address, so all samples go through at once.
+    plan = plan_of(conv, (x_BCHW.shape[1], x_BCHW.shape[2], x_BCHW.shape[3]), gates)
+    # The gates of sample i are the i-th of the plan's, so all samples go through at once.
     return plan.run(x_BCHW.contiguous(), loaded, torch.get_num_threads(), chunk=max(1, len(x_BCHW)))
 
 
-def plan_of(conv: Conv, shape: tuple[int, int, int], gates: int) -> Plan:
-    """The plan of one convolution of an image (channels, height, width); its gates lie at the
-    address `gates`, a row of padded floats for each sample and head.
+def plan_of(conv: Conv, shape: tuple[int, int, int], gates_BGC: Tensor) -> Plan:
+    """The plan of one convolution of an image (channels, height, width); its gates are given,
+    a row of padded floats for each sample and head.
     """
     to = Emitter()
     k = int(conv.weight.shape[-1])
@@ -48,7 +48,7 @@ def plan_of(conv: Conv, shape: tuple[int, int, int], gates: int) -> Plan:
     regions: dict[str, Buffer] = {}
     if needs_panel(conv, w, y.layout):
         regions["panel"] = new_region(int(conv.weight.numel()), "panel")
-    regions["list"] = select(to, {}, conv, regions.get("panel"), external=gates)
+    regions["list"] = select(to, {}, conv, regions.get("panel"), external=gates_BGC)
     convolve(to, conv, w, {"src": x, "dst": y}, regions)
     to.emit(Kind.OUTPUT, {"src": y}, channels=y.channels)
     return to.finish(shape, (y.channels, *size))

@@ -53,9 +53,13 @@ def input_layout(conv: Conv, w: Window, size: tuple[int, int], out: Layout) -> L
 
 
 def select(
-    to: Emitter, regions: dict[str, Buffer], conv: Conv, panel: Buffer | None, external: int = 0
+    to: Emitter,
+    regions: dict[str, Buffer],
+    conv: Conv,
+    panel: Buffer | None,
+    external: Constant = None,
 ) -> Buffer:
-    """The list of selected channels among gates that are in the region `input`, or at the address
+    """The list of selected channels among gates that are in the region `input`, or are given as
     `external`; with a `panel`, also the selected weights times their gates.
     """
     heads, channels = conv.groups, int(conv.weight.shape[1])
@@ -66,9 +70,9 @@ def select(
     packed = None if panel is None else weights.blocks(conv.weight, heads)
     to.scratch = max(to.scratch, up(channels))
     to.emit(
-        Kind.SELECT, regions=regions, constants={"weight": packed},
+        Kind.SELECT, regions=regions, constants={"weight": packed, "external": external},
         channels=channels, heads=heads, inactive=conv.n_inactive, scale_weights=int(panel is not None),
-        outs=int(conv.weight.shape[0]) // heads, taps=conv.taps, external=external,
+        outs=int(conv.weight.shape[0]) // heads, taps=conv.taps,
     )  # fmt: skip
     return listed
 

@@ -25,7 +25,7 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "DgcPlanes": structs.Planes,
     "DgcTrain": structs.Train,
 }
-ENUMERATIONS: tuple[type[IntEnum], ...] = (structs.Kind, structs.Pass)
+ENUMERATIONS: tuple[type[IntEnum], ...] = (structs.Kind, structs.Answer, structs.Pass)
 RENAMED = {"DgcOp.input": "DgcOp.in", "DgcTrain.op": "DgcTrain.pass"}  # words of Python
 
 

@@ -66,14 +66,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(plan: Plan, x_BCHW: Tensor, path: Path) -> None:
-    memory = plan.constants._memory
-    assert memory is not None
-    p = plan._program
     head = struct.pack(
-        "<8q2Q", p.count, p.thread_floats, p.sample_floats, p.scratch_floats, p.in_floats, p.out_floats,
-        len(x_BCHW), ctypes.sizeof(Op), memory.ctypes.data, memory.nbytes,
-    )  # fmt: skip
-    path.write_bytes(head + bytes(plan._ops) + memory.tobytes() + x_BCHW.numpy().tobytes())
+        "<4q", library.ABI_VERSION, ctypes.sizeof(Op), plan.block.nbytes, len(x_BCHW)
+    )
+    path.write_bytes(head + plan.block.tobytes() + x_BCHW.numpy().tobytes())
 
 
 def dyresnet18() -> tuple[nn.Module, Tensor]:

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dgc.errors import UsageError
+from dgc.errors import IntegrityError, UsageError
 from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, check, choose
-from dgc.kernels.cpu.structs import Op, Run, Train
+from dgc.kernels.cpu.structs import Answer, Op, Run, Train
 from dgc.kernels.sources import built_from, library_of, sources_digest
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 FORCE = VARIABLE
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
+
+_DAMAGED = {
+    Answer.BAD_BLOCK: "a native program does not lie whole inside its block of {block} bytes",
+    Answer.BAD_WORKSPACE: "a native program needs more than its workspace of {room} numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,17 @@ class Library:
         return self.choice.index
 
     def run(self, run: Run) -> None:
-        if self.handle.dgc_run(ctypes.byref(run), self.isa):
+        """Raises UsageError for an instruction set that the machine lacks, IntegrityError for a
+        program that does not fit its block or its workspace.
+        """
+        answer = Answer(self.handle.dgc_run(ctypes.byref(run), self.isa))
+        if answer == Answer.NO_SUCH_ISA:
             raise UsageError(
                 f"this machine cannot execute the {self.choice.level} kernels; unset {FORCE}"
+            )
+        if answer != Answer.DONE:
+            raise IntegrityError(
+                _DAMAGED[answer].format(block=run.block_bytes, room=run.workspace_floats)
             )
 
     def peak(self) -> float:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from ctypes import Structure, c_int64, c_void_p
 from enum import IntEnum
+from typing import Any
+
+
+def _integers(names: str) -> list[tuple[str, Any]]:
+    return [(name, c_int64) for name in names.split()]
+
+
+def _addresses(names: str) -> list[tuple[str, Any]]:
+    return [(name, c_void_p) for name in names.split()]
 
 
 class Kind(IntEnum):
@@ -23,68 +31,55 @@ class Kind(IntEnum):
     ADD = 10
 
 
+class Answer(IntEnum):
+    """What a run answers (`DgcAnswer`)."""
+
+    DONE = 0
+    NO_SUCH_ISA = 1
+    BAD_BLOCK = 2
+    BAD_WORKSPACE = 3
+
+
 class Tensor(Structure):
-    _fields_ = [
-        *(
-            (name, c_int64)
-            for name in (
-                "arena",
-                "offset",
-                "plane",
-                "phases",
-                "phase_plane",
-                "lead",
-                "row",
-                "length",
-            )
-        ),
-        *((name, c_int64) for name in ("height", "width", "channels")),
-        ("mask", c_void_p),
-    ]
+    _fields_ = _integers(
+        "arena offset plane phases phase_plane lead row length height width channels mask"
+    )
 
 
 class Region(Structure):
-    _fields_ = [("arena", c_int64), ("offset", c_int64)]
+    _fields_ = _integers("arena offset")
 
 
 class Op(Structure):
+    """Constants (`offsets` to `in_shift`, `edges`, masks of tensors) are offsets in bytes into the
+    program's block; 0: there is none.
+    """
+
     _fields_ = [
-        *((name, c_int64) for name in ("kind", "batched")),
+        *_integers("kind batched"),
         *((name, Tensor) for name in ("src", "dst", "residual")),
         *((name, Region) for name in ("input", "out", "list")),
-        *((name, c_int64) for name in ("channels", "heads", "outs", "dynamic", "taps")),
-        *((name, c_void_p) for name in ("offsets", "weight", "external", "bias")),
-        *((name, c_void_p) for name in ("in_scale", "in_shift")),
-        *((name, c_int64) for name in ("relu", "in_relu", "has_residual")),
-        *(
-            (name, c_int64)
-            for name in ("out_step", "head_step", "inactive", "hidden", "scale_weights")
-        ),
+        *_integers("channels heads outs dynamic taps"),
+        *_integers("offsets weight external bias in_scale in_shift"),
+        *_integers("relu in_relu has_residual out_step head_step inactive hidden scale_weights"),
         ("panel", Region),
-        ("lanes", c_int64),
-        ("span", c_int64),
-        ("edges", c_void_p),
-        *((name, c_int64) for name in ("pool_kind", "pool_kernel", "pool_stride", "pool_pad")),
+        *_integers("lanes span edges pool_kind pool_kernel pool_stride pool_pad"),
     ]
 
 
 class Program(Structure):
-    _fields_ = [
-        ("ops", ctypes.POINTER(Op)),
-        *(
-            (name, c_int64)
-            for name in ("count", "thread_floats", "sample_floats", "scratch_floats")
-        ),
-        *((name, c_int64) for name in ("in_floats", "out_floats")),
-    ]
+    _fields_ = _integers(
+        "ops count thread_floats sample_floats scratch_floats in_floats out_floats"
+    )
 
 
 class Run(Structure):
     _fields_ = [
-        ("program", ctypes.POINTER(Program)),
-        *((name, c_void_p) for name in ("input", "output", "arena")),
-        *((name, c_int64) for name in ("samples", "threads")),
-        ("seconds", c_void_p),
+        *_addresses("block"),
+        *_integers("block_bytes program"),
+        *_addresses("input output workspace"),
+        *_integers("workspace_floats samples threads"),
+        *_addresses("seconds"),
     ]
 
 
@@ -101,47 +96,24 @@ class Pass(IntEnum):
 
 
 class Planes(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("stride", "row", "lead", "length")),
-        *((name, c_void_p) for name in ("phase", "shift")),
-    ]
+    _fields_ = [*_integers("stride row lead length"), *_addresses("phase shift")]
 
 
 class Train(Structure):
+    """Training keeps addresses: a pass works on tensors of PyTorch, and is never stored."""
+
     _fields_ = [
-        *((name, c_int64) for name in ("op", "samples", "threads", "channels", "height", "width")),
-        *(
-            (name, c_int64)
-            for name in (
-                "out_height",
-                "out_width",
-                "heads",
-                "outs",
-                "taps",
-                "own",
-                "kept",
-                "inactive",
-            )
-        ),
-        *((name, c_int64) for name in ("out_step", "head_step")),
+        *_integers("op samples threads channels height width out_height out_width"),
+        *_integers("heads outs taps own kept inactive out_step head_step"),
         ("planes", Planes),
-        ("x", c_void_p),
-        ("x_step", c_int64),
-        *(
-            (name, c_void_p)
-            for name in ("scale", "shift", "mean", "gates", "count", "index", "gate", "weight")
-        ),
-        ("y", c_void_p),
-        ("y_step", c_int64),
-        *(
-            (name, c_void_p)
-            for name in ("plane_mean", "plane_square", "grad_weight", "grad_gate", "grad_pooled")
-        ),
-        ("grad_x", c_void_p),
-        ("grad_x_step", c_int64),
-        ("factor", c_void_p),
-        ("add", c_int64),
-        ("sums", c_void_p),
-        ("scratch", c_void_p),
-        ("scratch_step", c_int64),
+        *_addresses("x"),
+        *_integers("x_step"),
+        *_addresses("scale shift mean gates count index gate weight y"),
+        *_integers("y_step"),
+        *_addresses("plane_mean plane_square grad_weight grad_gate grad_pooled grad_x"),
+        *_integers("grad_x_step"),
+        *_addresses("factor"),
+        *_integers("add"),
+        *_addresses("sums scratch"),
+        *_integers("scratch_step"),
     ]

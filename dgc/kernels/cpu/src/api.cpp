@@ -23,12 +23,41 @@ DGC_DECLARE(dgc_baseline)
 #define DGC_COMPILER "unknown"
 #endif
 
+// Whether `bytes` bytes from `offset` on lie inside the block, at a multiple of 8.
+static bool inside(const DgcRun& run, int64_t offset, int64_t bytes) {
+    return offset >= 0 && bytes >= 0 && offset % 8 == 0 && bytes <= run.block_bytes && offset <= run.block_bytes - bytes;
+}
+
+static bool block_holds_program(const DgcRun& run) {
+    if (!run.block || (uintptr_t)run.block % 8 || !inside(run, run.program, sizeof(DgcProgram))) return false;
+    const DgcProgram& p = program_of(run);
+    int64_t bytes;
+    return !__builtin_mul_overflow(p.count, int64_t(sizeof(DgcOp)), &bytes) && inside(run, p.ops, bytes);
+}
+
+// Floats that a run works in: see DgcRun. -1: more than can be counted, or negative.
+static int64_t workspace_floats(const DgcProgram& p, int64_t samples, int64_t threads) {
+    if (p.thread_floats < 0 || p.sample_floats < 0 || p.scratch_floats < 0) return -1;
+    int64_t of_threads, of_samples, all;
+    if (__builtin_add_overflow(p.thread_floats, p.scratch_floats, &all) ||
+        __builtin_mul_overflow(threads, all, &of_threads) || __builtin_mul_overflow(samples, p.sample_floats, &of_samples) ||
+        __builtin_add_overflow(of_threads, of_samples, &all))
+        return -1;
+    return all;
+}
+
+static bool workspace_suffices(const DgcRun& run) {
+    if (run.samples < 0 || run.threads < 1) return false;
+    const int64_t needed = workspace_floats(program_of(run), run.samples, run.threads);
+    return needed >= 0 && needed <= run.workspace_floats && (run.workspace || needed == 0);
+}
+
 extern "C" {
 
 // Read by the call, and from the file by those who must not load it: keep the words (dgc/kernels/sources.py).
 const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER; }
 
-int dgc_abi_version() { return 3; }
+int dgc_abi_version() { return 4; }
 int64_t dgc_op_size() { return sizeof(DgcOp); }
 
 // How the structures lie in memory, for the test of their mirror in Python.
@@ -76,13 +105,16 @@ int dgc_has_openmp() {
 #endif
 }
 
+// A DgcAnswer.
 int dgc_run(const DgcRun* run, int isa) {
-    if (!dgc_supports(isa)) return 1;
+    if (!dgc_supports(isa)) return DGC_NO_SUCH_ISA;
+    if (!block_holds_program(*run)) return DGC_BAD_BLOCK;
+    if (!workspace_suffices(*run)) return DGC_BAD_WORKSPACE;
 #ifdef DGC_X86
-    if (isa == 2) return dgc_avx512::execute(*run), 0;
-    if (isa == 1) return dgc_avx2::execute(*run), 0;
+    if (isa == 2) return dgc_avx512::execute(*run), DGC_DONE;
+    if (isa == 1) return dgc_avx2::execute(*run), DGC_DONE;
 #endif
-    return dgc_baseline::execute(*run), 0;
+    return dgc_baseline::execute(*run), DGC_DONE;
 }
 
 // Floats of scratch that each thread needs for a pass; the same for every instruction set.

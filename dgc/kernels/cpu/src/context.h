@@ -7,6 +7,9 @@ namespace DGC_ISA {
 
 struct Context {
     const DgcRun* run;
+    const char* block;         // what constants are offsets into
+    const DgcProgram* program;
+    const DgcOp* ops;
     int64_t thread, threads;   // this worker among those that share the operation
     int64_t sample;
     float* bases[2];           // thread arena, sample arena
@@ -23,6 +26,13 @@ DGC_INLINE Range cut(int64_t items, int64_t part, int64_t parts) {
     return {items * part / parts, items * (part + 1) / parts};
 }
 DGC_INLINE Range share(int64_t items, const Context& c) { return cut(items, c.thread, c.threads); }
+
+// A constant of the program. An optional one is asked for only where its offset is not 0.
+template <class T>
+DGC_INLINE const T* constant(const Context& c, int64_t offset) { return (const T*)(c.block + offset); }
+DGC_INLINE const float* floats(const Context& c, int64_t offset) { return constant<float>(c, offset); }
+DGC_INLINE const int32_t* mask_of(const Context& c, const DgcTensor& t) { return constant<int32_t>(c, t.mask); }
+DGC_INLINE float bias_of(const DgcOp& op, const Context& c, int64_t i) { return op.bias ? floats(c, op.bias)[i] : 0.0f; }
 
 DGC_INLINE float* at(const Context& c, const DgcTensor& t) { return c.bases[t.arena] + t.offset; }
 DGC_INLINE float* at(const Context& c, const DgcRegion& r) { return c.bases[r.arena] + r.offset; }

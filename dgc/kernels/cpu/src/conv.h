@@ -23,10 +23,10 @@ DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t
     Sink s = {};
     s.bias_step = op.out_step;
     s.relu = op.relu != 0;
-    if (op.bias) s.bias = op.bias + channel;
+    if (op.bias) s.bias = floats(c, op.bias) + channel;
     s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
     if (op.has_residual) s.residual = place(op.residual), s.residual_step = op.out_step * op.residual.plane;
-    s.mask = op.dst.mask + q.subplane * op.dst.length + i;
+    s.mask = mask_of(c, op.dst) + q.subplane * op.dst.length + i;
     return s;
 }
 
@@ -45,10 +45,10 @@ inline void conv_rows(const DgcOp& op, const Context& c, Source source, const fl
 }
 
 // One selected channel: BatchNorm, ReLU and its gate in one go (the gate is positive, so it moves inside the ReLU).
-inline void pack_span(const DgcOp& op, const float* from, const int32_t* mask, float* to, int64_t channel, float gate,
-                      int64_t vectors) {
-    const V scale = splat((op.in_scale ? op.in_scale[channel] : 1.0f) * gate);
-    const V shift = splat((op.in_shift ? op.in_shift[channel] : 0.0f) * gate);
+inline void pack_span(const DgcOp& op, const Context& c, const float* from, const int32_t* mask, float* to, int64_t channel,
+                      float gate, int64_t vectors) {
+    const V scale = splat((op.in_scale ? floats(c, op.in_scale)[channel] : 1.0f) * gate);
+    const V shift = splat((op.in_shift ? floats(c, op.in_shift)[channel] : 0.0f) * gate);
     for (int64_t v = 0; v < vectors; ++v) {
         V x = load(from + v * VL) * scale + shift;
         if (op.in_relu) x = relu(x);
@@ -60,11 +60,11 @@ inline void pack_span(const DgcOp& op, const float* from, const int32_t* mask, f
 inline void point_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
     const Selection s = selection(c, op, head);
     const int64_t width = q.count * VL, per_row = op.channels;
-    const float* from = at(c, op.src) + op.src.lead + op.offsets[q.subplane] + q.first * VL;
+    const float* from = at(c, op.src) + op.src.lead + constant<int64_t>(c, op.offsets)[q.subplane] + q.first * VL;
     for (int64_t k = 0; k < *s.count; ++k)
-        pack_span(op, from + s.index[k] * op.src.plane, nullptr, c.scratch + k * width, s.index[k], s.gate[k], q.count);
+        pack_span(op, c, from + s.index[k] * op.src.plane, nullptr, c.scratch + k * width, s.index[k], s.gate[k], q.count);
     const Source source = {c.scratch, nullptr, width, nullptr, s.index, 0, 0, *s.count, 1, nullptr};
-    conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, q);
+    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, q);
 }
 
 // Vectors of pixels that the packed channels of a 1x1 may span.
@@ -90,7 +90,7 @@ inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
         for (int64_t p = 0; p < subplanes(t); ++p) {
             float* to = c.scratch + k * t.plane + p * t.phase_plane;
             __builtin_memset(to, 0, t.lead * 4);
-            pack_span(op, from + s.index[k] * t.plane + p * t.phase_plane + t.lead, t.mask + p * t.length, to + t.lead,
+            pack_span(op, c, from + s.index[k] * t.plane + p * t.phase_plane + t.lead, mask_of(c, t) + p * t.length, to + t.lead,
                       s.index[k], s.gate[k], t.length / VL);
         }
     __builtin_memset(c.scratch + *s.count * t.plane, 0, (t.lead + 4 * kAlign) * 4);
@@ -104,8 +104,9 @@ inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range
     if (op.lanes) return lane_rows(op, c, x, c.scratch + op.channels * t.plane + t.lead + 4 * kAlign, head, rows);
     const int64_t per_row = op.channels * op.taps;
     for (int64_t p = 0; p < subplanes(op.dst); ++p) {
-        const Source source = {x, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps, op.offsets + p * op.taps};
-        conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, {p, 0, used_vectors(op.dst)});
+        const Source source = {x, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps,
+                               constant<int64_t>(c, op.offsets) + p * op.taps};
+        conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, {p, 0, used_vectors(op.dst)});
     }
 }
 
@@ -113,7 +114,7 @@ inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range
 inline void kernel_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
     const int64_t i = q.first * VL;
     const float* x = at(c, op.src) + op.src.lead + i;
-    const int64_t* offsets = op.offsets + q.subplane * op.taps;
+    const int64_t* offsets = constant<int64_t>(c, op.offsets) + q.subplane * op.taps;
     if (op.dynamic) {
         const Selection s = selection(c, op, head);
         const Source source = {x, s.index, op.src.plane, nullptr, nullptr, 0, 0, *s.count, op.taps, offsets};
@@ -122,7 +123,7 @@ inline void kernel_span(const DgcOp& op, const Context& c, int64_t head, Range r
     }
     const int64_t own = op.channels / op.heads, per_row = own * op.taps;
     const Source source = {x + head * own * op.src.plane, nullptr, op.src.plane, nullptr, nullptr, 0, 0, own, op.taps, offsets};
-    conv_rows(op, c, source, op.weight + head * op.outs * per_row, per_row, head, rows, q);
+    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, q);
 }
 
 inline void conv_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {

@@ -44,7 +44,7 @@ struct Timer {
     timespec start;
     explicit Timer(const Context& c, const DgcOp& op) : into(nullptr) {
         if (!c.run->seconds || !c.first_worker) return;
-        into = c.run->seconds + (&op - c.run->program->ops);
+        into = c.run->seconds + (&op - c.ops);
         clock_gettime(CLOCK_MONOTONIC, &start);
     }
     ~Timer() {
@@ -65,10 +65,10 @@ inline void run_op(const DgcOp& op, const Context& c) {
 }
 
 inline Context for_sample(Context c, const DgcRun& run, int64_t sample, int64_t owner) {
-    const DgcProgram& p = *run.program;
+    const DgcProgram& p = *c.program;
     c.sample = sample;
-    c.bases[0] = run.arena + owner * p.thread_floats;
-    c.bases[1] = run.arena + run.threads * p.thread_floats + sample * p.sample_floats;
+    c.bases[0] = run.workspace + owner * p.thread_floats;
+    c.bases[1] = run.workspace + run.threads * p.thread_floats + sample * p.sample_floats;
     return c;
 }
 
@@ -95,25 +95,24 @@ inline void barrier(int64_t threads) {
 #endif
 }
 
-inline int64_t stretch(const DgcProgram& p, int64_t first) {  // operations up to the next batched one
+inline int64_t stretch(const Context& c, int64_t first) {  // operations up to the next batched one
     int64_t i = first;
-    while (i < p.count && !p.ops[i].batched) ++i;
+    while (i < c.program->count && !c.ops[i].batched) ++i;
     return i;
 }
 
 // Many samples: each worker takes every threads-th sample through a stretch of operations.
 inline void samples_apart(const DgcRun& run, Context worker) {
-    const DgcProgram& p = *run.program;
-    for (int64_t i = 0; i < p.count;) {
-        if (p.ops[i].batched) {
-            run_batched(p.ops[i++], worker);
+    for (int64_t i = 0; i < worker.program->count;) {
+        if (worker.ops[i].batched) {
+            run_batched(worker.ops[i++], worker);
         } else {
-            const int64_t end = stretch(p, i);
+            const int64_t end = stretch(worker, i);
             Context alone = worker;
             alone.thread = 0, alone.threads = 1;
             for (int64_t s = worker.thread; s < run.samples; s += run.threads) {
                 const Context c = for_sample(alone, run, s, worker.thread);
-                for (int64_t k = i; k < end; ++k) run_op(p.ops[k], c);
+                for (int64_t k = i; k < end; ++k) run_op(c.ops[k], c);
             }
             i = end;
         }
@@ -123,18 +122,17 @@ inline void samples_apart(const DgcRun& run, Context worker) {
 
 // Few samples: all workers share each operation.
 inline void samples_together(const DgcRun& run, const Context& worker) {
-    const DgcProgram& p = *run.program;
-    for (int64_t i = 0; i < p.count;) {
-        if (p.ops[i].batched) {
-            run_batched(p.ops[i++], worker);
+    for (int64_t i = 0; i < worker.program->count;) {
+        if (worker.ops[i].batched) {
+            run_batched(worker.ops[i++], worker);
             barrier(run.threads);
             continue;
         }
-        const int64_t end = stretch(p, i);
+        const int64_t end = stretch(worker, i);
         for (int64_t s = 0; s < run.samples; ++s) {
             const Context c = for_sample(worker, run, s, 0);
             for (int64_t k = i; k < end; ++k) {
-                run_op(p.ops[k], c);
+                run_op(c.ops[k], c);
                 barrier(run.threads);
             }
         }
@@ -143,12 +141,13 @@ inline void samples_together(const DgcRun& run, const Context& worker) {
 }
 
 inline void work(const DgcRun& run, int64_t thread) {
-    const DgcProgram& p = *run.program;
+    const DgcProgram& p = program_of(run);
     Context c = {};
-    c.run = &run;
+    c.run = &run, c.block = (const char*)run.block, c.program = &p;
+    c.ops = (const DgcOp*)(c.block + p.ops);
     c.first_worker = thread == 0;
     c.thread = thread, c.threads = run.threads;
-    c.scratch = run.arena + run.threads * p.thread_floats + run.samples * p.sample_floats + thread * p.scratch_floats;
+    c.scratch = run.workspace + run.threads * p.thread_floats + run.samples * p.sample_floats + thread * p.scratch_floats;
     if (run.samples >= run.threads) samples_apart(run, c);
     else samples_together(run, c);
 }

@@ -34,7 +34,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
 // Rows of a matrix times a vector: the gates' first layer, and the classifier.
 inline void linear_row(const DgcOp& op, const Context& c, int64_t row) {
     const int64_t width = round_up(op.channels);
-    float y = dot(op.weight + row * width, at(c, op.in), width) + (op.bias ? op.bias[row] : 0.0f);
+    float y = dot(floats(c, op.weight) + row * width, at(c, op.in), width) + bias_of(op, c, row);
     at(c, op.out)[row] = op.relu ? relu(y) : y;
 }
 
@@ -45,9 +45,9 @@ inline void gate_block(const DgcOp& op, const Context& c, int64_t head, int64_t 
     const int64_t width = round_up(op.channels), left = (width - first) / VL;
     const int vectors = int(smaller(kGateVectors, left));
     const float* hidden = at(c, op.in) + head * op.hidden;
-    const float* w = op.weight + head * op.hidden * width + first;
+    const float* w = floats(c, op.weight) + head * op.hidden * width + first;
     V acc[kGateVectors];
-    for (int v = 0; v < vectors; ++v) acc[v] = load(op.bias + head * width + first + v * VL);
+    for (int v = 0; v < vectors; ++v) acc[v] = load(floats(c, op.bias) + head * width + first + v * VL);
     for (int64_t j = 0; j < op.hidden; ++j) {
         if (hidden[j] == 0.0f) continue;
         const V h = splat(hidden[j]);
@@ -109,7 +109,8 @@ inline int32_t list_chosen(const float* gates, const int32_t* bits, int64_t chan
 
 inline void select_head(const DgcOp& op, const Context& c, int64_t head) {
     const int64_t width = round_up(op.channels);
-    const float* gates = (op.external ? op.external + c.sample * op.heads * width : at(c, op.in)) + head * width;
+    const float* all = op.external ? floats(c, op.external) + c.sample * op.heads * width : at(c, op.in);
+    const float* gates = all + head * width;
     int32_t* bits = (int32_t*)c.scratch;
     gate_bits(gates, op.channels, width, bits);
     const Selection s = selection(c, op, head);
@@ -120,7 +121,7 @@ inline void select_head(const DgcOp& op, const Context& c, int64_t head) {
 inline void scale_panel(const DgcOp& op, const Context& c, int64_t head) {
     const Selection s = selection(c, op, head);
     const int64_t per_row = op.channels * op.taps, kept = *s.count;
-    const float* weight = op.weight + head * op.outs * per_row;
+    const float* weight = floats(c, op.weight) + head * op.outs * per_row;
     float* panel = at(c, op.panel) + head * op.outs * per_row;
     for (int64_t row = 0; row < op.outs;) {
         const int64_t block = block_of(op.outs - row);

@@ -145,12 +145,12 @@ inline void lane_finish(const DgcOp& op, const Context& c, int64_t channel, cons
     const DgcTensor& t = op.dst;
     for (int64_t y = 0; y < t.height; ++y)
         for (int64_t x = 0; x < t.width; ++x) line[y * t.row + x] = pixels[(y * t.width + x) * block];
-    const V bias = splat(op.bias ? op.bias[channel] : 0.0f);
+    const V bias = splat(bias_of(op, c, channel));
     for (int64_t i = 0; i < t.length; i += VL) {
         V y = load(line + i) + bias;
         if (op.has_residual) y += load(at(c, op.residual) + channel * op.residual.plane + op.residual.lead + i);
         if (op.relu) y = relu(y);
-        store(at(c, t) + channel * t.plane + t.lead + i, keep(y, load_int(t.mask + i)));
+        store(at(c, t) + channel * t.plane + t.lead + i, keep(y, load_int(mask_of(c, t) + i)));
     }
 }
 
@@ -164,8 +164,9 @@ inline void lane_rows(const DgcOp& op, const Context& c, const float* x, float* 
     __builtin_memset(line, 0, d.length * 4);
     for (int64_t row = rows.begin; row < rows.end;) {
         const int64_t block = lane_block(op.outs - row);
-        const float* w = op.weight + (head * op.outs + row) * op.channels * op.taps;
-        const LaneSource from = {x, s.plane, s.row, w, w, block, sel.index, *sel.count, op.taps, op.offsets, false, nullptr, 0};
+        const float* w = floats(c, op.weight) + (head * op.outs + row) * op.channels * op.taps;
+        const LaneSource from = {x, s.plane, s.row, w, w, block, sel.index, *sel.count, op.taps,
+                                 constant<int64_t>(c, op.offsets), false, nullptr, 0};
         const bool more = row + 2 * kLaneBlock <= op.outs;  // the next block is laid out like this one
         lane_pieces(from, d, more ? w + kLaneBlock * op.channels * op.taps : nullptr, scratch);
         for (int64_t o = 0; o < block; ++o)

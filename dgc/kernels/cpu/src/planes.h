@@ -40,13 +40,13 @@ inline void gather_row(const DgcTensor& t, const float* plane, int64_t y, float*
 
 inline void input_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const int64_t area = op.dst.height * op.dst.width;
-    const float* from = c.run->input + c.sample * c.run->program->in_floats + channel * area;
+    const float* from = c.run->input + c.sample * c.program->in_floats + channel * area;
     float* plane = at(c, op.dst) + channel * op.dst.plane;
     for (int64_t y = 0; y < op.dst.height; ++y) scatter_row(op.dst, plane, y, from + y * op.dst.width);
 }
 
 inline void output_plane(const DgcOp& op, const Context& c, int64_t channel) {
-    float* to = c.run->output + c.sample * c.run->program->out_floats;
+    float* to = c.run->output + c.sample * c.program->out_floats;
     if (op.src.plane == 0) {  // a vector: the logits
         to[channel] = at(c, op.in)[channel];
         return;
@@ -61,9 +61,9 @@ struct Norm {  // y = x * scale + shift, then ReLU where `positive`
     bool affine, positive;
 };
 
-DGC_INLINE Norm norm_of(const DgcOp& op, int64_t channel) {
-    const bool affine = op.in_scale != nullptr;
-    return {splat(affine ? op.in_scale[channel] : 1.0f), splat(affine ? op.in_shift[channel] : 0.0f), affine, op.in_relu != 0};
+DGC_INLINE Norm norm_of(const DgcOp& op, const Context& c, int64_t channel) {
+    if (!op.in_scale) return {splat(1.0f), V{}, false, op.in_relu != 0};
+    return {splat(floats(c, op.in_scale)[channel]), splat(floats(c, op.in_shift)[channel]), true, op.in_relu != 0};
 }
 
 DGC_INLINE V apply(const Norm& n, V x) {
@@ -73,12 +73,12 @@ DGC_INLINE V apply(const Norm& n, V x) {
 
 inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor& t = op.src;
-    const Norm norm = norm_of(op, channel);
+    const Norm norm = norm_of(op, c, channel);
     const float* plane = at(c, t) + channel * t.plane + t.lead;
     V a = V{}, b = V{};
     for (int64_t p = 0; p < subplanes(t); ++p) {
         const float* x = plane + p * t.phase_plane;
-        const int32_t* mask = t.mask + p * t.length;
+        const int32_t* mask = mask_of(c, t) + p * t.length;
         int64_t i = 0;
         for (; i + 2 * VL <= t.length; i += 2 * VL) {
             a += keep(apply(norm, load(x + i)), load_int(mask + i));
@@ -106,19 +106,20 @@ inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, c
 // Same arrangement on both sides: vector by vector. Otherwise row by row through a buffer.
 inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &d = op.dst;
-    const Norm norm = norm_of(op, channel);
+    const Norm norm = norm_of(op, c, channel);
     const float* from = at(c, s) + channel * s.plane;
     float* to = at(c, d) + channel * d.plane;
+    const int32_t* mask = mask_of(c, d);
     if (s.phases == d.phases && s.row == d.row) {
         for (int64_t p = 0; p < subplanes(s); ++p)
             for (int64_t i = 0; i < s.length; i += VL)
                 store(to + p * d.phase_plane + d.lead + i,
-                      keep(apply(norm, load(from + p * s.phase_plane + s.lead + i)), load_int(d.mask + p * d.length + i)));
+                      keep(apply(norm, load(from + p * s.phase_plane + s.lead + i)), load_int(mask + p * d.length + i)));
         return;
     }
     if (s.phases == d.phases) {
         for (int64_t p = 0; p < subplanes(s); ++p)
-            pack_rows(d, from + p * s.phase_plane + s.lead, s.row, d.mask + p * d.length, to + p * d.phase_plane + d.lead, norm);
+            pack_rows(d, from + p * s.phase_plane + s.lead, s.row, mask + p * d.length, to + p * d.phase_plane + d.lead, norm);
         return;
     }
     for (int64_t y = 0; y < d.height; ++y) {

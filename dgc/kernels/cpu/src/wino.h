@@ -67,19 +67,21 @@ struct WinoSpan {  // tiles [first, first + width), and how far apart a head's c
 
 inline void wino_inputs(const DgcOp& op, const Context& c, const Selection& s, const WinoSpan& q) {
     const float* x = at(c, op.src) + op.src.lead + q.first;
+    const int32_t* edges = constant<int32_t>(c, op.edges);
+    const int64_t* offsets = constant<int64_t>(c, op.offsets);
     const auto edges_at = [&](int64_t tile) -> WinoEdges {
-        return {load_int(op.edges + tile), load_int(op.edges + op.dst.length + tile)};
+        return {load_int(edges + tile), load_int(edges + op.dst.length + tile)};
     };
     for (int64_t k = 0; k < *s.count; ++k)
         for (int64_t i = 0; i < q.width; i += VL)
-            wino_in(x + s.index[k] * op.src.plane + i, op.offsets, edges_at(q.first + i), splat(s.gate[k]),
+            wino_in(x + s.index[k] * op.src.plane + i, offsets, edges_at(q.first + i), splat(s.gate[k]),
                     q.in + k * q.width + i, q.in_point);
 }
 
-inline void wino_products(const DgcOp& op, const Selection& s, int64_t head, Range rows, const WinoSpan& q) {
+inline void wino_products(const DgcOp& op, const Context& c, const Selection& s, int64_t head, Range rows, const WinoSpan& q) {
     const bool few = q.width / VL <= kFewVectors;
     for (int64_t p = 0; p < kPoints; ++p) {
-        const float* w = op.weight + ((head * kPoints + p) * op.outs + rows.begin) * op.channels;
+        const float* w = floats(c, op.weight) + ((head * kPoints + p) * op.outs + rows.begin) * op.channels;
         for (int64_t row = rows.begin; row < rows.end;) {
             const int64_t block = block_of(op.outs - row);
             Source from = {q.in + p * q.in_point, nullptr, q.width, w, s.index, block, block, *s.count, 1, nullptr};
@@ -100,7 +102,7 @@ DGC_INLINE float* position(const Context& c, const DgcTensor& t, int64_t channel
 
 inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_t row, const WinoSpan& q) {
     const int64_t channel = row * op.out_step + head * op.head_step;
-    const V bias = splat(op.bias ? op.bias[channel] : 0.0f);
+    const V bias = splat(bias_of(op, c, channel));
     for (int64_t i = 0; i < q.width; i += VL) {
         V y[4];
         wino_out(q.out + row * q.width + i, q.out_point, y);
@@ -110,7 +112,7 @@ inline void wino_outputs(const DgcOp& op, const Context& c, int64_t head, int64_
             V out = y[p] + bias;
             if (op.has_residual) out += load(position(c, op.residual, channel, p, tile));
             if (op.relu) out = relu(out);
-            const VI mask = load_int(op.dst.mask + p * op.dst.length + tile);
+            const VI mask = load_int(mask_of(c, op.dst) + p * op.dst.length + tile);
             store(position(c, op.dst, channel, p, tile), keep(out, mask));
         }
     }
@@ -140,7 +142,7 @@ inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
     q.in_point = *s.count * q.width + kAlign, q.out_point = op.outs * q.width + kAlign;
     q.out = q.in + kPoints * q.in_point;
     wino_inputs(op, c, s, q);
-    wino_products(op, s, head, rows, q);
+    wino_products(op, c, s, head, rows, q);
     for (int64_t row = rows.begin; row < rows.end; ++row) wino_outputs(op, c, head, row, q);
 }
 
