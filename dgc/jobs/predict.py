@@ -5,8 +5,8 @@ for each of them.
         (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers":
-[{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}]}; one image at a time, so that
-the choice is that image's own.
+[{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}], "unreadable": [{"path",
+"why"}]}; one image at a time, so that the choice is that image's own.
 """
 
 from __future__ import annotations
@@ -37,13 +37,34 @@ from dgc.layers import iter_dgc, record_gates
 def predict(
     opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5
 ) -> list[dict[str, Any]]:
-    """One entry an image. Raises DataError naming the first image that cannot be read, before any
-    is run.
+    """One entry an image. Raises DataError naming an image that cannot be read, before any is
+    run.
     """
-    prepared = [prepare(path, opened.preprocessing) for path in images]
+    return _seen(opened, names, [(path, _prepared(opened, path)) for path in images], top)
+
+
+def readable(
+    opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The entries of the images that can be read; path and reason of the others."""
+    prepared, bad = [], []
+    for path in images:
+        try:
+            prepared.append((path, _prepared(opened, path)))
+        except DataError as error:
+            bad.append({"path": str(path), "why": str(error).removeprefix(f"{path}: ")})
+    return _seen(opened, names, prepared, top), bad
+
+
+def _prepared(opened: Opened, path: Path) -> Tensor:
+    return prepare(path, opened.preprocessing)
+
+
+def _seen(
+    opened: Opened, names: Sequence[str], prepared: Sequence[tuple[Path, Tensor]], top: int
+) -> list[dict[str, Any]]:
     return [
-        {"path": str(path), **look(opened.model, x_BCHW, names, top)}
-        for path, x_BCHW in zip(images, prepared, strict=True)
+        {"path": str(path), **look(opened.model, x_BCHW, names, top)} for path, x_BCHW in prepared
     ]
 
 
@@ -109,8 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
         opened = open_named(given, FetchOptions(say=say))
-        found = predict(opened, known_classes(opened), given.images, given.top)
-        return {"title": opened.title, "images": found}
+        found, bad = readable(opened, known_classes(opened), given.images, given.top)
+        return {"title": opened.title, "images": found, "unreadable": bad}
 
     return answer(given.json, make)
 

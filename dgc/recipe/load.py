@@ -105,7 +105,7 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(document.tree)
     # messages.find has asked the same questions, so this is our own mistake
     except ValidationError as error:
-        raise RecipeError(f"{name}: {' '.join(str(error).split())}") from error
+        raise RecipeError(messages.in_words(name, error, Sections)) from error
 
 
 def _apply(document: yaml12.Document, overrides: Sequence[str]) -> dict[str, str]:

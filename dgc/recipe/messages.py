@@ -80,6 +80,16 @@ def _schema_problems(tree: Any, schema: type[BaseModel]) -> Iterator[tuple[Loc, 
                 yield item["loc"], _describe(item["type"], item["loc"], item["input"], schema)
 
 
+def in_words(name: str, error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """What the schema's own check found, a line each, in the same words as `find`."""
+    said = []
+    for item in error.errors(include_url=False):
+        cause = item.get("ctx", {}).get("error")
+        plain = str(cause) if cause is not None else ""
+        said.append(plain or _describe(item["type"], item["loc"], item["input"], schema))
+    return [f"{name}: {problem}" for problem in said]
+
+
 def _describe(kind: str, loc: Loc, value: Any, schema: type[BaseModel]) -> str:
     key = _dotted(loc)
     field = _field(loc, schema)

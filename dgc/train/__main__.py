@@ -117,12 +117,25 @@ def report(error: DgcError) -> int:
     return int(error.exit_code)
 
 
+def place(error: BaseException) -> str:
+    """`dgc/train/step.py:41: `, where the innermost frame of our own code stood; "" where none is."""
+    package = Path(__file__).resolve().parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        if package in file.parents:
+            return f"{file.relative_to(package.parent)}:{frame.lineno}: "
+    return ""
+
+
 def unexpected(run: RunDir, error: BaseException, code: int) -> int:
-    """A fault of ours: the traceback goes to the log, one line to stderr."""
+    """A fault of ours: the traceback goes to the log, one line with its place to stderr."""
     with run.log.open("a") as log:
         log.write("".join(traceback.format_exception(error)))
     text = " ".join(str(error).split())
-    print(f"error: {type(error).__name__}: {text} (traceback in {run.log})", file=sys.stderr)
+    print(
+        f"error: {place(error)}{type(error).__name__}: {text} (traceback in {run.log})",
+        file=sys.stderr,
+    )
     return code
 
 

@@ -124,7 +124,7 @@ def summarize(slots: Tensor) -> Figures:
     if bad:
         error = DivergedError(
             f"the network answers NaN or Inf on {bad:,} of {samples:,} images, so no error can be"
-            " told: its weights or BatchNorm statistics have diverged or are damaged"
+            " told: its weights or BatchNorm statistics are untrained, have diverged or are damaged"
         )
         error.shared = True  # type: ignore[attr-defined]
         raise error

@@ -25,7 +25,7 @@ class Network(StrEnum):
 
 
 class BenchFailedError(DgcError):
-    """The measuring process ended with an error; it has said why on stderr."""
+    """The measuring process was killed, so that it could not say why itself."""
 
 
 def bench(
@@ -95,8 +95,8 @@ def _measure(module: str, arguments: list[str], out: Path | None, name: str) -> 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", module, *arguments, f"--out={out or Path(folder) / name}"]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise BenchFailedError(
-            f"python -m {module} {' '.join(arguments)} failed; its own message stands above"
-        )
+    if done.returncode < 0:
+        raise BenchFailedError(f"python -m {module} was killed by signal {-done.returncode}")
+    if done.returncode:  # it has said why
+        raise typer.Exit(done.returncode)
     output.write(done.stdout)

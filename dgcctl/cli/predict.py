@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dgc.errors import DataError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
@@ -33,7 +34,8 @@ def predict(
 ) -> None:
     """The best classes of each image, and which channels each head chose.
 
-    Give one of --pretrained, --run and --checkpoint.
+    Give one of --pretrained, --run and --checkpoint. Heads and channels are counted from 0. Images
+    that cannot be read are named, the others answered; the command then ends with 3.
     """
     arguments, _ = network.opened(settings.runs_dir(runs_dir))
     found = ask(
@@ -41,9 +43,21 @@ def predict(
     )
     if json:
         output.document(**found)
-        return
-    for image in found["images"]:
-        _print(image, _WIDTH if not channels else None)
+    else:
+        for image in found["images"]:
+            _print(image, _WIDTH if not channels else None)
+    _refuse_unreadable(found["unreadable"], len(images))
+
+
+def _refuse_unreadable(bad: list[dict[str, str]], count: int) -> None:
+    """Name every image that could not be read; the others were answered."""
+    lines = [f"{image['path']}: {image['why']}" for image in bad]
+    if len(lines) == 1:
+        raise DataError(lines[0])
+    for line in lines:
+        diagnostics.warn(line)
+    if lines:
+        raise DataError(f"{len(lines)} of {count} images could not be read (named above)")
 
 
 def _plain(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +14,10 @@ from dgc.run import code_record
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.repro import repetition as again
-from dgcctl.core.repro.divergence import check_names, parse_tolerances
+from dgcctl.core.repro.divergence import check_names, parse_tolerances, plain_name
 from dgcctl.core.runs import listing
 from dgcctl.core.runs.record import read_facts
 
@@ -73,8 +74,15 @@ def rerun(
         _say_what_lacks(recorded)
         _announce(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
+        recipe = read_facts(recorded).recipe
         repeated = again.repeat(
-            recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir
+            recorded,
+            folder,
+            current_code=current_code,
+            agree=agree,
+            say=say,
+            data_dir=data_dir,
+            show=lambda run: _watch(run, recipe),
         )
     else:
         repeated = listing.find_run(against, folder)
@@ -82,6 +90,11 @@ def rerun(
         output.line(repeated.id)
         return
     _report(again.compare(recorded, repeated, tolerances), json=json)
+
+
+def _watch(run: RunDir, recipe: Mapping[str, Any]) -> Watch:
+    diagnostics.note(f"run {run.id}")
+    return Watch(run, recipe)
 
 
 def _announce(recorded: RunDir, data_dir: Path | None) -> None:
@@ -134,7 +147,7 @@ def _report(found: again.Repetition, *, json: bool) -> None:
         for check in comparison.metrics
     ]
     columns = [
-        TableColumn("metric"),
+        TableColumn("metric", show=lambda value: plain_name(str(value))),
         TableColumn("recorded", right=True),
         TableColumn("repeated", right=True),
     ]

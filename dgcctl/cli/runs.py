@@ -80,7 +80,15 @@ def ls(
             f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one")
         )
     if rows or form in (output.Form.JSON, output.Form.CSV):
-        output.table("runs", _COLUMNS, rows, form)
+        raw = form in (output.Form.JSON, output.Form.CSV)
+        output.table("runs", _columns(rows, whole=raw), rows, form)
+
+
+def _columns(rows: list[dict[str, Any]], *, whole: bool) -> list[TableColumn]:
+    """Those of every listing; of which run each is a repetition only where one is (or `whole`)."""
+    if whole or any(row["repeats"] for row in rows):
+        return [*_COLUMNS, TableColumn("repeats", show=lambda value: str(value or ""))]
+    return _COLUMNS
 
 
 def _row(run: core.Run) -> dict[str, Any]:
@@ -157,7 +165,9 @@ def event_line(event: Event) -> str:
     """`12:01:05  step   step 20  epoch 0  loss 2.1034 ...`."""
     clock = time.strftime("%H:%M:%S", time.gmtime(event.get("t", 0)))
     values = "  ".join(
-        f"{key} {_short(key, value, event)}" for key, value in event.items() if key not in _HIDDEN
+        f"{key} {_short(key, value, event)}"
+        for key, value in event.items()
+        if key not in _HIDDEN and value != ""
     )
     kind = diagnostics.paint(
         f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout

@@ -22,6 +22,7 @@ from dgc.recipe.load import (
     diff_recipes,
     dump_recipe,
     find_recipe,
+    flatten,
     load_recipe,
 )
 from dgc.run import class_folders, oom
@@ -29,12 +30,11 @@ from dgc.run.code_record import sentences
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.flags import gathered
-from dgcctl.cli._ui.progress_line import LiveLine
+from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.launch.launcher import Process, Ranks, SignalRelay
 from dgcctl.core.runs import listing
-from dgcctl.core.runs.tail import Progress, Tail
 
 POLL_SECONDS = 0.1
 AllowChange = Annotated[
@@ -290,49 +290,37 @@ def _watch(
     run: RunDir, recipe: Recipe, command: Sequence[str], heard: SignalRelay, *, resumed: bool
 ) -> int:
     """Follow the trainer to its end; return its exit code."""
-    tail, progress = Tail(run), Progress()
-    if resumed:
-        progress.take(tail.poll().events)
-        progress.images_per_s = progress.eta_s = None
-    gate_factor = recipe.model.gate_factor if recipe.model.form == "dgc" else None
-    told = False
-    line = LiveLine(gate_factor, top5=recipe.model.num_classes > summary.TOP5_MEANS_NOTHING)
+    watch, told = Watch(run, dict(flatten(recipe)), resumed=resumed), resumed
     with launcher.start_training(run, command) as process:
         heard.attach(process, run)
         while (code := process.poll()) is None:
-            _look(tail, progress, line)
-            told = told or resumed or _say_what_was_found(run, progress, line)
+            watch.look()
+            told = told or _say_what_was_found(run, watch)
             heard.deliver()
-            _say_once(heard.passed, line)
+            _say_once(heard.passed, watch)
             time.sleep(POLL_SECONDS)
-        _look(tail, progress, line)
-    line.clear()
+        watch.look()
+    watch.clear()
     return code
 
 
-def _say_what_was_found(run: RunDir, progress: Progress, line: LiveLine) -> bool:
+def _say_what_was_found(run: RunDir, watch: Watch) -> bool:
     """Of a folder of images: how many of how many classes, once the training has begun; whether it
     was said.
     """
-    if not progress.seen:
+    if not watch.began:
         return False
-    line.clear()
+    watch.clear()
     for sentence in summary.images_found(summary.read_optional(run, "data.json")):
         diagnostics.note(sentence)
     return True
 
 
-def _look(tail: Tail, progress: Progress, line: LiveLine) -> None:
-    batch = tail.poll()
-    progress.take(batch.events)
-    line.show(progress, batch.events)
-
-
-def _say_once(passed: list[Any], line: LiveLine) -> None:
+def _say_once(passed: list[Any], watch: Watch) -> None:
     """The first signal is answered with what happens now; 0 marks that it was."""
     if passed and 0 not in passed:
         passed.append(0)
-        line.clear()
+        watch.clear()
         diagnostics.note("stopping after this step and saving; once more leaves at once")
 
 

@@ -57,7 +57,12 @@ class Trainers:
     def start(self, recipe: Path, runs_dir: Path, overrides: Sequence[str] = ()) -> RunDir:
         """Make a run of a recipe's file and train it, detached. Raises RecipeError."""
         resolved = load_recipe(recipe, list(overrides))
-        argv = {"argv": ["dgcctl", "train", str(recipe), *overrides], "by": "dash"}
+        argv = {
+            "argv": ["dgcctl", "train", str(recipe), *overrides],
+            "recipe_file": str(recipe),
+            "overrides": list(overrides),
+            "by": "dash",
+        }
         run = launcher.create(runs_dir, resolved.name, dump_recipe(resolved), argv)
         self._launch(run, [])
         return run

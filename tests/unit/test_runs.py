@@ -29,6 +29,7 @@ from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.recipe_values import read_values
+from dgcctl.tui.state import run_facts
 
 
 def small_run(
@@ -106,6 +107,9 @@ def test_a_damaged_status_is_listed_as_unreadable(folder: Path, content: str) ->
         "20260102",
         "bbb222",
         "bbb",
+        "c10_h4-bbb222",
+        "c10_h4-b",
+        "c10",
     ],
 )
 def test_a_run_is_found_by_id_and_by_unique_prefix(folder: Path, reference: str) -> None:
@@ -152,13 +156,80 @@ def test_latest_is_the_newest_also_within_a_second(tmp_path: Path) -> None:
                 " runs ls`"
             ),
         ),
-        ("./nothing", "nothing: no run directory (it holds neither status.json nor recipe.yaml)"),
+        ("./nothing", "nothing: there is no such folder: see `dgcctl runs ls`"),
+        ("latst", "latst: no such run (did you mean latest?): see `dgcctl runs ls`"),
+        (
+            "demo-aaa112",
+            "demo-aaa112: no such run (did you mean demo-aaa111?): see `dgcctl runs ls`",
+        ),
     ],
 )
 def test_what_is_no_run_is_said_with_the_nearest(folder: Path, reference: str, line: str) -> None:
     with pytest.raises(UsageError) as caught:
         listing.find_run(reference, folder)
     assert str(caught.value).startswith(line)
+
+
+def test_a_folder_that_is_not_there_is_said_with_the_nearest_beside_it(folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        listing.find_run(folder / "20260101T000000Z-demo-aaa112", Path("/none"))
+    wanted = f"(did you mean {folder / '20260101T000000Z-demo-aaa111'}?)"
+    assert wanted in str(caught.value)
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError, match="no run directory"):
+        listing.find_run(folder / "empty", Path("/none"))
+
+
+def test_every_short_form_that_the_dashboard_shows_names_its_run(folder: Path) -> None:
+    for run in listing.iterate(folder):
+        assert listing.find_run(run_facts.short_id(run.id), folder) == run
+
+
+def test_a_short_name_of_several_runs_lists_them_in_one_line(folder: Path) -> None:
+    other = small_run(folder, "20260105T000000Z-demo-abc555")
+    with pytest.raises(UsageError) as caught:
+        listing.find_run("demo-a", folder)
+    assert str(caught.value) == (
+        f"demo-a: 2 runs begin so ({other.id}, 20260101T000000Z-demo-aaa111): give more of the id,"
+        " or `latest`"
+    )
+
+
+def repetition(folder: Path, name: str, of: str) -> RunDir:
+    run = small_run(folder, name)
+    write_json(run.file("rerun.json"), {"of": of, "path": str(folder / of)})
+    return run
+
+
+def test_latest_means_no_repetition(folder: Path) -> None:
+    newest = listing.find_run("latest", folder)
+    repetition(folder, "20260106T000000Z-demo-eee666", "20260101T000000Z-demo-aaa111")
+    repetition(folder, f"{newest.id[:16]}-demo-fff777", newest.id)
+    assert listing.find_run("latest", folder) == newest
+
+
+def test_latest_of_repetitions_alone_is_the_newest_of_them(tmp_path: Path) -> None:
+    repetition(tmp_path, "20260105T000000Z-demo-aaa111", "gone")
+    newest = repetition(tmp_path, "20260106T000000Z-demo-eee666", "gone")
+    assert listing.find_run("latest", tmp_path) == newest
+
+
+def test_ls_and_show_say_of_which_run_a_run_is_a_repetition(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["runs", "ls"]) == 0
+    assert "repeats" not in capsys.readouterr().out
+    of = "20260101T000000Z-demo-aaa111"
+    again = repetition(here, "20260106T000000Z-demo-eee666", of)
+    assert main.main(["runs", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-1] == "repeats"
+    assert [line.split()[-1] == of for line in lines[1:]].count(True) == 1
+    assert main.main(["runs", "ls", f"repeats={of}", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (row["id"], row["repeats"]) == (again.id, of)
+    assert main.main(["runs", "show", "eee666"]) == 0
+    assert f"repeats  {of}\n" in capsys.readouterr().out
 
 
 def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
@@ -258,6 +329,12 @@ def test_filters(folder: Path, text: str, expected: list[str]) -> None:
         ("lr<abc", "filter: 'abc' is no number, so nothing is < it"),
         ("=3", "filter term '=3': write key=value"),
         ("a|b", "filter term 'a|b': write key=value"),
+        (
+            "state=finished",
+            "filter: no run can be finished (states: queued, running, done, failed, stopped, died,"
+            " unreadable)",
+        ),
+        ("state!=stoped", "filter: no run can be stoped (did you mean stopped? states: queued, "),
         ("lrr>0.1", "filter: no run has a key lrr (did you mean lr?)"),
         (
             "zzzz=1",

@@ -204,7 +204,8 @@ def _usage_line(error: typer.TyperException) -> str:
     message = re.sub(r"\(Possible options: ([^)]*)\)", r"(did you mean \1?)", message).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "dgcctl"
-    return f"{message[:1].lower()}{message[1:]}: see `{command} --help`"
+    where = "" if "see `" in message else f": see `{command} --help`"
+    return f"{message[:1].lower()}{message[1:]}{where}"
 
 
 def confirm(question: str, *, yes: bool) -> None:

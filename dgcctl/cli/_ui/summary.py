@@ -72,6 +72,7 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
     lines = [
         ("run", seen.id),
         ("state", _state(seen)),
+        *([("repeats", seen.repeats)] if seen.repeats else []),
         *_results(run, seen),
         *_cost(run, seen),
         *_code(run),

@@ -154,7 +154,9 @@ def _target(ax: Any, views: Sequence[RunView]) -> None:
 
 def _say(ax: Any, text: str, height: float) -> None:
     place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-    ax.annotate(text, (0.99, height), fontsize=7.5, color="#333333", **place)
+    # a curve may run where the words stand
+    ground = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.0}
+    ax.annotate(text, (0.99, height), fontsize=7.5, color="#333333", bbox=ground, zorder=5, **place)
 
 
 def expectations(view: RunView) -> Sequence[dict[str, Any]]:
@@ -222,7 +224,7 @@ def gate_map(view: RunView) -> Plot:
     for ax, key, title in zip(panels, ("active_share", "entropy"), _GATE_TITLES, strict=True):
         image = ax.imshow(_cells(layers, key, heads), aspect="auto", cmap="viridis", vmin=0, vmax=1)
         ax.set_title(title)
-        ax.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
+        ax.set_xticks(range(heads), [str(head) for head in range(heads)])
         ax.set_xlabel("head")
         ax.grid(False)
         _numbers(ax, layers, key)

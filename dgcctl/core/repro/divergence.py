@@ -18,6 +18,12 @@ from dgc.run.paths import RunDir
 _NOT_COMPARED = frozenset({"t", "crc"})
 
 
+def plain_name(metric: str) -> str:
+    """`eval.loss` as it is; `step` for the step of a step (`step.step`)."""
+    kind, _, key = metric.partition(".")
+    return kind if kind == key else metric
+
+
 @dataclass(frozen=True)
 class FirstDifference:
     """The first metric row in which two runs part."""
@@ -30,8 +36,8 @@ class FirstDifference:
 
     def __str__(self) -> str:
         return (
-            f"first difference at step {self.step}: {self.kind}.{self.key} was {self.recorded}, is"
-            f" now {self.repeated}"
+            f"first difference at step {self.step}: {plain_name(f'{self.kind}.{self.key}')} was"
+            f" {self.recorded}, is now {self.repeated}"
         )
 
 
@@ -129,7 +135,7 @@ def final_metrics(rows: Iterable[Event]) -> dict[str, float]:
     """The numbers of the last row of each kind, as `kind.key`."""
     last = {row["kind"]: row for row in rows if row["kind"] in METRIC_KINDS}
     return {
-        f"{kind}.{key}": float(value)
+        f"{kind}.{key}": value
         for kind, row in last.items()
         for key, value in row.items()
         if isinstance(value, int | float)

@@ -27,7 +27,7 @@ from dgcctl.core.compare.rundiff import Difference, diff_runs
 from dgcctl.core.launch import launcher
 from dgcctl.core.launch.launcher import Ranks
 from dgcctl.core.launch.query import ask, silently
-from dgcctl.core.launch.run_to_end import run_to_end
+from dgcctl.core.launch.run_to_end import Onlooker, run_to_end
 from dgcctl.core.repro import circumstances, gitstate, kernels, leftovers, run_in_tree
 from dgcctl.core.repro.divergence import (
     Comparison,
@@ -38,7 +38,9 @@ from dgcctl.core.repro.divergence import (
 from dgcctl.core.runs.record import Facts, read_facts
 
 TRAINER = "dgc.train"
+IN_A_FOLDER = frozenset({"cifar10", "cifar100", "imagenet", "image_folder"})
 Agree = Callable[[Sequence[str]], None]
+Show = Callable[[RunDir], Onlooker]
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ def repeat(
     agree: Agree | None = None,
     say: kernels.Say = silently,
     data_dir: Path | None = None,
+    show: Show | None = None,
 ) -> RunDir:
     """Run `run` again into a new directory of `runs`, which is returned when it is done.
 
     `agree` is shown what differs here from the record and can change bits, before anything is
-    trained; it raises where that will not do. Raises UsageError for a run that is not done or whose
-    code is not here, and the trainer's error.
+    trained; it raises where that will not do. `show` makes what tells how far the new run is.
+    Raises UsageError for a run that is not done or whose code is not here, and the trainer's error.
     """
     facts = read_facts(run)
     if facts.state is not State.DONE:
@@ -84,7 +87,8 @@ def repeat(
         recipe = facts.run.recipe.read_bytes() if data_dir is None else _moved(facts, data_dir)
         again = _new_run(facts, runs, recipe)
         try:
-            run_to_end(again, command(facts, again, tree, trainer), env)
+            shown = show(again) if show is not None else None
+            run_to_end(again, command(facts, again, tree, trainer), env, shown)
         except DgcError as error:
             _forget_if_nothing_began(again)
             if not current_code or error.exit_code >= ExitCode.PREEMPTED:
@@ -190,6 +194,11 @@ def _moved(facts: Facts, data_dir: Path) -> bytes:
     """The recipe of the record with its images in another folder. Raises IntegrityError where they
     are others.
     """
+    if str(facts.recipe.get("data.name")) not in IN_A_FOLDER:
+        raise UsageError(
+            f"--data-dir {data_dir}: the images of {facts.id} ({facts.recipe.get('data.name')})"
+            " come with the package and lie in no folder: leave --data-dir out"
+        )
     # changed as it stands: an override would leave out what it expects
     recipe = load_recipe(facts.run.recipe)
     data = recipe.data.model_copy(update={"dir": str(data_dir.absolute())})

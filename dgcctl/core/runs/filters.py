@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dgc.errors import UsageError
+from dgc.run.status import State
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -25,6 +26,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+STATES = (*map(str, State), "unreadable")
 _TERM = re.compile(r"([A-Za-z_][\w.]*)(>=|<=|!=|==|=|>|<|~)(.*)")
 
 
@@ -87,9 +89,10 @@ def select(runs: Iterable[RunT], terms: Sequence[Term]) -> list[RunT]:
 
 def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
     """A key that no run has is a mistake, not an empty answer."""
-    if term.sign in ("", ":") or any(
-        resolve_key(term.key, run.values) in run.values for run in runs
-    ):
+    if term.sign in ("", ":"):
+        return
+    if any(resolve_key(term.key, run.values) in run.values for run in runs):
+        _require_possible(term)
         return
     names = sorted(
         {name for run in runs[:20] for key in run.values for name in (key, key.rpartition(".")[2])}
@@ -101,6 +104,15 @@ def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
         else "keys are columns and recipe keys, e.g. state, epoch, optim.lr"
     )
     raise UsageError(f"filter: no run has a key {term.key} ({hint})")
+
+
+def _require_possible(term: Term) -> None:
+    """A state that no run can be in is a mistake too."""
+    if term.key != "state" or term.sign not in ("=", "!=") or term.value in STATES:
+        return
+    near = difflib.get_close_matches(term.value, STATES, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"filter: no run can be {term.value} ({hint}states: {', '.join(STATES)})")
 
 
 def resolve_key(key: str, values: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from dgcctl.core.runs.recipe_values import read_values
 
 UNREADABLE = "unreadable"
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
+_LISTED = 8  # runs that a short name may mean; more would fill a screen
 _STAMPED = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]+$")
 
 
@@ -45,6 +46,11 @@ class Run:
     def name(self) -> str:
         """The recipe's name, from the id `<utc>-<name>-<hex>`."""
         return recipe_name(self.id)
+
+    @cached_property
+    def repeats(self) -> str:
+        """The id of the run that this one is a repetition of (`rerun`); empty where it is none."""
+        return repeated_by(self.dir)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -72,6 +78,7 @@ class Run:
             "parameters": self.metrics.get("parameters"),
             "started": status.started,
             "seconds": max(0.0, status.heartbeat - status.started),
+            "repeats": self.repeats or None,
             "path": str(self.dir.path),
         }
 
@@ -147,6 +154,16 @@ def read_run(run: RunDir) -> Run:
         return Run(run, _no_status(run), UNREADABLE, f"{error.filename or run.path}: {why}")
     except (IntegrityError, ValueError, TypeError) as error:
         return Run(run, _no_status(run), UNREADABLE, str(error))
+
+
+def repeated_by(run: RunDir) -> str:
+    """The id of the run that `rerun` repeated into this folder; empty for a training."""
+    try:
+        return str(read_json(run.file("rerun.json")).get("of") or "an unknown run")
+    except FileNotFoundError:
+        return ""
+    except (OSError, IntegrityError):
+        return "an unknown run"
 
 
 def _no_status(run: RunDir) -> Status:
@@ -226,18 +243,33 @@ def _by_path(path: Path) -> RunDir:
         return run
     if run.path.is_dir() and is_closed(run):
         raise ResourceError(f"{path}: permission denied: ask its owner, or name another run")
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, _beside(path), n=1, cutoff=0.5)
+        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
+        raise UsageError(f"{path}: there is no such folder{hint}: see `dgcctl runs ls`")
     raise UsageError(
         f"{path}: no run directory (it holds neither status.json nor recipe.yaml): see `dgcctl"
         " runs ls`"
     )
 
 
+def _beside(path: Path) -> list[str]:
+    """The runs that lie where a path looks for one."""
+    try:
+        return [run.id for run in iterate(path.parent)]
+    except OSError:
+        return []
+
+
 def latest(known: list[RunDir]) -> RunDir:
-    """The newest that may be read: by the second in its id, then by when its recipe was written."""
+    """The newest training that may be read: by the second in its id, then by when its recipe was
+    written. A repetition (`rerun`) is meant only where there is nothing else.
+    """
     known = [run for run in known if not is_closed(run)] or known
-    stamp = known[0].id.partition("-")[0]
+    newest = next((run for run in known if not repeated_by(run)), known[0])
+    stamp = newest.id.partition("-")[0]
     same = [run for run in known if run.id.partition("-")[0] == stamp]
-    return max(same, key=_made)
+    return max([run for run in same if not repeated_by(run)] or same, key=_made)
 
 
 def _made(run: RunDir) -> int:
@@ -248,22 +280,29 @@ def _made(run: RunDir) -> int:
 
 
 def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
-    found = [run for run in known if run.id == text]
+    found = [run for run in known if text in (run.id, *short_forms(run.id))]
     found = found or [
         run
         for run in known
-        if run.id.startswith(text) or run.id.rpartition("-")[2].startswith(text)
+        if any(form.startswith(text) for form in (run.id, *short_forms(run.id)))
     ]
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(run.id for run in found[:3]) + (", ..." if len(found) > 3 else "")
+        names = ", ".join(run.id for run in found[:_LISTED])
+        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise UsageError(
-            f"{text}: {len(found)} runs begin so ({names}): give more of the id, or `latest`"
+            f"{text}: {len(found)} runs begin so ({names}{more}): give more of the id, or `latest`"
         )
-    ids = [run.id for run in known]
-    near = difflib.get_close_matches(
-        text, [*ids, *(i.rpartition("-")[2] for i in ids)], n=1, cutoff=0.5
-    )
+    words = ["latest", *(form for run in known for form in (run.id, *short_forms(run.id)))]
+    near = difflib.get_close_matches(text, words, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
     raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")
+
+
+def short_forms(run_id: str) -> list[str]:
+    """`demo-0a1b2c` and `0a1b2c` of `20260101T000000Z-demo-0a1b2c`: what the dashboard shows, and
+    the end alone.
+    """
+    rest = run_id.partition("-")[2]
+    return [rest, rest.rpartition("-")[2]] if rest else []
