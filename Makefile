@@ -59,7 +59,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), and Python 3.11 or newer is needed: name one with make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment: install its venv package (Debian, Ubuntu: python3-venv)" >&2; rm -rf $(VENV); exit 2; }
 
-$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard dgc/kernels/cpu/src/*) | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard dgc/kernels/cpu/src/* dgc/kernels/cpu/src/*/*) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; torch is large) ..." >&2
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install torch torchvision </dev/null

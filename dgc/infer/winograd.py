@@ -1,5 +1,5 @@
 """Winograd's F(2x2, 3x3) for dynamic convolutions: where it pays, its layout, its weights (see
-dgc/kernels/cpu/src/wino.h).
+dgc/kernels/cpu/src/infer/wino.h).
 """
 
 from __future__ import annotations

@@ -56,13 +56,15 @@ def sources_digest(package: Path) -> str | None:
     without sources.
     """
     folder = folder_of(package) / "src"
-    files = sorted(path for path in folder.glob("*") if path.suffix in _COUNTED)
+    files = [path for path in folder.rglob("*") if path.suffix in _COUNTED]
     if not files:
         return None
+    named = sorted((path.relative_to(folder).as_posix(), path) for path in files)
     # older sources: their flags stand in the project's file
     if not (folder / "kernels.cmake").exists():
-        files += [path for path in [package.parent / "CMakeLists.txt"] if path.is_file()]
-    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}\n" for path in files)
+        flags = package.parent / "CMakeLists.txt"
+        named += [(flags.name, flags)] if flags.is_file() else []
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {name}\n" for name, path in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
 // Runs a plan that a test wrote to a file, where there is no Python: run_plan PLAN OUTPUT THREADS.
 // The file: four integers (see Head), the block with the program at its start, the input.
-#include "../../dgc/kernels/cpu/src/abi.h"
+#include "../../dgc/kernels/cpu/src/infer/abi.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -40,7 +40,7 @@ pytestmark = [
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("arm64") / "run_plan"
     source = ROOT / "dgc" / "kernels" / "cpu" / "src"
-    files = [source / name for name in ("api.cpp", "executor.cpp", "train.cpp")]
+    files = [source / name for name in ("api.cpp", "infer/executor.cpp", "train/train.cpp")]
     flags = [
         "-std=c++17",
         "-O3",

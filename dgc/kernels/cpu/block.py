@@ -1,5 +1,5 @@
 """A native program as one block of memory without an address in it, so that it can be copied, or
-mapped from a file (see DgcProgram in src/abi.h). No torch.
+mapped from a file (see DgcProgram in src/infer/abi.h). No torch.
 """
 
 from __future__ import annotations

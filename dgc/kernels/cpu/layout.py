@@ -1,5 +1,5 @@
 """Where the pixels of a plane lie, and where each tap of a kernel finds them (see DgcTensor in
-src/abi.h).
+src/infer/abi.h).
 """
 
 from __future__ import annotations

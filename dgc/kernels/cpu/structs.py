@@ -1,4 +1,4 @@
-"""The C structures of `src/abi.h` and `src/train_abi.h`, field by field."""
+"""The C structures of `src/infer/abi.h` and `src/train/train_abi.h`, field by field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes over a batch for training, as the kernels in `src/train.h` make them: float32 on the CPU.
+"""Passes over a batch for training, as the kernels in `src/train` make them: float32 on the CPU.
 
 Legend: B samples, C channels, G heads, K capacity of a head's list, T taps, J outputs of a head.
 """

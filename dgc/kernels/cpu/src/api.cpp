@@ -1,12 +1,13 @@
-// The C interface: which instruction sets this build and this machine have, and running a program with one of them.
+// The C interface: which instruction sets this build and this machine have, and running a program
+// with one of them.
 #include "mirror.h"
 
-#define DGC_DECLARE(isa) \
-    namespace isa { \
-    void execute(const DgcRun& run); \
-    double peak(); \
-    int registers(); \
-    void train(const DgcTrain& pass); \
+#define DGC_DECLARE(isa)                      \
+    namespace isa {                           \
+    void execute(const DgcRun& run);          \
+    double peak();                            \
+    int registers();                          \
+    void train(const DgcTrain& pass);         \
     int64_t train_room(const DgcTrain& pass); \
     }
 
@@ -25,14 +26,17 @@ DGC_DECLARE(dgc_baseline)
 
 // Whether `bytes` bytes from `offset` on lie inside the block, at a multiple of 8.
 static bool inside(const DgcRun& run, int64_t offset, int64_t bytes) {
-    return offset >= 0 && bytes >= 0 && offset % 8 == 0 && bytes <= run.block_bytes && offset <= run.block_bytes - bytes;
+    return offset >= 0 && bytes >= 0 && offset % 8 == 0 && bytes <= run.block_bytes &&
+           offset <= run.block_bytes - bytes;
 }
 
 static bool block_holds_program(const DgcRun& run) {
-    if (!run.block || (uintptr_t)run.block % 8 || !inside(run, run.program, sizeof(DgcProgram))) return false;
+    if (!run.block || (uintptr_t)run.block % 8 || !inside(run, run.program, sizeof(DgcProgram)))
+        return false;
     const DgcProgram& p = program_of(run);
     int64_t bytes;
-    return !__builtin_mul_overflow(p.count, int64_t(sizeof(DgcOp)), &bytes) && inside(run, p.ops, bytes);
+    return !__builtin_mul_overflow(p.count, int64_t(sizeof(DgcOp)), &bytes) &&
+           inside(run, p.ops, bytes);
 }
 
 // Floats that a run works in: see DgcRun. -1: more than can be counted, or negative.
@@ -40,7 +44,8 @@ static int64_t workspace_floats(const DgcProgram& p, int64_t samples, int64_t th
     if (p.thread_floats < 0 || p.sample_floats < 0 || p.scratch_floats < 0) return -1;
     int64_t of_threads, of_samples, all;
     if (__builtin_add_overflow(p.thread_floats, p.scratch_floats, &all) ||
-        __builtin_mul_overflow(threads, all, &of_threads) || __builtin_mul_overflow(samples, p.sample_floats, &of_samples) ||
+        __builtin_mul_overflow(threads, all, &of_threads) ||
+        __builtin_mul_overflow(samples, p.sample_floats, &of_samples) ||
         __builtin_add_overflow(of_threads, of_samples, &all))
         return -1;
     return all;
@@ -54,15 +59,26 @@ static bool workspace_suffices(const DgcRun& run) {
 
 extern "C" {
 
-// Read by the call, and from the file by those who must not load it: keep the words (dgc/kernels/sources.py).
-const char* dgc_built_from() { return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER; }
+// Read by the call, and from the file by those who must not load it: keep the words
+// (dgc/kernels/sources.py).
+const char* dgc_built_from() {
+    return "dgc kernels built from " DGC_BUILT_FROM " by " DGC_COMPILER;
+}
 
-int dgc_abi_version() { return 4; }
-int64_t dgc_op_size() { return sizeof(DgcOp); }
+int dgc_abi_version() {
+    return 4;
+}
+int64_t dgc_op_size() {
+    return sizeof(DgcOp);
+}
 
 // How the structures lie in memory, for the test of their mirror in Python.
-const DgcField* dgc_fields() { return kFields; }
-int64_t dgc_field_count() { return sizeof(kFields) / sizeof(*kFields); }
+const DgcField* dgc_fields() {
+    return kFields;
+}
+int64_t dgc_field_count() {
+    return sizeof(kFields) / sizeof(*kFields);
+}
 
 // 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
 int dgc_supports(int isa) {
@@ -75,9 +91,9 @@ int dgc_supports(int isa) {
     return isa == 0;
 }
 
-// What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot products),
-// 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). No kernel does yet. Whoever uses tiles on Linux must ask the
-// system for their registers first (arch_prctl), once a process.
+// What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot
+// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). No kernel does yet. Whoever
+// uses tiles on Linux must ask the system for their registers first (arch_prctl), once a process.
 int dgc_features(int isa) {
     int found = 0;
 #ifdef DGC_X86
@@ -87,7 +103,9 @@ int dgc_features(int isa) {
     if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
     if (c >> 11 & 1) found |= 1;
     if (more >> 5 & 1) found |= 2;
-    unsigned low = 0, high = 0;  // which registers the system saves; that it can be asked follows from AVX-512
+    unsigned low = 0,
+             high =
+                 0;  // which registers the system saves; that it can be asked follows from AVX-512
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
     if (tiles && (low >> 17 & 3) == 3) found |= 4;
@@ -118,8 +136,12 @@ int dgc_run(const DgcRun* run, int isa) {
 }
 
 // Floats of scratch that each thread needs for a pass; the same for every instruction set.
-int64_t dgc_train_room(const DgcTrain* pass) { return dgc_baseline::train_room(*pass); }
-int64_t dgc_train_size() { return sizeof(DgcTrain); }
+int64_t dgc_train_room(const DgcTrain* pass) {
+    return dgc_baseline::train_room(*pass);
+}
+int64_t dgc_train_size() {
+    return sizeof(DgcTrain);
+}
 
 int dgc_train(const DgcTrain* pass, int isa) {
     if (!dgc_supports(isa)) return 1;

@@ -10,10 +10,14 @@ set_target_properties(dgc_native PROPERTIES PREFIX "" OUTPUT_NAME "_dgc_native")
 
 # One object for each instruction set from one source, each in a namespace of its own.
 function(add_instruction_set name)
-  add_library(${name} OBJECT ${SOURCES}/executor.cpp ${SOURCES}/train.cpp)
+  add_library(${name} OBJECT ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp)
   target_compile_definitions(${name} PRIVATE DGC_ISA=${name})
   target_compile_options(${name} PRIVATE -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-exceptions
                          -fno-rtti -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi ${ARGN})
+  if(DGC_DEBUG)
+    target_compile_definitions(${name} PRIVATE DGC_DEBUG)
+    target_compile_options(${name} PRIVATE -O1)
+  endif()
   if(OpenMP_CXX_FOUND)
     target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
   endif()
@@ -38,9 +42,9 @@ if(OpenMP_CXX_FOUND)
   target_link_libraries(dgc_native PRIVATE OpenMP::OpenMP_CXX)
 endif()
 
-# What the library says it was built from: SHA-256 over "<SHA-256 of a file> <its name>" a line, in order of the names
-# (dgc/kernel_sources.py counts the same way). A build with other flags than these says so behind the digest.
-file(GLOB COUNTED RELATIVE ${SOURCES} ${SOURCES}/*.h ${SOURCES}/*.cpp ${SOURCES}/*.cmake)
+# What the library says it was built from: SHA-256 over "<SHA-256 of a file> <its path from here>" a line, in order of the
+# paths (dgc/kernels/sources.py counts the same way). A build with other flags than these says so behind the digest.
+file(GLOB_RECURSE COUNTED RELATIVE ${SOURCES} ${SOURCES}/*.h ${SOURCES}/*.cpp ${SOURCES}/*.cmake)
 list(SORT COUNTED)
 set(LISTING "")
 foreach(name ${COUNTED})
@@ -55,6 +59,9 @@ if(NOT KIND STREQUAL "release")
 endif()
 if(DGC_WIDE)
   string(APPEND BUILT_FROM "+wide")
+endif()
+if(DGC_DEBUG)
+  string(APPEND BUILT_FROM "+debug")
 endif()
 if(DGC_SANITIZE)
   string(APPEND BUILT_FROM "+sanitize")

@@ -1,48 +1,37 @@
-// What works on whole planes: input, output, means, repacking, pooling, addition.
+// What works on whole planes: input, output, means, repacking, pooling, addition. An item is a
+// channel of one sample.
+//
+// Whoever writes an image leaves its padding zero: rows are written pixel by pixel, or by whole
+// vectors through the mask. An image's `length` and `lead` are multiples of 16 floats, so whole
+// vectors never reach the next sub-plane. Source and target may be the same memory only where they
+// have the same layout (pack_plane, add_plane: an item reads each vector before it writes it).
+// Scratch: src.width + 64 floats for repacking, 4 * (src.width + pool_pad) + 64 for pooling. Called
+// by executor.cpp, one item at a time.
 #pragma once
+#include "../common/rows.h"
 #include "context.h"
 
 namespace DGC_ISA {
 
-DGC_INLINE int64_t subplanes(const DgcTensor& t) { return t.phases * t.phases; }
-
-template <int S>
-inline void split_row(const float* __restrict__ from, float* __restrict__ to, int64_t width, int64_t step) {
-    for (int p = 0; p < S; ++p) {
-        const int64_t pixels = (width - p + S - 1) / S;
-        for (int64_t i = 0; i < pixels; ++i) to[p * step + i] = from[i * S + p];
-    }
-}
-
-template <int S>
-inline void join_row(const float* __restrict__ from, float* __restrict__ to, int64_t width, int64_t step) {
-    for (int p = 0; p < S; ++p) {
-        const int64_t pixels = (width - p + S - 1) / S;
-        for (int64_t i = 0; i < pixels; ++i) to[i * S + p] = from[p * step + i];
-    }
+DGC_INLINE int64_t subplanes(const DgcTensor& t) {
+    return t.phases * t.phases;
 }
 
 // A contiguous row of the image to its place in a tensor.
 inline void scatter_row(const DgcTensor& t, float* plane, int64_t y, const float* from) {
-    float* to = pixel(t, plane, y, 0);
-    if (t.phases == 1) return (void)__builtin_memcpy(to, from, t.width * 4);
-    if (t.phases == 2) return split_row<2>(from, to, t.width, t.phase_plane);
-    if (t.phases == 4) return split_row<4>(from, to, t.width, t.phase_plane);
-    for (int64_t x = 0; x < t.width; ++x) to[(x % t.phases) * t.phase_plane + x / t.phases] = from[x];
+    split(from, pixel(t, plane, y, 0), t.width, t.phases, t.phase_plane);
 }
 
 inline void gather_row(const DgcTensor& t, const float* plane, int64_t y, float* to) {
-    const float* from = pixel(t, (float*)plane, y, 0);
-    if (t.phases == 1) return (void)__builtin_memcpy(to, from, t.width * 4);
-    if (t.phases == 2) return join_row<2>(from, to, t.width, t.phase_plane);
-    for (int64_t x = 0; x < t.width; ++x) to[x] = from[(x % t.phases) * t.phase_plane + x / t.phases];
+    join(pixel(t, (float*)plane, y, 0), to, t.width, t.phases, t.phase_plane);
 }
 
 inline void input_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const int64_t area = op.dst.height * op.dst.width;
     const float* from = c.run->input + c.sample * c.program->in_floats + channel * area;
     float* plane = at(c, op.dst) + channel * op.dst.plane;
-    for (int64_t y = 0; y < op.dst.height; ++y) scatter_row(op.dst, plane, y, from + y * op.dst.width);
+    for (int64_t y = 0; y < op.dst.height; ++y)
+        scatter_row(op.dst, plane, y, from + y * op.dst.width);
 }
 
 inline void output_plane(const DgcOp& op, const Context& c, int64_t channel) {
@@ -63,7 +52,8 @@ struct Norm {  // y = x * scale + shift, then ReLU where `positive`
 
 DGC_INLINE Norm norm_of(const DgcOp& op, const Context& c, int64_t channel) {
     if (!op.in_scale) return {splat(1.0f), V{}, false, op.in_relu != 0};
-    return {splat(floats(c, op.in_scale)[channel]), splat(floats(c, op.in_shift)[channel]), true, op.in_relu != 0};
+    return {splat(floats(c, op.in_scale)[channel]), splat(floats(c, op.in_shift)[channel]), true,
+            op.in_relu != 0};
 }
 
 DGC_INLINE V apply(const Norm& n, V x) {
@@ -89,24 +79,30 @@ inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
     at(c, op.out)[channel] = sum(a + b) / float(t.height * t.width);
 }
 
-// Same sub-planes, other distance of rows: vector by vector, each row over what the one before has written too much.
-inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, const int32_t* mask, float* to, const Norm& norm) {
-    const int64_t rows = ceil_div(d.height, d.phases), columns = ceil_div(d.width, d.phases), last = (rows - 1) * d.row;
+// Same sub-planes, other distance of rows: vector by vector, each row over what the one before has
+// written too much.
+inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, const int32_t* mask,
+                      float* to, const Norm& norm) {
+    const int64_t rows = ceil_div(d.height, d.phases), columns = ceil_div(d.width, d.phases),
+                  last = (rows - 1) * d.row;
     for (int64_t y = 0; y < rows; ++y)
         for (int64_t x = 0; x < columns; x += VL) {
             const int64_t i = y * d.row + x;
             V pixels = apply(norm, load(from + y * from_row + x));
-            if (i + VL <= last) store(to + i, pixels);
+            if (i + VL <= last)
+                store(to + i, pixels);
             else
                 for (int64_t k = 0; k < smaller(VL, d.length - i); ++k) to[i + k] = pixels[k];
         }
-    for (int64_t i = 0; i < d.length; i += VL) store(to + i, keep(load(to + i), load_int(mask + i)));
+    for (int64_t i = 0; i < d.length; i += VL)
+        store(to + i, keep(load(to + i), load_int(mask + i)));
 }
 
 // Same arrangement on both sides: vector by vector. Otherwise row by row through a buffer.
 inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &d = op.dst;
     const Norm norm = norm_of(op, c, channel);
+    DGC_CHECK(s.height == d.height && s.width == d.width);
     const float* from = at(c, s) + channel * s.plane;
     float* to = at(c, d) + channel * d.plane;
     const int32_t* mask = mask_of(c, d);
@@ -114,16 +110,19 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
         for (int64_t p = 0; p < subplanes(s); ++p)
             for (int64_t i = 0; i < s.length; i += VL)
                 store(to + p * d.phase_plane + d.lead + i,
-                      keep(apply(norm, load(from + p * s.phase_plane + s.lead + i)), load_int(mask + p * d.length + i)));
+                      keep(apply(norm, load(from + p * s.phase_plane + s.lead + i)),
+                           load_int(mask + p * d.length + i)));
         return;
     }
     if (s.phases == d.phases) {
         for (int64_t p = 0; p < subplanes(s); ++p)
-            pack_rows(d, from + p * s.phase_plane + s.lead, s.row, mask + p * d.length, to + p * d.phase_plane + d.lead, norm);
+            pack_rows(d, from + p * s.phase_plane + s.lead, s.row, mask + p * d.length,
+                      to + p * d.phase_plane + d.lead, norm);
         return;
     }
     for (int64_t y = 0; y < d.height; ++y) {
         float* line = c.scratch;
+        DGC_CHECK(round_up(d.width) <= c.program->scratch_floats);
         gather_row(s, from, y, line);
         for (int64_t x = 0; x < d.width; x += VL) store(line + x, apply(norm, load(line + x)));
         scatter_row(d, to, y, line);
@@ -134,7 +133,8 @@ DGC_INLINE float pooled(float acc, float x, bool average) {
     return average ? acc + x : (x > acc) | (x != x) ? x : acc;
 }
 
-// One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad borders on both sides.
+// One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad
+// borders on both sides.
 template <int S>
 inline void reduce_line(const DgcOp& op, const float* __restrict__ line, float* __restrict__ out) {
     const bool average = op.pool_kind == 1;
@@ -150,6 +150,8 @@ inline void pool_row(const DgcOp& op, const Context& c, const float* from, float
     const DgcTensor& s = op.src;
     const bool average = op.pool_kind == 1;
     const int64_t reach = s.width + 2 * op.pool_pad;
+    DGC_CHECK(s.width + reach + op.dst.width <= c.program->scratch_floats);
+    DGC_CHECK((op.dst.width - 1) * op.pool_stride + op.pool_kernel <= reach);
     float *row = c.scratch, *line = row + s.width, *out = line + reach;
     for (int64_t x = 0; x < reach; ++x) line[x] = average ? 0.0f : -__builtin_inff();
     for (int64_t k = 0; k < op.pool_kernel; ++k) {
@@ -157,10 +159,13 @@ inline void pool_row(const DgcOp& op, const Context& c, const float* from, float
         if (y0 < 0 || y0 >= s.height) continue;
         const float* pixels = s.phases == 1 ? pixel(s, (float*)from, y0, 0) : row;
         if (s.phases != 1) gather_row(s, from, y0, row);
-        for (int64_t x = 0; x < s.width; ++x) line[op.pool_pad + x] = pooled(line[op.pool_pad + x], pixels[x], average);
+        for (int64_t x = 0; x < s.width; ++x)
+            line[op.pool_pad + x] = pooled(line[op.pool_pad + x], pixels[x], average);
     }
-    if (op.pool_stride == 2) reduce_line<2>(op, line, out);
-    else reduce_line<0>(op, line, out);
+    if (op.pool_stride == 2)
+        reduce_line<2>(op, line, out);
+    else
+        reduce_line<0>(op, line, out);
     scatter_row(op.dst, to, y, out);
 }
 
@@ -172,11 +177,13 @@ inline void pool_plane(const DgcOp& op, const Context& c, int64_t channel) {
 
 inline void add_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &r = op.residual, &d = op.dst;
+    DGC_CHECK(s.phases == d.phases && s.row == d.row && r.phases == d.phases && r.row == d.row);
     for (int64_t p = 0; p < subplanes(d); ++p)
         for (int64_t i = 0; i < d.length; i += VL) {
             V y = load(at(c, s) + channel * s.plane + p * s.phase_plane + s.lead + i);
             y += load(at(c, r) + channel * r.plane + p * r.phase_plane + r.lead + i);
-            store(at(c, d) + channel * d.plane + p * d.phase_plane + d.lead + i, op.relu ? relu(y) : y);
+            store(at(c, d) + channel * d.plane + p * d.phase_plane + d.lead + i,
+                  op.relu ? relu(y) : y);
         }
 }
 

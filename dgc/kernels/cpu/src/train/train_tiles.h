@@ -1,21 +1,28 @@
-// Training: the three register tiles. All sums run over terms: a channel's pixels, seen through one tap, times a weight.
+// Training: the three register tiles. All sums run over terms: a channel's pixels, seen through one
+// tap, times a weight.
+//
+// Tiles read and write whole vectors: planes lie in a worker's scratch, with kGuard floats behind
+// the last one. Weights are [head][channel][tap][outs], so MR of them side by side are MR
+// neighbouring outputs (sum_pixels takes any number of outputs, sum_lanes only whole vectors). What
+// is written overlaps nothing that is read. Called by train_pieces.h and what includes it.
 #pragma once
-#include "tile.h"
+#include "../common/product.h"
 #include "train_planes.h"
 
 namespace DGC_ISA {
 
-// ---- forward: rows of outputs x vectors of pixels -------------------------------------------------------------------
+// ---- forward: rows of outputs x vectors of pixels ----
 
-struct Terms {               // term i: pixels at x + where[i], weights at w + i * step
+struct Terms {  // term i: pixels at x + where[i], weights at w + i * step
     const float* x;
     const int32_t* where;
     const float* w;
     int64_t step, first, count;
-    int64_t panel;           // terms of a panel, whose rows lie in blocks of [term][rows]; 0: `step` holds all rows
+    int64_t panel;  // terms of a panel, whose rows lie in blocks of [term][rows]; 0: `step` holds
+                    // all rows
 };
 
-struct Rows {                // of pixels, `step` apart, written or added to
+struct Rows {  // of pixels, `step` apart, written or added to
     float* to;
     int64_t step;
     bool add;
@@ -24,7 +31,10 @@ struct Rows {                // of pixels, `step` apart, written or added to
 template <int MR, int NV>
 __attribute__((noinline)) void sum_terms(const Terms& t, const Rows& r) {
     V acc[MR][NV] = {};
-    for (int64_t i = 0; i < t.count; ++i) step<MR, NV>(acc, t.x + t.where[i], t.w + i * t.step);
+    for (int64_t i = 0; i < t.count; ++i) {
+        const float* w = t.w + i * t.step;
+        add_products(acc, t.x + t.where[i], [&](int m) { return w[m]; });
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
@@ -34,30 +44,18 @@ __attribute__((noinline)) void sum_terms(const Terms& t, const Rows& r) {
         }
 }
 
-// ---- backward to the input: rows of chosen channels x vectors of pixels, summed over outputs and taps ---------------
+// ---- backward to the input: rows of chosen channels x vectors of pixels, summed over outputs and
+// taps ---------------
 
 struct Back {
-    const float* x;          // gradient planes of the head's outputs, at the tile's first pixel
+    const float* x;  // gradient planes of the head's outputs, at the tile's first pixel
     int64_t x_step;
-    const int64_t* taps;     // how many, then (weight offset, pixel offset) of each
-    const float* const* w;   // a row of weights for each channel
-    float* const* to;        // a plane for each channel
-    const float* gate;       // null: 1
-    int64_t outs, first;     // `first`: pixel of the tile
+    const int64_t* taps;    // how many, then (weight offset, pixel offset) of each
+    const float* const* w;  // a row of weights for each channel
+    float* const* to;       // a plane for each channel
+    const float* gate;      // null: 1
+    int64_t outs, first;    // `first`: pixel of the tile
 };
-
-template <int MR, int NV>
-DGC_INLINE void back_step(V (&acc)[MR][NV], const float* x, const float* const (&w)[MR], int64_t i) {
-    V pixels[NV];
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) pixels[v] = load(x + v * VL);
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) {
-        const V weight = splat(w[m][i]);
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) acc[m][v] += weight * pixels[v];
-    }
-}
 
 template <int MR, int NV>
 __attribute__((noinline)) void sum_outputs(const Back& b) {
@@ -68,7 +66,8 @@ __attribute__((noinline)) void sum_outputs(const Back& b) {
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) w[m] = b.w[m] + b.taps[1 + 2 * t];
         const float* x = b.x + b.first + b.taps[2 + 2 * t];
-        for (int64_t j = 0; j < b.outs; ++j) back_step<MR, NV>(acc, x + j * b.x_step, w, j);
+        for (int64_t j = 0; j < b.outs; ++j)
+            add_products(acc, x + j * b.x_step, [&](int m) { return w[m][j]; });
     }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
@@ -96,16 +95,14 @@ DGC_INLINE float across(typename Wide<N>::T v) {
     }
 }
 
-// ---- backward to the weights: terms x outputs, summed over pixels ---------------------------------------------------
-
-constexpr int kTerms = kRegisters >= 32 ? 6 : 3;  // x 4 outputs
+// ---- backward to the weights: terms x outputs, summed over pixels ----
 
 struct Correlate {
-    const float* x;          // input planes
-    const int32_t* where;    // of each term
-    const float* y;          // gradient planes of the outputs
+    const float* x;        // input planes
+    const int32_t* where;  // of each term
+    const float* y;        // gradient planes of the outputs
     int64_t y_step, vectors;
-    float* to;               // [terms][outs]
+    float* to;  // [terms][outs]
     int64_t to_step;
 };
 
@@ -132,20 +129,18 @@ __attribute__((noinline)) void sum_pixels(const Correlate& c) {
         for (int j = 0; j < MJ; ++j) c.to[t * c.to_step + j] = across<VL>(acc[t][j]);
 }
 
-// The same where images are small and outputs many: lanes run over outputs, `y` is [pixel][outs], and the sums go straight
-// to the weights they belong to, and to the gates.
+// The same where images are small and outputs many: lanes run over outputs, `y` is [pixel][outs],
+// and the sums go straight to the weights they belong to, and to the gates.
 struct Lanes {
     const float* x;
     const int32_t* where;
     const float* y;
     int64_t outs, height, width, row;
-    const int32_t* rows;     // of each term, among the head's rows of weights
-    const int32_t* owner;    // of each term: which of the chosen channels
+    const int32_t* rows;   // of each term, among the head's rows of weights
+    const int32_t* owner;  // of each term: which of the chosen channels
     const float *gate, *weight;
-    float *grad, *heard;     // as `weight`, as `gate`
+    float *grad, *heard;  // as `weight`, as `gate`
 };
-
-constexpr int kLaneTerms = kRegisters >= 32 ? 10 : 6;  // x 2 vectors of outputs
 
 template <int NJ>
 DGC_INLINE void settle(const Lanes& s, int64_t term, const V (&raw)[NJ]) {
@@ -169,31 +164,14 @@ __attribute__((noinline)) void sum_lanes(const Lanes& s, int64_t term) {
     for (int t = 0; t < NT; ++t) where[t] = s.where[term + t];
     for (int64_t r = 0; r < s.height; ++r) {
         const float* x = s.x + r * s.row;
-        for (int64_t i = 0; i < s.width; ++i, y += s.outs) {
-            V grads[NJ];
-#pragma GCC unroll 8
-            for (int j = 0; j < NJ; ++j) grads[j] = load(y + j * VL);
-#pragma GCC unroll 16
-            for (int t = 0; t < NT; ++t) {
-                const V a = splat(x[where[t] + i]);
-#pragma GCC unroll 8
-                for (int j = 0; j < NJ; ++j) acc[t][j] += a * grads[j];
-            }
-        }
+        for (int64_t i = 0; i < s.width; ++i, y += s.outs)
+            add_products(acc, y, [&](int t) { return x[where[t] + i]; });
     }
 #pragma GCC unroll 16
     for (int t = 0; t < NT; ++t) settle<NJ>(s, term + t, acc[t]);
 }
 
-// ---- choosing a tile ------------------------------------------------------------------------------------------------
-
-template <int MR, int NV>
-inline void run_terms(int nv, const Terms& t, const Rows& r) {
-    if constexpr (NV > 1) {
-        if (nv < NV) return run_terms<MR, NV - 1>(nv, t, r);
-    }
-    sum_terms<MR, NV>(t, r);
-}
+// ---- over a whole head ----
 
 // `rows` outputs over `vectors` vectors of pixels.
 template <int MR>
@@ -201,12 +179,14 @@ inline void sweep_terms(Terms t, Rows r, int64_t rows, int64_t vectors) {
     for (; rows >= MR; rows -= MR, t.w += t.panel ? MR * t.panel : MR, r.to += MR * r.step) {
         const int64_t pieces = ceil_div(vectors, widest(MR));
         for (int64_t p = 0; p < pieces; ++p) {
-            const int64_t first = vectors * p / pieces, nv = vectors * (p + 1) / pieces - first;
+            const Range wide = cut(vectors, p, pieces);
             Terms from = t;
-            from.x += first * VL;
+            from.x += wide.begin * VL;
             if (t.panel) from.step = MR;
             from.w += t.first * from.step, from.where += t.first;
-            run_terms<MR, widest(MR)>(int(nv), from, {r.to + first * VL, r.step, r.add});
+            const Rows to = {r.to + wide.begin * VL, r.step, r.add};
+            with_width<widest(MR)>(wide.end - wide.begin,
+                                   [&](auto nv) { sum_terms<MR, decltype(nv)::value>(from, to); });
         }
     }
     if constexpr (MR > 1) {
@@ -214,35 +194,20 @@ inline void sweep_terms(Terms t, Rows r, int64_t rows, int64_t vectors) {
     }
 }
 
-template <int MR, int NV>
-inline void run_back(int nv, const Back& b) {
-    if constexpr (NV > 1) {
-        if (nv < NV) return run_back<MR, NV - 1>(nv, b);
-    }
-    sum_outputs<MR, NV>(b);
-}
-
 template <int MR>
 inline void sweep_back(Back b, int64_t rows, int64_t first, int64_t vectors) {
     for (; rows >= MR; rows -= MR, b.w += MR, b.to += MR, b.gate += b.gate ? MR : 0) {
         const int64_t pieces = ceil_div(vectors, widest(MR));
         for (int64_t p = 0; p < pieces; ++p) {
-            const int64_t start = vectors * p / pieces, nv = vectors * (p + 1) / pieces - start;
-            b.first = first + start * VL;
-            run_back<MR, widest(MR)>(int(nv), b);
+            const Range wide = cut(vectors, p, pieces);
+            b.first = first + wide.begin * VL;
+            with_width<widest(MR)>(wide.end - wide.begin,
+                                   [&](auto nv) { sum_outputs<MR, decltype(nv)::value>(b); });
         }
     }
     if constexpr (MR > 1) {
         if (rows) sweep_back<MR / 2>(b, rows, first, vectors);
     }
-}
-
-template <int NT, int MJ>
-inline void run_pixels(int64_t n, const Correlate& c) {
-    if constexpr (NT > 1) {
-        if (n < NT) return run_pixels<NT - 1, MJ>(n, c);
-    }
-    sum_pixels<NT, MJ>(c);
 }
 
 template <int MJ>
@@ -252,26 +217,19 @@ inline void sweep_pixels(Correlate c, int64_t count, int64_t outs) {
             Correlate part = c;
             part.where += t;
             part.to += t * c.to_step;
-            run_pixels<kTerms, MJ>(smaller(kTerms, count - t), part);
+            with_width<kTerms>(smaller(kTerms, count - t),
+                               [&](auto n) { sum_pixels<decltype(n)::value, MJ>(part); });
         }
     if constexpr (MJ > 1) {
         if (outs) sweep_pixels<MJ / 2>(c, count, outs);
     }
 }
 
-template <int NT, int NJ>
-inline void run_lanes(int64_t n, const Lanes& s, int64_t term) {
-    if constexpr (NT > 1) {
-        if (n < NT) return run_lanes<NT - 1, NJ>(n, s, term);
-    }
-    sum_lanes<NT, NJ>(s, term);
-}
-
 // Some terms and all of a head's outputs, so that rows of weights are walked along.
 template <int NJ>
 inline void sweep_lanes(Lanes s, int64_t terms, int64_t term, int64_t outs) {
     for (; outs >= NJ * VL; outs -= NJ * VL, s.y += NJ * VL, s.weight += NJ * VL, s.grad += NJ * VL)
-        run_lanes<kLaneTerms, NJ>(terms, s, term);
+        with_width<kLaneTerms>(terms, [&](auto n) { sum_lanes<decltype(n)::value, NJ>(s, term); });
     if constexpr (NJ > 1) {
         if (outs) sweep_lanes<NJ / 2>(s, terms, term, outs);
     }

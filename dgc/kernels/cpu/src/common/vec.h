@@ -1,6 +1,13 @@
-// Vectors by the compiler's own extension (GCC, Clang): one source for AVX-512, AVX2, SSE2 and NEON.
+// Vectors by the compiler's own extension (GCC, Clang): one source for AVX-512, AVX2, SSE2 and
+// NEON.
+//
+// VL floats are a vector (4, 8 or 16, a divisor of kAlign), kRegisters how many of them the machine
+// has. load and store take any address of a float, so alignment is a matter of speed alone. Reads
+// and writes are of whole vectors: whoever calls them owns all VL floats.
 #pragma once
 #include <stdint.h>
+
+#include "check.h"
 
 namespace DGC_ISA {
 
@@ -20,7 +27,8 @@ constexpr int kRegisters = 32;
 constexpr int VL = 4;
 constexpr int kRegisters = 16;
 #endif
-constexpr int64_t kAlign = 16;  // floats: every sub-plane is padded to it, whatever the vector length
+constexpr int64_t kAlign =
+    16;  // floats: every sub-plane is padded to it, whatever the vector length
 
 typedef float V __attribute__((vector_size(VL * 4)));
 typedef int32_t VI __attribute__((vector_size(VL * 4)));
@@ -29,15 +37,31 @@ typedef int32_t VILoad __attribute__((vector_size(VL * 4), aligned(4), may_alias
 
 #define DGC_INLINE inline __attribute__((always_inline))
 
-DGC_INLINE V load(const float* p) { return *(const VLoad*)p; }
-DGC_INLINE VI load_int(const int32_t* p) { return *(const VILoad*)p; }
-DGC_INLINE void store(float* p, V v) { *(VLoad*)p = v; }
-DGC_INLINE V splat(float x) { return x - V{}; }
+DGC_INLINE V load(const float* p) {
+    return *(const VLoad*)p;
+}
+DGC_INLINE VI load_int(const int32_t* p) {
+    return *(const VILoad*)p;
+}
+DGC_INLINE void store(float* p, V v) {
+    *(VLoad*)p = v;
+}
+DGC_INLINE V splat(float x) {
+    return x - V{};
+}
 // The comparison is false for NaN, so NaN passes: a broken sample has to stay visible.
-DGC_INLINE V relu(V x) { return V{} > x ? V{} : x; }
-DGC_INLINE float relu(float x) { return 0.0f > x ? 0.0f : x; }
-DGC_INLINE V larger(V a, V b) { return a > b ? a : b; }  // b where either is NaN
-DGC_INLINE V keep(V x, VI mask) { return (V)((VI)x & mask); }
+DGC_INLINE V relu(V x) {
+    return V{} > x ? V{} : x;
+}
+DGC_INLINE float relu(float x) {
+    return 0.0f > x ? 0.0f : x;
+}
+DGC_INLINE V larger(V a, V b) {
+    return a > b ? a : b;
+}  // b where either is NaN
+DGC_INLINE V keep(V x, VI mask) {
+    return (V)((VI)x & mask);
+}
 
 DGC_INLINE float sum(V v) {
     float total = 0;

@@ -1,5 +1,8 @@
-// Runs one pass over a batch: each worker takes its share of the samples. Compiled once for each instruction set.
-#include "train.h"
+// Runs one pass over a batch: each worker takes its share of the samples. Compiled once for each
+// instruction set.
+#include "train_forward.h"
+#include "train_input.h"
+#include "train_weights.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -10,7 +13,8 @@ namespace DGC_ISA {
 inline void moments_sample(const DgcTrain& t, int64_t sample, int64_t, const Room&) {
     for (int64_t c = 0; c < t.channels; ++c) {
         const int64_t i = sample * t.channels + c;
-        moments(t.x + sample * t.x_step + c * pixels_in(t), pixels_in(t), t.plane_mean + i, t.plane_square + i);
+        moments(t.x + sample * t.x_step + c * pixels_in(t), pixels_in(t), t.plane_mean + i,
+                t.plane_square + i);
     }
 }
 
@@ -36,13 +40,20 @@ typedef void (*Visit)(const DgcTrain&, int64_t sample, int64_t thread, const Roo
 
 inline Visit visit_of(const DgcTrain& t) {
     switch (t.pass) {
-        case DGC_MOMENTS: return moments_sample;
-        case DGC_POOLED: return pooled_sample;
-        case DGC_CHOOSE: return choose_sample;
-        case DGC_ADD_AFFINE: return add_affine_sample;
-        case DGC_FORWARD: return forward_sample;
-        case DGC_GRAD_WEIGHT: return weights_sample;
-        default: return back_sample;
+        case DGC_MOMENTS:
+            return moments_sample;
+        case DGC_POOLED:
+            return pooled_sample;
+        case DGC_CHOOSE:
+            return choose_sample;
+        case DGC_ADD_AFFINE:
+            return add_affine_sample;
+        case DGC_FORWARD:
+            return forward_sample;
+        case DGC_GRAD_WEIGHT:
+            return weights_sample;
+        default:
+            return back_sample;
     }
 }
 
@@ -55,14 +66,21 @@ inline void work(const DgcTrain& t, int64_t thread) {
     for (int64_t s = t.samples * thread / t.threads; s < end; ++s) visit(t, s, thread, room);
 }
 
-int64_t train_room(const DgcTrain& t) { return floats_room(t); }
+int64_t train_room(const DgcTrain& t) {
+    return floats_room(t);
+}
 
-// Shares are those of `threads`, whoever does them: sums come out the same inside another parallel region, too.
+// Shares are those of `threads`, whoever does them: sums come out the same inside another parallel
+// region, too.
 void train(const DgcTrain& t) {
+    DGC_CHECK(t.threads >= 1 && t.samples >= 0 && (t.heads == 0 || t.channels > 0));
+    DGC_CHECK(t.own == 0 || t.own * t.heads == t.channels);
+    DGC_CHECK(t.planes.length % kAlign == 0 && t.planes.lead % kAlign == 0);
 #ifdef _OPENMP
     if (t.threads > 1) {
 #pragma omp parallel num_threads(int(t.threads))
-        for (int64_t i = omp_get_thread_num(); i < t.threads; i += omp_get_num_threads()) work(t, i);
+        for (int64_t i = omp_get_thread_num(); i < t.threads; i += omp_get_num_threads())
+            work(t, i);
         return;
     }
 #endif

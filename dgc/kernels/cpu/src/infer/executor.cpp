@@ -1,5 +1,7 @@
-// Runs a program. Compiled once for each instruction set, in a namespace of its own; no C++ library is used, because a
-// template instantiated here with wide vectors could be picked by the linker for a machine without them.
+// Runs a program. Compiled once for each instruction set, in a namespace of its own; no C++ library
+// is used, because a template instantiated here with wide vectors could be picked by the linker for
+// a machine without them.
+#include "contract.h"
 #include "wino.h"
 
 #include <time.h>
@@ -25,17 +27,28 @@ inline void select_item(const DgcOp& op, const Context& c, int64_t head) {
 // Operations that are a loop over like items: how many, and what each does.
 inline Item item_of(const DgcOp& op, const Context& c, int64_t* items) {
     switch (op.kind) {
-        case DGC_INPUT: return *items = op.dst.channels, input_plane;
-        case DGC_OUTPUT: return *items = op.channels, output_plane;
-        case DGC_MEAN: return *items = op.src.channels, mean_plane;
-        case DGC_LINEAR: return *items = op.outs, linear_row;
-        case DGC_GATES: return *items = op.heads * ceil_div(round_up(op.channels), kGateBlock), gates_item;
-        case DGC_SELECT: return *items = op.heads, select_item;
-        case DGC_PACK: return *items = op.src.channels, pack_plane;
-        case DGC_WINO: return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
-        case DGC_POOL: return *items = op.src.channels, pool_plane;
-        case DGC_ADD: return *items = op.src.channels, add_plane;
-        default: return *items = 0, nullptr;
+        case DGC_INPUT:
+            return *items = op.dst.channels, input_plane;
+        case DGC_OUTPUT:
+            return *items = op.channels, output_plane;
+        case DGC_MEAN:
+            return *items = op.src.channels, mean_plane;
+        case DGC_LINEAR:
+            return *items = op.outs, linear_row;
+        case DGC_GATES:
+            return *items = op.heads * ceil_div(round_up(op.channels), kGateBlock), gates_item;
+        case DGC_SELECT:
+            return *items = op.heads, select_item;
+        case DGC_PACK:
+            return *items = op.src.channels, pack_plane;
+        case DGC_WINO:
+            return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
+        case DGC_POOL:
+            return *items = op.src.channels, pool_plane;
+        case DGC_ADD:
+            return *items = op.src.channels, add_plane;
+        default:
+            return *items = 0, nullptr;
     }
 }
 
@@ -83,8 +96,10 @@ inline void run_batched(const DgcOp& op, const Context& worker) {
     for (int64_t i = mine.begin; i < mine.end; ++i)
         for (int64_t s = 0; s < run.samples; ++s) {
             const Context c = for_sample(worker, run, s, 0);
-            if (op.kind == DGC_CONV) conv_item(op, c, i, parts);
-            else item(op, c, i);
+            if (op.kind == DGC_CONV)
+                conv_item(op, c, i, parts);
+            else
+                item(op, c, i);
         }
 }
 
@@ -147,18 +162,26 @@ inline void work(const DgcRun& run, int64_t thread) {
     c.ops = (const DgcOp*)(c.block + p.ops);
     c.first_worker = thread == 0;
     c.thread = thread, c.threads = run.threads;
-    c.scratch = run.workspace + run.threads * p.thread_floats + run.samples * p.sample_floats + thread * p.scratch_floats;
-    if (run.samples >= run.threads) samples_apart(run, c);
-    else samples_together(run, c);
+    c.scratch = run.workspace + run.threads * p.thread_floats + run.samples * p.sample_floats +
+                thread * p.scratch_floats;
+    if (run.samples >= run.threads)
+        samples_apart(run, c);
+    else
+        samples_together(run, c);
 }
 
 void execute(const DgcRun& run) {
+#ifdef DGC_DEBUG
+    check_program(run);
+#endif
 #ifdef _OPENMP
     if (run.threads > 1) {
 #pragma omp parallel num_threads(int(run.threads))
         {
-            if (omp_get_num_threads() == run.threads) work(run, omp_get_thread_num());
-            else if (omp_get_thread_num() == 0) {  // nested in another parallel region: one worker is all there is
+            if (omp_get_num_threads() == run.threads)
+                work(run, omp_get_thread_num());
+            else if (omp_get_thread_num() ==
+                     0) {  // nested in another parallel region: one worker is all there is
                 DgcRun alone = run;
                 alone.threads = 1;
                 work(alone, 0);
@@ -170,7 +193,9 @@ void execute(const DgcRun& run) {
     work(run, 0);
 }
 
-int registers() { return kRegisters; }
+int registers() {
+    return kRegisters;
+}
 
 // Multiply-adds per second of one core with everything in registers: what no kernel can exceed.
 double peak() {
@@ -186,7 +211,8 @@ double peak() {
 #pragma GCC unroll 24
             for (int k = 0; k < kChains; ++k) acc[k] = acc[k] * a + b;
         clock_gettime(CLOCK_MONOTONIC, &end);
-        const double s = double(end.tv_sec - start.tv_sec) + 1e-9 * double(end.tv_nsec - start.tv_nsec);
+        const double s =
+            double(end.tv_sec - start.tv_sec) + 1e-9 * double(end.tv_nsec - start.tv_nsec);
         const double rate = double(kRounds) * kChains * VL / s;
         best = rate > best ? rate : best;
     }

@@ -1,8 +1,17 @@
 // Direct convolution of selected (or a group's own) channels, any kernel, stride and dilation.
+//
+// Weights: [head or group][block of outputs][input channel][tap][output in the block], blocks as
+// block_of cuts them; `offsets` says where a tap lies in a source of src.phases = stride *
+// dst.phases sub-planes, whose `lead` covers the taps that look beyond it
+// (dgc/kernels/cpu/layout.py). Four roads, by what the operation says: a 1x1 packs its selected
+// channels per span (point_span); few pixels take scaled copies of whole planes (kernel_scaled, or
+// lanes.h); many pixels take a panel of scaled weights (kernel_span); a static group reads its own
+// channels (kernel_span). Scratch: see the checks in point_span and kernel_scaled. dst overlaps no
+// input but the residual, which is read just before it is written. An item is a head (or a share of
+// its rows), or a span of pixels. Called by executor.cpp.
 #pragma once
 #include "lanes.h"
 #include "tile.h"
-#include "tuning.h"
 
 namespace DGC_ISA {
 
@@ -15,7 +24,8 @@ DGC_INLINE int64_t used_vectors(const DgcTensor& t) {
     return ceil_div((ceil_div(t.height, t.phases) - 1) * t.row + ceil_div(t.width, t.phases), VL);
 }
 
-DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t row, const Span& q) {
+DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t row,
+                        const Span& q) {
     const int64_t channel = row * op.out_step + head * op.head_step, i = q.first * VL;
     const auto place = [&](const DgcTensor& t) {
         return at(c, t) + channel * t.plane + q.subplane * t.phase_plane + t.lead + i;
@@ -25,16 +35,20 @@ DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t
     s.relu = op.relu != 0;
     if (op.bias) s.bias = floats(c, op.bias) + channel;
     s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
-    if (op.has_residual) s.residual = place(op.residual), s.residual_step = op.out_step * op.residual.plane;
+    if (op.has_residual)
+        s.residual = place(op.residual), s.residual_step = op.out_step * op.residual.plane;
     s.mask = mask_of(c, op.dst) + q.subplane * op.dst.length + i;
     return s;
 }
 
-// All output channels [from, to) of a head over one span; `source` comes with its pixels, its weights are set here.
-inline void conv_rows(const DgcOp& op, const Context& c, Source source, const float* weight, int64_t per_row, int64_t head,
-                      Range rows, const Span& q) {
+// All output channels [from, to) of a head over one span; `source` comes with its pixels, its
+// weights are set here.
+inline void conv_rows(const DgcOp& op, const Context& c, Source source, const float* weight,
+                      int64_t per_row, int64_t head, Range rows, const Span& q) {
+    DGC_CHECK(rows.begin >= 0 && rows.begin <= rows.end && rows.end <= op.outs);
     for (int64_t row = rows.begin; row < rows.end;) {
-        const int64_t whole = row / kBlock * kBlock, start = op.outs - whole < kBlock ? row : whole;  // of this block
+        const int64_t whole = row / kBlock * kBlock,
+                      start = op.outs - whole < kBlock ? row : whole;  // of this block
         source.block = block_of(op.outs - start);
         source.w = weight + start * per_row + (row - start);
         source.w_step = op.taps * source.block;
@@ -44,9 +58,10 @@ inline void conv_rows(const DgcOp& op, const Context& c, Source source, const fl
     }
 }
 
-// One selected channel: BatchNorm, ReLU and its gate in one go (the gate is positive, so it moves inside the ReLU).
-inline void pack_span(const DgcOp& op, const Context& c, const float* from, const int32_t* mask, float* to, int64_t channel,
-                      float gate, int64_t vectors) {
+// One selected channel: BatchNorm, ReLU and its gate in one go (the gate is positive, so it moves
+// inside the ReLU).
+inline void pack_span(const DgcOp& op, const Context& c, const float* from, const int32_t* mask,
+                      float* to, int64_t channel, float gate, int64_t vectors) {
     const V scale = splat((op.in_scale ? floats(c, op.in_scale)[channel] : 1.0f) * gate);
     const V shift = splat((op.in_shift ? floats(c, op.in_shift)[channel] : 0.0f) * gate);
     for (int64_t v = 0; v < vectors; ++v) {
@@ -56,15 +71,21 @@ inline void pack_span(const DgcOp& op, const Context& c, const float* from, cons
     }
 }
 
-// 1x1: the selected channels of one span, side by side in the worker's scratch, then all the head's outputs from there.
+// 1x1: the selected channels of one span, side by side in the worker's scratch, then all the head's
+// outputs from there.
 inline void point_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
     const Selection s = selection(c, op, head);
     const int64_t width = q.count * VL, per_row = op.channels;
-    const float* from = at(c, op.src) + op.src.lead + constant<int64_t>(c, op.offsets)[q.subplane] + q.first * VL;
+    DGC_CHECK(*s.count * width <= c.program->scratch_floats);
+    DGC_CHECK((q.first + q.count) * VL <= op.dst.length);
+    const float* from =
+        at(c, op.src) + op.src.lead + constant<int64_t>(c, op.offsets)[q.subplane] + q.first * VL;
     for (int64_t k = 0; k < *s.count; ++k)
-        pack_span(op, c, from + s.index[k] * op.src.plane, nullptr, c.scratch + k * width, s.index[k], s.gate[k], q.count);
+        pack_span(op, c, from + s.index[k] * op.src.plane, nullptr, c.scratch + k * width,
+                  s.index[k], s.gate[k], q.count);
     const Source source = {c.scratch, nullptr, width, nullptr, s.index, 0, 0, *s.count, 1, nullptr};
-    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, q);
+    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows,
+              q);
 }
 
 // Vectors of pixels that the packed channels of a 1x1 may span.
@@ -74,14 +95,18 @@ inline int64_t point_vectors(const DgcOp& op) {
     return vectors < 3 ? 3 : vectors > 24 ? 24 : vectors;
 }
 
-DGC_INLINE int64_t row_unit(const DgcOp& op) { return op.lanes ? kLaneBlock : 8; }  // blocks of 16 may be cut in two
+DGC_INLINE int64_t row_unit(const DgcOp& op) {
+    return op.lanes ? kLaneBlock : 8;
+}  // blocks of 16 may be cut in two
 
 inline Range rows_of(const DgcOp& op, int64_t part, int64_t parts) {
     const int64_t unit = row_unit(op), blocks = ceil_div(op.outs, unit);
-    return {smaller(op.outs, blocks * part / parts * unit), smaller(op.outs, blocks * (part + 1) / parts * unit)};
+    const Range mine = cut(blocks, part, parts);
+    return {smaller(op.outs, mine.begin * unit), smaller(op.outs, mine.end * unit)};
 }
 
-// On few pixels each head's selected planes, times their gates, are copied; weights are read where they lie.
+// On few pixels each head's selected planes, times their gates, are copied; weights are read where
+// they lie.
 inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
     const Selection s = selection(c, op, head);
     const DgcTensor& t = op.src;
@@ -90,8 +115,9 @@ inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
         for (int64_t p = 0; p < subplanes(t); ++p) {
             float* to = c.scratch + k * t.plane + p * t.phase_plane;
             __builtin_memset(to, 0, t.lead * 4);
-            pack_span(op, c, from + s.index[k] * t.plane + p * t.phase_plane + t.lead, mask_of(c, t) + p * t.length, to + t.lead,
-                      s.index[k], s.gate[k], t.length / VL);
+            pack_span(op, c, from + s.index[k] * t.plane + p * t.phase_plane + t.lead,
+                      mask_of(c, t) + p * t.length, to + t.lead, s.index[k], s.gate[k],
+                      t.length / VL);
         }
     __builtin_memset(c.scratch + *s.count * t.plane, 0, (t.lead + 4 * kAlign) * 4);
 }
@@ -99,31 +125,50 @@ inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
 inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range rows) {
     const Selection s = selection(c, op, head);
     const DgcTensor& t = op.src;
+    DGC_CHECK(*s.count * t.plane + t.lead + 4 * kAlign <= c.program->scratch_floats);
     scaled_planes(op, c, head);
     const float* x = c.scratch + t.lead;
-    if (op.lanes) return lane_rows(op, c, x, c.scratch + op.channels * t.plane + t.lead + 4 * kAlign, head, rows);
+    if (op.lanes)
+        return lane_rows(op, c, x, c.scratch + op.channels * t.plane + t.lead + 4 * kAlign, head,
+                         rows);
     const int64_t per_row = op.channels * op.taps;
     for (int64_t p = 0; p < subplanes(op.dst); ++p) {
-        const Source source = {x, nullptr, t.plane, nullptr, s.index, 0, 0, *s.count, op.taps,
-                               constant<int64_t>(c, op.offsets) + p * op.taps};
-        conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, {p, 0, used_vectors(op.dst)});
+        const Source source = {
+            x, nullptr, t.plane,  nullptr, s.index,
+            0, 0,       *s.count, op.taps, constant<int64_t>(c, op.offsets) + p * op.taps};
+        conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head,
+                  rows, {p, 0, used_vectors(op.dst)});
     }
 }
 
-// k x k with the weights scaled beforehand (scale_panel), or static: group `head` reads its own channels.
-inline void kernel_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
+// k x k with the weights scaled beforehand (scale_panel), or static: group `head` reads its own
+// channels.
+inline void kernel_span(const DgcOp& op, const Context& c, int64_t head, Range rows,
+                        const Span& q) {
     const int64_t i = q.first * VL;
+    DGC_CHECK(i + q.count * VL <= op.dst.length && (!op.dynamic || op.scale_weights));
     const float* x = at(c, op.src) + op.src.lead + i;
     const int64_t* offsets = constant<int64_t>(c, op.offsets) + q.subplane * op.taps;
     if (op.dynamic) {
         const Selection s = selection(c, op, head);
-        const Source source = {x, s.index, op.src.plane, nullptr, nullptr, 0, 0, *s.count, op.taps, offsets};
+        const Source source = {x, s.index, op.src.plane, nullptr, nullptr,
+                               0, 0,       *s.count,     op.taps, offsets};
         const float* panel = at(c, op.panel) + head * op.outs * op.channels * op.taps;
         return conv_rows(op, c, source, panel, *s.count * op.taps, head, rows, q);
     }
     const int64_t own = op.channels / op.heads, per_row = own * op.taps;
-    const Source source = {x + head * own * op.src.plane, nullptr, op.src.plane, nullptr, nullptr, 0, 0, own, op.taps, offsets};
-    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows, q);
+    const Source source = {x + head * own * op.src.plane,
+                           nullptr,
+                           op.src.plane,
+                           nullptr,
+                           nullptr,
+                           0,
+                           0,
+                           own,
+                           op.taps,
+                           offsets};
+    conv_rows(op, c, source, floats(c, op.weight) + head * op.outs * per_row, per_row, head, rows,
+              q);
 }
 
 inline void conv_span(const DgcOp& op, const Context& c, int64_t head, Range rows, const Span& q) {
@@ -155,7 +200,9 @@ inline int64_t row_parts(const DgcOp& op, const Context& c) {
 }
 
 // All pixels of a head at once, from a scaled copy of its channels.
-DGC_INLINE bool from_copy(const DgcOp& op) { return op.dynamic && !op.scale_weights && (op.taps > 1 || op.lanes); }
+DGC_INLINE bool from_copy(const DgcOp& op) {
+    return op.dynamic && !op.scale_weights && (op.taps > 1 || op.lanes);
+}
 
 inline void conv_item(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
     const int64_t head = item / parts;
@@ -172,7 +219,8 @@ inline void conv(const DgcOp& op, const Context& c) {
     if (!from_copy(op) && (c.threads == 1 || spans.count >= 4 * c.threads)) {
         const Range mine = share(spans.count, c);
         for (int64_t i = mine.begin; i < mine.end; ++i)
-            for (int64_t head = 0; head < op.heads; ++head) conv_span(op, c, head, {0, op.outs}, spans.get(i));
+            for (int64_t head = 0; head < op.heads; ++head)
+                conv_span(op, c, head, {0, op.outs}, spans.get(i));
         return;
     }
     const int64_t parts = row_parts(op, c);
