@@ -4,6 +4,7 @@ No torch.
     DGCCTL_RUNS_DIR, DGCCTL_DATA_DIR, DGCCTL_CACHE_DIR    folders (`~` is the home folder)
     DGCCTL_OFFLINE             true | false: whether the network is forbidden
     DGCCTL_RECORD_SECRETS      true | false: whether a run's record may hold files that look like secrets
+    DGCCTL_TRUST_CODE          packages, with commas between them, whose code a recipe may run
     DGCCTL_REGISTRY, DGCCTL_CHECKPOINTS_LOCK, DGCCTL_KEYS    files
     DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL    addresses that stand in for the hosts of released checkpoints
     DGCCTL_RANK_TIMEOUT        seconds that a rank waits for the others
@@ -27,6 +28,7 @@ from dgc.errors import UsageError
 LAUNCHED = "DGCCTL_LAUNCHED"
 VERBOSITY = "DGCCTL_VERBOSITY"
 RECORD_SECRETS = "DGCCTL_RECORD_SECRETS"
+TRUST_CODE = "DGCCTL_TRUST_CODE"
 _TRUE, _FALSE = (
     frozenset(("1", "true", "yes", "on", "y", "t")),
     frozenset(("0", "false", "no", "off", "n", "f", "")),
@@ -64,6 +66,14 @@ def offline() -> bool:
 def record_secrets() -> bool:
     """Whether files that look like secrets may be copied into the record of a run."""
     return _switch(RECORD_SECRETS)
+
+
+def trusted_code() -> frozenset[str]:
+    """The packages whose code a recipe may run."""
+    names = frozenset(name.strip() for name in _text(TRUST_CODE).split(",") if name.strip())
+    if not all(name.isidentifier() for name in names):
+        raise _wrong(TRUST_CODE, "should be names of Python packages with commas between them")
+    return names
 
 
 def registry() -> Path | None:
@@ -144,7 +154,15 @@ def parse_crash_at(text: str) -> tuple[str, int]:
 
 def check() -> None:
     """Read all that can be wrong, so that a mistake is one line at once. Raises UsageError."""
-    for read in (offline, record_secrets, verbosity, launched, gdrive_url, onedrive_url):
+    for read in (
+        offline,
+        record_secrets,
+        trusted_code,
+        verbosity,
+        launched,
+        gdrive_url,
+        onedrive_url,
+    ):
         read()
     rank_timeout(1.0)
     parse_crash_at(crash_at_text())

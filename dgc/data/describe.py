@@ -11,6 +11,7 @@ import numpy as np
 
 from dgc.data import image_file
 from dgc.data.image_sets import ArraySet, FolderSet, ImageSet
+from dgc.data.own import OwnSet
 from dgc.errors import DataError
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ def content_digest(images: ImageSet, *, full: bool = False) -> tuple[str, str]:
         return "content", digest.hexdigest()
     if isinstance(images, FolderSet):
         return _folder_digest(images, full)
+    if isinstance(images, OwnSet):
+        return images.digest()
     raise TypeError(f"no digest for a {type(images).__name__}")
 
 

@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dgc.errors import IntegrityError
 from dgc.hub.registry import Preprocessing
 from dgc.recipe.load import Recipe, load_recipe, parse_recipe
-from dgc.run.checkpoint_store import STATE_FILE
+from dgc.run.checkpoint_store import STATE_FILE, checked_structure, structure_in
 from dgc.run.files import read_json, sha256_of
 from dgc.run.paths import RunDir
 
@@ -122,10 +122,18 @@ def _names(values: Any) -> tuple[str, ...]:
 # --- recipe and card as they stand beside or inside weights -----------------------------------------
 
 
-def checkpoint_facts(
-    files: Mapping[str, bytes], folder: Path, run: RunDir | None = None
-) -> tuple[Recipe, Card]:
-    """What was trained in a checkpoint (its verified `files`), and the card of its weights.
+class Told(NamedTuple):
+    """What weights say of themselves: the recipe they were trained by, their card, and what their
+    network is made of (None: a record of before that was written).
+    """
+
+    recipe: Recipe
+    card: Card
+    structure: Mapping[str, Any] | None = None
+
+
+def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | None = None) -> Told:
+    """What was trained in a checkpoint (its verified `files`).
 
     A checkpoint of before there were cards is described by its run's recipe and data.json.
     """
@@ -135,19 +143,27 @@ def checkpoint_facts(
         recipe = parse_recipe(text, f"{folder}/{STATE_FILE}")
     else:
         recipe = load_recipe(run.recipe)
+    structure = structure_in(files, str(folder))
     if "card" in state:
-        return recipe, read_card(state["card"], f"{folder}/{STATE_FILE}")
-    return recipe, card_of(recipe, read_json(run.data) if run.data.exists() else None)
+        return Told(recipe, read_card(state["card"], f"{folder}/{STATE_FILE}"), structure)
+    card = card_of(recipe, read_json(run.data) if run.data.exists() else None)
+    return Told(recipe, card, structure)
 
 
-def told_in(text: str, where: str) -> tuple[Recipe, Card]:
-    """Recipe and card of an export's own record, as it stands inside a file."""
+def told_in(text: str, where: str) -> Told:
+    """An export's own record, as it stands inside a file."""
     try:
         record = json.loads(text)
         recipe = parse_recipe(record["recipe"], where)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{where} is no record of an export ({error!r})") from error
-    return recipe, card_in(record, recipe, where)
+    return Told(recipe, card_in(record, recipe, where), made_of(record, where))
+
+
+def made_of(record: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    """The structure in a record of an export; None in an older one. Raises IntegrityError."""
+    found = record.get("structure")
+    return None if found is None else checked_structure(found, where)
 
 
 def card_in(record: Mapping[str, Any], recipe: Recipe, where: str) -> Card:

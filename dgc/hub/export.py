@@ -70,7 +70,7 @@ def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
 
 
 def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    recipe, card = checkpoint_facts(files, folder, run)
+    recipe, card, structure = checkpoint_facts(files, folder, run)
     return {
         "schema_version": SCHEMA_VERSION,
         "dgcctl": dgc.__version__,
@@ -81,6 +81,7 @@ def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, 
         "recipe_digest": recipe.digest(),
         "recipe": dump_recipe(recipe),
         "metrics": metrics_at(run, step_of(folder)),
+        **({"structure": structure} if structure is not None else {}),
         **card.document(),
     }
 
@@ -131,6 +132,11 @@ def export_released(run: RunDir, out: Path, step: str = "last", container: str =
         )
     folder = checkpoint_folder(run, step)
     files = read_verified(folder)
+    if not (network := checkpoint_facts(files, folder, run).recipe.model).is_ours:
+        raise UsageError(
+            f"the released format is that of dydensenet and dyresnet18, and {run.id} trained"
+            f" {network.name}: export it as safetensors"
+        )
     _refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(temporary_name(out.name))

@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub import filetype
+from dgc.hub import filetype, networks
 from dgc.hub.cache import Cache, hold
 from dgc.hub.card import (
     METADATA_KEY,
     Card,
+    Told,
     card_in,
     card_of,
     checkpoint_facts,
+    made_of,
     record_beside,
     told_in,
 )
@@ -174,8 +176,8 @@ def open_pretrained(name: str, options: FetchOptions | None = None) -> Opened:
 def open_run(run: RunDir, step: str = "last") -> Opened:
     """The network of a run's checkpoint (`best`, `last` or a step), every digest checked."""
     folder = checkpoint_folder(run, step)
-    recipe, card = checkpoint_facts(read_verified(folder), folder, run)
-    return _open(recipe, folder / MODEL_FILE, f"{run.id} ({folder.name})", card)
+    told = checkpoint_facts(read_verified(folder), folder, run)
+    return _open(told, folder / MODEL_FILE, f"{run.id} ({folder.name})")
 
 
 def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
@@ -196,18 +198,20 @@ def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
         )
     if told is None:
         assert recipe is not None
-        return _open(recipe, path, path.name, card_of(recipe))
-    own, card = told
-    return _open(_same_network(path, own, recipe) if recipe else own, path, path.name, card)
+        return _open(Told(recipe, card_of(recipe)), path, path.name)
+    if recipe is not None:
+        told = told._replace(recipe=_same_network(path, told.recipe, recipe))
+    return _open(told, path, path.name)
 
 
-def _told(path: Path) -> tuple[Recipe, Card] | None:
-    """Recipe and card of a weights file: from the record beside it, the checkpoint it lies in, or
+def _told(path: Path) -> Told | None:
+    """What a weights file says of itself: in the record beside it, the checkpoint it lies in, or
     its own header.
     """
     if beside := record_beside(path):
         recipe, record = beside
-        return recipe, card_in(record, recipe, str(path.with_suffix(".json")))
+        where = str(path.with_suffix(".json"))
+        return Told(recipe, card_in(record, recipe, where), made_of(record, where))
     if path.name == MODEL_FILE and (path.parent / MANIFEST).is_file():
         return checkpoint_facts(read_verified(path.parent), path.parent)
     text = filetype.read_header(path).metadata.get(METADATA_KEY)
@@ -229,12 +233,10 @@ def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
     return given
 
 
-def _open(
-    recipe: Recipe, weights: Path, title: str, card: Card, entry: ReleasedCheckpoint | None = None
-) -> Opened:
-    model = create_network(recipe.model.name, **recipe.model.kwargs())
+def _open(told: Told, weights: Path, title: str, entry: ReleasedCheckpoint | None = None) -> Opened:
+    model = networks.recorded(told.recipe, told.structure)
     load_weights(model, weights)
-    return Opened(model.eval(), recipe, card, title, entry)
+    return Opened(model.eval(), told.recipe, told.card, title, entry)
 
 
 def _open_released(path: Path, recipe: Recipe | None) -> Opened:
@@ -247,17 +249,23 @@ def _open_released(path: Path, recipe: Recipe | None) -> Opened:
             f"{path}: is none of the released networks, so say with --recipe which network it"
             " is for"
         )
+    if not recipe.model.is_ours:
+        raise UsageError(
+            f"{path}: of {recipe.model.name} only safetensors files are measured: name a run, or an"
+            " export of one (`dgcctl ckpt export`)"
+        )
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
         weights = Path(folder, MODEL_FILE)
         network, arguments = recipe.model.name, recipe.model.kwargs()
         found = convert(inspected, network, weights, arguments=arguments, origin=str(path))
         text = found.record["facts"].get(METADATA_KEY)
         if isinstance(text, str):  # one of our own exports
-            own, card = told_in(text, f"{path}: its record")
-            return _open(_same_network(path, own, recipe), weights, path.name, card)
+            told = told_in(text, f"{path}: its record")
+            own = _same_network(path, told.recipe, recipe)
+            return _open(told._replace(recipe=own), weights, path.name)
         card = (
             card_of(recipe)
             if entry is None
             else replace(card_of(recipe), preprocessing=entry.preprocessing)
         )
-        return _open(recipe, weights, entry.name if entry else path.name, card, entry)
+        return _open(Told(recipe, card), weights, entry.name if entry else path.name, entry)

@@ -21,7 +21,7 @@ import torch
 from dgc.errors import DataError, DgcError
 from dgc.jobs.reply import answer
 from dgc.recipe.load import Recipe, find_recipe, load_recipe
-from dgc.run.checkpoint_store import list_checkpoints, read_verified
+from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_in, structure_of
 from dgc.run.events import Kind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.train import build, costs, recorder
@@ -35,7 +35,7 @@ def measure(recipe: Recipe, *, model: bool = True, run: RunDir | None = None) ->
     """
     if not model:
         return {"data": build.data_facts(build.open_data(recipe))}
-    found: dict[str, Any] = {"model": _model_facts(recipe)}
+    found: dict[str, Any] = {"model": _model_facts(recipe, run)}
     if run is not None:
         found["result"] = _result(recipe, run)
     try:
@@ -45,10 +45,12 @@ def measure(recipe: Recipe, *, model: bool = True, run: RunDir | None = None) ->
     return found
 
 
-def _model_facts(recipe: Recipe) -> dict[str, Any]:
+def _model_facts(recipe: Recipe, run: RunDir | None) -> dict[str, Any]:
     device = torch.device("cpu")
     layout = choose(recipe, device)
-    return recorder.model_facts(recipe, build.build_model(recipe, device, layout=layout), layout)
+    told = None if run is None else structure_of(run)
+    model = build.build_model(recipe, device, layout=layout, structure=told)
+    return recorder.model_facts(recipe, model, layout)
 
 
 def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:
@@ -69,8 +71,12 @@ def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:
             "why_not": f"the checkpoint of step {steps[-1]}, which was evaluated, is not kept",
         }
     try:
-        tensors = safetensors.torch.load(read_verified(kept[steps[-1]])[MODEL])
-        return {"step": steps[-1], "macs": costs.of_checkpoint(recipe, tensors)}
+        files = read_verified(kept[steps[-1]])
+        tensors, told = (
+            safetensors.torch.load(files[MODEL]),
+            structure_in(files, str(kept[steps[-1]])),
+        )
+        return {"step": steps[-1], "macs": costs.of_checkpoint(recipe, tensors, told)}
     except (DgcError, KeyError) as error:
         return {"step": steps[-1], "why_not": str(error)}
 

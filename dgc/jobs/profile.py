@@ -13,15 +13,20 @@ from typing import Any
 
 from dgc.jobs.reply import answer
 from dgc.recipe.load import find_recipe, load_recipe
+from dgc.run.paths import RunDir
 
 
 def profile(recipe_file: Path | str, overrides: list[str], progress: float = 1.0) -> dict[str, Any]:
     """Rows and totals at a point of the pruning schedule (1.0: its end)."""
-    from dgc import create_model, set_progress
+    from dgc import set_progress
+    from dgc.hub import networks
     from dgc.layers.macs import count
+    from dgc.run.checkpoint_store import structure_of
 
-    recipe = load_recipe(recipe_file, overrides)
-    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    recipe, file = load_recipe(recipe_file, overrides), Path(recipe_file)
+    of_run = file.name == "recipe.yaml" and not overrides
+    told = structure_of(RunDir(file.parent)) if of_run else None
+    model = networks.recorded(recipe, told) if told else networks.fresh(recipe, weights=False).model
     set_progress(model, progress)
     counted = count(model, recipe.data.image_size).as_dict()
     totals = {key: counted[key] for key in ("params", "dense", "promised", "executed")}

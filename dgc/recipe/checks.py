@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from dgc.recipe.schema import LOADING, OURS, ConvertSection
+
 Check = Callable[..., str | None]
 
 _CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
@@ -56,6 +58,8 @@ def _heads_divide_channels(name: str, heads: int, growth: Sequence[int] | None) 
                 " take 1, 2, 4, 8, 16"
             )
         return None
+    if name != "dydensenet":
+        return None
     for stage, rate in enumerate(growth or ()):
         # the input channels are sums of growths, the output channels are multiples of them
         if rate % heads:
@@ -64,6 +68,80 @@ def _heads_divide_channels(name: str, heads: int, growth: Sequence[int] | None) 
                 " divisor of every growth"
             )
     return None
+
+
+def _stem(name: str, stem: str | None) -> str | None:
+    if name not in OURS or stem is not None:
+        return None
+    return f"model.stem must be given for a {name}: cifar (small images) or imagenet"
+
+
+def _only_ours(name: str, *values: object) -> str | None:
+    """The opposite of _only_foreign; `squeeze_rate` has a default, so only another value is seen."""
+    if name in OURS:
+        return None
+    stem, squeeze_rate = values
+    if stem is not None:
+        return f"model.stem belongs to {' and '.join(OURS)}, and model.name is {name}: remove it"
+    if squeeze_rate != 16:
+        return (
+            f"model.squeeze_rate belongs to {' and '.join(OURS)}, and model.name is {name}: write"
+            " model.convert.squeeze_rate"
+        )
+    return None
+
+
+def _only_foreign(name: str, args: Mapping[str, Any], convert: Any) -> str | None:
+    if name not in OURS:
+        return None
+    if args:
+        return (
+            f"model.args belongs to networks that are not ours, and model.name is {name}: remove it"
+        )
+    convert = convert if isinstance(convert, Mapping) else convert.model_dump()
+    if any(
+        convert.get(key, value) != value for key, value in ConvertSection().model_dump().items()
+    ):
+        return (
+            f"model.convert belongs to networks that are not ours, and model.name is {name}: remove"
+            " it"
+        )
+    return None
+
+
+def _foreign_form(name: str, form: str) -> str | None:
+    if name in OURS or form != "sgc":
+        return None
+    return f"model.form = sgc is there for {' and '.join(OURS)} alone: take dense or dgc"
+
+
+def _foreign_args(name: str, args: Mapping[str, Any]) -> str | None:
+    if name in OURS:
+        return None
+    if "num_classes" in args:
+        return "model.args.num_classes: write model.num_classes"
+    loads = next((key for key in LOADING if key in args), None)
+    if loads is None or name.startswith("python:"):
+        return None
+    return f"model.args.{loads} would fetch or open weights: name a file with model.init"
+
+
+def _own_data_args(dataset: str, args: Mapping[str, Any]) -> str | None:
+    if not args or dataset.startswith("python:"):
+        return None
+    return f"data.args belongs to data of your own, and data.name = {dataset}: remove it"
+
+
+def _reset_without_init(init: str | None, reset: Sequence[str]) -> str | None:
+    if not reset or init is not None:
+        return None
+    return "model.reset says what of model.init may differ, and model.init is not given"
+
+
+def _address(init: str | None) -> str | None:
+    if init is None or not init.startswith(("http://", "https://", "hf://", "s3://", "hf_hub:")):
+        return None
+    return f"model.init = {init} is an address: download it, and name the file"
 
 
 def _groups_divide_growth(
@@ -222,6 +300,14 @@ def _metric(item: Any) -> Any:
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_stages_and_growth, ("model.name", "model.stages", "model.growth")),
     (_only_dydensenet, ("model.name", *(f"model.{key}" for key in _ONLY_DYDENSENET))),
+    (_stem, ("model.name", "model.stem")),
+    (_only_ours, ("model.name", "model.stem", "model.squeeze_rate")),
+    (_only_foreign, ("model.name", "model.args", "model.convert")),
+    (_foreign_form, ("model.name", "model.form")),
+    (_foreign_args, ("model.name", "model.args")),
+    (_own_data_args, ("data.name", "data.args")),
+    (_reset_without_init, ("model.init", "model.reset")),
+    (_address, ("model.init",)),
     (_heads_divide_channels, ("model.name", "model.heads", "model.growth")),
     (_groups_divide_growth, ("model.name", "model.group_3x3", "model.growth")),
     (_classes, ("data.name", "model.num_classes")),

@@ -22,12 +22,21 @@ from dgc.errors import RecipeError
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
 from dgc.recipe.dump import dump_tree
-from dgc.recipe.schema import Sections
+from dgc.recipe.schema import ConvertSection, Sections
 
 # These do not change what is computed: they are outside the digest, and a resumed run may change
 # them.
 _FREE = ("name", "title", "source", "tags", "origin", "expect", "checkpoint")
 _FREE_KEYS = ("data.dir", "data.workers", "data.download", "train.log_every")
+# Keys that came later: at their defaults they are no part of a digest, which stays what it was.
+_LATER: dict[str, Any] = {
+    "model.args": {},
+    "model.init": None,
+    "model.init_sha256": None,
+    "model.reset": (),
+    "model.convert": ConvertSection().model_dump(),
+    "data.args": {},
+}
 
 
 class Recipe(Sections):
@@ -44,7 +53,14 @@ class Recipe(Sections):
         change it.
         """
         semantic = dict(
-            map(_as_digested, ((key, value) for key, value in flatten(self) if is_semantic(key)))
+            map(
+                _as_digested,
+                (
+                    (key, value)
+                    for key, value in flatten(self)
+                    if is_semantic(key) and (key not in _LATER or value != _LATER[key])
+                ),
+            )
         )
         if semantic["train.backend"] == "auto":  # as it was before the key was there
             del semantic["train.backend"]
@@ -145,9 +161,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
-    tree = recipe.model_dump()
-    if recipe.model.name != "dydensenet":
-        tree["model"] = {key: value for key, value in tree["model"].items() if value is not None}
+    tree = recipe.model_dump() | {"model": recipe.model.lines()}
+    if not recipe.data.args:
+        del tree["data"]["args"]
     return tree
 
 

@@ -160,6 +160,8 @@ def allowed_values(field: FieldInfo) -> str:
     """What a field takes, in words: `a number > 0`, `cosine or multistep`, `a list of whole numbers
     > 0`.
     """
+    if field.description:
+        return field.description
     return _allowed(field.annotation, field.metadata)
 
 

@@ -4,15 +4,43 @@ torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def plain_values(value: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a builder, as a recipe can write them: lists hold no mappings."""
+    for key, item in value.items():
+        if problem := _not_plain(key, item):
+            raise PydanticCustomError(CLASH, "args: {problem}", {"problem": problem})
+    return value
+
+
+def _not_plain(key: str, value: Any, *, inside: bool = False) -> str:
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_not_plain(key, item, inside=True) for item in value)), "")
+    if isinstance(value, dict) and not inside:
+        return next(filter(None, (_not_plain(f"{key}.{k}", v) for k, v in value.items())), "")
+    if isinstance(value, dict):
+        return f"{key} is a list with a mapping in it: give lists of numbers and texts"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{key} is {value}, which is no number"
+    return ""
 
 
 CLASH = "clash"  # the type of an error whose message is a sentence for the user
@@ -24,7 +52,15 @@ Ints = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 RGB = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
 
-Dataset = Literal["fashion_mnist", "cifar10", "cifar100", "imagenet", "image_folder"]
+DATASET = (
+    r"^(fashion_mnist|cifar10|cifar100|imagenet|image_folder"
+    r"|python:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)$"
+)
+DATASETS = (
+    "fashion_mnist, cifar10, cifar100, imagenet, image_folder, or python:PACKAGE.MODULE:FUNCTION of"
+    " your own"
+)
+Dataset = Annotated[str, Field(pattern=DATASET, description=DATASETS)]
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 
 
@@ -36,12 +72,45 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelSection(Section):
-    """The network. All keys but `name` go to dgc.create_model as they are."""
+NETWORK = (
+    r"^(dydensenet|dyresnet18|torchvision/[A-Za-z0-9_]+|timm/[A-Za-z0-9_][A-Za-z0-9_.-]*"
+    r"|python:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)$"
+)
+NETWORKS = (
+    "dydensenet, dyresnet18, torchvision/NAME, timm/NAME, or python:PACKAGE.MODULE:FUNCTION of your"
+    " own"
+)
+OURS = ("dydensenet", "dyresnet18")
+# what only our own networks have, and what only others have
+ONLY_OURS = ("stem", "squeeze_rate", "stages", "growth", "bottleneck", "group_3x3")
+ONLY_FOREIGN = ("args", "convert")
+# what builders of torchvision and timm would load weights by
+LOADING = (
+    "weights", "weights_backbone", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+    "checkpoint_path", "cache_dir",
+)  # fmt: skip
+STARTING = ("init", "init_sha256", "reset")
 
-    name: Literal["dydensenet", "dyresnet18"]
+
+class ConvertSection(Section):
+    """Which layers of a network that is not ours become dynamic, see dgc.convert. `layers`: a name
+    or pattern -> heads, gate_factor, squeeze_rate of the layers that it means.
+    """
+
+    include: Texts = ("*",)
+    exclude: Texts = ()
+    squeeze_rate: Positive = 16
+    layers: dict[str, dict[str, int | float]] = Field(default_factory=dict)
+
+
+class ModelSection(Section):
+    """The network. Of ours, all keys but `name` and those about starting weights go to
+    dgc.create_model as they are.
+    """
+
+    name: Annotated[str, Field(pattern=NETWORK, description=NETWORKS)]
     form: Literal["dgc", "dense", "sgc"] = "dgc"
-    stem: Literal["cifar", "imagenet"]
+    stem: Literal["cifar", "imagenet"] | None = None
     num_classes: Positive
     heads: Positive = 4
     squeeze_rate: Positive = 16
@@ -50,27 +119,51 @@ class ModelSection(Section):
     growth: Ints | None = None
     bottleneck: Positive | None = None
     group_3x3: Positive | None = None
+    args: Annotated[dict[str, Any], AfterValidator(plain_values)] = Field(default_factory=dict)
+    init: str | None = None
+    init_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    reset: Texts = ()
+    convert: ConvertSection = ConvertSection()
 
     @model_validator(mode="before")
     @classmethod
-    def _dydensenet_defaults(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("name") == "dydensenet":
+    def _defaults(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            return value
+        if value["name"] == "dydensenet":
             given = {key: item for key, item in value.items() if item is not None}
             return {
                 **value,
                 "bottleneck": given.get("bottleneck", 4),
                 "group_3x3": given.get("group_3x3", 4),
             }
+        if value["name"] not in OURS and value.get("gate_factor") is None:
+            return {**value, "gate_factor": 0.5}  # as dgc.convert
         return value
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name in OURS
 
     def kwargs(self) -> dict[str, Any]:
         """The arguments of dgc.create_model(self.name, **kwargs): those of a dydensenet only where
         it is one.
         """
-        values = self.model_dump(exclude={"name"}, exclude_none=True)
+        values = self.model_dump(exclude={"name", *ONLY_FOREIGN, *STARTING}, exclude_none=True)
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
         }
+
+    def lines(self) -> dict[str, Any]:
+        """What a written recipe says of it: nothing that belongs to networks of the other kind, nor
+        that none is started from.
+        """
+        values = self.model_dump()
+        dropped = {*ONLY_FOREIGN} if self.is_ours else {*ONLY_OURS}
+        dropped |= {key for key in STARTING if not values[key]}
+        if self.name != "dydensenet":
+            dropped |= {key for key, value in values.items() if value is None}
+        return {key: value for key, value in values.items() if key not in dropped}
 
 
 class DataSection(Section):
@@ -79,6 +172,7 @@ class DataSection(Section):
     """
 
     name: Dataset
+    args: Annotated[dict[str, Any], AfterValidator(plain_values)] = Field(default_factory=dict)
     dir: str | None = None
     augment: Augment
     image_size: Positive

@@ -1,7 +1,7 @@
 """Checkpoints on disk: bytes and digests, committed so that a kill at any moment loses at most the
 one in flight.
 
-    checkpoints/step-000123/{model.safetensors, optim.safetensors, state.json, MANIFEST.json}
+    checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json, MANIFEST.json}
     last.json, best.json        pointers {step, path}, written after what they point to
 
 Commit: temporary folder, every file fsynced, folder fsynced, renamed, parent fsynced; then the
@@ -38,6 +38,7 @@ from dgc.run.paths import RunDir
 
 MANIFEST = "MANIFEST.json"
 MODEL_FILE, OPTIM_FILE, STATE_FILE = "model.safetensors", "optim.safetensors", "state.json"
+STRUCTURE_FILE = "structure.json"  # what the network is made of, see dgc.hub.networks
 _STEP = re.compile(r"step-(\d{6,})(\.old)?")
 
 
@@ -157,13 +158,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_verified(path: Path) -> dict[str, bytes]:
-    """The bytes of all files of a checkpoint, each checked against its digest (IntegrityError names
-    the file).
+def read_verified(path: Path, names: Collection[str] | None = None) -> dict[str, bytes]:
+    """The bytes of all files of a checkpoint (or of those of `names` that it has), each checked
+    against its digest (IntegrityError names the file).
     """
     return {
         name: _read_checked(path / name, facts)
         for name, facts in read_manifest(path)["files"].items()
+        if names is None or name in names
     }
 
 
@@ -226,6 +228,42 @@ def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
 def step_of(folder: Path) -> int:
     """The step in a checkpoint folder's name."""
     return int(folder.name.split("-")[1].split(".")[0])
+
+
+def structure_of(run: RunDir) -> dict[str, Any] | None:
+    """What the network of a run is made of, by its newest checkpoint that can be read; the same in
+    all of them. None where none says so.
+    """
+    for found in reversed(list_checkpoints(run)):
+        try:
+            return structure_in(read_verified(found.path, (STRUCTURE_FILE,)), str(found.path))
+        except IntegrityError:
+            continue  # who goes on from it passes over it, and says so
+    return None
+
+
+def structure_in(files: Mapping[str, bytes], where: str) -> dict[str, Any] | None:
+    """structure.json among the files of a checkpoint (see dgc.hub.networks); None where it has none
+    (older ones). Raises IntegrityError.
+    """
+    text, where = files.get(STRUCTURE_FILE), f"{where}/{STRUCTURE_FILE}"
+    if text is None:
+        return None
+    try:
+        return checked_structure(orjson.loads(text), where)
+    except ValueError as error:
+        raise IntegrityError(f"{where}: is no structure of a network ({error})") from error
+
+
+def checked_structure(found: Any, where: str) -> dict[str, Any]:
+    """A structure that may come from a file of strangers. Raises IntegrityError."""
+    builder = found.get("builder") if isinstance(found, dict) else None
+    name, given = (
+        (builder.get("name"), builder.get("arguments")) if isinstance(builder, dict) else (0, 0)
+    )
+    if not isinstance(name, str) or not isinstance(given, dict):
+        raise IntegrityError(f"{where}: is no structure of a network: it names no builder")
+    return dict(found)
 
 
 # --- pointers and purging -------------------------------------------------------------------------

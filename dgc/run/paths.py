@@ -48,6 +48,10 @@ class RunDir:
         return self.path / "model.json"
 
     @property
+    def own_code(self) -> Path:
+        return self.path / "own_code.json"
+
+    @property
     def argv(self) -> Path:
         return self.path / "argv.json"
 

@@ -5,6 +5,7 @@ both sides.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from torch import nn
 
 from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
+from dgc.hub import networks
 from dgc.layers import dispatch, set_backend
-from dgc.models import create_model
 from dgc.recipe.load import Recipe
 from dgc.run.files import read_json
 from dgc.train.memory_format import FORMATS, Format, choose
@@ -24,12 +25,31 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build_model(
-    recipe: Recipe, device: torch.device, world_size: int = 1, layout: Format | None = None
+    recipe: Recipe,
+    device: torch.device,
+    world_size: int = 1,
+    layout: Format | None = None,
+    structure: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The recipe's network on a device, in its dtype and memory format (`layout`; None: as the
-    recipe chooses), freshly initialised from torch's generator.
+    recipe chooses), freshly initialised from torch's generator; with `structure` (of a checkpoint)
+    the network that was recorded.
     """
-    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    if structure is None:
+        return placed(
+            networks.fresh(recipe, weights=False).model, recipe, device, world_size, layout
+        )
+    return placed(networks.recorded(recipe, structure), recipe, device, world_size, layout)
+
+
+def placed(
+    model: nn.Module,
+    recipe: Recipe,
+    device: torch.device,
+    world_size: int = 1,
+    layout: Format | None = None,
+) -> nn.Module:
+    """A network on its device, in the recipe's dtype, memory format and way of computing."""
     apply_backend(model, recipe, device)
     if recipe.train.sync_batchnorm and world_size > 1:
         if device.type != "cuda":

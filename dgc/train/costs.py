@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dgc.hub import networks
 from dgc.layers import iter_dgc, set_progress
 from dgc.layers.macs import Complexity, count
-from dgc.models import create_model
 from dgc.recipe.load import Recipe
 
 SCHEDULE_END = "macs_at_end_of_schedule"
@@ -68,9 +68,11 @@ def now_and_at_the_end(model: nn.Module, image_size: int) -> dict[str, Any]:
     return {"macs": three_ways(now), SCHEDULE_END: three_ways(last), "parameters": now.params}
 
 
-def of_checkpoint(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def of_checkpoint(
+    recipe: Recipe, tensors: Mapping[str, Tensor], structure: Mapping[str, Any] | None = None
+) -> dict[str, int]:
     """MACs of the network of a checkpoint: it stores how many channels of each layer are off."""
-    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    model = networks.recorded(recipe, structure)
     for name, layer in iter_dgc(model):
         layer.set_inactive(int(tensors[f"{name}.inactive_channels"].item()))
     return three_ways(CostMeter(model, recipe.data.image_size).now())

@@ -17,10 +17,12 @@ from dgc.errors import (
     PreemptedError,
     UsageError,
 )
+from dgc.hub import foreign, networks
 from dgc.kernels.cpu import library
 from dgc.recipe import own_values
 from dgc.recipe.load import Recipe, as_record, check_world_size, load_recipe
 from dgc.run import provenance
+from dgc.run.checkpoint_store import list_checkpoints, structure_of
 from dgc.run.files import write_json
 from dgc.run.lock import run_lock
 from dgc.run.paths import RunDir
@@ -112,13 +114,18 @@ def prepare(
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
     build.check_backend(recipe, ranks.device)
+    foreign.check_name(recipe.model.name)  # before any data is touched
     # the first rank alone at first: it may download and unpack what the others then find
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
     # after the data: however that is opened, the same seed gives the same first weights
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
-    module = build.build_model(recipe, ranks.device, ranks.world, layout)
+    begun = options.resume and bool(list_checkpoints(run))
+    fresh = None if begun else networks.fresh(recipe)
+    model = networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
+    structure = networks.document(model, recipe)
+    module = build.placed(model, recipe, ranks.device, ranks.world, layout)
     return Session(
         run=run,
         recipe=recipe,
@@ -137,6 +144,8 @@ def prepare(
         steps=StepBuffer(recipe.train.log_every, ranks),
         resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout),
         layout=layout,
+        structure=structure,
+        made=networks.how_made(fresh),
     )
 
 
@@ -151,7 +160,9 @@ def write_records(session: Session) -> None:
         recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))
         recorder.write_once(session.run.data, session.data_facts)
         model = recorder.model_facts(session.recipe, session.module, session.layout)
-        recorder.write_once(session.run.model, model)
+        recorder.write_once(session.run.model, {**model, **session.made})
+        if own := session.resume_fingerprint.get("own_code"):
+            recorder.write_once(session.run.own_code, {"packages": own})
 
 
 def load_or_start(session: Session) -> None:
@@ -174,6 +185,8 @@ def log_notes(session: Session) -> None:
         session.recorder.log(line)
     for level, line in session.notes:
         session.recorder.log(line, level)
+    for line in networks.told(session.made):
+        session.recorder.log(line)
 
 
 def last_batch(recipe: Recipe, data: build.Data) -> list[tuple[str, str]]:

@@ -11,13 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 
 from dgc.errors import DgcError, ResourceError, UsageError
+from dgc.hub import foreign
 from dgc.hub.card import card_of
 from dgc.kernels.cpu import library
 from dgc.recipe.load import Recipe, diff_recipes, dump_recipe, parse_recipe
-from dgc.run import checkpoint_store, provenance
+from dgc.run import checkpoint_store, provenance, trusted_code
 from dgc.run.events import Kind, live_rows, read_events
 from dgc.run.files import clear_leftovers, free_bytes
 from dgc.run.paths import RunDir
@@ -72,7 +74,12 @@ def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
         "stands_on": session.resume_fingerprint,
         "card": card_of(session.recipe, session.data_facts).document(),
     }
-    return state.encode(session.module, session.updater.optimizer.momentum, session.progress, extra)
+    momentum = session.updater.optimizer.momentum
+    made_of = orjson.dumps(session.structure, option=orjson.OPT_INDENT_2)
+    return {
+        **state.encode(session.module, momentum, session.progress, extra),
+        checkpoint_store.STRUCTURE_FILE: made_of,
+    }
 
 
 def rescue(session: Session, folder: Path) -> str:
@@ -245,6 +252,7 @@ def resume_fingerprint(
     recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any], layout: str
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""
+    named = (recipe.model.name, recipe.data.name)
     return {
         "recipe": dump_recipe(recipe),
         "memory_format": layout,
@@ -256,7 +264,9 @@ def resume_fingerprint(
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **library.facts(),
         "threads": torch.get_num_threads(),
-        "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES},
+        "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES}
+        | foreign.library(recipe.model.name),
+        **({"own_code": trusted_code.facts(named)} if any(map(trusted_code.is_own, named)) else {}),
     }
 
 
@@ -282,6 +292,8 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         for key in ("data", "code")
         if before[key] != now[key]
     ]
+    own = [facts.get("own_code", {}) for facts in (before, now)]
+    changes += trusted_code.differences(*own)
     for name, version in now["packages"].items():
         if before["packages"].get(name) != version:
             changes.append(f"{name} was {before['packages'].get(name)}, is {version}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +49,9 @@ class Options:
 
 @dataclass
 class Session:
-    """`samples`: size of the training set. `eval_samples`: size of the evaluation's."""
+    """`samples`: size of the training set. `eval_samples`: size of the evaluation's. `structure`:
+    what the network is made of; `made`: how it came to that, for model.json.
+    """
 
     run: RunDir
     recipe: Recipe
@@ -69,6 +71,8 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     resume_fingerprint: dict[str, Any] = field(default_factory=dict)
     layout: Format = "contiguous"
+    structure: dict[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
     # where the newest checkpoint stands; saving twice at one place does nothing
     saved_at: Position | None = None
     # the clock of the steps since the last PERF event, and how long they waited for data

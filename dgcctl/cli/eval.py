@@ -15,6 +15,7 @@ from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
+from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers, settings
 from dgcctl.core.launch.launcher import Ranks
 from dgcctl.core.launch.query import ask
@@ -39,6 +40,7 @@ DataDir = Annotated[
 ]
 
 
+@trusting
 @named
 def evaluate(
     engine: Annotated[

@@ -10,6 +10,7 @@ import typer
 from dgc.recipe.load import find_recipe, load_recipe
 from dgcctl.cli._ui import judged, options, output
 from dgcctl.cli._ui.lazy import App
+from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import settings
 from dgcctl.core.launch import slurm as template
 
@@ -17,6 +18,7 @@ app = App("Give a training to a cluster.")
 
 
 @app.command("slurm")
+@trusting
 def slurm(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
@@ -50,6 +52,7 @@ def slurm(
     wanted = load_recipe(
         find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)]
     )
+    require(wanted)
     judged.say_what_no_longer_holds([wanted])
     job = template.Job(
         nodes=nodes,

@@ -14,12 +14,14 @@ from dgc.errors import DataError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.launch.query import ask
 
 _WIDTH = 72
 
 
+@trusting
 @named
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],

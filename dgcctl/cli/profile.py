@@ -10,6 +10,7 @@ from dgc.recipe.load import find_recipe, load_recipe
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers
 from dgcctl.core.launch.query import ask
 
@@ -24,6 +25,7 @@ _COLUMNS = [
 ]
 
 
+@trusting
 @tabular
 def profile(
     recipe: options.RecipeArgument,

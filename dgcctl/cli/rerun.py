@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import TargetMissedError, UsageError
+from dgc.recipe.load import load_recipe
 from dgc.run import code_record
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.repro import repetition as again
@@ -24,6 +26,7 @@ from dgcctl.core.runs.record import read_facts
 _NAMED = 8  # of what else differs; a test tool that was installed since brings twenty packages
 
 
+@trusting
 def rerun(
     run: options.RunArgument,
     check: Annotated[
@@ -71,6 +74,7 @@ def rerun(
     recorded = listing.find_run(run, folder)
     check_names(read_facts(recorded).rows, tolerances)
     if against is None:
+        require(load_recipe(recorded.recipe))
         _say_what_lacks(recorded)
         _announce(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note

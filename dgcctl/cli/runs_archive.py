@@ -12,6 +12,7 @@ from dgc.errors import IntegrityError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.repro import recompute
 from dgcctl.core.repro import run_archive as exporting
@@ -22,6 +23,7 @@ from dgcctl.core.runs import listing
 _STYLES = {Outcome.OK: "green", Outcome.MISMATCH: "red", Outcome.UNCHECKED: "yellow"}
 
 
+@trusting
 @tabular
 def verify(
     run: options.RunArgument,

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
+from dgc.recipe.load import find_recipe, load_recipe
 from dgc.run.names import checked_name
 from dgcctl.cli._ui import diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import numbers, settings
 from dgcctl.core.sweep import plan as sweeps
 from dgcctl.core.sweep import pool
@@ -35,6 +37,7 @@ Jobs = Annotated[
 ]
 
 
+@trusting
 @tabular
 def sweep(
     recipe: Annotated[
@@ -81,6 +84,8 @@ def sweep(
     if name:
         checked_name(name, "--name")
     fixed = _fixed(options.data_override(data_dir), parsed)
+    first = [f"{axis.key}={axis.values[0]}" for axis in parsed]
+    require(load_recipe(find_recipe(recipe), [*fixed, *first]))
     if dry_run:
         _plan(recipe, fixed, parsed, form)
         return None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,12 +29,13 @@ from dgc.run import class_folders, oom
 from dgc.run.code_record import sentences
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, judged, options, output, summary
-from dgcctl.cli._ui.flags import gathered
+from dgcctl.cli._ui.starting import How, starting
+from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.launch.launcher import Process, Ranks, SignalRelay
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import initial, listing
 
 POLL_SECONDS = 0.1
 AllowChange = Annotated[
@@ -46,71 +47,8 @@ AllowChange = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class How:
-    """What a training is started with, besides its recipe."""
-
-    ranks: Ranks
-    arguments: tuple[str, ...] = ()
-    detach: bool = False
-    dash: bool = False
-    json: bool = False
-    check: bool = False
-    fresh: bool = False
-
-
-def _how(
-    *, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any
-) -> How:
-    where = ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
-    return How(Ranks(**ranks), where, detach, dash, json, check)
-
-
-def _option(kind: Any, *names: str, **rest: Any) -> tuple[Any, Any]:
-    return Annotated[kind, typer.Option(*names, **rest)], False if kind is bool else None
-
-
-_FLAGS = {
-    "check": (options.Check, False),
-    "detach": _option(bool, "--detach", help="Return at once; the training goes on by itself."),
-    "dash": _option(
-        bool, "--dash", help="Open the dashboard on the run; closing it leaves training running."
-    ),
-    "nproc_per_node": _option(
-        str | None,
-        "--nproc-per-node",
-        metavar="N|auto",
-        help="Processes on this machine (torchrun).",
-    ),
-    "nnodes": _option(str | None, "--nnodes", metavar="N", help="Machines (torchrun)."),
-    "node_rank": _option(
-        int | None,
-        "--node-rank",
-        metavar="N",
-        min=0,
-        help="Which machine this is, from 0 (torchrun).",
-    ),
-    "rdzv_endpoint": _option(
-        str | None,
-        "--rdzv-endpoint",
-        metavar="HOST:PORT",
-        help="Where the machines meet (torchrun).",
-    ),
-    "rdzv_backend": _option(
-        str | None, "--rdzv-backend", metavar="NAME", help="How they meet (torchrun) [c10d]."
-    ),
-    "rescue_dir": _option(
-        Path | None,
-        "--rescue-dir",
-        metavar="DIR",
-        help="Where to save if the run directory cannot be written.",
-    ),
-    "json": (options.Json, False),
-}
-_starting = gathered("how", _FLAGS, _how)
-
-
-@_starting
+@trusting
+@starting
 def train(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
@@ -123,6 +61,15 @@ def train(
         ),
     ] = False,
     dry_run: options.DryRun = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="RUN|FILE",
+            help="Start from these weights: a run's last checkpoint, or a file (model.init).",
+            autocompletion=options.complete_run,
+        ),
+    ] = None,
     record_secrets: Annotated[
         bool,
         typer.Option(
@@ -138,13 +85,13 @@ def train(
     On standard output stands what it came to; progress is on standard error. Ctrl-C finishes the
     step, saves and ends with 130; a second one leaves at once.
     """
-    wanted = load_recipe(
-        find_recipe(recipe), [*(overrides or []), *options.data_override(data_dir)]
-    )
+    folder = settings.runs_dir(runs_dir)
+    given = [*(overrides or []), *options.data_override(data_dir), *initial.override(init, folder)]
+    wanted = load_recipe(find_recipe(recipe), given)
+    require(wanted)
     _check_ranks(wanted, how.ranks)
     judged.say_what_no_longer_holds([wanted])
     _require_target(wanted, how)
-    folder = settings.runs_dir(runs_dir)
     if dry_run:
         _say_what_would_be_done(wanted, folder, how)
         return None
@@ -157,14 +104,15 @@ def train(
     argv = {
         "argv": ["dgcctl", *sys.argv[1:]],
         "recipe_file": str(find_recipe(recipe)),
-        "overrides": overrides or [],
+        "overrides": [*(overrides or []), *initial.override(init, folder)],
     }
     with launcher.hearing() as heard:
         run = launcher.create(folder, wanted.name, dump_recipe(wanted), argv)
         return _carry_out(run, wanted, replace(how, fresh=True), heard)
 
 
-@_starting
+@trusting
+@starting
 def resume(
     run: options.RunArgument = "latest",
     data_dir: options.DataDir = None,
@@ -192,6 +140,7 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
             " measures it, `dgcctl train` starts another"
         )
     recipe = load_recipe(run.recipe)
+    require(recipe)
     _check_ranks(recipe, how.ranks)
     _require_target(recipe, how)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))

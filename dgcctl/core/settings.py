@@ -7,6 +7,7 @@ The project file is `dgcctl.toml`, found in the working directory or the nearest
     data_dir = "/srv/data"
     cache_dir = ".cache"
     offline = true
+    trust_code = "mypackage"
 
 Its values become defaults of the environment, so that every process started from here sees the same
 ones.
@@ -31,9 +32,11 @@ _VARIABLES = {
     "cache_dir": "DGCCTL_CACHE_DIR",
     "offline": "DGCCTL_OFFLINE",
     "record_secrets": "DGCCTL_RECORD_SECRETS",
+    "trust_code": "DGCCTL_TRUST_CODE",
 }
 _DEFAULTS: dict[str, str] = {}  # what the project file gave to the environment
 _SWITCHES = ("offline", "record_secrets")
+_PACKAGES = "trust_code"
 
 
 def project_file(start: Path) -> Path | None:
@@ -71,6 +74,11 @@ def _variable(path: Path, key: str) -> str:
 def _text(path: Path, key: str, value: Any) -> str:
     if key in _SWITCHES and isinstance(value, bool):
         return "1" if value else "0"
+    if key == _PACKAGES:
+        names = [value] if isinstance(value, str) else value
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return ",".join(names)
+        raise UsageError(f"{path}: {key} = {value!r} should be the name of a package, or a list")
     if key not in _SWITCHES and isinstance(value, str):
         return str(path.parent / Path(value).expanduser())
     wanted = "true or false" if key in _SWITCHES else "a path in quotes"

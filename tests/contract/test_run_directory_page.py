@@ -35,6 +35,7 @@ FILES = {
     "gates/epoch-0001.json": "gates/epoch-0001.json",
     "MANIFEST.json of a checkpoint": f"{LAST}/MANIFEST.json",
     "state.json of a checkpoint": f"{LAST}/state.json",
+    "structure.json of a checkpoint": f"{LAST}/structure.json",
 }  # fmt: skip
 TABLES = {"plots/train.csv", "plots/eval.csv"}
 

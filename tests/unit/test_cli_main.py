@@ -280,7 +280,8 @@ def test_the_project_file_gives_defaults_and_the_environment_wins(
         ('runs_dirr = "x"\n', "unknown setting runs_dirr (did you mean runs_dir?)"),
         (
             "zzz = 1\n",
-            "unknown setting zzz (known: runs_dir, data_dir, cache_dir, offline, record_secrets)",
+            "unknown setting zzz (known: runs_dir, data_dir, cache_dir, offline, record_secrets,"
+            " trust_code)",
         ),
         ("runs_dir = 3\n", "runs_dir = 3 should be a path in quotes"),
         ('offline = "yes"\n', "offline = 'yes' should be true or false"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from dgc.errors import DgcError
 from dgc.kernels.sources import Built
-from dgc.run import provenance
+from dgc.run import provenance, trusted_code
 from dgc.run.files import read_json
 from dgcctl.core.repro import run_in_tree
 from dgcctl.core.runs.record import Facts
@@ -102,7 +102,18 @@ def changes(
         *_built(facts, built),
         *_torch(facts, found),
         *_versions(facts),
+        *trusted_code.changed_files(facts.own_code),
+        *_starting_weights(facts),
     ]
+
+
+def _starting_weights(facts: Facts) -> Iterator[str]:
+    told = facts.model.get("init")
+    if not isinstance(told, Mapping):
+        return
+    found = trusted_code.file_digest(Path(str(told.get("file"))))
+    if found != told.get("sha256"):
+        yield f"model.init was {str(told.get('sha256'))[:12]}, is {found[:12]} ({told.get('file')})"
 
 
 def _kernels(facts: Facts, found: Mapping[str, Any], why: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc.errors import DgcError
-from dgc.run import checkout, code_record, provenance
+from dgc.run import checkout, code_record, provenance, trusted_code
 from dgc.run.checkpoint_store import read_manifest
 from dgc.run.events import EventReader, Kind
 from dgc.run.files import read_bounded, read_json, sha256_of
@@ -49,6 +49,7 @@ def verify(run: RunDir, *, recompute: Recompute | None = None) -> list[Check]:
         *_recipe(facts),
         *_code(facts),
         *_code_that_ran(facts),
+        *_own_code(facts),
         *_log(facts),
         *_metrics(facts),
         *_verdict(facts),
@@ -140,6 +141,14 @@ def _code_that_ran(facts: Facts) -> Iterator[Check]:
             continue  # its digest is checked, and named, with the checkpoint's files
         if ran is not None:
             yield equal(f"{folder.name}: code that ran", facts.git.get("code"), ran)
+
+
+def _own_code(facts: Facts) -> Iterator[Check]:
+    """The user's own code that the recipe named: its files as they are now, each by its digest.
+    None of it is run.
+    """
+    for name, recorded, found in trusted_code.held_against_now(facts.own_code):
+        yield equal(f"own code, {name}", recorded, found)
 
 
 def _log(facts: Facts) -> Iterator[Check]:

@@ -32,6 +32,7 @@ class Facts:
     model: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] = field(default_factory=dict)
+    own_code: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -82,6 +83,7 @@ def read_facts(run: RunDir) -> Facts:
         recipe=flat_recipe(run.recipe),
         status=read_status(run),
         verdict=_json_or_empty(run.verdict),
+        own_code=dict(_json_or_empty(run.own_code).get("packages") or {}),
         **parts,
     )
 

@@ -1,0 +1,54 @@
+"""`--trust-code PACKAGE`: whose code a recipe may run. Nothing else can say so: not a checkpoint,
+not a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from dgc import settings
+from dgc.recipe.load import Recipe
+from dgc.run import trusted_code
+
+_KEY = "trust_code"
+_KIND = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-code",
+        metavar="PACKAGE",
+        help="Run code of this package where the recipe names it (python:PACKAGE.MODULE:FUNCTION).",
+    ),
+]
+
+
+def trusting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that takes --trust-code; every process that it starts knows of it."""
+    shape = inspect.signature(command, eval_str=True)
+    extra = inspect.Parameter(_KEY, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_KIND)
+
+    @functools.wraps(command)
+    def with_trust(*words: Any, **given: Any) -> Any:
+        if packages := given.pop(_KEY, None):
+            known = {*settings.trusted_code(), *packages}
+            os.environ[settings.TRUST_CODE] = ",".join(sorted(known))
+            settings.trusted_code()
+        return command(*words, **given)
+
+    parameters = [*shape.parameters.values(), extra]
+    with_trust.__signature__ = shape.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_trust.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_trust
+
+
+def require(recipe: Recipe) -> None:
+    """Raise UnsafeFileError (5) before anything is made or started, where a recipe names code that
+    nobody trusted.
+    """
+    trusted_code.require_trust("model.name", recipe.model.name)
+    trusted_code.require_trust("data.name", recipe.data.name)
