@@ -74,9 +74,7 @@ def rerun(
     recorded = listing.find_run(run, folder)
     check_names(read_facts(recorded).rows, tolerances)
     if against is None:
-        require(load_recipe(recorded.recipe))
-        _say_what_lacks(recorded)
-        _announce(recorded, data_dir)
+        _begin(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
         recipe = read_facts(recorded).recipe
         repeated = again.repeat(
@@ -101,7 +99,10 @@ def _watch(run: RunDir, recipe: Mapping[str, Any]) -> Watch:
     return Watch(run, recipe)
 
 
-def _announce(recorded: RunDir, data_dir: Path | None) -> None:
+def _begin(recorded: RunDir, data_dir: Path | None) -> None:
+    """Refuse code that nobody trusts; say what is about to be done, and what the record lacks."""
+    require(load_recipe(recorded.recipe))
+    _say_what_lacks(recorded)
     diagnostics.note(f"running {recorded.id} again")
     if data_dir is not None:
         before = read_facts(recorded).recipe.get("data.dir") or "none"
