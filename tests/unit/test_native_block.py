@@ -142,3 +142,27 @@ def test_a_workspace_that_is_too_small_is_refused(plan: Plan, images: Tensor, mi
                 room.ctypes.data, room.size - missing, 2, 1, None,
             )
         )  # fmt: skip
+
+
+def test_fewer_workers_than_were_asked_for_find_the_memory_of_all(
+    plan: Plan, images: Tensor
+) -> None:
+    """A run inside another parallel region has one worker, as where OpenMP may start no more; the
+    next run has all again, and works in the same memory.
+    """
+    loaded = library.load()
+    assert loaded is not None
+    if not loaded.handle.dgc_has_openmp():
+        pytest.skip("the kernels were built without OpenMP")
+    levels = loaded.handle.omp_set_max_active_levels
+    before = loaded.handle.omp_get_max_active_levels()
+    found = []
+    try:
+        for active in (1, 0, 1, 0):
+            levels(active)
+            found.append(plan.run(images, loaded, 2))
+    finally:
+        levels(before)
+    fresh = Plan(plan.block, plan.in_shape, plan.out_shape)
+    wanted = fresh.run(images, loaded, 1)
+    assert all(torch.equal(y, wanted) for y in found)

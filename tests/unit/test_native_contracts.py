@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dgc.kernels.cpu import library
+from dgc.kernels.cpu import isa, library
 from dgc.kernels.sources import built_from
 from tests.waiting import GUARD
 
@@ -40,13 +40,16 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    build = tmp_path_factory.mktemp("contracts")
-    options = ["-DDGC_DEBUG=ON", "-DCMAKE_BUILD_TYPE=Release"]
+def built(build: Path, *options: str) -> Path:
+    options = ("-DDGC_DEBUG=ON", "-DCMAKE_BUILD_TYPE=Release", *options)
     subprocess.run(["cmake", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", build, "--parallel"], check=True, capture_output=True)
     return build / "_dgc_native.so"
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("contracts"))
 
 
 def run(checked: Path, program: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -56,9 +59,9 @@ def run(checked: Path, program: str, *words: str, **more: str) -> subprocess.Com
 
 
 def test_such_a_build_is_never_taken_for_the_usual_one(checked: Path) -> None:
-    built = built_from(checked)
-    assert built is not None
-    assert built.digest.endswith("+debug")
+    says = built_from(checked)
+    assert says is not None
+    assert says.digest.endswith("+debug")
 
 
 def test_every_kernel_keeps_the_contracts(checked: Path) -> None:
@@ -68,6 +71,14 @@ def test_every_kernel_keeps_the_contracts(checked: Path) -> None:
         done = run(checked, "exercise.py", "few", DGC_NATIVE_ISA=level)
         assert done.returncode == 0, (level, done.stderr[-3000:])
         assert done.stdout.split() == ["clean"]
+
+
+def test_without_openmp_one_worker_does_what_several_were_asked_for(tmp_path: Path) -> None:
+    """As on a machine whose compiler has none; PyTorch still says how many threads it has."""
+    alone = built(tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON")
+    done = run(alone, "exercise.py", "few", DGC_NATIVE_ISA=isa.LEVELS[0])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["clean"]
 
 
 def test_a_broken_contract_ends_the_process_with_its_name_and_place(checked: Path) -> None:

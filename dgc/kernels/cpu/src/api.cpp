@@ -83,6 +83,7 @@ int64_t dgc_field_count() {
 // 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, DQ, BW)
 int dgc_supports(int isa) {
 #ifdef DGC_X86
+    __builtin_cpu_init();  // Clang's shared libraries may not have done it yet
     if (isa == 2)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");

@@ -116,7 +116,7 @@ inline int64_t stretch(const Context& c, int64_t first) {  // operations up to t
     return i;
 }
 
-// Many samples: each worker takes every threads-th sample through a stretch of operations.
+// Many samples: each worker takes every sample of its turn through a stretch of operations.
 inline void samples_apart(const DgcRun& run, Context worker) {
     for (int64_t i = 0; i < worker.program->count;) {
         if (worker.ops[i].batched) {
@@ -125,13 +125,13 @@ inline void samples_apart(const DgcRun& run, Context worker) {
             const int64_t end = stretch(worker, i);
             Context alone = worker;
             alone.thread = 0, alone.threads = 1;
-            for (int64_t s = worker.thread; s < run.samples; s += run.threads) {
+            for (int64_t s = worker.thread; s < run.samples; s += worker.threads) {
                 const Context c = for_sample(alone, run, s, worker.thread);
                 for (int64_t k = i; k < end; ++k) run_op(c.ops[k], c);
             }
             i = end;
         }
-        barrier(run.threads);
+        barrier(worker.threads);
     }
 }
 
@@ -140,7 +140,7 @@ inline void samples_together(const DgcRun& run, const Context& worker) {
     for (int64_t i = 0; i < worker.program->count;) {
         if (worker.ops[i].batched) {
             run_batched(worker.ops[i++], worker);
-            barrier(run.threads);
+            barrier(worker.threads);
             continue;
         }
         const int64_t end = stretch(worker, i);
@@ -148,23 +148,25 @@ inline void samples_together(const DgcRun& run, const Context& worker) {
             const Context c = for_sample(worker, run, s, 0);
             for (int64_t k = i; k < end; ++k) {
                 run_op(c.ops[k], c);
-                barrier(run.threads);
+                barrier(worker.threads);
             }
         }
         i = end;
     }
 }
 
-inline void work(const DgcRun& run, int64_t thread) {
+// `workers` may be fewer than run.threads. The workspace is laid out for run.threads all the same:
+// the padding in it has to be found where the last run left it.
+inline void work(const DgcRun& run, int64_t thread, int64_t workers) {
     const DgcProgram& p = program_of(run);
     Context c = {};
     c.run = &run, c.block = (const char*)run.block, c.program = &p;
     c.ops = (const DgcOp*)(c.block + p.ops);
     c.first_worker = thread == 0;
-    c.thread = thread, c.threads = run.threads;
+    c.thread = thread, c.threads = workers;
     c.scratch = run.workspace + run.threads * p.thread_floats + run.samples * p.sample_floats +
                 thread * p.scratch_floats;
-    if (run.samples >= run.threads)
+    if (run.samples >= workers)
         samples_apart(run, c);
     else
         samples_together(run, c);
@@ -178,19 +180,18 @@ void execute(const DgcRun& run) {
     if (run.threads > 1) {
 #pragma omp parallel num_threads(int(run.threads))
         {
-            if (omp_get_num_threads() == run.threads)
-                work(run, omp_get_thread_num());
-            else if (omp_get_thread_num() ==
-                     0) {  // nested in another parallel region: one worker is all there is
-                DgcRun alone = run;
-                alone.threads = 1;
-                work(alone, 0);
-            }
+            // Inside another parallel region OpenMP starts fewer threads, often one: then one does
+            // all.
+            const bool all = omp_get_num_threads() == run.threads;
+            if (all)
+                work(run, omp_get_thread_num(), run.threads);
+            else if (omp_get_thread_num() == 0)
+                work(run, 0, 1);
         }
         return;
     }
 #endif
-    work(run, 0);
+    work(run, 0, 1);  // without OpenMP, too
 }
 
 int registers() {

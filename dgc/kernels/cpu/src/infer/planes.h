@@ -130,7 +130,7 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
 }
 
 DGC_INLINE float pooled(float acc, float x, bool average) {
-    return average ? acc + x : (x > acc) | (x != x) ? x : acc;
+    return average ? acc + x : ((x > acc) | (x != x)) ? x : acc;
 }
 
 // One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad
