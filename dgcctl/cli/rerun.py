@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,16 +76,10 @@ def rerun(
     if against is None:
         _begin(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
-        recipe = read_facts(recorded).recipe
         repeated = again.repeat(
-            recorded,
-            folder,
-            current_code=current_code,
-            agree=agree,
-            say=say,
-            data_dir=data_dir,
-            show=lambda run: _watch(run, recipe),
-        )
+            recorded, folder, current_code=current_code, agree=agree, say=say, data_dir=data_dir,
+            show=lambda run: _watch(run, recorded),
+        )  # fmt: skip
     else:
         repeated = listing.find_run(against, folder)
     if not check and against is None:
@@ -94,9 +88,9 @@ def rerun(
     _report(again.compare(recorded, repeated, tolerances), json=json)
 
 
-def _watch(run: RunDir, recipe: Mapping[str, Any]) -> Watch:
+def _watch(run: RunDir, recorded: RunDir) -> Watch:
     diagnostics.note(f"run {run.id}")
-    return Watch(run, recipe)
+    return Watch(run, read_facts(recorded).recipe)
 
 
 def _begin(recorded: RunDir, data_dir: Path | None) -> None:
