@@ -158,7 +158,7 @@ def test_a_measuring_process_that_fails_speaks_for_itself(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.json").write_text("no JSON")
-    words = ["bench", "--layers", "--network", "densenet86", "--out", str(tmp_path / "broken.json")]
+    words = ["bench", "--network", "densenet86", "--out", str(tmp_path / "broken.json")]
     code = main.main(words)
     said = capfd.readouterr().err
     assert said.count("error: ") == 1, said

@@ -8,7 +8,7 @@ import pytest
 
 from dgc.run.events import Kind, encode_event
 from dgc.run.files import read_json, write_json
-from dgcctl.core.report import run_view
+from dgcctl.core.report import plots, run_view
 from dgcctl.core.report.build import write_report
 from dgcctl.core.report.run_view import binned, short_names, views
 from dgcctl.core.runs.record import read_facts
@@ -207,3 +207,9 @@ def test_layer_names_lose_what_they_share():
     assert short_names(LAYERS) == ["block_1", "block_2"]
     assert short_names(["a.b", "a.c", "d"]) == ["a.b", "a.c", "d"]
     assert short_names(["one"]) == ["one"]
+
+
+def test_heads_are_counted_from_0_as_predict_and_the_dashboard_do(tmp_path):
+    (view,) = views([read_facts(with_gates(make_run(tmp_path / "2026-demo-a")))])
+    panel = plots.gate_map(view).figure.axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2", "3"]

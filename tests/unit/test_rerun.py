@@ -280,3 +280,19 @@ def test_a_record_of_an_older_release_is_read_too(project, capsys, monkeypatch):
     monkeypatch.chdir(project)
     command.rerun(str(run.path), runs_dir=project / "runs", check=True)
     assert "1 file left out of the record: weights.npz" in capsys.readouterr().err
+
+
+def test_how_far_a_repetition_is_is_shown_as_in_a_training(project, monkeypatch, capsys):
+    from dgcctl.cli.main import main
+
+    run = run_in(project, "a")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DGCCTL_VERBOSITY", "0")
+    assert main(["rerun", str(run.path), "--allow-change", "--runs-dir", str(run.path.parent)]) == 0
+    told = capsys.readouterr()
+    again_id = told.out.strip()
+    said = told.err.splitlines()
+    assert f"run {again_id}" in said
+    (shown,) = [line for line in said if "top-1 error" in line]
+    assert shown.startswith("epoch 0/")
+    assert said.index(f"run {again_id}") < said.index(shown)
