@@ -1,0 +1,239 @@
+"""What conversion does to networks that people use: torchvision's and timm's, random weights.
+
+    python -m benchmarks.convert_models                 # all; goes on where it stopped
+    python -m benchmarks.convert_models --only dla34    # one, again
+    python -m benchmarks.convert_models --report        # benchmarks/convert_models.md from the results
+
+The list was fixed before any of them was tried; at most three of one family. Each is built with
+1,000 classes and converted with 4 heads at gate_factor 0.5 on one image of 224x224. Then: how far
+it is off the original; whether a training step at nine tenths of the schedule is finite; whether at
+the end of the schedule each head keeps exactly the channels that it should; whether it comes back
+bit for bit from its structure and its state dict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import dgc
+from dgc.conversion import trial
+from dgc.errors import DgcError
+from dgc.hub import foreign
+from dgc.layers import iter_dgc
+from dgc.schedule import inactive_channels
+
+HERE = Path(__file__).resolve().parent
+RESULTS, REPORT = HERE / "results" / "convert_models.json", HERE / "convert_models.md"
+GATE_FACTOR, SIZE, BAR = 0.5, 224, 1e-5
+
+# family -> its networks
+MODELS = {
+    "alexnet": ["torchvision/alexnet"],
+    "vgg": ["torchvision/vgg11_bn", "torchvision/vgg16_bn"],
+    "resnet": ["torchvision/resnet18", "torchvision/resnet50", "torchvision/wide_resnet50_2"],
+    "resnext": ["torchvision/resnext50_32x4d"],
+    "densenet": ["torchvision/densenet121", "torchvision/densenet169"],
+    "inception": ["torchvision/googlenet", "torchvision/inception_v3", "timm/inception_v4"],
+    "squeezenet": ["torchvision/squeezenet1_0", "torchvision/squeezenet1_1"],
+    "shufflenet": ["torchvision/shufflenet_v2_x0_5", "torchvision/shufflenet_v2_x1_0"],
+    "mobilenet": [
+        "torchvision/mobilenet_v2",
+        "torchvision/mobilenet_v3_small",
+        "torchvision/mobilenet_v3_large",
+    ],
+    "mnasnet": ["torchvision/mnasnet0_5", "torchvision/mnasnet1_0"],
+    "efficientnet": [
+        "torchvision/efficientnet_b0",
+        "torchvision/efficientnet_v2_s",
+        "timm/efficientnet_lite0",
+    ],
+    "regnet": [
+        "torchvision/regnet_x_400mf",
+        "torchvision/regnet_y_400mf",
+        "torchvision/regnet_y_1_6gf",
+    ],
+    "convnext": ["torchvision/convnext_tiny"],
+    "seresnet": ["timm/seresnet50", "timm/legacy_seresnet18"],
+    "skresnet": ["timm/skresnet18"],
+    "ecaresnet": ["timm/ecaresnet26t"],
+    "resnest": ["timm/resnest14d"],
+    "res2net": ["timm/res2net50_26w_4s"],
+    "repvgg": ["timm/repvgg_a2", "timm/repvgg_b0"],
+    "darknet": ["timm/darknet53", "timm/cspdarknet53", "timm/cs3darknet_m"],
+    "cspresnet": ["timm/cspresnet50"],
+    "dla": ["timm/dla34", "timm/dla60"],
+    "hrnet": ["timm/hrnet_w18_small"],
+    "vovnet": ["timm/vovnet39a", "timm/ese_vovnet19b_dw"],
+    "ghostnet": ["timm/ghostnet_100", "timm/ghostnetv2_100"],
+    "tinynet": ["timm/tinynet_a"],
+    "mixnet": ["timm/mixnet_s"],
+    "fbnet": ["timm/fbnetc_100"],
+    "spnasnet": ["timm/spnasnet_100"],
+    "hardcorenas": ["timm/hardcorenas_a"],
+    "lcnet": ["timm/lcnet_100"],
+    "rexnet": ["timm/rexnet_100"],
+    "nf": ["timm/nf_resnet50", "timm/nf_regnet_b1", "timm/eca_nfnet_l0"],
+    "gernet": ["timm/gernet_s"],
+    "selecsls": ["timm/selecsls42b"],
+    "dpn": ["timm/dpn68"],
+    "xception": ["timm/xception41"],
+    "resnetv2": ["timm/resnetv2_50"],
+    "gcresnet": ["timm/gcresnet33ts"],
+    "mobileone": ["timm/mobileone_s0"],
+}
+ARGUMENTS = {"torchvision/googlenet": {"aux_logits": False}, "torchvision/inception_v3": {"aux_logits": False}}  # fmt: skip
+
+
+def build(name: str) -> nn.Module:
+    return foreign.build(name, 1000, ARGUMENTS.get(name))
+
+
+def images(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def step_is_finite(model: nn.Module) -> bool:
+    """One training step's loss and gradients, for two images."""
+    model.train()
+    dgc.set_progress(model, 0.9)
+    loss = model(images(2, 2)).square().mean() + 1e-5 * dgc.gate_l1(model)
+    loss.backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in grads)
+
+
+def keeps_what_it_should(model: nn.Module) -> bool:
+    """At the end of the schedule: the channels that each head of each layer selects for an image."""
+    dgc.set_progress(model, 1.0)
+    wrong: list[str] = []
+
+    def look(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        selected, _ = layer._switch_off(layer.gates(inputs[0]))
+        n = inactive_channels(1.0, layer.in_channels, layer.gate_factor)
+        if not ((selected > 0).sum(-1) == layer.in_channels - n).all():
+            wrong.append(str(layer))
+
+    hooks = [layer.register_forward_pre_hook(look) for _, layer in iter_dgc(model)]
+    trial.run(model, images(1, 3))
+    for hook in hooks:
+        hook.remove()
+    return not wrong
+
+
+def measure(name: str) -> dict[str, Any]:
+    began = time.monotonic()
+    torch.manual_seed(0)
+    model = build(name)
+    report = dgc.convert(model, images(1, 1), gate_factor=GATE_FACTOR)
+    row: dict[str, Any] = {
+        "name": name,
+        "converted": len(report.converted),
+        "convolutions": len(report.layers),
+        "share": report.share,
+        "dense": report.dense,
+        "promised": report.promised,
+        "gate_parameters": report.gate_parameters,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "difference": report.difference,
+        "note": report.note,
+        "kept": keeps_what_it_should(model),
+    }
+    again = dgc.rebuild(build(name), json.loads(json.dumps(dgc.structure(model))))
+    again.load_state_dict(model.state_dict(), strict=True)
+    pairs = zip(trial.run(model, images(1, 4)), trial.run(again, images(1, 4)), strict=True)
+    row["bit_equal"] = all(torch.equal(a, b) for a, b in pairs)
+    row["step_finite"] = step_is_finite(model)
+    return row | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def tried(name: str) -> dict[str, Any]:
+    try:
+        return measure(name)
+    except DgcError as error:
+        return {"name": name, "refused": str(error)}
+    except Exception as error:  # a row says what happened; the others go on
+        return {"name": name, "failed": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+def good(row: dict[str, Any]) -> bool:
+    exact = row.get("difference") is not None and row["difference"] <= BAR
+    return exact and row["kept"] and row["bit_equal"] and row["step_finite"]
+
+
+def report(rows: dict[str, dict[str, Any]]) -> str:
+    listed = [name for names in MODELS.values() for name in names]
+    there = [rows[name] for name in listed if name in rows]
+    done = [row for row in there if "converted" in row]
+    worst = max((row["difference"] or 0.0 for row in done), default=0.0)
+    lines = [
+        "# Conversion of networks that people use",
+        "",
+        f"`python -m benchmarks.convert_models`: {len(listed)} networks of torchvision and timm, a list",
+        "that was fixed beforehand, random weights, 4 heads, gate_factor 0.5, one image of 224x224, float32",
+        f"on a CPU, PyTorch {torch.__version__.split('+')[0]}. Tried: {len(there)}. Converted:"
+        f" {len(done)}; all checks held: {sum(map(good, done))}.",
+        f"Largest difference from the original, as a share of its largest output: {worst:.1e}.",
+        "",
+        "share: of the convolutions' MACs, in converted layers. then: all convolutions at the end of the",
+        "schedule. gates: parameters in gates, of the whole network before. step: loss and gradients of a",
+        "training step at 0.9 of the schedule are finite. kept: at its end each head selects exactly as many",
+        "channels as it should. back: rebuilt from its structure and state dict, bit for bit.",
+        "",
+        "| network | converted | share | M MACs | then | gates | off by | step | kept | back |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|---|",
+        *(_line(row) for row in done),
+        "",
+        *(f"- {row['name']}: {row.get('refused') or row['failed']}" for row in there if "converted" not in row),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    off = "-" if row["difference"] is None else f"{row['difference']:.1e}"
+    before = row["parameters"] - row["gate_parameters"]
+    yes = ["yes" if row[key] else "**no**" for key in ("step_finite", "kept", "bit_equal")]
+    cells = [
+        row["name"],
+        f"{row['converted']}/{row['convolutions']}",
+        f"{row['share']:.0%}",
+        f"{row['dense'] / 1e6:,.0f}",
+        f"{row['promised'] / 1e6:,.0f}",
+        f"{row['gate_parameters'] / before:+.0%}",
+        off,
+        *yes,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", help="these alone, again")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no more after so long")
+    parser.add_argument("--report", action="store_true")
+    given = parser.parse_args()
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    names = [name for family in MODELS.values() for name in family]
+    wanted = given.only or [name for name in names if name not in rows]
+    began = time.monotonic()
+    for name in [] if given.report else wanted:
+        if time.monotonic() - began > given.seconds:
+            break
+        rows[name] = tried(name)
+        print(json.dumps(rows[name]), flush=True)
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        gc.collect()
+    REPORT.write_text(report(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
