@@ -90,7 +90,8 @@ MODELS = {
     "gcresnet": ["timm/gcresnet33ts"],
     "mobileone": ["timm/mobileone_s0"],
 }
-ARGUMENTS = {"torchvision/googlenet": {"aux_logits": False}, "torchvision/inception_v3": {"aux_logits": False}}  # fmt: skip
+WITHOUT_AUX = {"aux_logits": False}
+ARGUMENTS = {"torchvision/googlenet": WITHOUT_AUX, "torchvision/inception_v3": WITHOUT_AUX}
 
 
 def build(name: str) -> nn.Module:
@@ -160,7 +161,7 @@ def tried(name: str) -> dict[str, Any]:
         return measure(name)
     except DgcError as error:
         return {"name": name, "refused": str(error)}
-    except Exception as error:  # a row says what happened; the others go on
+    except Exception as error:  # noqa: BLE001 - a row says what happened; the others go on
         return {"name": name, "failed": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
