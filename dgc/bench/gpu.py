@@ -53,6 +53,8 @@ WAYS = {
     "dgc": Way("dgc"),
     "dgc_masked": Way("dgc", "masked"),
     "dgc_graph": Way("dgc", graph=True),
+    "triton": Way("dgc", "triton"),
+    "triton_graph": Way("dgc", "triton", graph=True),
     "dgc_compiled": Way("dgc", compiled=True),
 }
 

@@ -20,7 +20,7 @@ class HasBackend(nn.Module):
 
     `backend`: 'auto' takes the C++ kernels where they can work, else plain PyTorch; 'native' is the
     C++ kernels or an error; 'plain' is PyTorch alone; 'masked' and 'gathered' are single algorithms
-    of a dynamic convolution, for comparison; 'triton' is reserved for GPU kernels.
+    of a dynamic convolution, for comparison; 'triton' is the kernels for GPUs or an error.
     """
 
     backend: Backend = "auto"
@@ -29,6 +29,11 @@ class HasBackend(nn.Module):
     def kernels(self) -> bool:
         """Whether the C++ kernels may be used."""
         return self.backend in ("auto", "native")
+
+    @property
+    def triton(self) -> bool:
+        """Whether the GPU's kernels were asked for."""
+        return self.backend == "triton"
 
 
 def set_backend(model: nn.Module, backend: Backend) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
+from dgc.kernels import gpu
 from dgc.kernels.cpu import library, train_passes
 from dgc.layers.backend import Backend
 from dgc.layers.support import (
@@ -102,15 +103,20 @@ def kernels_built(_: object) -> bool:
 
 
 def triton_built(_: object) -> bool:
-    return not unavailable("triton")
+    return gpu.installed()
 
 
 def on_cpu(c: _Tensors) -> bool:
     return c.device == "cpu"
 
 
-def on_cuda(c: _Tensors) -> bool:
-    return c.device == "cuda"
+def on_gpu(c: _Tensors) -> bool:
+    return c.device == "cuda" or gpu.interpreted()
+
+
+def not_float64(c: _Tensors) -> bool:
+    """Under autocast there is no common dtype; what else there may be the kernels check."""
+    return c.dtype != torch.float64
 
 
 def float32(c: _Tensors) -> bool:
@@ -171,7 +177,7 @@ class DispatchRow(NamedTuple):
 _PLAIN: tuple[Backend, ...] = ("auto", "plain")
 _TRACED: tuple[Backend, ...] = ("auto", "plain", "native", "triton")
 _NATIVE = (fusible, norms_split, kernels_built, on_cpu, float32, nchw)
-_TRITON = (fusible, norms_split, triton_built, on_cuda)
+_TRITON = (fusible, norms_split, triton_built, on_gpu, not_float64)
 
 DYNAMIC: tuple[DispatchRow, ...] = (
     # the oracle, and its gathering twin: PyTorch's own operations, differentiated by PyTorch
@@ -179,7 +185,8 @@ DYNAMIC: tuple[DispatchRow, ...] = (
     DispatchRow("gathered", ("gathered",), ()),
     # the C++ kernels: channels a head does not select are skipped, nothing is gathered
     DispatchRow("native", ("auto", "native"), _NATIVE),
-    # GPU kernels: by name alone until a shape has a measured win, which then gets a row for 'auto'
+    # GPU kernels, by name alone: of the networks measured (benchmarks/gpu.md) one is faster with them
+    # than its dense twin, and only in a CUDA graph; 3x3 is slower than per_head
     DispatchRow("triton", ("triton",), _TRITON),
     # plain PyTorch with a backward of our own that keeps the raw input alone.
     # 1x1: one batched product
@@ -217,15 +224,16 @@ def _refusal(call: LayerCall) -> str:
 _WANTING: dict[Callable[[LayerCall], bool], str] = {
     norms_split: "a BatchNorm of the layer is no plain one or has hooks",
     kernels_built: "the C++ kernels are not there",
-    triton_built: "there are no Triton kernels here",
+    triton_built: "Triton is not installed",
     on_cpu: "the C++ kernels work on the CPU, and the input is not there",
-    on_cuda: "Triton kernels work on a GPU, and the input is not there",
+    on_gpu: "Triton kernels work on a GPU, and the input is not there",
+    not_float64: "Triton kernels work in float32, bf16 and fp16, and the input is float64",
     float32: "the C++ kernels work in float32, and input or parameters are not (or autocast is on)",
     nchw: "the C++ kernels take images that are contiguous (NCHW), and the input is not",
 }
 
 
-StaticAlgorithm = Literal["native", "recompute", "modules"]
+StaticAlgorithm = Literal["native", "triton", "recompute", "modules"]
 
 
 class StaticCall(NamedTuple):
@@ -234,13 +242,16 @@ class StaticCall(NamedTuple):
     # the modules may be taken apart: no tracer, a plain BatchNorm, no bias, no hooks
     parts_split: bool
     kernels: bool = False  # the backend allows the C++ kernels
+    triton: bool = False  # the backend is the GPU's kernels
     groups: int = 1
     device: str = "cpu"
     dtype: torch.dtype | None = None
     nchw: bool = False
 
     @classmethod
-    def of(cls, norm: nn.Module, conv: nn.Conv2d, x: Tensor, *, kernels: bool) -> StaticCall:
+    def of(
+        cls, norm: nn.Module, conv: nn.Conv2d, x: Tensor, *, kernels: bool, triton: bool = False
+    ) -> StaticCall:
         if not (
             can_fuse(x) and splittable(norm, x) and conv.bias is None and not conv._forward_hooks
         ):
@@ -249,6 +260,7 @@ class StaticCall(NamedTuple):
         return cls(
             parts_split=True,
             kernels=kernels,
+            triton=triton,
             groups=conv.groups,
             device=common_device(x, parameters),
             dtype=common_dtype(x, parameters),
@@ -269,6 +281,10 @@ def kernels_wanted(c: StaticCall) -> bool:
     return c.kernels
 
 
+def triton_wanted(c: StaticCall) -> bool:
+    return c.triton
+
+
 def grouped(c: StaticCall) -> bool:
     return c.groups > 1
 
@@ -279,6 +295,8 @@ STATIC: tuple[StaticRow, ...] = (
         "native",
         (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw),
     ),
+    # the GPU's kernels: BatchNorm and ReLU in one pass each way, narrow groups whole
+    StaticRow("triton", (parts_split, triton_wanted, triton_built, on_gpu, not_float64)),
     # PyTorch's convolution; the activations are made again in backward
     StaticRow("recompute", (parts_split,)),
     StaticRow("modules", ()),
@@ -368,6 +386,12 @@ def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
     )
 
 
+def triton_for(x: Tensor, *, triton: bool) -> bool:
+    """Whether the GPU's kernels compute what stands around a layer, where they were asked for."""
+    on = x.is_cuda or gpu.interpreted()
+    return triton and on and gpu.installed() and x.dtype != torch.float64
+
+
 def _norm_in_training(norm: nn.Module | None) -> bool:
     return (
         type(norm) is nn.BatchNorm2d
@@ -386,5 +410,8 @@ def unavailable(backend: Backend, device: str = "cpu") -> str:
         if not train_passes.available():
             return f"the C++ kernels are not there ({library.describe().get('why_not')})"
     if backend == "triton":
-        return "this version has no Triton kernels"
+        if not gpu.installed():
+            return "Triton is not installed (PyTorch for CUDA brings it)"
+        if device != "cuda" and not gpu.interpreted():
+            return f"Triton kernels work on a GPU, and the device is {device}"
     return ""

@@ -207,13 +207,29 @@ class DynamicGroupConv2d(HasBackend):
                 self.fc2_bias,
                 *(t for link in chain for t in link.tensors),
             )
-            if found.algorithm == "native":
+            if found.algorithm == "triton":
+                outputs = self._triton(chain, *given)
+            elif found.algorithm == "native":
                 outputs = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
             else:
                 outputs = FusedLayer.apply(self._setting(found, chain), *given)
         y_BOHW, self._last_gate_l1, selected_BGC = outputs
         self._record(selected_BGC)
         return cast("Tensor", y_BOHW)
+
+    def _triton(self, chain: tuple[Normaliser, ...], *given: Tensor) -> Any:
+        # Triton is loaded where it is used
+        from dgc.kernels.gpu.passes import Window
+        from dgc.layers.algorithms.triton import TritonLayer, TritonSetting, check
+
+        x_BCHW, weight, *rest = given
+        check(x_BCHW, *rest)
+        window = Window(self.heads, self.kernel_size, self.stride, self.padding, self.dilation)
+        setting = TritonSetting(tuple(link.rule for link in chain), window)
+        gate_parameters, norms = rest[:3], rest[3:]
+        return TritonLayer.apply(
+            setting, x_BCHW, weight, *gate_parameters, self.inactive_channels, *norms
+        )
 
     def native_shape(self, size: tuple[int, int]) -> Shape:
         """The convolution as the kernels take it, on images of this size."""
@@ -242,6 +258,7 @@ class DynamicGroupConv2d(HasBackend):
                     inputs,
                     input_moments if first else None,
                     kernels=self.kernels,
+                    triton=self.triton,
                 )
             )
         return tuple(chain)

@@ -56,7 +56,10 @@ def gate_l1(model: nn.Module) -> Tensor:
     A layer that is used more than once in a forward counts with its last use.
     """
     terms = [layer.gate_l1 for _, layer in iter_dgc(model)]
-    return torch.stack(terms).sum() if terms else torch.zeros(())
+    if terms:
+        return torch.stack(terms).sum()
+    # made where the network is: a copy from the host would wait for the device
+    return torch.zeros((), device=next((p.device for p in model.parameters()), None))
 
 
 @contextmanager

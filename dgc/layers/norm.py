@@ -112,15 +112,34 @@ def chain_backward(
     return grad, grad_norms
 
 
+def through_pool(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of a leaf x from that of y; of a single step by that step: torch.autograd.grad
+    would load sympy.
+    """
+    step = y.grad_fn
+    if step is None:
+        return grad
+    if len(step.next_functions) == 1 and getattr(step.next_functions[0][0], "variable", None) is x:
+        found: Tensor = step(grad)  # type: ignore[operator]
+        return found
+    return torch.autograd.grad(y, x, grad)[0]
+
+
 # --- moments of a batch ---
 
 
 @torch.no_grad()
-def moments(x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True) -> Moments:
-    """Of this batch, in `dtype`; by the C++ kernels where they can.
+def moments(
+    x_BCHW: Tensor, dtype: torch.dtype, *, kernels: bool = True, triton: bool = False
+) -> Moments:
+    """Of this batch, in `dtype`; by the C++ kernels (or, if asked, the GPU's) where they can.
 
     On the CPU in two passes, which is as exact as torch's and takes half its time.
     """
+    if dispatch.triton_for(x_BCHW, triton=triton) and dtype == torch.float32:
+        from dgc.kernels.gpu import passes  # Triton is loaded where it is used
+
+        return Moments(*passes.moments(passes.planes(x_BCHW)))
     if x_BCHW.is_cuda:
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
@@ -149,9 +168,11 @@ def _count(x_BCHW: Tensor) -> int:
     return x_BCHW.numel() // x_BCHW.shape[1]
 
 
-def extend(input_moments: Moments, fresh_BCHW: Tensor, *, kernels: bool = True) -> Moments:
+def extend(
+    input_moments: Moments, fresh_BCHW: Tensor, *, kernels: bool = True, triton: bool = False
+) -> Moments:
     """Moments of a concatenation, from those of its front and the channels that came behind it."""
-    fresh = moments(fresh_BCHW, input_moments.mean.dtype, kernels=kernels)
+    fresh = moments(fresh_BCHW, input_moments.mean.dtype, kernels=kernels, triton=triton)
     return Moments(
         torch.cat([input_moments.mean, fresh.mean]), torch.cat([input_moments.var, fresh.var])
     )
@@ -164,6 +185,7 @@ def normaliser(
     input_moments: Moments | None = None,
     *,
     kernels: bool = True,
+    triton: bool = False,
 ) -> Normaliser:
     """What `norm` does to this batch; in training its running statistics move on, as
     nn.BatchNorm2d's do.
@@ -178,7 +200,7 @@ def normaliser(
         return Normaliser(
             norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False)
         )
-    found = input_moments or moments(x_BCHW, norm.weight.dtype, kernels=kernels)
+    found = input_moments or moments(x_BCHW, norm.weight.dtype, kernels=kernels, triton=triton)
     if norm.training and norm.running_mean is not None:
         move_on(norm, found, _count(x_BCHW))
     return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))

@@ -14,18 +14,19 @@ from torch.autograd.function import once_differentiable
 
 from dgc.layers import dispatch, support
 from dgc.layers.algorithms.native_static import NativeStatic, static_shape
-from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_
+from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_, through_pool
 from dgc.layers.precision import compute_dtype, without_autocast
 
 
 def norm_relu_conv(
-    norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels: bool = True
+    norm: nn.Module, conv: nn.Conv2d, x_BCHW: Tensor, *, kernels: bool = True, triton: bool = False
 ) -> Tensor:
     """conv(relu(norm(x))), keeping x alone for backward where norm is a plain BatchNorm2d.
 
-    `kernels`: by the C++ kernels where they can work and the convolution has groups.
+    `kernels`: by the C++ kernels where they can work and the convolution has groups;
+    `triton`: by the GPU's, where they can.
     """
-    call = dispatch.StaticCall.of(norm, conv, x_BCHW, kernels=kernels)
+    call = dispatch.StaticCall.of(norm, conv, x_BCHW, kernels=kernels, triton=triton)
     algorithm = dispatch.static(call)
     if algorithm == "modules":
         y_BOHW: Tensor = conv(norm(x_BCHW).relu_())
@@ -34,17 +35,23 @@ def norm_relu_conv(
     dtype = compute_dtype(x_BCHW)
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
-        link = normaliser(norm, x_BCHW, kernels=kernels)
+        link = normaliser(norm, x_BCHW, kernels=kernels, triton=triton)
         if algorithm == "native":
             h, w = x_BCHW.shape[2:]
             shape = static_shape(conv, (h, w))
             out: Tensor = NativeStatic.apply(link.rule, shape, x_BCHW, weight, *link.tensors)
+        elif algorithm == "triton":
+            from dgc.layers.algorithms.triton import TritonStatic  # Triton is loaded where used
+
+            out = TritonStatic.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
         else:
             out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
     return out
 
 
-def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor) -> Tensor:
+def norm_relu_pool(
+    norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor, *, triton: bool = False
+) -> Tensor:
     """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain
     BatchNorm2d.
     """
@@ -53,7 +60,12 @@ def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Te
     ):
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
-    link = normaliser(norm, x_BCHW)
+    link = normaliser(norm, x_BCHW, triton=triton)
+    if dispatch.triton_for(x_BCHW, triton=triton):
+        from dgc.layers.algorithms.triton import TritonPool  # Triton is loaded where it is used
+
+        pooled: Tensor = TritonPool.apply(link.rule, pool, x_BCHW, *link.tensors)
+        return pooled
     out: Tensor = _NormReluPool.apply(link.rule, pool, x_BCHW, *link.tensors)
     return out
 
@@ -135,7 +147,7 @@ class _NormReluPool(torch.autograd.Function):
         with torch.enable_grad():
             a_BCHW = link.activate(x).detach().requires_grad_()
             pooled_BCHW = ctx.pool(a_BCHW)
-        grad_a = _through(pooled_BCHW, a_BCHW, grad)
+        grad_a = through_pool(pooled_BCHW, a_BCHW, grad)
         return (
             None,
             None,
@@ -143,16 +155,3 @@ class _NormReluPool(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _through(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of a leaf x from that of y; of a single step by that step: torch.autograd.grad
-    would load sympy.
-    """
-    step = y.grad_fn
-    if step is None:
-        return grad
-    if len(step.next_functions) == 1 and getattr(step.next_functions[0][0], "variable", None) is x:
-        found: Tensor = step(grad)  # type: ignore[operator]
-        return found
-    return torch.autograd.grad(y, x, grad)[0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d, dense_block, dispatch, support
+from dgc.layers.backend import HasBackend
 from dgc.layers.norm import Moments, extend, moments
 from dgc.layers.static import norm_relu_pool
 from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise
@@ -73,15 +74,19 @@ class DenseBlock(nn.Sequential):
             and support.can_fuse(x_BCHW)
         ):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
-        input_moments = moments(x_BCHW, first.weight.dtype, kernels=first.kernels)
+        input_moments = moments(
+            x_BCHW, first.weight.dtype, kernels=first.kernels, triton=first.triton
+        )
         for layer in self:
             width = x_BCHW.shape[1]
             x_BCHW = layer(x_BCHW, input_moments)
-            input_moments = extend(input_moments, x_BCHW[:, width:], kernels=first.kernels)
+            input_moments = extend(
+                input_moments, x_BCHW[:, width:], kernels=first.kernels, triton=first.triton
+            )
         return x_BCHW
 
 
-class DyDenseNet(nn.Module):
+class DyDenseNet(HasBackend):
     """Stem 3x3 (2 * growth[0] channels; stride 1 for 'cifar', 2 for 'imagenet'), dense blocks with
     2x2 average pooling between them, BN, ReLU, global average, linear. Takes (B, 3, H, W), returns
     logits (B, num_classes).
@@ -126,7 +131,7 @@ class DyDenseNet(nn.Module):
         features_BCHW = self.features(x_BCHW)
         if self.recompute_activations:
             pooled_BC11 = norm_relu_pool(
-                self.bn_last, self.relu_last, self.pool_last, features_BCHW
+                self.bn_last, self.relu_last, self.pool_last, features_BCHW, triton=self.triton
             )
         else:
             pooled_BC11 = self.pool_last(self.relu_last(self.bn_last(features_BCHW)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.layers import DynamicGroupConv2d
+from dgc.layers.backend import HasBackend
 from dgc.layers.cost import Cost
 from dgc.layers.static import norm_relu_pool
 from dgc.models.variants import Form, Gating, Stem, check_choice, initialise
@@ -46,7 +47,7 @@ class BasicBlock(nn.Module):
         return Cost.same(2 * math.prod(y_OHW))
 
 
-class DyResNet18(nn.Module):
+class DyResNet18(HasBackend):
     """Takes (B, 3, H, W), returns logits (B, num_classes). Source: released code,
     `models/dyresnet.py`.
 
@@ -89,7 +90,7 @@ class DyResNet18(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.conv1(x_BCHW)
         if self.recompute_activations:
-            x_BCHW = norm_relu_pool(self.bn1, self.relu, self.maxpool, x_BCHW)
+            x_BCHW = norm_relu_pool(self.bn1, self.relu, self.maxpool, x_BCHW, triton=self.triton)
         else:
             x_BCHW = self.maxpool(self.relu(self.bn1(x_BCHW)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

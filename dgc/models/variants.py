@@ -107,7 +107,7 @@ class NormConv2d(HasBackend):
 
     def _activated(self, norm: nn.Module, x_BCHW: Tensor) -> Tensor:
         if self.recompute_activations:
-            return norm_relu_conv(norm, self.conv, x_BCHW, kernels=self.kernels)
+            return norm_relu_conv(norm, self.conv, x_BCHW, kernels=self.kernels, triton=self.triton)
         y_BOHW: Tensor = self.conv(norm(x_BCHW).relu_())
         return y_BOHW
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device: the GPU path is run on it"
 )
 DEVICE = torch.device("cuda")
-BACKENDS = ["plain", "masked", "gathered"]
+BACKENDS = ["plain", "masked", "gathered", "triton"]
 # largest error over the largest value, of the output and of each gradient
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 # (C, O, kernel, stride, padding, dilation, heads, n inactive, height, width)
@@ -143,11 +143,12 @@ def batch(network: str, count: int = 8) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("form", ["dgc", "sgc", "dense"])
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "backend"), [(1, "auto"), (2, "auto"), (1, "triton")])
 def test_a_step_reads_nothing_from_the_device(
-    network: str, form: str, amp: str, accumulate: int
+    network: str, form: str, amp: str, accumulate: int, backend: str
 ) -> None:
     rule = updater(network, form, amp, accumulate)
+    dgc.set_backend(rule.module, backend)  # type: ignore[arg-type]
     images, labels = batch(network)
     for p in (0.0, 0.5, 0.9):
         rule.step(images, labels, 0.01, p, len(images))
@@ -162,17 +163,19 @@ def test_a_step_reads_nothing_from_the_device(
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("amp", ["off", "bf16"])
-def test_two_trainings_are_equal_bit_for_bit(network: str, amp: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "triton"])
+def test_two_trainings_are_equal_bit_for_bit(network: str, amp: str, backend: str) -> None:
     set_switches(deterministic=True, threads=None)
     try:
-        first, second = ([*_trained(network, amp)] for _ in range(2))
+        first, second = ([*_trained(network, amp, backend)] for _ in range(2))
     finally:
         set_switches(deterministic=False, threads=None)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _trained(network: str, amp: str) -> Iterator[Tensor]:
+def _trained(network: str, amp: str, backend: str) -> Iterator[Tensor]:
     rule = updater(network, "dgc", amp)
+    dgc.set_backend(rule.module, backend)  # type: ignore[arg-type]
     images, labels = batch(network)
     for step in range(6):
         rule.step(images, labels, 0.01, step / 6, len(images))

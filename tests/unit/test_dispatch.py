@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import dgc
+from dgc.kernels import gpu
 from dgc.kernels.cpu import train_passes
 from dgc.layers import DynamicGroupConv2d, dispatch
 from dgc.layers.backend import BACKENDS
@@ -81,10 +82,24 @@ def test_native_by_name_is_native_or_one_line(change: dict[str, Any], why: str) 
         taken(backend="native", **change)
 
 
-def test_triton_is_refused_where_it_is_not() -> None:
-    with pytest.raises(dgc.errors.ArgumentError, match="backend='triton': there are no Triton"):
+def test_triton_by_name_is_triton_or_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "installed", lambda: True)
+    assert taken(backend="triton", device="cuda")[0] == "triton"
+    assert taken(backend="triton", device="cuda", dtype=None)[0] == "triton", "under autocast"
+    for change, why in (
+        ({"device": "cpu"}, "Triton kernels work on a GPU, and the input is not there"),
+        ({"dtype": torch.float64}, "Triton kernels work in float32, bf16 and fp16"),
+        ({"norms_split": False}, "a BatchNorm of the layer is no plain one"),
+    ):
+        with pytest.raises(dgc.errors.ArgumentError, match=f"backend='triton': {why}"):
+            taken(backend="triton", **({"device": "cuda"} | change))
+    assert taken(backend="auto", device="cuda")[0] != "triton", "by name alone"
+    assert dispatch.unavailable("triton", "cuda") == ""
+    assert dispatch.unavailable("triton") == "Triton kernels work on a GPU, and the device is cpu"
+    monkeypatch.setattr(gpu, "installed", lambda: False)
+    with pytest.raises(dgc.errors.ArgumentError, match="Triton is not installed"):
         taken(backend="triton", device="cuda")
-    assert dispatch.unavailable("triton") == "this version has no Triton kernels"
+    assert "Triton is not installed" in dispatch.unavailable("triton", "cuda")
     assert "work on the CPU, and the device is cuda" in dispatch.unavailable("native", "cuda")
     assert dispatch.unavailable("plain", "cuda") == ""
 

@@ -4,6 +4,8 @@ backward.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,7 +48,15 @@ def conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, groups: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a plain convolution for its input and its weights."""
-    stride, padding, dilation = ([value] * 2 for value in geometry[:3])
+    numbers = (*([value] * 2 for value in geometry[:3]), groups)
+    return conv_backward_numbers(grad, x, weight, numbers)
+
+
+def conv_backward_numbers(
+    grad: Tensor, x: Tensor, weight: Tensor, numbers: tuple[Any, ...]
+) -> tuple[Tensor, Tensor]:
+    """The same, of stride, padding and dilation (two each), and groups."""
+    stride, padding, dilation, groups = numbers
     grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False]
     )

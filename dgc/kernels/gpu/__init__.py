@@ -1,0 +1,18 @@
+"""Kernels for GPUs, in Triton. Nothing is loaded before it is asked for: Triton may be absent."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def installed() -> bool:
+    """Whether Triton is there; it comes with PyTorch for CUDA."""
+    return find_spec("triton") is not None
