@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from dgc.recipe.load import (
     dump_recipe,
     find_recipe,
     load_recipe,
+    parse_recipe,
     recipes_dir,
     shipped_recipes,
 )
@@ -23,9 +25,10 @@ from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
 from dgcctl.cli._ui.output import TableColumn
-from dgcctl.core import numbers
+from dgcctl.core import new_recipe, numbers
+from dgcctl.core.launch.query import ask
 
-app = App("List, show, check, compare and copy recipes.")
+app = App("List, show, check, compare, copy and write recipes.")
 
 
 @app.command("ls")
@@ -166,6 +169,49 @@ def diff(
         TableColumn("second", second, _word),
     ]
     output.table("differences", columns, rows, form)
+
+
+@app.command()
+def new(
+    data_dir: Annotated[
+        Path,
+        typer.Option(
+            "--data-dir", metavar="FOLDER", help="Your images: {train,val}/<class>/<image>."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "--network",
+            metavar="NAME",
+            help="dyresnet18, dydensenet, torchvision/NAME, timm/NAME, python:PACKAGE.MODULE:FUNCTION.",
+        ),
+    ] = "dyresnet18",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to [./FOLDER.yaml].")
+    ] = None,
+    yes: options.Yes = False,
+) -> None:
+    """Write a recipe for a folder of your own images.
+
+    Classes, size, mean and standard deviation are measured; the rest is a start to change by hand.
+    """
+    found = ask(
+        "dgc.jobs.measure_images", [f"--data-dir={data_dir.absolute()}"], say=diagnostics.note
+    )
+    written = new_recipe.text(data_dir, model, found)
+    goal = out or Path(f"{parse_recipe(written, 'new').name}.yaml")
+    if not goal.parent.is_dir():
+        raise UsageError(f"{goal}: there is no folder {goal.parent}: make it first")
+    if goal.exists():
+        diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
+    goal.write_text(written, encoding="utf-8")
+    output.line(str(goal))
+    diagnostics.note(
+        f"{found['classes']} classes, {found['train']:,} + {found['val']:,} images of"
+        f" {found['image_size']} x {found['image_size']}: `dgcctl train {shlex.quote(str(goal))}`"
+    )
 
 
 @app.command()

@@ -1,0 +1,65 @@
+"""A recipe for a folder of images: `dgcctl recipes new --data-dir FOLDER [--model NAME]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dgc.recipe.dump import dump_tree
+from dgc.recipe.load import parse_recipe
+from dgc.recipe.schema import OURS
+
+_SMALL = 64  # up to this size a network begins at full resolution, as on CIFAR
+
+
+def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
+    """The recipe, checked. `found`: what dgc.jobs.measure_images says of the folder."""
+    tree = {
+        "name": _name(folder),
+        "title": f"images of {folder.name}: {found['classes']} classes, {found['train']:,} to train on",
+        "source": "ours",
+        "model": _model(model, found),
+        "data": _data(folder, found),
+        "optim": {"lr": 0.1 if found["train"] >= 2000 else 0.05},
+        "train": {"epochs": 60, "batch_size": 64 if found["train"] >= 640 else 16},
+        "eval": {"batch_size": 100},
+        "origin": {
+            "data.mean": f"measured: {found['measured']:,} training images, pixels / 255",
+            "data.std": f"measured: {found['measured']:,} training images, pixels / 255",
+            "data.image_size": f"measured: the shorter side is {found['side']} in the median",
+        },
+    }
+    written = dump_tree(tree)
+    parse_recipe(written, f"{tree['name']}.yaml")
+    return written
+
+
+def _name(folder: Path) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().name).strip("-.")
+    return plain[:64] if plain and plain[0].isalnum() else "images"
+
+
+def _model(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    common = {"name": name, "form": "dgc", "num_classes": found["classes"], "heads": 4}
+    if name not in OURS:
+        return {**common, "gate_factor": 0.5}
+    stem = "cifar" if found["image_size"] <= _SMALL else "imagenet"
+    own: dict[str, Any] = {**common, "stem": stem, "gate_factor": 0.5}
+    if name == "dydensenet":
+        own |= {"stages": [14, 14, 14], "growth": [8, 16, 32]}
+    return own
+
+
+def _data(folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    small = found["image_size"] <= _SMALL
+    return {
+        "name": "image_folder",
+        "dir": str(folder.absolute()),
+        "augment": "crop_flip" if small else "resized_crop_flip",
+        "image_size": found["image_size"],
+        "resize": found["resize"],
+        "mean": found["mean"],
+        "std": found["std"],
+    }

@@ -1,0 +1,64 @@
+"""`dgcctl recipes new`: a recipe for a folder of images, whose facts are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dgc.recipe.load import load_recipe
+from dgcctl.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of one colour each, images of 60 x 45."""
+    root = tmp_path / "my pets!"
+    for split, count in (("train", 6), ("val", 2)):
+        for name, colour in (("cat", (255, 0, 51)), ("it's", (0, 0, 51))):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (60, 45), colour).save(place / f"{index}.png")
+    return root
+
+
+def test_it_measures_classes_size_mean_and_deviation(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["recipes", "new", "--data-dir", str(folder)]
+    assert main.main([*words, "--model", "torchvision/resnet18"]) == 0
+    assert capsys.readouterr().out == "my-pets.yaml\n"
+    recipe = load_recipe(tmp_path / "my-pets.yaml")
+    assert (recipe.model.name, recipe.model.num_classes) == ("torchvision/resnet18", 2)
+    assert (recipe.data.image_size, recipe.data.dir) == (32, str(folder))
+    assert recipe.data.mean == pytest.approx(np.array([0.5, 0, 0.2]), abs=1e-4)
+    assert recipe.data.std[0] == pytest.approx(0.5, abs=1e-4)
+    assert main.main([*words, "--model", "dydensenet", "-o", "other.yaml"]) == 0
+    assert load_recipe(tmp_path / "other.yaml").model.stem == "cifar"
+
+
+def test_what_is_refused_is_one_line_and_writes_nothing(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["recipes", "new", "--data-dir", str(folder)]
+    for given, code, said in (
+        ([*words, "--model", "resnet18"], 2, 'model.name is "resnet18" (a text); allowed: dydense'),
+        ([*words, "-o", "gone/x.yaml"], 2, "there is no folder gone: make it first"),
+        ([*words[:-1], str(tmp_path / "nowhere")], 3, "no such folder for image_folder"),
+    ):
+        assert main.main(given) == code
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.startswith("error: ")
+    assert not list(tmp_path.glob("**/*.yaml"))
