@@ -53,7 +53,10 @@ def fresh(recipe: Recipe, *, weights: bool = True) -> Fresh:
     check_answers(model, recipe)
     if start is not None and start.layers:
         check_same_numbers(start, recipe)
-        rebuild(model, {**start.structure, "keys": None})
+        try:
+            rebuild(model, {**start.structure, "keys": None})
+        except IntegrityError as error:
+            raise IntegrityError(f"model.init = {start.path}: {error}") from error
         initial.load(model, start, network.reset)
         return Fresh(model, start)
     if start is not None:

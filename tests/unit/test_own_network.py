@@ -242,7 +242,7 @@ def test_weights_of_a_converted_network_bring_their_layers(road: Place) -> None:
     assert "are weights of a converted network, and model.form = dense" in line
     fits = ("model.gate_factor=0.25", "model.args={width: 32}")
     line = road.refused(4, *given, *fits)
-    assert "does not fit the network" in line
+    assert "model.safetensors: structure: 1.0 has in_channels 32, recorded 16" in line
     assert "is no file and no run" in road.refused(2, "train", "own.yaml", "--init", "nothing")
 
 
