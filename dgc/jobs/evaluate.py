@@ -96,7 +96,10 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         else opened.recipe
     )
     recipe = as_the_weights_say(found, opened)
-    seeding.set_switches(deterministic=recipe.train.deterministic, threads=recipe.train.threads)
+    switches = recipe.train
+    seeding.set_switches(
+        deterministic=switches.deterministic, threads=switches.threads, tf32=switches.tf32
+    )
     data = ranks.alone_first(
         lambda: open_labelled(opened, recipe, given.data_dir, given.limit, subset=given.subset)
     )

@@ -185,8 +185,7 @@ DYNAMIC: tuple[DispatchRow, ...] = (
     DispatchRow("gathered", ("gathered",), ()),
     # the C++ kernels: channels a head does not select are skipped, nothing is gathered
     DispatchRow("native", ("auto", "native"), _NATIVE),
-    # GPU kernels, by name alone: of the networks measured (benchmarks/gpu.md) one is faster with them
-    # than its dense twin, and only in a CUDA graph; 3x3 is slower than per_head
+    # GPU kernels, by name alone (benchmarks/gpu.md): a win needs a CUDA graph, and 3x3 has none
     DispatchRow("triton", ("triton",), _TRITON),
     # plain PyTorch with a backward of our own that keeps the raw input alone.
     # 1x1: one batched product
@@ -374,22 +373,6 @@ BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
 def whole_block(call: BlockCall) -> bool:
     """Whether a dense block is computed as one, over one buffer."""
     return all(need(call) for need in BLOCK)
-
-
-def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
-    """Whether the C++ kernels compute the moments of x in `dtype`."""
-    return (
-        kernels
-        and train_passes.is_cpu_float32(x)
-        and train_passes.is_nchw_contiguous(x)
-        and dtype == torch.float32
-    )
-
-
-def triton_for(x: Tensor, *, triton: bool) -> bool:
-    """Whether the GPU's kernels compute what stands around a layer, where they were asked for."""
-    on = x.is_cuda or gpu.interpreted()
-    return triton and on and gpu.installed() and x.dtype != torch.float64
 
 
 def _norm_in_training(norm: nn.Module | None) -> bool:

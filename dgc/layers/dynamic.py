@@ -218,18 +218,11 @@ class DynamicGroupConv2d(HasBackend):
         return cast("Tensor", y_BOHW)
 
     def _triton(self, chain: tuple[Normaliser, ...], *given: Tensor) -> Any:
-        # Triton is loaded where it is used
-        from dgc.kernels.gpu.passes import Window
-        from dgc.layers.algorithms.triton import TritonLayer, TritonSetting, check
+        from dgc.layers.algorithms import triton  # Triton is loaded where it is used
 
-        x_BCHW, weight, *rest = given
-        check(x_BCHW, *rest)
-        window = Window(self.heads, self.kernel_size, self.stride, self.padding, self.dilation)
-        setting = TritonSetting(tuple(link.rule for link in chain), window)
-        gate_parameters, norms = rest[:3], rest[3:]
-        return TritonLayer.apply(
-            setting, x_BCHW, weight, *gate_parameters, self.inactive_channels, *norms
-        )
+        numbers = (self.heads, self.kernel_size, self.stride, self.padding, self.dilation)
+        rules = tuple(link.rule for link in chain)
+        return triton.run(rules, numbers, self.inactive_channels, *given)
 
     def native_shape(self, size: tuple[int, int]) -> Shape:
         """The convolution as the kernels take it, on images of this size."""

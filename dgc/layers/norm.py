@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgc.kernels.cpu import train_passes
-from dgc.layers import dispatch
+from dgc.layers import support
 
 
 class Moments(NamedTuple):
@@ -136,14 +136,14 @@ def moments(
 
     On the CPU in two passes, which is as exact as torch's and takes half its time.
     """
-    if dispatch.triton_for(x_BCHW, triton=triton) and dtype == torch.float32:
+    if support.triton_for(x_BCHW, triton=triton) and dtype == torch.float32:
         from dgc.kernels.gpu import passes  # Triton is loaded where it is used
 
         return Moments(*passes.moments(passes.planes(x_BCHW)))
     if x_BCHW.is_cuda:
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
-    if dispatch.moments_native(x_BCHW, dtype, kernels=kernels):
+    if support.moments_native(x_BCHW, dtype, kernels=kernels):
         return batch_moments(train_passes.moments(x_BCHW), x_BCHW.shape[2] * x_BCHW.shape[3])
     # around the mean: the difference of two sums of squares loses digits where the mean is large
     mean_C = x_BCHW.mean((0, 2, 3), dtype=dtype)

@@ -61,7 +61,7 @@ def norm_relu_pool(
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
     link = normaliser(norm, x_BCHW, triton=triton)
-    if dispatch.triton_for(x_BCHW, triton=triton):
+    if support.triton_for(x_BCHW, triton=triton):
         from dgc.layers.algorithms.triton import TritonPool  # Triton is loaded where it is used
 
         pooled: Tensor = TritonPool.apply(link.rule, pool, x_BCHW, *link.tensors)

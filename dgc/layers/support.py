@@ -8,6 +8,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from dgc.kernels import gpu
 from dgc.kernels.cpu import train_passes
 from dgc.layers.precision import compute_dtype
 
@@ -83,3 +84,19 @@ def hooked(m: nn.Module) -> bool:
     return bool(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
     )
+
+
+def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
+    """Whether the C++ kernels compute the moments of x in `dtype`."""
+    return (
+        kernels
+        and train_passes.is_cpu_float32(x)
+        and train_passes.is_nchw_contiguous(x)
+        and dtype == torch.float32
+    )
+
+
+def triton_for(x: Tensor, *, triton: bool) -> bool:
+    """Whether the GPU's kernels compute what stands around a layer, where they were asked for."""
+    on = x.is_cuda or gpu.interpreted()
+    return triton and on and gpu.installed() and x.dtype != torch.float64

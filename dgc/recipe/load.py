@@ -36,6 +36,7 @@ _LATER: dict[str, Any] = {
     "model.reset": (),
     "model.convert": ConvertSection().model_dump(),
     "data.args": {},
+    "train.tf32": False,
 }
 
 

@@ -211,7 +211,8 @@ class OptimSection(Section):
 
 class TrainSection(Section):
     """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
-    run early. `backend` is what dynamic layers compute with (dgc.set_backend).
+    run early. `backend` is what dynamic layers compute with (dgc.set_backend). `tf32` lets a GPU
+    round the inputs of float32 products to ten bits, in convolutions and matrices alike.
     """
 
     epochs: Positive
@@ -221,6 +222,7 @@ class TrainSection(Section):
     amp: Literal["off", "bf16", "fp16"] = "off"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     backend: Literal["auto", "native", "plain", "masked", "triton"] = "auto"
+    tf32: bool = False
     compile: bool = False
     sync_batchnorm: bool = False
     dtype: Literal["float32", "float64"] = "float32"

@@ -48,7 +48,10 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
     # before anything is computed, and before ranks meet: threads and determinism hold for all
     switches = recipe.train
     seeding.set_switches(
-        deterministic=switches.deterministic, threads=switches.threads, compiled=switches.compile
+        deterministic=switches.deterministic,
+        threads=switches.threads,
+        compiled=switches.compile,
+        tf32=switches.tf32,
     )
     with (
         join(recipe.train.device) as ranks,

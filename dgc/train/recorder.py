@@ -201,6 +201,10 @@ def environment(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
             "recipe": recipe.train.deterministic,
+            "tf32": {
+                "convolutions": torch.backends.cudnn.allow_tf32,
+                "matrices": torch.backends.cuda.matmul.allow_tf32,
+            },
         },
         "torch": {
             "version": torch.__version__,

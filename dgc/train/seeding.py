@@ -12,9 +12,12 @@ import numpy as np
 import torch
 
 
-def set_switches(*, deterministic: bool, threads: int | None, compiled: bool = False) -> None:
+def set_switches(
+    *, deterministic: bool, threads: int | None, compiled: bool = False, tf32: bool = False
+) -> None:
     """Before anything is computed: deterministic kernels only (or an error), or the fastest; number
-    of CPU threads.
+    of CPU threads; whether a GPU may compute float32 products in TF32. PyTorch by itself does so in
+    convolutions and not in products of matrices, which would treat DGC and its dense twin unequally.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -26,6 +29,8 @@ def set_switches(*, deterministic: bool, threads: int | None, compiled: bool = F
     torch._C._set_deterministic_fill_uninitialized_memory(False)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     if threads is not None:
         torch.set_num_threads(threads)
 

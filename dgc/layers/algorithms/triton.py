@@ -43,6 +43,16 @@ def check(x: Tensor, *parameters: Tensor) -> None:
             )
 
 
+def run(
+    rules: tuple[Rule, ...], numbers: tuple[int, ...], inactive: Tensor, x: Tensor, weight: Tensor,
+    *rest: Tensor,
+) -> Any:  # fmt: skip
+    """A whole layer; `rest` as TritonLayer takes them. Raises ArgumentError for other numbers."""
+    check(x, *rest)
+    setting = TritonSetting(rules, Window(*numbers))
+    return TritonLayer.apply(setting, x, weight, *rest[:3], inactive, *rest[3:])
+
+
 def affine_of(link: Normaliser) -> Affine:
     return passes.affine_of(link.weight, link.bias, link.mean, link.var, link.rule.eps)
 
