@@ -206,7 +206,9 @@ class Updater:
         # never back to zero: all later steps change nothing, until the host looks
         self.optimizer.tripped.copy_(torch.maximum(self.optimizer.tripped, bad))
         self.ranks.max_(self.optimizer.tripped)
-        return norm
+        # the loss was scaled, and its gradients with it
+        scale: Tensor | None = getattr(self.scaler, "_scale", None)
+        return norm if scale is None else norm / scale
 
 
 def _chunks(images_BCHW: Tensor, labels_B: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
