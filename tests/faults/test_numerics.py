@@ -113,7 +113,7 @@ def test_an_evaluation_that_meets_nan(ranks, tmp_path, fault_table):
         assert lines == [
             "error: diverged by the evaluation after step 6 (epoch 0): the network answers NaN or"
             " Inf on 1 of 30 images, so no error can be told: its weights or BatchNorm statistics"
-            " have diverged or are damaged; last checkpoint: step-000004; a lower optim.lr may help"
+            " are untrained, have diverged or are damaged; last checkpoint: step-000004; a lower optim.lr may help"
         ]
         assert logged(run, "eval") == []
         assert [path.name for path in (run.metrics, run.best, run.verdict) if path.exists()] == []
