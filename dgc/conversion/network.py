@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import nn
 from dgc.conversion import rules, start
 from dgc.conversion.report import ConversionReport, LayerReport
 from dgc.conversion.rules import Place
-from dgc.conversion.trial import Uses, compare, watch
+from dgc.conversion.trial import Uses, compare, doubled, off, run, watch
 from dgc.errors import ArgumentError, DgcError
 from dgc.layers import DynamicGroupConv2d, iter_dgc
 
@@ -92,7 +93,9 @@ def convert(
     replaced = [(place, _layer(place.conv, row)) for place, row in made]
     swap(model, dict(replaced))
     try:
-        difference, note = compare(model, example, first, replaced)
+        difference, note = compare(
+            model, example, first, replaced, lambda: _in_double(model, example, replaced)
+        )
     except BaseException:
         swap(model, {place: place.conv for place, _ in replaced})
         raise
@@ -197,6 +200,26 @@ def _layer(conv: nn.Conv2d, row: LayerReport) -> DynamicGroupConv2d:
     start.at_home(layer, conv)
     start.take_over(layer, conv)
     return layer
+
+
+def _in_double(
+    model: nn.Module, example: Any, replaced: Sequence[tuple[Place, DynamicGroupConv2d]]
+) -> float:
+    """How far a conversion in double precision is off; infinite where the network cannot run so."""
+    twin, given = copy.deepcopy(model), doubled(example)
+    convs = {place: copy.deepcopy(place.conv).double() for place, _ in replaced}
+    swap(twin, convs)
+    try:
+        first = run(twin.double(), given)
+        for place, old in replaced:
+            conv = convs[place]
+            numbers = (old.heads, old.gate_factor, old.squeeze_rate)
+            layer = start.at_home(start.blank(conv, *numbers), conv)
+            start.take_over(layer, conv)
+            swap(twin, {place: layer})
+        return off(run(twin, given), first)
+    except (RuntimeError, TypeError):  # something in it is float32 whatever it is given
+        return float("inf")
 
 
 def swap(model: nn.Module, layers: Mapping[Place, nn.Module]) -> None:

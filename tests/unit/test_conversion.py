@@ -241,6 +241,25 @@ def test_a_network_that_uses_its_convolution_otherwise_is_found_out_and_put_back
     assert model.conv is conv
 
 
+def test_a_network_in_which_rounding_grows_is_converted_and_said_to_be_one() -> None:
+    class Chaotic(nn.Module):
+        """Each layer is right, and the last digits are made large."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(32, 32, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sin(1e5 * self.conv(x))
+
+    torch.manual_seed(0)
+    report = dgc.convert(Chaotic(), torch.randn(1, 32, 8, 8))
+    assert report.difference is not None
+    assert report.difference > trial.BAR
+    assert "Rounding grows in this network: in double precision it is off by" in report.note
+    assert report.note in str(report)
+
+
 def test_the_first_layer_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = start.take_over
 
