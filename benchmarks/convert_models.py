@@ -228,6 +228,7 @@ def report(rows: dict[str, dict[str, Any]]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---|---|---|",
         *(_line(row) for row in done),
         "",
+        *(f"- {row['name']}: {row['note']}" for row in done if row["note"]),
         *(f"- {row['name']}: {row.get('refused') or row['failed']}" for row in there if "converted" not in row),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
