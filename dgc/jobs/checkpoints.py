@@ -16,7 +16,7 @@ from dgc.hub.cache import Cache
 from dgc.hub.fetch import Fetched, FetchOptions, absent, cached
 from dgc.hub.registry import ReleasedCheckpoint, find_entry, layout_digest
 from dgc.hub.scan import state_dict_of
-from dgc.jobs.reply import answer, say
+from dgc.jobs.reply import log, reply
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         return {
             "checks": verify(
-                find_entry(given.name), Cache.default(), FetchOptions(offline=True, say=say)
+                find_entry(given.name), Cache.default(), FetchOptions(offline=True, say=log)
             )
         }
 
-    return answer(given.json, make)
+    return reply(given.json, make)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from dgc.jobs.labelled import (
     open_labelled,
     why_not_judged,
 )
-from dgc.jobs.reply import say
+from dgc.jobs.reply import log
 from dgc.kernels.cpu import available, describe
 from dgc.recipe.load import Recipe
 from dgc.run.files import write_json
@@ -105,7 +105,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     )
     if ranks.first:
         for line in data.notes:
-            say(line)
+            log(line)
     held = expectation(opened, data, given.limit, ranks)
     if given.check and not held["expected"]:
         why = (

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 import dgc
 from dgc.errors import UsageError
-from dgc.jobs.reply import answer
+from dgc.jobs.reply import reply
 from dgc.kernels.cpu import library
 from dgc.run import provenance
 from dgc.train import seeding
@@ -114,7 +114,7 @@ def main() -> int:
         _check(options.steps, options.device)
         return receipt(options.steps, options.seed, options.device, options.threads)
 
-    return answer(options.json, make)
+    return reply(options.json, make)
 
 
 def _check(steps: int, device: str) -> None:

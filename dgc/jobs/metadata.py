@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from dgc.errors import DataError, DgcError
-from dgc.jobs.reply import answer
+from dgc.jobs.reply import reply
 from dgc.recipe.load import Recipe, find_recipe, load_recipe
 from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_in, structure_of
 from dgc.run.events import Kind, live_rows, read_events
@@ -98,7 +98,7 @@ def main() -> int:
         recipe = build.at_its_place(load_recipe(run.recipe), run.data, options.data_dir)
         return measure(recipe, model=not options.data_only, run=run)
 
-    return answer(options.json, make)
+    return reply(options.json, make)
 
 
 if __name__ == "__main__":

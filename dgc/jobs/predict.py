@@ -30,7 +30,7 @@ from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import Preprocessing
 from dgc.jobs.labelled import known_classes
-from dgc.jobs.reply import answer, say
+from dgc.jobs.reply import log, reply
 from dgc.layers import iter_dgc, record_gates
 
 
@@ -129,11 +129,11 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
-        opened = open_named(given, FetchOptions(say=say))
+        opened = open_named(given, FetchOptions(say=log))
         found, bad = readable(opened, known_classes(opened), given.images, given.top)
         return {"title": opened.title, "images": found, "unreadable": bad}
 
-    return answer(given.json, make)
+    return reply(given.json, make)
 
 
 if __name__ == "__main__":

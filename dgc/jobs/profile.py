@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dgc.jobs.reply import answer
+from dgc.jobs.reply import reply
 from dgc.recipe.load import find_recipe, load_recipe
 from dgc.run.paths import RunDir
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--progress", type=float, default=1.0)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args(arguments)
-    return answer(
+    return reply(
         given.json, lambda: profile(find_recipe(given.recipe), given.overrides, given.progress)
     )
 

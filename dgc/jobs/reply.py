@@ -14,19 +14,19 @@ from dgc.run.files import write_json
 from dgc.run.library_warnings import one_line_warnings
 
 
-def answer(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
+def reply(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
     """Write what `make` returns; returns the exit code of the process."""
-    one_line_warnings(lambda text: say(f"warning: {text}"))
+    one_line_warnings(lambda text: log(f"warning: {text}"))
     try:
         write_json(file, make())
     except DgcError as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Talk, as it happens."""
     print(line, file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from dgcctl.cli._ui.network import complete_released
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.transfer_line import progress_line
 from dgcctl.core import numbers, settings
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 from dgcctl.core.runs import listing
 
 app = App("The released checkpoints: list, download, verify; import and export files.")
@@ -211,7 +211,7 @@ def verify(
     entry = find_entry(name)
     if not Cache.default().file(entry.file).exists():
         raise absent(entry, Cache.default())
-    checks = ask("dgc.jobs.checkpoints", ["verify", name], say=diagnostics.note)["checks"]
+    checks = query("dgc.jobs.checkpoints", ["verify", name], say=diagnostics.note)["checks"]
     if evaluate and all(check["passed"] for check in checks):
         checks += _measured(entry, data_dir)
     rows = [{**check, "outcome": "ok" if check["passed"] else "MISMATCH"} for check in checks]
@@ -248,7 +248,7 @@ def _measured(entry: ReleasedCheckpoint, data_dir: Path | None) -> list[dict[str
         f"--pretrained={entry.name}",
         *([f"--data-dir={data_dir.absolute()}"] if data_dir else []),
     ]
-    found = ask("dgc.jobs.evaluate", arguments, say=diagnostics.note)
+    found = query("dgc.jobs.evaluate", arguments, say=diagnostics.note)
     if found["not_judged"]:
         raise DataError(
             f"{entry.name}: its published error cannot be checked: {found['not_judged']}"

@@ -17,7 +17,7 @@ from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from dgcctl.core.text import shown
 
 _TITLES = {
@@ -54,7 +54,7 @@ def compare(
     """
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
     groups = compare_runs(
-        [read_facts(one) for one in chosen], over=[key for key in over.split(",") if key]
+        [read_record(one) for one in chosen], over=[key for key in over.split(",") if key]
     )
     rows = [_row(group) for group in groups]
     output.table("groups", _columns(groups, raw=form is output.Form.CSV), rows, form)
@@ -158,7 +158,7 @@ def diff(
     """What differs between two runs: recipe, code, data, environment, result."""
     folder = settings.runs_dir(runs_dir)
     found = diff_runs(
-        read_facts(listing.find_run(a, folder)), read_facts(listing.find_run(b, folder))
+        read_record(listing.find_run(a, folder)), read_record(listing.find_run(b, folder))
     )
     rows = [vars(row) for row in found.differences]
     columns = [

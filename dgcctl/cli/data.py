@@ -15,7 +15,7 @@ from dgcctl.cli._ui.lazy import App
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.core import numbers, settings
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 app = App("List, check and download data sets.")
 Name = Annotated[
@@ -98,7 +98,7 @@ def verify(
     check_target("--write-quarantine", quarantine)
     arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
     arguments += [f"--write-quarantine={quarantine.absolute()}"] if quarantine else []
-    found = ask("dgc.jobs.data_sets", arguments, say=diagnostics.note)
+    found = query("dgc.jobs.data_sets", arguments, say=diagnostics.note)
     if json:
         output.document(**found)
     else:
@@ -196,7 +196,7 @@ def download(
             f"{name}: DGCCTL_OFFLINE forbids the network: unset it, or copy the data set to"
             f" {folder}"
         )
-    found = ask("dgc.jobs.data_sets", ["download", name, *_where(data_dir)], say=diagnostics.note)
+    found = query("dgc.jobs.data_sets", ["download", name, *_where(data_dir)], say=diagnostics.note)
     if json:
         output.document(**found)
     else:

@@ -17,8 +17,8 @@ from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers, settings
-from dgcctl.core.launch.launcher import Ranks
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.launcher import RankOptions
+from dgcctl.core.launch.query import query
 
 
 class Engine(enum.StrEnum):
@@ -89,8 +89,8 @@ def evaluate(
     arguments += ["--check"] if check else []
     arguments += ["--per-class"] if per_class else []
     arguments += [f"--plot={plot.absolute()}"] if plot else []
-    ranks = Ranks(nproc_per_node) if nproc_per_node else None
-    found = ask("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
+    ranks = RankOptions(nproc_per_node) if nproc_per_node else None
+    found = query("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, network.which, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)

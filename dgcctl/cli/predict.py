@@ -16,7 +16,7 @@ from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 _WIDTH = 72
 
@@ -40,7 +40,7 @@ def predict(
     that cannot be read are named, the others answered; the command then ends with 3.
     """
     arguments, _ = network.opened(settings.runs_dir(runs_dir))
-    found = ask(
+    found = query(
         "dgc.jobs.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note
     )
     if json:

@@ -12,7 +12,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 _COLUMNS = [
     TableColumn("name", "layer"),
@@ -47,7 +47,7 @@ def profile(
     """
     load_recipe(find_recipe(recipe), overrides or [])
     arguments = [str(find_recipe(recipe)), *(overrides or []), f"--progress={progress}"]
-    found = ask("dgc.jobs.profile", arguments, say=diagnostics.note)
+    found = query("dgc.jobs.profile", arguments, say=diagnostics.note)
     rows = [
         _row(layer) for layer in found["layers"] if every or layer["params"] or layer["promised"]
     ]

@@ -11,7 +11,7 @@ from dgcctl.cli._ui import options, output
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli.compare import Where, select
 from dgcctl.core import settings
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 
 
 def report(
@@ -38,7 +38,7 @@ def report(
     from dgcctl.core.report.build import write_report  # matplotlib takes half a second to load
 
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
-    files = write_report([read_facts(one) for one in chosen], target, pictures)
+    files = write_report([read_record(one) for one in chosen], target, pictures)
     if json:
         output.document(files=files)
     else:

@@ -21,7 +21,7 @@ from dgcctl.core import settings
 from dgcctl.core.repro import repetition as again
 from dgcctl.core.repro.divergence import check_names, parse_tolerances, plain_name
 from dgcctl.core.runs import listing
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 
 _NAMED = 8  # of what else differs; a test tool that was installed since brings twenty packages
 
@@ -72,7 +72,7 @@ def rerun(
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
     recorded = listing.find_run(run, folder)
-    check_names(read_facts(recorded).rows, tolerances)
+    check_names(read_record(recorded).rows, tolerances)
     if against is None:
         _begin(recorded, data_dir)
         agree, say = _asking(recorded.id, allow_change=allow_change), diagnostics.note
@@ -90,7 +90,7 @@ def rerun(
 
 def _watch(run: RunDir, recorded: RunDir) -> Watch:
     diagnostics.note(f"run {run.id}")
-    return Watch(run, read_facts(recorded).recipe)
+    return Watch(run, read_record(recorded).recipe)
 
 
 def _begin(recorded: RunDir, data_dir: Path | None) -> None:
@@ -99,7 +99,7 @@ def _begin(recorded: RunDir, data_dir: Path | None) -> None:
     _say_what_lacks(recorded)
     diagnostics.note(f"running {recorded.id} again")
     if data_dir is not None:
-        before = read_facts(recorded).recipe.get("data.dir") or "none"
+        before = read_record(recorded).recipe.get("data.dir") or "none"
         diagnostics.note(f"data.dir: {before} in the record, now {data_dir.absolute()}")
 
 
@@ -107,7 +107,7 @@ def _say_what_lacks(recorded: RunDir) -> None:
     """A file that is not in the record may be what the code needs; and a record may be known not to
     give it back.
     """
-    for level, sentence in code_record.sentences(read_facts(recorded).git):
+    for level, sentence in code_record.sentences(read_record(recorded).git):
         if level == "warning":
             diagnostics.warn(f"{recorded.id}: {sentence}")
 

@@ -34,7 +34,7 @@ from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
-from dgcctl.core.launch.launcher import Process, Ranks, SignalRelay
+from dgcctl.core.launch.launcher import Process, RankOptions, SignalRelay
 from dgcctl.core.runs import initial, listing
 
 POLL_SECONDS = 0.1
@@ -148,7 +148,7 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
         return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)), heard)
 
 
-def _check_ranks(recipe: Recipe, ranks: Ranks) -> None:
+def _check_ranks(recipe: Recipe, ranks: RankOptions) -> None:
     """Refuse what cannot be before anything is made or started."""
     ranks.options()
     counts = [ranks.nproc_per_node or "1", ranks.nnodes or "1"]

@@ -21,7 +21,7 @@ import dgc
 from dgc.errors import DgcError
 from dgc.run.files import free_bytes
 from dgcctl.core import settings
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 from dgcctl.core.repro import gitstate, leftovers
 
 MIN_PYTHON = (3, 11)
@@ -90,7 +90,7 @@ def _torch(say: Callable[[str], None]) -> Iterator[Finding]:
     """What the process that imports torch found, or why it could not."""
     yield Finding("dgcctl", dgc.__version__)
     try:
-        found = ask("dgc.jobs.doctor", [], say=say)
+        found = query("dgc.jobs.doctor", [], say=say)
     except DgcError as error:
         yield Finding(
             "torch",

@@ -21,12 +21,12 @@ from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.launch import launcher
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 from dgcctl.core.launch.run_to_end import run_to_end
 from dgcctl.core.report.build import write_report
 from dgcctl.core.repro import run_archive
 from dgcctl.core.runs import listing
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 
 MARK = "stage.json"
 _TIMES = ("images_per_s", "seconds")
@@ -38,7 +38,7 @@ def prepare(recipe: str, out: Path) -> dict[str, Any]:
     is missing.
     """
     data: dict[str, Any] = dict(
-        ask("dgc.jobs.metadata", ["--recipe", str(find_recipe(recipe)), "--data-only"])["data"]
+        query("dgc.jobs.metadata", ["--recipe", str(find_recipe(recipe)), "--data-only"])["data"]
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, data)
@@ -129,7 +129,7 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
     run = RunDir(exported)
     weights = run.path / str(read_json(run.last)["path"])
     path = find_recipe(recipe)
-    answer = ask(
+    answer = query(
         "dgc.jobs.evaluate",
         ["--weights", str(weights / "model.safetensors"), "--recipe", str(path)],
     )
@@ -165,7 +165,7 @@ def _verdicts(expected: list[dict[str, Any]], figures: dict[str, Any]) -> dict[s
 def report(recipe: str, exported: Path, evaluation: Path, out: Path, pictures: Path) -> None:
     """The report page of an export, with title and expectation as the recipe says now."""
     wanted = load_recipe(find_recipe(recipe))
-    facts = read_facts(RunDir(exported))
+    facts = read_record(RunDir(exported))
     figures = read_json(evaluation)
     expected = [vars(row) for row in wanted.expect]
     verdicts = [

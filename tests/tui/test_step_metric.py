@@ -16,7 +16,7 @@ from dgc.run.events import Kind, read_events
 from dgc.run.metrics import StepMetric
 from dgc.run.paths import RunDir
 from dgcctl.core.report.build import write_report
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from tests.tui import frames
 from tests.tui.test_run_screen import chart, ready
 from tests.unit.test_train_options import run_it
@@ -58,7 +58,7 @@ async def test_a_new_metric_is_one_row(run: RunDir, tmp_path: Path) -> None:
         assert "norm of weights" in frames.text(dash)
 
     page = tmp_path / "report.html"
-    write_report([read_facts(run)], page)
+    write_report([read_record(run)], page)
     assert "norm of weights" in page.read_text()
 
 

@@ -133,7 +133,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, module: Any, answer: dict[str, An
         asked.append((name, list(arguments)))
         return answer
 
-    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(module, "query", ask)
     return asked
 
 
@@ -416,7 +416,7 @@ def test_doctor_survives_a_torch_that_cannot_be_imported(monkeypatch: pytest.Mon
     def broken(*_: Any, **__: Any) -> dict[str, Any]:
         raise DgcError("python -m dgc.jobs.doctor failed (ImportError: libfoo.so)")
 
-    monkeypatch.setattr(diagnosis, "ask", broken)
+    monkeypatch.setattr(diagnosis, "query", broken)
     found = {
         finding.name: finding for finding in diagnosis.examine(Path("runs"), say=lambda _: None)
     }
@@ -469,5 +469,5 @@ def test_errors_of_a_process_keep_their_code(monkeypatch: pytest.MonkeyPatch, ca
     def broken(*_: Any, **__: Any) -> dict[str, Any]:
         raise ResourceError("no room")
 
-    monkeypatch.setattr(data, "ask", broken)
+    monkeypatch.setattr(data, "query", broken)
     assert fails(capsys, 7, "data", "verify", "cifar10") == "no room"

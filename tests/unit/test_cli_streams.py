@@ -25,7 +25,7 @@ from dgcctl.core.compare.seeds import compare
 from dgcctl.core.launch import launcher
 from dgcctl.core.repro import run_archive
 from dgcctl.core.runs import listing
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from dgcctl.core.sweep import plan as sweeps
 from tests.unit.run_factory import make_run
 
@@ -200,7 +200,7 @@ def test_a_run_is_exported_as_zip_and_as_nothing_unknown(tmp_path: Path) -> None
 
 
 def test_an_unknown_key_to_average_over_is_refused(tmp_path: Path) -> None:
-    facts = read_facts(make_run(tmp_path / "20260101T000000Z-demo-aaaaaa"))
+    facts = read_record(make_run(tmp_path / "20260101T000000Z-demo-aaaaaa"))
     with pytest.raises(
         UsageError, match=r"^--over sed: no such recipe key \(did you mean seed\?\)$"
     ):

@@ -23,7 +23,7 @@ from dgcctl.core.repro.divergence import (
     parse_tolerances,
     tensor_differences,
 )
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from tests.unit.run_factory import make_run
 
 
@@ -31,7 +31,7 @@ from tests.unit.run_factory import make_run
 def seeds(tmp_path):
     """Two learning rates, three seeds each."""
     return [
-        read_facts(
+        read_record(
             make_run(
                 tmp_path / f"20260101T00000{seed}Z-demo-{rate}{seed}",
                 f"optim.lr={rate}",
@@ -62,22 +62,22 @@ def test_one_run_has_no_standard_deviation():
 
 
 def test_labels_and_places_do_not_part_a_group(tmp_path):
-    a = read_facts(make_run(tmp_path / "a", "title=one", "data.workers=0"))
-    b = read_facts(make_run(tmp_path / "b", "title=two", "data.workers=2", "seed=1"))
+    a = read_record(make_run(tmp_path / "a", "title=one", "data.workers=0"))
+    b = read_record(make_run(tmp_path / "b", "title=two", "data.workers=2", "seed=1"))
     assert [group.runs for group in compare([a, b])] == [["a", "b"]]
 
 
 def test_runs_on_other_data_are_never_averaged(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", "seed=1")
     write_json(b.data, {"digest": "f" * 64})
-    groups = compare([read_facts(a), read_facts(b)])
+    groups = compare([read_record(a), read_record(b)])
     assert [group.runs for group in groups] == [["a"], ["b"]]
     assert groups[1].varied == {"data.digest": "f" * 12}
 
 
 def test_unfinished_runs_are_left_out_and_said(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", "seed=1", state=State.STOPPED)
-    (group,) = compare([read_facts(a), read_facts(b)])
+    (group,) = compare([read_record(a), read_record(b)])
     assert group.metrics["top1_error"].n == 1
     assert group.notes == ["b: stopped, left out"]
 
@@ -85,15 +85,15 @@ def test_unfinished_runs_are_left_out_and_said(tmp_path):
 def test_what_a_mean_mixes_is_said(tmp_path):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     write_json(b.git, {"commit": "2" * 40})
-    (group,) = compare([read_facts(a), read_facts(b)])
+    (group,) = compare([read_record(a), read_record(b)])
     assert "seed 0 counts once, by its first run a; left out: b" in group.notes
     assert "code differs within the group" in group.notes
 
 
 def test_a_seed_that_ran_seven_times_counts_once(tmp_path):
-    runs = [read_facts(make_run(tmp_path / f"a{number}")) for number in range(7)]
-    other = read_facts(make_run(tmp_path / "b", "seed=1"))
-    twice = read_facts(make_run(tmp_path / "c", "seed=1", "data.workers=3"))
+    runs = [read_record(make_run(tmp_path / f"a{number}")) for number in range(7)]
+    other = read_record(make_run(tmp_path / "b", "seed=1"))
+    twice = read_record(make_run(tmp_path / "c", "seed=1", "data.workers=3"))
     twice.metrics["top1_error"] += 1.0
     (group,) = compare([*reversed(runs), twice, other])
     values = [runs[0].metrics["top1_error"], other.metrics["top1_error"]]
@@ -113,14 +113,14 @@ def test_a_seed_that_ran_seven_times_counts_once(tmp_path):
 
 
 def test_the_same_seed_at_another_value_of_what_is_averaged_over_is_another_run(tmp_path):
-    runs = [read_facts(make_run(tmp_path / rate, f"optim.lr={rate}")) for rate in ("0.1", "0.2")]
+    runs = [read_record(make_run(tmp_path / rate, f"optim.lr={rate}")) for rate in ("0.1", "0.2")]
     (group,) = compare(runs, over=("optim.lr",))
     assert group.metrics["top1_error"].n == 2
     assert group.notes == []
 
 
 def test_a_key_that_no_recipe_has_is_refused_with_the_near_one(tmp_path):
-    run = read_facts(make_run(tmp_path / "a"))
+    run = read_record(make_run(tmp_path / "a"))
     with pytest.raises(
         UsageError, match=r"--over sede: no such recipe key \(did you mean seed\?\)"
     ):
@@ -129,7 +129,7 @@ def test_a_key_that_no_recipe_has_is_refused_with_the_near_one(tmp_path):
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"no run directory .*dgcctl runs ls"):
-        read_facts(RunDir(tmp_path))
+        read_record(RunDir(tmp_path))
 
 
 # --- two runs -------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_difference_of_two_runs_by_section(tmp_path):
     b.file("git.patch").write_text("+new line\n")
     (b.file("untracked") / "deep").mkdir(parents=True)
     (b.file("untracked") / "deep" / "own.py").write_text("x = 1\n")
-    found = diff_runs(read_facts(a), read_facts(b))
+    found = diff_runs(read_record(a), read_record(b))
     assert [(row.key, row.a, row.b) for row in found.section("recipe")] == [("optim.lr", 0.1, 0.05)]
     assert [row.key for row in found.section("environment")] == ["python"]
     assert [row.key for row in found.section("code")] == ["commit"]
@@ -154,7 +154,7 @@ def test_difference_of_two_runs_by_section(tmp_path):
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path):
-    facts = read_facts(make_run(tmp_path / "a"))
+    facts = read_record(make_run(tmp_path / "a"))
     found = diff_runs(facts, facts)
     assert (found.differences, found.patch) == ([], [])
 
@@ -163,7 +163,7 @@ def test_a_run_does_not_differ_from_itself(tmp_path):
 
 
 def test_repeated_run_is_bitwise_equal(tmp_path):
-    a, b = read_facts(make_run(tmp_path / "a")), read_facts(make_run(tmp_path / "b"))
+    a, b = read_record(make_run(tmp_path / "a")), read_record(make_run(tmp_path / "b"))
     found = Comparison(
         len(a.rows), first_difference(a.rows, b.rows), tensor_differences(a.run, b.run)
     )
@@ -173,9 +173,9 @@ def test_repeated_run_is_bitwise_equal(tmp_path):
 
 @pytest.mark.parametrize("step", [1, 3, 6])
 def test_one_unit_in_the_last_place_is_found_at_its_step(tmp_path, step, monkeypatch):
-    a = read_facts(make_run(tmp_path / "a"))
+    a = read_record(make_run(tmp_path / "a"))
     monkeypatch.setenv("FAKE_KICK_STEP", str(step))
-    b = read_facts(make_run(tmp_path / "b"))
+    b = read_record(make_run(tmp_path / "b"))
     found = first_difference(a.rows, b.rows)
     assert (found.step, found.kind, found.key) == (step, "step", "loss")
     assert found.repeated == math.nextafter(found.recorded, 9.0)
@@ -187,7 +187,7 @@ def test_one_unit_in_the_last_place_is_found_at_its_step(tmp_path, step, monkeyp
 
 
 def test_a_shorter_repetition_differs_at_the_first_step_it_lacks(tmp_path):
-    rows = read_facts(make_run(tmp_path / "a")).rows
+    rows = read_record(make_run(tmp_path / "a")).rows
     found = first_difference(rows, rows[:3])
     assert (found.step, found.key) == (4, "row")
     assert str(found) == f"first difference at step 4: step.row was {len(rows)} rows, is now 3 rows"
@@ -198,9 +198,9 @@ def test_nothing_computed_is_not_called_equal():
 
 
 def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
-    a = read_facts(make_run(tmp_path / "a"))
+    a = read_record(make_run(tmp_path / "a"))
     monkeypatch.setenv("FAKE_KICK_STEP", "6")
-    b = read_facts(make_run(tmp_path / "b"))
+    b = read_record(make_run(tmp_path / "b"))
     strict = {check.name: check for check in check_metrics(a.rows, b.rows, {})}
     assert not strict["eval.top1_error"].within
     assert strict["step.lr"].within
@@ -216,9 +216,9 @@ def test_metrics_within_and_outside_a_tolerance(tmp_path, monkeypatch):
 
 def test_what_is_named_is_what_counts(tmp_path, monkeypatch):
     """The other metrics are shown, and may differ."""
-    a = read_facts(make_run(tmp_path / "a"))
+    a = read_record(make_run(tmp_path / "a"))
     monkeypatch.setenv("FAKE_KICK_STEP", "6")
-    b = read_facts(make_run(tmp_path / "b"))
+    b = read_record(make_run(tmp_path / "b"))
     parted = first_difference(a.rows, b.rows)
     checks = check_metrics(a.rows, b.rows, parse_tolerances(["top1_error=0.5"]))
     assert any(not check.within for check in checks)
@@ -244,7 +244,7 @@ def test_what_is_named_is_what_counts(tmp_path, monkeypatch):
     ],
 )
 def test_a_misspelt_metric_is_refused_with_the_near_name(tmp_path, given, said):
-    rows = read_facts(make_run(tmp_path / "a")).rows
+    rows = read_record(make_run(tmp_path / "a")).rows
     for check in (
         lambda: check_metrics(rows, rows, {given: 0.5}),
         lambda: check_names(rows, {given: 0.5}),
@@ -259,7 +259,7 @@ def test_a_metric_that_is_given_twice_is_refused():
 
 
 def test_equal_ends_of_unequal_logs_are_no_reproduction_unless_a_tolerance_is_asked(tmp_path):
-    rows = read_facts(make_run(tmp_path / "a")).rows
+    rows = read_record(make_run(tmp_path / "a")).rows
     changed = [{**row, "loss": 9.0} if row["step"] == 2 else row for row in rows]
     for tolerances, verdict in (({}, "not reproduced"), ({"*": 0.0}, "within tolerance")):
         checks = check_metrics(rows, changed, tolerances)
@@ -267,7 +267,7 @@ def test_equal_ends_of_unequal_logs_are_no_reproduction_unless_a_tolerance_is_as
 
 
 def test_a_metric_that_is_gone_is_outside_every_tolerance(tmp_path):
-    rows = read_facts(make_run(tmp_path / "a")).rows
+    rows = read_record(make_run(tmp_path / "a")).rows
     steps = [row for row in rows if row["kind"] == Kind.STEP]
     checks = {check.name: check for check in check_metrics(rows, steps, {"*": 1e9})}
     assert not checks["eval.top1_error"].within
@@ -280,7 +280,7 @@ def test_a_wrong_tolerance_is_one_line(given):
 
 
 def test_comparing_needs_no_order_of_keys(tmp_path):
-    rows = read_facts(make_run(tmp_path / "a")).rows
+    rows = read_record(make_run(tmp_path / "a")).rows
     turned = [orjson.loads(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)) for row in rows]
     assert first_difference(rows, turned) is None
     assert next(event["kind"] for event in read_events(RunDir(tmp_path / "a"))) == "start"

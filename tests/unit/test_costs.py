@@ -24,7 +24,7 @@ from dgcctl.core.report.page import _macs
 from dgcctl.core.report.run_view import views
 from dgcctl.core.repro.verify import Outcome, verify
 from dgcctl.core.runs.listing import read_run
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from tests.faults.training import RECIPE
 
 
@@ -81,7 +81,7 @@ def test_the_figures_of_a_short_run_are_those_of_its_checkpoint(
     assert found["macs_at_end_of_schedule"]["executed"] == end
     assert read_run(short).row()["macs_executed"] == found["macs"]["executed"]
     assert metrics_at(short, 1)["macs_executed"] == found["macs"]["executed"]
-    (view,) = views([read_facts(short)])
+    (view,) = views([read_record(short)])
     assert _macs(view)["executed"] == found["macs"]["executed"]
 
 

@@ -17,7 +17,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.launch import query as asking
-from dgcctl.core.launch.launcher import Process, Ranks
+from dgcctl.core.launch.launcher import Process, RankOptions
 from tests.waiting import GUARD, wait_for, wait_for_file, wait_for_text
 
 
@@ -36,11 +36,15 @@ def gone(pid: int) -> bool:
 
 
 def test_one_process_needs_no_torchrun() -> None:
-    assert launcher.module_command("dgc.train", Ranks()) == [sys.executable, "-m", "dgc.train"]
+    assert launcher.module_command("dgc.train", RankOptions()) == [
+        sys.executable,
+        "-m",
+        "dgc.train",
+    ]
 
 
 def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
-    command = launcher.module_command("dgc.train", Ranks(nproc_per_node="2"))
+    command = launcher.module_command("dgc.train", RankOptions(nproc_per_node="2"))
     assert command[1:] == [
         *("-m", "dgc.train.launch", "--max-restarts=0"),
         *("--standalone", "--nproc-per-node=2", "-m", "dgc.train"),
@@ -48,7 +52,7 @@ def test_several_processes_are_started_by_torchrun_without_restarts() -> None:
 
 
 def test_several_machines_meet_at_an_endpoint() -> None:
-    options = Ranks(
+    options = RankOptions(
         nproc_per_node="8", nnodes="2", node_rank=1, rdzv_endpoint="head:29500"
     ).options()
     assert options == [
@@ -63,16 +67,19 @@ def test_several_machines_meet_at_an_endpoint() -> None:
 @pytest.mark.parametrize(
     ("ranks", "line"),
     [
-        (Ranks(nproc_per_node="0"), "--nproc-per-node 0: should be a number from 1, or auto"),
-        (Ranks(nproc_per_node="two"), "--nproc-per-node two: should be a number from 1, or auto"),
-        (Ranks(nnodes="x"), "--nnodes x: should be a number from 1, or MIN:MAX"),
+        (RankOptions(nproc_per_node="0"), "--nproc-per-node 0: should be a number from 1, or auto"),
         (
-            Ranks(nnodes="2"),
+            RankOptions(nproc_per_node="two"),
+            "--nproc-per-node two: should be a number from 1, or auto",
+        ),
+        (RankOptions(nnodes="x"), "--nnodes x: should be a number from 1, or MIN:MAX"),
+        (
+            RankOptions(nnodes="2"),
             "--nnodes 2 needs --rdzv-endpoint HOST:PORT, the same on every machine",
         ),
     ],
 )
-def test_impossible_ranks_are_refused(ranks: Ranks, line: str) -> None:
+def test_impossible_ranks_are_refused(ranks: RankOptions, line: str) -> None:
     with pytest.raises(UsageError) as caught:
         ranks.options()
     assert str(caught.value) == line
@@ -266,7 +273,7 @@ def test_an_answer_is_read_and_talk_comes_through(module: Path) -> None:
         " 42}')\n"
     )
     said: list[str] = []
-    assert asking.ask("oracle", [], say=said.append) == {"answer": 42}
+    assert asking.query("oracle", [], say=said.append) == {"answer": 42}
     assert said == ["working"]
 
 
@@ -298,7 +305,7 @@ def test_its_error_is_raised_and_not_printed(
     module.write_text(code)
     said: list[str] = []
     with pytest.raises(DgcError) as caught:
-        asking.ask("oracle", [], say=said.append)
+        asking.query("oracle", [], say=said.append)
     assert type(caught.value) is kind
     assert str(caught.value) == text
     assert said == []
@@ -316,7 +323,7 @@ def test_ctrl_c_ends_a_question_and_its_process_at_once(module: Path, tmp_path: 
         "import sys\nfrom dgcctl.core.launch import query\nfrom dgcctl.cli._ui import diagnostics\n"
     )
     code += (
-        "try: query.ask('oracle', [])\nexcept BaseException as error:"
+        "try: query.query('oracle', [])\nexcept BaseException as error:"
         " sys.exit(diagnostics.report(error))\n"
     )
     asking_process = subprocess.Popen(python(code), stderr=subprocess.PIPE, text=True)

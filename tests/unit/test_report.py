@@ -11,7 +11,7 @@ from dgc.run.files import read_json, write_json
 from dgcctl.core.report import plots, run_view
 from dgcctl.core.report.build import write_report
 from dgcctl.core.report.run_view import binned, short_names, views
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from tests.unit.run_factory import make_run
 
 LAYERS = ["features.block_1.layer_1.conv_1", "features.block_2.layer_1.conv_1"]
@@ -54,7 +54,7 @@ def runs(tmp_path):
     ]
     for run in made[:2]:
         with_gates(run)
-    return [read_facts(run) for run in made]
+    return [read_record(run) for run in made]
 
 
 class Page(HTMLParser):
@@ -123,7 +123,7 @@ def test_a_missed_figure_is_called_missed(tmp_path):
         "passed": False,
     }
     write_json(run.verdict, {"verdicts": [row]})
-    write_report([read_facts(run)], tmp_path / "report.html")
+    write_report([read_record(run)], tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text())
     assert "missed" in page.text
     assert "≤ 4.77 + 0.30" in page.text
@@ -131,7 +131,7 @@ def test_a_missed_figure_is_called_missed(tmp_path):
 
 
 def test_without_an_expected_figure_there_is_no_verdict(tmp_path):
-    write_report([read_facts(make_run(tmp_path / "a", "expect=[]"))], tmp_path / "report.html")
+    write_report([read_record(make_run(tmp_path / "a", "expect=[]"))], tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text()).text
     assert "No figure was expected." in text
     assert "reached" not in text
@@ -139,7 +139,7 @@ def test_without_an_expected_figure_there_is_no_verdict(tmp_path):
 
 def test_a_title_cannot_write_into_the_page(tmp_path):
     run = make_run(tmp_path / "a", 'title="<script>alert(1)</script>"')
-    write_report([read_facts(run)], tmp_path / "report.html")
+    write_report([read_record(run)], tmp_path / "report.html")
     assert "<script" not in (tmp_path / "report.html").read_text()
 
 
@@ -176,7 +176,7 @@ def test_what_the_reader_must_know_is_in_the_notes(tmp_path):
     with run.events.open("ab") as log:
         log.write(encode_event(Kind.RESUME, {"step": 6, "exact": False}))
         log.write(encode_event(Kind.ALERT, {"level": "warning", "text": "2 files quarantined"}))
-    (view,) = views([read_facts(run)])
+    (view,) = views([read_record(run)])
     assert view.notes == ["2 files quarantined", "resumed 1 time, NOT exactly"]
 
 
@@ -197,7 +197,7 @@ def test_a_nan_in_the_log_is_a_gap_and_not_a_zero():
 
 
 def test_macs_and_channels_follow_the_gate_maps(tmp_path):
-    (view,) = views([read_facts(with_gates(make_run(tmp_path / "a")))])
+    (view,) = views([read_record(with_gates(make_run(tmp_path / "a")))])
     assert run_view.mac_progress(view)["executed"].mean == [0.75, 0.375]
     assert run_view.mac_progress(view)["promised"].mean == [0.25, 0.25]
     assert run_view.inactive_share(view).mean == [step / 32 for step in range(1, 7)]
@@ -210,6 +210,6 @@ def test_layer_names_lose_what_they_share():
 
 
 def test_heads_are_counted_from_0_as_predict_and_the_dashboard_do(tmp_path):
-    (view,) = views([read_facts(with_gates(make_run(tmp_path / "2026-demo-a")))])
+    (view,) = views([read_record(with_gates(make_run(tmp_path / "2026-demo-a")))])
     panel = plots.gate_map(view).figure.axes[0]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2", "3"]

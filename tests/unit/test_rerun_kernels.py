@@ -16,7 +16,7 @@ from dgcctl.cli import rerun as command
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.repro import circumstances, kernels
 from dgcctl.core.repro import repetition as again
-from dgcctl.core.runs.record import read_facts
+from dgcctl.core.runs.record import read_record
 from tests.unit.run_factory import make_run
 
 PACKAGE = sources.Path(dgc.__file__).resolve().parent
@@ -178,7 +178,7 @@ def recorded(tmp_path, **env):
     device = f"cpu ({provenance.cpu_name()})"
     torch = {"version": "2.99", "cpu_capability": "AVX512"}
     write_json(run.env, {"device": device, "kernels": "avx512", "torch": torch} | env)
-    return read_facts(run)
+    return read_record(run)
 
 
 def test_nothing_is_said_where_all_is_as_it_was(tmp_path):

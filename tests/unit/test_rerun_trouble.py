@@ -101,7 +101,7 @@ def test_a_traceback_in_the_log_is_told_by_its_last_file_and_line(tmp_path):
 def test_no_reason_is_none(tmp_path):
     run = make_run(tmp_path / "run")
     write_json(run.env, {"device": "cpu", "kernels": "avx512"})
-    facts = again.read_facts(run)
+    facts = again.read_record(run)
     for found in (
         {},
         {"native": {"available": False, "why_not": None}},

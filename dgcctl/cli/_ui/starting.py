@@ -10,14 +10,14 @@ import typer
 
 from dgcctl.cli._ui import options
 from dgcctl.cli._ui.flags import gathered
-from dgcctl.core.launch.launcher import Ranks
+from dgcctl.core.launch.launcher import RankOptions
 
 
 @dataclass(frozen=True)
 class How:
     """What a training is started with, besides its recipe."""
 
-    ranks: Ranks
+    ranks: RankOptions
     arguments: tuple[str, ...] = ()
     detach: bool = False
     dash: bool = False
@@ -30,7 +30,7 @@ def _how(
     *, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any
 ) -> How:
     where = ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
-    return How(Ranks(**ranks), where, detach, dash, json, check)
+    return How(RankOptions(**ranks), where, detach, dash, json, check)
 
 
 def _option(kind: Any, *names: str, **rest: Any) -> tuple[Any, Any]:

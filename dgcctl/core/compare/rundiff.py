@@ -11,7 +11,7 @@ from dgc.run.files import read_bounded
 from dgc.run.paths import RunDir
 from dgcctl.core.compare.seeds import figures
 from dgcctl.core.runs.recipe_values import flatten
-from dgcctl.core.runs.record import Facts
+from dgcctl.core.runs.record import RunRecord
 
 # Facts of the moment, not of the environment: they differ between any two runs.
 _MOMENTARY = frozenset(
@@ -44,7 +44,7 @@ class RunDiff:
         return [row for row in self.differences if row.section == name]
 
 
-def diff_runs(a: Facts, b: Facts) -> RunDiff:
+def diff_runs(a: RunRecord, b: RunRecord) -> RunDiff:
     """Compare two runs. `patch` is a unified diff of their uncommitted changes (patches and
     untracked files).
     """
@@ -72,7 +72,7 @@ def _comparable(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], d
     return first, second
 
 
-def _values(run: Facts) -> dict[str, Any]:
+def _values(run: RunRecord) -> dict[str, Any]:
     """The recipe without the reasons given for its values."""
     return {key: value for key, value in run.recipe.items() if key != "origin"}
 
@@ -81,7 +81,7 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in flatten(value) if key.rpartition(".")[2] not in _MOMENTARY}
 
 
-def _code(run: Facts) -> dict[str, Any]:
+def _code(run: RunRecord) -> dict[str, Any]:
     return {key: value for key, value in _flat(run.git).items() if not isinstance(value, list)}
 
 
@@ -101,7 +101,7 @@ def code_files(run: RunDir) -> dict[str, str]:
     }
 
 
-def _patch_lines(a: Facts, b: Facts) -> Iterator[str]:
+def _patch_lines(a: RunRecord, b: RunRecord) -> Iterator[str]:
     old, new = code_files(a.run), code_files(b.run)
     for name in sorted({*old, *new}):
         lines = difflib.unified_diff(

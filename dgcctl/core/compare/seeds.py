@@ -16,7 +16,7 @@ from dgc.errors import UsageError
 from dgc.run.events import Kind
 from dgc.run.metrics import RESULTS
 from dgc.run.status import State
-from dgcctl.core.runs.record import Facts, computing_keys
+from dgcctl.core.runs.record import RunRecord, computing_keys
 
 RESULT_KEYS = RESULTS
 COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
@@ -57,7 +57,7 @@ class SeedGroup:
         return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or "all"
 
 
-def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[SeedGroup]:
+def compare(runs: Sequence[RunRecord], *, over: Iterable[str] = ("seed",)) -> list[SeedGroup]:
     """Group finished and unfinished runs alike; what is unfinished is left out of the figures and
     said in `notes`.
 
@@ -65,14 +65,14 @@ def compare(runs: Sequence[Facts], *, over: Iterable[str] = ("seed",)) -> list[S
     """
     pooled = tuple(over)
     _check_keys(pooled, runs)
-    groups: dict[bytes, list[Facts]] = {}
+    groups: dict[bytes, list[RunRecord]] = {}
     for run in runs:
         groups.setdefault(_identity(run, pooled), []).append(run)
     keys = varied_keys([_shown(members[0], pooled) for members in groups.values()])
     return [_group(members, keys, pooled) for members in groups.values()]
 
 
-def _check_keys(pooled: Iterable[str], runs: Sequence[Facts]) -> None:
+def _check_keys(pooled: Iterable[str], runs: Sequence[RunRecord]) -> None:
     """Refuse a key that no recipe has: nothing would be averaged over it, in silence."""
     known = dict.fromkeys(key for run in runs for key in run.recipe)
     for key in pooled:
@@ -86,12 +86,12 @@ def _check_keys(pooled: Iterable[str], runs: Sequence[Facts]) -> None:
             raise UsageError(f"--over {key}: no such recipe key ({hint})")
 
 
-def _identity(run: Facts, pooled: tuple[str, ...]) -> bytes:
+def _identity(run: RunRecord, pooled: tuple[str, ...]) -> bytes:
     content = {"recipe": computing_keys(run.recipe, without=pooled), "data": run.data.get("digest")}
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
-def _shown(run: Facts, pooled: tuple[str, ...]) -> dict[str, Any]:
+def _shown(run: RunRecord, pooled: tuple[str, ...]) -> dict[str, Any]:
     digest = run.data.get("digest")
     return {
         **computing_keys(run.recipe, without=pooled),
@@ -107,7 +107,7 @@ def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> SeedGroup:
+def _group(members: list[RunRecord], keys: list[str], pooled: tuple[str, ...]) -> SeedGroup:
     shown = _shown(members[0], pooled)
     done = [run for run in members if run.state is State.DONE]
     counted, repeated = _one_a_seed(done, pooled)
@@ -122,15 +122,15 @@ def _group(members: list[Facts], keys: list[str], pooled: tuple[str, ...]) -> Se
 
 
 def _one_a_seed(
-    done: list[Facts], pooled: tuple[str, ...]
-) -> tuple[list[Facts], dict[str, list[str]]]:
+    done: list[RunRecord], pooled: tuple[str, ...]
+) -> tuple[list[RunRecord], dict[str, list[str]]]:
     """One run for each value of what is averaged over, the first that was started; kept run ->
     those it stands for.
 
     A run repeated with the same seed is no second sample: it would make n larger and the deviation
     smaller.
     """
-    kept: dict[bytes, Facts] = {}
+    kept: dict[bytes, RunRecord] = {}
     repeated: dict[str, list[str]] = {}
     for run in sorted(done, key=lambda run: (run.status.started, run.id)):
         values = [run.recipe.get(key) for key in dict.fromkeys((*pooled, "seed"))]
@@ -141,7 +141,7 @@ def _one_a_seed(
     return [run for run in done if run.id in chosen], repeated
 
 
-def _summaries(done: list[Facts]) -> dict[str, Summary]:
+def _summaries(done: list[RunRecord]) -> dict[str, Summary]:
     columns = [figures(run) for run in done]
     found = {
         name: [column[name] for column in columns if name in column]
@@ -150,7 +150,7 @@ def _summaries(done: list[Facts]) -> dict[str, Summary]:
     return {name: Summary.of(values) for name, values in found.items() if values}
 
 
-def figures(run: Facts) -> dict[str, float]:
+def figures(run: RunRecord) -> dict[str, float]:
     """The numbers of one run that can be averaged."""
     values = {**run.metrics, "seconds": run.seconds}
     return {
@@ -161,7 +161,10 @@ def figures(run: Facts) -> dict[str, float]:
 
 
 def _notes(
-    members: list[Facts], done: list[Facts], counted: list[Facts], repeated: dict[str, list[str]]
+    members: list[RunRecord],
+    done: list[RunRecord],
+    counted: list[RunRecord],
+    repeated: dict[str, list[str]],
 ) -> list[str]:
     notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
     by_id = {run.id: run for run in done}
@@ -175,16 +178,16 @@ def _notes(
     return notes
 
 
-def _repetition(first: Facts, again: Facts) -> str:
+def _repetition(first: RunRecord, again: RunRecord) -> str:
     return again.id if _results(again) == _results(first) else f"{again.id} (with another result)"
 
 
-def _results(run: Facts) -> list[float | None]:
+def _results(run: RunRecord) -> list[float | None]:
     found = figures(run)
     return [found.get(key) for key in RESULT_KEYS]
 
 
-def _mixed(done: list[Facts]) -> list[str]:
+def _mixed(done: list[RunRecord]) -> list[str]:
     """What of the circumstances is not the same in all runs of a group (their mean mixes it)."""
     seen: dict[str, set[Any]] = {
         "code": {(run.git.get("commit"), run.git.get("patch_sha256")) for run in done},
@@ -198,5 +201,5 @@ def _mixed(done: list[Facts]) -> list[str]:
     return [name for name, values in seen.items() if len(values) > 1]
 
 
-def _inexact(run: Facts) -> bool:
+def _inexact(run: RunRecord) -> bool:
     return any(event.get("exact") is False for event in run.of_kind(Kind.RESUME))

@@ -36,7 +36,7 @@ RANKS_STARTER = "dgc.train.launch"  # torchrun that ends in one line
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankOptions:
     """How many processes train, and where they meet: the options of torchrun. None of them set: one
     plain process.
     """
@@ -82,7 +82,7 @@ def _positive(text: str | None) -> bool:
     return bool(text) and str(text).isdigit() and int(str(text)) > 0
 
 
-def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
+def module_command(module: str, ranks: RankOptions | None = None) -> list[str]:
     """The start of a command that runs `python -m module`, under torchrun where ranks are asked
     for.
     """
@@ -91,7 +91,7 @@ def module_command(module: str, ranks: Ranks | None = None) -> list[str]:
     return [*ranks_command(ranks), "-m", module]
 
 
-def ranks_command(ranks: Ranks) -> list[str]:
+def ranks_command(ranks: RankOptions) -> list[str]:
     """What starts several processes and waits for them; what each of them runs is to follow."""
     return [sys.executable, "-m", RANKS_STARTER, "--max-restarts=0", *ranks.options()]
 

@@ -17,7 +17,7 @@ from dgc.errors import ExitCode, error_of
 from dgc.run import oom
 from dgc.run.files import read_json
 from dgcctl.core.launch import launcher
-from dgcctl.core.launch.launcher import Process, Ranks
+from dgcctl.core.launch.launcher import Process, RankOptions
 
 Say = Callable[[str], None]
 
@@ -26,12 +26,12 @@ def silently(_: str) -> None:
     """What a process says besides its answer is not for anybody."""
 
 
-def ask(
+def query(
     module: str,
     arguments: Sequence[str],
     *,
     say: Say = silently,
-    ranks: Ranks | None = None,
+    ranks: RankOptions | None = None,
     **env: str | None,
 ) -> dict[str, Any]:
     """The answer of a process. Raises the DgcError that it ended with."""

@@ -9,10 +9,12 @@ from dgc.run.files import atomic_write
 from dgcctl.core.report.page import page
 from dgcctl.core.report.plots import Plot, plots
 from dgcctl.core.report.run_view import views
-from dgcctl.core.runs.record import Facts
+from dgcctl.core.runs.record import RunRecord
 
 
-def write_report(runs: Sequence[Facts], target: Path, pictures: Path | None = None) -> list[Path]:
+def write_report(
+    runs: Sequence[RunRecord], target: Path, pictures: Path | None = None
+) -> list[Path]:
     """Write the page, and with `pictures` each plot as PNG and SVG. Returns the files written."""
     shown = views(runs)
     drawn = plots(shown)

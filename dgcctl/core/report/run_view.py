@@ -14,7 +14,7 @@ from dgc.run import metrics
 from dgc.run.events import Event, Kind
 from dgc.run.files import read_json
 from dgcctl.core.compare.seeds import varied_keys
-from dgcctl.core.runs.record import Facts, computing_keys
+from dgcctl.core.runs.record import RunRecord, computing_keys
 from dgcctl.core.text import shown
 
 BINS = 240  # points of a curve that stands alone
@@ -35,7 +35,7 @@ class Series:
 class RunView:
     """One run, ready to be drawn. `group` holds runs together that differ in the seed alone."""
 
-    facts: Facts
+    facts: RunRecord
     label: str
     group: int
     val_error: Series
@@ -44,7 +44,7 @@ class RunView:
     notes: list[str]
 
 
-def views(runs: Sequence[Facts]) -> list[RunView]:
+def views(runs: Sequence[RunRecord]) -> list[RunView]:
     """All runs of a report, labelled by what differs between them."""
     recipes = [computing_keys(run.recipe, without=["seed"]) for run in runs]
     keys = varied_keys(recipes)
@@ -61,7 +61,7 @@ def views(runs: Sequence[Facts]) -> list[RunView]:
     return found
 
 
-def _view(run: Facts, label: str, group: int, bins: int) -> RunView:
+def _view(run: RunRecord, label: str, group: int, bins: int) -> RunView:
     per_epoch = steps_per_epoch(run)
     steps, evals = run.of_kind(Kind.STEP), run.of_kind(Kind.EVAL)
 
@@ -81,7 +81,7 @@ def _view(run: Facts, label: str, group: int, bins: int) -> RunView:
     )
 
 
-def steps_per_epoch(run: Facts) -> float:
+def steps_per_epoch(run: RunRecord) -> float:
     """Optimizer steps of one epoch: counted where a whole one was run, else as planned."""
     rows = run.of_kind(Kind.STEP)
     first = sum(row["epoch"] == rows[0]["epoch"] for row in rows) if rows else 0
@@ -106,7 +106,7 @@ def binned(rows: Sequence[Event], key: str, place: Callable[[Event], float], bin
     return series
 
 
-def gate_maps(run: Facts) -> list[dict[str, Any]]:
+def gate_maps(run: RunRecord) -> list[dict[str, Any]]:
     """The gate maps of all epochs, in order; unreadable ones are left out."""
     found = []
     for path in sorted(run.run.gates.glob("epoch-*.json")):
@@ -117,7 +117,7 @@ def gate_maps(run: Facts) -> list[dict[str, Any]]:
     return found
 
 
-def _notes(run: Facts) -> list[str]:
+def _notes(run: RunRecord) -> list[str]:
     notes = [
         str(event.get("text", ""))
         for event in run.of_kind(Kind.ALERT)

@@ -16,7 +16,7 @@ from dgc.kernels.sources import Built
 from dgc.run import provenance, trusted_code
 from dgc.run.files import read_json
 from dgcctl.core.repro import run_in_tree
-from dgcctl.core.runs.record import Facts
+from dgcctl.core.runs.record import RunRecord
 
 PACKAGES = ("torchvision", "numpy", "pillow")
 NO_KERNELS = "none"
@@ -25,7 +25,7 @@ NO_KERNELS = "none"
 NOW, BEFORE = ("dgc.jobs.doctor", "dgc.train.main"), ("dgc.doctor", "dgc.train.entry")
 
 
-def uses_kernels(facts: Facts) -> bool:
+def uses_kernels(facts: RunRecord) -> bool:
     """Whether compiled kernels had a part in what a run computed."""
     on_cpu = str(facts.env.get("device", "")).startswith("cpu")
     return on_cpu and facts.env.get("kernels", NO_KERNELS) != NO_KERNELS
@@ -75,7 +75,7 @@ class CannotImportError(DgcError):
     """The text is the place of the fault and what it is."""
 
 
-def level(facts: Facts, found: Mapping[str, Any]) -> str | None:
+def level(facts: RunRecord, found: Mapping[str, Any]) -> str | None:
     """What DGC_NATIVE_ISA should say so that the record's kernels, or none, are used; None: it
     cannot be had here.
     """
@@ -90,7 +90,7 @@ def level(facts: Facts, found: Mapping[str, Any]) -> str | None:
 
 
 def changes(
-    facts: Facts, found: Mapping[str, Any], why_no_kernels: str, built: Built | None = None
+    facts: RunRecord, found: Mapping[str, Any], why_no_kernels: str, built: Built | None = None
 ) -> list[str]:
     """Each difference that can change bits, in words. What the record does not name is not held
     against it.
@@ -107,7 +107,7 @@ def changes(
     ]
 
 
-def _starting_weights(facts: Facts) -> Iterator[str]:
+def _starting_weights(facts: RunRecord) -> Iterator[str]:
     told = facts.model.get("init")
     if not isinstance(told, Mapping):
         return
@@ -116,7 +116,7 @@ def _starting_weights(facts: Facts) -> Iterator[str]:
         yield f"model.init was {str(told.get('sha256'))[:12]}, is {found[:12]} ({told.get('file')})"
 
 
-def _kernels(facts: Facts, found: Mapping[str, Any], why: str) -> Iterator[str]:
+def _kernels(facts: RunRecord, found: Mapping[str, Any], why: str) -> Iterator[str]:
     native = found.get("native", {})
     on_gpu = not str(facts.env.get("device", "")).startswith("cpu")
     without = facts.env.get("kernels", NO_KERNELS) == NO_KERNELS and not native.get("available")
@@ -132,13 +132,13 @@ def _kernels(facts: Facts, found: Mapping[str, Any], why: str) -> Iterator[str]:
     yield f"kernels was {facts.env['kernels']}, is {now} ({reason})"
 
 
-def _built(facts: Facts, built: Built | None) -> Iterator[str]:
+def _built(facts: RunRecord, built: Built | None) -> Iterator[str]:
     recorded = facts.env.get("kernels_built_from")
     if uses_kernels(facts) and recorded and built and recorded != str(built):
         yield f"kernels were built from {recorded}, now from {built}"
 
 
-def _torch(facts: Facts, found: Mapping[str, Any]) -> Iterator[str]:
+def _torch(facts: RunRecord, found: Mapping[str, Any]) -> Iterator[str]:
     before, now = facts.env.get("torch", {}), found.get("torch", {})
     for key, there in (("version", "torch"), ("cpu_capability", "cpu_capability")):
         if key in before and there in now and before[key] != now[there]:
@@ -148,7 +148,7 @@ def _torch(facts: Facts, found: Mapping[str, Any]) -> Iterator[str]:
         yield f"device was {device}, is {here}"
 
 
-def _versions(facts: Facts) -> Iterator[str]:
+def _versions(facts: RunRecord) -> Iterator[str]:
     before, now = facts.env.get("packages", {}), provenance.packages()
     for name in PACKAGES:
         if name in before and before[name] != now.get(name):

@@ -8,7 +8,7 @@ from typing import Any
 
 from dgc.errors import IntegrityError, UsageError
 from dgc.run.files import read_json
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class ReceiptDiff:
 def make(*, steps: int, seed: int, device: str, threads: int | None) -> dict[str, Any]:
     """A receipt of this machine. Raises the process's error."""
     words = ["--steps", str(steps), "--seed", str(seed), "--device", device]
-    return ask("dgc.jobs.fingerprint", [*words, *(["--threads", str(threads)] if threads else [])])
+    return query(
+        "dgc.jobs.fingerprint", [*words, *(["--threads", str(threads)] if threads else [])]
+    )
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dgc.run.paths import RunDir
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 
 def in_a_process(run: RunDir, data_dir: Path | None = None) -> Mapping[str, Any]:
     """{"data": {...}, "model": {...}} as the trainer would write them now, with the images in
     `data_dir` if they were moved there. Raises the process's error.
     """
-    return ask(
+    return query(
         "dgc.jobs.metadata",
         ["--run-dir", str(run.path), *([f"--data-dir={data_dir.absolute()}"] if data_dir else [])],
     )

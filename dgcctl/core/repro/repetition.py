@@ -25,8 +25,8 @@ from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core import settings
 from dgcctl.core.compare.rundiff import Difference, diff_runs
 from dgcctl.core.launch import launcher
-from dgcctl.core.launch.launcher import Ranks
-from dgcctl.core.launch.query import ask, silently
+from dgcctl.core.launch.launcher import RankOptions
+from dgcctl.core.launch.query import query, silently
 from dgcctl.core.launch.run_to_end import Onlooker, run_to_end
 from dgcctl.core.repro import circumstances, gitstate, kernels, leftovers, run_in_tree
 from dgcctl.core.repro.divergence import (
@@ -35,7 +35,7 @@ from dgcctl.core.repro.divergence import (
     first_difference,
     tensor_differences,
 )
-from dgcctl.core.runs.record import Facts, read_facts
+from dgcctl.core.runs.record import RunRecord, read_record
 
 TRAINER = "dgc.train"
 IN_A_FOLDER = frozenset({"cifar10", "cifar100", "imagenet", "image_folder"})
@@ -71,7 +71,7 @@ def repeat(
     trained; it raises where that will not do. `show` makes what tells how far the new run is.
     Raises UsageError for a run that is not done or whose code is not here, and the trainer's error.
     """
-    facts = read_facts(run)
+    facts = read_record(run)
     if facts.state is not State.DONE:
         raise UsageError(
             f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume"
@@ -103,7 +103,7 @@ def _current(say: kernels.Say) -> contextlib.AbstractContextManager[Path]:
     return contextlib.nullcontext(_own_code())
 
 
-def _not_imported(facts: Facts, tree: Path, fault: str, *, current: bool) -> str:
+def _not_imported(facts: RunRecord, tree: Path, fault: str, *, current: bool) -> str:
     """Where the fault is, and what of the record may be its cause."""
     if current:
         advice = "mend it, or run the code of the record without --current-code"
@@ -118,7 +118,7 @@ def _not_imported(facts: Facts, tree: Path, fault: str, *, current: bool) -> str
     return "; ".join([f"{facts.id}: the restored code cannot be imported: {fault}", *said[:3]])
 
 
-def _prepare(facts: Facts, tree: Path, agree: Agree | None, say: kernels.Say) -> dict[str, str]:
+def _prepare(facts: RunRecord, tree: Path, agree: Agree | None, say: kernels.Say) -> dict[str, str]:
     """The environment to train in, with the record's kernels and threads; `agree` hears what cannot
     be had.
     """
@@ -143,7 +143,7 @@ def compare(run: RunDir, again: RunDir, tolerances: Mapping[str, float]) -> Repe
     """Hold the repetition against the record: rows, tensors, final metrics. Raises IntegrityError
     for an empty log.
     """
-    a, b = read_facts(run), read_facts(again)
+    a, b = read_record(run), read_record(again)
     if not a.rows:
         raise IntegrityError(f"{run.events}: no metric rows, so nothing can be compared")
     found = Comparison(
@@ -158,7 +158,7 @@ def compare(run: RunDir, again: RunDir, tolerances: Mapping[str, float]) -> Repe
     return Repetition(run, again, found, differing)
 
 
-def command(facts: Facts, again: RunDir, tree: Path, trainer: str) -> list[str]:
+def command(facts: RunRecord, again: RunDir, tree: Path, trainer: str) -> list[str]:
     """The process that trains with the code of `tree`; as many ranks as the record says."""
     boot = [
         sys.executable,
@@ -171,17 +171,17 @@ def command(facts: Facts, again: RunDir, tree: Path, trainer: str) -> list[str]:
     return [*_ranks(facts), *boot, "--run-dir", str(again.path.resolve())]
 
 
-def _ranks(facts: Facts) -> list[str]:
+def _ranks(facts: RunRecord) -> list[str]:
     starts = facts.of_kind(Kind.START)
     size = int(starts[0].get("world_size") or 1) if starts else 1
     if size == 1:
         return []
     # The boot file is what each rank runs: it finds the code of the tree before anything imports
     # dgc.
-    return [*launcher.ranks_command(Ranks(nproc_per_node=str(size))), "--no-python"]
+    return [*launcher.ranks_command(RankOptions(nproc_per_node=str(size))), "--no-python"]
 
 
-def _folder(facts: Facts) -> Path:
+def _folder(facts: RunRecord) -> Path:
     """Where the run was started, so that a relative data folder means the same; else here."""
     try:
         recorded = Path(str(read_json(facts.run.argv).get("cwd", ".")))
@@ -190,7 +190,7 @@ def _folder(facts: Facts) -> Path:
     return recorded if recorded.is_dir() else Path.cwd()
 
 
-def _moved(facts: Facts, data_dir: Path) -> bytes:
+def _moved(facts: RunRecord, data_dir: Path) -> bytes:
     """The recipe of the record with its images in another folder. Raises IntegrityError where they
     are others.
     """
@@ -203,7 +203,7 @@ def _moved(facts: Facts, data_dir: Path) -> bytes:
     recipe = load_recipe(facts.run.recipe)
     data = recipe.data.model_copy(update={"dir": str(data_dir.absolute())})
     text = dump_recipe(recipe.model_copy(update={"data": data})).encode()
-    found = ask(
+    found = query(
         "dgc.jobs.metadata",
         [f"--run-dir={facts.run.path}", f"--data-dir={data_dir.absolute()}", "--data-only"],
     )
@@ -223,7 +223,7 @@ def _forget_if_nothing_began(again: RunDir) -> None:
         shutil.rmtree(again.path, ignore_errors=True)
 
 
-def _new_run(facts: Facts, runs: Path, recipe: bytes) -> RunDir:
+def _new_run(facts: RunRecord, runs: Path, recipe: bytes) -> RunDir:
     name = str(facts.recipe["name"])
     again = create_run(runs, name)
     atomic_write(again.recipe, recipe)
@@ -237,7 +237,7 @@ def _own_code() -> Path:
 
 
 def _code_of(
-    facts: Facts, repository: Path | None, say: kernels.Say
+    facts: RunRecord, repository: Path | None, say: kernels.Say
 ) -> contextlib.AbstractContextManager[Path]:
     """The code of the record: from git; where that has it not, the installed code, if it is the
     same by its digest.
@@ -288,7 +288,7 @@ def _words(git: Mapping[str, Any]) -> str:
     return " + ".join([*parts, *([f"{copied:,} file{'s' * (copied != 1)}"] if copied else [])])
 
 
-def _environment(facts: Facts) -> dict[str, str]:
+def _environment(facts: RunRecord) -> dict[str, str]:
     """Sums depend on the number of threads: the recorded one again, where the recipe does not fix
     it.
 

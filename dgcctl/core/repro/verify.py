@@ -18,7 +18,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.repro import gitstate
 from dgcctl.core.runs.listing import end_of_schedule
-from dgcctl.core.runs.record import Facts, read_facts
+from dgcctl.core.runs.record import RunRecord, read_record
 
 Recompute = Callable[[RunDir], Mapping[str, Any]]
 
@@ -44,7 +44,7 @@ def verify(run: RunDir, *, recompute: Recompute | None = None) -> list[Check]:
     """All checks of a run, in order. `recompute` loads data and model again (a process of its own:
     it needs torch).
     """
-    facts = read_facts(run)
+    facts = read_record(run)
     checks = [
         *_recipe(facts),
         *_code(facts),
@@ -66,7 +66,7 @@ def equal(name: str, recorded: Any, found: Any, detail: str = "") -> Check:
     )
 
 
-def _recipe(facts: Facts) -> Iterator[Check]:
+def _recipe(facts: RunRecord) -> Iterator[Check]:
     from dgc.recipe.load import load_recipe
 
     starts = facts.of_kind(Kind.START)
@@ -74,7 +74,7 @@ def _recipe(facts: Facts) -> Iterator[Check]:
     yield equal("recipe digest", recorded, load_recipe(facts.run.recipe).digest())
 
 
-def _code(facts: Facts) -> Iterator[Check]:
+def _code(facts: RunRecord) -> Iterator[Check]:
     commit = facts.git.get("commit")
     if commit is None:
         problem = str(facts.git.get("problem") or "the run was not started in a git checkout")
@@ -95,7 +95,7 @@ def _code(facts: Facts) -> Iterator[Check]:
     yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
 
 
-def _commit_that_is_not_here(facts: Facts, commit: str) -> Check:
+def _commit_that_is_not_here(facts: RunRecord, commit: str) -> Check:
     """A commit can be lost (`git gc`, another clone) and the code be here all the same: its digest
     decides.
     """
@@ -113,14 +113,14 @@ def _commit_that_is_not_here(facts: Facts, commit: str) -> Check:
     return equal("git commit", commit, f"not in {place}, and the code here is another one")
 
 
-def _patch(facts: Facts, repository: Path) -> Iterator[Check]:
+def _patch(facts: RunRecord, repository: Path) -> Iterator[Check]:
     path = facts.run.file("git.patch")
     if path.is_file():
         problem = checkout.applies(repository, str(facts.git["commit"]), read_bounded(path))
         yield equal("git.patch applies to the commit", True, not problem, problem)
 
 
-def _not_in_the_record(facts: Facts) -> Iterator[Check]:
+def _not_in_the_record(facts: RunRecord) -> Iterator[Check]:
     """What nobody can check, because it was never kept: said, so that `records agree` is not read
     as more.
     """
@@ -130,7 +130,7 @@ def _not_in_the_record(facts: Facts) -> Iterator[Check]:
         yield Check("files outside the record", Outcome.UNCHECKED, detail=sentence)
 
 
-def _code_that_ran(facts: Facts) -> Iterator[Check]:
+def _code_that_ran(facts: RunRecord) -> Iterator[Check]:
     """git.json is written by who starts a run; each checkpoint holds the digest of the code that
     really computed it.
     """
@@ -143,7 +143,7 @@ def _code_that_ran(facts: Facts) -> Iterator[Check]:
             yield equal(f"{folder.name}: code that ran", facts.git.get("code"), ran)
 
 
-def _own_code(facts: Facts) -> Iterator[Check]:
+def _own_code(facts: RunRecord) -> Iterator[Check]:
     """The user's own code that the recipe named: its files as they are now, each by its digest.
     None of it is run.
     """
@@ -151,7 +151,7 @@ def _own_code(facts: Facts) -> Iterator[Check]:
         yield equal(f"own code, {name}", recorded, found)
 
 
-def _log(facts: Facts) -> Iterator[Check]:
+def _log(facts: RunRecord) -> Iterator[Check]:
     reader = EventReader(facts.run.events)
     reader.poll()
     while reader.behind:
@@ -170,7 +170,7 @@ def _log(facts: Facts) -> Iterator[Check]:
         yield equal("event log: last step", facts.status.step, numbers[-1] if numbers else 0)
 
 
-def _metrics(facts: Facts) -> Iterator[Check]:
+def _metrics(facts: RunRecord) -> Iterator[Check]:
     if not facts.metrics:
         return
     evals = facts.of_kind(Kind.EVAL)
@@ -185,7 +185,7 @@ def _metrics(facts: Facts) -> Iterator[Check]:
             yield equal(f"metrics.json: macs_{key}", facts.metrics[f"macs_{key}"], macs.get(key))
 
 
-def _verdict(facts: Facts) -> Iterator[Check]:
+def _verdict(facts: RunRecord) -> Iterator[Check]:
     for row in facts.verdict.get("verdicts", []):
         value = facts.metrics.get(row["metric"])
         yield equal(f"verdict: {row['metric']}", row["value"], value)
@@ -193,7 +193,7 @@ def _verdict(facts: Facts) -> Iterator[Check]:
         yield equal(f"verdict: {row['metric']} passed", row["passed"], within)
 
 
-def _checkpoints(facts: Facts) -> Iterator[Check]:
+def _checkpoints(facts: RunRecord) -> Iterator[Check]:
     folders = sorted(facts.run.checkpoints.glob("step-*"))
     for folder in folders:
         yield from _checkpoint(folder)
@@ -213,7 +213,7 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
         yield equal(f"{folder.name}/{name}", entry["sha256"], file_digest(folder / name))
 
 
-def _recomputed(facts: Facts, recompute: Recompute) -> Iterator[Check]:
+def _recomputed(facts: RunRecord, recompute: Recompute) -> Iterator[Check]:
     try:
         found = recompute(facts.run)
     except DgcError as error:
@@ -236,7 +236,7 @@ def _recomputed(facts: Facts, recompute: Recompute) -> Iterator[Check]:
         )
 
 
-def _executed(facts: Facts, result: Mapping[str, Any]) -> Iterator[Check]:
+def _executed(facts: RunRecord, result: Mapping[str, Any]) -> Iterator[Check]:
     """The figure of the result against what the evaluated checkpoint executes."""
     recorded = facts.metrics.get("macs_executed")
     if recorded is None:

@@ -20,7 +20,7 @@ from dgc.run.status import State, Status, inferred_state, read_status
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunRecord:
     """One run: resolved recipe (flat, dotted keys), status and the records beside it."""
 
     run: RunDir
@@ -65,7 +65,7 @@ class Facts:
         return [event for event in source if event["kind"] == kind]
 
 
-def read_facts(run: RunDir) -> Facts:
+def read_record(run: RunDir) -> RunRecord:
     """Read a run. Raises UsageError where the folder is no run, RecipeError or IntegrityError where
     it is damaged.
     """
@@ -78,7 +78,7 @@ def read_facts(run: RunDir) -> Facts:
         name: _json_or_empty(run.file(f"{name}.json"))
         for name in ("env", "git", "data", "model", "metrics")
     }
-    return Facts(
+    return RunRecord(
         run=run,
         recipe=flat_recipe(run.recipe),
         status=read_status(run),

@@ -12,7 +12,7 @@ from dgc.run.paths import RunDir
 from dgcctl.core import numbers
 from dgcctl.core.compare.rundiff import Difference, diff_runs
 from dgcctl.core.compare.seeds import RESULT_KEYS, SeedGroup, Summary, compare, figures
-from dgcctl.core.runs.record import Facts, read_facts
+from dgcctl.core.runs.record import RunRecord, read_record
 from dgcctl.tui.state import curves, run_facts
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Row
 
@@ -24,7 +24,7 @@ _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 class ComparedRuns:
     """What was read of the runs; `problems` names those that could not be."""
 
-    runs: list[Facts] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     groups: list[SeedGroup] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     patch: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ def read(dirs: Sequence[RunDir]) -> ComparedRuns:
     found, problems = [], []
     for run in dirs:
         try:
-            found.append(read_facts(run))
+            found.append(read_record(run))
         except (DgcError, OSError, ValueError, TypeError) as error:
             problems.append(f"{run.id}: {str(error).splitlines()[0]}")
     diffs = [diff_runs(found[0], other) for other in found[1:]]
@@ -109,7 +109,7 @@ def _spread(summary: Summary | None) -> str:
     return f"{summary.mean:.3g}" + ("" if summary.std is None else f" ± {summary.std:.2g}")
 
 
-def _run_row(run: Facts, index: int, shown: str, images_per_s: float | None) -> Row:
+def _run_row(run: RunRecord, index: int, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
     errors = [f"{values[name]:.3g}" if name in values else "-" for name in RESULT_KEYS]
     costs = [numbers.rough_count(values.get(name)) for name in _COSTS[:3]]
