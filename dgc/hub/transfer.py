@@ -17,9 +17,11 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
+import tenacity
 
 from dgc.errors import ResourceError
 from dgc.hub import filetype
@@ -31,6 +33,7 @@ Progress = Callable[[int, int | None], None]
 _PAGE_LIMIT = 1 << 19
 _MAX_PAGES = 4
 _BODY_STATUS = (200, 206)
+_LONGEST_PAUSE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,17 @@ class Validators:
 
 
 class TryAgain(Exception):  # noqa: N818 (not an error yet)
-    """This attempt failed in a way that another may not."""
+    """This attempt failed in a way that another may not; `seconds`: how long the server asked to
+    be left alone (Retry-After).
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class UnreachableError(TryAgain):
+    """Nobody answers at that address: asked twice, no more."""
 
 
 class Transfer:
@@ -79,28 +92,43 @@ class Transfer:
         Raises HostError (with what was got and expected) after `attempts` tries, at once where
         trying again is useless.
         """
-        reason = ""
-        for attempt in range(self._policy.attempts):
-            if attempt:
-                time.sleep(self._policy.backoff * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
-            try:
-                with self._client() as client:
-                    return self._attempt(client, link, part)
-            except TryAgain as error:
-                reason = str(error)
-            except httpx.ProxyError as error:
-                raise HostError(_proxy_words(str(error))) from error
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                reason = f"cannot be reached ({_words(error)})"
-                if attempt:
-                    break
-            except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-                raise HostError(_words(error)) from error
-            except httpx.HTTPError as error:
-                reason = f"transfer broken off ({_words(error)}); {_got(part)}"
-            except OSError as error:
-                raise _disk_words(error, part) from error
-        raise HostError(f"{reason} after {attempt + 1} attempts")
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TryAgain),
+            stop=self._is_enough,
+            wait=self._pause,
+        )
+        try:
+            return retrying(self._once, link, part)
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            raise HostError(f"{last.exception()} after {last.attempt_number} attempts") from error
+
+    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
+        attempts = (
+            min(self._policy.attempts, 2) if _is_unreachable(state) else self._policy.attempts
+        )
+        return state.attempt_number >= attempts
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """Twice as long each time, a little by chance, and never less than the server asked for."""
+        own = tenacity.wait_exponential(multiplier=self._policy.backoff)(state)
+        return max(own * random.uniform(0.8, 1.2), _asked_for(state))
+
+    def _once(self, link: Link, part: Path) -> str:
+        """One attempt. Raises TryAgain where the next one may succeed, HostError where it cannot."""
+        try:
+            with self._client() as client:
+                return self._attempt(client, link, part)
+        except httpx.ProxyError as error:
+            raise HostError(_proxy_words(str(error))) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise UnreachableError(f"cannot be reached ({_words(error)})") from error
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+            raise HostError(_words(error)) from error
+        except httpx.HTTPError as error:
+            raise TryAgain(f"transfer broken off ({_words(error)}); {_got(part)}") from error
+        except OSError as error:
+            raise _disk_words(error, part) from error
 
     def _client(self) -> httpx.Client:
         timeout = httpx.Timeout(self._policy.stall, connect=self._policy.connect)
@@ -181,6 +209,15 @@ class Transfer:
             os.fsync(file.fileno())
 
 
+def _is_unreachable(state: tenacity.RetryCallState) -> bool:
+    return isinstance(state.outcome and state.outcome.exception(), UnreachableError)
+
+
+def _asked_for(state: tenacity.RetryCallState) -> float:
+    error = state.outcome and state.outcome.exception()
+    return error.seconds if isinstance(error, TryAgain) else 0.0
+
+
 def discard(part: Path) -> None:
     """Forget a part and its validators."""
     part.unlink(missing_ok=True)
@@ -200,9 +237,24 @@ def _check_status(response: httpx.Response) -> None:
     if code == 407:
         raise HostError(_proxy_words(words))
     if code in (408, 425, 429) or code >= 500:
-        raise TryAgain(words)
+        seconds = _retry_after(response.headers.get("retry-after", ""))
+        if seconds > _LONGEST_PAUSE:
+            # nobody watches a progress line for an hour: the mirror is asked now
+            raise HostError(f"{words}; asks to come back in {seconds:,.0f} s")
+        raise TryAgain(words, seconds)
     gone = " (deleted or private)" if code in (401, 403, 404, 410) else ""
     raise HostError(words + gone)
+
+
+def _retry_after(text: str) -> float:
+    """Seconds to wait by a Retry-After header, which gives seconds or a date; 0 where it is
+    neither.
+    """
+    if text.isdigit():
+        return float(text)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
 
 
 def _page(first: bytes, chunks: Iterator[bytes]) -> str:

@@ -108,6 +108,10 @@ def status(code: int) -> Behaviour:
     return lambda handler: handler.answer(code, b"no", {"Content-Type": "text/plain"})
 
 
+def busy(code: int, retry_after: str) -> Behaviour:
+    return lambda handler: handler.answer(code, b"no", {"Retry-After": retry_after})
+
+
 def redirect(to: str) -> Behaviour:
     return lambda handler: handler.answer(302, b"", {"Location": to})
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -333,6 +334,31 @@ def test_17_server_errors_are_tried_again(world: World, fault_table: FaultTable)
         world.hosts.drive = [play.status(500), play.status(503), play.status(429), play.file(GOOD)]
         world.fetch()
         world.holds(GOOD)
+
+
+def test_17_a_server_that_says_when_to_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    """Retry-After in seconds or as a date is waited for; an hour is not: the mirror is asked."""
+    pauses: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+    soon = formatdate(time.time() + 50, usegmt=True)
+    with fault_table.case("17", "429 and 503 with Retry-After") as case:
+        for code, told, least in ((429, "7", 7), (503, soon, 1), (429, "soon", 0)):
+            with case.run():
+                busy = play.busy(code, told)
+                world.hosts.drive = [busy, busy, play.file(GOOD)]
+                world.fetch()
+                world.holds(GOOD)
+                assert [pause >= least for pause in pauses] == [True, True]
+                assert max(pauses) <= 60
+                pauses.clear()
+                world.path.unlink()
+        with case.run():
+            world.hosts.drive, world.hosts.onedrive = [play.busy(429, "3600")], [play.file(GOOD)]
+            world.fetch()
+            assert pauses == []
+            assert any("asks to come back in 3,600 s; trying the mirror" in x for x in world.said)
 
 
 def test_17_wrong_size_or_kind_goes_to_the_mirror(world: World, fault_table: FaultTable) -> None:
