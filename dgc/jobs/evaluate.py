@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,8 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         for line in data.notes:
             log(line)
     held = expectation(opened, data, given.limit, ranks)
-    if given.check and not held["expected"]:
-        why = (
-            f"its expectation is not judged here: {held['not_judged']}"
-            if held["not_judged"]
-            else "nothing is expected"
-        )
-        raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
+    if given.check:
+        _check_is_judged(held)
     whole = data
     if given.limit is not None:
         whole = ranks.alone_first(
@@ -148,6 +143,18 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         except OSError as error:  # the figures are there all the same
             answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
     return answer
+
+
+def _check_is_judged(held: Mapping[str, Any]) -> None:
+    """--check needs an expectation that holds for what is measured."""
+    if held["expected"]:
+        return
+    why = (
+        f"its expectation is not judged here: {held['not_judged']}"
+        if held["not_judged"]
+        else "nothing is expected"
+    )
+    raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
 
 
 def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:

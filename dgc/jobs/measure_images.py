@@ -19,7 +19,7 @@ from dgc.data import open_images
 from dgc.data.image_file import read_rgb
 from dgc.data.image_sets import FolderSet
 from dgc.errors import DataError
-from dgc.jobs.reply import answer
+from dgc.jobs.reply import reply
 
 SAMPLES = 1000
 # up to this shorter side -> images of this size; larger ones as the paper's ImageNet
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args(arguments)
-    return answer(given.json, lambda: measure(given.data_dir))
+    return reply(given.json, lambda: measure(given.data_dir))
 
 
 if __name__ == "__main__":

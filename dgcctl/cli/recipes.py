@@ -26,7 +26,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import new_recipe, numbers
-from dgcctl.core.launch.query import ask
+from dgcctl.core.launch.query import query
 
 app = App("List, show, check, compare, copy and write recipes.")
 
@@ -197,7 +197,7 @@ def new(
 
     Classes, size, mean and standard deviation are measured; the rest is a start to change by hand.
     """
-    found = ask(
+    found = query(
         "dgc.jobs.measure_images", [f"--data-dir={data_dir.absolute()}"], say=diagnostics.note
     )
     written = new_recipe.text(data_dir, model, found)
