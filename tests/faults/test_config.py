@@ -423,13 +423,13 @@ IMPOSSIBLE = [
     (
         ["data.name=mnist"],
         (
-            'data.name is "mnist" (a text); allowed: fashion_mnist or cifar10 or cifar100 or'
-            " imagenet or"
+            'data.name is "mnist" (a text); allowed: fashion_mnist, cifar10, cifar100,'
+            " imagenet, image_folder, or python:"
         ),
     ),
     (
         ["model.name=resnet50"],
-        'model.name is "resnet50" (a text); allowed: dydensenet or dyresnet18',
+        'model.name is "resnet50" (a text); allowed: dydensenet, dyresnet18, torchvision/NAME',
     ),
 ]
 

@@ -256,8 +256,8 @@ def test_the_quick_reader_agrees_with_the_real_one(
         write_json(run.recipe_json, as_record(run.recipe))
     quick = read_values(run)
     for key, value in flatten(recipe):
-        if key in ("origin", "expect") or (value is None and key not in quick):
-            continue
+        if key in ("origin", "expect") or (value in (None, {}) and key not in quick):
+            continue  # a recipe is written without what is not set
         wanted = list(value) if isinstance(value, tuple) else value
         assert quick[key] == wanted, key
     assert not any(key.startswith(("origin", "expect")) for key in quick)
