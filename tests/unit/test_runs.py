@@ -244,6 +244,10 @@ def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
 # --- recipes, quickly -----------------------------------------------------------------------------
 
 
+# written only where a recipe names a network or images that are not of this project
+OF_ONES_OWN = ("model.args", "model.reset", "model.convert", "data.args")
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 @pytest.mark.parametrize("recorded", [True, False], ids=["recipe.json", "an older run"])
 def test_the_quick_reader_agrees_with_the_real_one(
@@ -256,8 +260,10 @@ def test_the_quick_reader_agrees_with_the_real_one(
         write_json(run.recipe_json, as_record(run.recipe))
     quick = read_values(run)
     for key, value in flatten(recipe):
-        if key in ("origin", "expect") or (value in (None, {}) and key not in quick):
-            continue  # a recipe is written without what is not set
+        if key in ("origin", "expect") or (value is None and key not in quick):
+            continue
+        if key in OF_ONES_OWN and key not in quick:
+            continue
         wanted = list(value) if isinstance(value, tuple) else value
         assert quick[key] == wanted, key
     assert not any(key.startswith(("origin", "expect")) for key in quick)
