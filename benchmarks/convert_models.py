@@ -37,7 +37,7 @@ from dgc.layers import iter_dgc
 from dgc.schedule import inactive_channels
 
 HERE = Path(__file__).resolve().parent
-RESULTS, REPORT = HERE / "results" / "convert_models.json", HERE / "convert_models.md"
+RESULTS, REPORT = HERE / "convert_models.json", HERE / "convert_models.md"
 GATE_FACTOR, SIZE, BAR = 0.5, 224, 1e-5
 APART = 1e-2  # less than this between the answers to two images, and comparing them says little
 

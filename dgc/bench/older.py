@@ -16,7 +16,7 @@ class Found(NamedTuple):
 
 def convert(document: Mapping[str, Any], benchmark: str) -> Found:
     """Rows of a report of version 1."""
-    readers = {"inference": _inference, "training": _training, "dashboard": _dashboard}
+    readers = {"inference": _inference, "training": _training, "dashboard": _dashboard, "gpu": _gpu}
     rows = list(readers[benchmark](document))
     own = {"schema_version", "machine", "cells", "figures"}
     beside = {key: value for key, value in document.items() if key not in own}
@@ -72,4 +72,23 @@ def _dashboard(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "benchmark": "dashboard", "name": figure["question"], "spread": "worst", "high": figure["worst"],
             **{key: figure[key] for key in ("unit", "n", "median", "bar", "passed", "note")},
+        }  # fmt: skip
+
+
+def _gpu(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What dgc.bench.gpu writes, which is to run where torch and numpy are all there is."""
+    for row in document.get("rows", []):
+        given = {key: row[key] for key in ("network", "batch", "precision")}
+        common = {
+            "benchmark": "gpu",
+            "name": row["way"],
+            "device": "cuda",
+            "unit": "ms/step",
+            **given,
+        }
+        more = {key: row[key] for key in ("mode", "progress", "peak_mb", "launches") if key in row}
+        yield {
+            **common, "run": str(row.get("run", "1")), "n": row.get("n", 0), "median": row.get("ms"),
+            "low": row.get("least"), "high": row.get("most"), "spread": "range",
+            "why_not": row.get("error"), "more": more,
         }  # fmt: skip
