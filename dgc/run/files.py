@@ -112,6 +112,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """`sha256_of` a file that may be gone: `absent` where there is none."""
+    try:
+        return sha256_of(path)
+    except FileNotFoundError:
+        return "absent"
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """os.write until everything is out (a regular file may take less than was asked)."""
     view = memoryview(data)

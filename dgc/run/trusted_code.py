@@ -19,6 +19,7 @@ from typing import Any
 from dgc import settings
 from dgc.errors import UnsafeFileError, UsageError
 from dgc.run import git
+from dgc.run.files import file_digest
 from dgc.run.git import GitError
 
 PREFIX = "python:"
@@ -160,14 +161,6 @@ def _git(place: Path) -> dict[str, Any] | None:
     except GitError:
         return None
     return {"root": str(root), "commit": commit, "changed": changed}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file; `absent` where it is not there."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return "absent"
 
 
 def digest(recorded: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ import pytest
 from dgc.errors import DataError, IntegrityError, LockedError, UsageError
 from dgc.run.code_record import code_facts
 from dgc.run.events import Kind, encode_event
-from dgc.run.files import read_json, write_json
+from dgc.run.files import file_digest, read_json, write_json
 from dgc.run.process import process_start
 from dgc.run.status import State, Status, write_status
 from dgcctl.core.repro import gitstate, run_archive
-from dgcctl.core.repro.verify import Outcome, file_digest, verify
+from dgcctl.core.repro.verify import Outcome, verify
 from tests.unit.run_factory import make_run
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from dgc.errors import DgcError
 from dgc.kernels.sources import Built
 from dgc.run import provenance, trusted_code
-from dgc.run.files import read_json
+from dgc.run.files import file_digest, read_json
 from dgcctl.core.repro import run_in_tree
 from dgcctl.core.runs.record import RunRecord
 
@@ -111,7 +111,7 @@ def _starting_weights(facts: RunRecord) -> Iterator[str]:
     told = facts.model.get("init")
     if not isinstance(told, Mapping):
         return
-    found = trusted_code.file_digest(Path(str(told.get("file"))))
+    found = file_digest(Path(str(told.get("file"))))
     if found != told.get("sha256"):
         yield f"model.init was {str(told.get('sha256'))[:12]}, is {found[:12]} ({told.get('file')})"
 

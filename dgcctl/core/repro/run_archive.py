@@ -14,11 +14,17 @@ from pathlib import Path
 
 from dgc.errors import IntegrityError, LockedError, UsageError
 from dgc.run.checkpoint_store import list_checkpoints
-from dgc.run.files import fsync_dir, read_bounded, read_json, remove_tree, temporary_name
+from dgc.run.files import (
+    file_digest,
+    fsync_dir,
+    read_bounded,
+    read_json,
+    remove_tree,
+    temporary_name,
+)
 from dgc.run.paths import RunDir
 from dgc.run.status import State, inferred_state, read_status
 from dgcctl.core import settings
-from dgcctl.core.repro.verify import file_digest
 
 DIGESTS = "SHA256SUMS"
 _LEFT_OUT = ("control/", "lock.json", ".lock.guard", ".tmp-")

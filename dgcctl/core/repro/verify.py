@@ -12,7 +12,7 @@ from dgc.errors import DgcError
 from dgc.run import checkout, code_record, provenance, trusted_code
 from dgc.run.checkpoint_store import read_manifest
 from dgc.run.events import EventReader, Kind
-from dgc.run.files import read_bounded, read_json, sha256_of
+from dgc.run.files import file_digest, read_bounded, read_json
 from dgc.run.metrics import RESULTS
 from dgc.run.paths import RunDir
 from dgc.run.status import State
@@ -246,13 +246,3 @@ def _executed(facts: RunRecord, result: Mapping[str, Any]) -> Iterator[Check]:
     else:
         why = str(result.get("why_not", "it was not counted again"))
         yield Check("metrics.json: macs_executed", Outcome.UNCHECKED, recorded, detail=why)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file; `absent` where there is none. Raises IntegrityError for a pipe, a device,
-    a folder.
-    """
-    try:
-        return sha256_of(path)
-    except FileNotFoundError:
-        return "absent"
