@@ -185,8 +185,10 @@ def _short(key: str, value: Any, event: Event) -> str:
 def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) -> None:
     """Ask a running training to finish its step, save and stop (from any machine that sees the
     folder).
+
+    `latest` is here the newest run that is running, be it a training or a repetition by `rerun`.
     """
-    found = core.find_run(run, settings.runs_dir(runs_dir))
+    found = core.find_running(run, settings.runs_dir(runs_dir))
     state = core.read_run(found).state
     if state != "running":
         raise UsageError(f"run {found.id} is {state}, not running: there is nothing to stop")

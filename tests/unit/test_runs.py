@@ -195,8 +195,8 @@ def test_a_short_name_of_several_runs_lists_them_in_one_line(folder: Path) -> No
     )
 
 
-def repetition(folder: Path, name: str, of: str) -> RunDir:
-    run = small_run(folder, name)
+def repetition(folder: Path, name: str, of: str, state: str = "done") -> RunDir:
+    run = small_run(folder, name, state=state)
     write_json(run.file("rerun.json"), {"of": of, "path": str(folder / of)})
     return run
 
@@ -448,6 +448,25 @@ def test_stop_leaves_a_request_and_refuses_where_nothing_runs(
         "error: run 20260101T000000Z-demo-aaa111 is done, not running: there is nothing to stop\n"
     )
     assert capsys.readouterr().err == wanted
+
+
+def test_stop_latest_means_the_newest_run_that_is_running_a_repetition_too(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, name = "20260103T000000Z-my-own-ccc333", "20260103T000000Z-demo-eee666"
+    again = repetition(here, name, "20260101T000000Z-demo-aaa111", state="running")
+    done = repetition(here, "20260107T000000Z-demo-fff777", training)
+    assert main.main(["runs", "stop", "latest"]) == 0
+    assert f"asked run {name} to save and stop" in capsys.readouterr().err
+    write_status(again, Status(state="stopped"))
+    assert main.main(["runs", "stop"]) == 0
+    assert f"asked run {training} to save and stop" in capsys.readouterr().err
+    assert not (done.path / "control").exists()
+    write_status(RunDir(here / training), Status(state="done"))
+    assert main.main(["runs", "stop", "latest"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: no run in {here} is running: there is nothing to stop\n"
+    )
 
 
 def test_a_thousand_runs_are_listed_within_a_second(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -266,10 +266,37 @@ def latest(known: list[RunDir]) -> RunDir:
     written. A repetition (`rerun`) is meant only where there is nothing else.
     """
     known = [run for run in known if not is_closed(run)] or known
-    newest = next((run for run in known if not repeated_by(run)), known[0])
-    stamp = newest.id.partition("-")[0]
-    same = [run for run in known if run.id.partition("-")[0] == stamp]
-    return max([run for run in same if not repeated_by(run)] or same, key=_made)
+    return _newest(known, _is_training) or _newest(known, lambda _: True) or known[0]
+
+
+def find_running(reference: str, runs: Path) -> RunDir:
+    """As `find_run`, for who wants to stop it: `latest` is the newest run that is running, be it a
+    training or a repetition. Raises UsageError where none is.
+    """
+    if reference != "latest":
+        return find_run(reference, runs)
+    find_run(reference, runs)  # raises where there are no runs at all
+    found = _newest(list(iterate(runs)), _is_running)
+    if found is None:
+        raise UsageError(f"no run in {runs} is running: there is nothing to stop")
+    return found
+
+
+def _is_training(run: RunDir) -> bool:
+    return not repeated_by(run)
+
+
+def _is_running(run: RunDir) -> bool:
+    return read_run(run).state == State.RUNNING
+
+
+def _newest(known: list[RunDir], fits: Callable[[RunDir], bool]) -> RunDir | None:
+    """Of runs in the order of their ids, the newest first; within a second by `_made`."""
+    first = next((run for run in known if fits(run)), None)
+    if first is None:
+        return None
+    stamp = first.id.partition("-")[0]
+    return max((run for run in known if run.id.partition("-")[0] == stamp and fits(run)), key=_made)
 
 
 def _made(run: RunDir) -> int:
