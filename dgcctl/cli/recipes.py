@@ -16,15 +16,16 @@ from dgc.recipe.load import (
     dump_recipe,
     find_recipe,
     load_recipe,
-    parse_recipe,
     recipes_dir,
     shipped_recipes,
 )
 from dgc.recipe.load import flatten as flat
+from dgc.run.trusted_code import is_own, package_of
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.targets import check_target
 from dgcctl.core import new_recipe, numbers
 from dgcctl.core.launch.query import query
 
@@ -197,20 +198,20 @@ def new(
 
     Classes, size, mean and standard deviation are measured; the rest is a start to change by hand.
     """
+    goal = out or Path(f"{new_recipe.name_of(data_dir)}.yaml")
+    check_target("--out", goal)
+    if goal.exists():
+        diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
     found = query(
         "dgc.jobs.measure_images", [f"--data-dir={data_dir.absolute()}"], say=diagnostics.note
     )
-    written = new_recipe.text(data_dir, model, found)
-    goal = out or Path(f"{parse_recipe(written, 'new').name}.yaml")
-    if not goal.parent.is_dir():
-        raise UsageError(f"{goal}: there is no folder {goal.parent}: make it first")
-    if goal.exists():
-        diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
-    goal.write_text(written, encoding="utf-8")
+    goal.write_text(new_recipe.text(data_dir, model, found), encoding="utf-8")
     output.line(str(goal))
+    words = ["dgcctl", "train", str(goal)]
+    words += ["--trust-code", package_of(model)] if is_own(model) else []
     diagnostics.note(
         f"{found['classes']} classes, {found['train']:,} + {found['val']:,} images of"
-        f" {found['image_size']} x {found['image_size']}: `dgcctl train {shlex.quote(str(goal))}`"
+        f" {found['image_size']} x {found['image_size']}: `{shlex.join(words)}`"
     )
 
 

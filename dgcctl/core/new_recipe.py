@@ -17,7 +17,7 @@ _SMALL = 64  # up to this size a network begins at full resolution, as on CIFAR
 def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     """The recipe, checked. `found`: what dgc.jobs.measure_images says of the folder."""
     tree = {
-        "name": _name(folder),
+        "name": name_of(folder),
         "title": f"images of {folder.name}: {found['classes']} classes, {found['train']:,} to train on",
         "source": "ours",
         "model": _model(model, found),
@@ -36,7 +36,8 @@ def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     return written
 
 
-def _name(folder: Path) -> str:
+def name_of(folder: Path) -> str:
+    """The name of the recipe of a folder: the folder's, as far as a name may hold it."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().name).strip("-.")
     return plain[:64] if plain and plain[0].isalnum() else "images"
 

@@ -13,8 +13,9 @@ from dgcctl.cli import main
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes of one colour each, images of 60 x 45."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of one colour each, images of 60 x 45, in the working directory."""
+    monkeypatch.chdir(tmp_path)
     root = tmp_path / "my pets!"
     for split, count in (("train", 6), ("val", 2)):
         for name, colour in (("cat", (255, 0, 51)), ("it's", (0, 0, 51))):
@@ -26,12 +27,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_measures_classes_size_mean_and_deviation(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     words = ["recipes", "new", "--data-dir", str(folder)]
     assert main.main([*words, "--model", "torchvision/resnet18"]) == 0
     assert capsys.readouterr().out == "my-pets.yaml\n"
@@ -44,17 +41,24 @@ def test_it_measures_classes_size_mean_and_deviation(
     assert load_recipe(tmp_path / "other.yaml").model.stem == "cifar"
 
 
-def test_what_is_refused_is_one_line_and_writes_nothing(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_command_that_follows_can_be_typed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    words = ["recipes", "new", "--data-dir", str(folder), "-o", "my pets.yaml"]
+    assert main.main([*words, "--model", "python:mynets.nets:build"]) == 0
+    assert capsys.readouterr().err.endswith(
+        ": `dgcctl train 'my pets.yaml' --trust-code mynets`\n"
+    )
+
+
+def test_what_is_refused_is_one_line_and_writes_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["recipes", "new", "--data-dir", str(folder)]
     for given, code, said in (
         ([*words, "--model", "resnet18"], 2, 'model.name is "resnet18" (a text); allowed: dydense'),
         ([*words, "-o", "gone/x.yaml"], 2, "there is no folder gone: make it first"),
+        ([*words, "-o", "my pets!", "--yes"], 2, "my pets!: is a folder: name a file in it"),
         ([*words[:-1], str(tmp_path / "nowhere")], 3, "no such folder for image_folder"),
     ):
         assert main.main(given) == code
@@ -62,3 +66,13 @@ def test_what_is_refused_is_one_line_and_writes_nothing(
         assert said in error
         assert error.startswith("error: ")
     assert not list(tmp_path.glob("**/*.yaml"))
+
+
+def test_where_it_would_go_is_looked_at_before_images_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgcctl.cli.recipes.query", lambda *_, **__: pytest.fail("measured"))
+    assert main.main(["recipes", "new", "--data-dir", str(folder), "-o", "gone/x.yaml"]) == 2
+    Path("x.yaml").write_text("kept")
+    assert main.main(["recipes", "new", "--data-dir", str(folder), "-o", "x.yaml"]) == 2
+    assert Path("x.yaml").read_text() == "kept"
