@@ -46,9 +46,7 @@ def test_the_command_that_follows_can_be_typed(
 ) -> None:
     words = ["recipes", "new", "--data-dir", str(folder), "-o", "my pets.yaml"]
     assert main.main([*words, "--model", "python:mynets.nets:build"]) == 0
-    assert capsys.readouterr().err.endswith(
-        ": `dgcctl train 'my pets.yaml' --trust-code mynets`\n"
-    )
+    assert capsys.readouterr().err.endswith(": `dgcctl train 'my pets.yaml' --trust-code mynets`\n")
 
 
 def test_what_is_refused_is_one_line_and_writes_nothing(
