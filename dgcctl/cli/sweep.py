@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgc.recipe.load import find_recipe, load_recipe
 from dgc.run.names import checked_name
 from dgcctl.cli._ui import diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.flags import tabular
@@ -84,12 +83,10 @@ def sweep(
     if name:
         checked_name(name, "--name")
     fixed = _fixed(options.data_override(data_dir), parsed)
-    first = [f"{axis.key}={axis.values[0]}" for axis in parsed]
-    require(load_recipe(find_recipe(recipe), [*fixed, *first]))
     if dry_run:
         _plan(recipe, fixed, parsed, form)
         return None
-    found = sweeps.open_or_create(folder, recipe, fixed, parsed, name)
+    found = sweeps.open_or_create(folder, recipe, fixed, parsed, name, require)
     judged.say_what_no_longer_holds(sweeps.recipes(found))
     return _run(found, form, jobs, fail_fast, retry_failed)
 
@@ -106,7 +103,7 @@ def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:
 
 
 def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -> None:
-    trials = sweeps.checked_trials(recipe, fixed, parsed)
+    trials = sweeps.checked_trials(recipe, fixed, parsed, require)
     rows = [
         {"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest}
         for trial in trials

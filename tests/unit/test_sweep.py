@@ -14,6 +14,7 @@ from dgc.run.events import read_events
 from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.cli.main import main
 from dgcctl.core.sweep import pool
 from dgcctl.core.sweep.grid import parse_axis, trials
 from dgcctl.core.sweep.plan import (
@@ -41,6 +42,32 @@ def plan(tmp_path, *axes, name=""):
 
 def quietly(sweep, **options):
     return run_sweep(sweep, trainer=TRAINER, say=lambda text: None, **options)
+
+
+# --- what may run ---------------------------------------------------------------------------------
+
+
+def test_code_that_nobody_trusted_is_refused_in_any_trial_before_a_plan_is_made(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("dgcctl.cli.sweep.pool.run_sweep", lambda *_, **__: pytest.fail("began"))
+    words = ["sweep", "demo", "data.name=fashion_mnist,python:mine.images:build"]
+    words += ["--runs-dir", str(tmp_path)]
+    for more in ((), ("--dry-run",)):
+        assert main([*words, *more]) == 5
+        assert "data.name = python:mine.images:build: this runs code of mine" in (
+            capsys.readouterr().err
+        )
+    assert not list(tmp_path.iterdir())
+    axis = parse_axis(words[2])
+    open_or_create(tmp_path, "demo", [], [axis])  # planned by somebody who trusts it
+    assert main(words) == 5
+
+
+def test_a_sweep_with_wrong_values_names_all_of_them(tmp_path, capsys):
+    assert main(["sweep", "demo", "optim.lr=-1,-2", "--runs-dir", str(tmp_path)]) == 2
+    assert [line.count(f"optim.lr is {value}") for line, value in
+            zip(capsys.readouterr().err.splitlines(), (-1, -2), strict=True)] == [1, 1]  # fmt: skip
 
 
 # --- the grid -------------------------------------------------------------------------------------

@@ -118,13 +118,22 @@ class Sweep:
         return {trial.index: self.state(trial) for trial in self.plan.trials}
 
 
+def every(_: Recipe) -> None:
+    """For who lets any recipe be a trial's."""
+
+
 def open_or_create(
-    runs: Path, recipe: str, fixed: Sequence[str], axes: Sequence[Axis], name: str = ""
+    runs: Path,
+    recipe: str,
+    fixed: Sequence[str],
+    axes: Sequence[Axis],
+    name: str = "",
+    allow: Callable[[Recipe], None] = every,
 ) -> Sweep:
     """The sweep of these very values: the one that stands there (it goes on), or a new one.
 
-    Every trial's recipe is checked first. Raises RecipeError with all problems of all trials,
-    UsageError.
+    Every trial's recipe is checked first, and shown to `allow`, which raises for one that must not
+    run. Raises RecipeError with all problems of all trials, UsageError.
     """
     if name:
         checked_name(name, "--name")
@@ -135,8 +144,11 @@ def open_or_create(
     identifier = name or f"{Path(recipe).stem}-{hashlib.sha256(content).hexdigest()[:10]}"
     path = runs / FOLDER / identifier
     if (path / "plan.json").is_file():
-        return _same(open_sweep(path), grid, base)
-    planned = checked_trials(recipe, fixed, axes)
+        found = _same(open_sweep(path), grid, base)
+        for known in recipes(found):
+            allow(known)
+        return found
+    planned = checked_trials(recipe, fixed, axes, allow)
     plan = Plan(
         identifier,
         Path(recipe).stem,
@@ -162,7 +174,12 @@ def _same(sweep: Sweep, grid: list[list[str]], base: str) -> Sweep:
     )
 
 
-def checked_trials(recipe: str, fixed: Sequence[str], axes: Sequence[Axis]) -> list[Trial]:
+def checked_trials(
+    recipe: str,
+    fixed: Sequence[str],
+    axes: Sequence[Axis],
+    allow: Callable[[Recipe], None] = every,
+) -> list[Trial]:
     """The trials with their recipes' digests. Raises RecipeError with the problems of all of them,
     each named once.
     """
@@ -170,9 +187,12 @@ def checked_trials(recipe: str, fixed: Sequence[str], axes: Sequence[Axis]) -> l
     problems: list[str] = []
     for index, overrides in enumerate(trials(axes)):
         try:
-            planned.append(_plan_trial(recipe, fixed, index, overrides))
+            checked = load_recipe(find_recipe(recipe), [*fixed, *overrides])
         except RecipeError as error:
             problems += error.problems
+            continue
+        allow(checked)
+        planned.append(_trial(checked, index, overrides))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     _refuse_equal_trials(recipe, fixed, planned)
@@ -198,8 +218,7 @@ def _refuse_equal_trials(recipe: str, fixed: Sequence[str], planned: list[Trial]
             seen[whole] = trial
 
 
-def _plan_trial(recipe: str, fixed: Sequence[str], index: int, overrides: list[str]) -> Trial:
-    checked = load_recipe(find_recipe(recipe), [*fixed, *overrides])
+def _trial(checked: Recipe, index: int, overrides: list[str]) -> Trial:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Trial(
         index,
