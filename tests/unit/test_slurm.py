@@ -46,6 +46,12 @@ def test_the_script_asks_for_everything_a_requeued_job_needs(tmp_path):
     assert "@" not in found.replace("USR1@120", "").replace('"${RESUME[@]}"', "")
 
 
+def test_a_script_that_is_submitted_later_trusts_what_its_writer_did(tmp_path, monkeypatch):
+    assert "export DGCCTL_TRUST_CODE='' " in text(tmp_path)
+    monkeypatch.setenv("DGCCTL_TRUST_CODE", "mine, other")
+    assert "export DGCCTL_TRUST_CODE=mine,other " in text(tmp_path)
+
+
 def test_options_that_cannot_be_are_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"--time tomorrow: should be \[days-\]hours"):
         text(tmp_path, time="tomorrow")

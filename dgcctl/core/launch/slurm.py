@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgc import settings
 from dgc.errors import UsageError
 from dgc.recipe.load import Recipe, check_world_size, dump_recipe
 from dgcctl.core.launch.launcher import RANKS_STARTER
@@ -53,6 +54,7 @@ def script(recipe: Recipe, job: Job, runs: Path, folder: Path) -> str:
         "@STARTER@": RANKS_STARTER,
         "@NODES@": str(job.nodes),
         "@RANKS@": str(job.ranks_per_node),
+        "@TRUST@": shlex.quote(",".join(sorted(settings.trusted_code()))),
         "@CPUS@": str(job.cpus_per_task // job.ranks_per_node or 1),
         "@RECIPE@": dump_recipe(recipe).rstrip("\n"),
         "@END@": _END,
@@ -106,6 +108,7 @@ RESUME=()
 [ -e "$RUN/last.json" ] && RESUME=(--resume)
 
 export OMP_NUM_THREADS=@CPUS@
+export DGCCTL_TRUST_CODE=@TRUST@   # packages whose code the recipe may run
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 PORT=$((20000 + SLURM_JOB_ID % 20000))
 
