@@ -86,7 +86,8 @@ def train(
     step, saves and ends with 130; a second one leaves at once.
     """
     folder = settings.runs_dir(runs_dir)
-    given = [*(overrides or []), *options.data_override(data_dir), *initial.override(init, folder)]
+    weights = initial.override(init, folder)  # once: a run that goes on may have a newer checkpoint
+    given = [*(overrides or []), *options.data_override(data_dir), *weights]
     wanted = load_recipe(find_recipe(recipe), given)
     require(wanted)
     _check_ranks(wanted, how.ranks)
@@ -104,7 +105,7 @@ def train(
     argv = {
         "argv": ["dgcctl", *sys.argv[1:]],
         "recipe_file": str(find_recipe(recipe)),
-        "overrides": [*(overrides or []), *initial.override(init, folder)],
+        "overrides": [*(overrides or []), *weights],
     }
     with launcher.hearing() as heard:
         run = launcher.create(folder, wanted.name, dump_recipe(wanted), argv)
