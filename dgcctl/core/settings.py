@@ -76,7 +76,7 @@ def _text(path: Path, key: str, value: Any) -> str:
         return "1" if value else "0"
     if key == _PACKAGES:
         names = [value] if isinstance(value, str) else value
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and all(isinstance(n, str) and n.isidentifier() for n in names):
             return ",".join(names)
         raise UsageError(f"{path}: {key} = {value!r} should be the name of a package, or a list")
     if key not in _SWITCHES and isinstance(value, str):

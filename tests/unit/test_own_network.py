@@ -183,12 +183,18 @@ def test_code_that_nobody_trusted_is_not_run(road: Place) -> None:
         assert line.startswith(says)
         assert line.endswith("say --trust-code mynets")
     assert "trusted" in road.refused(5, "train", "own.yaml", "--trust-code", "other")
+    line = road.refused(2, "train", "own.yaml", "--trust-code", "mynets.nets")
+    assert line.startswith("error: --trust-code mynets.nets: should be the name of one package")
 
 
 def test_the_project_file_may_trust_too(road: Place) -> None:
     (road.folder / "dgcctl.toml").write_text('trust_code = ["mynets"]\n')
     try:
         road.run("eval", "--run", "dense", "--engine", "eager", "--limit", "40")
+        (road.folder / "dgcctl.toml").write_text('trust_code = ["mynets.nets"]\n')
+        assert "dgcctl.toml: trust_code = ['mynets.nets'] should be" in road.refused(
+            2, "runs", "ls"
+        )
     finally:
         (road.folder / "dgcctl.toml").unlink()
 
@@ -287,6 +293,8 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     assert facts["classes"] == ["left", "right"]
     assert facts["train"]["digest_of"] == "labels (content not checked)"
     assert error_of(place, place.runs[-1].name) < 50
+    line = place.refused(2, "rerun", "latest", "--current-code", "--data-dir", ".", *TRUST)
+    assert "(python:mynets.images:spots) are given by that code, by data.args: leave" in line
     line = place.refused(3, *given[:-1], "data.args={size: three}", *TRUST)
     assert "Spots" in line or "spots" in line
     arrays = ("train", "own.yaml", "data.name=python:mynets.images:arrays", "data.limit_train=null",

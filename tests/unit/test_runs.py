@@ -27,6 +27,7 @@ from dgc.run.files import write_json
 from dgc.run.paths import RunDir, create_run
 from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
+from dgcctl.cli._ui import summary
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.recipe_values import read_values
 from dgcctl.tui.state import run_facts
@@ -435,6 +436,19 @@ def test_show_prints_state_result_and_next_commands(
     document = json.loads(capsys.readouterr().out)
     assert document["verdicts"] == [row]
     assert document["recipe"]["optim.lr"] == 0.1
+
+
+def test_commands_that_follow_trust_what_is_trusted_now_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = "name: own\nmodel:\n  name: python:mine.nets:build\n"
+    runs = [small_run(tmp_path, f"r-{s}", state=s, recipe=recipe) for s in ("done", "failed")]
+    said = [summary.next_commands(listing.read_run(run)) for run in runs]
+    assert not any("trust" in line for lines in said for line in lines)
+    monkeypatch.setenv("DGCCTL_TRUST_CODE", "mine,other")
+    done, failed = (summary.next_commands(listing.read_run(run)) for run in runs)
+    assert [line.endswith(" --trust-code mine") for line in done] == [True, True, False]
+    assert failed[0] == f"dgcctl resume {runs[1].path} --trust-code mine"
 
 
 def test_stop_leaves_a_request_and_refuses_where_nothing_runs(

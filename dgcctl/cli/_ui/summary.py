@@ -12,6 +12,7 @@ from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui.diagnostics import Painted, paint
+from dgcctl.cli._ui.trust import trust_words
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
 from dgcctl.core.text import shown
@@ -181,18 +182,23 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
 def next_commands(seen: Run) -> list[str]:
     """Commands that make sense now, as they can be typed here."""
     run = settings.run_argument(seen.dir.path)
+    trust = trust_words(str(seen.recipe.get(key) or "") for key in ("model.name", "data.name"))
     if seen.state == "running":
         return [f"dgcctl runs tail {run} --follow", f"dgcctl runs stop {run}"]
     if seen.state in RESUMABLE:
         return [
-            f"dgcctl resume {run}",
+            f"dgcctl resume {run}{trust}",
             f"dgcctl runs tail {run} --log",
             f"dgcctl runs show {run} --json",
         ]
     if seen.state == "done":
         # its own recipe: the one that it was made from has not the values of the command line
         recipe = shlex.quote(str(seen.dir.recipe))
-        return [f"dgcctl eval --run {run}", f"dgcctl profile {recipe}", f"dgcctl runs tail {run}"]
+        return [
+            f"dgcctl eval --run {run}{trust}",
+            f"dgcctl profile {recipe}{trust}",
+            f"dgcctl runs tail {run}",
+        ]
     return []
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
 from dgc import settings
+from dgc.errors import UsageError
 from dgc.recipe.load import Recipe
 from dgc.run import trusted_code
 
@@ -35,15 +36,33 @@ def trusting(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_trust(*words: Any, **given: Any) -> Any:
         if packages := given.pop(_KEY, None):
+            for name in packages:
+                _check(name)
             known = {*settings.trusted_code(), *packages}
             os.environ[settings.TRUST_CODE] = ",".join(sorted(known))
-            settings.trusted_code()
         return command(*words, **given)
 
     parameters = [*shape.parameters.values(), extra]
     with_trust.__signature__ = shape.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_trust.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_trust
+
+
+def _check(name: str) -> None:
+    if not name.isidentifier():
+        raise UsageError(
+            f"--trust-code {name}: should be the name of one package, as mynets of"
+            " python:mynets.blocks:build; say --trust-code again for another"
+        )
+
+
+def trust_words(names: Iterable[str]) -> str:
+    """` --trust-code PACKAGE` for a command that is printed to follow: of the packages that `names`
+    (of a recipe) mean, those that are trusted already. No record may suggest to trust more.
+    """
+    packages = {trusted_code.package_of(name) for name in names if trusted_code.is_own(name)}
+    known = sorted(packages & settings.trusted_code())
+    return "".join(f" --trust-code {package}" for package in known)
 
 
 def require(recipe: Recipe) -> None:

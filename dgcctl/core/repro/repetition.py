@@ -17,7 +17,8 @@ from typing import Any
 from dgc.errors import DgcError, ExitCode, IntegrityError, UsageError, error_of
 from dgc.kernels.sources import built_from, library_of
 from dgc.recipe.load import dump_recipe, load_recipe
-from dgc.run import code_record, provenance
+from dgc.run import code_record, provenance, trusted_code
+from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.events import Kind
 from dgc.run.files import atomic_write, read_json, write_json
 from dgc.run.paths import RunDir, create_run
@@ -38,7 +39,7 @@ from dgcctl.core.repro.divergence import (
 from dgcctl.core.runs.record import RunRecord, read_record
 
 TRAINER = "dgc.train"
-IN_A_FOLDER = frozenset({"cifar10", "cifar100", "imagenet", "image_folder"})
+IN_A_FOLDER = frozenset({"cifar10", "cifar100", *FOLDER_SETS})
 Agree = Callable[[Sequence[str]], None]
 Show = Callable[[RunDir], Onlooker]
 
@@ -194,10 +195,15 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
     """The recipe of the record with its images in another folder. Raises IntegrityError where they
     are others.
     """
-    if str(facts.recipe.get("data.name")) not in IN_A_FOLDER:
+    name = str(facts.recipe.get("data.name"))
+    if name not in IN_A_FOLDER:
+        whence = (
+            "are given by that code, by data.args"
+            if trusted_code.is_own(name)
+            else "come with the package and lie in no folder"
+        )
         raise UsageError(
-            f"--data-dir {data_dir}: the images of {facts.id} ({facts.recipe.get('data.name')})"
-            " come with the package and lie in no folder: leave --data-dir out"
+            f"--data-dir {data_dir}: the images of {facts.id} ({name}) {whence}: leave --data-dir out"
         )
     # changed as it stands: an override would leave out what it expects
     recipe = load_recipe(facts.run.recipe)
