@@ -116,7 +116,7 @@ def file_digest(path: Path) -> str:
     """`sha256_of` a file that may be gone: `absent` where there is none."""
     try:
         return sha256_of(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "absent"
 
 

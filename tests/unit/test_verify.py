@@ -192,6 +192,19 @@ def test_what_was_never_kept_is_said_and_is_no_mismatch(run, tmp_path):
     assert checks["code can be restored"].detail == "a reason"
 
 
+def test_own_code_that_lies_elsewhere_now_is_absent_and_no_pipe_is_waited_for(run, tmp_path):
+    without_git(run)
+    (tmp_path / "mine").write_text("a file, where the package was")
+    os.mkfifo(tmp_path / "pipe")
+    package = {"place": str(tmp_path), "files": {"mine/nets.py": "1" * 64}}
+    write_json(run.own_code, {"packages": {"mine": package}})
+    (wrong,) = [check for check in verify(run) if check.outcome is Outcome.MISMATCH]
+    assert (wrong.name, wrong.found) == ("own code, mine/nets.py", "absent")
+    write_json(run.own_code, {"packages": {"mine": {**package, "files": {"pipe": "1" * 64}}}})
+    with pytest.raises(IntegrityError, match="pipe: unreadable"):
+        verify(run)
+
+
 def test_data_and_model_are_compared_with_what_is_found_now(run):
     without_git(run)
     now = {
