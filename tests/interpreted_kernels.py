@@ -12,12 +12,13 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import dgc
 from dgc.kernels.gpu import passes
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.static import norm_relu_conv
+from tests.against_oracle import clear_of_the_kink, outcome, worst
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 # (C, O, kernel, stride, padding, dilation, heads, n inactive, height, width)
@@ -33,25 +34,6 @@ SHAPES = [
 ]
 
 
-def worst(ours: list[Tensor], oracle: list[Tensor]) -> float:
-    """Largest error of a tensor over its largest value; one that vanishes counts with 1e-2."""
-    pairs = zip(ours, oracle, strict=True)
-    return max(
-        ((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-2)).item() for a, b in pairs
-    )
-
-
-def outcome(layer: DynamicGroupConv2d, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Output, then the gradients of x and of each parameter."""
-    x = x.clone().requires_grad_()
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype in (torch.float16, torch.bfloat16)):
-        y = layer(x)
-    factor = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).sin()
-    ((y.double() * factor).sum() + 0.3 * dgc.gate_l1(layer)).backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    return [y.detach(), x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
-
-
 def layers() -> None:
     for seed, shape in enumerate(SHAPES):
         c, o, kernel, stride, padding, dilation, heads, n, h, w = shape
@@ -65,10 +47,7 @@ def layers() -> None:
             layer.fc2_bias.copy_(1 + order.clamp(min=1) / c)
         layer.set_inactive(n)
         layer.train(seed != 1)
-        x = torch.randn(3, c, h, w, dtype=torch.float64)
-        with torch.no_grad():
-            near = copy.deepcopy(layer).norm(x).abs() < 2e-2  # type: ignore[misc]
-        x = torch.where(near, x + 0.1, x)
+        x = clear_of_the_kink(layer, torch.randn(3, c, h, w, dtype=torch.float64))
         oracle = copy.deepcopy(layer)
         oracle.backend = "masked"
         expected = outcome(oracle, x, torch.float64)

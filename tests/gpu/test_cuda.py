@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import dgc
 from dgc.layers import DynamicGroupConv2d
 from dgc.train.ranks import Ranks
 from dgc.train.seeding import set_switches
 from dgc.train.step import GuardedSGD, Updater
+from tests.against_oracle import clear_of_the_kink, outcome, worst
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device: the GPU path is run on it"
@@ -63,31 +64,7 @@ def layer_and_input(shape: tuple[int, ...], seed: int = 0) -> tuple[DynamicGroup
         order = torch.stack([torch.randperm(c) for _ in range(heads)])
         layer.fc2_bias.copy_(1 + order / c)
     layer.set_inactive(n)
-    x = torch.randn(4, c, h, w, dtype=torch.float64)
-    assert layer.norm is not None
-    near = copy.deepcopy(layer).norm(x).abs() < 2e-2  # type: ignore[misc]
-    return layer, torch.where(near, x + 0.1, x)
-
-
-def outcome(layer: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Output, then the gradients of x and of each parameter."""
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    layer.zero_grad()
-    with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-        y = layer(x)
-    factor = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).sin()
-    wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-    loss = (y.to(wide) * factor.to(y.device, wide)).sum()
-    (loss + 0.3 * dgc.gate_l1(layer)).backward()
-    return [y.detach(), x.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
-
-
-def worst(ours: list[Tensor], oracle: list[Tensor]) -> float:
-    """Largest error of a tensor over its largest value; one that vanishes counts with 1e-2."""
-    return max(
-        ((a.double().cpu() - b).abs().max() / b.abs().max().clamp(min=1e-2)).item()
-        for a, b in zip(ours, oracle, strict=True)
-    )
+    return layer, clear_of_the_kink(layer, torch.randn(4, c, h, w, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -105,8 +82,7 @@ def test_each_algorithm_agrees_with_the_oracle_in_float64(
     ours.backend = backend  # type: ignore[assignment]
     form = torch.channels_last if order == "channels_last" else torch.contiguous_format
     ours, given = ours.to(memory_format=form), x.float().to(DEVICE).to(memory_format=form)
-    found = outcome(ours, given, None if dtype == torch.float32 else dtype)
-    error = worst(found, outcome(oracle, x))
+    error = worst(outcome(ours, given, dtype), outcome(oracle, x, torch.float64))
     print(f"error {backend} {str(dtype)[6:]} {order} {shape}: {error:.1e}")
     assert error <= TOLERANCE[dtype]
 
