@@ -8,8 +8,9 @@ text that changes where the content does).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,8 @@ class OwnSet(ImageSet):
         return batch
 
     def _image(self, index: int) -> Image.Image:
-        try:
+        with _in_one_line(self.name, self.name_of(index)):
             pixels = np.asarray(self.source[int(self.chosen[index])])
-        except Exception as error:
-            raise DataError(
-                f"{self.name_of(index)}: {trusted_code.fault(self.name, error)}"
-            ) from error
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
             raise DataError(
                 f"{self.name_of(index)}: is {pixels.dtype} {pixels.shape}, and should be uint8"
@@ -76,7 +73,8 @@ class OwnSet(ImageSet):
         own = getattr(self.source, "digest", None)
         if not callable(own):
             return UNCHECKED, made.hexdigest()
-        made.update(str(own()).encode())
+        with _in_one_line(self.name, f"{self.name}: digest()"):
+            made.update(str(own()).encode())
         return "its own digest()", made.hexdigest()
 
 
@@ -93,27 +91,35 @@ def open_own(
     """
     build = trusted_code.load(KEY, name)
     made = [_half(name, build, split, args) for split in SPLITS]
-    classes = _classes(name, made, num_classes)
-    first, second = (
-        _set(f"{name} {split}", half, view, limit, len(classes))
-        for split, half, view, limit in zip(SPLITS, made, views, limits, strict=True)
-    )
+    with _in_one_line(name, name):
+        classes = _classes(name, made, num_classes)
+        first, second = (
+            _set(f"{name} {split}", half, view, limit, len(classes))
+            for split, half, view, limit in zip(SPLITS, made, views, limits, strict=True)
+        )
     return first, second, classes
 
 
 def _half(name: str, build: Any, split: str, args: Mapping[str, Any]) -> Any:
-    try:
+    with _in_one_line(name, f"{name}({split!r})"):
         return build(split, **args)
+
+
+@contextlib.contextmanager
+def _in_one_line(name: str, what: str) -> Iterator[None]:
+    """What the user's code raises, or makes NumPy raise, as a DataError with its place."""
+    try:
+        yield
     except DgcError:
         raise
     except Exception as error:
-        raise DataError(f"{name}({split!r}): {trusted_code.fault(name, error)}") from error
+        raise DataError(f"{what}: {trusted_code.fault(name, error)}") from error
 
 
 def _classes(name: str, made: Sequence[Any], num_classes: int | None) -> tuple[str, ...]:
-    told = next((half.classes for half in made if getattr(half, "classes", None)), None)
+    told = next((h.classes for h in made if getattr(h, "classes", None) is not None), ())
     highest = max((int(_labels(name, half).max(initial=-1)) for half in made), default=-1)
-    classes = tuple(map(str, told)) if told else tuple(map(str, range(num_classes or highest + 1)))
+    classes = tuple(map(str, told)) or tuple(map(str, range(num_classes or highest + 1)))
     if num_classes is not None and len(classes) != num_classes:
         raise DataError(
             f"{name}: has {len(classes)} classes, but the network has {num_classes}: set"
