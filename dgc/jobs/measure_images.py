@@ -17,11 +17,12 @@ import numpy as np
 
 from dgc.data import open_images
 from dgc.data.image_file import read_rgb
-from dgc.data.image_sets import FolderSet
+from dgc.data.image_sets import FolderSet, View
+from dgc.data.rng import Indices, subset
 from dgc.errors import DataError
 from dgc.jobs.reply import reply
 
-SAMPLES = 1000
+SAMPLES, SIDES = 1000, 200  # images whose pixels are read; of these, whose sizes
 # up to this shorter side -> images of this size; larger ones as the paper's ImageNet
 SIZES = ((48, 32), (96, 64), (176, 128))
 LARGE, LARGE_RESIZE = 224, 256
@@ -29,18 +30,18 @@ LARGE, LARGE_RESIZE = 224, 256
 
 def measure(folder: Path) -> dict[str, Any]:
     """Raises DataError where the folder is none of {train,val}/<class>/<image>."""
-    given = {"name": "image_folder", "dir": folder}
-    whole = open_images(**given)  # type: ignore[arg-type]
-    few = open_images(**given, limit_train=min(SAMPLES, len(whole.train))).train  # type: ignore[arg-type]
-    assert isinstance(few, FolderSet)
-    side = int(np.median([_side(few, index) for index in range(min(200, len(few)))]))
+    whole = open_images(name="image_folder", dir=folder)
+    train = whole.train
+    assert isinstance(train, FolderSet)
+    few = subset(len(train), SAMPLES)
+    side = int(np.median([_side(train, int(index)) for index in few[:: -(-len(few) // SIDES)]]))
     size = next((size for most, size in SIZES if side <= most), LARGE)
     resize = LARGE_RESIZE if size == LARGE else size
-    seen = open_images(**given, image_size=size, resize=resize, limit_train=len(few)).train  # type: ignore[arg-type]
-    mean, std = _statistics(seen)
+    train.view = View("none", size, resize=resize)
+    mean, std = _statistics(train, few)
     return {
         "classes": len(whole.classes),
-        "train": len(whole.train),
+        "train": len(train),
         "val": len(whole.val),
         "side": side,
         "image_size": size,
@@ -58,11 +59,10 @@ def _side(images: FolderSet, index: int) -> int:
         raise DataError(images.refusal(index, str(error))) from error
 
 
-def _statistics(images: Any) -> tuple[list[float], list[float]]:
+def _statistics(images: FolderSet, few: Indices) -> tuple[list[float], list[float]]:
     sums, squares, pixels = np.zeros(3), np.zeros(3), 0
-    for first in range(0, len(images), 50):
-        indices = np.arange(first, min(first + 50, len(images)))
-        batch = images.pixels(0, 0, indices).reshape(-1, 3) / 255
+    for first in range(0, len(few), 50):
+        batch = images.pixels(0, 0, few[first : first + 50]).reshape(-1, 3) / 255
         sums, squares, pixels = (
             sums + batch.sum(0),
             squares + (batch**2).sum(0),

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dgc.data import folder as listing
+from dgc.data.rng import subset
+from dgc.jobs import measure_images
 from dgc.recipe.load import load_recipe
 from dgcctl.cli import main
 
@@ -39,6 +42,23 @@ def test_it_measures_classes_size_mean_and_deviation(
     assert recipe.data.std[0] == pytest.approx(0.5, abs=1e-4)
     assert main.main([*words, "--model", "dydensenet", "-o", "other.yaml"]) == 0
     assert load_recipe(tmp_path / "other.yaml").model.stem == "cifar"
+
+
+def test_a_folder_is_listed_once_and_its_images_are_taken_from_all_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(6):  # the second class alone has large images
+        Image.new("RGB", (200, 170), (0, 0, 51)).save(folder / "train" / "it's" / f"{index}.png")
+    scan, scanned = listing.scan, []
+    monkeypatch.setattr(listing, "scan", lambda *given: scanned.append(given[1]) or scan(*given))
+    monkeypatch.setattr(measure_images, "SAMPLES", 6)
+    monkeypatch.setattr(measure_images, "SIDES", 3)
+    found = measure_images.measure(folder)
+    assert scanned == ["train", "val"]
+    assert (found["train"], found["val"], found["measured"]) == (12, 4, 6)
+    few = subset(12, 6)[::2]
+    assert found["side"] == np.median([45 if index < 6 else 170 for index in few])
+    assert found["mean"][1] == 0
 
 
 def test_the_command_that_follows_can_be_typed(
