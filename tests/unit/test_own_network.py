@@ -211,6 +211,7 @@ def test_the_project_file_may_trust_too(road: Place) -> None:
         ("model.init=https://x/y.pth", 2, "model.init = https://x/y.pth is an address"),
         ("model.init=gone.safetensors", 3, "model.init = gone.safetensors: no such file"),
         ("model.reset=[fc.*]", 2, "and model.init is not given"),
+        ("model.init_sha256=abc", 2, 'model.init_sha256 is "abc" (a text); allowed'),
     ],
 )
 def test_what_is_refused_is_one_line(road: Place, change: str, code: int, said: str) -> None:
@@ -249,6 +250,10 @@ def test_weights_of_a_converted_network_bring_their_layers(road: Place) -> None:
     fits = ("model.gate_factor=0.25", "model.args={width: 32}")
     line = road.refused(4, *given, *fits)
     assert "model.safetensors: structure: 1.0 has in_channels 32, recorded 16" in line
+    other = ("--init", "dense", f"model.init_sha256={'ab' * 32}")
+    line = road.refused(4, "train", "own.yaml", *other, *TRUST)
+    assert "SHA-256 was abababababab, is " in line
+    assert "other weights than the recipe was made for" in line
     assert "is no file and no run" in road.refused(2, "train", "own.yaml", "--init", "nothing")
 
 
