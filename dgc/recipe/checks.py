@@ -138,6 +138,12 @@ def _reset_without_init(init: str | None, reset: Sequence[str]) -> str | None:
     return "model.reset says what of model.init may differ, and model.init is not given"
 
 
+def _digest_without_init(init: str | None, digest: str | None) -> str | None:
+    if digest is None or init is not None:
+        return None
+    return "model.init_sha256 is the digest of model.init, and model.init is not given"
+
+
 def _address(init: str | None) -> str | None:
     if init is None or not init.startswith(("http://", "https://", "hf://", "s3://", "hf_hub:")):
         return None
@@ -307,6 +313,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_foreign_args, ("model.name", "model.args")),
     (_own_data_args, ("data.name", "data.args")),
     (_reset_without_init, ("model.init", "model.reset")),
+    (_digest_without_init, ("model.init", "model.init_sha256")),
     (_address, ("model.init",)),
     (_heads_divide_channels, ("model.name", "model.heads", "model.growth")),
     (_groups_divide_growth, ("model.name", "model.group_3x3", "model.growth")),

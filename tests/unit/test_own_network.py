@@ -211,6 +211,7 @@ def test_the_project_file_may_trust_too(road: Place) -> None:
         ("model.init=https://x/y.pth", 2, "model.init = https://x/y.pth is an address"),
         ("model.init=gone.safetensors", 3, "model.init = gone.safetensors: no such file"),
         ("model.reset=[fc.*]", 2, "and model.init is not given"),
+        (f"model.init_sha256={'ab' * 32}", 2, "the digest of model.init, and model.init is not"),
         ("model.init_sha256=abc", 2, 'model.init_sha256 is "abc" (a text); allowed'),
     ],
 )
