@@ -86,9 +86,9 @@ def train(
     step, saves and ends with 130; a second one leaves at once.
     """
     folder = settings.runs_dir(runs_dir)
-    weights = initial.override(init, folder)  # once: a run that goes on may have a newer checkpoint
-    given = [*(overrides or []), *options.data_override(data_dir), *weights]
-    wanted = load_recipe(find_recipe(recipe), given)
+    # the weights once: a run that goes on may have a newer checkpoint when asked again
+    overrides = [*(overrides or []), *initial.override(init, folder)]
+    wanted = load_recipe(find_recipe(recipe), [*overrides, *options.data_override(data_dir)])
     require(wanted)
     _check_ranks(wanted, how.ranks)
     judged.say_what_no_longer_holds([wanted])
@@ -105,7 +105,7 @@ def train(
     argv = {
         "argv": ["dgcctl", *sys.argv[1:]],
         "recipe_file": str(find_recipe(recipe)),
-        "overrides": [*(overrides or []), *weights],
+        "overrides": overrides,
     }
     with launcher.hearing() as heard:
         run = launcher.create(folder, wanted.name, dump_recipe(wanted), argv)
