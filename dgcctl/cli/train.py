@@ -45,6 +45,15 @@ AllowChange = Annotated[
         help="Go on although recipe, data, code or world size changed; the run is marked.",
     ),
 ]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="RUN|FILE",
+        help="Start from these weights: a run's last checkpoint, or a file (model.init).",
+        autocompletion=options.complete_run,
+    ),
+]
 
 
 @trusting
@@ -61,15 +70,7 @@ def train(
         ),
     ] = False,
     dry_run: options.DryRun = False,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            "--init",
-            metavar="RUN|FILE",
-            help="Start from these weights: a run's last checkpoint, or a file (model.init).",
-            autocompletion=options.complete_run,
-        ),
-    ] = None,
+    init: Init = None,
     record_secrets: Annotated[
         bool,
         typer.Option(
