@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -149,6 +150,9 @@ def join(device: str) -> Iterator[Ranks]:
         yield ranks
         return
     _start_group(ranks)
+    if ranks.device.type == "cuda":
+        own = str(torch.cuda.get_device_properties(ranks.device).uuid)
+        check_own_gpus(ranks.gather((socket.gethostname(), own)))
     yield ranks
     # not after an error: it would wait for ranks that are gone
     torch.distributed.destroy_process_group()
@@ -176,12 +180,26 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         )
     if gpus == 0:
         return torch.device("cpu")
+    if gpus == 1:
+        # a scheduler may show each rank one GPU of its own; that it is its own is checked later
+        return torch.device("cuda", 0)
     if local_rank >= gpus:
         raise UsageError(
             f"rank {local_rank} on this machine has no GPU of its own ({gpus} seen): "
             f"use --nproc-per-node {gpus}, or train.device=cpu"
         )
     return torch.device("cuda", local_rank)
+
+
+def check_own_gpus(gpus: Sequence[tuple[str, str]]) -> None:
+    """(machine, GPU) of each rank: no two the same. Raises UsageError for ranks that share one."""
+    for rank, gpu in enumerate(gpus):
+        other = gpus.index(gpu)
+        if other != rank:
+            raise UsageError(
+                f"ranks {other} and {rank} have one GPU between them on {gpu[0]}: use fewer"
+                " --nproc-per-node, or train.device=cpu"
+            )
 
 
 def without_sync(model: nn.Module) -> AbstractContextManager[Any]:

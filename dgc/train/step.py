@@ -147,16 +147,20 @@ class Updater:
         """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
-        with self._precision(images_BCHW.device.type):
-            logits_BC = self.module(images_BCHW)
-        loss = F.cross_entropy(logits_BC, labels_B) + self.gate_weight * gate_l1(self.module).to(
-            logits_BC.device
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=images_BCHW.device)
+        # in the pieces that it was trained in: as a whole it may not fit into memory
+        for x_BCHW, y_B in _chunks(images_BCHW, labels_B, self.accumulate):
+            with self._precision(x_BCHW.device.type):
+                logits_BC = self.module(x_BCHW)
+            l1 = gate_l1(self.module).to(logits_BC.device)
+            loss = F.cross_entropy(logits_BC, y_B) + self.gate_weight * l1
+            share = len(y_B) / len(labels_B)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach() * share
         gradients = [
             parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
         ]
-        return float(loss.detach()), float(
+        return float(total), float(
             torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         )
 
