@@ -12,7 +12,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import dgc
 from dgc.kernels.gpu import passes
@@ -34,36 +34,60 @@ SHAPES = [
 ]
 
 
+def drawn(shape: tuple[int, ...], number: int, seed: int) -> tuple[DynamicGroupConv2d, Tensor]:
+    """A layer and its input in float64."""
+    c, o, kernel, stride, padding, dilation, heads, n, h, w = shape
+    torch.manual_seed(seed)
+    layer = DynamicGroupConv2d(
+        c, o, kernel, stride, padding, dilation, heads, 4, 1 / c, bias=number % 2 == 1
+    ).double()
+    with torch.no_grad():  # far apart, and one tie: two channels are as weak as the n-th
+        layer.fc2.mul_(0.01 if n % 2 else 0)
+        order = torch.stack([torch.randperm(c) for _ in range(heads)])
+        layer.fc2_bias.copy_(1 + order.clamp(min=1) / c)
+    layer.set_inactive(n)
+    layer.train(number != 1)
+    return layer, clear_of_the_kink(layer, torch.randn(8, c, h, w, dtype=torch.float64))
+
+
+def of_the_oracle(layer: DynamicGroupConv2d, x: Tensor) -> list[Tensor]:
+    oracle = copy.deepcopy(layer)
+    oracle.backend = "masked"
+    return outcome(oracle, x, torch.float64)
+
+
+def well_conditioned(
+    shape: tuple[int, ...], number: int
+) -> tuple[DynamicGroupConv2d, Tensor, list[Tensor]]:
+    """The first draw in which no sum nearly cancels, so that an error says something of a kernel:
+    the oracle itself, given its input and weights in bf16, stays within a third of the bound. Its
+    float64 decides it, so every machine takes the same draw.
+    """
+    for seed in range(100 * number, 100 * number + 100):
+        layer, x = drawn(shape, number, seed)
+        expected = of_the_oracle(layer, x)
+        rounded = copy.deepcopy(layer)
+        with torch.no_grad():
+            rounded.weight.copy_(rounded.weight.bfloat16())
+        moved = of_the_oracle(rounded, x.bfloat16().double())
+        if worst(moved, expected) < TOLERANCE[torch.bfloat16] / 3:
+            print(f"{shape}: seed {seed}")
+            return layer, x, expected
+    raise AssertionError(f"{shape}: every draw nearly cancels somewhere")
+
+
 def layers() -> None:
-    for seed, shape in enumerate(SHAPES):
-        c, o, kernel, stride, padding, dilation, heads, n, h, w = shape
-        torch.manual_seed(seed)
-        layer = DynamicGroupConv2d(
-            c, o, kernel, stride, padding, dilation, heads, 4, 1 / c, bias=seed % 2 == 1
-        ).double()
-        with torch.no_grad():  # far apart, and one tie: two channels are as weak as the n-th
-            layer.fc2.mul_(0.01 if n % 2 else 0)
-            order = torch.stack([torch.randperm(c) for _ in range(heads)])
-            layer.fc2_bias.copy_(1 + order.clamp(min=1) / c)
-        layer.set_inactive(n)
-        layer.train(seed != 1)
-        x = clear_of_the_kink(layer, torch.randn(3, c, h, w, dtype=torch.float64))
-        oracle = copy.deepcopy(layer)
-        oracle.backend = "masked"
-        expected = outcome(oracle, x, torch.float64)
+    for number, shape in enumerate(SHAPES):
+        layer, x, expected = well_conditioned(shape, number)
         for dtype, tolerance in TOLERANCE.items():
             ours = copy.deepcopy(layer).float()
             ours.backend = "triton"
             given = x.float()
-            if seed % 3 == 0:
+            if number % 3 == 0:
                 given = given.contiguous(memory_format=torch.channels_last)
             error = worst(outcome(ours, given, dtype), expected)
-            plain = copy.deepcopy(layer).float()
-            plain.backend = "plain"
-            others = worst(outcome(plain, given, dtype), expected)
-            print(f"{str(dtype)[6:]} {shape}: {error:.1e}, plain PyTorch {others:.1e}")
-            # where few values make a BatchNorm, it loses more than the product, with any backend
-            assert error <= max(tolerance, 1.5 * others), (shape, dtype, error, others)
+            print(f"{str(dtype)[6:]} {shape}: {error:.1e}")
+            assert error <= tolerance, (shape, dtype, error)
 
 
 def ties_and_nan() -> None:

@@ -22,7 +22,9 @@ def test_a_rank_takes_the_one_gpu_that_it_is_shown_or_its_own_of_many(
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UsageError, match=r"rank 2 on this machine has no GPU of its own \(2 seen\)"):
+    with pytest.raises(
+        UsageError, match=r"rank 2 on this machine has no GPU of its own \(2 seen\)"
+    ):
         choose_device("auto", 2)
 
 
