@@ -24,9 +24,19 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "DgcRun": structs.Run,
     "DgcPlanes": structs.Planes,
     "DgcTrain": structs.Train,
+    "DgcInt8": structs.Int8,
 }
-ENUMERATIONS: tuple[type[IntEnum], ...] = (structs.Kind, structs.Answer, structs.Pass)
-RENAMED = {"DgcOp.input": "DgcOp.in", "DgcTrain.op": "DgcTrain.pass"}  # words of Python
+ENUMERATIONS: tuple[type[IntEnum], ...] = (
+    structs.Kind,
+    structs.Answer,
+    structs.Pass,
+    structs.Int8Pass,
+)
+RENAMED = {  # words of Python
+    "DgcOp.input": "DgcOp.in",
+    "DgcTrain.op": "DgcTrain.pass",
+    "DgcInt8.op": "DgcInt8.pass",
+}
 
 
 class Field(ctypes.Structure):

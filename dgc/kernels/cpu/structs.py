@@ -1,4 +1,5 @@
-"""The C structures of `src/infer/abi.h` and `src/train/train_abi.h`, field by field."""
+"""The C structures of `src/infer/abi.h`, `src/infer/int8/int8_abi.h` and
+`src/train/train_abi.h`, field by field."""
 
 from __future__ import annotations
 
@@ -115,5 +116,34 @@ class Train(Structure):
         *_addresses("factor"),
         *_integers("add"),
         *_addresses("sums scratch"),
+        *_integers("scratch_step"),
+    ]
+
+
+class Int8Pass(IntEnum):
+    """What is done with an 8-bit layer (`DgcInt8Pass`)."""
+
+    INT8_MEANS = 0
+    INT8_CONVOLVE = 1
+    INT8_REFERENCE = 2
+
+
+class Int8(Structure):
+    """An 8-bit convolution over a batch; addresses, as in training."""
+
+    _fields_ = [
+        ("op", c_int64),
+        *_integers("samples threads"),
+        ("src", Tensor),
+        ("dst", Tensor),
+        *_addresses("x"),
+        *_integers("x_step"),
+        *_addresses("src_mask dst_mask y"),
+        *_integers("y_step"),
+        *_addresses("residual"),
+        *_integers("channels heads outs taps dynamic"),
+        *_addresses("offsets weight weight_scale bias in_scale in_shift"),
+        *_integers("is_signed relu out_step head_step"),
+        *_addresses("mean top count index gate scratch"),
         *_integers("scratch_step"),
     ]

@@ -19,6 +19,19 @@ DGC_DECLARE(dgc_avx2)
 #endif
 DGC_DECLARE(dgc_baseline)
 
+#define DGC_DECLARE_INT8(isa)                \
+    namespace isa {                          \
+    void int8(const DgcInt8& layer);         \
+    int64_t int8_room(const DgcInt8& layer); \
+    }
+DGC_DECLARE_INT8(dgc_int8_baseline)
+#ifdef DGC_X86
+DGC_DECLARE_INT8(dgc_int8_avx2)
+DGC_DECLARE_INT8(dgc_int8_avx2_vnni)
+DGC_DECLARE_INT8(dgc_int8_avx512)
+DGC_DECLARE_INT8(dgc_int8_avx512_vnni)
+#endif
+
 #ifndef DGC_BUILT_FROM  // built by hand, not by kernels.cmake
 #define DGC_BUILT_FROM "unknown"
 #define DGC_COMPILER "unknown"
@@ -93,8 +106,8 @@ int dgc_supports(int isa) {
 }
 
 // What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot
-// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). No kernel does yet. Whoever
-// uses tiles on Linux must ask the system for their registers first (arch_prctl), once a process.
+// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). Only dgc_int8 does, and only
+// vnni. Whoever uses tiles on Linux must ask the system for their registers first (arch_prctl), once a process.
 int dgc_features(int isa) {
     int found = 0;
 #ifdef DGC_X86
@@ -151,6 +164,31 @@ int dgc_train(const DgcTrain* pass, int isa) {
     if (isa == 1) return dgc_avx2::train(*pass), 0;
 #endif
     return dgc_baseline::train(*pass), 0;
+}
+
+int64_t dgc_int8_size() {
+    return sizeof(DgcInt8);
+}
+
+// Bytes of scratch that each thread needs for a layer; the same for every instruction set.
+int64_t dgc_int8_room(const DgcInt8* layer) {
+    return dgc_int8_baseline::int8_room(*layer);
+}
+
+// `features` as dgc_features says them, those to be used. Without vnni at a level that has it the
+// same is computed, more slowly.
+int dgc_int8(const DgcInt8* layer, int isa, int features) {
+    if (!dgc_supports(isa) || (features & ~dgc_features(isa))) return 1;
+#ifdef DGC_X86
+    const bool vnni = features & 1;
+    if (isa == 2 && vnni) return dgc_int8_avx512_vnni::int8(*layer), 0;
+    if (isa == 2) return dgc_int8_avx512::int8(*layer), 0;
+#ifdef DGC_AVX_VNNI
+    if (isa == 1 && vnni) return dgc_int8_avx2_vnni::int8(*layer), 0;
+#endif
+    if (isa == 1) return dgc_int8_avx2::int8(*layer), 0;
+#endif
+    return dgc_int8_baseline::int8(*layer), 0;
 }
 
 double dgc_peak(int isa) {

@@ -10,10 +10,23 @@ set_target_properties(dgc_native PROPERTIES PREFIX "" OUTPUT_NAME "_dgc_native")
 
 # One object for each instruction set from one source, each in a namespace of its own.
 function(add_instruction_set name)
-  add_library(${name} OBJECT ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp)
+  add_object(${name} ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp)
+  target_compile_options(${name} PRIVATE -ffp-contract=fast ${ARGN})
+endfunction()
+
+# 8-bit layers have the same bits everywhere, so nothing may fuse a product and a sum; and each feature has an object of
+# its own beside its level's, for it is chosen at run time.
+function(add_int8 name)
+  add_object(${name} ${SOURCES}/infer/int8/int8.cpp)
+  target_compile_options(${name} PRIVATE -ffp-contract=off ${ARGN})
+  set(INT8_OBJECTS ${INT8_OBJECTS} ${name} PARENT_SCOPE)
+endfunction()
+
+function(add_object name)
+  add_library(${name} OBJECT ${ARGN})
   target_compile_definitions(${name} PRIVATE DGC_ISA=${name})
-  target_compile_options(${name} PRIVATE -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-exceptions
-                         -fno-rtti -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi ${ARGN})
+  target_compile_options(${name} PRIVATE -O3 -fno-math-errno -fno-trapping-math -fno-exceptions
+                         -fno-rtti -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi)
   if(DGC_DEBUG)
     target_compile_definitions(${name} PRIVATE DGC_DEBUG)
     target_compile_options(${name} PRIVATE -O1)
@@ -25,17 +38,27 @@ function(add_instruction_set name)
 endfunction()
 
 add_instruction_set(dgc_baseline)
+add_int8(dgc_int8_baseline)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(AVX2 -mavx2 -mfma)
   if(DGC_WIDE)
     list(APPEND AVX2 -DDGC_LANES=16 -DDGC_REGISTERS=32)
   endif()
   add_instruction_set(dgc_avx2 ${AVX2})
+  add_int8(dgc_int8_avx2 ${AVX2})
   set(AVX512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND AVX512 -mprefer-vector-width=512)
   endif()
   add_instruction_set(dgc_avx512 ${AVX512})
+  add_int8(dgc_int8_avx512 ${AVX512})
+  add_int8(dgc_int8_avx512_vnni ${AVX512} -mavx512vnni)
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-mavxvnni DGC_AVX_VNNI)  # compilers from 2020 on
+  if(DGC_AVX_VNNI)
+    add_int8(dgc_int8_avx2_vnni ${AVX2} -mavxvnni)
+    set_property(SOURCE ${SOURCES}/api.cpp APPEND PROPERTY COMPILE_OPTIONS -DDGC_AVX_VNNI)
+  endif()
 endif()
 
 if(OpenMP_CXX_FOUND)

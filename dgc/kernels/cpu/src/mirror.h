@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "infer/abi.h"
+#include "infer/int8/int8_abi.h"
 #include "train/train_abi.h"
 
 struct DgcField {
@@ -161,6 +162,44 @@ constexpr DgcField kFields[] = {
     DGC_FIELD(DgcTrain, sums),
     DGC_FIELD(DgcTrain, scratch),
     DGC_FIELD(DgcTrain, scratch_step),
+    DGC_VALUE(DGC_INT8_MEANS),
+    DGC_VALUE(DGC_INT8_CONVOLVE),
+    DGC_VALUE(DGC_INT8_REFERENCE),
+    DGC_STRUCT(DgcInt8),
+    DGC_FIELD(DgcInt8, pass),
+    DGC_FIELD(DgcInt8, samples),
+    DGC_FIELD(DgcInt8, threads),
+    DGC_FIELD(DgcInt8, src),
+    DGC_FIELD(DgcInt8, dst),
+    DGC_FIELD(DgcInt8, x),
+    DGC_FIELD(DgcInt8, x_step),
+    DGC_FIELD(DgcInt8, src_mask),
+    DGC_FIELD(DgcInt8, dst_mask),
+    DGC_FIELD(DgcInt8, y),
+    DGC_FIELD(DgcInt8, y_step),
+    DGC_FIELD(DgcInt8, residual),
+    DGC_FIELD(DgcInt8, channels),
+    DGC_FIELD(DgcInt8, heads),
+    DGC_FIELD(DgcInt8, outs),
+    DGC_FIELD(DgcInt8, taps),
+    DGC_FIELD(DgcInt8, dynamic),
+    DGC_FIELD(DgcInt8, offsets),
+    DGC_FIELD(DgcInt8, weight),
+    DGC_FIELD(DgcInt8, weight_scale),
+    DGC_FIELD(DgcInt8, bias),
+    DGC_FIELD(DgcInt8, in_scale),
+    DGC_FIELD(DgcInt8, in_shift),
+    DGC_FIELD(DgcInt8, is_signed),
+    DGC_FIELD(DgcInt8, relu),
+    DGC_FIELD(DgcInt8, out_step),
+    DGC_FIELD(DgcInt8, head_step),
+    DGC_FIELD(DgcInt8, mean),
+    DGC_FIELD(DgcInt8, top),
+    DGC_FIELD(DgcInt8, count),
+    DGC_FIELD(DgcInt8, index),
+    DGC_FIELD(DgcInt8, gate),
+    DGC_FIELD(DgcInt8, scratch),
+    DGC_FIELD(DgcInt8, scratch_step),
 };
 
 #undef DGC_STRUCT
