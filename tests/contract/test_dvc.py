@@ -135,11 +135,7 @@ def interrupted(project, number, steps):
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     reached = f"checkpoints/step-{steps:06d}"
-    wait_for(
-        lambda: dvc.poll() is not None or any((run / reached).exists() for run in runs(project)),
-        reached,
-    )
-    assert dvc.poll() is None, "dvc ended before it could be interrupted"
+    wait_for(lambda: any((run / reached).exists() for run in runs(project)), reached, by=dvc)
     os.killpg(dvc.pid, number)
     dvc.wait(timeout=GUARD)
 

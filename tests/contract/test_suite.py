@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import conftest, skips
+from tests import conftest, skips, waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -193,10 +193,12 @@ def test_what_surrounds_the_suite_does_not_reach_a_test() -> None:
     }
 
 
-# a difference of clocks that is compared, or a limit in figures: a guard is tests/waiting.py's
+# a difference of clocks that is compared, processor time, or a limit in figures: a guard is
+# tests/waiting.py's
 WALL_CLOCK = re.compile(
-    r"(monotonic|perf_counter|time)\(\) - \w+ *[<>]|[<>]=? *\w+ *[-+]"
-    r" *time\.|timeout=\d|\.wait\(\d|took < |seconds < "
+    r"(monotonic|perf_counter|time)\(\) - \w+ *[<>]|[<>]=? *\w+ *[-+] *time\."
+    r"|timeout=\d|\.wait\(\d|wait_for\(.*, *\d+\)|took < |seconds\)? < "
+    r"|ru_[us]time|process_time|thread_time|cpu_times"
 )
 
 
@@ -208,6 +210,67 @@ def test_no_test_asserts_how_long_something_takes() -> None:
         if WALL_CLOCK.search(line) and path != Path(__file__)
     }
     assert sorted(found) == []
+
+
+# programs that tests start, and that wait on purpose: a slow host, a training that hangs or is held
+SLOW_ON_PURPOSE = {"faults/hosts.py", "faults/zygote.py", "unit/fake_trainer.py"}
+
+
+def impatient_loops(path: Path) -> Iterator[str]:
+    """Loops that sleep until something holds, and ask nobody whether it still can."""
+    for loop in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(loop, ast.While):
+            calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
+            names = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+            if names & {"sleep", "pause"} and not names & {"check", "until"}:
+                yield f"{path.relative_to(TESTS)}:{loop.lineno}"
+
+
+def test_every_wait_ends_with_the_process_that_it_waits_for() -> None:
+    """All go through `Patience`; a loop of its own polls a whole guard after its process died."""
+    files = [
+        path for path in TESTS.rglob("*.py") if str(path.relative_to(TESTS)) not in SLOW_ON_PURPOSE
+    ]
+    assert [place for path in files for place in impatient_loops(path)] == []
+
+
+class Dead:
+    """A process that ends after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return -signal.SIGKILL if self.looks < 0 else None
+
+    def last_words(self) -> str:
+        return "all is lost"
+
+
+def test_a_wait_ends_at_once_when_its_process_has_ended_and_says_how() -> None:
+    program = "import sys; print('no such file', file=sys.stderr); sys.exit(3)"
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    with process, pytest.raises(AssertionError) as caught:
+        waiting.wait_for(lambda: False, "step 3", by=process)
+    assert str(caught.value) == (
+        "step 3 did not happen: the process had ended (exit code 3); it said: no such file\n"
+    )
+    with pytest.raises(AssertionError, match=r"ended \(signal SIGKILL\); it said: all is lost"):
+        waiting.wait_for(lambda: False, "step 3", by=Dead(looks=2))
+
+
+def test_a_state_that_came_just_before_the_end_has_come() -> None:
+    dead = Dead(looks=0)
+    waiting.wait_for(lambda: dead.looks < 0, "step 3", by=dead)
+
+
+def test_ranks_that_wait_for_a_failed_one_are_ended() -> None:
+    programs = ["import time; time.sleep(10_000)", "import sys; sys.exit(5)"]
+    ranks = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    with pytest.raises(AssertionError, match=r"^process 1 had ended \(exit code 5\)$"):
+        waiting.wait_for_all(ranks)
+    assert [rank.returncode for rank in ranks] == [-signal.SIGKILL, 5]
 
 
 def test_what_a_command_sets_for_its_process_ends_with_its_test_first_half() -> None:

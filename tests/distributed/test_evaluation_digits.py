@@ -27,7 +27,7 @@ from dgc.train.signals import Signals
 from tests.distributed import evaluations
 from tests.distributed.test_two_ranks import free_port
 from tests.faults.training import RECIPE, ROOT, logged
-from tests.waiting import GUARD
+from tests.waiting import wait_for_all
 
 ALONE = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
 IMAGES = 150  # three chunks, the last one short
@@ -87,7 +87,7 @@ def test_same_digits_on_two_ranks(folder, one_rank):
         subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in (0, 1)
     ]
-    assert [process.wait(timeout=GUARD) for process in processes] == [0, 0]
+    wait_for_all(processes)
     assert json.loads((folder / "2.json").read_text()) == one_rank
 
 

@@ -11,7 +11,7 @@ import torch
 
 from dgc.train.ranks import Ranks
 from tests.distributed import worker
-from tests.waiting import GUARD
+from tests.waiting import wait_for_all
 
 ROOT = Path(__file__).parents[2]
 ALONE = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
@@ -39,7 +39,7 @@ def two_ranks(tmp_path_factory):
         subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in (0, 1)
     ]
-    assert [process.wait(timeout=GUARD) for process in processes] == [0, 0]
+    wait_for_all(processes)
     return torch.load(out, weights_only=True)
 
 

@@ -23,7 +23,7 @@ from dgcctl.core.numbers import age, spaced_duration
 from dgcctl.tui.state.clock import Clock
 from tests.tui import frames, synthetic
 from tests.tui.terminal import ROOT, Terminal
-from tests.waiting import GUARD
+from tests.waiting import GUARD, wait_for
 
 STEPS = 100_000  # more than any test waits for
 
@@ -36,23 +36,21 @@ def training(tmp_path: Path) -> Iterator[tuple[RunDir, subprocess.Popen[bytes]]]
     command = [sys.executable, "-m", "tests.tui.fake_trainer", str(run.path), str(STEPS), "0.05"]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
-        wait_for_step(run, 3)
+        wait_for_step(run, 3, process)
         yield run, process
     finally:
         process.kill()
         process.wait()
 
 
-def wait_for_step(run: RunDir, step: int, seconds: float = GUARD) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def wait_for_step(run: RunDir, step: int, by: subprocess.Popen[bytes]) -> None:
+    def reached() -> bool:
         try:
-            if read_status(run).step >= step:
-                return
+            return read_status(run).step >= step
         except (FileNotFoundError, IntegrityError):
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"training did not reach step {step}")
+            return False
+
+    wait_for(reached, f"step {step}", by=by, pause=0.02)
 
 
 def start(run: RunDir, tmp_path: Path, size: tuple[int, int] = (100, 30)) -> Terminal:
@@ -64,7 +62,7 @@ def start(run: RunDir, tmp_path: Path, size: tuple[int, int] = (100, 30)) -> Ter
 
 def assert_training_goes_on(run: RunDir, process: subprocess.Popen[bytes]) -> None:
     before = read_status(run).step
-    wait_for_step(run, before + 10)
+    wait_for_step(run, before + 10, process)
     assert process.poll() is None
     events = EventReader(run.events)
     steps = [event["step"] for event in events.poll() if event["kind"] == "step"]
@@ -77,7 +75,7 @@ def assert_reattached(run: RunDir, tmp_path: Path) -> None:
     terminal = start(run, tmp_path)
     try:
         terminal.wait_for(
-            lambda: terminal.shows("running") and terminal.shows(run.id), what="the new dashboard"
+            lambda: terminal.shows("running") and terminal.shows(run.id), "the new dashboard"
         )
         terminal.type("q")
         assert terminal.process.wait(GUARD) == 0
@@ -93,7 +91,7 @@ def test_a_dashboard_that_is_killed_takes_nothing_with_it(
     with fault_table.case(36, "dashboard: SIGKILL, SIGTERM, SIGHUP") as case, case.run():
         terminal = start(run, tmp_path)
         try:
-            terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
+            terminal.wait_for(lambda: terminal.shows("running"), "the dashboard")
             terminal.process.send_signal(signum)
             terminal.process.wait(GUARD)
             assert_training_goes_on(run, process)
@@ -109,14 +107,14 @@ def test_a_stopped_dashboard_stops_nothing_and_goes_on_where_it_was(
     with fault_table.case(36, "dashboard: SIGSTOP, later SIGCONT") as case, case.run():
         terminal = start(run, tmp_path)
         try:
-            terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
+            terminal.wait_for(lambda: terminal.shows("running"), "the dashboard")
             terminal.process.send_signal(signal.SIGSTOP)
             seen = psutil.Process(terminal.process.pid)
-            terminal.wait_for(lambda: seen.status() == psutil.STATUS_STOPPED, what="the stop")
+            terminal.wait_for(lambda: seen.status() == psutil.STATUS_STOPPED, "the stop")
             assert_training_goes_on(run, process)
             terminal.output.clear()
             terminal.process.send_signal(signal.SIGCONT)
-            terminal.wait_for(lambda: len(terminal.output) > 0, what="a new frame")
+            terminal.wait_for(lambda: len(terminal.output) > 0, "a new frame")
             terminal.type("q")
             assert terminal.process.wait(GUARD) == 0
         finally:
@@ -135,7 +133,7 @@ def test_a_window_that_is_closed_ends_the_dashboard_alone(
         finally:
             signal.signal(signal.SIGHUP, before)
         try:
-            terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
+            terminal.wait_for(lambda: terminal.shows("running"), "the dashboard")
             children = psutil.Process(terminal.process.pid).children(recursive=True)
             terminal.close()
             terminal.process.wait(GUARD)
@@ -157,7 +155,7 @@ def test_a_terminal_of_no_size_harms_nothing_and_grows_again(
             time.sleep(2)
             assert terminal.process.poll() is None, bytes(terminal.output[-2000:])
             terminal.resize((100, 30))
-            terminal.wait_for(lambda: terminal.shows("running"), what="a frame after growing")
+            terminal.wait_for(lambda: terminal.shows("running"), "a frame after growing")
             terminal.resize(size)
             time.sleep(0.3)
             terminal.resize((90, 28))
@@ -192,7 +190,7 @@ def test_the_dashboard_holds_no_lock_and_no_open_file_of_a_run(training, tmp_pat
     run, _ = training
     terminal = start(run, tmp_path)
     try:
-        terminal.wait_for(lambda: terminal.shows("running"), what="the dashboard")
+        terminal.wait_for(lambda: terminal.shows("running"), "the dashboard")
         time.sleep(0.5)
         writable = [
             found.path for found in psutil.Process(terminal.process.pid).open_files()

@@ -132,7 +132,9 @@ def test_a_worker_killed_from_outside_between_two_batches(fault_table):
         number, victim = 1, sorted(child.pid for child in multiprocessing.active_children())[1]
         os.kill(victim, signal.SIGKILL)
         wait_for(
-            lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE, "the end of the worker"
+            lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE,
+            "the end of the worker",
+            by=None,
         )
         time.sleep(0.1)  # PyTorch alone would raise here, in the middle of whatever is done
         with pytest.raises(
@@ -179,8 +181,7 @@ def test_training_whose_worker_is_killed_ends_with_7_and_names_the_checkpoint(ru
             text=True,
         )
         saved = run / "checkpoints" / "step-000005"
-        wait_for(lambda: saved.exists() or process.poll() is not None, "the first checkpoint")
-        assert process.poll() is None, process.communicate()
+        wait_for(saved.exists, "the first checkpoint", by=process)
         children = [child.pid for child in psutil.Process(process.pid).children()]
         os.kill(children[0], signal.SIGKILL)
         _, said = process.communicate(timeout=GUARD)

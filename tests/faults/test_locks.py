@@ -62,7 +62,7 @@ def test_held_by_a_living_process(run, fault_table):
 def test_owner_killed_while_its_workers_live(run, fault_table):
     """A forked worker inherits every descriptor of the trainer; it must not hold its lock."""
     owner = hold(run, "import os; os.fork(); time.sleep(60)")
-    wait_for(lambda: psutil.Process(owner.pid).children() != [])
+    wait_for(lambda: psutil.Process(owner.pid).children() != [], "its worker", by=owner)
     workers = psutil.Process(owner.pid).children()
     try:
         with (
@@ -122,7 +122,7 @@ def test_two_trainers_on_one_run(tmp_path, fault_table):
         run = make_run(tmp_path / "run", ("epochs: 3", "epochs: 400"))
         child = zygote.start(run)
         try:
-            wait_for(lambda: len(logged(run, "step")) >= 3)
+            wait_for(lambda: len(logged(run, "step")) >= 3, "step 3", by=child)
             with (
                 fault_table.case(34, "second trainer on a run: code 8, the first goes on") as case,
                 case.run(),
@@ -131,7 +131,7 @@ def test_two_trainers_on_one_run(tmp_path, fault_table):
                 assert second.returncode == ExitCode.LOCKED
                 assert f"run {run.id} is in use by process {child.pid} on" in second.stderr
                 seen = len(logged(run, "step"))
-                wait_for(lambda: len(logged(run, "step")) > seen)
+                wait_for(lambda: len(logged(run, "step")) > seen, "another step", by=child)
         finally:
             child.signal(signal.SIGKILL)
             child.wait()

@@ -21,7 +21,7 @@ from dgc.run.events import (
     read_events,
 )
 from dgc.run.paths import RunDir
-from tests.waiting import GUARD
+from tests.waiting import wait_for_all
 
 
 def step(number, **fields):
@@ -222,7 +222,7 @@ def test_two_writers_tear_no_line(run, fault_table):
     ):
         command = [sys.executable, "-c", WRITER, str(run.path)]
         writers = [subprocess.Popen([*command, who, str(count)]) for who in "ab"]
-        assert [writer.wait(timeout=GUARD) for writer in writers] == [0, 0]
+        wait_for_all(writers)
         reader = EventReader(run.events)
         events = reader.poll()
         while reader.behind:

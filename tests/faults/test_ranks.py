@@ -27,7 +27,7 @@ def test_hanging_rank(tmp_path, fault_table):
             ) as case,
             case.run(),
         ):
-            wait_for(lambda: len(logged(run, "step")) >= 6)
+            wait_for(lambda: len(logged(run, "step")) >= 6, "step 6", by=process)
             ranks = psutil.Process(process.pid).children()
             next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(
                 signal.SIGSTOP

@@ -251,7 +251,7 @@ def test_one_of_two_ranks_killed(tmp_path, fault_table):
             fault_table.case(38, "rank 1 of 2 killed: named, code 10, all ended") as case,
             case.run(),
         ):
-            wait_for(lambda: len(logged(run, "step")) >= 6)
+            wait_for(lambda: len(logged(run, "step")) >= 6, "step 6", by=process)
             ranks = psutil.Process(process.pid).children()
             second = next(child for child in ranks if child.environ().get("RANK") == "1")
             second.kill()
@@ -278,7 +278,7 @@ def test_launcher_killed(tmp_path, fault_table):
             fault_table.case(38, "launcher killed: ranks save and end with it") as case,
             case.run(),
         ):
-            wait_for(lambda: len(logged(run, "step")) >= 6)
+            wait_for(lambda: len(logged(run, "step")) >= 6, "step 6", by=process)
             ranks = psutil.Process(process.pid).children()
             process.kill()
             _, alive = psutil.wait_procs(ranks, timeout=GUARD)

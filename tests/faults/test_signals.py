@@ -55,9 +55,9 @@ def test_finishes_saves_and_leaves(number, code, moment, zygote, tmp_path, fault
     ):
         child = zygote.start(run)
         if moment == "in an epoch":
-            wait_for(lambda: len(logged(run, "step")) >= 3)
+            wait_for(lambda: len(logged(run, "step")) >= 3, "step 3", by=child)
         else:
-            wait_for(run.status.exists)
+            wait_for(run.status.exists, "its status", by=child)
         child.signal(number)
         ended, said = child.wait()
         assert ended == code
@@ -100,17 +100,20 @@ def test_second_signal_leaves_at_once(point, zygote, tmp_path, fault_table):
         case.run(),
     ):
         child = zygote.start(run, DGCCTL_CRASH_AT=point, SIGNAL_INSTEAD="hang")
-        wait_for(lambda: "hanging" in child.errors.read_text())
+        wait_for(lambda: "hanging" in child.errors.read_text(), "the hanging", by=child)
         child.signal(signal.SIGTERM)
         # Slurm's pair, and a launcher that passes on what the group already got:
         child.signal(signal.SIGCONT)
         child.signal(signal.SIGTERM)  # one request
         time.sleep(1.2)  # longer than what counts as one request
         assert psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
-        # again, should the child have been so late as to take it for the first
-        while psutil.pid_exists(child.pid):
+
+        def gone() -> bool:
+            # again, should the child have been so late as to take it for the first
             child.signal(signal.SIGTERM)
-            time.sleep(0.3)
+            return not psutil.pid_exists(child.pid)
+
+        wait_for(gone, "its end", by=None, pause=0.3)
         code, _ = child.wait()
         assert code == ExitCode.TERMINATED
         assert saved_step(run) == 4
@@ -134,7 +137,7 @@ def test_one_rank_only(tmp_path, fault_table):
             ) as case,
             case.run(),
         ):
-            wait_for(lambda: len(logged(run, "step")) >= 3)
+            wait_for(lambda: len(logged(run, "step")) >= 3, "step 3", by=process)
             ranks = psutil.Process(process.pid).children()
             next(child for child in ranks if child.environ().get("RANK") == "1").send_signal(
                 signal.SIGTERM
@@ -157,9 +160,9 @@ def test_control_files(zygote, tmp_path, fault_table):
         case.run(),
     ):
         child = zygote.start(run)
-        wait_for(lambda: len(logged(run, "step")) >= 3)
+        wait_for(lambda: len(logged(run, "step")) >= 3, "step 3", by=child)
         (run.control / "checkpoint").touch()
-        wait_for(lambda: not (run.control / "checkpoint").exists())
+        wait_for(lambda: not (run.control / "checkpoint").exists(), "the save", by=child)
         assert saved_step(run) > 0
         (run.control / "stop").touch()
         code, said = child.wait()
@@ -168,7 +171,7 @@ def test_control_files(zygote, tmp_path, fault_table):
         assert not (run.control / "stop").exists()
         (run.control / "stop").touch()
         again = zygote.start(run, "--resume")  # an old request does not stop the next start
-        wait_for(lambda: logged(run, "resume") != [])
+        wait_for(lambda: logged(run, "resume") != [], "the resumption", by=again)
         assert not (run.control / "stop").exists()
         again.signal(signal.SIGKILL)
         again.wait()
@@ -185,7 +188,7 @@ def test_worker_killed(zygote, tmp_path, fault_table):
         case.run(),
     ):
         child = zygote.start(run)
-        wait_for(lambda: len(logged(run, "step")) >= 3)
+        wait_for(lambda: len(logged(run, "step")) >= 3, "step 3", by=child)
         workers = [
             other for other in psutil.Process(child.pid).children() if other.status() != "zombie"
         ]
@@ -234,7 +237,7 @@ def test_run_moved_away(zygote, tmp_path, fault_table):
         case.run(),
     ):
         child = zygote.start(run, "--rescue-dir", str(rescue))
-        wait_for(lambda: saved_step_or_none(run) == 4)
+        wait_for(lambda: saved_step_or_none(run) == 4, "the save of step 4", by=child)
         run.path.rename(tmp_path / "elsewhere")
         code, said = child.wait()
         assert code == ExitCode.RESOURCES

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -181,9 +182,20 @@ class Child:
     pid: int
     errors: Path
     zygote: Zygote
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended; None before."""
+        answers = self.zygote._server.stdout
+        if self.code is None and select.select([answers], [], [], 0)[0]:
+            self.code = self.zygote._answer()["code"]
+        return self.code
+
+    def last_words(self) -> str:
+        return self.errors.read_text()
 
     def wait(self) -> tuple[int, str]:
-        code = self.zygote._answer()["code"]
+        code = self.zygote._answer()["code"] if self.code is None else self.code
         self.zygote._running = None
         return code, self.errors.read_text()
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.waiting import GUARD, WORDS, Patience
+
 # xterm.js paints on a canvas; its accessibility tree is off. What it was told to show is in the
 # websocket's frames.
 _KEYS = {"Enter": 13, "?": 191}
@@ -58,15 +60,15 @@ class Browser:
         await self._session.close()
         self._process.terminate()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._process.wait(), 10)
+            await asyncio.wait_for(self._process.wait(), GUARD)
 
     async def _port(self) -> int:
         file = self._profile / "DevToolsActivePort"
-        for _ in range(300):
-            if file.exists() and file.read_text():
-                return int(file.read_text().splitlines()[0])
+        patience = Patience("the browser's debugging port", self)
+        while not (file.exists() and file.read_text()):
+            patience.check()
             await asyncio.sleep(0.1)
-        raise AssertionError("the browser did not open its debugging port")
+        return int(file.read_text().splitlines()[0])
 
     async def _listen(self) -> None:
         async for message in self._socket:
@@ -87,7 +89,7 @@ class Browser:
         number = next(self._ids)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        return await asyncio.wait_for(self._answers[number], 30)
+        return await asyncio.wait_for(self._answers[number], GUARD)
 
     async def open(self, address: str) -> None:
         await self.call("Page.navigate", url=address)
@@ -110,11 +112,16 @@ class Browser:
         await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     async def until(self, holds: Callable[[str], bool], what: str) -> None:
-        for _ in range(300):
-            if holds(self.plain):
-                return
+        patience = Patience(what, self)
+        while not holds(self.plain):
+            patience.check()
             await asyncio.sleep(0.1)
-        raise AssertionError(f"the page does not show {what}: {self.plain[-3000:]!r}")
+
+    def poll(self) -> int | None:
+        return self._process.returncode
+
+    def last_words(self) -> str:
+        return repr(self.plain[-WORDS:])
 
     @property
     def plain(self) -> str:

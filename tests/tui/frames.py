@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from textual import events
+from textual.app import App
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
@@ -21,7 +22,7 @@ from dgcctl.tui.start_options import Options
 from dgcctl.tui.state.clock import fixed
 from dgcctl.tui.state.processes import Sample
 from tests.tui.synthetic import T0
-from tests.waiting import GUARD
+from tests.waiting import Patience
 
 NOW = T0 + 9000
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
@@ -71,12 +72,25 @@ async def opened(
         yield dash, pilot
 
 
-async def until(pilot: Pilot[None], holds: Callable[[], object], seconds: float = GUARD) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
+async def until(pilot: Pilot[None], holds: Callable[[], object]) -> None:
+    """Wait until something holds; a dashboard that has ended does nothing more."""
+    patience = Patience("what the dashboard was to do", _Dashboard(pilot.app))
     while not holds():
-        assert time.monotonic() < end, f"did not happen in {seconds} s"
+        patience.check()
         await pilot.pause(0.005)
+
+
+@dataclass(frozen=True)
+class _Dashboard:
+    """As a process that may have ended."""
+
+    app: App[None]
+
+    def poll(self) -> int | None:
+        return self.app.return_code
+
+    def last_words(self) -> str:
+        return f"\n{text(self.app)}" if self.app.return_code is None else ""
 
 
 async def settled(pilot: Pilot[None]) -> None:

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import waiting
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).parents[2]
@@ -65,15 +65,15 @@ class Terminal:
     def shows(self, text: str) -> bool:
         return text.encode() in self.output
 
-    def wait_for(self, holds: Callable[[], bool], seconds: float = GUARD, what: str = "it") -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > end:
-                raise AssertionError(
-                    f"{what} did not happen in {seconds} s; on screen:"
-                    f" {bytes(self.output[-2000:])!r}"
-                )
-            time.sleep(0.02)
+    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
+        waiting.wait_for(holds, what, by=self, pause=0.02)
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended and all that it wrote has been read."""
+        return None if self._reader.is_alive() else self.process.poll()
+
+    def last_words(self) -> str:
+        return f"{bytes(self.output[-waiting.WORDS :])!r}"
 
     def close(self) -> None:
         """Close the window: the process gets SIGHUP."""

@@ -1,7 +1,6 @@
 """Acts: stop, checkpoint, resume, start. Each is asked first; a read-only dashboard offers none."""
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,7 +274,7 @@ def test_a_trainer_that_fails_at_once_is_reaped_and_its_line_is_told(tmp_path: P
     trainers = actions.Trainers()
     trainers.resume(run)
     told: list[tuple[str, str]] = []
-    wait_for(lambda: told or told.extend(trainers.reap()), "the end of the trainer")
+    wait_for(lambda: told or told.extend(trainers.reap()), "the end of the trainer", by=None)
     assert len(told) == 1
     assert told[0][0] == run.id
     assert "recipe.yaml" in told[0][1]
@@ -290,8 +289,7 @@ def test_a_zombie_is_no_living_writer(tmp_path: Path) -> None:
         os._exit(0)
     token = process_start(child)
     os.write(release, b".")
-    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) is None:
-        time.sleep(0.01)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
     status = Status(state="running", pid=child, start_token=token)
     try:
         assert inferred_state(status) is State.DIED

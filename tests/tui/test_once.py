@@ -75,7 +75,7 @@ def test_a_terminal_that_cannot_be_drawn_on_is_told_of_once(
     terminal = Terminal(["-m", "dgcctl", "dash", "--runs-dir", str(made_runs)], env={"TERM": term})
     try:
         assert terminal.process.wait(GUARD) == 2
-        terminal.wait_for(lambda: terminal.shows("--once"))
+        terminal.wait_for(lambda: terminal.shows("--once"), "the hint")
         assert not terminal.shows("\x1b[?1049h")
     finally:
         terminal.end()

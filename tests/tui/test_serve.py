@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from aiohttp import web
 from dgc.errors import UsageError
 from dgcctl.tui.serve import COOKIE, HOST, GuardedServer, free_port, new_token
 from tests.tui.terminal import ROOT
-from tests.waiting import GUARD
+from tests.waiting import GUARD, wait_for
 
 TOKEN = "t0ken-for-tests"
 
@@ -185,10 +183,7 @@ async def test_chromium_shows_the_runs_and_takes_keys_with_the_token(
         await browser.press("?", "?")
         await browser.until(lambda text: "command palette" in text, "the help")
         (tmp_path / "served.png").write_bytes(await browser.picture())
-    end = time.monotonic() + GUARD
-    while time.monotonic() < end and _dashboards(running):
-        await asyncio.sleep(0.2)
-    assert _dashboards(running) == [], "the dashboard ends with its page"
+    wait_for(lambda: not _dashboards(running), "the end of the dashboard", by=None, pause=0.2)
 
 
 def _dashboards(address: str) -> list[int]:

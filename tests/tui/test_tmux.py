@@ -18,7 +18,7 @@ from dgc.run.events import Kind, metric_digest, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
 from tests.tui.terminal import ROOT
-from tests.waiting import GUARD
+from tests.waiting import GUARD, wait_for
 
 TMUX = shutil.which("tmux")
 # 64 steps an epoch, four epochs: long enough to act on, and the whole pruning schedule on real
@@ -46,7 +46,10 @@ class Pane:
 
     def start(self, command: list[str], env: dict[str, str]) -> None:
         pairs = [word for key, value in env.items() for word in ("-e", f"{key}={value}")]
-        self._run("new-session", "-d", "-x", "160", "-y", "48", "-c", str(ROOT), *pairs, *command)
+        self._run(
+            *("new-session", "-d", "-x", "160", "-y", "48", "-c", str(ROOT), *pairs, *command),
+            *(";", "set-option", "-g", "remain-on-exit", "on"),  # so that it can say how it ended
+        )
 
     def _run(self, *words: str) -> str:
         return subprocess.run(
@@ -61,14 +64,18 @@ class Pane:
             self._run("send-keys", key)
             time.sleep(0.3)
 
-    def wait_for(self, holds: Callable[[str], bool], what: str, seconds: float = 400) -> str:
-        end = time.monotonic() + seconds
-        while True:
-            frame = self.text()
-            if holds(frame):
-                return frame
-            assert time.monotonic() < end, f"{what} did not come; on screen:\n{frame}"
-            time.sleep(0.1)
+    def wait_for(self, holds: Callable[[str], bool], what: str) -> str:
+        wait_for(lambda: holds(self.text()), what, by=self, pause=0.1)
+        return self.text()
+
+    def poll(self) -> int | None:
+        """The exit code of the window's command, once it has ended."""
+        status = self._run("display-message", "-p", "#{pane_dead}:#{pane_dead_status}").strip()
+        dead, _, code = status.partition(":")
+        return int(code or -1) if dead == "1" else None
+
+    def last_words(self) -> str:
+        return f"\n{self.text()}"
 
     def end(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)

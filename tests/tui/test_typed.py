@@ -121,25 +121,25 @@ def terminal(made_runs: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_what_is_typed_before_the_first_drawing_does_what_it_does_later(terminal: Terminal) -> None:
     terminal.type("/aaa001\r\rl")
-    terminal.wait_for(lambda: terminal.shows("log.txt") or terminal.shows("search"), what="the log")
+    terminal.wait_for(lambda: terminal.shows("log.txt") or terminal.shows("search"), "the log")
     assert not terminal.shows("aaa001l")
 
 
 def test_escape_and_a_question_mark_in_one_burst_leave_the_filter_and_open_the_help(
     terminal: Terminal,
 ) -> None:
-    terminal.wait_for(lambda: terminal.shows("disk"), what="the list")
+    terminal.wait_for(lambda: terminal.shows("disk"), "the list")
     terminal.type("/state=done\x1b?")
-    terminal.wait_for(lambda: terminal.shows("what every key does"), what="the help")
+    terminal.wait_for(lambda: terminal.shows("what every key does"), "the help")
 
 
 def test_ctrl_z_gives_the_shell_back_and_a_continue_the_dashboard(terminal: Terminal) -> None:
-    terminal.wait_for(lambda: terminal.shows("disk"), what="the list")
+    terminal.wait_for(lambda: terminal.shows("disk"), "the list")
     terminal.type("\x1a")
-    terminal.wait_for(lambda: _state(terminal.process.pid) == "T", what="the suspension")
+    terminal.wait_for(lambda: _state(terminal.process.pid) == "T", "the suspension")
     terminal.output.clear()
     terminal.process.send_signal(signal.SIGCONT)
-    terminal.wait_for(lambda: terminal.shows("disk"), what="the list again")
+    terminal.wait_for(lambda: terminal.shows("disk"), "the list again")
     terminal.type("q")
     assert terminal.process.wait(GUARD) == 0
 

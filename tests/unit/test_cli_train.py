@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from dgc.run.events import Kind, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
 from dgcctl.core.runs import listing
-from tests.waiting import GUARD
+from tests.waiting import GUARD, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -82,17 +81,20 @@ def only_run(folder: Path) -> RunDir:
     return run
 
 
-def wait_for_step(folder: Path, step: int) -> RunDir:
+def wait_for_step(folder: Path, step: int, by: subprocess.Popen[str]) -> RunDir:
     """The one run in a folder, once its log holds a step."""
-    end = time.monotonic() + GUARD
-    while time.monotonic() < end:
-        for run in listing.iterate(folder / "runs"):
+
+    def reached() -> list[RunDir]:
+        return [
+            run
+            for run in listing.iterate(folder / "runs")
             if any(
                 event["kind"] == Kind.STEP and event["step"] >= step for event in read_events(run)
-            ):
-                return run
-        time.sleep(0.05)
-    raise AssertionError(f"no step {step} within {GUARD} s")
+            )
+        ]
+
+    wait_for(reached, f"step {step}", by=by, pause=0.05)
+    return reached()[0]
 
 
 def no_process_of(run: RunDir) -> bool:
@@ -138,7 +140,7 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     environment: dict[str, str], dgcctl: Dgcctl, tmp_path: Path
 ) -> None:
     process = start(environment, tmp_path, "train", "demo", *LONG)
-    run = wait_for_step(tmp_path, 3)
+    run = wait_for_step(tmp_path, 3, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=GUARD)
     assert process.returncode == 130
@@ -151,7 +153,7 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     assert saved == status.step >= 3
     assert no_process_of(run)
     again = start(environment, tmp_path, "resume", run.id[-6:])
-    wait_for_step(tmp_path, saved + 3)
+    wait_for_step(tmp_path, saved + 3, again)
     again.send_signal(signal.SIGTERM)
     _, err = again.communicate(timeout=GUARD)
     assert again.returncode == 75, err
@@ -170,7 +172,7 @@ def test_resume_of_a_recipe_finds_its_unfinished_run(
     environment: dict[str, str], dgcctl: Dgcctl, tmp_path: Path
 ) -> None:
     process = start(environment, tmp_path, "train", "demo", *LONG, "train.max_steps=40")
-    run = wait_for_step(tmp_path, 2)
+    run = wait_for_step(tmp_path, 2, process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=GUARD)
     done = dgcctl("train", "demo", *LONG, "train.max_steps=40", "--resume")
@@ -183,7 +185,7 @@ def test_a_trainer_that_is_killed_is_named_with_the_way_on(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     process = start(environment, tmp_path, "train", "demo", *LONG)
-    run = wait_for_step(tmp_path, 2)
+    run = wait_for_step(tmp_path, 2, process)
     os.kill(read_status(run).pid, signal.SIGKILL)
     _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 1  # no word of memory where nobody counted such a kill
@@ -196,7 +198,7 @@ def test_a_trainer_that_is_killed_is_named_with_the_way_on(
 
 def test_two_ranks_and_the_death_of_one(environment: dict[str, str], tmp_path: Path) -> None:
     process = start(environment, tmp_path, "train", "demo", *LONG, "--nproc-per-node", "2")
-    run = wait_for_step(tmp_path, 2)
+    run = wait_for_step(tmp_path, 2, process)
     first = psutil.Process(read_status(run).pid)
     agent = first.parent()
     assert agent is not None

@@ -241,7 +241,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     assert len(workers) == 2
     process.kill()
     process.wait()
-    wait_for(lambda: not any(_runs(pid) for pid in workers), "the end of the workers")
+    wait_for(lambda: not any(_runs(pid) for pid in workers), "the end of the workers", by=None)
 
 
 def _runs(pid):

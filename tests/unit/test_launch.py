@@ -126,10 +126,10 @@ def test_nothing_of_the_group_is_left_not_even_what_ignores_sigterm(tmp_path: Pa
     note = tmp_path / "pid"
     command = [*python(STUBBORN_CHILD), str(note)]
     with Process(command, output=subprocess.DEVNULL, env=os.environ, tied=True) as process:
-        grandchild = int(wait_for_text(note))
+        grandchild = int(wait_for_text(note, by=process))
         assert not gone(grandchild)
     assert gone(process.pid)
-    wait_for(lambda: gone(grandchild), "the end of the grandchild")
+    wait_for(lambda: gone(grandchild), "the end of the grandchild", by=None)
 
 
 def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_a_child_is_told_when_its_starter_is_killed(tmp_path: Path) -> None:
         f" tied=True)\npathlib.Path({str(pid)!r}).write_text(str(p.pid))\ntime.sleep(10_000)\n"
     )
     parent = subprocess.Popen(python(starter))
-    wait_for_file(ready)
+    wait_for_file(ready, by=parent)
     parent.kill()
     parent.wait()
-    wait_for_file(told)
+    wait_for_file(told, by=None)
 
 
 def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_signals_for_us_go_to_the_child(tmp_path: Path) -> None:
         Process(python(child), output=subprocess.DEVNULL, env=os.environ, tied=True) as process,
         launcher.forwarding(process) as heard,
     ):
-        wait_for_file(ready)
+        wait_for_file(ready, by=process)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert process.wait(GUARD) == 75
         assert heard.passed == [signal.SIGUSR1]
@@ -327,7 +327,7 @@ def test_ctrl_c_ends_a_question_and_its_process_at_once(module: Path, tmp_path: 
         " sys.exit(diagnostics.report(error))\n"
     )
     asking_process = subprocess.Popen(python(code), stderr=subprocess.PIPE, text=True)
-    asked = int(wait_for_text(note))
+    asked = int(wait_for_text(note, by=asking_process))
     asking_process.send_signal(signal.SIGINT)
     _, said = asking_process.communicate(timeout=GUARD)
     assert (asking_process.returncode, said) == (130, "error: interrupted\n")

@@ -119,7 +119,9 @@ class Cluster:
     @property
     def run(self):
         runs = self.folder / "runs"
-        wait_for(lambda: any(runs.glob("*-demo-4711/starts")), "the start of the run")
+        wait_for(
+            lambda: any(runs.glob("*-demo-4711/starts")), "the start of the run", by=self.process
+        )
         return next(runs.glob("*-demo-4711/starts")).parent
 
     def end(self):

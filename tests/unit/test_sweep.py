@@ -271,11 +271,13 @@ def test_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     sweep = plan(tmp_path, "seed=0..2")
     runner = start_runner(tmp_path)
     second = sweep.run_dir(sweep.plan.trials[1])
-    wait_for(second.file("held").exists)
+    wait_for(second.file("held").exists, "the held step", by=runner)
     runner.kill()
     runner.wait()
     os.kill(read_status(second).pid, signal.SIGKILL)
-    wait_for(lambda: sweep.state(sweep.plan.trials[1]) is TrialState.DIED)
+    wait_for(
+        lambda: sweep.state(sweep.plan.trials[1]) is TrialState.DIED, "the trainer's end", by=None
+    )
     before = [event["kind"] for event in read_events(sweep.run_dir(sweep.plan.trials[0]))]
     monkeypatch.delenv("FAKE_HOLD")
     assert quietly(sweep).done == [1, 2]
@@ -292,7 +294,7 @@ def test_a_trial_that_outlived_the_killed_sweep_is_waited_for_and_not_started_tw
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
     first = sweep.run_dir(sweep.plan.trials[0])
-    wait_for(first.file("held").exists)
+    wait_for(first.file("held").exists, "the held step", by=runner)
     runner.kill()
     runner.wait()
     assert sweep.state(sweep.plan.trials[0]) is TrialState.RUNNING
@@ -320,7 +322,7 @@ def test_a_signal_lets_the_trainer_save_and_the_next_call_goes_on(
     sweep = plan(tmp_path, "seed=0..1")
     runner = start_runner(tmp_path)
     run = sweep.run_dir(sweep.plan.trials[0])
-    wait_for(run.file("held").exists)
+    wait_for(run.file("held").exists, "the held step", by=runner)
     runner.send_signal(number)
     assert runner.wait(timeout=GUARD) == code
     assert sweep.state(sweep.plan.trials[0]) is TrialState.STOPPED
