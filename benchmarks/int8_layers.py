@@ -76,7 +76,9 @@ def main() -> None:
     print("| layer | float32 us |", " | ".join(f"int8 {n} us" for n in names), "| GMAC/s | ratio |")
     print("|---|--:" + "|--:" * (len(names) + 2) + "|")
     for name, c, o, side, k, off in SHAPES:
-        module = DynamicGroupConv2d(c, o, k, padding=k // 2, heads=HEADS, gate_factor=off, norm=False)
+        module = DynamicGroupConv2d(
+            c, o, k, padding=k // 2, heads=HEADS, gate_factor=off, norm=False
+        )
         set_progress(module, 1.0)
         module.eval()
         x = torch.rand(1, c, side, side)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dgc.conversion import convert, rebuild, structure
     from dgc.hub.load_weights import create_model
-    from dgc.infer import compile_for_inference
+    from dgc.infer import compile_for_inference, save_plan
     from dgc.layers import (
         DynamicGroupConv2d,
         gate_l1,
@@ -39,6 +39,7 @@ _HOME = {
     "list_models": "dgc.models",
     "load_released": "dgc.models",
     "compile_for_inference": "dgc.infer",
+    "save_plan": "dgc.infer",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "load_released",
     "rebuild",
     "record_gates",
+    "save_plan",
     "set_backend",
     "set_method",
     "set_progress",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from dgc.infer.compile import NativeModule, compile_for_inference
+from dgc.infer.plan_file import save_plan
 
-__all__ = ["NativeModule", "compile_for_inference"]
+__all__ = ["NativeModule", "compile_for_inference", "save_plan"]

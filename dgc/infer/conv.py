@@ -63,7 +63,8 @@ def select(
     `external`; with a `panel`, also the selected weights times their gates.
     """
     heads, channels = conv.groups, int(conv.weight.shape[1])
-    listed = new_region(heads * (16 + 2 * up(channels)), "list")
+    # of one form each: a list may lie where another of other channels never does (plan/program.cpp)
+    listed = new_region(heads * (16 + 2 * up(channels)), f"list of {channels}")
     regions = regions | {"list": listed}
     if panel is not None:
         regions["panel"] = panel

@@ -7,6 +7,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,8 +124,23 @@ def load() -> Library | None:
     return None if choice is None else Library(handle, path, choice)
 
 
+_REGISTERS: ContextVar[int] = ContextVar("registers", default=0)
+
+
+@contextmanager
+def made_for(registers: int) -> Iterator[None]:
+    """Within it plans are made as on a machine with so many vector registers."""
+    token = _REGISTERS.set(registers)
+    try:
+        yield
+    finally:
+        _REGISTERS.reset(token)
+
+
 def many_registers() -> bool:
     """True if the kernels in use count on 32 vector registers (AVX-512, arm64), not on 16."""
+    if _REGISTERS.get():
+        return _REGISTERS.get() >= 32
     loaded = load()
     return loaded is not None and int(loaded.handle.dgc_registers(loaded.isa)) >= 32
 

@@ -51,10 +51,14 @@ class Region(Structure):
     _fields_ = _integers("arena offset")
 
 
+# Fields of an operation that are offsets in bytes into the program's block, beside the masks of its
+# tensors; 0: there is none.
+CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "edges")
+IMAGES = ("src", "dst", "residual")
+
+
 class Op(Structure):
-    """Constants (`offsets` to `in_shift`, `edges`, masks of tensors) are offsets in bytes into the
-    program's block; 0: there is none.
-    """
+    """Constants (CONSTANTS, and masks of IMAGES) are offsets into the block."""
 
     _fields_ = [
         *_integers("kind batched"),

@@ -1,5 +1,6 @@
 // The C interface: which instruction sets this build and this machine have, and running a program
 // with one of them.
+#include "api.h"
 #include "mirror.h"
 
 #define DGC_DECLARE(isa)                      \
@@ -79,7 +80,7 @@ const char* dgc_built_from() {
 }
 
 int dgc_abi_version() {
-    return 4;
+    return kDgcAbi;
 }
 int64_t dgc_op_size() {
     return sizeof(DgcOp);

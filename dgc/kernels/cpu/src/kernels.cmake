@@ -61,6 +61,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   endif()
 endif()
 
+# Plan files: no kernel, so one object for all; it lets no exception out and needs no C++ library.
+add_library(dgc_plan_files OBJECT ${SOURCES}/plan/api.cpp ${SOURCES}/plan/file.cpp ${SOURCES}/plan/program.cpp)
+target_compile_options(dgc_plan_files PRIVATE -O2 -fno-exceptions -fno-rtti -Wall -Wextra)
+target_sources(dgc_native PRIVATE $<TARGET_OBJECTS:dgc_plan_files>)
+
 if(OpenMP_CXX_FOUND)
   target_link_libraries(dgc_native PRIVATE OpenMP::OpenMP_CXX)
 endif()

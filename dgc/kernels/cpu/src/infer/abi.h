@@ -15,6 +15,9 @@
 #pragma once
 #include <stdint.h>
 
+// Of the structures in this file. A plan file that was written with another number is refused.
+constexpr int kDgcAbi = 4;
+
 extern "C" {
 
 // A tensor of one sample, plane after plane. A plane of `phases`*`phases` sub-planes (1 or 2 or the
@@ -97,9 +100,9 @@ struct DgcRun {
     int64_t program;  // where the DgcProgram to be run lies in the block
     const float* input;
     float* output;
-    float* workspace;  // threads * thread_floats, then samples * sample_floats, then threads *
-                       // scratch_floats; zero at first, and as the last run left it where samples
-                       // and threads are as many as then
+    float* workspace;  // threads * thread_floats, then threads * scratch_floats, then samples *
+                       // sample_floats; zero at first, and as the last run left it where threads
+                       // are as many as then (samples come last, so that a run of fewer finds its own)
     int64_t workspace_floats;
     int64_t samples, threads;
     double* seconds;  // per operation, as the first thread sees them; null: nobody asks

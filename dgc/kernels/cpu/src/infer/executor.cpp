@@ -81,7 +81,8 @@ inline Context for_sample(Context c, const DgcRun& run, int64_t sample, int64_t 
     const DgcProgram& p = *c.program;
     c.sample = sample;
     c.bases[0] = run.workspace + owner * p.thread_floats;
-    c.bases[1] = run.workspace + run.threads * p.thread_floats + sample * p.sample_floats;
+    c.bases[1] = run.workspace + run.threads * (p.thread_floats + p.scratch_floats) +
+                 sample * p.sample_floats;
     return c;
 }
 
@@ -164,8 +165,7 @@ inline void work(const DgcRun& run, int64_t thread, int64_t workers) {
     c.ops = (const DgcOp*)(c.block + p.ops);
     c.first_worker = thread == 0;
     c.thread = thread, c.threads = workers;
-    c.scratch = run.workspace + run.threads * p.thread_floats + run.samples * p.sample_floats +
-                thread * p.scratch_floats;
+    c.scratch = run.workspace + run.threads * p.thread_floats + thread * p.scratch_floats;
     if (run.samples >= workers)
         samples_apart(run, c);
     else

@@ -1,0 +1,98 @@
+"""From a network to a plan file: programs for both numbers of vector registers and for each image
+size, in one file that runs without PyTorch.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dgc.errors import UsageError
+from dgc.infer.compile import NativeModule
+from dgc.infer.fuse import fuse
+from dgc.infer.graph import Node, UnknownError, read
+from dgc.infer.lower import Lowering
+from dgc.infer.program import Plan
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.merge import merge
+from dgc.kernels.cpu.structs import Op
+from dgc.runtime import writer
+from dgc.runtime.plan import Preprocessing
+
+REGISTERS = (16, 32)  # AVX2 and older; AVX-512 and arm64
+
+
+def save_plan(
+    model: nn.Module,
+    example: Tensor | Sequence[Tensor],
+    file: str | os.PathLike[str],
+    classes: Sequence[str] = (),
+    preprocessing: Any = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `model` (float32, on the CPU) as a plan file for images like `example`, or like each of
+    several; only their sizes matter. A file of that name is replaced.
+
+    `preprocessing` has resize, image_size, mean, std and channels, as `dgc.runtime.Preprocessing`.
+    `origin` is JSON that says where the weights came from. Raises UsageError for a network with
+    parts that the kernels do not know: those need PyTorch.
+    """
+    if library.load() is None:
+        raise UsageError(f"no native kernels: {library.describe()['why_not']}")
+    examples = [example] if isinstance(example, Tensor) else list(example)
+    sizes = dict.fromkeys(_image(x) for x in examples)
+    if not sizes:
+        raise UsageError("example: at least one image is needed, for its size")
+    graph = _graph(model)
+    plans = [(r, size, _plan(graph, size, r)) for size in sizes for r in REGISTERS]
+    block, places = merge([plan.block for _, _, plan in plans])
+    programs = [
+        writer.FileProgram(registers, size, plan.out_shape, place)
+        for (registers, size, plan), place in zip(plans, places, strict=True)
+    ]
+    kernels = writer.Kernels(library.ABI_VERSION, ctypes.sizeof(Op))
+    how = None if preprocessing is None else _preprocessing(preprocessing)
+    data = writer.file_bytes(kernels, programs, block, classes, how, origin)
+    path = Path(file)
+    writer.write(data, path)
+    return path
+
+
+def _image(x: Tensor) -> tuple[int, int, int]:
+    if x.dim() != 4:
+        raise UsageError(
+            f"example: should be a batch (B, C, H, W) of images, given {tuple(x.shape)}"
+        )
+    return int(x.shape[1]), int(x.shape[2]), int(x.shape[3])
+
+
+def _graph(model: nn.Module) -> Node:
+    model = model.original if isinstance(model, NativeModule) else model
+    try:
+        return fuse(read(copy.deepcopy(model).eval()))
+    except UnknownError as error:
+        raise UsageError(f"no plan can be made of this network: {error}") from error
+
+
+def _plan(graph: Node, size: tuple[int, int, int], registers: int) -> Plan:
+    try:
+        with library.made_for(registers):
+            return Lowering(graph, size).plan()
+    except UnknownError as error:
+        c, h, w = size
+        raise UsageError(
+            f"no plan can be made of this network for {c} x {h} x {w}: {error}"
+        ) from error
+
+
+def _preprocessing(how: Any) -> Preprocessing:
+    """Whatever has its fields."""
+    names = ("resize", "image_size", "mean", "std", "channels")
+    given = how if isinstance(how, Mapping) else {name: getattr(how, name) for name in names}
+    return Preprocessing(**{name: given[name] for name in names})

@@ -1,0 +1,298 @@
+// What each kind of operation touches, one row a kind: its images, the other memory of the workspace,
+// its constants in the block, and what else its kernel relies on. The verifier (program.cpp) knows of
+// an operation what stands here and refuses a kind without a row; an operand that a row does not name
+// has to be absent.
+//
+// Sizes rest on the kernels in infer/, whatever the instruction set: vectors of at most 16 floats.
+// A function is asked only after every number of the operation was found between 0 and 2^36, a rule
+// only after the operands were found inside their memory.
+#pragma once
+#include "../infer/abi.h"
+#include "arithmetic.h"
+
+namespace dgc_plan {
+
+struct Place {  // of one operation
+    const DgcOp& op;
+    const DgcProgram& program;
+    const char* block;
+};
+
+enum Access { READS, WRITES, MAKES_LIST, READS_LIST };
+
+struct ImageUse {
+    const char* name;
+    DgcTensor DgcOp::*at;
+    Access access;
+    bool (*present)(const DgcOp&);  // null: always
+};
+struct RegionUse {
+    const char* name;
+    DgcRegion DgcOp::*at;
+    Access access;
+    int64_t (*floats)(const DgcOp&);  // -1: it has to be absent
+};
+struct ConstantUse {
+    const char* name;
+    int64_t DgcOp::*at;
+    int64_t each;                    // bytes of a number
+    int64_t (*count)(const DgcOp&);  // -1: it has to be absent
+    bool needed;
+};
+struct Row {
+    int64_t kind;
+    const char* name;
+    int64_t DgcOp::*counts[3];  // numbers that are at least 1
+    ImageUse images[3];
+    RegionUse regions[4];
+    ConstantUse constants[7];
+    const char* (*rule)(const Place&);  // null, or what is wrong
+};
+
+// A kernel may read this far behind the last plane of an image, beside its `lead`.
+constexpr int64_t kTail = 4 * kAlign;
+
+inline int64_t subplanes(const DgcTensor& t) {
+    return times(t.phases, t.phases);
+}
+inline int64_t own_channels(const DgcOp& op) {
+    return op.dynamic ? op.channels : op.channels / (op.heads > 0 ? op.heads : 1);
+}
+inline int64_t list_floats(const DgcOp& op) {  // see infer/gates.h
+    return times(op.heads, plus(kAlign, times(2, up16(op.channels))));
+}
+inline int64_t all_weights(const DgcOp& op) {
+    return times(op.heads, op.outs, op.channels, op.taps);
+}
+inline int64_t conv_weights(const DgcOp& op) {
+    return times(op.heads, op.outs, own_channels(op), op.kind == DGC_WINO ? 16 : op.taps);
+}
+inline int64_t tap_count(const DgcOp& op) {
+    return op.kind == DGC_WINO ? 16 : times(subplanes(op.dst), op.taps);
+}
+inline int64_t norm_count(const DgcOp& op) {
+    return op.src.channels;
+}
+
+inline bool alike(const DgcTensor& a, const DgcTensor& b) {
+    return a.phases == b.phases && a.row == b.row && a.length == b.length;
+}
+inline bool same_size(const DgcTensor& a, const DgcTensor& b) {
+    return a.height == b.height && a.width == b.width;
+}
+
+// Whether each tap, moved over the whole output, stays inside the source: from its first zeros to
+// kTail behind its last.
+inline bool taps_inside(const Place& p) {
+    const DgcTensor &s = p.op.src, &d = p.op.dst;
+    const int64_t* tap = (const int64_t*)(p.block + p.op.offsets);
+    for (int64_t i = 0, n = tap_count(p.op); i < n; ++i)
+        if (tap[i] < -s.lead || tap[i] > plus(s.plane, kTail) - d.length) return false;
+    return true;
+}
+
+inline bool reads_copy(const DgcOp& op) {  // conv.h: from_copy
+    return op.dynamic && !op.scale_weights && (op.taps > 1 || op.lanes);
+}
+
+inline int64_t conv_scratch(const DgcOp& op) {
+    const DgcTensor &s = op.src, &d = op.dst;
+    if (reads_copy(op)) {
+        const int64_t planes = plus(times(op.channels, s.plane), s.lead, kTail);
+        return op.lanes ? plus(planes, times(d.height, d.width, 32), d.length) : planes;
+    }
+    if (!op.dynamic || op.scale_weights) return 0;
+    return times(op.channels, d.length < 24 * kAlign ? d.length : 24 * kAlign);
+}
+
+// Both convolutions: where channels and taps lie.
+inline const char* products_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.channels != op.src.channels) return "channels";
+    if (times(op.heads, op.outs) != op.dst.channels) return "heads x outputs";
+    if (plus(times(op.outs - 1, op.out_step), times(op.heads - 1, op.head_step)) >=
+        op.dst.channels)
+        return "the steps between output channels";
+    if (op.dynamic && op.inactive >= op.channels) return "the number of inactive channels";
+    if ((op.in_scale == 0) != (op.in_shift == 0)) return "scale without shift";
+    if (op.src.row != op.dst.row) return "the rows of source and target";
+    if (op.has_residual && (!alike(op.residual, op.dst) || op.residual.channels != op.dst.channels))
+        return "the residual's layout";
+    return taps_inside(p) ? nullptr : "a tap that lies outside the source";
+}
+
+inline const char* conv_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (const char* wrong = products_rule(p)) return wrong;
+    if (!op.dynamic && (op.channels % op.heads || op.lanes || op.scale_weights))
+        return "groups of a static convolution";
+    if (op.lanes && (op.dst.phases != 1 || op.outs % kAlign || op.scale_weights))
+        return "vectors over output channels";
+    return conv_scratch(op) <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+inline const char* wino_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (const char* wrong = products_rule(p)) return wrong;
+    if (op.taps != 9 || !op.dynamic || op.src.phases != 2 || op.dst.phases != 2)
+        return "the form of a convolution by tiles";
+    // pieces end where register tiles do: up to 96 behind their span
+    const int64_t most = plus(op.span, 96) < op.dst.length ? plus(op.span, 96) : op.dst.length;
+    const int64_t room = times(16, plus(times(plus(op.channels, op.outs), most), 2 * kAlign));
+    return room <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+inline const char* input_rule(const Place& p) {
+    const DgcTensor& d = p.op.dst;
+    return times(d.channels, d.height, d.width) == p.program.in_floats ? nullptr
+                                                                       : "the input's size";
+}
+
+inline bool gives_image(const DgcOp& op) {
+    return op.src.plane != 0;
+}
+inline const char* output_rule(const Place& p) {
+    const DgcTensor& s = p.op.src;
+    if (!gives_image(p.op))
+        return p.op.channels == p.program.out_floats ? nullptr : "the output's size";
+    if (p.op.channels != s.channels) return "channels";
+    return times(s.channels, s.height, s.width) == p.program.out_floats ? nullptr
+                                                                        : "the output's size";
+}
+
+inline const char* norm_rule(const Place& p) {
+    return (p.op.in_scale == 0) == (p.op.in_shift == 0) ? nullptr : "scale without shift";
+}
+
+inline const char* select_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.inactive > op.channels) return "the number of inactive channels";
+    if (op.scale_weights && (op.outs < 1 || op.taps < 1)) return "the weights to be scaled";
+    return up16(op.channels) <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+inline const char* pack_rule(const Place& p) {
+    const DgcTensor &s = p.op.src, &d = p.op.dst;
+    if (const char* wrong = norm_rule(p)) return wrong;
+    if (s.channels != d.channels || !same_size(s, d)) return "the sizes of source and target";
+    if (s.phases == d.phases && s.row == d.row)
+        return s.length == d.length ? nullptr : "the lengths of source and target";
+    if (s.phases != d.phases)
+        return up16(d.width) <= p.program.scratch_floats ? nullptr : "the scratch";
+    // whole vectors of the last row reach behind it
+    const int64_t rows = parts_of(s.height, s.phases), columns = parts_of(s.width, s.phases);
+    const int64_t reach = plus(times(rows - 1, s.row), up16(columns));
+    return reach <= plus(s.length, s.lead, kTail) ? nullptr : "the source's length";
+}
+
+inline const char* pool_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.src.channels != op.dst.channels) return "channels";
+    if (op.pool_kind > 1) return "the kind of pooling";
+    const int64_t reach = plus(op.src.width, times(2, op.pool_pad));
+    if (plus(times(op.dst.width - 1, op.pool_stride), op.pool_kernel) > reach)
+        return "a window that leaves the image";
+    return plus(op.src.width, reach, op.dst.width) <= p.program.scratch_floats ? nullptr
+                                                                               : "the scratch";
+}
+
+inline const char* add_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.src.channels != op.dst.channels || op.residual.channels != op.dst.channels)
+        return "channels";
+    return alike(op.src, op.dst) && alike(op.residual, op.dst) ? nullptr : "layouts that differ";
+}
+
+#define DGC_COUNT(expression) [](const DgcOp& op) -> int64_t { return expression; }
+#define DGC_PRESENT(expression) [](const DgcOp& op) -> bool { return expression; }
+
+constexpr ImageUse kSource = {"src", &DgcOp::src, READS, nullptr};
+constexpr ImageUse kTarget = {"dst", &DgcOp::dst, WRITES, nullptr};
+constexpr ImageUse kResidual = {"residual", &DgcOp::residual, READS,
+                                DGC_PRESENT(op.has_residual != 0)};
+constexpr ConstantUse kScale = {"in_scale", &DgcOp::in_scale, 4, norm_count, false};
+constexpr ConstantUse kShift = {"in_shift", &DgcOp::in_shift, 4, norm_count, false};
+constexpr RegionUse kList = {"list", &DgcOp::list, READS_LIST,
+                             DGC_COUNT(op.dynamic ? list_floats(op) : -1)};
+constexpr ConstantUse kTaps = {"offsets", &DgcOp::offsets, 8, tap_count, true};
+constexpr ConstantUse kConvWeight = {"weight", &DgcOp::weight, 4, conv_weights, true};
+constexpr ConstantUse kConvBias = {"bias", &DgcOp::bias, 4, DGC_COUNT(op.dst.channels), false};
+
+constexpr Row kRows[] = {
+    {DGC_INPUT, "INPUT", {}, {kTarget}, {}, {}, input_rule},
+    {DGC_OUTPUT,
+     "OUTPUT", {&DgcOp::channels},
+     {{"src", &DgcOp::src, READS, gives_image}},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(gives_image(op) ? -1 : op.channels)}},
+     {},
+     output_rule},
+    {DGC_MEAN,
+     "MEAN", {},
+     {kSource},
+     {{"out", &DgcOp::out, WRITES, DGC_COUNT(op.src.channels)}},
+     {kScale, kShift},
+     norm_rule},
+    {DGC_LINEAR,
+     "LINEAR", {&DgcOp::channels, &DgcOp::outs},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(op.outs)}},
+     {{"weight", &DgcOp::weight, 4, DGC_COUNT(times(op.outs, up16(op.channels))), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(op.outs), false}},
+     nullptr},
+    {DGC_GATES,
+     "GATES", {&DgcOp::channels, &DgcOp::heads},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, op.hidden))},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(times(op.heads, up16(op.channels)))}},
+     {{"weight", &DgcOp::weight, 4, DGC_COUNT(times(op.heads, op.hidden, up16(op.channels))), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(times(op.heads, up16(op.channels))), true}},
+     nullptr},
+    // gates of a caller (`external`) are no part of a file
+    {DGC_SELECT,
+     "SELECT", {&DgcOp::channels, &DgcOp::heads},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, up16(op.channels)))},
+      {"list", &DgcOp::list, MAKES_LIST, list_floats},
+      {"panel", &DgcOp::panel, WRITES, DGC_COUNT(op.scale_weights ? all_weights(op) : -1)}},
+     {{"weight", &DgcOp::weight, 4, DGC_COUNT(op.scale_weights ? all_weights(op) : -1), true}},
+     select_rule},
+    {DGC_PACK, "PACK", {}, {kSource, kTarget}, {}, {kScale, kShift}, pack_rule},
+    {DGC_CONV,
+     "CONV", {&DgcOp::heads, &DgcOp::outs, &DgcOp::taps},
+     {kSource, kTarget, kResidual},
+     {kList,
+      {"panel", &DgcOp::panel, READS,
+       DGC_COUNT(op.dynamic && op.scale_weights ? all_weights(op) : -1)}},
+     {kTaps, kConvWeight, kConvBias, kScale, kShift},
+     conv_rule},
+    {DGC_WINO,
+     "WINO", {&DgcOp::heads, &DgcOp::outs, &DgcOp::span},
+     {kSource, kTarget, kResidual},
+     {kList},
+     {kTaps,
+      kConvWeight,
+      kConvBias,
+      {"edges", &DgcOp::edges, 4, DGC_COUNT(times(2, op.dst.length)), true}},
+     wino_rule},
+    {DGC_POOL, "POOL", {&DgcOp::pool_kernel, &DgcOp::pool_stride}, {kSource, kTarget}, {}, {}, pool_rule},
+    {DGC_ADD,
+     "ADD", {},
+     {kSource, {"residual", &DgcOp::residual, READS, nullptr}, kTarget},
+     {},
+     {},
+     add_rule},
+};
+
+#undef DGC_COUNT
+#undef DGC_PRESENT
+
+constexpr int64_t kRowCount = sizeof(kRows) / sizeof(*kRows);
+
+inline const Row* row_of(int64_t kind) {
+    for (const Row& row : kRows)
+        if (row.kind == kind) return &row;
+    return nullptr;
+}
+
+}  // namespace dgc_plan

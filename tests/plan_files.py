@@ -1,0 +1,96 @@
+"""Plan files for tests: a small network with every form of operation, and files that lie, with
+checksums that are right, as someone would write them who means harm.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import dgc
+from dgc.infer.compile import NativeModule
+from dgc.infer.program import Plan
+from dgc.kernels.cpu import block as blocks
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.structs import Op, Program
+from dgc.runtime import writer
+
+SIZE = (8, 20, 20)
+
+
+def network() -> nn.Module:
+    """Static and dynamic convolutions (strided, 1x1, by tiles, over outputs), BatchNorm in front,
+    pooling, gates, a classifier.
+    """
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(8, 16, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        dgc.DynamicGroupConv2d(16, 32, 3, padding=1, heads=2, gate_factor=0.5),
+        dgc.DynamicGroupConv2d(32, 32, 1, heads=4, gate_factor=0.5),
+        nn.BatchNorm2d(32),
+        nn.MaxPool2d(3, 2, 1),
+        dgc.DynamicGroupConv2d(32, 64, 3, padding=1, heads=2, gate_factor=0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+    )
+    dgc.set_progress(net, 1.0)
+    return net.eval()
+
+
+def images(count: int = 3, size: tuple[int, int, int] = SIZE) -> Tensor:
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(1))
+
+
+def plan_of(net: nn.Module, x: Tensor) -> Plan:
+    plan = NativeModule(net.eval()).plan_for(x)
+    assert plan is not None
+    return plan
+
+
+class Forged:
+    """A file around a program that may be changed before it is written."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.block = plan.block.copy()
+        self.program = blocks.program_of(self.block)
+        self.ops = blocks.ops_of(self.block)
+
+    def bytes(self) -> NDArray[np.uint8]:
+        listed = (Op * len(self.ops))(*self.ops)
+        block = self.block.copy()
+        if len(self.ops) != blocks.program_of(block).count:
+            start = -(-block.size // 64) * 64
+            block = np.concatenate([block, np.zeros(start - block.size, np.uint8)])
+            block = np.concatenate([block, np.frombuffer(listed, np.uint8)])
+            self.program.ops, self.program.count = start, len(self.ops)
+        else:
+            start = blocks.program_of(block).ops
+            block[start : start + ctypes.sizeof(listed)] = np.frombuffer(listed, np.uint8)
+        block[: ctypes.sizeof(Program)] = np.frombuffer(self.program, np.uint8)
+        shape = (self.plan.in_shape[0], self.plan.in_shape[1], self.plan.in_shape[2])
+        programs = [writer.FileProgram(16, shape, self.plan.out_shape, 0)]
+        return lay_out(programs, block)
+
+    def write(self, file: Path) -> Path:
+        file.write_bytes(self.bytes().tobytes())
+        return file
+
+
+def lay_out(programs: list[writer.FileProgram], block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A file with right checksums; nothing else of it is looked at."""
+    kernels = writer.Kernels(library.ABI_VERSION, ctypes.sizeof(Op))
+    packed = b"".join(program.pack() for program in programs)
+    return writer._laid_out(kernels, {writer.PROGRAMS: packed, writer.BLOCK: block})
+
+
+Change = Callable[[Forged], None]
