@@ -42,3 +42,10 @@ def cosine(p: float, lr: float) -> float:
 def multistep(epoch: int, lr: float, milestones: Sequence[int], gamma: float = 0.1) -> float:
     """Learning rate in `epoch`: times gamma at each milestone (a count of finished epochs)."""
     return lr * gamma ** sum(epoch >= milestone for milestone in milestones)
+
+
+def warmed_up(step: int, steps: int, start: float, lr: float) -> float:
+    """Learning rate of step number `step` (from 0) of a warm-up of `steps`: in equal steps from
+    `start`, which no step has, to `lr`, which the last one has.
+    """
+    return start + (lr - start) * (step + 1) / steps

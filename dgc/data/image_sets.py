@@ -29,8 +29,8 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """How the images are seen. In evaluation `augment` is none. `grey`: image files are made grey,
-    and given as RGB.
+    """How the images are seen. In evaluation `augment` is none, and nothing is drawn at random.
+    `grey`: image files are made grey, and given as RGB.
     """
 
     augment: Augment = "none"
@@ -38,6 +38,9 @@ class View:
     crop_padding: int = 4
     resize: int | None = None
     grey: bool = False
+    rand_augment: int = 0  # operations an image
+    rand_augment_magnitude: int = 9
+    random_erasing: float = 0.0  # its probability
 
 
 class ImageSet(ABC):

@@ -25,9 +25,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dgc.data import rand_augment
 from dgc.data.image_sets import ImageSet
 from dgc.data.normalise import Normalise
+from dgc.data.rng import ERASING, RAND_AUGMENT, uniforms
 from dgc.data.sampler import EvalSampler, Task, TrainSampler
+from dgc.data.transforms import Pixels
 from dgc.data.worker import held_requests, settle_worker
 from dgc.errors import DataError, DgcError, ResourceError
 from dgc.run import oom
@@ -62,7 +65,7 @@ class _Maker(Dataset[Any]):
 
     def __getitem__(self, task: Task) -> _Raw | _Failure:
         try:
-            pixels = torch.from_numpy(self.images.pixels(self.seed, task.epoch, task.indices))
+            pixels = torch.from_numpy(self._pixels(task))
         except DgcError as error:
             # Returned, not raised: an exception that crosses from a worker arrives as a page of
             # traceback.
@@ -76,6 +79,15 @@ class _Maker(Dataset[Any]):
             return _Failure(_unexpected(error, self.images, task))
         labels = torch.from_numpy(self.images.labels[task.indices])
         return _Raw(pixels, labels, torch.from_numpy(task.indices))
+
+    def _pixels(self, task: Task) -> Pixels:
+        place = self.seed, task.epoch, task.indices
+        pixels = self.images.pixels(*place)
+        if count := self.images.view.rand_augment:
+            draws = uniforms(*place, rand_augment.draws_needed(count), RAND_AUGMENT)
+            level = self.images.view.rand_augment_magnitude
+            pixels = rand_augment.rand_augment(pixels, draws, count, level)
+        return pixels
 
 
 def _unexpected(error: Exception, images: ImageSet, task: Task) -> str:
@@ -198,11 +210,21 @@ class Loader:
             # named at the same step, with any number of workers.
             if isinstance(raw, _Failure):
                 raise raw.kind(f"{raw.text} (at {self._place()})")
-            yield Batch(self._normalise(raw.pixels), self._to_device(raw.labels), raw.indices)
+            images = self._erased(self._normalise(raw.pixels), epoch, raw.indices)
+            yield Batch(images, self._to_device(raw.labels), raw.indices)
             self._step += 1
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch()
+
+    def _erased(self, images: Tensor, epoch: int, indices: Tensor) -> Tensor:
+        """Boxes are erased here, after the normalisation: what is 0 then is the mean colour."""
+        probability = self.images.view.random_erasing
+        if not probability:
+            return images
+        place = self._maker.seed, epoch, indices.numpy()
+        draws = uniforms(*place, rand_augment.ERASING_DRAWS, ERASING)
+        return rand_augment.erase(images, draws, probability)
 
     def _to_device(self, labels: Tensor) -> Tensor:
         return labels.to(self._normalise.device, non_blocking=True)

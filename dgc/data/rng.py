@@ -16,7 +16,9 @@ Uniforms = npt.NDArray[np.float64]
 _Words = npt.NDArray[np.uint64]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_ORDER, _AUGMENT, _SUBSET = 1, 2, 3  # purposes: two uses of one (seed, epoch) never share numbers
+# purposes: two uses of one (seed, epoch) never share numbers
+_ORDER, _AUGMENT, _SUBSET, _MIXING = 1, 2, 3, 4
+RAND_AUGMENT, ERASING = 5, 6
 
 
 def _mix(words: _Words) -> _Words:
@@ -37,9 +39,11 @@ def _stream(purpose: int, seed: int, epoch: int) -> _Words:
     return state
 
 
-def uniforms(seed: int, epoch: int, indices_B: Indices, draws: int) -> Uniforms:
+def uniforms(
+    seed: int, epoch: int, indices_B: Indices, draws: int, purpose: int = _AUGMENT
+) -> Uniforms:
     """(B, draws) numbers in [0, 1): row b depends on (seed, epoch, indices_B[b]) alone."""
-    samples = _absorb(_stream(_AUGMENT, seed, epoch), indices_B.astype(np.uint64))
+    samples = _absorb(_stream(purpose, seed, epoch), indices_B.astype(np.uint64))
     words = _absorb(samples[:, None], np.arange(draws, dtype=np.uint64)[None])
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -56,3 +60,10 @@ def subset(count: int, limit: int | None) -> Indices:
         return np.arange(count)
     words = _absorb(_stream(_SUBSET, 0, 0), np.arange(count, dtype=np.uint64))
     return np.sort(np.argsort(words, kind="stable")[:limit])
+
+
+def mixing_draws(seed: int, epoch: int, batch: int, draws: int) -> list[float]:
+    """`draws` numbers in [0, 1) for a whole batch: they depend on (seed, epoch, batch) alone."""
+    place = _absorb(_stream(_MIXING, seed, epoch), np.array([batch], np.uint64))
+    words = _absorb(place, np.arange(draws, dtype=np.uint64))
+    return [float(word) for word in (words >> np.uint64(11)).astype(np.float64) * 2.0**-53]

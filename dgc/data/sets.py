@@ -73,6 +73,9 @@ def open_images(
     augment: Augment = "none",
     image_size: int = 32,
     crop_padding: int = 4,
+    rand_augment: int = 0,
+    rand_augment_magnitude: int = 9,
+    random_erasing: float = 0.0,
     resize: int | None = None,
     num_classes: int | None = None,
     limit_train: int | None = None,
@@ -92,7 +95,15 @@ def open_images(
     if name == "fashion_mnist" and dir is not None:
         raise UsageError(no_folder(dir))
     views = (
-        View(augment, image_size, crop_padding, resize),
+        View(
+            augment,
+            image_size,
+            crop_padding,
+            resize,
+            rand_augment=rand_augment,
+            rand_augment_magnitude=rand_augment_magnitude,
+            random_erasing=random_erasing,
+        ),
         View("none", image_size, crop_padding, resize),
     )
     limits = limit_train, limit_val

@@ -14,10 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dgc.errors import IntegrityError
+from dgc.errors import IntegrityError, UsageError
 from dgc.hub.registry import Preprocessing
 from dgc.recipe.load import Recipe, load_recipe, parse_recipe
-from dgc.run.checkpoint_store import STATE_FILE, checked_structure, structure_in
+from dgc.run.checkpoint_store import (
+    EMA_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+    checked_structure,
+    structure_in,
+)
 from dgc.run.files import read_json, sha256_of
 from dgc.run.paths import RunDir
 
@@ -148,6 +154,15 @@ def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | Non
         return Told(recipe, read_card(state["card"], f"{folder}/{STATE_FILE}"), structure)
     card = card_of(recipe, read_json(run.data) if run.data.exists() else None)
     return Told(recipe, card, structure)
+
+
+def weights_file(run: RunDir, files: Mapping[str, bytes], *, ema: bool) -> str:
+    """Which file of a checkpoint holds the weights that are wanted. Raises UsageError."""
+    if ema and EMA_FILE not in files:
+        raise UsageError(
+            f"{run.id} has no averaged weights: its recipe sets no train.ema_decay; leave --ema out"
+        )
+    return EMA_FILE if ema else MODEL_FILE
 
 
 def told_in(text: str, where: str) -> Told:

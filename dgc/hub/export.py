@@ -21,7 +21,7 @@ import dgc
 from dgc.errors import UsageError
 from dgc.hub import filetype
 from dgc.hub.cache import now
-from dgc.hub.card import METADATA_KEY, checkpoint_facts
+from dgc.hub.card import METADATA_KEY, checkpoint_facts, weights_file
 from dgc.hub.convert import WALL_SECONDS, run_child
 from dgc.recipe.load import dump_recipe
 from dgc.run.checkpoint_store import (
@@ -41,9 +41,11 @@ _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 _FIGURES = (*(field.name for field in EVAL_FIELDS), "epoch")
 
 
-def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
+def export_own(
+    run: RunDir, out: Path, step: str = "last", *, ema: bool = False
+) -> tuple[Path, Path]:
     """Write OUT.safetensors and OUT.json (read-only); every digest is checked on the way. Returns
-    both paths.
+    both paths. `ema`: the averaged weights.
 
     The record is in the header of the weights too, so that the file by itself knows its network and
     its classes.
@@ -51,10 +53,9 @@ def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
     folder = checkpoint_folder(run, step)
     files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
-    told = _record(run, folder, files)
-    weights = filetype.with_metadata(
-        files[MODEL_FILE], {METADATA_KEY: json.dumps(told)}, folder / MODEL_FILE
-    )
+    told = _record(run, folder, files, ema=ema)
+    name = weights_file(run, files, ema=ema)
+    weights = filetype.with_metadata(files[name], {METADATA_KEY: json.dumps(told)}, folder / name)
     record = {
         **told,
         "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)},
@@ -69,7 +70,7 @@ def export_own(run: RunDir, out: Path, step: str = "last") -> tuple[Path, Path]:
     return target, beside
 
 
-def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _record(run: RunDir, folder: Path, files: Mapping[str, bytes], *, ema: bool) -> dict[str, Any]:
     recipe, card, structure = checkpoint_facts(files, folder, run)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -81,6 +82,7 @@ def _record(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, 
         "recipe_digest": recipe.digest(),
         "recipe": dump_recipe(recipe),
         "metrics": metrics_at(run, step_of(folder)),
+        **({"averaged": True} if ema else {}),
         **({"structure": structure} if structure is not None else {}),
         **card.document(),
     }
@@ -124,8 +126,12 @@ def _refuse_existing(*paths: Path) -> None:
             )
 
 
-def export_released(run: RunDir, out: Path, step: str = "last", container: str = "legacy") -> Path:
-    """Write a file that the authors' code loads; `container` is `legacy` (torch < 1.6) or `zip`."""
+def export_released(
+    run: RunDir, out: Path, step: str = "last", container: str = "legacy", *, ema: bool = False
+) -> Path:
+    """Write a file that the authors' code loads; `container` is `legacy` (torch < 1.6) or `zip`;
+    `ema`: the averaged weights.
+    """
     if container not in ("legacy", "zip"):
         raise UsageError(
             f"--container {container}: should be legacy (what torch before 1.6 wrote) or zip"
@@ -143,14 +149,14 @@ def export_released(run: RunDir, out: Path, step: str = "last", container: str =
     try:
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as scratch:
             weights = Path(scratch, MODEL_FILE)
-            weights.write_bytes(files[MODEL_FILE])
+            weights.write_bytes(files[weights_file(run, files, ema=ema)])
             job = {
                 "task": "released",
                 "file": str(weights),
                 "out": str(temporary),
                 "container": container,
             }
-            run_child({**job, "facts": _released_facts(run, folder, files)}, out, WALL_SECONDS)
+            run_child({**job, "facts": _released_facts(run, folder, files, ema)}, out, WALL_SECONDS)
         temporary.chmod(0o444)
         os.replace(temporary, out)
     finally:
@@ -158,13 +164,15 @@ def export_released(run: RunDir, out: Path, step: str = "last", container: str =
     return out
 
 
-def _released_facts(run: RunDir, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _released_facts(
+    run: RunDir, folder: Path, files: Mapping[str, bytes], ema: bool
+) -> dict[str, Any]:
     """`epoch` and `best_prec1` (precision in per cent) of the exported step, as the authors' code
     stores and reads them, and our own record, which it passes over.
     """
-    record = _record(run, folder, files)
+    record = _record(run, folder, files, ema=ema)
     metrics = record["metrics"] or {}
-    error = metrics.get("top1_error")
+    error = metrics.get("ema_top1_error" if ema else "top1_error")
     place = json.loads(files.get(STATE_FILE, b"{}")).get("progress", {}).get("position", {})
     epoch = place.get("epoch", metrics.get("epoch", 0))
     best = 0.0 if error is None else 100.0 - float(error)

@@ -20,7 +20,7 @@ from dgc.hub import filetype
 from dgc.hub.card import METADATA_KEY
 from dgc.hub.scan import inspect
 from dgc.recipe.load import Recipe
-from dgc.run.checkpoint_store import MODEL_FILE, STRUCTURE_FILE
+from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, STRUCTURE_FILE
 from dgc.run.files import sha256_of
 
 SHOWN = 5
@@ -106,7 +106,7 @@ def _bare(content: Mapping[Any, Tensor]) -> dict[str, Tensor]:
 def told_structure(path: Path) -> Mapping[str, Any]:
     """The structure beside a checkpoint's weights, or in the header of an export; {}: none."""
     beside = path.with_name(STRUCTURE_FILE)
-    if path.name == MODEL_FILE and beside.is_file():
+    if path.name in (MODEL_FILE, EMA_FILE) and beside.is_file():
         return _decoded(beside.read_text(encoding="utf-8"), str(beside))
     if filetype.sniff(filetype.read_head(path)) != filetype.SAFETENSORS:
         return {}

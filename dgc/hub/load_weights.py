@@ -30,6 +30,7 @@ from dgc.hub.card import (
     made_of,
     record_beside,
     told_in,
+    weights_file,
 )
 from dgc.hub.convert import Converted, convert, existing
 from dgc.hub.fetch import Fetched, FetchOptions, download, identify
@@ -37,7 +38,13 @@ from dgc.hub.registry import Preprocessing, ReleasedCheckpoint, find_entry, load
 from dgc.hub.scan import inspect
 from dgc.models import create_model as create_network
 from dgc.recipe.load import Recipe, diff_recipes, find_recipe, load_recipe
-from dgc.run.checkpoint_store import MANIFEST, MODEL_FILE, checkpoint_folder, read_verified
+from dgc.run.checkpoint_store import (
+    EMA_FILE,
+    MANIFEST,
+    MODEL_FILE,
+    checkpoint_folder,
+    read_verified,
+)
 from dgc.run.files import clear_leftovers
 from dgc.run.paths import RunDir
 
@@ -157,14 +164,14 @@ class Opened:
 
 def open_named(given: argparse.Namespace, options: FetchOptions | None = None) -> Opened:
     """What the arguments of a job name: a released network (`pretrained`), a file (`weights`, with
-    a `recipe` where it needs one) or a run (`run_dir`, `step`).
+    a `recipe` where it needs one) or a run (`run_dir`, `step`, and `ema` for its averaged weights).
     """
     if given.pretrained:
         return open_pretrained(given.pretrained, options)
     if given.weights:
         recipe = load_recipe(find_recipe(given.recipe)) if given.recipe else None
         return open_file(given.weights, recipe)
-    return open_run(RunDir(given.run_dir), given.step)
+    return open_run(RunDir(given.run_dir), given.step, ema=getattr(given, "ema", False))
 
 
 def open_pretrained(name: str, options: FetchOptions | None = None) -> Opened:
@@ -173,11 +180,15 @@ def open_pretrained(name: str, options: FetchOptions | None = None) -> Opened:
     return Opened(model, load_recipe(find_recipe(entry.recipe)), Card(preprocessing), name, entry)
 
 
-def open_run(run: RunDir, step: str = "last") -> Opened:
-    """The network of a run's checkpoint (`best`, `last` or a step), every digest checked."""
+def open_run(run: RunDir, step: str = "last", *, ema: bool = False) -> Opened:
+    """The network of a run's checkpoint (`best`, `last` or a step), every digest checked. `ema`:
+    with its averaged weights; UsageError where it has none.
+    """
     folder = checkpoint_folder(run, step)
-    told = checkpoint_facts(read_verified(folder), folder, run)
-    return _open(told, folder / MODEL_FILE, f"{run.id} ({folder.name})")
+    files = read_verified(folder)
+    told = checkpoint_facts(files, folder, run)
+    which = f"{folder.name}, averaged weights" if ema else folder.name
+    return _open(told, folder / weights_file(run, files, ema=ema), f"{run.id} ({which})")
 
 
 def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
@@ -212,7 +223,7 @@ def _told(path: Path) -> Told | None:
         recipe, record = beside
         where = str(path.with_suffix(".json"))
         return Told(recipe, card_in(record, recipe, where), made_of(record, where))
-    if path.name == MODEL_FILE and (path.parent / MANIFEST).is_file():
+    if path.name in (MODEL_FILE, EMA_FILE) and (path.parent / MANIFEST).is_file():
         return checkpoint_facts(read_verified(path.parent), path.parent)
     text = filetype.read_header(path).metadata.get(METADATA_KEY)
     return told_in(text, f"{path}: its header") if text else None

@@ -70,6 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--step", default="last", help="checkpoint of --run-dir: a step, best or last"
     )
+    parser.add_argument("--ema", action="store_true", help="averaged weights of --run-dir")
     parser.add_argument("--recipe", help="network and data of --weights")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument(

@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     source.add_argument("--weights", type=Path)
     parser.add_argument("--recipe")
     parser.add_argument("--step", default="last")
+    parser.add_argument("--ema", action="store_true")
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("images", nargs="+", type=Path)

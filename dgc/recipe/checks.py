@@ -8,161 +8,25 @@ everything that can be known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from dgc.recipe.schema import LOADING, OURS, ConvertSection
-
-Check = Callable[..., str | None]
+from dgc.recipe import network_checks
+from dgc.recipe.network_checks import Check, listed
+from dgc.recipe.schema import (
+    ONLY_FOR,
+    DataSection,
+    OptimSection,
+)
 
 _CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
-_ONLY_DYDENSENET = ("stages", "growth", "bottleneck", "group_3x3")
-_RESNET_WIDTH = 64
-
-
-def _stages_and_growth(
-    name: str, stages: Sequence[int] | None, growth: Sequence[int] | None
-) -> str | None:
-    if name != "dydensenet":
-        return None
-    if not stages or not growth:
-        return (
-            "model.stages and model.growth must be given for a dydensenet, as two lists of the same"
-            " length"
-        )
-    if len(stages) == len(growth):
-        return None
-    return (
-        f"model.stages has {len(stages)} entries {_list(stages)} and model.growth has {len(growth)}"
-        f" {_list(growth)}: they must have the same length, one entry a stage"
-    )
-
-
-def _only_dydensenet(name: str, *values: object) -> str | None:
-    given = [
-        f"model.{key}"
-        for key, value in zip(_ONLY_DYDENSENET, values, strict=True)
-        if value is not None
-    ]
-    if name == "dydensenet" or not given:
-        return None
-    return f"{', '.join(given)} belong to dydensenet, and model.name is {name}: remove them"
-
-
-def _heads_divide_channels(name: str, heads: int, growth: Sequence[int] | None) -> str | None:
-    if name == "dyresnet18":
-        if _RESNET_WIDTH % heads:
-            return (
-                f"model.heads = {heads} does not divide the {_RESNET_WIDTH} channels of dyresnet18:"
-                " take 1, 2, 4, 8, 16"
-            )
-        return None
-    if name != "dydensenet":
-        return None
-    for stage, rate in enumerate(growth or ()):
-        # the input channels are sums of growths, the output channels are multiples of them
-        if rate % heads:
-            return (
-                f"model.heads = {heads} does not divide model.growth[{stage}] = {rate}: take a"
-                " divisor of every growth"
-            )
-    return None
-
-
-def _stem(name: str, stem: str | None) -> str | None:
-    if name not in OURS or stem is not None:
-        return None
-    return f"model.stem must be given for a {name}: cifar (small images) or imagenet"
-
-
-def _only_ours(name: str, *values: object) -> str | None:
-    """The opposite of _only_foreign; `squeeze_rate` has a default, so only another value is seen."""
-    if name in OURS:
-        return None
-    stem, squeeze_rate = values
-    if stem is not None:
-        return f"model.stem belongs to {' and '.join(OURS)}, and model.name is {name}: remove it"
-    if squeeze_rate != 16:
-        return (
-            f"model.squeeze_rate belongs to {' and '.join(OURS)}, and model.name is {name}: write"
-            " model.convert.squeeze_rate"
-        )
-    return None
-
-
-def _only_foreign(name: str, args: Mapping[str, Any], convert: Any) -> str | None:
-    if name not in OURS:
-        return None
-    if args:
-        return (
-            f"model.args belongs to networks that are not ours, and model.name is {name}: remove it"
-        )
-    convert = convert if isinstance(convert, Mapping) else convert.model_dump()
-    if any(
-        convert.get(key, value) != value for key, value in ConvertSection().model_dump().items()
-    ):
-        return (
-            f"model.convert belongs to networks that are not ours, and model.name is {name}: remove"
-            " it"
-        )
-    return None
-
-
-def _foreign_form(name: str, form: str) -> str | None:
-    if name in OURS or form != "sgc":
-        return None
-    return f"model.form = sgc is there for {' and '.join(OURS)} alone: take dense or dgc"
-
-
-def _foreign_args(name: str, args: Mapping[str, Any]) -> str | None:
-    if name in OURS:
-        return None
-    if "num_classes" in args:
-        return "model.args.num_classes: write model.num_classes"
-    loads = next((key for key in LOADING if key in args), None)
-    if loads is None or name.startswith("python:"):
-        return None
-    return f"model.args.{loads} would fetch or open weights: name a file with model.init"
 
 
 def _own_data_args(dataset: str, args: Mapping[str, Any]) -> str | None:
     if not args or dataset.startswith("python:"):
         return None
     return f"data.args belongs to data of your own, and data.name = {dataset}: remove it"
-
-
-def _reset_without_init(init: str | None, reset: Sequence[str]) -> str | None:
-    if not reset or init is not None:
-        return None
-    return "model.reset says what of model.init may differ, and model.init is not given"
-
-
-def _digest_without_init(init: str | None, digest: str | None) -> str | None:
-    if digest is None or init is not None:
-        return None
-    return "model.init_sha256 is the digest of model.init, and model.init is not given"
-
-
-def _address(init: str | None) -> str | None:
-    if init is None or not init.startswith(("http://", "https://", "hf://", "s3://", "hf_hub:")):
-        return None
-    return f"model.init = {init} is an address: download it, and name the file"
-
-
-def _groups_divide_growth(
-    name: str, groups: int | None, growth: Sequence[int] | None
-) -> str | None:
-    if name != "dydensenet":
-        return None
-    groups = groups or 4  # the default, see dgc.recipe.schema
-    for stage, rate in enumerate(growth or ()):
-        if rate % groups:
-            return (
-                f"model.group_3x3 = {groups} does not divide model.growth[{stage}] = {rate}: take a"
-                " divisor"
-            )
-    return None
 
 
 def _classes(dataset: str, classes: int) -> str | None:
@@ -240,7 +104,7 @@ def _milestones(schedule: str, milestones: Sequence[int], epochs: int) -> str | 
         return "optim.schedule = multistep needs optim.milestones, e.g. [150, 225]"
     if any(first >= second for first, second in pairwise(milestones)) or milestones[-1] >= epochs:
         return (
-            f"optim.milestones = {_list(milestones)} must rise and stay below train.epochs ="
+            f"optim.milestones = {listed(milestones)} must rise and stay below train.epochs ="
             f" {epochs}"
         )
     return None
@@ -250,6 +114,53 @@ def _nesterov(nesterov: bool, momentum: float) -> str | None:
     if nesterov and momentum == 0:
         return "optim.nesterov = true needs optim.momentum > 0: set optim.nesterov = false"
     return None
+
+
+def _rule(name: str, *values: object) -> str | None:
+    """Keys of another update rule, where they say something."""
+    defaults = {**{key: OptimSection.model_fields[key].default for key in ONLY_FOR}}
+    defaults |= {"nesterov": False} if name != "sgd" else {}
+    defaults |= {"momentum": 0.0} if name == "adamw" else {}
+    for (key, rules), value in zip(ONLY_FOR.items(), values, strict=True):
+        if name not in rules and value != defaults[key]:
+            return (
+                f"optim.{key} = {_told(value)} belongs to {' and '.join(rules)}, and optim.name ="
+                f" {name}: remove it, or set optim.{key}={_told(defaults[key])}"
+            )
+    return None
+
+
+def _told(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else str(value).lower()
+
+
+def _warmup(warmup: float, start: float, lr: float, epochs: int) -> str | None:
+    if warmup >= epochs:
+        return f"optim.warmup_epochs = {warmup} must be smaller than train.epochs = {epochs}"
+    if start and not warmup:
+        return f"optim.warmup_lr = {start} needs optim.warmup_epochs > 0"
+    if start > lr:
+        return f"optim.warmup_lr = {start} is larger than optim.lr = {lr}: the warm-up rises"
+    return None
+
+
+def _mixing(mixup: float, cutmix: float, batch: int) -> str | None:
+    if (mixup or cutmix) and batch % 2:
+        key = "mixup" if mixup else "cutmix"
+        return (
+            f"train.{key} mixes images two by two, and train.batch_size = {batch} is odd: take an"
+            " even one"
+        )
+    return None
+
+
+def _magnitude(operations: int, magnitude: int) -> str | None:
+    if operations or magnitude == DataSection.model_fields["rand_augment_magnitude"].default:
+        return None
+    return (
+        f"data.rand_augment_magnitude = {magnitude} needs data.rand_augment > 0 (operations an"
+        " image)"
+    )
 
 
 def _accumulate(batch: int, parts: int) -> str | None:
@@ -304,19 +215,8 @@ def _metric(item: Any) -> Any:
 
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
-    (_stages_and_growth, ("model.name", "model.stages", "model.growth")),
-    (_only_dydensenet, ("model.name", *(f"model.{key}" for key in _ONLY_DYDENSENET))),
-    (_stem, ("model.name", "model.stem")),
-    (_only_ours, ("model.name", "model.stem", "model.squeeze_rate")),
-    (_only_foreign, ("model.name", "model.args", "model.convert")),
-    (_foreign_form, ("model.name", "model.form")),
-    (_foreign_args, ("model.name", "model.args")),
+    *network_checks.CHECKS,
     (_own_data_args, ("data.name", "data.args")),
-    (_reset_without_init, ("model.init", "model.reset")),
-    (_digest_without_init, ("model.init", "model.init_sha256")),
-    (_address, ("model.init",)),
-    (_heads_divide_channels, ("model.name", "model.heads", "model.growth")),
-    (_groups_divide_growth, ("model.name", "model.group_3x3", "model.growth")),
     (_classes, ("data.name", "model.num_classes")),
     (_no_folder, ("data.dir", "data.name")),
     (_no_quarantine, ("data.quarantine", "data.name")),
@@ -326,6 +226,10 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_crop_padding, ("data.augment", "data.crop_padding", "data.image_size")),
     (_milestones, ("optim.schedule", "optim.milestones", "train.epochs")),
     (_nesterov, ("optim.nesterov", "optim.momentum")),
+    (_rule, ("optim.name", *(f"optim.{key}" for key in ONLY_FOR))),
+    (_warmup, ("optim.warmup_epochs", "optim.warmup_lr", "optim.lr", "train.epochs")),
+    (_mixing, ("train.mixup", "train.cutmix", "train.batch_size")),
+    (_magnitude, ("data.rand_augment", "data.rand_augment_magnitude")),
     (_accumulate, ("train.batch_size", "train.accumulate")),
     (_batch_within_limit, ("train.batch_size", "data.limit_train")),
     (_amp, ("train.amp", "train.dtype")),
@@ -351,7 +255,3 @@ def run_checks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             problem := check(*(values[key] for key in keys))
         ):
             yield next((key for key in keys if key in problem), keys[0]), problem
-
-
-def _list(values: Sequence[int]) -> str:
-    return f"[{', '.join(map(str, values))}]"

@@ -22,7 +22,16 @@ from dgc.errors import RecipeError
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
 from dgc.recipe.dump import dump_tree
-from dgc.recipe.schema import ConvertSection, Sections
+from dgc.recipe.schema import (
+    LATER_DATA,
+    LATER_OPTIM,
+    LATER_TRAIN,
+    ConvertSection,
+    DataSection,
+    OptimSection,
+    Sections,
+    TrainSection,
+)
 
 # These do not change what is computed: they are outside the digest, and a resumed run may change
 # them.
@@ -37,6 +46,9 @@ _LATER: dict[str, Any] = {
     "model.convert": ConvertSection().model_dump(),
     "data.args": {},
     "train.tf32": False,
+    **{f"optim.{key}": OptimSection.model_fields[key].default for key in LATER_OPTIM},
+    **{f"train.{key}": TrainSection.model_fields[key].default for key in LATER_TRAIN},
+    **{f"data.{key}": DataSection.model_fields[key].default for key in LATER_DATA},
 }
 
 
@@ -162,7 +174,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
-    tree = recipe.model_dump() | {"model": recipe.model.lines()}
+    tree = recipe.model_dump() | {"model": recipe.model.lines(), "optim": recipe.optim.lines()}
     if not recipe.data.args:
         del tree["data"]["args"]
     return tree
@@ -195,6 +207,12 @@ def check_world_size(recipe: Recipe, world_size: int) -> None:
         raise RecipeError(
             f"train.batch_size = {batch} cannot be shared by {world_size} processes with"
             f" train.accumulate = {parts}: it must be a multiple of {world_size * parts}"
+        )
+    if (recipe.train.mixup or recipe.train.cutmix) and batch % (2 * world_size):
+        raise RecipeError(
+            f"train.batch_size = {batch} gives {world_size} processes {batch // world_size} images"
+            " each, and mixup and cutmix mix two by two: take a multiple of"
+            f" {2 * world_size * parts}"
         )
 
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from dgc.recipe.checks import run_checks
-from dgc.recipe.schema import CLASH, with_newer_names
+from dgc.recipe.schema import CLASH, with_newer_names, with_rule_defaults
 from dgc.recipe.yaml12 import Document, Loc
 
 _NOUNS: dict[type, tuple[str, str]] = {
@@ -209,6 +209,8 @@ def _valid(tree: dict[str, Any], schema: type[BaseModel], invalid: set[str]) -> 
         elif isinstance(given, dict) or name not in tree:
             if name == "train" and given:
                 given = _newer_names(given)
+            if name == "optim" and given:
+                given = with_rule_defaults(given)
             for leaf, leaf_field in inner.model_fields.items():
                 values |= _value(f"{name}.{leaf}", leaf_field, given or {})
     return {

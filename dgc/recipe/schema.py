@@ -61,6 +61,9 @@ DATASETS = (
     " your own"
 )
 Dataset = Annotated[str, Field(pattern=DATASET, description=DATASETS)]
+# keys of `train` and `data` that came later, as LATER_OPTIM
+LATER_TRAIN = ("mixup", "cutmix", "ema_decay")
+LATER_DATA = ("rand_augment", "rand_augment_magnitude", "random_erasing")
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 
 
@@ -168,7 +171,8 @@ class ModelSection(Section):
 
 class DataSection(Section):
     """The images. `dir` null means $DGCCTL_DATA_DIR/<name>, or ./data/<name>; `resize` is for
-    evaluation.
+    evaluation. `rand_augment` operations of RandAugment a training image, at a magnitude of 0 to
+    30; `random_erasing` is the probability that a box of it is erased.
     """
 
     name: Dataset
@@ -177,6 +181,9 @@ class DataSection(Section):
     augment: Augment
     image_size: Positive
     crop_padding: Annotated[int, Field(ge=0)] = 4
+    rand_augment: Annotated[int, Field(ge=0, le=14)] = 0
+    rand_augment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    random_erasing: Share = 0.0
     resize: Positive | None = None
     mean: RGB
     std: Annotated[
@@ -195,30 +202,91 @@ class DataSection(Section):
 
 
 class OptimSection(Section):
-    """SGD. `milestones` are counts of finished epochs; `gate_l1` weighs the sum of the gates' L1 in
-    the loss.
+    """The update rule (torch's own), its schedule, and the loss.
+
+    `milestones` are counts of finished epochs. `gate_l1` weighs the sum of the gates' L1 in the
+    loss. `betas` are of adamw, `alpha` of rmsprop, `eps` of both. The weight decay of gates, norms
+    (their biases too) and other biases is `weight_decay` where none of their own is given. In the
+    first `warmup_epochs` the learning rate rises in equal steps from `warmup_lr`; the schedule runs
+    over what is left. `clip_grad_norm` is the largest norm of the whole gradient.
     """
 
+    name: Literal["sgd", "adamw", "rmsprop"] = "sgd"
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+        BeforeValidator(_as_tuple),
+    ] = (0.9, 0.999)
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Number = 1e-4
+    gate_weight_decay: Number | None = None
+    norm_weight_decay: Number | None = None
+    bias_weight_decay: Number | None = None
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warmup_epochs: Number = 0.0
+    warmup_lr: Number = 0.0
     schedule: Literal["cosine", "multistep"] = "cosine"
     milestones: Ints = ()
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     gate_l1: Number = 1e-5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: Any) -> Any:
+        return with_rule_defaults(value) if isinstance(value, dict) else value
+
+    def lines(self) -> dict[str, Any]:
+        """What a written recipe says of it: nothing that belongs to another rule."""
+        others = set(ONLY_FOR) - {key for key, names in ONLY_FOR.items() if self.name in names}
+        return {key: value for key, value in self.model_dump().items() if key not in others}
+
+
+# keys of `optim` that came later
+LATER_OPTIM = (
+    "name", "betas", "alpha", "eps", "gate_weight_decay", "norm_weight_decay", "bias_weight_decay",
+    "clip_grad_norm", "label_smoothing", "warmup_epochs", "warmup_lr",
+)  # fmt: skip
+# keys of `optim` -> the rules that read them
+ONLY_FOR = {
+    "momentum": ("sgd", "rmsprop"),
+    "nesterov": ("sgd",),
+    "betas": ("adamw",),
+    "alpha": ("rmsprop",),
+    "eps": ("adamw", "rmsprop"),
+}
+
+
+def with_rule_defaults(optim: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `optim` of another rule than SGD: what that rule does not have is off unless
+    somebody asks for it, and then it is told.
+    """
+    unasked: dict[str, Any] = {}
+    if optim.get("name") in ("adamw", "rmsprop"):
+        unasked["nesterov"] = False
+    if optim.get("name") == "adamw":
+        unasked["momentum"] = 0.0
+    return {**unasked, **optim}
 
 
 class TrainSection(Section):
     """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
     run early. `backend` is what dynamic layers compute with (dgc.set_backend). `tf32` lets a GPU
     round the inputs of float32 products to ten bits, in convolutions and matrices alike.
+    `mixup` and `cutmix` are the alpha of each one's Beta distribution, 0 is off; with both, each
+    batch takes one of them. `ema_decay` keeps an average of the weights beside them.
     """
 
     epochs: Positive
     batch_size: Positive
     accumulate: Positive = 1
     max_steps: Positive | None = None
+    mixup: Share = 0.0
+    cutmix: Share = 0.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     amp: Literal["off", "bf16", "fp16"] = "off"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     backend: Literal["auto", "native", "plain", "masked", "triton"] = "auto"

@@ -38,6 +38,7 @@ from dgc.run.paths import RunDir
 
 MANIFEST = "MANIFEST.json"
 MODEL_FILE, OPTIM_FILE, STATE_FILE = "model.safetensors", "optim.safetensors", "state.json"
+EMA_FILE = "ema.safetensors"  # the averaged weights, where the recipe asks for them
 STRUCTURE_FILE = "structure.json"  # what the network is made of, see dgc.hub.networks
 _STEP = re.compile(r"step-(\d{6,})(\.old)?")
 

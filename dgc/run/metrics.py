@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,8 @@ def reported() -> list[tuple[StepMetric, str]]:
 @dataclass(frozen=True)
 class EvalField:
     """One figure of an evaluation. `csv`: in plots/eval.csv. `result`: in metrics.json, the result
-    of a run, by which runs are compared.
+    of a run, by which runs are compared. `always`: false for what only some recipes ask for, which
+    has a column only where there is a figure.
     """
 
     name: str
@@ -157,6 +158,7 @@ class EvalField:
     unit: str = ""
     csv: bool = True
     result: bool = True
+    always: bool = True
 
 
 EVAL_FIELDS: tuple[EvalField, ...] = (
@@ -164,11 +166,16 @@ EVAL_FIELDS: tuple[EvalField, ...] = (
     EvalField("top5_error", "top-5 error", "%"),  # left out where there are five classes or fewer
     EvalField("loss", "loss"),
     EvalField("samples", "images", csv=False, result=False),
+    EvalField("ema_top1_error", "top-1 error, averaged weights", "%", always=False),
+    EvalField("ema_top5_error", "top-5 error, averaged weights", "%", always=False),
+    EvalField("ema_loss", "loss, averaged weights", always=False),
 )
 
 RESULTS: tuple[str, ...] = tuple(field.name for field in EVAL_FIELDS if field.result)
+ALWAYS: tuple[str, ...] = tuple(f.name for f in EVAL_FIELDS if f.result and f.always)
 
 
-def eval_columns() -> tuple[str, ...]:
-    """The header of plots/eval.csv."""
-    return (*PLACE, *(field.name for field in EVAL_FIELDS if field.csv))
+def eval_columns(found: Collection[str] = ()) -> tuple[str, ...]:
+    """The header of plots/eval.csv, whose rows have the figures `found`."""
+    shown = (field for field in EVAL_FIELDS if field.csv and (field.always or field.name in found))
+    return (*PLACE, *(field.name for field in shown))

@@ -1,4 +1,4 @@
-"""From a recipe to what trains: the model, its loaders, SGD's options. The only place that knows
+"""From a recipe to what trains: the model, its loaders. The only place that knows
 both sides.
 """
 
@@ -183,13 +183,3 @@ def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:
 def compile_model(model: nn.Module) -> nn.Module:
     """The model as torch.compile calls it (fixed shapes: a short last batch is a second graph)."""
     return torch.compile(model)  # type: ignore[return-value]
-
-
-def sgd_options(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of SGD: the same weight decay on everything, as released."""
-    optim = recipe.optim
-    return {
-        "momentum": optim.momentum,
-        "nesterov": optim.nesterov and optim.momentum > 0,
-        "weight_decay": optim.weight_decay,
-    }

@@ -63,7 +63,8 @@ def _newest(session: Session) -> str:
 def _again(session: Session, info: StepInfo) -> tuple[float, float, list[int]]:
     """This rank's own loss and gradient norm of a step, and its samples."""
     images_BCHW, labels_B, indices_B = next(iter(session.train.epoch(info.epoch, info.batch)))
-    loss, norm = session.updater.probe(images_BCHW, labels_B, info.progress)
+    mix = session.mix(info.epoch, info.batch)
+    loss, norm = session.updater.probe(images_BCHW, labels_B, info.progress, mix)
     return loss, norm, torch.as_tensor(indices_B).tolist()
 
 

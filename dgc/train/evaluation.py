@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,12 +34,25 @@ class Figures:
     """Result of an evaluation; errors in percent, loss is the mean cross entropy.
 
     `top5_error` is None for five classes or fewer: it would be 0 whatever the network answers.
+    `ema_...` are those of the averaged weights, None where there are none.
     """
 
     top1_error: float
     top5_error: float | None
     loss: float
     samples: int
+    ema_top1_error: float | None = None
+    ema_top5_error: float | None = None
+    ema_loss: float | None = None
+
+    def beside(self, averaged: Figures) -> Figures:
+        """These, with those of the averaged weights."""
+        return replace(
+            self,
+            ema_top1_error=averaged.top1_error,
+            ema_top5_error=averaged.top5_error,
+            ema_loss=averaged.loss,
+        )
 
     def asdict(self) -> dict[str, Any]:
         """All that there is."""

@@ -25,9 +25,11 @@ def record_evaluation(session: Session, figures: Figures) -> None:
     session.recorder.evaluation(row)
     session.recorder.write_curves()
     write_result(session)
+    averaged = figures.ema_top1_error
     session.recorder.log(
         f"epoch {row['epoch']}/{session.recipe.train.epochs} step {row['step']}: top-1 error"
         f" {figures.top1_error:.2f} %, loss {figures.loss:.4f} on {figures.samples:,} images"
+        + ("" if averaged is None else f"; averaged weights: top-1 error {averaged:.2f} %")
     )
 
 

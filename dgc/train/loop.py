@@ -69,9 +69,12 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     position = session.position
     p, lr = session.schedule()
     samples = session.global_batch(position.batch)
-    row = session.updater.step(images_BCHW, labels_B, lr, p, samples)
+    mix = session.mix(position.epoch, position.batch)
+    row = session.updater.step(images_BCHW, labels_B, lr, p, samples, mix)
     # the step counts as soon as it is handed to the device
     position.step += 1
+    if session.ema is not None:
+        session.ema.update(position.step)
     info = StepInfo(
         position.step,
         position.epoch,
@@ -150,7 +153,9 @@ def evaluation_due(session: Session) -> bool:
 
 
 def evaluate_epoch(session: Session) -> Figures:
-    """Figures on the validation set, and the gate map of this epoch."""
+    """Figures on the validation set, of the averaged weights too, and the gate map of this
+    epoch.
+    """
     asked = Stop.NO
 
     def stop() -> bool:
@@ -159,21 +164,23 @@ def evaluate_epoch(session: Session) -> Figures:
         asked = session.control.poll().stop
         return asked is not Stop.NO
 
-    with record_gates(session.module) as records:
-        try:
-            batches = (
-                with_crash_point("train.evaluate", batch[:2]) for batch in session.val.epoch()
-            )
-            figures = evaluate(
-                session.module, batches, session.eval_samples, session.ranks, stop=stop
-            )
-        except EvaluationStoppedError:
-            save_and_stop(session, asked)
-        except DivergedError as error:
-            raise diverged_in_evaluation(session, error) from error
+    def figures() -> Figures:
+        batches = (with_crash_point("train.evaluate", batch[:2]) for batch in session.val.epoch())
+        return evaluate(session.module, batches, session.eval_samples, session.ranks, stop=stop)
+
+    try:
+        with record_gates(session.module) as records:
+            found = figures()
+        if session.ema is not None:
+            with session.ema.in_its_place():
+                found = found.beside(figures())
+    except EvaluationStoppedError:
+        save_and_stop(session, asked)
+    except DivergedError as error:
+        raise diverged_in_evaluation(session, error) from error
     if records:
         write_gate_map(session, records)
-    return figures
+    return found
 
 
 def write_gate_map(session: Session, records: Any) -> None:

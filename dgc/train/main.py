@@ -29,6 +29,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgc.train import build, recorder, save, seeding
 from dgc.train.costs import CostMeter
+from dgc.train.ema import WeightAverage
 from dgc.train.explain import explained
 from dgc.train.loop import train
 from dgc.train.memory_format import choose
@@ -129,6 +130,7 @@ def prepare(
     model = networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
     structure = networks.document(model, recipe)
     module = build.placed(model, recipe, ranks.device, ranks.world, layout)
+    decay = recipe.train.ema_decay
     return Session(
         run=run,
         recipe=recipe,
@@ -147,6 +149,7 @@ def prepare(
         steps=StepBuffer(recipe.train.log_every, ranks),
         resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout),
         layout=layout,
+        ema=None if decay is None else WeightAverage(module, decay),
         structure=structure,
         made=networks.how_made(fresh),
     )

@@ -169,7 +169,8 @@ class Recorder:
             folder = self.run.file("plots")
             folder.mkdir(exist_ok=True)
             _write_csv(folder / "train.csv", metrics.train_columns(), self._train_rows)
-            _write_csv(folder / "eval.csv", metrics.eval_columns(), self._eval_rows)
+            found = {key for row in self._eval_rows for key in row}
+            _write_csv(folder / "eval.csv", metrics.eval_columns(found), self._eval_rows)
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

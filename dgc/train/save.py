@@ -74,10 +74,12 @@ def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
         "stands_on": session.resume_fingerprint,
         "card": card_of(session.recipe, session.data_facts).document(),
     }
-    momentum = session.updater.optimizer.momentum
+    averaged = session.ema.tensors if session.ema is not None else None
     made_of = orjson.dumps(session.structure, option=orjson.OPT_INDENT_2)
     return {
-        **state.encode(session.module, momentum, session.progress, extra),
+        **state.encode(
+            session.module, session.updater.optimizer.state, session.progress, extra, averaged
+        ),
         checkpoint_store.STRUCTURE_FILE: made_of,
     }
 
@@ -126,8 +128,9 @@ def preflight(session: Session) -> None:
     ResourceError.
     """
     tensors = [*session.module.parameters(), *session.module.buffers()]
-    # twice: the momentum is as large as the weights
-    one = 2 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    kept = [*session.updater.optimizer.state.values(), session.ema.tensors if session.ema else {}]
+    tensors += [tensor for kind in kept for tensor in kind.values()]
+    one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     needed = one * (session.recipe.checkpoint.keep_last + session.recipe.checkpoint.keep_best + 1)
     if (free := free_bytes(session.run.path)) < needed:
         raise ResourceError(
@@ -206,8 +209,10 @@ def _load(
     saved: Mapping[str, Any],
     origin: str,
 ) -> None:
-    # weights and momentum, then what moves on from them: scaler, random state, place
-    state.restore(files, session.module, session.updater.optimizer.momentum, origin)
+    # weights and the optimizer's state, then what moves on from them: scaler, random state, place
+    state.restore(files, session.module, session.updater.optimizer.state, origin)
+    if session.ema is not None:
+        session.ema.load(state.averaged_weights(files, session.ema.tensors, origin))
     session.updater.scaler.load_state_dict(saved["scaler"])
     if session.ranks.rank < len(saved["random"]):
         seeding.restore_random_state(saved["random"][session.ranks.rank])

@@ -16,12 +16,15 @@ from dgc.recipe.load import Recipe
 from dgc.run.paths import RunDir
 from dgc.train import build
 from dgc.train.costs import CostMeter
+from dgc.train.ema import WeightAverage
 from dgc.train.memory_format import FORMATS, Format
+from dgc.train.mixing import Mix, Mixing
+from dgc.train.optimizers import make_optimizer
 from dgc.train.ranks import Ranks
 from dgc.train.recorder import Recorder
 from dgc.train.requests import Control
 from dgc.train.state import Position, Progress
-from dgc.train.step import GuardedSGD, Updater
+from dgc.train.step import Updater
 from dgc.train.step_buffer import StepBuffer
 
 
@@ -71,6 +74,7 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     resume_fingerprint: dict[str, Any] = field(default_factory=dict)
     layout: Format = "contiguous"
+    ema: WeightAverage | None = None
     structure: dict[str, Any] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
     # where the newest checkpoint stands; saving twice at one place does nothing
@@ -111,13 +115,30 @@ class Session:
     def schedule(self) -> tuple[float, float]:
         """Progress and learning rate of the step to come."""
         # pruning follows the progress of the whole run, the learning rate its own schedule
-        p = schedule.progress(
-            self.position.epoch, self.position.batch, self.recipe.train.epochs, self.batches
-        )
+        epochs, position = self.recipe.train.epochs, self.position
+        p = schedule.progress(position.epoch, position.batch, epochs, self.batches)
+        return p, self._learning_rate(p)
+
+    def _learning_rate(self, p: float) -> float:
         optim = self.recipe.optim
-        if optim.schedule == "cosine":
-            return p, schedule.cosine(p, optim.lr)
-        return p, schedule.multistep(self.position.epoch, optim.lr, optim.milestones, optim.gamma)
+        warmup = round(optim.warmup_epochs * self.batches)
+        # counted in steps of the schedule: max_steps cuts it off and does not squeeze it
+        step = self.position.epoch * self.batches + self.position.batch
+        if step < warmup:
+            return schedule.warmed_up(step, warmup, optim.warmup_lr, optim.lr)
+        if optim.schedule == "multistep":
+            milestones = optim.milestones
+            return schedule.multistep(self.position.epoch, optim.lr, milestones, optim.gamma)
+        if warmup:
+            p = (step - warmup) / (self.recipe.train.epochs * self.batches - warmup)
+        return schedule.cosine(p, optim.lr)
+
+    def mix(self, epoch: int, batch: int) -> Mix | None:
+        """How a batch is mixed. A short one at the end of an epoch is not: it may be odd."""
+        train = self.recipe.train
+        if self.global_batch(batch) < train.batch_size:
+            return None
+        return Mixing(self.recipe.seed, train.mixup, train.cutmix).of(epoch, batch)
 
     def global_batch(self, batch: int) -> int:
         """Samples of batch number `batch` of an epoch over all ranks: the last one may be short."""
@@ -130,16 +151,18 @@ def make_updater(
 ) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
     forward = build.compile_model(module) if recipe.train.compile else module
-    # one flag for guard and optimizer, on the device: see GuardedSGD
+    # one flag for guard and optimizer, on the device: see GuardedOptimizer
     tripped = torch.zeros(1, device=ranks.device)
     return Updater(
         module=module,
         forward=ranks.wrap(forward),
-        optimizer=GuardedSGD(module.named_parameters(), tripped, **build.sgd_options(recipe)),
+        optimizer=make_optimizer(recipe.optim, module, tripped),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
         ranks=ranks,
         amp=recipe.train.amp,
         gate_weight=recipe.optim.gate_l1,
+        label_smoothing=recipe.optim.label_smoothing,
+        clip_grad_norm=recipe.optim.clip_grad_norm,
         accumulate=recipe.train.accumulate,
         memory_format=FORMATS[layout],
     )

@@ -13,7 +13,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from dgc.errors import IntegrityError
-from dgc.run.checkpoint_store import MODEL_FILE, OPTIM_FILE, STATE_FILE
+from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, OPTIM_FILE, STATE_FILE
+from dgc.train.optimizers import State
 
 MODEL, OPTIM, STATE = MODEL_FILE, OPTIM_FILE, STATE_FILE
 
@@ -41,21 +42,24 @@ class Progress:
 
 
 def encode(
-    model: nn.Module, momentum: Mapping[str, Tensor], progress: Progress, extra: Mapping[str, Any]
+    model: nn.Module,
+    optimizer: State,
+    progress: Progress,
+    extra: Mapping[str, Any],
+    averaged: Mapping[str, Tensor] | None = None,
 ) -> dict[str, bytes]:
-    """Files of a checkpoint.
+    """Files of a checkpoint; one more where there are `averaged` weights.
 
-    `momentum` is by parameter name; `extra` (JSON values) holds random states, scaler and what the
-    run stands on.
+    `optimizer` is its state, by kind and name of parameter; `extra` (JSON values) holds random
+    states, scaler and what the run stands on.
     """
     state = {"progress": asdict(progress), **extra}
     return {
         MODEL: safetensors.torch.save(_portable(model.state_dict())),
         # by name: an order of parameters would tie checkpoints to the code that made them
-        OPTIM: safetensors.torch.save(
-            _portable({f"momentum/{name}": value for name, value in momentum.items()})
-        ),
+        OPTIM: safetensors.torch.save(_portable(_named(optimizer))),
         STATE: orjson.dumps(state, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
+        **({} if averaged is None else {EMA_FILE: safetensors.torch.save(_portable(averaged))}),
     }
 
 
@@ -67,19 +71,32 @@ def decode_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, Any]]:
     return Progress(**{**plain, "position": Position(**plain["position"])}), state
 
 
-def restore(
-    files: Mapping[str, bytes], model: nn.Module, momentum: Mapping[str, Tensor], origin: str
-) -> None:
-    """Put weights, buffers and momentum back. Raises IntegrityError where they do not fit this
+def restore(files: Mapping[str, bytes], model: nn.Module, optimizer: State, origin: str) -> None:
+    """Put weights, buffers and the optimizer's state back. Raises IntegrityError where they do not fit this
     model.
     """
     load_model(model, safetensors.torch.load(files[MODEL]), origin)
     saved = safetensors.torch.load(files[OPTIM])
-    expected = {f"momentum/{name}": value for name, value in momentum.items()}
+    expected = _named(optimizer)
     _check_fit(expected, saved, f"{origin}/{OPTIM}")
     # in place: the optimizer keeps these very tensors
     for name, value in expected.items():
         value.copy_(saved[name])
+
+
+def _named(optimizer: State) -> dict[str, Tensor]:
+    return {f"{kind}/{name}": t for kind, values in optimizer.items() for name, t in values.items()}
+
+
+def averaged_weights(
+    files: Mapping[str, bytes], expected: Mapping[str, Tensor], origin: str
+) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint. Raises IntegrityError where it has none, or others."""
+    if EMA_FILE not in files:
+        raise IntegrityError(f"{origin}: has no {EMA_FILE}, which train.ema_decay needs")
+    found = safetensors.torch.load(files[EMA_FILE])
+    _check_fit(expected, found, f"{origin}/{EMA_FILE}")
+    return found
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -1,23 +1,22 @@
-"""One update: forward, backward, guard, SGD. Nothing here reads the device.
+"""One update: forward, backward, guard, optimizer. Nothing here reads the device.
 
 Shape suffixes: B batch, C channels or classes, H, W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
 
-from dgc.errors import DgcError
 from dgc.layers import gate_l1, iter_dgc, set_progress
 from dgc.run import metrics
+from dgc.train.mixing import Mix, Target, mixed
+from dgc.train.optimizers import GuardedOptimizer
 from dgc.train.ranks import Ranks, without_sync
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,56 +45,6 @@ def column_names() -> tuple[str, ...]:
     return tuple(metric.name for metric in metrics.STEP_METRICS if metric.column)
 
 
-class GuardedSGD:
-    """Fused SGD (weight decay on everything) that changes nothing once `tripped` is 1.
-
-    The fused kernels skip an update whose `found_inf` is 1 (GradScaler's way); a flag on the device
-    that never falls back therefore keeps the parameters of the last good step without the host
-    looking at it. Not a torch.optim.Optimizer: making one imports torch._dynamo (a second on every
-    start). It is what torch.amp.GradScaler expects of one. Momentum starts at zero, which gives the
-    first step of the released code.
-    """
-
-    # GradScaler then sets `found_inf` and `grad_scale` for a step, reading no device
-    _step_supports_amp_scaling = True
-
-    def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], tripped: Tensor, **options: Any
-    ) -> None:
-        parameters = dict(named)
-        self.param_groups = [{"params": list(parameters.values())}]
-        self.momentum = {
-            name: torch.zeros_like(parameter) for name, parameter in parameters.items()
-        }
-        self.tripped = tripped
-        self.options = options
-        self.lr = 0.0
-
-    def step(self) -> None:
-        parameters: list[Tensor] = list(self.param_groups[0]["params"])
-        scaled: Tensor | None = getattr(self, "found_inf", None)
-        found = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
-        # a parameter without a gradient would silently keep its value
-        gradients = [parameter.grad for parameter in parameters]
-        if any(gradient is None for gradient in gradients):
-            raise DgcError(
-                "a parameter has no gradient: the network has layers that its output does not"
-                " depend on"
-            )
-        sgd(
-            parameters,
-            cast("list[Tensor]", gradients),
-            list(self.momentum.values()),
-            fused=True,
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=found,
-            lr=self.lr,
-            dampening=0.0,
-            maximize=False,
-            **self.options,
-        )
-
-
 @dataclass
 class Updater:
     """The recipe's update rule on one model.
@@ -106,13 +55,15 @@ class Updater:
 
     module: nn.Module
     forward: nn.Module
-    optimizer: GuardedSGD
+    optimizer: GuardedOptimizer
     scaler: torch.amp.GradScaler
     ranks: Ranks
     amp: str
     gate_weight: float
     accumulate: int
     memory_format: torch.memory_format = torch.contiguous_format
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
 
     def __post_init__(self) -> None:
         self._layers = [layer for _, layer in iter_dgc(self.module)]
@@ -123,17 +74,24 @@ class Updater:
         return sum(layer.n_inactive for layer in self._layers)
 
     def step(
-        self, images_BCHW: Tensor, labels_B: Tensor, lr: float, p: float, global_batch: int
+        self,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        lr: float,
+        p: float,
+        global_batch: int,
+        mix: Mix | None = None,
     ) -> Tensor:
-        """Train on this rank's share of a global batch. Returns one row of `column_names` on the
-        device, to be summed over ranks.
+        """Train on this rank's share of a global batch, its images mixed by `mix`. Returns one row
+        of `column_names` on the device, to be summed over ranks.
         """
         # how many channels are off is set from outside, before the forward of each step
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
+        images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         images_BCHW = images_BCHW.to(memory_format=self.memory_format)
-        sums = self._backward(images_BCHW, labels_B, global_batch)
+        sums = self._backward(images_BCHW, target, global_batch)
         norm = self._guard(sums)
         self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
         self.scaler.update()
@@ -141,20 +99,23 @@ class Updater:
         columns = [metric.column for metric in metrics.STEP_METRICS if metric.column]
         return torch.stack([column(tensors).double() for column in columns])
 
-    def probe(self, images_BCHW: Tensor, labels_B: Tensor, p: float) -> tuple[float, float]:
+    def probe(
+        self, images_BCHW: Tensor, labels_B: Tensor, p: float, mix: Mix | None = None
+    ) -> tuple[float, float]:
         """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a
         run that diverged.
         """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
         total = torch.zeros((), device=images_BCHW.device)
+        images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         # in the pieces that it was trained in: as a whole it may not fit into memory
-        for x_BCHW, y_B in _chunks(images_BCHW, labels_B, self.accumulate):
+        for x_BCHW, y in _chunks(images_BCHW, target, self.accumulate):
             with self._precision(x_BCHW.device.type):
                 logits_BC = self.module(x_BCHW)
             l1 = gate_l1(self.module).to(logits_BC.device)
-            loss = F.cross_entropy(logits_BC, y_B) + self.gate_weight * l1
-            share = len(y_B) / len(labels_B)
+            loss = y.cross_entropy(logits_BC, self.label_smoothing) + self.gate_weight * l1
+            share = len(x_BCHW) / len(labels_B)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach() * share
         gradients = [
@@ -165,32 +126,33 @@ class Updater:
         )
 
     def _backward(
-        self, images_BCHW: Tensor, labels_B: Tensor, global_batch: int
+        self, images_BCHW: Tensor, target: Target, global_batch: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and
         wrong answers.
         """
         totals: list[tuple[Tensor, Tensor, Tensor]] = []
-        chunks = list(_chunks(images_BCHW, labels_B, self.accumulate))
-        for number, (x_BCHW, y_B) in enumerate(chunks, 1):
-            share = len(y_B) / global_batch
+        chunks = list(_chunks(images_BCHW, target, self.accumulate))
+        for number, (x_BCHW, y) in enumerate(chunks, 1):
+            share = len(x_BCHW) / global_batch
             # gradients travel once a step, with the last part
             with without_sync(self.forward) if number < len(chunks) else nullcontext():
-                cross_entropy, l1, wrong = self._losses(x_BCHW, y_B)
+                cross_entropy, l1, wrong = self._losses(x_BCHW, y)
                 # DDP averages over ranks, so a rank's part of the global mean counts `world` times
                 loss = (cross_entropy + self.gate_weight * l1) * (share * self.ranks.world)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             totals.append((cross_entropy.detach() * share, l1.detach() * share, wrong))
         return totals[0] if len(totals) == 1 else _added(totals)
 
-    def _losses(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, x_BCHW: Tensor, y: Target) -> tuple[Tensor, Tensor, Tensor]:
         with self._precision(x_BCHW.device.type):
             logits_BC = self.forward(x_BCHW)
         # the loss in float32: softmax of many classes overflows what fp16 can hold
         if logits_BC.dtype in AMP_TYPES.values():
             logits_BC = logits_BC.float()
-        wrong = (logits_BC.detach().argmax(1) != y_B).sum()
-        return F.cross_entropy(logits_BC, y_B), gate_l1(self.module).to(logits_BC.device), wrong
+        wrong = (logits_BC.detach().argmax(1) != y.labels).sum()
+        cross_entropy = y.cross_entropy(logits_BC, self.label_smoothing)
+        return cross_entropy, gate_l1(self.module).to(logits_BC.device), wrong
 
     def _precision(self, device_type: str) -> AbstractContextManager[Any]:
         if self.amp == "off":
@@ -212,14 +174,17 @@ class Updater:
         self.ranks.max_(self.optimizer.tripped)
         # the loss was scaled, and its gradients with it
         scale: Tensor | None = getattr(self.scaler, "_scale", None)
-        return norm if scale is None else norm / scale
+        norm = norm if scale is None else norm / scale
+        if self.clip_grad_norm is not None:  # as torch.nn.utils.clip_grad_norm_
+            torch._foreach_mul_(gradients, (self.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
 
-def _chunks(images_BCHW: Tensor, labels_B: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(images_BCHW: Tensor, target: Target, count: int) -> Iterator[tuple[Tensor, Target]]:
     if count == 1:
-        yield images_BCHW, labels_B
+        yield images_BCHW, target
     else:
-        yield from zip(images_BCHW.tensor_split(count), labels_B.tensor_split(count), strict=True)
+        yield from zip(images_BCHW.tensor_split(count), target.split(count), strict=True)
 
 
 def _added(totals: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

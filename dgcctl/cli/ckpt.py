@@ -285,6 +285,9 @@ def export(
     step: Annotated[
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")
     ] = "last",
+    ema: Annotated[
+        bool, typer.Option("--ema", help="The averaged weights (train.ema_decay).")
+    ] = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
@@ -297,9 +300,9 @@ def export(
         )
     found = listing.find_run(run, settings.runs_dir(runs_dir))
     if released_format:
-        files = [export_released(found, out, step, str(container))]
+        files = [export_released(found, out, step, str(container), ema=ema)]
     else:
-        files = list(export_own(found, out, step))
+        files = list(export_own(found, out, step, ema=ema))
     if json:
         output.document(run=found.id, files=[str(path) for path in files])
         return

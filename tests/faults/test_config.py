@@ -414,6 +414,22 @@ IMPOSSIBLE = [
         "optim.milestones = [3, 2] must rise and stay below train",
     ),
     (["optim.momentum=0"], "optim.nesterov = true needs optim.momentum > 0"),
+    (["optim.betas=[0.5,0.5]"], "optim.betas = [0.5, 0.5] belongs to adamw, and optim.name = sgd"),
+    (["optim.name=adamw"], "optim.momentum = 0.9 belongs to sgd and rmsprop, and optim.name ="),
+    (["optim.warmup_epochs=300"], "optim.warmup_epochs = 300 must be smaller than train.epochs"),
+    (["optim.warmup_lr=0.01"], "optim.warmup_lr = 0.01 needs optim.warmup_epochs > 0"),
+    (
+        ["optim.warmup_epochs=1", "optim.warmup_lr=1.0"],
+        "optim.warmup_lr = 1.0 is larger than optim.lr",
+    ),
+    (
+        ["train.mixup=0.2", "train.batch_size=63"],
+        "train.mixup mixes images two by two, and train.b",
+    ),
+    (
+        ["data.rand_augment_magnitude=5"],
+        "data.rand_augment_magnitude = 5 needs data.rand_augment >",
+    ),
     (["train.accumulate=3"], "train.batch_size = 64 is not a multiple of train.accumulate = 3"),
     (["data.limit_train=32"], "train.batch_size = 64 is larger than data.limit_train = 32"),
     (

@@ -155,11 +155,12 @@ def test_parameters_stay_from_the_bad_step_on(dtype, amp):
     updater.step(images, labels, 0.1, 0.0, 4)
     assert not torch.equal(moved, model[1].weight)
     before = [
-        value.clone() for value in (*model.parameters(), *updater.optimizer.momentum.values())
+        value.clone()
+        for value in (*model.parameters(), *updater.optimizer.state["momentum"].values())
     ]
     rows = [
         updater.step(batch, labels, 0.1, 0.0, 4) for batch in (images * torch.inf, images, images)
     ]
     assert [float(row[3]) for row in rows] == [1, 1, 1]
-    after = [*model.parameters(), *updater.optimizer.momentum.values()]
+    after = [*model.parameters(), *updater.optimizer.state["momentum"].values()]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))

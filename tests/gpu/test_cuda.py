@@ -14,9 +14,10 @@ from torch import Tensor
 
 import dgc
 from dgc.layers import DynamicGroupConv2d
+from dgc.train.optimizers import GuardedSGD
 from dgc.train.ranks import Ranks
 from dgc.train.seeding import set_switches
-from dgc.train.step import GuardedSGD, Updater
+from dgc.train.step import Updater
 from tests.against_oracle import clear_of_the_kink, outcome, worst
 
 pytestmark = pytest.mark.skipif(

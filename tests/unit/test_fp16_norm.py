@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import dgc
+from dgc.train.optimizers import GuardedSGD
 from dgc.train.ranks import Ranks
-from dgc.train.step import GuardedSGD, Updater
+from dgc.train.step import Updater
 
 CPU = Ranks(0, 1, 0, torch.device("cpu"))
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import dgc
+from dgc.train.optimizers import GuardedSGD
 from dgc.train.ranks import Ranks
-from dgc.train.step import GuardedSGD, Updater
+from dgc.train.step import Updater
 
 CPU = Ranks(0, 1, 0, torch.device("cpu"))
 

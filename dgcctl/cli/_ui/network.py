@@ -30,6 +30,7 @@ class Named:
     checkpoint: Path | None
     recipe: str | None
     step: str
+    ema: bool
 
     def __post_init__(self) -> None:
         given = [f"--{name}" for name in ("run", "pretrained", "checkpoint") if getattr(self, name)]
@@ -38,6 +39,8 @@ class Named:
             raise UsageError(f"{what}: give one of --run RUN, --pretrained NAME, --checkpoint FILE")
         if self.step not in ("best", "last") and not self.step.isdigit():
             raise UsageError(f"--step {self.step}: should be a step number, best or last")
+        if self.ema and not self.run:
+            raise UsageError("--ema belongs to --run: a file holds one set of weights")
         if self.checkpoint is not None and not self.checkpoint.exists():
             raise UsageError(
                 f"{self.checkpoint}: no such file: `dgcctl ckpt ls` lists the released networks, "
@@ -47,16 +50,17 @@ class Named:
     @property
     def which(self) -> str:
         """Which checkpoint of a run, where it is not the last."""
-        if not self.run or self.step == "last":
+        if not self.run or (self.step == "last" and not self.ema):
             return ""
-        return f"step {self.step}" if self.step.isdigit() else f"its {self.step} checkpoint"
+        step = f"step {self.step}" if self.step.isdigit() else f"its {self.step} checkpoint"
+        return f"the averaged weights of {step}" if self.ema else step
 
     def opened(self, folder: Path) -> tuple[list[str], str]:
         """Arguments for a process of dgc, and a name to show."""
         if self.run is not None:
             found = listing.find_run(self.run, folder)
             arguments = [f"--run-dir={found.path.absolute()}", f"--step={self.step}"]
-            return arguments, found.id
+            return arguments + ["--ema"] * self.ema, found.id
         if self.checkpoint is not None:
             arguments = [f"--weights={self.checkpoint.absolute()}"]
             arguments += [f"--recipe={find_recipe(self.recipe)}"] if self.recipe else []
@@ -112,6 +116,12 @@ _FLAGS = {
             str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of --run.")
         ],
         "last",
+    ),
+    "ema": (
+        Annotated[
+            bool, typer.Option("--ema", help="The averaged weights of --run (train.ema_decay).")
+        ],
+        False,
     ),
 }
 named = gathered("network", _FLAGS, Named)

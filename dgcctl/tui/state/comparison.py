@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dgc.errors import DgcError
+from dgc.run import metrics
 from dgc.run.paths import RunDir
 from dgcctl.core import numbers
 from dgcctl.core.compare.rundiff import Difference, diff_runs
-from dgcctl.core.compare.seeds import RESULT_KEYS, SeedGroup, Summary, compare, figures
+from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, figures
 from dgcctl.core.runs.record import RunRecord, read_record
 from dgcctl.tui.state import curves, run_facts
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Row
@@ -94,7 +95,7 @@ def metric_rows(found: ComparedRuns, speed: dict[str, float | None], *, wide: bo
 
 
 def _group_row(index: int, group: SeedGroup) -> Row:
-    told = [_spread(group.metrics.get(name)) for name in RESULT_KEYS]
+    told = [_spread(group.metrics.get(name)) for name in metrics.ALWAYS]
     costs = [
         numbers.rough_count(group.metrics[name].mean) if name in group.metrics else "-"
         for name in _COSTS[:3]
@@ -111,7 +112,7 @@ def _spread(summary: Summary | None) -> str:
 
 def _run_row(run: RunRecord, index: int, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
-    errors = [f"{values[name]:.3g}" if name in values else "-" for name in RESULT_KEYS]
+    errors = [f"{values[name]:.3g}" if name in values else "-" for name in metrics.ALWAYS]
     costs = [numbers.rough_count(values.get(name)) for name in _COSTS[:3]]
     name: Cell = (f"  {curves.LETTERS[index % 26]} {shown}", f"s{index}")
     return Row(run.id, (name, str(run.seed), *errors, *costs, curves.shorten(images_per_s)))
