@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dgc.data import image_file
 from dgc.data.image_sets import ArraySet, FolderSet, ImageSet
 from dgc.data.own import OwnSet
 from dgc.errors import DataError
+from dgc.runtime import image_file
 
 T = TypeVar("T")
 

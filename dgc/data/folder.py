@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dgc.data.image_file import UNREAD_PICTURES, extensions
 from dgc.errors import DataError
 from dgc.run.class_folders import is_litter, verify_command, wrong_number
 from dgc.run.file_names import unwritten, written
+from dgc.runtime.image_file import UNREAD_PICTURES, extensions
 
 SPLITS = ("train", "val")
 OTHER_NAMES = {

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from dgc.data import transforms
-from dgc.data.image_file import quiet, read_rgb
 from dgc.data.rng import Indices, Uniforms, uniforms
 from dgc.data.transforms import Pixels
 from dgc.errors import DataError
 from dgc.run.class_folders import verify_command
 from dgc.run.file_names import written
+from dgc.runtime.image_file import quiet, read_rgb
 
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 Labels = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dgc.data import cifar, folder, image_file
+from dgc.data import cifar, folder
 from dgc.data.describe import content_digest
 from dgc.data.folder import Listing, Problem
 from dgc.data.image_sets import View
@@ -25,6 +25,7 @@ from dgc.data.sets import (
 )
 from dgc.errors import DataError, UsageError
 from dgc.run.file_names import unwritten, written
+from dgc.runtime import image_file
 
 _FASHION_MNIST_SHA256 = "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb"
 _CIFAR = ("cifar10", "cifar100")

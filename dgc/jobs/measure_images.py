@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from dgc.data import open_images
-from dgc.data.image_file import read_rgb
 from dgc.data.image_sets import FolderSet, View
 from dgc.data.rng import Indices, subset
 from dgc.errors import DataError
 from dgc.jobs.reply import reply
+from dgc.runtime.image_file import read_rgb
 
 SAMPLES, SIDES = 1000, 200  # images whose pixels are read; of these, whose sizes
 # up to this shorter side -> images of this size; larger ones as the paper's ImageNet

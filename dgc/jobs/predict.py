@@ -13,18 +13,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgc.data.image_file import read_rgb
-from dgc.data.normalise import Normalise
-from dgc.data.transforms import fit
 from dgc.errors import DataError, DivergedError, UsageError
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
@@ -32,6 +27,8 @@ from dgc.hub.registry import Preprocessing
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import log, reply
 from dgc.layers import iter_dgc, record_gates
+from dgc.runtime import plan
+from dgc.runtime import predict as without_torch
 
 
 def predict(
@@ -70,15 +67,8 @@ def _seen(
 
 def prepare(path: Path, how: Preprocessing) -> Tensor:
     """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # how Pillow would rather be called
-            image = fit(read_rgb(path), how.resize, how.image_size)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    pixels = np.asarray(image.convert("L").convert("RGB") if how.channels == 1 else image)
-    normalise = Normalise(how.mean, how.std, torch.float32, torch.device("cpu"))
-    return normalise(torch.from_numpy(pixels.copy())[None])
+    same = plan.Preprocessing(how.resize, how.image_size, how.mean, how.std, how.channels)
+    return torch.from_numpy(without_torch.prepare(path, same))
 
 
 def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> dict[str, Any]:

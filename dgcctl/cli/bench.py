@@ -13,7 +13,9 @@ import typer
 
 from dgc.errors import DgcError, UsageError
 from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
+from dgcctl.core.launch.query import query
 
 
 class Network(StrEnum):
@@ -59,6 +61,12 @@ def bench(
             help="With --train, of the schedule; 0, 0.5 and 0.9 by default.",
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="A plan file instead: load, first image, the others."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -72,6 +80,13 @@ def bench(
     Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime
     and OpenVINO to it.
     """
+    if plan is not None:
+        if network or layers or train or out:
+            raise UsageError(
+                "--plan measures a file by itself: leave out --network, --layers, --train and --out"
+            )
+        _measure_plan(plan, batch or [1], threads or [1], budget)
+        return
     if train and (batch or layers):
         raise UsageError(
             "--train has its own batch sizes and no table of layers: leave out --batch and --layers"
@@ -87,6 +102,31 @@ def bench(
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
     _measure(module, arguments, out, name)
+
+
+def _measure_plan(file: Path, batches: list[int], threads: list[int], budget: float) -> None:
+    """In a process of its own, without PyTorch, so that its memory is the plan's."""
+    words = [f"--batch={b}" for b in batches] + [f"--threads={t}" for t in threads]
+    seconds = budget / (len(batches) * len(threads))
+    found = query("dgc.runtime.bench", [str(file.absolute()), *words, f"--seconds={seconds}"])
+    columns = [
+        TableColumn("threads", right=True),
+        TableColumn("batch", right=True),
+        TableColumn("median", "ms/image", _ms, right=True),
+        TableColumn("low", "quartiles", _ms, right=True),
+        TableColumn("high", "", _ms, right=True),
+        TableColumn("n", right=True),
+    ]
+    output.table("rows", columns, found["rows"])
+    memory = found["resident_mb"]
+    output.line(
+        f"loaded in {found['load_ms']:.1f} ms, first image {found['first_ms']:.1f} ms"
+        + (f", {memory:.0f} MB in memory" if memory else "")
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}"
 
 
 def _measure(module: str, arguments: list[str], out: Path | None, name: str) -> None:

@@ -293,6 +293,9 @@ def export(
 ) -> None:
     """Write a checkpoint of a run to a file: safetensors with a record beside it, or the authors'
     format.
+
+    These are weights, for training and sharing. `dgcctl export` writes a network that runs without
+    PyTorch, `dgcctl runs export` the record of a run.
     """
     if container is Container.ZIP and not released_format:
         raise UsageError(

@@ -46,6 +46,10 @@ COMMANDS: Table = {
             "dgcctl.cli.profile:profile",
             "MACs and parameters of each layer of a recipe's network.",
         ),
+        "export": (
+            "dgcctl.cli.export:export",
+            "A network as one file that runs without PyTorch.",
+        ),
         "bench": (
             "dgcctl.cli.bench:bench",
             "Time the project against dense networks in other engines, side by side.",

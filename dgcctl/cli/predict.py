@@ -12,7 +12,7 @@ import typer
 
 from dgc.errors import DataError
 from dgcctl.cli._ui import diagnostics, options, output
-from dgcctl.cli._ui.network import Named, named
+from dgcctl.cli._ui.network import Named, PlanFile, named_or_plan
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
@@ -22,7 +22,7 @@ _WIDTH = 72
 
 
 @trusting
-@named
+@named_or_plan
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes.")] = 5,
@@ -32,23 +32,36 @@ def predict(
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     *,
-    network: Named,
+    network: Named | PlanFile,
 ) -> None:
     """The best classes of each image, and which channels each head chose.
 
-    Give one of --pretrained, --run and --checkpoint. Heads and channels are counted from 0. Images
+    Give one of --pretrained, --run, --checkpoint and --plan (a file of `dgcctl export`: classes
+    alone, without PyTorch). Heads and channels are counted from 0. Images
     that cannot be read are named, the others answered; the command then ends with 3.
     """
-    arguments, _ = network.opened(settings.runs_dir(runs_dir))
-    found = query(
-        "dgc.jobs.predict", [*arguments, f"--top={top}", *map(_plain, images)], say=diagnostics.note
-    )
+    if isinstance(network, PlanFile):
+        found = _by_plan(network.file, images, top)
+    else:
+        arguments, _ = network.opened(settings.runs_dir(runs_dir))
+        words = [*arguments, f"--top={top}", *map(_plain, images)]
+        found = query("dgc.jobs.predict", words, say=diagnostics.note)
     if json:
         output.document(**found)
     else:
         for image in found["images"]:
             _print(image, _WIDTH if not channels else None)
     _refuse_unreadable(found["unreadable"], len(images))
+
+
+def _by_plan(file: Path, images: list[Path], top: int) -> dict[str, Any]:
+    """In this process: there is no torch to be kept out of it."""
+    from dgc.runtime.plan import load
+    from dgc.runtime.predict import predict as look
+
+    found, bad = look(load(file), images, top)
+    with_layers = [{**image, "layers": []} for image in found]
+    return {"title": file.name, "images": with_layers, "unreadable": bad}
 
 
 def _refuse_unreadable(bad: list[dict[str, str]], count: int) -> None:
@@ -76,6 +89,8 @@ def _print(image: dict[str, Any], width: int | None) -> None:
     ]
     output.table("classes", columns, rows)
     output.line()
+    if not image["layers"]:  # a plan file does not tell
+        return
     columns = [
         TableColumn("name", "layer"),
         TableColumn("head", right=True),

@@ -86,7 +86,11 @@ def export(
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
-    """Copy a run to a read-only folder or an archive, with the digest of every file."""
+    """Copy a run to a read-only folder or an archive, with the digest of every file.
+
+    This is the record. `dgcctl ckpt export` writes its weights alone, `dgcctl export` a network that
+    runs without PyTorch.
+    """
     found = listing.find_run(run, settings.runs_dir(runs_dir))
     names = exporting.export(found, target, checkpoints=checkpoints)
     if json:

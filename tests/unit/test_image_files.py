@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from dgc.data import image_file, transforms
-from dgc.data.image_file import read_rgb
+from dgc.data import transforms
 from dgc.errors import DataError
+from dgc.runtime import image_file
+from dgc.runtime.image_file import read_rgb
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)  # each grey once
 
@@ -221,7 +222,7 @@ def test_long_images_have_the_pixels_of_the_whole(
     """
     random = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     whole = np.asarray(transforms.fit(Image.fromarray(random), resize, crop))
-    monkeypatch.setattr(transforms, "_MAX_SCALED", 0)
+    monkeypatch.setattr("dgc.runtime.fit._MAX_SCALED", 0)
     windowed = np.asarray(transforms.fit(Image.fromarray(random), resize, crop))
     assert np.abs(whole.astype(int) - windowed).max() <= 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -125,3 +125,29 @@ _FLAGS = {
     ),
 }
 named = gathered("network", _FLAGS, Named)
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan file in the place of a network: it runs here, without PyTorch."""
+
+    file: Path
+
+
+def _named_or_plan(plan: Path | None, **flags: Any) -> Named | PlanFile:
+    if plan is None:
+        return Named(**flags)
+    given = [f"--{name}" for name in ("run", "pretrained", "checkpoint", "recipe") if flags[name]]
+    if given:
+        raise UsageError(f"--plan and {given[0]} exclude each other: a plan file knows its network")
+    return PlanFile(plan)
+
+
+_PLAN = (
+    Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="A plan file; runs without PyTorch."),
+    ],
+    None,
+)
+named_or_plan = gathered("network", {**_FLAGS, "plan": _PLAN}, _named_or_plan)

@@ -1,0 +1,100 @@
+"""`python -m dgc.jobs.export`: a network with its weights as a file for other programs.
+
+    python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT] --json OUT
+        (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
+
+OUT = {"title", "file", "bytes", "images": [[C, H, W], ...], "classes"}. Classes, preprocessing and
+origin go into the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dgc
+from dgc.errors import UsageError
+from dgc.hub.cache import now
+from dgc.hub.fetch import FetchOptions
+from dgc.hub.load_weights import Opened, open_named
+from dgc.infer import save_plan
+from dgc.jobs.labelled import known_classes
+from dgc.jobs.reply import log, reply
+from dgc.run.checkpoint_store import MODEL_FILE, checkpoint_folder
+from dgc.run.files import sha256_of
+from dgc.run.paths import RunDir
+
+CHANNELS = 3  # what every reader of images gives; a grey one is given three times
+_SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
+
+
+def sizes_of(words: Sequence[str], opened: Opened) -> list[tuple[int, int]]:
+    """(height, width) of each `--size`; of none, the one that the weights were trained for."""
+    own = opened.preprocessing.image_size
+    found = [_SIZE.fullmatch(word) for word in words]
+    for word, match in zip(words, found, strict=True):
+        if match is None:
+            raise UsageError(f"--size {word}: should be a number or HxW, e.g. {own} or {own}x{own}")
+    return [(int(m[1]), int(m[2] or m[1])) for m in found if m] or [(own, own)]
+
+
+def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
+    """Where the weights came from."""
+    told: dict[str, Any] = {
+        "dgcctl": dgc.__version__,
+        "exported": now(),
+        "model": opened.recipe.model.name,
+        "recipe_digest": opened.recipe.digest(),
+        "licence": given.licence or (opened.entry.licence if opened.entry else None),
+    }
+    if given.run_dir:
+        folder = checkpoint_folder(RunDir(given.run_dir), given.step)
+        told["run"], told["checkpoint"] = RunDir(given.run_dir).id, folder.name
+        told["weights_sha256"] = sha256_of(folder / MODEL_FILE)
+    elif given.weights:
+        told["weights_sha256"] = sha256_of(given.weights)
+    elif opened.entry:
+        told["released"], told["source"] = opened.entry.name, opened.entry.source
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def export(given: argparse.Namespace) -> dict[str, Any]:
+    opened = open_named(given, FetchOptions(say=log))
+    sizes = sizes_of(given.size, opened)
+    classes = known_classes(opened)
+    examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
+    how = opened.preprocessing
+    save_plan(opened.model, examples, given.out, classes, how, origin(given, opened))
+    return {
+        "title": opened.title,
+        "file": str(given.out),
+        "bytes": given.out.stat().st_size,
+        "images": [[CHANNELS, *size] for size in sizes],
+        "classes": len(classes),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dgc.jobs.export")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pretrained")
+    source.add_argument("--run-dir", type=Path)
+    source.add_argument("--weights", type=Path)
+    parser.add_argument("--recipe")
+    parser.add_argument("--step", default="last")
+    parser.add_argument("--size", action="append", default=[])
+    parser.add_argument("--licence")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    return reply(given.json, lambda: export(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

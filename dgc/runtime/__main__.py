@@ -1,0 +1,75 @@
+"""`python -m dgc.runtime`: where a C program finds header and library; plan files without dgcctl.
+
+python -m dgc.runtime --cflags           what a C or C++ compiler needs: -I, the library, its path
+python -m dgc.runtime info FILE          what a plan file says of itself
+python -m dgc.runtime predict FILE IMAGE...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import DgcError, UsageError
+from dgc.runtime.native import header, library
+from dgc.runtime.plan import Plan, load
+
+
+def flags() -> str:
+    """For a compiler's command line, in the words of a shell."""
+    return " ".join(
+        [
+            f"-I{shlex.quote(str(header()))}",
+            shlex.quote(str(library())),
+            shlex.quote(f"-Wl,-rpath,{library().parent}"),
+        ]
+    )
+
+
+def info(plan: Plan) -> dict[str, Any]:
+    how = plan.preprocessing
+    return {
+        "file": plan.name,
+        "images": [{"image": s.image, "answer": s.answer} for s in plan.shapes],
+        "classes": list(plan.classes),
+        "preprocessing": how and vars(how),
+        "origin": plan.origin,
+        "bytes_to_compute_in": plan.memory(),
+    }
+
+
+def answer(words: list[str]) -> str:
+    if words == ["--cflags"]:
+        return flags()
+    if words[:1] == ["info"] and len(words) == 2:
+        return json.dumps(info(load(words[1], threads=1)), indent=2)
+    if words[:1] == ["predict"] and len(words) > 2:
+        from dgc.runtime.predict import predict
+
+        found, bad = predict(load(words[1]), [Path(word) for word in words[2:]])
+        return json.dumps({"images": found, "unreadable": bad}, indent=2)
+    raise UsageError("say --cflags, info FILE, or predict FILE IMAGE...")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dgc.runtime",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=True,
+    )
+    _, words = parser.parse_known_args(arguments)
+    try:
+        print(answer(words))
+    except DgcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What a plan sees in image files. Pillow reads them; no torch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgc.errors import DataError, DivergedError, UsageError
+from dgc.runtime.fit import fit
+from dgc.runtime.image_file import read_rgb
+from dgc.runtime.plan import Floats, Plan, Preprocessing
+
+
+def predict(
+    plan: Plan, images: Sequence[Path], top: int = 5
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The best classes of each image that can be read; path and reason of the others. One image at
+    a time, as `dgcctl predict` does.
+    """
+    how = plan.preprocessing
+    if how is None:
+        raise UsageError(
+            f"{plan.name}: does not say how an image is prepared: call it with arrays, or export it"
+            " again with preprocessing"
+        )
+    found, bad = [], []
+    for path in images:
+        try:
+            x = prepare(path, how)
+        except DataError as error:
+            bad.append({"path": str(path), "why": str(error).removeprefix(f"{path}: ")})
+        else:
+            found.append({"path": str(path), "classes": best(plan, plan(x)[0], top)})
+    return found, bad
+
+
+def prepare(path: str | os.PathLike[str], how: Preprocessing) -> Floats:
+    """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # how Pillow would rather be called
+            image = fit(read_rgb(Path(path)), how.resize, how.image_size)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return how.normalise(
+        np.asarray(image.convert("L").convert("RGB") if how.channels == 1 else image)
+    )
+
+
+def best(plan: Plan, logits: Floats, top: int) -> list[dict[str, Any]]:
+    """The `top` classes, most probable first."""
+    if logits.ndim != 1:
+        raise UsageError(f"{plan.name}: answers with {logits.shape}, which are no classes")
+    if not np.isfinite(logits).all():
+        raise DivergedError("the network answers NaN or Inf: its weights are untrained or damaged")
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = powers / powers.sum()
+    order = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+    names = plan.classes
+    return [
+        {
+            "index": int(i),
+            "name": names[i] if i < len(names) else f"class {i}",
+            "probability": float(probabilities[i]),
+        }
+        for i in order
+    ]

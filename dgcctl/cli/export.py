@@ -1,0 +1,89 @@
+"""`dgcctl export`: a network with its weights as one file for programs without dgcctl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc.errors import UsageError
+from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.network import Named, complete_released
+from dgcctl.cli._ui.targets import check_target
+from dgcctl.cli._ui.trust import trusting
+from dgcctl.core import settings
+from dgcctl.core.launch.query import query
+
+
+@trusting
+def export(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN|FILE", help="A run (id, prefix, `latest`) or a weights file."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="A new file, e.g. model.dgc.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrained",
+            metavar="NAME",
+            help="A released network instead.",
+            autocompletion=complete_released,
+        ),
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", metavar="HxW", help="Image sizes; that of the training by default."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="TEXT", help="What the file says of it.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Network of a FILE that does not know its own.",
+            autocompletion=options.complete_recipe,
+        ),
+    ] = None,
+    step: Annotated[
+        str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of a run.")
+    ] = "last",
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
+    """Write a plan file: a network that runs without PyTorch, in NumPy, in C, and with `dgcctl
+    predict --plan`.
+
+    Not to be confused: `dgcctl ckpt export` writes the weights of a run for training and sharing,
+    `dgcctl runs export` the record of a run.
+    """
+    if out is None:
+        raise UsageError("-o FILE is missing: say where the plan goes, e.g. -o model.dgc")
+    check_target("-o", out)
+    if out.exists():
+        raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
+    arguments, title = _named(source, pretrained, recipe, step).opened(settings.runs_dir(runs_dir))
+    arguments += [f"--size={word}" for word in size or []]
+    arguments += [f"--licence={licence}"] if licence else []
+    found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
+    if json:
+        output.document(**{**found, "file": str(out)})
+        return
+    output.line(str(out))
+    images = ", ".join(f"{h} x {w}" for _, h, w in found["images"])
+    diagnostics.note(f"{title}: {found['bytes'] / 1e6:.1f} MB, images of {images}")
+
+
+def _named(source: str | None, pretrained: str | None, recipe: str | None, step: str) -> Named:
+    """What is exported. A file that exists is a file; anything else is a run."""
+    given = [what for what in (source, pretrained and "--pretrained") if what]
+    if len(given) != 1:
+        what = "two networks were named" if given else "no network was named"
+        raise UsageError(f"{what}: give one of RUN, FILE, --pretrained NAME")
+    file = Path(source) if source and Path(source).is_file() else None
+    return Named(pretrained, source if file is None else None, file, recipe, step)

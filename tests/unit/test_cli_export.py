@@ -1,0 +1,180 @@
+"""`dgcctl export`, `predict --plan` and `bench --plan`: from a run or a weights file to a network that
+is used without PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import dgc
+import dgc.runtime
+from dgc.hub.load_weights import open_file
+from dgc.jobs.predict import predict
+from dgc.kernels.cpu import library
+from dgc.models import create_model
+from dgc.recipe.load import dump_recipe, load_recipe
+from dgcctl.cli.main import main
+from tests.waiting import GUARD
+
+pytestmark = pytest.mark.skipif(
+    not library.available(), reason="the kernels were not built: no C++ compiler"
+)
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["model.stages=[1, 1]", "model.growth=[8, 16]"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A weights file and its recipe."""
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = load_recipe(ROOT / "recipes" / "cifar10_h4.yaml", SMALL)
+    (folder / "small.yaml").write_text(dump_recipe(recipe))
+    torch.manual_seed(0)
+    model = create_model(recipe.model.name, **recipe.model.kwargs())
+    dgc.set_progress(model, 1.0)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return folder / "model.safetensors", folder / "small.yaml"
+
+
+@pytest.fixture(scope="module")
+def plan(weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("export") / "model.dgc"
+    words = ["export", str(weights[0]), "--recipe", str(weights[1]), "-o", str(file)]
+    assert main([*words, "--size", "32", "--size", "40x48", "--licence", "MIT"]) == 0
+    return file
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_an_exported_file_says_what_it_is(plan: Path, weights: tuple[Path, Path]) -> None:
+    found = dgc.runtime.load(plan)
+    assert [s.image for s in found.shapes] == [(3, 32, 32), (3, 40, 48)]
+    assert found.classes[:2] == ("airplane", "automobile")
+    how = found.preprocessing
+    assert how is not None
+    assert (how.image_size, how.channels) == (32, 3)
+    assert found.origin["licence"] == "MIT"
+    assert found.origin["dgcctl"] == dgc.__version__
+    assert len(found.origin["weights_sha256"]) == 64
+
+
+def test_a_plan_predicts_what_the_network_predicts(
+    plan: Path, weights: tuple[Path, Path], photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--plan", str(plan), str(photo), "--json", "--top", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)["images"][0]
+    opened = open_file(weights[0], load_recipe(weights[1]))
+    wanted = predict(opened, dgc.runtime.load(plan).classes, [photo], 3)[0]
+    assert [row["name"] for row in found["classes"]] == [row["name"] for row in wanted["classes"]]
+    chances = [[row["probability"] for row in side["classes"]] for side in (found, wanted)]
+    assert np.allclose(chances[0], chances[1], atol=1e-5)
+
+
+NO_TORCH = """
+import sys
+from dgcctl.cli.main import main
+code = main(sys.argv[1:])
+assert "torch" not in sys.modules, "torch was loaded"
+sys.exit(code)
+"""
+
+
+def test_predict_and_bench_of_a_plan_load_no_torch(plan: Path, photo: Path) -> None:
+    for words in (
+        ["predict", "--plan", plan, photo],
+        ["bench", "--plan", plan, "--budget", "0.2", "--threads", "1", "--threads", "2"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", NO_TORCH, *words],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=GUARD,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "loaded in" in done.stdout
+    assert "MB in memory" in done.stdout
+
+
+def test_unreadable_images_are_named_and_the_others_answered(
+    plan: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("<html>")
+    assert main(["predict", "--plan", str(plan), str(bad), str(photo)]) == 3
+    said = capsys.readouterr()
+    assert "an HTML page" in said.err
+    assert photo.name in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["export", "-o", "x.dgc"], "no network was named: give one of RUN, FILE, --pretrained"),
+        (["export", "a", "--pretrained", "b", "-o", "x.dgc"], "two networks were named"),
+        (["export", "latest"], "-o FILE is missing"),
+        (
+            ["predict", "--plan", "x.dgc", "--run", "r", "i.png"],
+            "--plan and --run exclude each other",
+        ),
+        (["bench", "--plan", "x.dgc", "--layers"], "--plan measures a file by itself"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
+
+
+def test_an_export_is_never_overwritten_and_a_bad_size_leaves_nothing(
+    plan: Path, weights: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(weights[0]), "--recipe", str(weights[1])]
+    assert main([*words, "-o", str(plan)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "x.dgc"), "--size", "32x"]) == 2
+    assert "--size 32x: should be a number or HxW" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "x.dgc"), "--size", "1"]) == 2
+    assert "no plan can be made of this network" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:]]
+)
+def test_a_damaged_plan_ends_with_4(
+    damage: object, plan: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.dgc"
+    bad.write_bytes(damage(plan.read_bytes()))  # type: ignore[operator]
+    assert main(["predict", "--plan", str(bad), str(photo)]) == 4
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert str(bad) in said.err
+
+
+def test_the_three_exports_name_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, others in (
+        (["export"], ["ckpt export", "runs export"]),
+        (["ckpt", "export"], ["dgcctl export", "runs export"]),
+        (["runs", "export"], ["dgcctl export", "ckpt export"]),
+    ):
+        main([*words, "--help"])
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert all(other in said for other in others), said
