@@ -30,6 +30,18 @@ class BenchFailedError(DgcError):
     """The measuring process was killed, so that it could not say why itself."""
 
 
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", metavar="FILE", help="A plan file instead: load, first image, the rest."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
+]
+
+
 def bench(
     network: Annotated[
         list[Network] | None, typer.Option("--network", help="All three by default.")
@@ -61,18 +73,8 @@ def bench(
             help="With --train, of the schedule; 0, 0.5 and 0.9 by default.",
         ),
     ] = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan", metavar="FILE", help="A plan file instead: load, first image, the others."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="JSON file to add the rows to; table and plots are put beside it."
-        ),
-    ] = None,
+    plan: PlanFile = None,
+    out: Out = None,
 ) -> None:
     """Time the project against dense networks in other engines, side by side. Leave the machine
     idle meanwhile.
@@ -81,10 +83,7 @@ def bench(
     and OpenVINO to it.
     """
     if plan is not None:
-        if network or layers or train or out:
-            raise UsageError(
-                "--plan measures a file by itself: leave out --network, --layers, --train and --out"
-            )
+        _alone(network, layers, train, out)
         _measure_plan(plan, batch or [1], threads or [1], budget)
         return
     if train and (batch or layers):
@@ -104,11 +103,17 @@ def bench(
     _measure(module, arguments, out, name)
 
 
+def _alone(*others: object) -> None:
+    if any(others):
+        raise UsageError(
+            "--plan measures a file by itself: leave out --network, --layers, --train and --out"
+        )
+
+
 def _measure_plan(file: Path, batches: list[int], threads: list[int], budget: float) -> None:
     """In a process of its own, without PyTorch, so that its memory is the plan's."""
     words = [f"--batch={b}" for b in batches] + [f"--threads={t}" for t in threads]
-    seconds = budget / (len(batches) * len(threads))
-    found = query("dgc.runtime.bench", [str(file.absolute()), *words, f"--seconds={seconds}"])
+    found = query("dgc.runtime.bench", [str(file.absolute()), *words, f"--seconds={budget}"])
     columns = [
         TableColumn("threads", right=True),
         TableColumn("batch", right=True),
