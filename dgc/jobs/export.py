@@ -1,7 +1,7 @@
 """`python -m dgc.jobs.export`: a network with its weights as a file for other programs.
 
     python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT] --json OUT
-        (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
+        (--pretrained NAME | --run-dir RUN [--step N|best|last] [--ema] | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "file", "bytes", "images": [[C, H, W], ...], "classes"}. Classes, preprocessing and
 origin go into the file.
@@ -26,7 +26,7 @@ from dgc.hub.load_weights import Opened, open_named
 from dgc.infer import save_plan
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import log, reply
-from dgc.run.checkpoint_store import MODEL_FILE, checkpoint_folder
+from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, checkpoint_folder
 from dgc.run.files import sha256_of
 from dgc.run.paths import RunDir
 
@@ -56,7 +56,7 @@ def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
     if given.run_dir:
         folder = checkpoint_folder(RunDir(given.run_dir), given.step)
         told["run"], told["checkpoint"] = RunDir(given.run_dir).id, folder.name
-        told["weights_sha256"] = sha256_of(folder / MODEL_FILE)
+        told["weights_sha256"] = sha256_of(folder / (EMA_FILE if given.ema else MODEL_FILE))
     elif given.weights:
         told["weights_sha256"] = sha256_of(given.weights)
     elif opened.entry:
@@ -88,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     source.add_argument("--weights", type=Path)
     parser.add_argument("--recipe")
     parser.add_argument("--step", default="last")
+    parser.add_argument("--ema", action="store_true")
     parser.add_argument("--size", action="append", default=[])
     parser.add_argument("--licence")
     parser.add_argument("--out", type=Path, required=True)

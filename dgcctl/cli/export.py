@@ -53,6 +53,7 @@ def export(
     step: Annotated[
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of a run.")
     ] = "last",
+    ema: Annotated[bool, typer.Option("--ema", help="The averaged weights of a run.")] = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
@@ -67,7 +68,9 @@ def export(
     check_target("-o", out)
     if out.exists():
         raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
-    arguments, title = _named(source, pretrained, recipe, step).opened(settings.runs_dir(runs_dir))
+    arguments, title = _named(source, pretrained, recipe, step, ema).opened(
+        settings.runs_dir(runs_dir)
+    )
     arguments += [f"--size={word}" for word in size or []]
     arguments += [f"--licence={licence}"] if licence else []
     found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
@@ -79,11 +82,13 @@ def export(
     diagnostics.note(f"{title}: {found['bytes'] / 1e6:.1f} MB, images of {images}")
 
 
-def _named(source: str | None, pretrained: str | None, recipe: str | None, step: str) -> Named:
+def _named(
+    source: str | None, pretrained: str | None, recipe: str | None, step: str, ema: bool
+) -> Named:
     """What is exported. A file that exists is a file; anything else is a run."""
     given = [what for what in (source, pretrained and "--pretrained") if what]
     if len(given) != 1:
         what = "two networks were named" if given else "no network was named"
         raise UsageError(f"{what}: give one of RUN, FILE, --pretrained NAME")
     file = Path(source) if source and Path(source).is_file() else None
-    return Named(pretrained, source if file is None else None, file, recipe, step)
+    return Named(pretrained, source if file is None else None, file, recipe, step, ema)
