@@ -16,6 +16,26 @@ from dgcctl.core import settings
 from dgcctl.core.launch.query import query
 
 
+Pretrained = Annotated[
+    str | None,
+    typer.Option(
+        "--pretrained",
+        metavar="NAME",
+        help="A released network instead.",
+        autocompletion=complete_released,
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Network of a FILE that does not know its own.",
+        autocompletion=options.complete_recipe,
+    ),
+]
+
+
 @trusting
 def export(
     source: Annotated[
@@ -25,15 +45,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="A new file, e.g. model.dgc.")
     ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            "--pretrained",
-            metavar="NAME",
-            help="A released network instead.",
-            autocompletion=complete_released,
-        ),
-    ] = None,
+    pretrained: Pretrained = None,
     size: Annotated[
         list[str] | None,
         typer.Option("--size", metavar="HxW", help="Image sizes; that of the training by default."),
@@ -41,15 +53,7 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="TEXT", help="What the file says of it.")
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Network of a FILE that does not know its own.",
-            autocompletion=options.complete_recipe,
-        ),
-    ] = None,
+    recipe: Recipe = None,
     step: Annotated[
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of a run.")
     ] = "last",
