@@ -15,7 +15,6 @@ from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.launch.query import query
 
-
 Pretrained = Annotated[
     str | None,
     typer.Option(
