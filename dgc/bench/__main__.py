@@ -5,7 +5,6 @@ machine.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from dgc.bench.report import markdown, write
 from dgc.bench.rows import BenchReport, read_report, write_report
 from dgc.errors import DgcError, UsageError
 from dgc.kernels.cpu import library
+from dgc.talk import put, run_program, say, say_error
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         writable(a.out.with_suffix(".md"))
         report = read_report(a.out, "inference")
     except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return int(error.exit_code)
     if not a.report_only:
         key = report.add_machine(machine.facts())
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             _measure(report, key, name, a)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write(report, a.out)
-    print(markdown(report), end="")
+    put(markdown(report).rstrip("\n"))
     return 0
 
 
@@ -79,11 +79,11 @@ def _measure(report: BenchReport, key: str, network: str, a: argparse.Namespace)
             began = datetime.now(UTC).isoformat(timespec="seconds")
             rows = measure(network, batch, threads, wanted, a.budget, machine=key, run=began)
             for row in rows:
-                print(orjson.dumps(asdict(row)).decode(), file=sys.stderr)
+                say(orjson.dumps(asdict(row)).decode())
             report.add_run(rows)
             a.out.parent.mkdir(parents=True, exist_ok=True)
             write_report(a.out, report)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import dgc
+from dgc.talk import put, run_program
 
 NETWORKS: dict[str, tuple[str, int, int]] = {  # preset, size of an image, classes
     "densenet86": ("cifar10_dydensenet86_h4", 32, 10),
@@ -247,10 +248,10 @@ def main(argv: list[str] | None = None) -> int:
         if time.perf_counter() - began > a.seconds:
             break
         rows.append(measure(cell, device))
-        print(json.dumps(rows[-1]), flush=True)
+        put(json.dumps(rows[-1]))
         a.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

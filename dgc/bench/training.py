@@ -35,6 +35,7 @@ from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.bench.training_contenders import CONTENDERS, NETWORKS, native_bf16
 from dgc.errors import DgcError
 from dgc.run.files import atomic_write
+from dgc.talk import put, run_program, say, say_error
 
 REFERENCE = "dense"
 LEAST_MEMORY = 2e9  # bytes that must be free before another process starts
@@ -302,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         writable(out.with_suffix(".md"))
         report.rows = _known(out, key)
     except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return int(error.exit_code)
     for network in given.network or [name for name in NETWORKS if name != "tiny"]:
         for progress in given.progress or (0.0, 0.5, 0.9):
@@ -310,18 +311,11 @@ def main(argv: list[str] | None = None) -> int:
                 try:
                     _add(report, TrainingCell(network, progress, threads), given, key)
                 except ContenderFailedError as error:
-                    print(
-                        f"error: the dense twin of {network} cannot be trained here: {error}",
-                        file=sys.stderr,
-                    )
+                    say(f"error: the dense twin of {network} cannot be trained here: {error}")
                     return 1
                 _keep(report, out)
-                print(
-                    f"{network}, progress {progress}, {threads} threads: done",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    print(table(report), end="")
+                say(f"{network}, progress {progress}, {threads} threads: done")
+    put(table(report).rstrip("\n"))
     return 0
 
 
@@ -340,4 +334,4 @@ def _keep(report: BenchReport, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

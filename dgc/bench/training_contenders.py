@@ -23,6 +23,7 @@ from torch import Tensor
 
 import dgc
 from dgc.bench.peak_memory import saved_bytes
+from dgc.talk import put, run_program
 
 WARM = 2
 
@@ -146,14 +147,11 @@ def main(argv: list[str]) -> int:
     for _ in range(WARM):
         trainer.step()
     peak = peak_mb()  # before anything is done that training does not do
-    print(
-        json.dumps({"peak_mb": peak, "saved_bytes": trainer.saved(), "batch": len(trainer.images)}),
-        flush=True,
-    )
+    put(json.dumps({"peak_mb": peak, "saved_bytes": trainer.saved(), "batch": len(trainer.images)}))
     for _ in sys.stdin:
-        print(json.dumps(trainer.step()), flush=True)
+        put(json.dumps(trainer.step()))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(lambda: main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from typing import Any
 
 from dgc.errors import DgcError, ExitCode, IntegrityError, UnsafeFileError
 from dgc.run.files import sha256_of
+from dgc.talk import run_program
 
 CPU_SECONDS = 120
 _HEADROOM = 512 << 20
@@ -220,4 +221,4 @@ def _lower(kind: int, wanted: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -6,7 +6,6 @@ torch, in a process of its own.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from dgc.hub.cache import Cache
 from dgc.hub.fetch import Fetched, FetchOptions, absent, cached
 from dgc.hub.registry import ReleasedCheckpoint, find_entry, layout_digest
 from dgc.hub.scan import state_dict_of
-from dgc.jobs.reply import log, reply
+from dgc.jobs.reply import reply
+from dgc.talk import run_program, say
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         return {
             "checks": verify(
-                find_entry(given.name), Cache.default(), FetchOptions(offline=True, say=log)
+                find_entry(given.name), Cache.default(), FetchOptions(offline=True, say=say)
             )
         }
 
@@ -127,4 +127,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

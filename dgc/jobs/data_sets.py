@@ -1,4 +1,4 @@
-"""`python -m dgc.data verify|describe|download NAME`: the process that `dgcctl data` starts.
+"""`python -m dgc.jobs.data_sets verify|describe|download NAME`: the process that `dgcctl data` starts.
 
 With `--json FILE` the answer goes into FILE, and bad files are part of the answer (exit code 0).
 Without it they are printed and the exit code is 3. An error is one line `error: ...` on stderr.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from dgc.data import cifar
 from dgc.data.sets import NAMES, data_dir, open_images
 from dgc.data.verify import verify, write_quarantine
 from dgc.errors import DataError, DgcError, ExitCode, UsageError
+from dgc.talk import put, run_program, say_error, shown
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +52,7 @@ def _download(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dgc.data", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dgc.jobs.data_sets", description=__doc__)
     parser.add_argument("action", choices=sorted(_ACTIONS))
     parser.add_argument("name", choices=NAMES)
     parser.add_argument(
@@ -84,9 +84,9 @@ def _answer(found: dict[str, Any], file: Path | None) -> None:
         return
     structure = found.pop("structure", [])
     bad = [*structure, *found.pop("bad", [])]
-    print(json.dumps(found, indent=2))
+    put(json.dumps(found, indent=2))
     for item in bad:
-        print(f"{item['file']}: {item['reason']}")
+        put(shown(f"{item['file']}: {item['reason']}"))
     if bad:
         raise DataError(
             f"{found['dir']}: {len(bad)} of its files{' and folders' * bool(structure)} cannot be"
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _answer(_ACTIONS[options.action](options), options.json)
     except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
@@ -108,4 +108,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

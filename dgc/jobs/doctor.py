@@ -7,12 +7,12 @@ A process of its own, so that `dgcctl doctor` can say it when torch itself is wh
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from dgc.errors import UsageError
 from dgc.run.files import write_json
+from dgc.talk import run_program
 
 
 def torch_facts() -> dict[str, Any]:
@@ -65,4 +65,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,12 +33,12 @@ from dgc.jobs.labelled import (
     open_labelled,
     why_not_judged,
 )
-from dgc.jobs.reply import log
 from dgc.kernels.cpu import available, describe
 from dgc.recipe.load import Recipe
 from dgc.run.files import write_json
 from dgc.run.library_warnings import one_line_warnings
 from dgc.run.paths import RunDir
+from dgc.talk import run_program, say, say_error
 from dgc.train import build, costs, seeding
 from dgc.train.evaluation import Figures, evaluate
 from dgc.train.memory_format import FORMATS, choose
@@ -48,7 +47,7 @@ from dgc.train.ranks import Ranks, join
 
 def main(argv: list[str] | None = None) -> int:
     given = parse(argv)
-    one_line_warnings(lambda text: print(f"warning: {text}", file=sys.stderr))
+    one_line_warnings(lambda text: say(f"warning: {text}"))
     try:
         with join(given.device) as ranks:
             answer = measure(given, ranks)
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
                 write_json(given.json, answer)
     except DgcError as error:
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "shared", False):
-            print(f"error: {error}", file=sys.stderr)
+            say_error(error)
         return int(error.exit_code)
     return 0
 
@@ -106,7 +105,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     )
     if ranks.first:
         for line in data.notes:
-            log(line)
+            say(line)
     held = expectation(opened, data, given.limit, ranks)
     if given.check:
         _check_is_judged(held)
@@ -290,4 +289,4 @@ def plot(counts_CC: Tensor, names: tuple[str, ...], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

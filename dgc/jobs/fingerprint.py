@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from dgc.errors import UsageError
 from dgc.jobs.reply import reply
 from dgc.kernels.cpu import library
 from dgc.run import provenance
+from dgc.talk import run_program
 from dgc.train import seeding
 
 BATCH, SIZE, CLASSES = 16, 32, 10
@@ -125,4 +125,4 @@ def _check(steps: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -9,7 +9,6 @@ SAMPLES images are read, spread over the training set.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dgc.data.rng import Indices, subset
 from dgc.errors import DataError
 from dgc.jobs.reply import reply
 from dgc.runtime.image_file import read_rgb
+from dgc.talk import run_program
 
 SAMPLES, SIDES = 1000, 200  # images whose pixels are read; of these, whose sizes
 # up to this shorter side -> images of this size; larger ones as the paper's ImageNet
@@ -82,4 +82,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

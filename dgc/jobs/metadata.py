@@ -11,7 +11,6 @@ for too, "data_error" says why instead.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from dgc.recipe.load import Recipe, find_recipe, load_recipe
 from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_in, structure_of
 from dgc.run.events import Kind, live_rows, read_events
 from dgc.run.paths import RunDir
+from dgc.talk import run_program
 from dgc.train import build, costs, recorder
 from dgc.train.memory_format import choose
 from dgc.train.state import MODEL
@@ -102,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -12,7 +12,6 @@ OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,11 @@ from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import Preprocessing
 from dgc.jobs.labelled import known_classes
-from dgc.jobs.reply import log, reply
+from dgc.jobs.reply import reply
 from dgc.layers import iter_dgc, record_gates
 from dgc.runtime import plan
 from dgc.runtime import predict as without_torch
+from dgc.talk import run_program, say
 
 
 def predict(
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> dict[str, Any]:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
-        opened = open_named(given, FetchOptions(say=log))
+        opened = open_named(given, FetchOptions(say=say))
         found, bad = readable(opened, known_classes(opened), given.images, given.top)
         return {"title": opened.title, "images": found, "unreadable": bad}
 
@@ -128,4 +128,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

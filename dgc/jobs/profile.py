@@ -7,13 +7,13 @@ A process of its own, so that `dgcctl profile` needs no torch.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from dgc.jobs.reply import reply
 from dgc.recipe.load import find_recipe, load_recipe
 from dgc.run.paths import RunDir
+from dgc.talk import run_program
 
 
 def profile(recipe_file: Path | str, overrides: list[str], progress: float = 1.0) -> dict[str, Any]:
@@ -51,4 +51,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -4,7 +4,6 @@ its exit code.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,17 @@ from typing import Any
 from dgc.errors import DgcError, ExitCode
 from dgc.run.files import write_json
 from dgc.run.library_warnings import one_line_warnings
+from dgc.talk import say, say_error
 
 
 def reply(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
     """Write what `make` returns; returns the exit code of the process."""
-    one_line_warnings(lambda text: log(f"warning: {text}"))
+    one_line_warnings(lambda text: say(f"warning: {text}"))
     try:
         write_json(file, make())
     except DgcError as error:
-        log(f"error: {error}")
+        say_error(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)
-
-
-def log(line: str) -> None:
-    """Talk, as it happens."""
-    print(line, file=sys.stderr, flush=True)

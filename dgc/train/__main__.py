@@ -17,6 +17,7 @@ from pathlib import Path
 from dgc import settings
 from dgc.errors import DgcError, ExitCode, RankError, UsageError
 from dgc.run.paths import RunDir
+from dgc.talk import run_program, say, say_error
 from dgc.train.signals import Signals, die_with_parent
 
 
@@ -110,10 +111,10 @@ def report(error: DgcError) -> int:
     first = os.environ.get("RANK", "0") == "0"
     told_by_launcher = isinstance(error, RankError) and settings.launched()
     if not told_by_launcher and (first or not getattr(error, "shared", False)):
-        print(
-            f"error: {error}" if error.exit_code < ExitCode.PREEMPTED else str(error),
-            file=sys.stderr,
-        )
+        if error.exit_code < ExitCode.PREEMPTED:
+            say_error(error)
+        else:
+            say(str(error))
     return int(error.exit_code)
 
 
@@ -132,12 +133,9 @@ def unexpected(run: RunDir, error: BaseException, code: int) -> int:
     with run.log.open("a") as log:
         log.write("".join(traceback.format_exception(error)))
     text = " ".join(str(error).split())
-    print(
-        f"error: {place(error)}{type(error).__name__}: {text} (traceback in {run.log})",
-        file=sys.stderr,
-    )
+    say(f"error: {place(error)}{type(error).__name__}: {text} (traceback in {run.log})")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

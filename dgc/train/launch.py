@@ -29,6 +29,7 @@ from dgc.run import oom
 from dgc.run.events import EventWriter, Kind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status, write_status
+from dgc.talk import run_program, say_error
 
 
 def main(argv: list[str]) -> int:
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
         if isinstance(error, RankError) or not _told(run, error):
             if run is not None and run.recipe.is_file():
                 settle(run, error)
-            print(f"error: {error}", file=sys.stderr)
+            say_error(error)
         return int(error.exit_code)
     return int(ExitCode.DONE)
 
@@ -173,4 +174,4 @@ def _step(run: RunDir) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(lambda: main(sys.argv[1:]))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dgc.run.paths import RunDir
+from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
@@ -18,7 +19,6 @@ from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_record
-from dgcctl.core.text import shown
 
 _TITLES = {
     "top1_error": "top-1 error %",

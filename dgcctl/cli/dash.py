@@ -17,10 +17,10 @@ import typer
 
 from dgc import settings as environment
 from dgc.errors import UsageError
+from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.core import settings
 from dgcctl.core.runs import listing
-from dgcctl.core.text import shown
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp

@@ -12,6 +12,7 @@ import typer
 
 from dgc.errors import UsageError
 from dgc.run.events import Event, Kind
+from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
@@ -21,7 +22,6 @@ from dgcctl.core.launch.log_tail import log_lines
 from dgcctl.core.runs import filters
 from dgcctl.core.runs import listing as core
 from dgcctl.core.runs.tail import Tail, follow
-from dgcctl.core.text import shown
 
 COMMANDS: Table = {
     "Compare and keep": {

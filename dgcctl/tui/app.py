@@ -23,8 +23,8 @@ from textual.widgets import Input
 
 from dgc.errors import DgcError
 from dgc.run.paths import RunDir
+from dgc.talk import shown
 from dgcctl.core.runs import listing
-from dgcctl.core.text import shown
 from dgcctl.tui import actions, collector, export, keys, palette, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.host import Host

@@ -26,6 +26,7 @@ LIGHT = (
     "dgc.errors",
     "dgc.settings",
     "dgc.schedule",
+    "dgc.talk",
     "dgc.recipe.load",
     "dgc.run.checkpoint_store",
     "dgc.run.events",
@@ -185,6 +186,20 @@ def test_output_alone_writes_stdout_and_diagnostics_alone_stderr() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and _writes(ast.unparse(node.func)):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}")
+    assert found == []
+
+
+def test_every_program_of_dgc_speaks_through_one_file() -> None:
+    """dgc/talk.py: it shows what a message holds; tracebacks too, where a program begins there."""
+    found = []
+    for path, tree in sources("dgc"):
+        name = path.relative_to(ROOT)
+        for node in ast.walk(tree) if path.name != "talk.py" else []:
+            if isinstance(node, ast.Call) and _writes(ast.unparse(node.func)):
+                found.append(f"{name}:{node.lineno}: {ast.unparse(node.func)}")
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+                begins = ast.unparse(node.body[-1]).startswith("run_program(")
+                found += [] if begins else [f"{name}:{node.lineno}: begins without run_program"]
     assert found == []
 
 

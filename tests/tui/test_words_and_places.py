@@ -16,8 +16,8 @@ from rich.cells import cell_len
 
 from dgc.run.paths import RunDir
 from dgc.run.status import write_status
+from dgc.talk import shown
 from dgcctl.core.runs.listing import read_run
-from dgcctl.core.text import shown
 from dgcctl.tui import actions, keys, raster
 from dgcctl.tui.state import drawer_rows, series
 from dgcctl.tui.state.alerts import AlertMonitor

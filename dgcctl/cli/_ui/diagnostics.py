@@ -20,8 +20,8 @@ import typer
 
 from dgc import settings
 from dgc.errors import DgcError, ExitCode, RecipeError, UsageError
+from dgc.talk import shown
 from dgcctl.cli._ui import streams
-from dgcctl.core.text import shown
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 # What a wrong path gives; whatever else a system refuses is a matter of disks, rights and memory.

@@ -25,9 +25,9 @@ import typer
 from rich.cells import cell_len
 
 from dgc.errors import ResourceError
+from dgc.talk import shown
 from dgcctl.cli._ui import streams
 from dgcctl.cli._ui.diagnostics import clean, paint, plain
-from dgcctl.core.text import shown
 
 SCHEMA_VERSION = 1
 Row = Mapping[str, Any]

@@ -11,11 +11,11 @@ from dgc.run import code_record
 from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
+from dgc.talk import shown
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.cli._ui.trust import trust_words
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
-from dgcctl.core.text import shown
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five

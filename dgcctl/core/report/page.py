@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from dgc.talk import shown
 from dgcctl.core.compare.seeds import SeedGroup, Summary, compare
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.run_view import RunView
 from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
-from dgcctl.core.text import shown
 
 
 @dataclass(frozen=True)

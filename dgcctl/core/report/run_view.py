@@ -13,9 +13,9 @@ from dgc.errors import DgcError
 from dgc.run import metrics
 from dgc.run.events import Event, Kind
 from dgc.run.files import read_json
+from dgc.talk import shown
 from dgcctl.core.compare.seeds import varied_keys
 from dgcctl.core.runs.record import RunRecord, computing_keys
-from dgcctl.core.text import shown
 
 BINS = 240  # points of a curve that stands alone
 MANY_BINS = 48  # and of each of many, which would hide one another

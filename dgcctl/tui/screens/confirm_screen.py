@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
-from dgcctl.core.text import shown
+from dgc.talk import shown
 from dgcctl.tui.screens.question import Question
 
 

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 from dgc.errors import DgcError
 from dgc.recipe import load as recipes
 from dgc.recipe.load import Recipe
-from dgcctl.core.text import shown
+from dgc.talk import shown
 from dgcctl.tui import keys
 from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.screens.question import Question

@@ -16,7 +16,7 @@ import orjson
 
 from dgc.errors import DgcError
 from dgc.run.files import atomic_write, read_bounded
-from dgcctl.core.text import shown
+from dgc.talk import shown
 
 Axis = Literal["step", "epoch", "time"]
 AXES: tuple[Axis, ...] = get_args(Axis)

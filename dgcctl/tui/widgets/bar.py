@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dgcctl.core.text import shown
+from dgc.talk import shown
 from dgcctl.tui.palette import palette_of
 from dgcctl.tui.widgets.virtual_table import Cell
 

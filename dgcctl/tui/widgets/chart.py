@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual_hires_canvas import Canvas
 
-from dgcctl.core.text import shown
+from dgc.talk import shown
 from dgcctl.tui import raster
 from dgcctl.tui.palette import palette_of
 from dgcctl.tui.state import series

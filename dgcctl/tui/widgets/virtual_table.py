@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from dgcctl.core.text import shown
+from dgc.talk import shown
 from dgcctl.tui.palette import palette_of
 
 Cell = str | tuple[str, str]  # a text, or a text and its role in the palette
