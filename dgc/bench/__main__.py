@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             _measure(report, key, name, a)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write(report, a.out)
-    put(markdown(report).rstrip("\n"))
+    put(markdown(report).removesuffix("\n"))
     return 0
 
 

@@ -315,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
                     return 1
                 _keep(report, out)
                 say(f"{network}, progress {progress}, {threads} threads: done")
-    put(table(report).rstrip("\n"))
+    put(table(report).removesuffix("\n"))
     return 0
 
 

@@ -17,13 +17,15 @@ from types import ModuleType
 from typing import Any
 
 from dgc import settings
-from dgc.errors import UnsafeFileError, UsageError
+from dgc.errors import IntegrityError, UnsafeFileError, UsageError
 from dgc.run import git
-from dgc.run.files import file_digest
+from dgc.run.files import file_digest, read_json
 from dgc.run.git import GitError
+from dgc.run.paths import RunDir
 
 PREFIX = "python:"
 PATTERN = r"python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+CODE_KEYS = ("model.name", "data.name")  # of a recipe: what may name code of the user's
 _NAME = re.compile(PATTERN, re.ASCII)
 
 
@@ -45,6 +47,31 @@ def require_trust(key: str, name: str) -> None:
             f"{key} = {name}: this runs code of {package}, which was not trusted: nothing of it was"
             f" run; if you know it, say --trust-code {package}"
         )
+
+
+def require_trusted(values: Mapping[str, Any]) -> None:
+    """The same for a whole recipe, given as dotted keys and values."""
+    for key in CODE_KEYS:
+        require_trust(key, str(values.get(key, "")))
+
+
+def trust_words(names: Iterable[str]) -> str:
+    """` --trust-code PACKAGE` for a command that is printed to follow: of the packages that `names`
+    (of a recipe) mean, those that are trusted already. No record may suggest to trust more.
+    """
+    packages = {package_of(name) for name in names if is_own(name)}
+    known = sorted(packages & settings.trusted_code())
+    return "".join(f" --trust-code {package}" for package in known)
+
+
+def trust_words_of(run: RunDir) -> str:
+    """The same for a run, as its trainer wrote down (recipe.json); "" where it did not begin."""
+    try:
+        recipe: Any = read_json(run.recipe_json).get("recipe")
+        parts = [recipe[part] for part in ("model", "data")]
+        return trust_words([str(part["name"]) for part in parts])
+    except (OSError, IntegrityError, TypeError, KeyError):  # a hint is no reason to fail
+        return ""
 
 
 def load(key: str, name: str) -> Callable[..., Any]:

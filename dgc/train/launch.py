@@ -29,6 +29,7 @@ from dgc.run import oom
 from dgc.run.events import EventWriter, Kind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status, write_status
+from dgc.run.trusted_code import trust_words_of
 from dgc.talk import run_program, say_error
 
 
@@ -93,7 +94,8 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
         rank = min(killed)
         hint = ", out of memory" if killed[rank] == 9 and starved else ""
         where = (
-            f" at step {_step(run)} (log {rank_log(run, rank)}): `dgcctl resume {run.id}`"
+            f" at step {_step(run)} (log {rank_log(run, rank)}):"
+            f" `dgcctl resume {run.id}{trust_words_of(run)}`"
             if run
             else ""
         )

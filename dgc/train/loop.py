@@ -13,6 +13,7 @@ from dgc.layers import record_gates
 from dgc.run.events import Kind
 from dgc.run.files import crash_point, write_json
 from dgc.run.metrics import StepInfo
+from dgc.run.trusted_code import trust_words_of
 from dgc.train import recorder
 from dgc.train.divergence import diverged_in_evaluation
 from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
@@ -107,7 +108,7 @@ def save_and_stop(session: Session, stop: Stop) -> None:
     # the request is met only once the state is safe
     save(session)
     session.control.clear()
-    raise stop.error(session.position.step)
+    raise stop.error(session.position.step, trust_words_of(session.run))
 
 
 # --- the end of an epoch --------------------------------------------------------------------------

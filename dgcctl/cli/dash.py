@@ -19,6 +19,7 @@ from dgc import settings as environment
 from dgc.errors import UsageError
 from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.runs import listing
 
@@ -36,6 +37,7 @@ RunArguments = Annotated[
 Theme = Literal["dark", "light", "plain"]
 
 
+@trusting
 def dash(
     run: RunArguments = None,
     runs_dir: options.RunsDir = None,

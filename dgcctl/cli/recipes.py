@@ -200,6 +200,7 @@ def new(
     """
     goal = out or Path(f"{new_recipe.name_of(data_dir)}.yaml")
     check_target("--out", goal)
+    new_recipe.check_model(data_dir, model)
     if goal.exists():
         diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
     found = query(

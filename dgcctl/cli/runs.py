@@ -12,6 +12,7 @@ import typer
 
 from dgc.errors import UsageError
 from dgc.run.events import Event, Kind
+from dgc.run.trusted_code import trust_words_of
 from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output, summary
 from dgcctl.cli._ui.flags import tabular
@@ -196,5 +197,5 @@ def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) 
     (found.control / "stop").touch()
     diagnostics.note(
         f"asked run {found.id} to save and stop: `dgcctl resume"
-        f" {settings.run_argument(found.path)}` goes on with it"
+        f" {settings.run_argument(found.path)}{trust_words_of(found)}` goes on with it"
     )

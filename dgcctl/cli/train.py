@@ -28,6 +28,7 @@ from dgc.recipe.load import (
 from dgc.run import class_folders, oom
 from dgc.run.code_record import sentences
 from dgc.run.paths import RunDir
+from dgc.run.trusted_code import trust_words_of
 from dgcctl.cli._ui import diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.starting import How, starting
 from dgcctl.cli._ui.trust import require, trusting
@@ -138,8 +139,8 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     state = listing.read_run(run).state
     if state == "done":
         raise UsageError(
-            f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}`"
-            " measures it, `dgcctl train` starts another"
+            f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}"
+            f"{trust_words_of(run)}` measures it, `dgcctl train` starts another"
         )
     recipe = load_recipe(run.recipe)
     require(recipe)

@@ -36,6 +36,12 @@ def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     return written
 
 
+def check_model(folder: Path, model: str) -> None:
+    """Raise RecipeError for a network that no recipe may name, before any image is read."""
+    grey = {"image_size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    text(folder, model, {"classes": 10, "train": 1, "measured": 1, "side": 32, **grey})
+
+
 def name_of(folder: Path) -> str:
     """The name of the recipe of a folder: the folder's, as far as a name may hold it."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().name).strip("-.")

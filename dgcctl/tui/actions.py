@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgc.recipe.load import dump_recipe, load_recipe
+from dgc.recipe.load import dump_recipe, flatten, load_recipe
 from dgc.run.paths import RunDir
 from dgc.run.status import State
+from dgc.run.trusted_code import require_trusted
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.runs.listing import RESUMABLE, Run
+from dgcctl.core.runs.recipe_values import read_values
 
 _RUNS_HERE = frozenset({State.QUEUED, State.RUNNING})
 
@@ -55,8 +57,11 @@ class Trainers:
         self._processes: list[tuple[RunDir, launcher.Process, float]] = []
 
     def start(self, recipe: Path, runs_dir: Path, overrides: Sequence[str] = ()) -> RunDir:
-        """Make a run of a recipe's file and train it, detached. Raises RecipeError."""
+        """Make a run of a recipe's file and train it, detached. Raises RecipeError, and
+        UnsafeFileError where it names code that nobody trusted: then there is no run.
+        """
         resolved = load_recipe(recipe, list(overrides))
+        require_trusted(dict(flatten(resolved)))
         argv = {
             "argv": ["dgcctl", "train", str(recipe), *overrides],
             "recipe_file": str(recipe),
@@ -68,6 +73,8 @@ class Trainers:
         return run
 
     def resume(self, run: RunDir) -> None:
+        """Go on with a run, detached. Raises DgcError where its code is not trusted."""
+        require_trusted(read_values(run))
         self._launch(run, ["--resume"])
 
     def _launch(self, run: RunDir, options: list[str]) -> None:

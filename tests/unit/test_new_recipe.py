@@ -94,3 +94,17 @@ def test_where_it_would_go_is_looked_at_before_images_are(
     Path("x.yaml").write_text("kept")
     assert main.main(["recipes", "new", "--data-dir", str(folder), "-o", "x.yaml"]) == 2
     assert Path("x.yaml").read_text() == "kept"
+
+
+@pytest.mark.parametrize("model", ["resnet18", "python:mynets", "timm/", ""])
+def test_a_wrong_network_is_refused_before_images_are_looked_at(
+    folder: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dgcctl.cli.recipes.query", lambda *_, **__: pytest.fail("measured"))
+    assert main.main(["recipes", "new", "--data-dir", str(folder), "--model", model]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: my-pets.yaml:")
+    assert f'model.name is "{model}" (a text); allowed: dydensenet' in said

@@ -11,9 +11,9 @@ from dgc.run import code_record
 from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
+from dgc.run.trusted_code import CODE_KEYS, trust_words
 from dgc.talk import shown
 from dgcctl.cli._ui.diagnostics import Painted, paint
-from dgcctl.cli._ui.trust import trust_words
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
 
@@ -182,7 +182,7 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
 def next_commands(seen: Run) -> list[str]:
     """Commands that make sense now, as they can be typed here."""
     run = settings.run_argument(seen.dir.path)
-    trust = trust_words(str(seen.recipe.get(key) or "") for key in ("model.name", "data.name"))
+    trust = trust_words(str(seen.recipe.get(key, "")) for key in CODE_KEYS)
     if seen.state == "running":
         return [f"dgcctl runs tail {run} --follow", f"dgcctl runs stop {run}"]
     if seen.state in RESUMABLE:

@@ -7,14 +7,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from dgc import settings
 from dgc.errors import UsageError
-from dgc.recipe.load import Recipe
+from dgc.recipe.load import Recipe, flatten
 from dgc.run import trusted_code
 
 _KEY = "trust_code"
@@ -56,18 +56,8 @@ def _check(name: str) -> None:
         )
 
 
-def trust_words(names: Iterable[str]) -> str:
-    """` --trust-code PACKAGE` for a command that is printed to follow: of the packages that `names`
-    (of a recipe) mean, those that are trusted already. No record may suggest to trust more.
-    """
-    packages = {trusted_code.package_of(name) for name in names if trusted_code.is_own(name)}
-    known = sorted(packages & settings.trusted_code())
-    return "".join(f" --trust-code {package}" for package in known)
-
-
 def require(recipe: Recipe) -> None:
     """Raise UnsafeFileError (5) before anything is made or started, where a recipe names code that
     nobody trusted.
     """
-    trusted_code.require_trust("model.name", recipe.model.name)
-    trusted_code.require_trust("data.name", recipe.data.name)
+    trusted_code.require_trusted(dict(flatten(recipe)))

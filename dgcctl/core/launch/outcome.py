@@ -11,6 +11,7 @@ from dataclasses import replace
 from dgc.errors import DgcError, ExitCode, error_of
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, read_status, write_status
+from dgc.run.trusted_code import trust_words_of
 from dgcctl.core import settings
 from dgcctl.core.launch.log_tail import log_lines
 
@@ -79,7 +80,7 @@ def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> Dgc
         hint = ", out of memory" if hungry else ""
         text = (
             f"the trainer was killed by signal {-code}{hint}: see {run.log}, then `dgcctl resume"
-            f" {settings.run_argument(run.path)}`"
+            f" {settings.run_argument(run.path)}{trust_words_of(run)}`"
         )
         return error_of(ExitCode.RESOURCES if hungry else ExitCode.FAILED, text)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
