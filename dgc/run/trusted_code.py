@@ -21,7 +21,6 @@ from dgc.errors import IntegrityError, UnsafeFileError, UsageError
 from dgc.run import git
 from dgc.run.files import file_digest, read_json
 from dgc.run.git import GitError
-from dgc.run.paths import RunDir
 
 PREFIX = "python:"
 PATTERN = r"python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -64,10 +63,10 @@ def trust_words(names: Iterable[str]) -> str:
     return "".join(f" --trust-code {package}" for package in known)
 
 
-def trust_words_of(run: RunDir) -> str:
-    """The same for a run, as its trainer wrote down (recipe.json); "" where it did not begin."""
+def trust_words_of(record: Path) -> str:
+    """The same for a run, by what its trainer wrote down (recipe.json); "" where it did not begin."""
     try:
-        recipe: Any = read_json(run.recipe_json).get("recipe")
+        recipe: Any = read_json(record).get("recipe")
         parts = [recipe[part] for part in ("model", "data")]
         return trust_words([str(part["name"]) for part in parts])
     except (OSError, IntegrityError, TypeError, KeyError):  # a hint is no reason to fail

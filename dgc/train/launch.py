@@ -95,7 +95,7 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
         hint = ", out of memory" if killed[rank] == 9 and starved else ""
         where = (
             f" at step {_step(run)} (log {rank_log(run, rank)}):"
-            f" `dgcctl resume {run.id}{trust_words_of(run)}`"
+            f" `dgcctl resume {run.id}{trust_words_of(run.recipe_json)}`"
             if run
             else ""
         )

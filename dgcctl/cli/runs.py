@@ -197,5 +197,5 @@ def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) 
     (found.control / "stop").touch()
     diagnostics.note(
         f"asked run {found.id} to save and stop: `dgcctl resume"
-        f" {settings.run_argument(found.path)}{trust_words_of(found)}` goes on with it"
+        f" {settings.run_argument(found.path)}{trust_words_of(found.recipe_json)}` goes on with it"
     )

@@ -140,7 +140,7 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     if state == "done":
         raise UsageError(
             f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}"
-            f"{trust_words_of(run)}` measures it, `dgcctl train` starts another"
+            f"{trust_words_of(run.recipe_json)}` measures it, `dgcctl train` starts another"
         )
     recipe = load_recipe(run.recipe)
     require(recipe)

@@ -51,7 +51,7 @@ def test_every_hint_of_a_run_trusts_what_is_trusted_now(
     killed = outcome.failure(run, -9)
     assert str(killed).endswith(f"log.txt, then {resume}")
     assert str(launch.explain(run, {0: 0, 1: -9})).endswith(f"): {resume}")
-    stopped = Stop.PREEMPTED.error(12, trust_words_of(run))
+    stopped = Stop.PREEMPTED.error(12, trust_words_of(run.recipe_json))
     assert str(stopped) == f"preempted: saved at step 12; go on with `dgcctl resume{words}`"
     whole = make_run(tmp_path / "20260102T000000Z-own-bbb222", state=State.STOPPED)
     write_json(whole.recipe_json, read_json(run.recipe_json))
@@ -74,9 +74,9 @@ def test_a_request_to_stop_names_the_command_that_goes_on(
 
 
 def test_a_run_without_its_record_gets_a_hint_without_packages(tmp_path: Path) -> None:
-    assert trust_words_of(RunDir(tmp_path)) == ""
+    assert trust_words_of(tmp_path / "recipe.json") == ""
     write_json(RunDir(tmp_path).recipe_json, {"recipe": ["model"]})
-    assert trust_words_of(RunDir(tmp_path)) == ""
+    assert trust_words_of(tmp_path / "recipe.json") == ""
 
 
 def test_the_dashboard_starts_and_resumes_own_code_only_where_it_is_trusted(

@@ -80,7 +80,7 @@ def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> Dgc
         hint = ", out of memory" if hungry else ""
         text = (
             f"the trainer was killed by signal {-code}{hint}: see {run.log}, then `dgcctl resume"
-            f" {settings.run_argument(run.path)}{trust_words_of(run)}`"
+            f" {settings.run_argument(run.path)}{trust_words_of(run.recipe_json)}`"
         )
         return error_of(ExitCode.RESOURCES if hungry else ExitCode.FAILED, text)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

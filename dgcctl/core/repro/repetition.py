@@ -76,7 +76,7 @@ def repeat(
     if facts.state is not State.DONE:
         raise UsageError(
             f"{run.id}: the run is {facts.state}, so there is no result to repeat: `dgcctl resume"
-            f" {settings.run_argument(run.path)}{trusted_code.trust_words_of(run)}`"
+            f" {settings.run_argument(run.path)}{trusted_code.trust_words_of(run.recipe_json)}`"
         )
     place = _current(say) if current_code else _code_of(facts, repository, say)
     with place as tree:
