@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,11 @@ from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
 from dgc.infer import save_plan
 from dgc.jobs.labelled import known_classes
-from dgc.jobs.reply import log, reply
+from dgc.jobs.reply import reply
 from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, checkpoint_folder
 from dgc.run.files import sha256_of
 from dgc.run.paths import RunDir
+from dgc.talk import run_program, say
 
 CHANNELS = 3  # what every reader of images gives; a grey one is given three times
 _SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
@@ -65,7 +65,7 @@ def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
 
 
 def export(given: argparse.Namespace) -> dict[str, Any]:
-    opened = open_named(given, FetchOptions(say=log))
+    opened = open_named(given, FetchOptions(say=say))
     sizes = sizes_of(given.size, opened)
     classes = known_classes(opened)
     examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
@@ -98,4 +98,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

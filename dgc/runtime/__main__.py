@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 from dgc.errors import DgcError, UsageError
 from dgc.runtime.native import header, library
 from dgc.runtime.plan import Plan, load
+from dgc.talk import put, run_program, say_error
 
 
 def flags() -> str:
@@ -64,12 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     _, words = parser.parse_known_args(arguments)
     try:
-        print(answer(words))
+        put(answer(words))
     except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return int(error.exit_code)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +20,7 @@ import numpy as np
 
 from dgc.errors import DgcError
 from dgc.runtime.plan import Plan, load
+from dgc.talk import put, run_program, say_error
 
 
 def measure(
@@ -78,15 +78,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = measure(given.file, given.batch or [1], given.threads or [1], given.seconds)
     except DgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return int(error.exit_code)
     text = json.dumps(found, indent=2)
     if given.json:
         given.json.write_text(text)
     else:
-        print(text)
+        put(text)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)
