@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dgc.infer import compile_for_inference, save_plan
     from dgc.layers import (
         DynamicGroupConv2d,
+        PruningSchedule,
         gate_l1,
         iter_dgc,
         record_gates,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "DynamicGroupConv2d": "dgc.layers",
+    "PruningSchedule": "dgc.layers",
     "gate_l1": "dgc.layers",
     "iter_dgc": "dgc.layers",
     "record_gates": "dgc.layers",
@@ -44,6 +46,7 @@ _HOME = {
 
 __all__ = [
     "DynamicGroupConv2d",
+    "PruningSchedule",
     "__version__",
     "compile_for_inference",
     "convert",

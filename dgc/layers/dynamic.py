@@ -318,6 +318,7 @@ class DynamicGroupConv2d(HasBackend):
         return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.inactive_channels.fill_(self.n_inactive)  # averaging buffers makes it a fraction
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight_key != "weight":
             destination[prefix + self.weight_key] = destination.pop(prefix + "weight")

@@ -1,0 +1,52 @@
+"""The same training with timm's parts, as its train.py puts them together: AdamW with weight decay
+on weights alone, warm-up and cosine, averaged weights, a saver of checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import BATCH, arguments, batches, dataset, digest, network
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3, dispatch_clip_grad
+
+import dgc
+
+given = arguments()
+data, model = dataset(given.images), network()
+steps = given.epochs * (len(data) // BATCH)
+optimizer = create_optimizer_v2(model, opt="adamw", lr=2e-3, weight_decay=0.05)
+rates = CosineLRScheduler(
+    optimizer, t_initial=steps, warmup_t=steps // 10, warmup_lr_init=1e-5, t_in_epochs=False
+)
+average = ModelEmaV3(model, decay=0.99)
+pruning = dgc.PruningSchedule(model, steps, averaged=[average.module])
+criterion = LabelSmoothingCrossEntropy(0.1)
+
+state_file, first = given.folder / "state.pt", 0
+parts = {"model": model, "optimizer": optimizer, "average": average, "pruning": pruning}
+if state_file.exists():
+    saved = torch.load(state_file, weights_only=True)
+    first = saved.pop("epoch")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+
+for epoch in range(first, given.epochs):
+    print(f"epoch {epoch} begins", flush=True)
+    for images, labels in batches(data, epoch):
+        loss = criterion(model(images), labels) + pruning.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        dispatch_clip_grad(model.parameters(), 1.0)
+        optimizer.step()
+        pruning.step()
+        average.update(model, pruning.last_step)
+        rates.step_update(pruning.last_step)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({**state, "epoch": epoch + 1}, state_file.with_suffix(".new"))
+    state_file.with_suffix(".new").replace(state_file)
+
+print(f"loss {loss.item():.4f}, {pruning.inactive} channels switched off")
+print("digest", digest(model), digest(average.module))
