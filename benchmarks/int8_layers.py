@@ -15,7 +15,7 @@ import torch
 
 from dgc.infer.compile import NativeModule
 from dgc.kernels.cpu import library
-from dgc.kernels.cpu.int8 import Convolution, Kept, kept_of
+from dgc.kernels.cpu.int8 import Convolution, kept_of
 from dgc.kernels.cpu.isa import Choice
 from dgc.kernels.cpu.layout import Window
 from dgc.kernels.cpu.library import Library
@@ -46,7 +46,7 @@ def float_s(loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor) -> flo
     return float(sum(t for op, t in zip(plan.ops, best, strict=True) if op.kind in TIMED))
 
 
-def int8_s(loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor, kept: Kept) -> float:
+def int8_s(loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor, kept: torch.Tensor) -> float:
     k = int(module.weight.shape[2])
     size = (int(x.shape[2]), int(x.shape[3]))
     window = Window((k, k), 1, (k // 2, k // 2), (1, 1))

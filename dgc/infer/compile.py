@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dgc.errors import ArgumentError
 from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError, read
+from dgc.infer.int8 import Int8Lowering
 from dgc.infer.lower import Lowering
 from dgc.infer.program import Plan
 from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d
+
+Precision = Literal["float32", "int8"]
+LOWERINGS: dict[Precision, type[Lowering]] = {"float32": Lowering, "int8": Int8Lowering}
 
 
 class NativeModule(nn.Module):
@@ -25,9 +30,9 @@ class NativeModule(nn.Module):
     Holds a snapshot of the weights: what `original` learns afterwards is not seen.
     """
 
-    def __init__(self, original: nn.Module) -> None:
+    def __init__(self, original: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
-        self.original = original
+        self.original, self.precision = original, precision
         self._graph: Node = fuse(read(original))
         self._plans: dict[tuple[int, ...], Plan | None] = {}
 
@@ -63,16 +68,21 @@ class NativeModule(nn.Module):
         shape = tuple(x_BCHW.shape[1:])
         if shape not in self._plans:
             try:
-                self._plans[shape] = Lowering(self._graph, (shape[0], shape[1], shape[2])).plan()
+                lowering = LOWERINGS[self.precision]
+                self._plans[shape] = lowering(self._graph, (shape[0], shape[1], shape[2])).plan()
             except UnknownError:
                 self._plans[shape] = None
-                _compile_parts(self.original)
+                _compile_parts(self.original, self.precision)
         return self._plans[shape]
 
 
-def compile_for_inference(model: nn.Module) -> nn.Module:
+def compile_for_inference(model: nn.Module, *, precision: Precision = "float32") -> nn.Module:
     """`model` (in evaluation mode, float32, on the CPU) for fast inference: the same logits up to
     rounding.
+
+    `precision="int8"`: convolutions in bytes and classifier in 16 bits, so the logits are near
+    those in float32; they have the same bits on every machine, for any number of threads and
+    any batch. `dgc.compare_precisions` says how near.
 
     A network made of operations that the kernels know becomes one program; in any other, the
     largest parts that hold DynamicGroupConv2d layers do, and the rest runs as it was. The given
@@ -82,18 +92,26 @@ def compile_for_inference(model: nn.Module) -> nn.Module:
     if library.load() is None:
         warnings.warn(f"no native kernels: {library.describe()['why_not']}", stacklevel=2)
         return model
-    return _compiled(copy.deepcopy(model).eval())
+    return _compiled(copy.deepcopy(model).eval(), check_choice(precision))
 
 
-def _compiled(module: nn.Module) -> nn.Module:
+def check_choice(precision: str) -> Precision:
+    """Raises ArgumentError for a precision that there is not."""
+    for known in LOWERINGS:
+        if precision == known:
+            return known
+    raise ArgumentError(f"precision {precision!r}: there are {' and '.join(LOWERINGS)}")
+
+
+def _compiled(module: nn.Module, precision: Precision) -> nn.Module:
     try:
-        return NativeModule(module)
+        return NativeModule(module, precision)
     except UnknownError:
-        _compile_parts(module)
+        _compile_parts(module, precision)
         return module
 
 
-def _compile_parts(module: nn.Module) -> None:
+def _compile_parts(module: nn.Module, precision: Precision) -> None:
     """Put compiled ones in the place of the children that hold dynamic layers, where that is not
     done yet.
     """
@@ -101,4 +119,4 @@ def _compile_parts(module: nn.Module) -> None:
         if not isinstance(child, NativeModule) and any(
             isinstance(m, DynamicGroupConv2d) for m in child.modules()
         ):
-            setattr(module, name, _compiled(child))
+            setattr(module, name, _compiled(child, precision))

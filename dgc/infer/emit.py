@@ -34,6 +34,8 @@ class Step:
 class Emitter:
     """Collects operations; `finish` makes them a plan."""
 
+    exact = False  # the same bits on every machine: see DgcProgram
+
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.block = BlockBuilder()
@@ -75,7 +77,7 @@ class Emitter:
             self._place(step)
         floats = (*sizes, up(self.scratch))
         block = self.block.build(
-            [s.op for s in self.steps], floats, (prod(in_shape), prod(out_shape))
+            [s.op for s in self.steps], floats, (prod(in_shape), prod(out_shape)), self.exact
         )
         return Plan(block, in_shape, out_shape)
 

@@ -29,16 +29,19 @@ class Lowering(NodeImages):
     def _node(self, node: Node) -> None:
         kinds: dict[str, Callable[[Node], object]] = {
             "input": lambda n: self.emit(Kind.INPUT, {"dst": self.target(n)}),
-            "conv": lambda n: conv_nodes.lower_conv(self, n),
+            "conv": self.convolution,
             "affine": self._affine,
             "add": self._add,
             "cat": self._cat,
             "pool": self._pool,
-            "mean": self._mean,
+            "mean": self.mean,
             "flatten": self._flatten,
             "linear": self._linear,
         }
         kinds[node.kind](node)
+
+    def convolution(self, node: Node) -> None:
+        conv_nodes.lower_conv(self, node)
 
     def _affine(self, node: Node) -> None:
         if self.inside_cat(node) is not None:
@@ -67,7 +70,7 @@ class Lowering(NodeImages):
             pool_kind=int(kind == "average"), pool_kernel=k, pool_stride=s, pool_pad=p,
         )  # fmt: skip
 
-    def _mean(self, node: Node) -> None:
+    def mean(self, node: Node) -> None:
         before = node.inputs[0]
         norm = before if before.kind == "affine" and before not in self.images else None
         source = self.realised(before if norm is None else norm.inputs[0])
@@ -78,7 +81,7 @@ class Lowering(NodeImages):
     def _flatten(self, node: Node) -> None:
         before = node.inputs[0]
         if before not in self.vectors and self.sizes.get(before) == (1, 1):
-            self._mean(node)
+            self.mean(node)
         if before in self.vectors:
             self.vectors[node] = self.vectors[before]
         if node not in self.vectors:

@@ -65,6 +65,9 @@ class Plan:
             work = self._memory(xs.shape[0], threads)
             room = (work.ctypes.data, work.size)
             library.run(
-                Run(*block, xs.data_ptr(), ys.data_ptr(), *room, xs.shape[0], threads, timer)
+                Run(
+                    *block, xs.data_ptr(), ys.data_ptr(), *room, xs.shape[0], threads,
+                    library.feature_bits, timer,
+                )  # fmt: skip
             )
         return y

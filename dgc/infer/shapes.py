@@ -72,8 +72,10 @@ class Layouts:
     sub-planes it would need four times as many of its input.
     """
 
-    def __init__(self, nodes: list[Node], sizes: dict[Node, Size]) -> None:
-        self.sizes = sizes
+    def __init__(
+        self, nodes: list[Node], sizes: dict[Node, Size], *, tiles: bool = True
+    ) -> None:
+        self.sizes, self.tiles = sizes, tiles
         convs = [n for n in nodes if n.conv is not None]
         self._writers = {
             size: [n for n in convs if sizes[n] == size] for size in set(sizes.values())
@@ -106,7 +108,8 @@ class Layouts:
         )
 
     def _by_tiles(self, n: Node) -> bool:
-        return n.conv is not None and winograd.is_supported(n.conv, window(n), self.sizes[n])
+        tiled = self.tiles and n.conv is not None
+        return tiled and winograd.is_supported(n.conv, window(n), self.sizes[n])
 
     def _tiled(self, size: Size) -> Layout | None:
         tiles = any(map(self._by_tiles, self._writers[size]))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgc.kernels.cpu import int8, library
-from dgc.kernels.cpu.int8 import Convolution, Kept, kept_of
+from dgc.kernels.cpu.int8 import Convolution, kept_of
 from dgc.kernels.cpu.isa import LEVELS, Choice
 from dgc.kernels.cpu.layout import Window
 from dgc.kernels.cpu.library import Library
@@ -55,7 +55,7 @@ def gates_of(seed: int, b: int, g: int, c: int, share: float) -> Tensor:
     return gates * (torch.rand(b, g, c, generator=r) < share)
 
 
-def draw_layer(draw: st.DrawFn) -> tuple[Convolution, Tensor, Kept | None, Tensor | None]:
+def draw_layer(draw: st.DrawFn) -> tuple[Convolution, Tensor, Tensor | None, Tensor | None]:
     heads, outs = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 19))
     dynamic, kernel = draw(st.booleans()), draw(st.sampled_from([1, 3]))
     channels = draw(st.integers(1, 13)) * (1 if dynamic else heads)
@@ -92,7 +92,7 @@ def test_every_instruction_set_gives_the_bits_of_the_reference(data: st.DataObje
     for each in all_libraries():
         assert_same(layer.run(each, x, kept, residual, threads), wanted, each.choice)
     for i in range(len(x)):  # alone as in the batch
-        alone = None if kept is None else Kept(*(t[i : i + 1] for t in vars(kept).values()))
+        alone = None if kept is None else kept[i : i + 1].contiguous()
         rest = None if residual is None else residual[i : i + 1]
         assert_same(layer.run(one(), x[i : i + 1], alone, rest), wanted[i : i + 1])
 

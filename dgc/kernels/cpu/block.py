@@ -59,12 +59,18 @@ class BlockBuilder:
         self._end = _up(start + array.nbytes)
         return start
 
-    def build(self, ops: Sequence[Op], sizes: tuple[int, int, int], io: tuple[int, int]) -> Bytes:
+    def build(
+        self,
+        ops: Sequence[Op],
+        sizes: tuple[int, int, int],
+        io: tuple[int, int],
+        exact: bool = False,
+    ) -> Bytes:
         """The block: `sizes` are the floats of workspace per thread, per sample and of scratch, `io`
-        those of an input and an output.
+        those of an input and an output; `exact` says that it is a plan in 8 bits.
         """
         listed = (Op * len(ops))(*ops)
-        head = Program(self._end, len(ops), *sizes, *io)
+        head = Program(self._end, len(ops), *sizes, *io, int(exact))
         block = pages(_up(self._end + ctypes.sizeof(listed)) // 4).view(np.uint8)
         for start, array in self._placed:
             block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)

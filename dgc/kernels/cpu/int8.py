@@ -2,7 +2,7 @@
 values as bytes with a scale for each sample and head, sums of integers, the rest float32 in one
 fixed order. The same bits on every instruction set, for any number of threads and any batch.
 
-No plan uses them yet: `compile_for_inference` computes in float32.
+`Convolution` is one layer by itself, for tests and measurements; plans are made by dgc.infer.int8.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgc.kernels.cpu.isa import FEATURES
 from dgc.kernels.cpu.layout import ALIGN, Layout, Window, up
+from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Int8, Int8Pass
 from dgc.kernels.cpu.structs import Tensor as Planes
@@ -45,24 +45,38 @@ def quantise(weight_OCkk: Tensor, heads: int) -> Quantised:
     return Quantised(rows, scale)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What each head of each sample keeps: the first `count` channels of `index`, with their gates."""
+def halves(matrix: Tensor) -> Quantised:
+    """(..., n) in 16 bits, the last dimension padded with zeros to a multiple of 16; a scale for
+    each row, whose largest magnitude becomes 32767.
+    """
+    largest = matrix.abs().amax(-1)
+    scale = torch.where(largest > 0, largest, torch.ones(())) / 32767
+    q = torch.round(matrix / scale[..., None]).clamp(-32767, 32767)
+    return Quantised(weights.rows(q).to(torch.int16), scale.contiguous())
 
-    count: Tensor  # int32 (samples, heads)
-    index: Tensor  # int32 (samples, heads, channels)
-    gate: Tensor  # float32, the same
+
+def scratch_floats(source: Layout, own: int, taps: int, outs: int) -> int:
+    """What a worker needs for itself (`room_of` in src/infer/int8/conv8.h), in floats: `own`
+    channels at most are kept, for `outs` outputs of a head.
+    """
+    fours, width = up(own, 4) // 4, up(outs)
+    values = up(fours * source.plane + source.lead + 64)
+    return values + up(fours * taps * width) + width + up(up(taps * width, 4) // 4)
 
 
-def kept_of(gates_BGC: Tensor) -> Kept:
-    """The channels whose gate is not zero, in their order."""
+def kept_of(gates_BGC: Tensor) -> Tensor:
+    """(samples, heads, floats): the channels whose gate is not zero, in their order, as the kernels
+    list them (src/infer/gates.h).
+    """
+    b, g, c = gates_BGC.shape
     zero = gates_BGC == 0
     order = torch.argsort(zero.to(torch.int8), dim=-1, stable=True)
-    return Kept(
-        (~zero).sum(-1).to(torch.int32).contiguous(),
-        order.to(torch.int32).contiguous(),
-        gates_BGC.gather(-1, order).contiguous(),
-    )
+    listed = torch.zeros(b, g, ALIGN + 2 * up(c))
+    whole = listed.view(torch.int32)
+    whole[..., 0] = (~zero).sum(-1)
+    whole[..., ALIGN : ALIGN + c] = order
+    listed[..., ALIGN + up(c) : ALIGN + up(c) + c] = gates_BGC.gather(-1, order)
+    return listed
 
 
 def to_planes(x_BCHW: Tensor, layout: Layout) -> Tensor:
@@ -116,7 +130,7 @@ class Convolution:
         self,
         library: Library,
         x_BCHW: Tensor,
-        kept: Kept | None,
+        kept: Tensor | None,
         residual: Tensor | None = None,
         threads: int = 1,
         reference: bool = False,
@@ -127,7 +141,7 @@ class Convolution:
         self,
         library: Library,
         x_BCHW: Tensor,
-        kept: Kept | None,
+        kept: Tensor | None,
         residual: Tensor | None = None,
         threads: int = 1,
     ) -> Call:
@@ -145,7 +159,7 @@ class Call:
         layer: Convolution,
         library: Library,
         x: Tensor,
-        kept: Kept | None,
+        kept: Tensor | None,
         residual: Tensor | None,
         threads: int,
     ) -> None:
@@ -157,7 +171,7 @@ class Call:
         b, c = x.shape[:2]
         self.mean, self.top = torch.zeros(b, c), torch.zeros(b, c)
         self.y = to_planes(torch.zeros(b, self.outputs, *layer.window.output(layer.size)), out)
-        empty = torch.zeros(0)
+        self.out_mean, self.out_top = (torch.zeros(b, self.outputs) for _ in range(2))
         planes = to_planes(x, source)
         self.tensors: dict[str, Tensor | None] = {
             "x": planes,
@@ -173,9 +187,9 @@ class Call:
             "in_shift": layer.in_shift,
             "mean": self.mean,
             "top": self.top,
-            "count": kept.count if kept else empty,
-            "index": kept.index if kept else empty,
-            "gate": kept.gate if kept else empty,
+            "list": kept,
+            "out_mean": self.out_mean,
+            "out_top": self.out_top,
         }
         outs = self.outputs // layer.heads
         self.call = Int8(
@@ -194,8 +208,8 @@ class Call:
 
     def do(self, which: Int8Pass) -> None:
         self.call.op = int(which)
-        bits = sum(1 << FEATURES.index(name) for name in self.library.choice.features)
-        self.library.handle.dgc_int8(ctypes.byref(self.call), self.library.isa, bits)
+        library = self.library
+        library.handle.dgc_int8(ctypes.byref(self.call), library.isa, library.feature_bits)
 
     def result(self, reference: bool = False) -> Tensor:
         self.do(Int8Pass.INT8_MEANS)

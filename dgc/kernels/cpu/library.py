@@ -19,7 +19,7 @@ from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, check,
 from dgc.kernels.cpu.structs import Answer, Op, Run, Train
 from dgc.kernels.sources import built_from, library_of, sources_digest
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 FORCE = VARIABLE
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
 
@@ -41,6 +41,11 @@ class Library:
     def isa(self) -> int:
         """The instruction set as the library's calls take it."""
         return self.choice.index
+
+    @property
+    def feature_bits(self) -> int:
+        """The features that may be used, as the library's calls take them."""
+        return sum(1 << FEATURES.index(name) for name in self.choice.features)
 
     def run(self, run: Run) -> None:
         """Raises UsageError for an instruction set that the machine lacks, IntegrityError for a

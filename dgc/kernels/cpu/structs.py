@@ -30,6 +30,10 @@ class Kind(IntEnum):
     WINO = 8
     POOL = 9
     ADD = 10
+    CONV8 = 100
+    STATS = 101
+    ROWS16 = 102
+    GATES16 = 103
 
 
 class Answer(IntEnum):
@@ -74,7 +78,7 @@ class Op(Structure):
 
 class Program(Structure):
     _fields_ = _integers(
-        "ops count thread_floats sample_floats scratch_floats in_floats out_floats"
+        "ops count thread_floats sample_floats scratch_floats in_floats out_floats exact"
     )
 
 
@@ -83,7 +87,7 @@ class Run(Structure):
         *_addresses("block"),
         *_integers("block_bytes program"),
         *_addresses("input output workspace"),
-        *_integers("workspace_floats samples threads"),
+        *_integers("workspace_floats samples threads features"),
         *_addresses("seconds"),
     ]
 
@@ -148,6 +152,6 @@ class Int8(Structure):
         *_integers("channels heads outs taps dynamic"),
         *_addresses("offsets weight weight_scale bias in_scale in_shift"),
         *_integers("is_signed relu out_step head_step"),
-        *_addresses("mean top count index gate scratch"),
+        *_addresses("mean top list out_mean out_top scratch"),
         *_integers("scratch_step"),
     ]

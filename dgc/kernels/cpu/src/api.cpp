@@ -22,6 +22,7 @@ DGC_DECLARE(dgc_baseline)
 
 #define DGC_DECLARE_INT8(isa)                \
     namespace isa {                          \
+    void execute(const DgcRun& run);         \
     void int8(const DgcInt8& layer);         \
     int64_t int8_room(const DgcInt8& layer); \
     }
@@ -138,11 +139,26 @@ int dgc_has_openmp() {
 #endif
 }
 
+// A plan in 8 bits, with the features that the run allows.
+static void run_exact(const DgcRun& run, int isa) {
+#ifdef DGC_X86
+    const bool vnni = run.features & dgc_features(isa) & 1;
+    if (isa == 2) return vnni ? dgc_int8_avx512_vnni::execute(run) : dgc_int8_avx512::execute(run);
+#ifdef DGC_AVX_VNNI
+    if (isa == 1 && vnni) return dgc_int8_avx2_vnni::execute(run);
+#endif
+    if (isa == 1) return dgc_int8_avx2::execute(run);
+#endif
+    (void)isa;
+    dgc_int8_baseline::execute(run);
+}
+
 // A DgcAnswer.
 int dgc_run(const DgcRun* run, int isa) {
     if (!dgc_supports(isa)) return DGC_NO_SUCH_ISA;
     if (!block_holds_program(*run)) return DGC_BAD_BLOCK;
     if (!workspace_suffices(*run)) return DGC_BAD_WORKSPACE;
+    if (program_of(*run).exact) return run_exact(*run, isa), DGC_DONE;
 #ifdef DGC_X86
     if (isa == 2) return dgc_avx512::execute(*run), DGC_DONE;
     if (isa == 1) return dgc_avx2::execute(*run), DGC_DONE;

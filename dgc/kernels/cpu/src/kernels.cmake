@@ -17,7 +17,8 @@ endfunction()
 # 8-bit layers have the same bits everywhere, so nothing may fuse a product and a sum; and each feature has an object of
 # its own beside its level's, for it is chosen at run time.
 function(add_int8 name)
-  add_object(${name} ${SOURCES}/infer/int8/int8.cpp)
+  add_object(${name} ${SOURCES}/infer/int8/int8.cpp ${SOURCES}/infer/executor.cpp)
+  target_compile_definitions(${name} PRIVATE DGC_EXACT)
   target_compile_options(${name} PRIVATE -ffp-contract=off ${ARGN})
   set(INT8_OBJECTS ${INT8_OBJECTS} ${name} PARENT_SCOPE)
 endfunction()

@@ -54,7 +54,14 @@ enum DgcKind : int64_t {
     DGC_CONV,
     DGC_WINO,
     DGC_POOL,
-    DGC_ADD
+    DGC_ADD,
+    // Those of 8-bit plans alone (int8/ops8.h); what they read of a DgcOp is said there.
+    DGC_CONV8 = 100,  // weight: bytes, external: their scales, edges: 1 where values may be
+                      // negative, in: largest magnitudes of src, span: 1: mean and largest
+                      // magnitude of each output go to `out` and `panel`
+    DGC_STATS,        // mean and largest magnitude of each channel, to `out` and `panel`
+    DGC_ROWS16,       // as DGC_LINEAR, weights of 16 bits, in_scale: a scale for each row
+    DGC_GATES16       // as DGC_GATES, likewise
 };
 
 struct DgcOp {
@@ -92,6 +99,7 @@ struct DgcProgram {
     int64_t thread_floats, sample_floats,
         scratch_floats;             // of the workspace: per thread, sample, thread; multiples of 16
     int64_t in_floats, out_floats;  // per sample, of the caller's contiguous arrays
+    int64_t exact;  // 1: an 8-bit plan, whose results are the same bits on every machine
 };
 
 struct DgcRun {
@@ -105,6 +113,7 @@ struct DgcRun {
                        // are as many as then (samples come last, so that a run of fewer finds its own)
     int64_t workspace_floats;
     int64_t samples, threads;
+    int64_t features;  // those that may be used, as dgc_features says them
     double* seconds;  // per operation, as the first thread sees them; null: nobody asks
 };
 

@@ -62,12 +62,28 @@ inline void check_convolution(const DgcOp& op, const Operands& o) {
               (op.residual.phases == op.dst.phases && op.residual.row == op.dst.row));
 }
 
+inline void check_bytes(const DgcOp& op, const Operands& o) {
+    const int64_t own = op.dynamic ? op.channels : op.channels / op.heads;
+    DGC_CHECK(op.heads > 0 && op.outs > 0 && op.taps > 0 && op.weight && op.offsets);
+    DGC_CHECK(op.channels == op.src.channels && op.heads * op.outs == op.dst.channels);
+    o.constant(op.weight, op.heads * own * op.taps * round_up(op.outs));
+    o.constant_floats(op.external, op.heads * op.outs);
+    o.constant(op.offsets, subplanes(op.dst) * op.taps * 8);
+    o.constant_floats(op.bias, op.heads * op.outs), o.region(op.in, op.channels);
+    if (op.dynamic) o.region(op.list, op.heads * list_step(op.channels));
+    if (op.span) o.region(op.out, op.dst.channels), o.region(op.panel, op.dst.channels);
+    DGC_CHECK(!op.has_residual ||
+              (op.residual.phases == op.dst.phases && op.residual.row == op.dst.row));
+}
+
 inline void check_operation(const DgcOp& op, const Operands& o) {
     const int64_t width = round_up(op.channels);
     o.tensor(op.src), o.tensor(op.dst), o.tensor(op.residual);
-    o.constant_floats(op.in_scale, op.src.channels),
-        o.constant_floats(op.in_shift, op.src.channels);
-    DGC_CHECK((op.in_scale == 0) == (op.in_shift == 0));
+    if (op.kind != DGC_ROWS16 && op.kind != DGC_GATES16) {  // there it belongs to rows
+        o.constant_floats(op.in_scale, op.src.channels),
+            o.constant_floats(op.in_shift, op.src.channels);
+        DGC_CHECK((op.in_scale == 0) == (op.in_shift == 0));
+    }
     switch (op.kind) {
         case DGC_INPUT:
             DGC_CHECK(op.dst.channels * op.dst.height * op.dst.width == o.program.in_floats);
@@ -98,6 +114,17 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
         case DGC_WINO:
             return check_convolution(op, o);
         case DGC_PACK:
+        case DGC_STATS:
+            return o.region(op.out, op.channels), o.region(op.panel, op.channels);
+        case DGC_ROWS16:
+            o.constant(op.weight, op.outs * width * 2), o.constant_floats(op.bias, op.outs);
+            return o.region(op.in, width), o.region(op.out, op.outs);
+        case DGC_GATES16:
+            o.constant(op.weight, op.heads * op.hidden * width * 2),
+                o.constant_floats(op.bias, op.heads * width);
+            return o.region(op.in, op.heads * op.hidden), o.region(op.out, op.heads * width);
+        case DGC_CONV8:
+            return check_bytes(op, o);
         case DGC_POOL:
             DGC_CHECK(op.src.channels == op.dst.channels);
             return;

@@ -2,7 +2,11 @@
 // is used, because a template instantiated here with wide vectors could be picked by the linker for
 // a machine without them.
 #include "contract.h"
+#ifdef DGC_EXACT
+#include "int8/ops8.h"
+#else
 #include "wino.h"
+#endif
 
 #include <time.h>
 
@@ -41,8 +45,17 @@ inline Item item_of(const DgcOp& op, const Context& c, int64_t* items) {
             return *items = op.heads, select_item;
         case DGC_PACK:
             return *items = op.src.channels, pack_plane;
+#ifdef DGC_EXACT
+        case DGC_STATS:
+            return *items = op.channels, stats_item;
+        case DGC_ROWS16:
+            return *items = ceil_div(op.outs, kRowsAtOnce), rows16_item;
+        case DGC_GATES16:
+            return *items = gates16_items(op), gates16_item;
+#else
         case DGC_WINO:
             return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
+#endif
         case DGC_POOL:
             return *items = op.src.channels, pool_plane;
         case DGC_ADD:
@@ -51,6 +64,33 @@ inline Item item_of(const DgcOp& op, const Context& c, int64_t* items) {
             return *items = 0, nullptr;
     }
 }
+
+// Convolutions cut their heads into parts, as many as there are workers.
+#ifdef DGC_EXACT
+constexpr DgcKind kConvolution = DGC_CONV8;
+inline int64_t conv_parts(const DgcOp& op, const Context& c) {
+    return parts8(op, c.threads);
+}
+inline void conv_part(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
+    conv8_item(op, c, item, parts);
+}
+inline void conv_all(const DgcOp& op, const Context& c) {
+    const int64_t parts = conv_parts(op, c);
+    const Range mine = share(op.heads * parts, c);
+    for (int64_t i = mine.begin; i < mine.end; ++i) conv8_item(op, c, i, parts);
+}
+#else
+constexpr DgcKind kConvolution = DGC_CONV;
+inline int64_t conv_parts(const DgcOp& op, const Context& c) {
+    return row_parts(op, c);
+}
+inline void conv_part(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
+    conv_item(op, c, item, parts);
+}
+inline void conv_all(const DgcOp& op, const Context& c) {
+    conv(op, c);
+}
+#endif
 
 struct Timer {
     double* into;
@@ -70,7 +110,7 @@ struct Timer {
 
 inline void run_op(const DgcOp& op, const Context& c) {
     const Timer timer(c, op);
-    if (op.kind == DGC_CONV) return conv(op, c);
+    if (op.kind == kConvolution) return conv_all(op, c);
     int64_t items;
     const Item item = item_of(op, c, &items);
     const Range mine = share(items, c);
@@ -92,13 +132,13 @@ inline void run_batched(const DgcOp& op, const Context& worker) {
     const DgcRun& run = *worker.run;
     int64_t items, parts = 1;
     const Item item = item_of(op, worker, &items);
-    if (op.kind == DGC_CONV) parts = row_parts(op, worker), items = op.heads * parts;
+    if (op.kind == kConvolution) parts = conv_parts(op, worker), items = op.heads * parts;
     const Range mine = share(items, worker);
     for (int64_t i = mine.begin; i < mine.end; ++i)
         for (int64_t s = 0; s < run.samples; ++s) {
             const Context c = for_sample(worker, run, s, 0);
-            if (op.kind == DGC_CONV)
-                conv_item(op, c, i, parts);
+            if (op.kind == kConvolution)
+                conv_part(op, c, i, parts);
             else
                 item(op, c, i);
         }

@@ -43,12 +43,12 @@ struct DgcInt8 {
     const float* in_shift;
     int64_t is_signed;  // 1: values may be negative; 0: they are not, or are behind a ReLU
     int64_t relu, out_step, head_step;  // as in DgcOp
-    float* mean;                        // [samples][channels], written by DGC_INT8_MEANS
-    float* top;  // [samples][channels]: the largest magnitude, written by it, read by the others
-    const int32_t* count;  // [samples][heads]
-    const int32_t* index;  // [samples][heads][channels], the first `count` of them
-    const float* gate;     // the same
-    uint8_t* scratch;      // threads * scratch_step bytes, at a multiple of 64
+    float* mean;        // [samples][channels], written by DGC_INT8_MEANS
+    float* top;         // [samples][channels]: the largest magnitude, written by it, read by others
+    const float* list;  // [samples][heads]: what a head keeps, as in gates.h
+    float* out_mean;    // [samples][output channels]; null: nobody asks. Mean and largest
+    float* out_top;     // magnitude of what was written, as DGC_INT8_MEANS would find them
+    uint8_t* scratch;   // threads * scratch_step bytes, at a multiple of 64
     int64_t scratch_step;  // at least what dgc_int8_room says
 };
 }

@@ -13,7 +13,6 @@ namespace DGC_ISA {
 
 constexpr int64_t kEight = 8;  // outputs of a block of weights
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-constexpr int32_t kRoundBits = 0x4b400000;
 constexpr float kLeast = 1e-30f;  // a head whose largest value is smaller has none
 
 struct Head {  // of one sample
@@ -33,13 +32,17 @@ DGC_INLINE float top_of(float largest, float x) {
     return ((x > largest) | (x != x)) ? x : largest;
 }
 
+DGC_INLINE int64_t list_width(int64_t channels) {  // of a head's entry: see list_step in gates.h
+    return kAlign + 2 * round_up(channels);
+}
+
 inline Head head_of(const DgcInt8& q, int64_t sample, int64_t head) {
     Head h{};
     h.sample = sample, h.head = head;
     if (q.dynamic) {
-        const int64_t at = sample * q.heads + head;
-        h.kept = q.count[at];
-        h.index = q.index + at * q.channels, h.gate = q.gate + at * q.channels;
+        const float* entry = q.list + (sample * q.heads + head) * list_width(q.channels);
+        h.kept = *(const int32_t*)entry, h.index = (const int32_t*)(entry + kAlign);
+        h.gate = entry + kAlign + round_up(q.channels);
     } else {
         h.kept = q.channels / q.heads, h.first = head * h.kept;
     }
@@ -60,39 +63,63 @@ DGC_INLINE Normal normal_of(const DgcInt8& q, int64_t channel) {
     if (!q.in_scale) return {V{}, V{}, false};
     return {splat(q.in_scale[channel]), splat(q.in_shift[channel]), true};
 }
-// Padding is zero before and after.
-DGC_INLINE V normal(const Normal& n, V x, const int32_t* mask) {
-    return n.affine ? keep(relu(x * n.scale + n.shift), load_int(mask)) : x;
+DGC_INLINE VI size_bits(V x) {  // of the magnitude; as integers they order as it does, NaN last
+    return (VI)x & 0x7fffffff;
+}
+DGC_INLINE VI larger_bits(VI a, VI b) {
+    return a > b ? a : b;
 }
 
-// Mean and largest magnitude of a channel. Sums go into 16 places, pixel i into place i % 16, and
-// these are added from the first to the last: the same on vectors of any length.
+// Mean and largest magnitude of a channel, as it is gone through from its first pixel to its last.
+// Sums go into 16 places, pixel i into place i % 16, and these are added from the first to the
+// last: the same on vectors of any length.
+struct Stats {
+    float sums[16];
+    int32_t tops[16];
+
+    DGC_INLINE void add(int64_t i, V x) {  // pixels i to i + VL, zero where there is none
+        float* sum = sums + i % 16;
+        int32_t* top = tops + i % 16;
+        store(sum, load(sum) + x);
+        *(VILoad*)top = larger_bits(load_int(top), size_bits(x));
+    }
+    float mean(int64_t pixels) const {
+        float sum = 0;
+        for (int64_t i = 0; i < 16; ++i) sum += sums[i];
+        return sum / float(pixels);
+    }
+    float top() const {
+        int32_t bits = 0;
+        for (int64_t i = 0; i < 16; ++i) bits = tops[i] > bits ? tops[i] : bits;
+        float top;
+        __builtin_memcpy(&top, &bits, 4);
+        return top;
+    }
+};
+
+// The same of an image that lies there, 16 pixels at once.
 inline void means_of(const DgcInt8& q, int64_t sample, int64_t channel) {
     const DgcTensor& t = q.src;
     const Normal n = normal_of(q, channel);
     const float* plane = q.x + sample * q.x_step + channel * t.plane + t.lead;
-    V sums[16 / VL] = {}, tops[16 / VL] = {};
+    V sums[16 / VL] = {};
+    VI tops[16 / VL] = {};
     for (int64_t p = 0; p < t.phases * t.phases; ++p)
         for (int64_t i = 0; i < t.length; i += 16)
+#pragma GCC unroll 4
             for (int64_t j = 0; j < 16 / VL; ++j) {
                 const int64_t at = i + j * VL;
-                const int32_t* mask = q.src_mask + p * t.length + at;
-                const V pixels = normal(n, load(plane + p * t.phase_plane + at), mask);
-                const V x = keep(pixels, load_int(mask));
-                const V size = (V)((VI)x & 0x7fffffff);
-                sums[j] += x;
-                tops[j] = (VI)((size > tops[j]) | (size != size)) ? size : tops[j];
+                const VI mask = load_int(q.src_mask + p * t.length + at);
+                const V x = load(plane + p * t.phase_plane + at);
+                const V v = keep(n.affine ? relu(x * n.scale + n.shift) : x, mask);
+                sums[j] += v;
+                tops[j] = larger_bits(tops[j], size_bits(v));
             }
-    float sum = 0, top = 0;
-    for (int64_t i = 0; i < 16; ++i)
-        sum += sums[i / VL][i % VL], top = top_of(top, tops[i / VL][i % VL]);
-    q.mean[sample * q.channels + channel] = sum / float(t.height * t.width);
-    q.top[sample * q.channels + channel] = top;
-}
-
-DGC_INLINE VI clamp(VI x, int32_t least, int32_t most) {
-    x = x < least ? least - VI{} : x;
-    return x > most ? most - VI{} : x;
+    Stats found;
+    for (int64_t j = 0; j < 16 / VL; ++j)
+        store(found.sums + j * VL, sums[j]), *(VILoad*)(found.tops + j * VL) = tops[j];
+    q.mean[sample * q.channels + channel] = found.mean(t.height * t.width);
+    q.top[sample * q.channels + channel] = found.top();
 }
 
 // The signed bytes -127 to 127 are stored as 1 to 255; what that adds to each sum is taken off
@@ -108,41 +135,77 @@ DGC_INLINE void fill(int32_t* to, int64_t count, int32_t value) {
     for (int64_t i = 0; i < count; ++i) to[i] = value;
 }
 
-// The values of four kept channels, from the k-th on, in one plane of 32 bits.
-inline void pack_four(const DgcInt8& q, const Head& h, int64_t k, int32_t* to) {
-    const DgcTensor& t = q.src;
-    const int32_t zero = zero_byte(q), most = int32_t(h.levels), least = q.is_signed ? -most : 0;
+// Four kept channels, from the k-th on.
+struct Four {
     const float* from[4];
     Normal normals[4];
     V factors[4];
+};
+
+inline Four four_of(const DgcInt8& q, const Head& h, int64_t k) {
+    Four four;
     for (int64_t j = 0; j < 4; ++j) {
-        const int64_t channel = h.channel(smaller(k + j, h.kept - 1));
-        from[j] = q.x + h.sample * q.x_step + channel * t.plane;
-        normals[j] = normal_of(q, channel);
-        factors[j] = splat(h.gate_of(smaller(k + j, h.kept - 1)) * h.inverse);
+        const int64_t at = smaller(k + j, h.kept - 1), channel = h.channel(at);
+        four.from[j] = q.x + h.sample * q.x_step + channel * q.src.plane;
+        four.normals[j] = normal_of(q, channel);
+        four.factors[j] = splat(h.gate_of(at) * h.inverse);
     }
+    return four;
+}
+
+// Their values from pixel `start` on, as bytes: the lowest byte of x + round is that of the nearest
+// integer. No value exceeds the largest one, whose byte is the last.
+template <bool AFFINE, bool MASKED>
+DGC_INLINE VI pack_vector(const Four& four, int64_t start, const int32_t* mask, V round) {
+    VI packed = VI{};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        V x = load(four.from[j] + start);
+        if (AFFINE) x = relu(x * four.normals[j].scale + four.normals[j].shift);
+        if (AFFINE && MASKED) x = keep(x, load_int(mask));
+        const VI byte = (VI)(x * four.factors[j] + round);
+        if (j == 0)
+            packed = byte;
+        else
+            packed = (packed & ((1 << 8 * j) - 1)) | byte << (8 * j);
+    }
+    return packed;
+}
+
+template <bool AFFINE>
+inline void pack_four(const DgcInt8& q, const Four& four, int32_t* to) {
+    const DgcTensor& t = q.src;
+    const V round = splat(kRound + float(zero_byte(q)));
     for (int64_t p = 0; p < t.phases * t.phases; ++p) {
         const int64_t start = p * t.phase_plane;
         fill(to + start, t.lead, zero_bytes(q));
-        for (int64_t i = 0; i < t.length; i += VL) {
-            VI packed = VI{};
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) {
-                const V x = load(from[j] + start + t.lead + i);
-                const V scaled = normal(normals[j], x, q.src_mask + p * t.length + i) * factors[j];
-                const VI rounded = (VI)(scaled + kRound) - kRoundBits;
-                packed |= (clamp(rounded, least, most) + zero) << (8 * j);
-            }
-            *(VILoad*)(to + start + t.lead + i) = packed;
-        }
+        for (int64_t i = 0; i < t.length; i += VL)
+            *(VILoad*)(to + start + t.lead + i) = pack_vector<AFFINE, true>(
+                four, start + t.lead + i, q.src_mask + p * t.length + i, round);
     }
 }
 
 inline void pack_values(const DgcInt8& q, const Head& h, int32_t* to) {
     const int64_t fours = ceil_div(h.kept, 4);
-    for (int64_t f = 0; f < fours; ++f) pack_four(q, h, 4 * f, to + f * q.src.plane);
+    for (int64_t f = 0; f < fours; ++f) {
+        const Four four = four_of(q, h, 4 * f);
+        int32_t* plane = to + f * q.src.plane;
+        q.in_scale ? pack_four<true>(q, four, plane) : pack_four<false>(q, four, plane);
+    }
     // taps look behind the last plane
     fill(to + fours * q.src.plane, q.src.lead + 64, zero_bytes(q));
+}
+
+// A single tap reads each pixel once: `vectors` of them from `start` of each plane on, side by side.
+template <bool AFFINE>
+inline void pack_piece(const DgcInt8& q, const Head& h, int64_t start, int64_t vectors,
+                       int32_t* to) {
+    const V round = splat(kRound + float(zero_byte(q)));
+    for (int64_t k = 0; k < h.kept; k += 4) {
+        const Four four = four_of(q, h, k);
+        for (int64_t v = 0; v < vectors; ++v, to += VL)
+            *(VILoad*)to = pack_vector<AFFINE, false>(four, start + v * VL, nullptr, round);
+    }
 }
 
 // 16 outputs of four channels at one tap: two blocks' eights of 32 bits, the four bytes side by side.

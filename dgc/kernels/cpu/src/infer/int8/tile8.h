@@ -1,8 +1,9 @@
 // The register tile of bytes: MR output channels x NV vectors of pixels, summed exactly over the
-// kept channels and taps; then scale, bias, residual, ReLU and mask in float32.
+// kept channels and taps; then scale, bias, residual, ReLU and mask in float32, and the mean and
+// largest magnitude of each channel where somebody asks.
 //
 // Reads packed values and weights as quantise.h leaves them, whole vectors at values + offset; what
-// it writes are whole vectors of one sub-plane, zero on padding. Called by int8.cpp.
+// it writes are whole vectors of one sub-plane, zero on padding. Called by conv8.h.
 #pragma once
 #include "dot.h"
 #include "quantise.h"
@@ -11,32 +12,48 @@ namespace DGC_ISA {
 
 constexpr int kTileRows = kRegisters == 32 ? 8 : 4;
 #if defined(__AVX512F__) || defined(__AVXVNNI__)
-constexpr int kTileVectors = 3;
+constexpr bool kWiden = false;
 #else
-constexpr int kTileVectors = 2;  // bytes that are widened need registers too
+constexpr bool kWiden = true;  // bytes that are widened need registers too
 #endif
+constexpr int widest8(int rows) {
+    if (kRegisters == 32) return rows == 8 ? 3 : rows == 4 ? 5 : 8;
+    return kWiden ? (rows == 4 ? 2 : 4) : rows == 4 ? 3 : rows == 2 ? 4 : 6;
+}
 
 struct Place {  // a block of 8 outputs over one output sub-plane
-    const int32_t* values;   // at the source's first pixel
+    const int32_t* values;   // at the first pixel
     const int32_t* weights;  // of the block
     const int64_t* offsets;  // of the sub-plane's taps
     int64_t fours, taps, plane;
     const int32_t* mask;  // of the sub-plane
-    float* y[kEight];     // at the sub-plane's first pixel; null: no such output
+    float* y[kEight];     // at the sub-plane's first pixel
     const float* residual[kEight];
     float scale[kEight], bias[kEight];
     int32_t sums[kEight];  // what signed bytes added
     bool relu;
+    Stats* stats;  // [8]; null: nobody asks
 };
 
+// What follows the sum of one output: pixels from `i` on.
+DGC_INLINE void finish8(const Place& at, int64_t r, int64_t i, VI sum) {
+    V y = __builtin_convertvector(sum - at.sums[r], V) * splat(at.scale[r]) + splat(at.bias[r]);
+    if (at.residual[r]) y += load(at.residual[r] + i);
+    if (at.relu) y = relu(y);
+    y = keep(y, load_int(at.mask + i));
+    store(at.y[r] + i, y);
+    if (at.stats) at.stats[r].add(i, y);
+}
+
+// The first vector's values lie at values + first, its pixels are i and those that follow.
 template <int MR, int NV>
-__attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t i) {
+__attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t first, int64_t i) {
     VI acc[MR][NV];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) acc[m][v] = VI{};
-    const int32_t *values = at.values + i, *w = at.weights + row;
+    const int32_t *values = at.values + first, *w = at.weights + row;
     for (int64_t f = 0; f < at.fours; ++f, values += at.plane)
         for (int64_t t = 0; t < at.taps; ++t, w += kEight) {
             VI a[NV];
@@ -50,42 +67,35 @@ __attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t i) {
             }
         }
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) {
-        const int64_t r = row + m;
-        if (!at.y[r]) return;
-        const V scale = splat(at.scale[r]), bias = splat(at.bias[r]);
+    for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-            const int64_t x = i + v * VL;
-            V y = __builtin_convertvector(acc[m][v] - at.sums[r], V) * scale + bias;
-            if (at.residual[r]) y += load(at.residual[r] + x);
-            if (at.relu) y = relu(y);
-            store(at.y[r] + x, keep(y, load_int(at.mask + x)));
-        }
-    }
+        for (int v = 0; v < NV; ++v) finish8(at, row + m, i + v * VL, acc[m][v]);
 }
 
-// All vectors of the sub-plane that hold pixels.
+// `vectors` of pixels from `start` on, whose values begin at at.values.
 template <int MR>
-inline void sweep8(const Place& at, int64_t row, int64_t vectors) {
-    const int64_t pieces = ceil_div(vectors, kTileVectors);
+inline void sweep8(const Place& at, int64_t row, int64_t start, int64_t vectors) {
+    const int64_t pieces = ceil_div(vectors, widest8(MR));
     for (int64_t p = 0; p < pieces; ++p) {
         const Range wide = cut(vectors, p, pieces);
-        with_width<kTileVectors>(wide.end - wide.begin, [&](auto nv) {
-            tile8<MR, decltype(nv)::value>(at, row, wide.begin * VL);
+        with_width<widest8(MR)>(wide.end - wide.begin, [&](auto nv) {
+            tile8<MR, decltype(nv)::value>(at, row, wide.begin * VL, start + wide.begin * VL);
         });
     }
 }
 
-inline void block8(const Place& at, int64_t height, int64_t vectors) {
-    if (height > 4 && kTileRows == 8) return sweep8<kTileRows>(at, 0, vectors);
-    for (int64_t row = 0; row < height; row += 4)
-        if (height - row > 2)
-            sweep8<4>(at, row, vectors);
-        else if (height - row == 2)
-            sweep8<2>(at, row, vectors);
+inline void block8(const Place& at, int64_t height, int64_t start, int64_t vectors) {
+    for (int64_t row = 0; row < height;) {
+        const int64_t left = height - row;
+        if (kTileRows == 8 && left == 8)
+            return sweep8<kTileRows>(at, row, start, vectors);
+        if (left >= 4)
+            sweep8<4>(at, row, start, vectors), row += 4;
+        else if (left >= 2)
+            sweep8<2>(at, row, start, vectors), row += 2;
         else
-            sweep8<1>(at, row, vectors);
+            sweep8<1>(at, row, start, vectors), row += 1;
+    }
 }
 
 }  // namespace DGC_ISA

@@ -1,0 +1,176 @@
+"""From the graph to a plan in 8 bits: convolutions in bytes, gates and classifier with weights of 16
+bits, all the rest in float32, in an order that is the same on every machine.
+
+Images between the operations stay float32; a convolution quantises what it reads, with a scale for
+each sample and head, so nothing has to be calibrated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgc.infer.conv import HEAVY, few_pixels, layout_matches, select
+from dgc.infer.conv_params import Conv
+from dgc.infer.emit import Constant
+from dgc.infer.graph import Node
+from dgc.infer.lower import Lowering
+from dgc.infer.memory import Buffer, Image, new_region
+from dgc.infer.shapes import Layouts, window
+from dgc.kernels.cpu import int8, weights
+from dgc.kernels.cpu.layout import Window, up
+from dgc.kernels.cpu.structs import Kind
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Regions with the mean and the largest magnitude of each channel of an image."""
+
+    means: Buffer
+    tops: Buffer
+
+
+class Int8Lowering(Lowering):
+    """Builds the plan of one network at one image size, in 8 bits."""
+
+    exact = True
+
+    def __init__(self, output: Node, in_shape: tuple[int, int, int]) -> None:
+        super().__init__(output, in_shape)
+        self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
+        self.stats: dict[Node, Stats] = {}
+
+    def convolution(self, node: Node) -> None:
+        conv = node.conv
+        assert conv is not None
+        w, target, before = window(node), self.target(node), node.inputs[0]
+        images = {"dst": target}
+        if len(node.inputs) > 1:
+            images["residual"] = self.arranged(node.inputs[1], target.layout)
+        if conv.dynamic:
+            source = self.realised(before)
+            stats = self._stats_of(before, conv.scale, conv.shift)
+            listed = self._selected(conv, stats.means)
+            wanted = w.input_layout(self.sizes[before], 1, target.layout.row)
+            images["src"] = (
+                source if layout_matches(source.layout, wanted) else self.packed(source, wanted)
+            )
+            self._convolve(node, conv, w, images, {"input": stats.tops, "list": listed})
+        else:
+            images["src"] = self.readable(before, w, target.layout)
+            self._convolve(node, conv, w, images, {"input": self._stats_of(before).tops})
+
+    def _convolve(
+        self, node: Node, conv: Conv, w: Window, images: dict[str, Image], regions: dict[str, Buffer]
+    ) -> None:
+        source, target = images["src"], images["dst"]
+        outs = int(conv.weight.shape[0]) // conv.groups
+        rows = int8.quantise(conv.weight, conv.groups)
+        constants: dict[str, Constant] = {
+            "weight": rows.rows,
+            "external": rows.scale,
+            "bias": conv.bias,
+            "offsets": w.offsets(source.layout, 1),
+            "in_scale": conv.scale,
+            "in_shift": conv.shift,
+        }
+        asked = self._asked(node)
+        if asked:
+            stats = self._new_stats(target.channels)
+            self.stats[node] = stats
+            regions = regions | {"out": stats.means, "panel": stats.tops}
+        own = source.channels if conv.dynamic else source.channels // conv.groups
+        self.scratch = max(self.scratch, int8.scratch_floats(source.layout, own, conv.taps, outs))
+        self.emit(
+            Kind.CONV8, images, regions, constants,
+            channels=source.channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic),
+            taps=conv.taps, relu=int(node.relu), has_residual=int("residual" in images),
+            out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
+            inactive=conv.n_inactive, span=int(asked),
+            edges=int(conv.scale is None and not not_negative(node.inputs[0])),
+            batched=int(few_pixels(target.layout) and conv.weight.numel() >= HEAVY),
+        )  # fmt: skip
+
+    def _asked(self, node: Node) -> bool:
+        """Whether somebody reads the mean or the largest magnitude of the result as it is."""
+        readers = self.readers.get(node, [])
+        return any(
+            r.kind == "mean" or (r.conv is not None and r.inputs[0] is node and r.conv.scale is None)
+            for r in readers
+        )
+
+    def _stats_of(
+        self, node: Node, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Stats:
+        """Mean and largest magnitude of each channel of a node's image; with `scale` of what
+        BatchNorm and ReLU make of it.
+        """
+        if scale is not None:
+            return self._emit_stats(self.realised(node), scale, shift)
+        if node not in self.stats:
+            self.stats[node] = self._emit_stats(self.realised(node), None, None)
+        return self.stats[node]
+
+    def _emit_stats(self, source: Image, scale: Tensor | None, shift: Tensor | None) -> Stats:
+        stats = self._new_stats(source.channels)
+        regions = {"out": stats.means, "panel": stats.tops}
+        norm = {"in_scale": scale, "in_shift": shift}
+        self.emit(Kind.STATS, {"src": source}, regions, norm, channels=source.channels)
+        return stats
+
+    @staticmethod
+    def _new_stats(channels: int) -> Stats:
+        return Stats(new_region(channels, "means"), new_region(channels, "tops"))
+
+    def _selected(self, conv: Conv, means: Buffer) -> Buffer:
+        """The list of selected channels of every head."""
+        assert conv.fc1 is not None
+        assert conv.fc2 is not None
+        assert conv.fc2_bias is not None
+        heads, hidden, channels = conv.fc1.shape
+        h = self.linear(means, channels, conv.fc1.reshape(heads * hidden, channels), None, relu=True)
+        gates = new_region(heads * up(channels), "gates")
+        rows = int8.halves(conv.fc2.transpose(1, 2))
+        self.emit(
+            Kind.GATES16, regions={"input": h, "out": gates},
+            constants={"weight": rows.rows, "in_scale": rows.scale, "bias": weights.rows(conv.fc2_bias)},
+            channels=channels, heads=heads, hidden=hidden, batched=int(conv.fc2.numel() * 2 >= HEAVY),
+        )  # fmt: skip
+        return select(self, {"input": gates}, conv, None)
+
+    def means(
+        self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
+    ) -> Buffer:
+        if relu and scale is None:
+            scale, shift = torch.ones(source.channels), torch.zeros(source.channels)
+        return self._emit_stats(source, scale, shift).means
+
+    def mean(self, node: Node) -> None:
+        before = node.inputs[0]
+        if before in self.stats:
+            self.vectors[node] = self.stats[before].means, self.channels[before]
+            return
+        if before.kind == "affine" and not before.relu:
+            self.realised(before)
+        super().mean(node)
+
+    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+        y = new_region(int(weight.shape[0]), "linear")
+        rows = int8.halves(weight)
+        self.emit(
+            Kind.ROWS16, regions={"input": x, "out": y},
+            constants={"weight": rows.rows, "in_scale": rows.scale, "bias": bias},
+            channels=n, outs=int(weight.shape[0]), relu=int(relu),
+            batched=int(weight.numel() * 2 >= HEAVY),
+        )  # fmt: skip
+        return y
+
+
+def not_negative(node: Node) -> bool:
+    """Whether no pixel of a node's image can be negative."""
+    if node.relu:
+        return True
+    return node.kind in ("pool", "cat") and all(map(not_negative, node.inputs))
+
