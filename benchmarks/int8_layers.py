@@ -46,7 +46,9 @@ def float_s(loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor) -> flo
     return float(sum(t for op, t in zip(plan.ops, best, strict=True) if op.kind in TIMED))
 
 
-def int8_s(loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor, kept: torch.Tensor) -> float:
+def int8_s(
+    loaded: Library, module: DynamicGroupConv2d, x: torch.Tensor, kept: torch.Tensor
+) -> float:
     k = int(module.weight.shape[2])
     size = (int(x.shape[2]), int(x.shape[3]))
     window = Window((k, k), 1, (k // 2, k // 2), (1, 1))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dgc.conversion import convert, rebuild, structure
     from dgc.hub.load_weights import create_model
-    from dgc.infer import compile_for_inference, save_plan
+    from dgc.infer import compare_precisions, compile_for_inference, save_plan
     from dgc.layers import (
         DynamicGroupConv2d,
         PruningSchedule,
@@ -40,6 +40,7 @@ _HOME = {
     "create_model": "dgc.hub.load_weights",
     "list_models": "dgc.models",
     "load_released": "dgc.models",
+    "compare_precisions": "dgc.infer",
     "compile_for_inference": "dgc.infer",
     "save_plan": "dgc.infer",
 }
@@ -48,6 +49,7 @@ __all__ = [
     "DynamicGroupConv2d",
     "PruningSchedule",
     "__version__",
+    "compare_precisions",
     "compile_for_inference",
     "convert",
     "create_model",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dgc.infer.compile import NativeModule, compile_for_inference
+from dgc.infer.compile import NativeModule, check_choice, compile_for_inference
 from dgc.infer.plan_file import save_plan
+from dgc.infer.precision import compare_precisions
 
-__all__ = ["NativeModule", "compile_for_inference", "save_plan"]
+__all__ = [
+    "NativeModule",
+    "check_choice",
+    "compare_precisions",
+    "compile_for_inference",
+    "save_plan",
+]

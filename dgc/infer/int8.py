@@ -63,7 +63,12 @@ class Int8Lowering(Lowering):
             self._convolve(node, conv, w, images, {"input": self._stats_of(before).tops})
 
     def _convolve(
-        self, node: Node, conv: Conv, w: Window, images: dict[str, Image], regions: dict[str, Buffer]
+        self,
+        node: Node,
+        conv: Conv,
+        w: Window,
+        images: dict[str, Image],
+        regions: dict[str, Buffer],
     ) -> None:
         source, target = images["src"], images["dst"]
         outs = int(conv.weight.shape[0]) // conv.groups
@@ -89,7 +94,7 @@ class Int8Lowering(Lowering):
             taps=conv.taps, relu=int(node.relu), has_residual=int("residual" in images),
             out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
             inactive=conv.n_inactive, span=int(asked),
-            edges=int(conv.scale is None and not not_negative(node.inputs[0])),
+            lanes=int(conv.scale is None and not not_negative(node.inputs[0])),
             batched=int(few_pixels(target.layout) and conv.weight.numel() >= HEAVY),
         )  # fmt: skip
 
@@ -97,7 +102,8 @@ class Int8Lowering(Lowering):
         """Whether somebody reads the mean or the largest magnitude of the result as it is."""
         readers = self.readers.get(node, [])
         return any(
-            r.kind == "mean" or (r.conv is not None and r.inputs[0] is node and r.conv.scale is None)
+            r.kind == "mean"
+            or (r.conv is not None and r.inputs[0] is node and r.conv.scale is None)
             for r in readers
         )
 
@@ -130,7 +136,9 @@ class Int8Lowering(Lowering):
         assert conv.fc2 is not None
         assert conv.fc2_bias is not None
         heads, hidden, channels = conv.fc1.shape
-        h = self.linear(means, channels, conv.fc1.reshape(heads * hidden, channels), None, relu=True)
+        h = self.linear(
+            means, channels, conv.fc1.reshape(heads * hidden, channels), None, relu=True
+        )
         gates = new_region(heads * up(channels), "gates")
         rows = int8.halves(conv.fc2.transpose(1, 2))
         self.emit(
@@ -173,4 +181,3 @@ def not_negative(node: Node) -> bool:
     if node.relu:
         return True
     return node.kind in ("pool", "cat") and all(map(not_negative, node.inputs))
-

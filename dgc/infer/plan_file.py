@@ -73,7 +73,10 @@ def _image(x: Tensor) -> tuple[int, int, int]:
 
 
 def _graph(model: nn.Module) -> Node:
-    model = model.original if isinstance(model, NativeModule) else model
+    if isinstance(model, NativeModule):
+        if model.precision != "float32":
+            raise UsageError(f"a plan in {model.precision} cannot be written as a file yet")
+        model = model.original
     try:
         return fuse(read(copy.deepcopy(model).eval()))
     except UnknownError as error:

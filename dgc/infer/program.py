@@ -66,8 +66,14 @@ class Plan:
             room = (work.ctypes.data, work.size)
             library.run(
                 Run(
-                    *block, xs.data_ptr(), ys.data_ptr(), *room, xs.shape[0], threads,
-                    library.feature_bits, timer,
-                )  # fmt: skip
+                    *block,
+                    xs.data_ptr(),
+                    ys.data_ptr(),
+                    *room,
+                    xs.shape[0],
+                    threads,
+                    library.feature_bits,
+                    timer,
+                )
             )
         return y

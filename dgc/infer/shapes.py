@@ -72,9 +72,7 @@ class Layouts:
     sub-planes it would need four times as many of its input.
     """
 
-    def __init__(
-        self, nodes: list[Node], sizes: dict[Node, Size], *, tiles: bool = True
-    ) -> None:
+    def __init__(self, nodes: list[Node], sizes: dict[Node, Size], *, tiles: bool = True) -> None:
         self.sizes, self.tiles = sizes, tiles
         convs = [n for n in nodes if n.conv is not None]
         self._writers = {
@@ -108,8 +106,9 @@ class Layouts:
         )
 
     def _by_tiles(self, n: Node) -> bool:
-        tiled = self.tiles and n.conv is not None
-        return tiled and winograd.is_supported(n.conv, window(n), self.sizes[n])
+        if n.conv is None or not self.tiles:
+            return False
+        return winograd.is_supported(n.conv, window(n), self.sizes[n])
 
     def _tiled(self, size: Size) -> Layout | None:
         tiles = any(map(self._by_tiles, self._writers[size]))

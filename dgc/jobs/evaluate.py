@@ -3,8 +3,9 @@ NAME) --json OUT`.
 
 Measures a network on its recipe's evaluation images, each counted once, on one process or under
 torchrun. OUT = {top1_error, top5_error, loss, samples, images_per_s, engine, device, memory_format,
-chunk, macs, macs_at_end_of_schedule, parameters, data, expected, not_judged}, on request
-`per_class`; top5_error is left out where it means nothing.
+chunk, macs, macs_at_end_of_schedule, parameters, data, expected, not_judged, precision},
+on request `per_class`; `against_float32` {top1_error, changed, became_right, became_wrong,
+logits_error} where precision is another; top5_error is left out where it means nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError, UsageError
 from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import ReleasedCheckpoint
-from dgc.infer import compile_for_inference
+from dgc.infer import check_choice, compile_for_inference
 from dgc.jobs.labelled import (
     Labelled,
     as_the_weights_say,
@@ -33,6 +34,7 @@ from dgc.jobs.labelled import (
     open_labelled,
     why_not_judged,
 )
+from dgc.jobs.paired import Paired
 from dgc.kernels.cpu import available, describe
 from dgc.recipe.load import Recipe
 from dgc.run.files import write_json
@@ -76,6 +78,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--subset", action="store_true", help="--data-dir has only some of the network's classes"
     )
     parser.add_argument("--engine", choices=["eager", "compile", "native", "auto"], default="eager")
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--limit", type=int, help="only so many images, spread over the set")
     parser.add_argument(
@@ -119,9 +122,11 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         memory_format=FORMATS[layout]
     )
     build.apply_backend(model, recipe, ranks.device)
-    engine, runner = choose_engine(given.engine, model, ranks.device)
+    engine, runner = choose_engine(given.engine, model, ranks.device, given.precision)
     confusion = Confusion(recipe.model.num_classes, ranks.device)
-    figures, seconds = timed(runner, data.images, recipe, ranks, confusion.add)
+    figures, seconds, beside = in_precision(
+        given.precision, (runner, model), data.images, recipe, ranks, confusion
+    )
     answer = {
         **figures.asdict(),
         "images_per_s": figures.samples / seconds,
@@ -133,6 +138,7 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         **costs.now_and_at_the_end(model, recipe.data.image_size),
         "data": ranks.from_first(lambda: images_facts(opened, whole, figures.samples)),
         **held,
+        **beside,
     }
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()
     if given.per_class:
@@ -157,17 +163,55 @@ def _check_is_judged(held: Mapping[str, Any]) -> None:
     raise UsageError(f"--check, but {why}: nothing was measured; leave --check out")
 
 
-def choose_engine(wanted: str, model: nn.Module, device: torch.device) -> tuple[str, nn.Module]:
+def in_precision(
+    precision: str,
+    networks: tuple[nn.Module, nn.Module],
+    images: ImageSet,
+    recipe: Recipe,
+    ranks: Ranks,
+    confusion: Confusion,
+) -> tuple[Figures, float, dict[str, Any]]:
+    """Figures and seconds of the first network; where it is not in float32, also what differs from
+    the second, which is and goes over the same images.
+    """
+    runner, model = networks
+    if precision == "float32":
+        return *timed(runner, images, recipe, ranks, confusion.add), {"precision": precision}
+    paired = Paired()
+
+    def watch(logits_BC: Tensor, labels_B: Tensor) -> None:
+        confusion.add(logits_BC, labels_B)
+        paired.keep(logits_BC, labels_B)
+
+    figures, seconds = timed(runner, images, recipe, ranks, watch)
+    _, exact = choose_engine("native", model, ranks.device)
+    other, _ = timed(exact, images, recipe, ranks, paired.compare)
+    beside = {"against_float32": paired.facts(other.top1_error, ranks)}
+    return figures, seconds, {"precision": precision, **beside}
+
+
+def choose_engine(
+    wanted: str, model: nn.Module, device: torch.device, precision: str = "float32"
+) -> tuple[str, nn.Module]:
     """(name, network) of the way to run it; `auto` is native on a CPU that has it. Raises
     UsageError.
     """
+    if precision != "float32" and wanted in ("eager", "compile"):
+        raise UsageError(
+            f"--precision {precision}: only the native engine has it: leave out --engine {wanted}"
+        )
     fits = device.type == "cpu" and next(model.parameters()).dtype == torch.float32
     native = fits and wanted in ("native", "auto") and available()
     if wanted == "native" and not native:
         why = describe().get("why_not") or "it runs float32 networks on the CPU only"
         raise UsageError(f"--engine native: not available here ({why}): use --engine eager")
+    if precision != "float32" and not native:
+        why = describe().get("why_not") or "it runs float32 networks on the CPU only"
+        raise UsageError(
+            f"--precision {precision}: the native engine is not available here ({why})"
+        )
     if native:
-        return "native", compile_for_inference(model)
+        return "native", compile_for_inference(model, precision=check_choice(precision))
     return ("compile", build.compile_model(model)) if wanted == "compile" else ("eager", model)
 
 

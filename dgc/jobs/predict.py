@@ -1,12 +1,13 @@
 """`python -m dgc.jobs.predict`: what a network sees in images, and which channels each head chose
 for each of them.
 
-    python -m dgc.jobs.predict [--top 5] --json OUT IMAGE...
+    python -m dgc.jobs.predict [--top 5] [--precision float32|int8] --json OUT IMAGE...
         (--pretrained NAME | --run-dir RUN [--step N|best|last] | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers":
 [{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}], "unreadable": [{"path",
-"why"}]}; one image at a time, so that the choice is that image's own.
+"why"}]}; one image at a time, so that the choice is that image's own. In int8 `layers` is empty: the
+plan keeps no lists.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from dgc.errors import DataError, DivergedError, UsageError
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import Preprocessing
+from dgc.infer import NativeModule, check_choice, compile_for_inference
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import reply
+from dgc.kernels.cpu import available, describe
 from dgc.layers import iter_dgc, record_gates
 from dgc.runtime import plan
 from dgc.runtime import predict as without_torch
@@ -41,7 +44,11 @@ def predict(
 
 
 def readable(
-    opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5
+    opened: Opened,
+    names: Sequence[str],
+    images: Sequence[Path],
+    top: int = 5,
+    precision: str = "float32",
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """The entries of the images that can be read; path and reason of the others."""
     prepared, bad = [], []
@@ -50,7 +57,7 @@ def readable(
             prepared.append((path, _prepared(opened, path)))
         except DataError as error:
             bad.append({"path": str(path), "why": str(error).removeprefix(f"{path}: ")})
-    return _seen(opened, names, prepared, top), bad
+    return _seen(opened, names, prepared, top, precision), bad
 
 
 def _prepared(opened: Opened, path: Path) -> Tensor:
@@ -58,11 +65,18 @@ def _prepared(opened: Opened, path: Path) -> Tensor:
 
 
 def _seen(
-    opened: Opened, names: Sequence[str], prepared: Sequence[tuple[Path, Tensor]], top: int
+    opened: Opened,
+    names: Sequence[str],
+    prepared: Sequence[tuple[Path, Tensor]],
+    top: int,
+    precision: str = "float32",
 ) -> list[dict[str, Any]]:
-    return [
-        {"path": str(path), **look(opened.model, x_BCHW, names, top)} for path, x_BCHW in prepared
-    ]
+    model = opened.model
+    if precision != "float32":
+        if not available():
+            raise UsageError(f"--precision {precision}: {describe()['why_not']}")
+        model = compile_for_inference(model, precision=check_choice(precision))
+    return [{"path": str(path), **look(model, x_BCHW, names, top)} for path, x_BCHW in prepared]
 
 
 def prepare(path: Path, how: Preprocessing) -> Tensor:
@@ -76,7 +90,8 @@ def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> di
     chose for it.
     """
     dtype = next(model.parameters()).dtype
-    with torch.no_grad(), record_gates(model) as records:
+    plain = nn.Module() if isinstance(model, NativeModule) else model  # a plan keeps no lists
+    with torch.no_grad(), record_gates(plain) as records:
         logits_C = model(x_BCHW.to(dtype)).double()[0]
     if not logits_C.isfinite().all():
         raise DivergedError("the network answers NaN or Inf: its weights are untrained or damaged")
@@ -94,7 +109,7 @@ def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> di
                 "keeps": records[name].selected.shape[1] - layer.n_inactive,
                 "heads": [row.nonzero().flatten().tolist() for row in records[name].selected],
             }
-            for name, layer in iter_dgc(model)
+            for name, layer in iter_dgc(plain)
         ],
     }
 
@@ -113,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--step", default="last")
     parser.add_argument("--ema", action="store_true")
     parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("images", nargs="+", type=Path)
     given = parser.parse_args(arguments)
@@ -121,7 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.top < 1:
             raise UsageError(f"--top {given.top}: should be a number from 1")
         opened = open_named(given, FetchOptions(say=say))
-        found, bad = readable(opened, known_classes(opened), given.images, given.top)
+        names = known_classes(opened)
+        found, bad = readable(opened, names, given.images, given.top, given.precision)
         return {"title": opened.title, "images": found, "unreadable": bad}
 
     return reply(given.json, make)

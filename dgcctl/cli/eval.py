@@ -14,6 +14,7 @@ from dgc.errors import ResourceError, TargetMissedError, UsageError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers, settings
@@ -46,6 +47,10 @@ def evaluate(
     engine: Annotated[
         Engine, typer.Option("--engine", help="Which way the network is run.")
     ] = Engine.AUTO,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="int8: faster; the difference to float32 is said."),
+    ] = Precision.FLOAT32,
     limit: Annotated[
         int | None,
         typer.Option("--limit", metavar="N", min=1, help="Only N images, spread over the set."),
@@ -82,7 +87,7 @@ def evaluate(
     if plot is not None:
         _check_plot(plot)
     source, name = network.opened(settings.runs_dir(runs_dir))
-    arguments = [*source, f"--engine={engine}"]
+    arguments = [*source, f"--engine={engine}", f"--precision={precision}"]
     arguments += [f"--limit={limit}"] if limit else []
     arguments += [f"--data-dir={data_dir.absolute()}"] if data_dir else []
     arguments += ["--subset"] if subset else []
@@ -163,6 +168,8 @@ def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list
     for key, title in (("top1_error", "top-1 error"), ("top5_error", "top-5 error")):
         if found.get(key) is not None:
             lines.append((title, words.get(key) or numbers.percent(found[key])))
+    if beside := found.get("against_float32"):
+        lines += _against_float32(str(found["precision"]), beside, found)
     if found.get("not_judged"):
         lines.append(("expected", f"not judged: {found['not_judged']}"))
     if found.get("images_per_s") is not None:
@@ -173,6 +180,25 @@ def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list
     ends = found.get("macs_at_end_of_schedule") or {}
     unfinished = unpruned((found.get("macs") or {}).get("executed"), ends.get("executed"))
     return [*lines, *_macs(found), *(("pruning", line) for line in unfinished)]
+
+
+def _against_float32(
+    precision: str, beside: dict[str, Any], found: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    difference = found["top1_error"] - beside["top1_error"]
+    changed = (
+        f"{numbers.count(beside['changed'])} of {numbers.count(found['samples'])} answered otherwise,"
+        f" {numbers.count(beside['became_right'])} of them now right,"
+        f" {numbers.count(beside['became_wrong'])} now wrong"
+    )
+    return [
+        (
+            "in float32",
+            f"{numbers.percent(beside['top1_error'])} ({difference:+.2f} in {precision})",
+        ),
+        ("images", changed),
+        ("logits", f"off by {numbers.percent(100 * beside['logits_error'])}"),
+    ]
 
 
 def _macs(found: dict[str, Any]) -> list[tuple[str, Any]]:

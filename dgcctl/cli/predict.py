@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dgc.errors import DataError
+from dgc.errors import DataError, UsageError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, PlanFile, named_or_plan
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.launch.query import query
@@ -26,6 +27,9 @@ _WIDTH = 72
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes.")] = 5,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="int8: no channels are shown.")
+    ] = Precision.FLOAT32,
     channels: Annotated[
         bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")
     ] = False,
@@ -41,10 +45,12 @@ def predict(
     that cannot be read are named, the others answered; the command then ends with 3.
     """
     if isinstance(network, PlanFile):
+        if precision is not Precision.FLOAT32:
+            raise UsageError(f"--precision {precision}: a plan file has one precision, its own")
         found = _by_plan(network.file, images, top)
     else:
         arguments, _ = network.opened(settings.runs_dir(runs_dir))
-        words = [*arguments, f"--top={top}", *map(_plain, images)]
+        words = [*arguments, f"--top={top}", f"--precision={precision}", *map(_plain, images)]
         found = query("dgc.jobs.predict", words, say=diagnostics.note)
     if json:
         output.document(**found)

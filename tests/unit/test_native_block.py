@@ -139,7 +139,7 @@ def test_a_workspace_that_is_too_small_is_refused(plan: Plan, images: Tensor, mi
         loaded.run(
             Run(
                 plan.block.ctypes.data, plan.block.nbytes, 0, images.data_ptr(), out.data_ptr(),
-                room.ctypes.data, room.size - missing, 2, 1, None,
+                room.ctypes.data, room.size - missing, 2, 1, 0, None,
             )
         )  # fmt: skip
 

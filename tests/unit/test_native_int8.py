@@ -187,3 +187,22 @@ def test_more_products_than_a_sum_holds_are_refused() -> None:
     weight = torch.zeros(1, int8.MOST_PRODUCTS + 1, 1, 1)
     with pytest.raises(ValueError, match="at most 33155 fit 32 bits"):
         Convolution(weight, 1, Window((1, 1), 1, (0, 0), (1, 1)), (1, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_layer_tells_what_a_pass_over_its_result_would_find(data: st.DataObject) -> None:
+    layer, x, kept, residual = draw_layer(data.draw)
+    outputs = int(layer.weight.shape[0])
+    for each in all_libraries():
+        call = layer.prepare(each, x, kept, residual)
+        y = call.result()
+        assert torch.equal(call.out_top, y.abs().amax((2, 3)))
+        identity = Convolution(
+            torch.eye(outputs)[:, :, None, None], 1, Window((1, 1), 1, (0, 0), (1, 1)),
+            (int(y.shape[2]), int(y.shape[3])), dynamic=False, signed=True,
+        )  # fmt: skip
+        over = identity.prepare(each, y, None)
+        over.result()
+        assert torch.equal(over.top, call.out_top)
+        torch.testing.assert_close(call.out_mean, over.mean, rtol=1e-5, atol=1e-6)

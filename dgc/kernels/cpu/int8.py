@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgc.kernels.cpu.layout import ALIGN, Layout, Window, up
 from dgc.kernels.cpu import weights
+from dgc.kernels.cpu.layout import ALIGN, Layout, Window, up
 from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Int8, Int8Pass
 from dgc.kernels.cpu.structs import Tensor as Planes

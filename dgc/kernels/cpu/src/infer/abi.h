@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 // Of the structures in this file. A plan file that was written with another number is refused.
-constexpr int kDgcAbi = 4;
+constexpr int kDgcAbi = 5;
 
 extern "C" {
 
@@ -56,7 +56,7 @@ enum DgcKind : int64_t {
     DGC_POOL,
     DGC_ADD,
     // Those of 8-bit plans alone (int8/ops8.h); what they read of a DgcOp is said there.
-    DGC_CONV8 = 100,  // weight: bytes, external: their scales, edges: 1 where values may be
+    DGC_CONV8 = 100,  // weight: bytes, external: their scales, lanes: 1 where values may be
                       // negative, in: largest magnitudes of src, span: 1: mean and largest
                       // magnitude of each output go to `out` and `panel`
     DGC_STATS,        // mean and largest magnitude of each channel, to `out` and `panel`

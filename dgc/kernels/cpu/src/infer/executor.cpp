@@ -29,7 +29,7 @@ inline void select_item(const DgcOp& op, const Context& c, int64_t head) {
 }
 
 // Operations that are a loop over like items: how many, and what each does.
-inline Item item_of(const DgcOp& op, const Context& c, int64_t* items) {
+inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t* items) {
     switch (op.kind) {
         case DGC_INPUT:
             return *items = op.dst.channels, input_plane;

@@ -255,6 +255,8 @@ bool check_program(const char* block, int64_t block_bytes, int64_t program, DgcE
                           (long long)size);
     if ((p.thread_floats | p.sample_floats | p.scratch_floats) % kAlign)
         return refuse(why, DGC_INTEGRITY, "a program's memory is no multiple of 16 numbers");
+    if (p.exact)  // its operations have no rows yet
+        return refuse(why, DGC_INTEGRITY, "a program in 8 bits, which files do not hold yet");
     return Check(block, block_bytes, p, why).all();
 }
 

@@ -21,7 +21,7 @@ inline DgcInt8 layer_of(const DgcOp& op, const Context& c) {
     q.weight = constant<int8_t>(c, op.weight), q.weight_scale = floats(c, op.external);
     if (op.bias) q.bias = floats(c, op.bias);
     if (op.in_scale) q.in_scale = floats(c, op.in_scale), q.in_shift = floats(c, op.in_shift);
-    q.is_signed = op.edges, q.relu = op.relu, q.out_step = op.out_step, q.head_step = op.head_step;
+    q.is_signed = op.lanes, q.relu = op.relu, q.out_step = op.out_step, q.head_step = op.head_step;
     q.top = at(c, op.in);
     if (op.dynamic) q.list = at(c, op.list);
     if (op.span) q.out_mean = at(c, op.out), q.out_top = at(c, op.panel);
