@@ -37,7 +37,7 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -130,6 +130,10 @@ bench-dashboard: install-dev
 
 graphs: install-dev
 	$(BIN)/python -m tests.graph_check
+
+# plan files from strangers, made up under sanitizers; FUZZ_SECONDS=600 goes on longer (needs clang++ to be guided)
+fuzz: install-dev
+	$(BIN)/python -m tests.native.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 sanitize: install-dev
 	$(PYTEST) -m slow -k sanitize </dev/null

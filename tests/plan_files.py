@@ -94,3 +94,54 @@ def lay_out(programs: list[writer.FileProgram], block: NDArray[np.uint8]) -> NDA
 
 
 Change = Callable[[Forged], None]
+
+
+VALUES = (-1, 0, 1, 2, 3, 15, 16, 64, 1000, 1 << 16, 1 << 28, 1 << 36, 1 << 62)
+
+
+def sweep(_: object = None) -> str:
+    """Each of VALUES, and near ones, in each number of each form of operation: how many files were
+    taken (and run), and how many refused.
+    """
+    import ctypes as c
+
+    from dgc.runtime import native
+
+    x = images()
+    functions, why = native.functions(), native.Error()
+    plan = plan_of(network(), x)
+    forms: dict[tuple[int, ...], int] = {}
+    for index, op in enumerate(blocks.ops_of(plan.block)):
+        forms.setdefault((op.kind, op.dynamic, op.lanes, op.scale_weights, op.taps), index)
+    taken = refused = 0
+    for index in forms.values():
+        for number in range(ctypes.sizeof(Op) // 8):
+            before = int(np.frombuffer(blocks.ops_of(plan.block)[index], np.int64)[number])
+            for value in {*VALUES, before + 1, before + 16, before * 2, before // 2}:
+                forged = Forged(plan)
+                raw = np.frombuffer(forged.ops[index], np.int64).copy()
+                raw[number] = value
+                forged.ops[index] = Op.from_buffer_copy(raw.tobytes())
+                data = forged.bytes()
+                handle = functions.dgc_plan_from_memory(data.ctypes.data, data.size, c.byref(why))
+                if not handle:
+                    refused += 1
+                    continue
+                _run(functions, handle, x.numpy())
+                functions.dgc_plan_close(handle)
+                taken += 1
+    return f"{taken} {refused}"
+
+
+def _run(functions: ctypes.CDLL, handle: int, x: NDArray[np.float32]) -> None:
+    from dgc.runtime import native
+
+    why = native.Error()
+    options = native.OptionsC(20, 20, 2, 1, 0, None, 0)
+    if functions.dgc_runner_bytes(handle, ctypes.byref(options), None) > 64 << 20:
+        return
+    runner = functions.dgc_runner_new(handle, ctypes.byref(options), ctypes.byref(why))
+    assert runner, why.text
+    y = np.empty((3, 5), np.float32)
+    assert not functions.dgc_runner_run(runner, x.ctypes.data, 3, y.ctypes.data, None)
+    functions.dgc_runner_free(runner)
