@@ -22,6 +22,7 @@ from tests.native.fuzz_seeds import write
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "native" / "corpus"
 SANITIZERS = "address,undefined"
+HANGS = 60  # seconds for one input
 
 
 def build(folder: Path, compiler: str) -> Path:
@@ -72,7 +73,7 @@ def main() -> int:
         words: list[object] = [program]
         if "clang" in Path(given.compiler).name:
             words += [
-                f"-max_total_time={given.seconds}", "-max_len=257", "-timeout=60", "-rss_limit_mb=4000",
+                f"-max_total_time={given.seconds}", "-max_len=257", f"-timeout={HANGS}", "-rss_limit_mb=4000",
                 "-print_final_stats=1", f"-artifact_prefix={found}/", found, CORPUS,
             ]  # fmt: skip
         else:
