@@ -15,7 +15,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
-from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary
+from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary, other_data
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_record
@@ -56,11 +56,12 @@ def compare(
     (n).
     """
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
-    groups = compare_runs(
-        [read_record(one) for one in chosen], over=[key for key in over.split(",") if key]
-    )
+    records = [read_record(one) for one in chosen]
+    groups = compare_runs(records, over=[key for key in over.split(",") if key])
     rows = [_row(group) for group in groups]
     output.table("groups", _columns(groups, raw=form is output.Form.CSV), rows, form)
+    if note := other_data(records):
+        diagnostics.warn(note)
     for group in groups:
         for note in group.notes:
             diagnostics.warn(f"{group.label}: {note}")

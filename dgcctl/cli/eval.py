@@ -148,7 +148,10 @@ def _print(
     output.facts(_lines(f"{name}, {which}" if which else name, found, held))
     classes = found.get("per_class")
     if classes:
-        columns = [TableColumn("name", "class"), TableColumn("samples", right=True)]
+        columns = [
+            TableColumn("name", "class", most=output.CLASS_NAME),
+            TableColumn("samples", right=True),
+        ]
         columns.append(TableColumn("top1_error", "top-1 error", numbers.percent, right=True))
         output.line()
         output.table("classes", columns, classes)

@@ -91,7 +91,7 @@ def _print(image: dict[str, Any], width: int | None) -> None:
     rows = [{**row, "share": 100 * row["probability"]} for row in image["classes"]]
     columns = [
         TableColumn("share", "%", lambda value: f"{value:.1f}", right=True),
-        TableColumn("name", "class"),
+        TableColumn("name", "class", most=output.CLASS_NAME),
     ]
     output.table("classes", columns, rows)
     output.line()

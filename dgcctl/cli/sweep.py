@@ -22,9 +22,11 @@ from dgcctl.core.sweep import pool
 from dgcctl.core.sweep.grid import Axis, parse_axis
 
 _COUNTS = ("trials", "done", "running", "pending", "stopped", "failed", "died")
+# values that are the same in all trials tell nothing in a table; a file has them all
+_VALUES = TableColumn("swept", "values", in_files="overrides")
 _TRIAL_COLUMNS = [
     TableColumn("trial", right=True),
-    TableColumn("overrides", "values"),
+    _VALUES,
     TableColumn("state", style=summary.state_style),
     TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
     TableColumn("run"),
@@ -104,15 +106,17 @@ def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:
 
 def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -> None:
     trials = sweeps.checked_trials(recipe, fixed, parsed, require)
+    told = sweeps.swept([trial.overrides for trial in trials])
     rows = [
-        {"trial": trial.index, "overrides": " ".join(trial.overrides), "digest": trial.digest}
-        for trial in trials
+        {
+            "trial": trial.index,
+            "overrides": " ".join(trial.overrides),
+            "swept": values,
+            "digest": trial.digest,
+        }
+        for trial, values in zip(trials, told, strict=True)
     ]
-    columns = [
-        TableColumn("trial", right=True),
-        TableColumn("overrides", "values"),
-        TableColumn("digest"),
-    ]
+    columns = [TableColumn("trial", right=True), _VALUES, TableColumn("digest")]
     output.table("trials", columns, rows, form)
 
 

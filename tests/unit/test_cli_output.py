@@ -52,6 +52,37 @@ def test_colour_is_all_that_differs(
     assert plain.endswith("where  x\nstate  -\n")
 
 
+NAMES = ["a cat", "the very same class of long names, kind one", "漢字" * 12]
+SHORT = ["a cat", "the very… kind one", "漢字漢字…漢字漢字"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_name_is_shortened_on_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    columns = [TableColumn("name", "class", most=18), TableColumn("n")]
+    rows = [{"name": name, "n": 1} for name in NAMES]
+    output.table("classes", columns, rows)
+    shown = [line.rpartition(" ")[0].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert shown == (SHORT if terminal else NAMES)
+    for form in (Form.CSV, Form.MD, Form.LATEX, Form.JSON):
+        output.table("classes", columns, rows, form)
+        written = capsys.readouterr().out
+        assert all(name in written for name in NAMES), form
+
+
+def test_a_file_gets_the_whole_of_a_value_that_a_table_shortens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    column, row = TableColumn("few", "values", in_files="all"), {"few": "a=1", "all": "a=1 b=2"}
+    output.table("trials", [column], [row])
+    assert capsys.readouterr().out == "values\na=1\n"
+    output.table("trials", [column], [row], Form.CSV)
+    assert capsys.readouterr().out == "all\na=1 b=2\n"
+
+
 def test_wide_characters_keep_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(
         "rows", [TableColumn("a"), TableColumn("b")], [{"a": "漢字", "b": 1}, {"a": "x", "b": 2}]

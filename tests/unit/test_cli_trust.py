@@ -83,6 +83,21 @@ def test_compare_says_what_it_left_out(folder, capsys):
     assert "20260103T000000Z-demo-dg2aaa: stopped, left out" in said.err
 
 
+def test_compare_of_runs_on_other_data_says_so_in_one_line(folder, capsys):
+    assert "the same data" not in run(capsys, "runs", "compare", "dg0aaa", "dg1aaa").err
+    other = folder / "runs" / "20260101T000000Z-demo-dg1aaa" / "data.json"
+    facts = read_json(other)
+    write_json(other, {**facts, "name": "cifar10", "digest": "f" * 64})
+    said = run(capsys, "runs", "compare", "dg0aaa", "dg1aaa").err
+    assert said == (
+        "warning: not the same data (fashion_mnist, cifar10): figures of different data do not"
+        " compare\n"
+    )
+    write_json(other, {**facts, "digest": "f" * 64})
+    said = run(capsys, "runs", "compare", "dg0aaa", "dg1aaa").err
+    assert f", fashion_mnist {'f' * 12}): " in said
+
+
 # --- diff -----------------------------------------------------------------------------------------
 
 
@@ -147,6 +162,22 @@ def test_a_sweep_is_planned_without_being_run(folder, capsys):
     assert rows[0]["overrides"] == "optim.lr=0.05 seed=0"
     assert len({row["digest"] for row in rows}) == 4
     assert not (folder / "runs" / "sweeps").exists()
+
+
+def test_a_sweeps_table_shows_what_tells_trials_apart_and_its_file_all(folder, capsys):
+    given = ("sweep", "demo", "optim.lr=0.05,0.1", "train.epochs=2", "--dry-run")
+    lines = run(capsys, *given).out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["trial", "values"], ["0", "optim.lr=0.05"], ["1", "optim.lr=0.1"],
+    ]  # fmt: skip
+    assert "train.epochs" not in "".join(lines)
+    rows = list(csv.DictReader(io.StringIO(run(capsys, *given, "--csv").out)))
+    assert [row["overrides"] for row in rows] == [
+        "optim.lr=0.05 train.epochs=2", "optim.lr=0.1 train.epochs=2",
+    ]  # fmt: skip
+    assert json.loads(run(capsys, *given, "--json").out)["trials"][0]["swept"] == "optim.lr=0.05"
+    (_, only) = run(capsys, "sweep", "demo", "train.epochs=2", "--dry-run").out.splitlines()
+    assert only.split()[:2] == ["0", "train.epochs=2"]
 
 
 def test_mistakes_of_a_sweep_are_found_before_anything_is_written(folder, capsys):
@@ -242,6 +273,23 @@ def test_what_a_record_lacks_is_shown_with_the_run(folder, capsys):
     assert "code commit 1111111111 (dirty: 1 untracked file copied, 1 left out)" in lines
     assert "code lacks 1 file left out of the record: x.py (a reason)" in lines
     assert "code lacks cannot be restored: another reason" in lines
+
+
+def test_the_table_of_a_rerun_has_a_row_for_each_metric_with_both_values(folder, capsys):
+    make_run(
+        folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]"
+    )
+    metrics = read_json(folder / "runs" / "20260100T000000Z-demo-dg0aaa" / "metrics.json")
+    lines = run(capsys, "rerun", "dg0aaa", "--against", "again0").out.splitlines()
+    assert lines[0].split() == ["metric", "recorded", "repeated", "tolerance", "within"]
+    table = {line.split()[0]: line.split()[1:] for line in lines[1:-1]}
+    value = str(metrics["top1_error"])
+    assert table["eval.top1_error"] == [value, value, "-", "yes"]
+    other = run(capsys, "rerun", "dg0aaa", "--against", "dg1aaa", "--tolerance", "top1_error=1e-6",
+                code=11).out.splitlines()  # fmt: skip
+    row = next(line.split() for line in other if line.startswith("eval.top1_error"))
+    assert row[1:4] == [value, row[2], "1e-06"]
+    assert (row[2] != value, row[4]) == (True, "no")
 
 
 # --- report, launch -------------------------------------------------------------------------------

@@ -72,6 +72,20 @@ def compare(runs: Sequence[RunRecord], *, over: Iterable[str] = ("seed",)) -> li
     return [_group(members, keys, pooled) for members in groups.values()]
 
 
+def other_data(runs: Sequence[RunRecord]) -> str:
+    """One sentence where the runs were trained on different data; "" where all are of the same."""
+    names = {
+        str(run.data["digest"]): str(run.data.get("name") or "data without a name")
+        for run in runs
+        if run.data.get("digest")
+    }
+    if len(names) < 2:
+        return ""
+    twice = len(set(names.values())) < len(names)
+    told = [f"{name} {digest[:12]}" if twice else name for digest, name in names.items()]
+    return f"not the same data ({', '.join(told)}): figures of different data do not compare"
+
+
 def _check_keys(pooled: Iterable[str], runs: Sequence[RunRecord]) -> None:
     """Refuse a key that no recipe has: nothing would be averaged over it, in silence."""
     known = dict.fromkeys(key for run in runs for key in run.recipe)

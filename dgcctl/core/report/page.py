@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from dgc.talk import shown
-from dgcctl.core.compare.seeds import SeedGroup, Summary, compare
+from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, other_data
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.run_view import RunView
 from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
@@ -147,7 +147,10 @@ def _results(views: Sequence[RunView]) -> Section:
         "Result",
         table(head, rows, numbers=len(head) - 1),
         "Mean ± sample standard deviation over n seeds." if spread else "",
-        [f"{group.label}: {note}" for group in groups for note in group.notes],
+        [
+            *filter(None, [other_data([view.facts for view in views])]),
+            *(f"{group.label}: {note}" for group in groups for note in group.notes),
+        ],
     )
 
 

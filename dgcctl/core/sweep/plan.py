@@ -358,8 +358,18 @@ def _summary(sweep: Sweep) -> dict[str, Any]:
 
 
 def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """One row a trial: overrides, state, and the result where there is one."""
-    return [_trial_row(sweep, trial) for trial in sweep.plan.trials]
+    """One row a trial: overrides, those of them that are not the same in all trials (`swept`),
+    state, and the result where there is one.
+    """
+    told = swept([trial.overrides for trial in sweep.plan.trials])
+    rows = [_trial_row(sweep, trial) for trial in sweep.plan.trials]
+    return [{**row, "swept": values} for row, values in zip(rows, told, strict=True)]
+
+
+def swept(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Of each trial, the values that tell it from the others; all of them where there is one."""
+    same = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
+    return [" ".join(word for word in words if word not in same) for words in overrides]
 
 
 def _trial_row(sweep: Sweep, trial: Trial) -> dict[str, Any]:

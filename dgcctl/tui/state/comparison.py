@@ -12,7 +12,7 @@ from dgc.run import metrics
 from dgc.run.paths import RunDir
 from dgcctl.core import numbers
 from dgcctl.core.compare.rundiff import Difference, diff_runs
-from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, figures
+from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, figures, other_data
 from dgcctl.core.runs.record import RunRecord, read_record
 from dgcctl.tui.state import curves, run_facts
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Row
@@ -23,7 +23,7 @@ _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """What was read of the runs; `problems` names those that could not be."""
+    """What was read of the runs; `problems` names those that could not be, and data that do not compare."""
 
     runs: list[RunRecord] = field(default_factory=list)
     groups: list[SeedGroup] = field(default_factory=list)
@@ -45,7 +45,7 @@ def read(dirs: Sequence[RunDir]) -> ComparedRuns:
     return ComparedRuns(
         found,
         compare(found) if found else [],
-        problems,
+        [*filter(None, [other_data(found)]), *problems],
         patch,
         _merged([d.differences for d in diffs]),
     )
