@@ -153,6 +153,10 @@ def told(made: Mapping[str, Any]) -> list[str]:
     said = []
     if start := made.get("init"):
         said.append(f"starts from {start['file']} (SHA-256 {start['sha256'][:12]})")
+    if teacher := made.get("teacher"):
+        said.append(
+            f"taught by {teacher['network']}, {teacher['file']} (SHA-256 {teacher['sha256'][:12]})"
+        )
     if report := made.get("conversion"):
         total = report["converted"] + report["left_alone"]
         said.append(

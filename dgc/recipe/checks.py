@@ -18,6 +18,7 @@ from dgc.recipe.schema import (
     ONLY_FOR,
     DataSection,
     OptimSection,
+    TrainSection,
 )
 
 _CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
@@ -154,6 +155,14 @@ def _mixing(mixup: float, cutmix: float, batch: int) -> str | None:
     return None
 
 
+def _teacher(teacher: str | None, *values: object) -> str | None:
+    keys = ("teacher_sha256", "teacher_temperature", "teacher_weight")
+    for key, value in zip(keys, values, strict=True):
+        if teacher is None and value != TrainSection.model_fields[key].default:
+            return f"train.{key} = {value} says something of train.teacher, and none is given"
+    return None
+
+
 def _magnitude(operations: int, magnitude: int) -> str | None:
     if operations or magnitude == DataSection.model_fields["rand_augment_magnitude"].default:
         return None
@@ -229,6 +238,15 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_rule, ("optim.name", *(f"optim.{key}" for key in ONLY_FOR))),
     (_warmup, ("optim.warmup_epochs", "optim.warmup_lr", "optim.lr", "train.epochs")),
     (_mixing, ("train.mixup", "train.cutmix", "train.batch_size")),
+    (
+        _teacher,
+        (
+            "train.teacher",
+            "train.teacher_sha256",
+            "train.teacher_temperature",
+            "train.teacher_weight",
+        ),
+    ),
     (_magnitude, ("data.rand_augment", "data.rand_augment_magnitude")),
     (_accumulate, ("train.batch_size", "train.accumulate")),
     (_batch_within_limit, ("train.batch_size", "data.limit_train")),

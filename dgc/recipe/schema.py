@@ -62,7 +62,10 @@ DATASETS = (
 )
 Dataset = Annotated[str, Field(pattern=DATASET, description=DATASETS)]
 # keys of `train` and `data` that came later, as LATER_OPTIM
-LATER_TRAIN = ("mixup", "cutmix", "ema_decay")
+LATER_TRAIN = (
+    "mixup", "cutmix", "ema_decay", "teacher", "teacher_sha256", "teacher_temperature",
+    "teacher_weight",
+)  # fmt: skip
 LATER_DATA = ("rand_augment", "rand_augment_magnitude", "random_erasing")
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 
@@ -277,7 +280,9 @@ class TrainSection(Section):
     run early. `backend` is what dynamic layers compute with (dgc.set_backend). `tf32` lets a GPU
     round the inputs of float32 products to ten bits, in convolutions and matrices alike.
     `mixup` and `cutmix` are the alpha of each one's Beta distribution, 0 is off; with both, each
-    batch takes one of them. `ema_decay` keeps an average of the weights beside them.
+    batch takes one of them. `ema_decay` keeps an average of the weights beside them. `teacher` is a
+    file of weights (a checkpoint's, or an export) of a network that knows the answers; its word
+    counts `teacher_weight`, softened by `teacher_temperature`.
     """
 
     epochs: Positive
@@ -287,6 +292,10 @@ class TrainSection(Section):
     mixup: Share = 0.0
     cutmix: Share = 0.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    teacher: str | None = None
+    teacher_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    teacher_temperature: Annotated[float, Field(gt=0)] = 4.0
+    teacher_weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     amp: Literal["off", "bf16", "fp16"] = "off"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     backend: Literal["auto", "native", "plain", "masked", "triton"] = "auto"

@@ -29,6 +29,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgc.train import build, recorder, save, seeding
 from dgc.train.costs import CostMeter
+from dgc.train.distillation import open_teacher
 from dgc.train.ema import WeightAverage
 from dgc.train.explain import explained
 from dgc.train.loop import train
@@ -122,7 +123,8 @@ def prepare(
     # the first rank alone at first: it may download and unpack what the others then find
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
-    # after the data: however that is opened, the same seed gives the same first weights
+    teacher = open_teacher(recipe, images, ranks.device)
+    # after data and teacher: however they are opened, the same seed gives the same first weights
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
     begun = options.resume and bool(list_checkpoints(run))
@@ -131,12 +133,13 @@ def prepare(
     structure = networks.document(model, recipe)
     module = build.placed(model, recipe, ranks.device, ranks.world, layout)
     decay = recipe.train.ema_decay
+    taught = {"teacher": teacher.facts} if teacher else {}
     return Session(
         run=run,
         recipe=recipe,
         ranks=ranks,
         options=options,
-        updater=make_updater(recipe, ranks, module, layout),
+        updater=make_updater(recipe, ranks, module, layout, teacher),
         meter=CostMeter(module, recipe.data.image_size),
         train=data.train,
         val=data.val,
@@ -147,11 +150,11 @@ def prepare(
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,
         steps=StepBuffer(recipe.train.log_every, ranks),
-        resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout),
+        resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout, taught),
         layout=layout,
         ema=None if decay is None else WeightAverage(module, decay),
         structure=structure,
-        made=networks.how_made(fresh),
+        made={**networks.how_made(fresh), **taught},
     )
 
 

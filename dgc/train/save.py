@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -254,7 +255,11 @@ def _record_resume(
 
 
 def resume_fingerprint(
-    recipe: Recipe, ranks: Ranks, data_facts: Mapping[str, Any], layout: str
+    recipe: Recipe,
+    ranks: Ranks,
+    data_facts: Mapping[str, Any],
+    layout: str,
+    taught: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""
     named = (recipe.model.name, recipe.data.name)
@@ -271,6 +276,7 @@ def resume_fingerprint(
         "threads": torch.get_num_threads(),
         "packages": {name: metadata.version(name) for name in _WATCHED_PACKAGES}
         | foreign.library(recipe.model.name),
+        **taught,
         **({"own_code": trusted_code.facts(named)} if any(map(trusted_code.is_own, named)) else {}),
     }
 
@@ -297,6 +303,8 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         for key in ("data", "code")
         if before[key] != now[key]
     ]
+    old, new = (facts.get("teacher", {}).get("sha256", "none")[:12] for facts in (before, now))
+    changes += [f"teacher digest was {old}, is {new}"] if old != new else []
     own = [facts.get("own_code", {}) for facts in (before, now)]
     changes += trusted_code.differences(*own)
     for name, version in now["packages"].items():

@@ -16,6 +16,7 @@ from dgc.recipe.load import Recipe
 from dgc.run.paths import RunDir
 from dgc.train import build
 from dgc.train.costs import CostMeter
+from dgc.train.distillation import Teacher
 from dgc.train.ema import WeightAverage
 from dgc.train.memory_format import FORMATS, Format
 from dgc.train.mixing import Mix, Mixing
@@ -147,7 +148,11 @@ class Session:
 
 
 def make_updater(
-    recipe: Recipe, ranks: Ranks, module: nn.Module, layout: Format = "contiguous"
+    recipe: Recipe,
+    ranks: Ranks,
+    module: nn.Module,
+    layout: Format = "contiguous",
+    teacher: Teacher | None = None,
 ) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
     forward = build.compile_model(module) if recipe.train.compile else module
@@ -165,4 +170,5 @@ def make_updater(
         clip_grad_norm=recipe.optim.clip_grad_norm,
         accumulate=recipe.train.accumulate,
         memory_format=FORMATS[layout],
+        teacher=teacher,
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dgc.layers import gate_l1, iter_dgc, set_progress
 from dgc.run import metrics
+from dgc.train.distillation import Teacher
 from dgc.train.mixing import Mix, Target, mixed
 from dgc.train.optimizers import GuardedOptimizer
 from dgc.train.ranks import Ranks, without_sync
@@ -64,6 +65,7 @@ class Updater:
     memory_format: torch.memory_format = torch.contiguous_format
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = None
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         self._layers = [layer for _, layer in iter_dgc(self.module)]
@@ -114,7 +116,7 @@ class Updater:
             with self._precision(x_BCHW.device.type):
                 logits_BC = self.module(x_BCHW)
             l1 = gate_l1(self.module).to(logits_BC.device)
-            loss = y.cross_entropy(logits_BC, self.label_smoothing) + self.gate_weight * l1
+            loss = self._answered(x_BCHW, y, logits_BC) + self.gate_weight * l1
             share = len(x_BCHW) / len(labels_B)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach() * share
@@ -151,8 +153,16 @@ class Updater:
         if logits_BC.dtype in AMP_TYPES.values():
             logits_BC = logits_BC.float()
         wrong = (logits_BC.detach().argmax(1) != y.labels).sum()
-        cross_entropy = y.cross_entropy(logits_BC, self.label_smoothing)
-        return cross_entropy, gate_l1(self.module).to(logits_BC.device), wrong
+        loss = self._answered(x_BCHW, y, logits_BC)
+        return loss, gate_l1(self.module).to(logits_BC.device), wrong
+
+    def _answered(self, x_BCHW: Tensor, y: Target, logits_BC: Tensor) -> Tensor:
+        """The loss of what the network answers, without that of its gates."""
+        loss = y.cross_entropy(logits_BC, self.label_smoothing)
+        if self.teacher is None:
+            return loss
+        with self._precision(x_BCHW.device.type):
+            return self.teacher.taught(loss, logits_BC, x_BCHW)
 
     def _precision(self, device_type: str) -> AbstractContextManager[Any]:
         if self.amp == "off":

@@ -55,6 +55,15 @@ Init = Annotated[
         autocompletion=options.complete_run,
     ),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="RUN|FILE",
+        help="Learn from this network too: a run's last checkpoint, or a file (train.teacher).",
+        autocompletion=options.complete_run,
+    ),
+]
 
 
 @trusting
@@ -72,6 +81,7 @@ def train(
     ] = False,
     dry_run: options.DryRun = False,
     init: Init = None,
+    teacher: Teacher = None,
     record_secrets: Annotated[
         bool,
         typer.Option(
@@ -89,7 +99,7 @@ def train(
     """
     folder = settings.runs_dir(runs_dir)
     # the weights once: a run that goes on may have a newer checkpoint when asked again
-    overrides = [*(overrides or []), *initial.override(init, folder)]
+    overrides = [*(overrides or []), *initial.overrides(init, teacher, folder)]
     wanted = load_recipe(find_recipe(recipe), [*overrides, *options.data_override(data_dir)])
     require(wanted)
     _check_ranks(wanted, how.ranks)
