@@ -20,6 +20,8 @@ from dgc.recipe.load import (
     shipped_recipes,
 )
 from dgc.recipe.load import flatten as flat
+from dgc.recipe.meanings import keys as every_key
+from dgc.recipe.messages import did_you_mean
 from dgc.run.trusted_code import is_own, package_of
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
@@ -48,6 +50,29 @@ def ls(*, form: output.Form) -> None:
         TableColumn("title"),
     ]
     output.table("recipes", columns, rows, form)
+
+
+@app.command()
+@tabular
+def keys(
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="Only keys in which it stands.")
+    ] = "",
+    *,
+    form: output.Form,
+) -> None:
+    """What a recipe can say: each key with its values, its default, and what it means."""
+    rows = [key._asdict() for key in every_key() if word in key.name]
+    if not rows:
+        names = [key.name for key in every_key()]
+        raise UsageError(f"no key has {word!r} in it{did_you_mean(word, names)}")
+    columns = [
+        TableColumn("name", "key"),
+        TableColumn("allowed"),
+        TableColumn("default", show=lambda text: "(must be given)" if text is None else text),
+        TableColumn("meaning"),
+    ]
+    output.table("keys", columns, rows, form)
 
 
 def _row(name: str, recipe: Recipe) -> dict[str, Any]:
