@@ -26,7 +26,7 @@ MEANINGS: dict[str, str] = {
     "model.num_classes": "answers of the network; must be those of the images",
     "model.heads": "groups of a dynamic convolution, each with gates of its own",
     "model.squeeze_rate": "hidden width of the gates: input channels divided by it (by half of it below 80)",
-    "model.gate_factor": "share of the input channels that a head keeps, 1 minus the pruning rate (foreign networks: 0.5)",
+    "model.gate_factor": "share of input channels that a head keeps, 1 - pruning rate (foreign networks: 0.5)",
     "model.stages": "layers of each dense block",
     "model.growth": "channels that each layer of a dense block adds",
     "model.bottleneck": "width of a dense block's 1x1 layers, in growths",
