@@ -210,12 +210,21 @@ class Loader:
             # named at the same step, with any number of workers.
             if isinstance(raw, _Failure):
                 raise raw.kind(f"{raw.text} (at {self._place()})")
+            raw = self._pinned(raw)
             images = self._erased(self._normalise(raw.pixels), epoch, raw.indices)
             yield Batch(images, self._to_device(raw.labels), raw.indices)
             self._step += 1
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch()
+
+    def _pinned(self, raw: _Raw) -> _Raw:
+        """For a GPU in memory that it copies from while the host goes on. With workers PyTorch's
+        loader has seen to it.
+        """
+        if self.workers or self._normalise.device.type != "cuda":
+            return raw
+        return raw._replace(pixels=raw.pixels.pin_memory(), labels=raw.labels.pin_memory())
 
     def _erased(self, images: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """Boxes are erased here, after the normalisation: what is 0 then is the mean colour."""

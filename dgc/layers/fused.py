@@ -27,6 +27,7 @@ from dgc.layers.norm import (
     chain_of,
     relu_backward_,
 )
+from dgc.layers.precision import without_autocast
 
 PIECE = 1 << 20  # numbers of one copy of a piece's activations
 
@@ -83,33 +84,37 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, fc1, fc2, pooled, gates, selected_gate, index, *norms = ctx.saved_tensors
-        chain = chain_of(norms, ctx.setting.rules)
-        # all but the last BatchNorm at once: its input is what `pieces` are cut from
-        inputs = activations(chain[:-1], x)
-        layer = _Layer(
-            ctx.setting,
-            weight,
-            fc1,
-            fc2,
-            chain[-1] if chain else None,
-            grad_l1 / gates[:, 0].numel(),
-        )
+        # under autocast backward would compute in another precision than forward, which saw none
+        with without_autocast(grad_y):
+            return _backward(ctx.setting, ctx.saved_tensors, grad_y, grad_l1)
+
+
+def _backward(
+    setting: Setting, saved: tuple[Tensor, ...], grad_y: Tensor, grad_l1: Tensor
+) -> tuple[Tensor | None, ...]:
+    x, weight, fc1, fc2, pooled, gates, selected_gate, index, *norms = saved
+    chain = chain_of(norms, setting.rules)
+    # all but the last BatchNorm at once: its input is what `pieces` are cut from
+    inputs = activations(chain[:-1], x)
+    last = chain[-1] if chain else None
+    layer = _Layer(setting, weight, fc1, fc2, last, grad_l1 / gates[:, 0].numel())
+
+    def piece(rows: slice) -> tuple[Tensor, ...]:
+        selected = Selected(selected_gate[rows], None if index is None else index[rows])
+        return layer.backward(grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], selected)
+
+    # a few samples at a time, so that the copy that is made again stays in the cache
+    first, *others = pieces(inputs[-1])
+    found, *totals = piece(first)
+    if others:  # one piece alone, as on a GPU, is not copied
         grad_a = torch.empty_like(inputs[-1])
-        totals: list[Tensor] = []
-        # a few samples at a time, so that the copy that is made again stays in the cache
-        for rows in pieces(inputs[-1]):
-            selected = Selected(selected_gate[rows], None if index is None else index[rows])
-            grad_a[rows], *grads = layer.backward(
-                grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], selected
-            )
-            totals = (
-                grads
-                if not totals
-                else [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
-            )
-        grad_x, grad_norms = chain_backward(chain, grad_a, inputs)
-        return None, grad_x, *totals, *grad_norms
+        grad_a[first] = found
+        for rows in others:
+            grad_a[rows], *grads = piece(rows)
+            totals = [total.add_(grad) for total, grad in zip(totals, grads, strict=True)]
+        found = grad_a
+    grad_x, grad_norms = chain_backward(chain, found, inputs)
+    return None, grad_x, *totals, *grad_norms
 
 
 def pieces(x_BCHW: Tensor) -> list[slice]:

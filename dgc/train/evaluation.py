@@ -123,7 +123,9 @@ def score(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     count = len(labels_B)
     losses = F.cross_entropy(logits_BC, labels_B, reduction="sum")
     bad = (~logits_BC.isfinite().all(1)).sum()
-    counts = losses.new_tensor([count, count if logits_BC.shape[1] > _TOP else 0])
+    ranked = count if logits_BC.shape[1] > _TOP else 0
+    # made on the device: a list of numbers would be copied there, which the host waits for
+    counts = [losses.new_full((), number) for number in (count, ranked)]
     wrong = [count - hit_BK[:, 0].sum(), count - hit_BK.sum()]
     return torch.stack([*wrong, losses, counts[0], bad, counts[1]])
 

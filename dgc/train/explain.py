@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -53,10 +53,20 @@ def _rescued(session: Session, error: BaseException) -> str:
     return f"; {save.rescue(session, folder)}"
 
 
+# how the libraries beneath PyTorch say it; cuBLAS and cuDNN allocate for themselves
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",
+    "CUDA error: out of memory",
+)
+
+
 def translate(session: Session, error: BaseException) -> DgcError | None:
     """The DgcError for a memory, disk, worker or rank trouble; None for a fault of our own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(
-        error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        mark in str(error) for mark in _NO_MEMORY
     ):
         return ResourceError(_with_place(session, _memory_line(session)))
     if isinstance(error, OSError):
@@ -105,12 +115,12 @@ def _memory_line(session: Session) -> str:
     half = max(session.ranks.world, session.recipe.train.batch_size // 2)
     if device.type != "cuda":
         return f"out of memory on {device}: try train.batch_size <= {half}"
-    free, total = torch.cuda.mem_get_info(device)
-    peak = torch.cuda.max_memory_allocated(device)
-    return (
-        f"out of memory on {device} (peak {peak:,} bytes here, {free:,} of {total:,} bytes free): "
-        f"try train.batch_size <= {half}, or train.accumulate"
-    )
+    told = ""
+    with suppress(RuntimeError):  # after some errors the device answers nothing more
+        free, total = torch.cuda.mem_get_info(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        told = f" (peak {peak:,} bytes here, {free:,} of {total:,} bytes free)"
+    return f"out of memory on {device}{told}: try train.batch_size <= {half}, or train.accumulate"
 
 
 def _with_place(session: Session, text: str) -> str:
