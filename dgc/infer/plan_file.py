@@ -46,10 +46,10 @@ def save_plan(
     if library.load() is None:
         raise UsageError(f"no native kernels: {library.describe()['why_not']}")
     examples = [example] if isinstance(example, Tensor) else list(example)
-    sizes = dict.fromkeys(_image(x) for x in examples)
+    sizes = dict.fromkeys(image_of(x) for x in examples)
     if not sizes:
         raise UsageError("example: at least one image is needed, for its size")
-    graph = _graph(model)
+    graph = graph_of(model)
     plans = [(r, size, _plan(graph, size, r)) for size in sizes for r in REGISTERS]
     block, places = merge([plan.block for _, _, plan in plans])
     programs = [
@@ -64,7 +64,8 @@ def save_plan(
     return path
 
 
-def _image(x: Tensor) -> tuple[int, int, int]:
+def image_of(x: Tensor) -> tuple[int, int, int]:
+    """Channels, height and width of an example."""
     if x.dim() != 4:
         raise UsageError(
             f"example: should be a batch (B, C, H, W) of images, given {tuple(x.shape)}"
@@ -72,7 +73,8 @@ def _image(x: Tensor) -> tuple[int, int, int]:
     return int(x.shape[1]), int(x.shape[2]), int(x.shape[3])
 
 
-def _graph(model: nn.Module) -> Node:
+def graph_of(model: nn.Module) -> Node:
+    """The network as nodes. Raises UsageError where it does what no node says."""
     if isinstance(model, NativeModule):
         if model.precision != "float32":
             raise UsageError(f"a plan in {model.precision} cannot be written as a file yet")

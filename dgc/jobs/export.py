@@ -1,6 +1,7 @@
 """`python -m dgc.jobs.export`: a network with its weights as a file for other programs.
 
-    python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT] --json OUT
+    python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT]
+        [--form plan|onnx|pt2] --json OUT
         (--pretrained NAME | --run-dir RUN [--step N|best|last] [--ema] | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "file", "bytes", "images": [[C, H, W], ...], "classes"}. Classes, preprocessing and
@@ -10,8 +11,10 @@ origin go into the file.
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,12 @@ from dgc.hub.cache import now
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
 from dgc.infer import save_plan
+from dgc.infer.onnx_file import save_onnx
+from dgc.infer.operators import save_pt2
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import reply
 from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, checkpoint_folder
-from dgc.run.files import sha256_of
+from dgc.run.files import sha256_of, temporary_name
 from dgc.run.paths import RunDir
 from dgc.talk import run_program, say
 
@@ -64,13 +69,33 @@ def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value is not None}
 
 
+SAVERS = {"onnx": save_onnx, "pt2": save_pt2}
+
+
+@contextmanager
+def staged(file: Path) -> Iterator[Path]:
+    """A name beside `file`, which becomes it at the end, or is gone."""
+    temporary = file.with_name(temporary_name(file.name)).with_suffix(file.suffix)
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def export(given: argparse.Namespace) -> dict[str, Any]:
     opened = open_named(given, FetchOptions(say=say))
     sizes = sizes_of(given.size, opened)
     classes = known_classes(opened)
     examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
     how = opened.preprocessing
-    save_plan(opened.model, examples, given.out, classes, how, origin(given, opened))
+    if given.form == "plan":
+        save_plan(opened.model, examples, given.out, classes, how, origin(given, opened))
+    elif len(sizes) > 1:
+        raise UsageError(f"--{given.form} takes one --size, and {len(sizes)} were given")
+    else:
+        with staged(given.out) as temporary:
+            SAVERS[given.form](opened.model, examples[0], temporary)
     return {
         "title": opened.title,
         "file": str(given.out),
@@ -91,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ema", action="store_true")
     parser.add_argument("--size", action="append", default=[])
     parser.add_argument("--licence")
+    parser.add_argument("--form", choices=("plan", *SAVERS), default="plan")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args(arguments)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dgc.errors import IntegrityError, UsageError
 from dgc.runtime.native import Error, OptionsC, ShapeC, functions, isa_wanted, raised
 
+LINE = 64  # bytes: a file in memory starts at a multiple of it
 CHUNK = 16  # images that are computed at once: what bounds the memory
 Floats = NDArray[np.float32]
 
@@ -71,6 +72,7 @@ class Plan:
     def __init__(self, handle: int, name: str, threads: int, chunk: int) -> None:
         self._handle, self.name, self.threads, self.chunk = handle, name, threads, chunk
         self._own = threading.local()
+        self.bytes: NDArray[np.uint8] | None = None  # of a plan that lies in memory
         weakref.finalize(self, functions().dgc_plan_close, handle)
         self.shapes = tuple(self._shapes())
         self.classes = tuple(self._classes())
@@ -180,3 +182,21 @@ def load(file: str | os.PathLike[str], *, threads: int | None = None, chunk: int
     if not handle:
         raise raised(why, str(Path(name)))
     return Plan(handle, Path(name).name, threads, chunk)
+
+
+def from_bytes(
+    data: NDArray[np.uint8], name: str, *, threads: int | None = None, chunk: int = CHUNK
+) -> Plan:
+    """The plan in a file's bytes, which must not change while it is in use. Raises as `load`."""
+    c, why = functions(), Error()
+    if data.ctypes.data % LINE or not data.flags.c_contiguous:
+        copied = np.zeros(data.size + LINE, np.uint8)
+        start = -copied.ctypes.data % LINE
+        copied[start : start + data.size] = data
+        data = copied[start : start + data.size]
+    handle = c.dgc_plan_from_memory(data.ctypes.data, data.size, ctypes.byref(why))
+    if not handle:
+        raise raised(why, name)
+    plan = Plan(handle, name, usable_cores() if threads is None else threads, chunk)
+    plan.bytes = data
+    return plan

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from dgc.errors import UsageError
 from dgc.runtime.native import Error, PreprocessingC, functions, raised
-from dgc.runtime.plan import Preprocessing
+from dgc.runtime.plan import LINE, Preprocessing
 
 MAGIC = b"\x89DGC\r\n\x1a\n"
 SCHEMA = 1
-LINE, PAGE = 64, 4096
+PAGE = 4096
 PROGRAMS, BLOCK, CLASSES, PREPROCESSING, ORIGIN = range(1, 6)  # kinds of sections
 _HEADER = struct.Struct("<8sIIQIIQ16x")  # its checksum follows
 _SECTION = struct.Struct("<IIQQQ")

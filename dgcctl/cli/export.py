@@ -56,18 +56,26 @@ def export(
     step: Annotated[
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of a run.")
     ] = "last",
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="ONNX instead, of standard operators; slower.")
+    ] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="A file for torch.export.load instead.")
+    ] = False,
     ema: Annotated[bool, typer.Option("--ema", help="The averaged weights of a run.")] = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
     """Write a plan file: a network that runs without PyTorch, in NumPy, in C, and with `dgcctl
-    predict --plan`.
+    predict --plan`; or ONNX, or a file for torch.export.
 
     Not to be confused: `dgcctl ckpt export` writes the weights of a run for training and sharing,
     `dgcctl runs export` the record of a run.
     """
     if out is None:
         raise UsageError("-o FILE is missing: say where the plan goes, e.g. -o model.dgc")
+    if onnx and pt2:
+        raise UsageError("--onnx and --pt2 exclude each other: one file has one form")
     check_target("-o", out)
     if out.exists():
         raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
@@ -76,6 +84,7 @@ def export(
     )
     arguments += [f"--size={word}" for word in size or []]
     arguments += [f"--licence={licence}"] if licence else []
+    arguments += [f"--form={'onnx' if onnx else 'pt2'}"] if onnx or pt2 else []
     found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
     if json:
         output.document(**{**found, "file": str(out)})

@@ -1,0 +1,77 @@
+"""A network for torch.export: one custom operator that holds a plan file. `import dgc.infer.operators`
+before `torch.export.load` of such a file.
+
+    save_pt2(model, example, "model.pt2")
+    # elsewhere
+    import dgc.infer.operators
+    logits = torch.export.load("model.pt2").module()(images)
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dgc.infer.plan_file import image_of, save_plan
+from dgc.runtime.plan import Plan, from_bytes
+
+_plans: dict[int, Plan] = {}
+
+
+def _plan(file: Tensor) -> Plan:
+    """The plan in a tensor of bytes, kept as long as its memory."""
+    key = file.untyped_storage().data_ptr()
+    if key not in _plans:
+        _plans[key] = from_bytes(file.numpy(), "plan", threads=torch.get_num_threads())
+        weakref.finalize(file.untyped_storage(), _plans.pop, key, None)
+    return _plans[key]
+
+
+@torch.library.custom_op("dgc::run_plan", mutates_args=())
+def run_plan(images_BCHW: Tensor, file: Tensor, answer: Sequence[int]) -> Tensor:
+    """Images through the plan whose bytes are in `file`; (B, *answer)."""
+    return torch.from_numpy(_plan(file)(images_BCHW.detach().contiguous().numpy()))
+
+
+@run_plan.register_fake
+def _(images_BCHW: Tensor, file: Tensor, answer: Sequence[int]) -> Tensor:
+    return images_BCHW.new_empty(images_BCHW.shape[0], *answer)
+
+
+class PlanModule(nn.Module):
+    """A plan file as a module."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        data = torch.from_numpy(np.fromfile(file, np.uint8))
+        self.register_buffer("file", data)
+        self.answer = list(_plan(data).shapes[0].answer)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        y: Tensor = run_plan(images_BCHW, self.file, self.answer)
+        return y
+
+
+def save_pt2(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:
+    """Write `model` for torch.export.load: images of the size of `example`, any number at once, with
+    the bits of the compiled module.
+    """
+    image_of(example)
+    with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
+        plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"))
+        module = PlanModule(plan)
+    batch = {0: torch.export.Dim("batch", min=1, max=1 << 20)}
+    # two images: a single one would be taken for a number that never changes
+    images = example[:1].detach().expand(2, -1, -1, -1).contiguous()
+    exported = torch.export.export(module, (images,), dynamic_shapes=(batch,))
+    path = Path(file)
+    torch.export.save(exported, path)
+    return path
