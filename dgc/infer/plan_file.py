@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dgc.errors import UsageError
-from dgc.infer.compile import NativeModule
+from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice
 from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError, read
 from dgc.infer.lower import Lowering
@@ -35,13 +35,16 @@ def save_plan(
     classes: Sequence[str] = (),
     preprocessing: Any = None,
     origin: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision | None = None,
 ) -> Path:
     """Write `model` (float32, on the CPU) as a plan file for images like `example`, or like each of
     several; only their sizes matter. A file of that name is replaced.
 
     `preprocessing` has resize, image_size, mean, std and channels, as `dgc.runtime.Preprocessing`.
-    `origin` is JSON that says where the weights came from. Raises UsageError for a network with
-    parts that the kernels do not know: those need PyTorch.
+    `origin` is JSON that says where the weights came from. `precision`: float32 or int8, as of
+    `dgc.compile_for_inference`; that of a compiled model where none is given. Raises UsageError for
+    a network with parts that the kernels do not know: those need PyTorch.
     """
     if library.load() is None:
         raise UsageError(f"no native kernels: {library.describe()['why_not']}")
@@ -49,12 +52,15 @@ def save_plan(
     sizes = dict.fromkeys(image_of(x) for x in examples)
     if not sizes:
         raise UsageError("example: at least one image is needed, for its size")
-    graph = graph_of(model)
-    plans = [(r, size, _plan(graph, size, r)) for size in sizes for r in REGISTERS]
+    chosen = precision or (model.precision if isinstance(model, NativeModule) else "float32")
+    lowering, graph = LOWERINGS[check_choice(chosen)], graph_of(model)
+    # a plan in 8 bits is the same for any registers
+    registers = REGISTERS if chosen == "float32" else REGISTERS[:1]
+    plans = [(r, size, _plan(lowering, graph, size, r)) for size in sizes for r in registers]
     block, places = merge([plan.block for _, _, plan in plans])
     programs = [
-        writer.FileProgram(registers, size, plan.out_shape, place)
-        for (registers, size, plan), place in zip(plans, places, strict=True)
+        writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))
+        for (r, size, plan), place in zip(plans, places, strict=True)
     ]
     kernels = writer.Kernels(library.ABI_VERSION, ctypes.sizeof(Op))
     how = None if preprocessing is None else _preprocessing(preprocessing)
@@ -75,20 +81,19 @@ def image_of(x: Tensor) -> tuple[int, int, int]:
 
 def graph_of(model: nn.Module) -> Node:
     """The network as nodes. Raises UsageError where it does what no node says."""
-    if isinstance(model, NativeModule):
-        if model.precision != "float32":
-            raise UsageError(f"a plan in {model.precision} cannot be written as a file yet")
-        model = model.original
+    model = model.original if isinstance(model, NativeModule) else model
     try:
         return fuse(read(copy.deepcopy(model).eval()))
     except UnknownError as error:
         raise UsageError(f"no plan can be made of this network: {error}") from error
 
 
-def _plan(graph: Node, size: tuple[int, int, int], registers: int) -> Plan:
+def _plan(
+    lowering: type[Lowering], graph: Node, size: tuple[int, int, int], registers: int
+) -> Plan:
     try:
         with library.made_for(registers):
-            return Lowering(graph, size).plan()
+            return lowering(graph, size).plan()
     except UnknownError as error:
         c, h, w = size
         raise UsageError(

@@ -1,7 +1,7 @@
 """`python -m dgc.jobs.export`: a network with its weights as a file for other programs.
 
     python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT]
-        [--form plan|onnx|pt2] --json OUT
+        [--form plan|onnx|pt2] [--precision float32|int8] --json OUT
         (--pretrained NAME | --run-dir RUN [--step N|best|last] [--ema] | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "file", "bytes", "images": [[C, H, W], ...], "classes"}. Classes, preprocessing and
@@ -90,7 +90,10 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
     examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
     how = opened.preprocessing
     if given.form == "plan":
-        save_plan(opened.model, examples, given.out, classes, how, origin(given, opened))
+        told, precision = origin(given, opened), given.precision
+        save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
+    elif given.precision != "float32":
+        raise UsageError(f"--precision belongs to plan files: --{given.form} is float32")
     elif len(sizes) > 1:
         raise UsageError(f"--{given.form} takes one --size, and {len(sizes)} were given")
     else:
@@ -116,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ema", action="store_true")
     parser.add_argument("--size", action="append", default=[])
     parser.add_argument("--licence")
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     parser.add_argument("--form", choices=("plan", *SAVERS), default="plan")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)

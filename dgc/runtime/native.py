@@ -40,6 +40,7 @@ class ShapeC(Structure):
         ("out", c_int64 * 3),
         ("in_floats", c_int64),
         ("out_floats", c_int64),
+        ("precision", c_int64),
     ]
 
 

@@ -74,6 +74,7 @@ class Plan:
         self._own = threading.local()
         self.bytes: NDArray[np.uint8] | None = None  # of a plan that lies in memory
         weakref.finalize(self, functions().dgc_plan_close, handle)
+        self.precision = "float32"
         self.shapes = tuple(self._shapes())
         self.classes = tuple(self._classes())
         self.preprocessing = self._preprocessing()
@@ -124,6 +125,7 @@ class Plan:
             shape = ShapeC()
             c.dgc_plan_shape(self._handle, i, ctypes.byref(shape))
             answer = tuple(shape.out)[: shape.out_dims]
+            self.precision = "int8" if shape.precision else "float32"
             found.append(Shape((shape.channels, shape.height, shape.width), answer))
         return found
 

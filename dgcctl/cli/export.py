@@ -10,6 +10,7 @@ import typer
 from dgc.errors import UsageError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.network import Named, complete_released
+from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
@@ -56,6 +57,9 @@ def export(
     step: Annotated[
         str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint of a run.")
     ] = "last",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="What a plan computes in.")
+    ] = Precision.FLOAT32,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="ONNX instead, of standard operators; slower.")
     ] = False,
@@ -84,6 +88,7 @@ def export(
     )
     arguments += [f"--size={word}" for word in size or []]
     arguments += [f"--licence={licence}"] if licence else []
+    arguments += [f"--precision={precision}"]
     arguments += [f"--form={'onnx' if onnx else 'pt2'}"] if onnx or pt2 else []
     found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
     if json:

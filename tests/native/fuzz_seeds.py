@@ -66,6 +66,8 @@ def write(folder: Path) -> list[Path]:
             else {}
         )
         files.append(dgc.save_plan(net, x, folder / f"{i}.dgc", **more))
+        if i < 3:
+            files.append(dgc.save_plan(net, x, folder / f"{i}-int8.dgc", precision="int8"))
     return files
 
 

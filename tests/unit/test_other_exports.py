@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dgc.infer.onnx_file import OPSET, save_onnx
-from dgc.infer.operators import save_pt2
 from torch import nn
 
 import dgc
+from dgc.bench.networks import build
 from dgc.errors import UsageError
+from dgc.infer.onnx_file import OPSET, save_onnx
+from dgc.infer.operators import save_pt2
 from dgc.kernels.cpu import library
 from tests.native.fuzz_seeds import networks
 from tests.plan_files import images, network
@@ -41,9 +42,7 @@ def densenet() -> tuple[nn.Module, torch.Tensor]:
 
 def resnet() -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    net = dgc.create_model("dyresnet18", num_classes=7)
-    dgc.set_progress(net, 1.0)
-    return net.eval(), torch.randn(3, 3, 64, 64)
+    return build("resnet18", "dgc"), torch.randn(3, 3, 64, 64)
 
 
 def forms(number: int) -> tuple[nn.Module, torch.Tensor]:

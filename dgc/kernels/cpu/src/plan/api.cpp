@@ -69,7 +69,8 @@ DgcShape shape_of(const FileProgram& p) {
             p.out_dims,
             {p.out[0], p.out[1], p.out[2]},
             p.channels * p.height * p.width,
-            p.out[0] * p.out[1] * p.out[2]};
+            p.out[0] * p.out[1] * p.out[2],
+            p.precision};
 }
 
 bool same_images(const FileProgram& a, const FileProgram& b) {
@@ -245,6 +246,7 @@ DgcRunner* dgc_runner_new(const DgcPlan* plan, const DgcOptions* options, DgcErr
     DgcRun& run = runner->run;
     run.block = plan->contents.block, run.block_bytes = plan->contents.block_bytes;
     run.program = chosen.program->program, run.threads = chosen.threads;
+    run.features = dgc_features(chosen.isa);
     run.workspace = (float*)memory, run.workspace_floats = chosen.bytes / 4;
     runner->shape = shape_of(*chosen.program), runner->isa = chosen.isa;
     runner->images = chosen.images, runner->memory_bytes = chosen.bytes;

@@ -42,6 +42,7 @@ typedef struct DgcShape { /* of the images that a program of the file takes, and
     int64_t channels, height, width;
     int64_t out_dims, out[3]; /* 1: out[0] logits; 3: planes, rows, columns */
     int64_t in_floats, out_floats; /* of one image and its answer */
+    int64_t precision;             /* 0: float32, 1: 8 bits */
 } DgcShape;
 
 /* What an image goes through: the shorter side to `resize` pixels (0: both sides to image_size), the

@@ -134,8 +134,9 @@ bool programs_fit(Contents* found, int64_t bytes, DgcError* why) {
         if (!check_program(found->block, found->block_bytes, p.program, why)) return false;
         const DgcProgram& program = *(const DgcProgram*)(found->block + p.program);
         if (times(p.channels, p.height, p.width) != program.in_floats ||
-            times(p.out[0], p.out[1], p.out[2]) != program.out_floats)
-            return damaged(why, "a program that computes on other images than it says");
+            times(p.out[0], p.out[1], p.out[2]) != program.out_floats ||
+            p.precision != program.exact)
+            return damaged(why, "a program that computes on other images, or otherwise, than it says");
     }
     return true;
 }

@@ -193,6 +193,8 @@ bool Check::lists() {
     for (at_ = 0; at_ < program_.count; ++at_) {
         row_ = row_of(op().kind);
         if (!row_) return wrong("its kind", "is not known to this version");
+        if (row_->programs == (program_.exact ? IN_FLOATS : IN_BYTES))
+            return wrong("its kind", "belongs to programs of another precision");
         if (!numbers()) return false;
         for (const auto count : row_->counts)
             if (count && op().*count < 1) return wrong("a count", "is less than one");
@@ -255,8 +257,8 @@ bool check_program(const char* block, int64_t block_bytes, int64_t program, DgcE
                           (long long)size);
     if ((p.thread_floats | p.sample_floats | p.scratch_floats) % kAlign)
         return refuse(why, DGC_INTEGRITY, "a program's memory is no multiple of 16 numbers");
-    if (p.exact)  // its operations have no rows yet
-        return refuse(why, DGC_INTEGRITY, "a program in 8 bits, which files do not hold yet");
+    if (p.exact < 0 || p.exact > 1)
+        return refuse(why, DGC_INTEGRITY, "a program of unknown precision");
     return Check(block, block_bytes, p, why).all();
 }
 

@@ -39,8 +39,11 @@ struct ConstantUse {
     int64_t (*count)(const DgcOp&);  // -1: it has to be absent
     bool needed;
 };
+enum Programs { BOTH, IN_FLOATS, IN_BYTES };  // which have such operations (DgcProgram.exact)
+
 struct Row {
     int64_t kind;
+    Programs programs;
     const char* name;
     int64_t DgcOp::*counts[3];  // numbers that are at least 1
     ImageUse images[3];
@@ -142,6 +145,33 @@ inline const char* wino_rule(const Place& p) {
     return room <= p.program.scratch_floats ? nullptr : "the scratch";
 }
 
+inline const char* norm_rule(const Place& p) {
+    return (p.op.in_scale == 0) == (p.op.in_shift == 0) ? nullptr : "scale without shift";
+}
+
+// int8/conv8.h: what Room says, in numbers of 4 bytes; and that no sum leaves 32 bits.
+inline const char* conv8_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (const char* wrong = products_rule(p)) return wrong;
+    if (!op.dynamic && op.channels % op.heads) return "groups of a static convolution";
+    if (op.has_residual &&
+        (op.residual.plane != op.dst.plane || op.residual.phase_plane != op.dst.phase_plane ||
+         op.residual.lead != op.dst.lead))
+        return "the residual's layout";
+    if (op.dst.length > op.src.plane) return "an output longer than its source";
+    const int64_t own = own_channels(op), fours = parts_of(own, 4), width = up16(op.outs);
+    if (times(own, op.taps) > 33155) return "more products in a sum than 32 bits hold";
+    const int64_t values = up16(plus(times(fours, op.src.plane), op.src.lead, kTail));
+    const int64_t room = plus(values, up16(times(fours, op.taps, width)), width,
+                              up16(parts_of(times(op.taps, width), 4)));
+    return room <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+inline const char* stats_rule(const Place& p) {
+    if (p.op.channels != p.op.src.channels) return "channels";
+    return norm_rule(p);
+}
+
 inline const char* input_rule(const Place& p) {
     const DgcTensor& d = p.op.dst;
     return times(d.channels, d.height, d.width) == p.program.in_floats ? nullptr
@@ -158,10 +188,6 @@ inline const char* output_rule(const Place& p) {
     if (p.op.channels != s.channels) return "channels";
     return times(s.channels, s.height, s.width) == p.program.out_floats ? nullptr
                                                                         : "the output's size";
-}
-
-inline const char* norm_rule(const Place& p) {
-    return (p.op.in_scale == 0) == (p.op.in_shift == 0) ? nullptr : "scale without shift";
 }
 
 inline const char* select_rule(const Place& p) {
@@ -219,20 +245,20 @@ constexpr ConstantUse kConvWeight = {"weight", &DgcOp::weight, 4, conv_weights, 
 constexpr ConstantUse kConvBias = {"bias", &DgcOp::bias, 4, DGC_COUNT(op.dst.channels), false};
 
 constexpr Row kRows[] = {
-    {DGC_INPUT, "INPUT", {}, {kTarget}, {}, {}, input_rule},
-    {DGC_OUTPUT,
+    {DGC_INPUT, BOTH, "INPUT", {}, {kTarget}, {}, {}, input_rule},
+    {DGC_OUTPUT, BOTH,
      "OUTPUT", {&DgcOp::channels},
      {{"src", &DgcOp::src, READS, gives_image}},
      {{"in", &DgcOp::in, READS, DGC_COUNT(gives_image(op) ? -1 : op.channels)}},
      {},
      output_rule},
-    {DGC_MEAN,
+    {DGC_MEAN, IN_FLOATS,
      "MEAN", {},
      {kSource},
      {{"out", &DgcOp::out, WRITES, DGC_COUNT(op.src.channels)}},
      {kScale, kShift},
      norm_rule},
-    {DGC_LINEAR,
+    {DGC_LINEAR, IN_FLOATS,
      "LINEAR", {&DgcOp::channels, &DgcOp::outs},
      {},
      {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
@@ -240,7 +266,7 @@ constexpr Row kRows[] = {
      {{"weight", &DgcOp::weight, 4, DGC_COUNT(times(op.outs, up16(op.channels))), true},
       {"bias", &DgcOp::bias, 4, DGC_COUNT(op.outs), false}},
      nullptr},
-    {DGC_GATES,
+    {DGC_GATES, IN_FLOATS,
      "GATES", {&DgcOp::channels, &DgcOp::heads},
      {},
      {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, op.hidden))},
@@ -249,7 +275,7 @@ constexpr Row kRows[] = {
       {"bias", &DgcOp::bias, 4, DGC_COUNT(times(op.heads, up16(op.channels))), true}},
      nullptr},
     // gates of a caller (`external`) are no part of a file
-    {DGC_SELECT,
+    {DGC_SELECT, BOTH,
      "SELECT", {&DgcOp::channels, &DgcOp::heads},
      {},
      {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, up16(op.channels)))},
@@ -257,8 +283,8 @@ constexpr Row kRows[] = {
       {"panel", &DgcOp::panel, WRITES, DGC_COUNT(op.scale_weights ? all_weights(op) : -1)}},
      {{"weight", &DgcOp::weight, 4, DGC_COUNT(op.scale_weights ? all_weights(op) : -1), true}},
      select_rule},
-    {DGC_PACK, "PACK", {}, {kSource, kTarget}, {}, {kScale, kShift}, pack_rule},
-    {DGC_CONV,
+    {DGC_PACK, BOTH, "PACK", {}, {kSource, kTarget}, {}, {kScale, kShift}, pack_rule},
+    {DGC_CONV, IN_FLOATS,
      "CONV", {&DgcOp::heads, &DgcOp::outs, &DgcOp::taps},
      {kSource, kTarget, kResidual},
      {kList,
@@ -266,7 +292,7 @@ constexpr Row kRows[] = {
        DGC_COUNT(op.dynamic && op.scale_weights ? all_weights(op) : -1)}},
      {kTaps, kConvWeight, kConvBias, kScale, kShift},
      conv_rule},
-    {DGC_WINO,
+    {DGC_WINO, IN_FLOATS,
      "WINO", {&DgcOp::heads, &DgcOp::outs, &DgcOp::span},
      {kSource, kTarget, kResidual},
      {kList},
@@ -275,8 +301,56 @@ constexpr Row kRows[] = {
       kConvBias,
       {"edges", &DgcOp::edges, 4, DGC_COUNT(times(2, op.dst.length)), true}},
      wino_rule},
-    {DGC_POOL, "POOL", {&DgcOp::pool_kernel, &DgcOp::pool_stride}, {kSource, kTarget}, {}, {}, pool_rule},
-    {DGC_ADD,
+    {DGC_POOL, BOTH, "POOL", {&DgcOp::pool_kernel, &DgcOp::pool_stride}, {kSource, kTarget}, {}, {}, pool_rule},
+    {DGC_CONV8,
+     IN_BYTES,
+     "CONV8",
+     {&DgcOp::heads, &DgcOp::outs, &DgcOp::taps},
+     {kSource, kTarget, kResidual},
+     {kList,
+      {"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(op.span ? op.dst.channels : -1)},
+      {"panel", &DgcOp::panel, WRITES, DGC_COUNT(op.span ? op.dst.channels : -1)}},
+     {kTaps,
+      {"weight", &DgcOp::weight, 1,
+       DGC_COUNT(times(op.heads, own_channels(op), op.taps, up16(op.outs))), true},
+      {"external", &DgcOp::external, 4, DGC_COUNT(times(op.heads, op.outs)), true},
+      kConvBias,
+      kScale,
+      kShift},
+     conv8_rule},
+    {DGC_STATS,
+     IN_BYTES,
+     "STATS",
+     {&DgcOp::channels},
+     {kSource},
+     {{"out", &DgcOp::out, WRITES, DGC_COUNT(op.channels)},
+      {"panel", &DgcOp::panel, WRITES, DGC_COUNT(op.channels)}},
+     {kScale, kShift},
+     stats_rule},
+    {DGC_ROWS16,
+     IN_BYTES,
+     "ROWS16",
+     {&DgcOp::channels, &DgcOp::outs},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(op.outs)}},
+     {{"weight", &DgcOp::weight, 2, DGC_COUNT(times(op.outs, up16(op.channels))), true},
+      {"in_scale", &DgcOp::in_scale, 4, DGC_COUNT(op.outs), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(op.outs), false}},
+     nullptr},
+    {DGC_GATES16,
+     IN_BYTES,
+     "GATES16",
+     {&DgcOp::channels, &DgcOp::heads},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, op.hidden))},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(times(op.heads, up16(op.channels)))}},
+     {{"weight", &DgcOp::weight, 2, DGC_COUNT(times(op.heads, op.hidden, up16(op.channels))), true},
+      {"in_scale", &DgcOp::in_scale, 4, DGC_COUNT(times(op.heads, op.hidden)), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(times(op.heads, up16(op.channels))), true}},
+     nullptr},
+    {DGC_ADD, BOTH,
      "ADD", {},
      {kSource, {"residual", &DgcOp::residual, READS, nullptr}, kTarget},
      {},
