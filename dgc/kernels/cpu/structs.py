@@ -30,10 +30,47 @@ class Kind(IntEnum):
     WINO = 8
     POOL = 9
     ADD = 10
+    COMBINE = 11
+    GATHER = 12
+    RESAMPLE = 13
+    FLATTEN = 14
+    SPREAD = 15
+    VECTOR = 16
+    SOFTMAX = 17
+    ALONG = 18
+    DEPTHWISE = 19
     CONV8 = 100
     STATS = 101
     ROWS16 = 102
     GATES16 = 103
+
+
+class Act(IntEnum):
+    """What follows the sum of an operation (`DgcAct`)."""
+
+    NO_ACT = 0
+    RELU = 1
+    RELU6 = 2
+    HARDSWISH = 3
+    HARDSIGMOID = 4
+    SILU = 5
+    SIGMOID = 6
+    LEAKY = 7
+    GELU = 8
+    GELU_TANH = 9
+    TANH = 10
+    ELU = 11
+    MISH = 12
+
+
+class Mode(IntEnum):
+    """How an operation combines its operands, or goes through its image (`DgcMode`)."""
+
+    ALONE = 0
+    PLUS = 1
+    MINUS = 2
+    TIMES = 3
+    BY_ROWS = 4
 
 
 class Answer(IntEnum):
@@ -73,6 +110,7 @@ class Op(Structure):
         *_integers("relu in_relu has_residual out_step head_step inactive hidden scale_weights"),
         ("panel", Region),
         *_integers("lanes span edges pool_kind pool_kernel pool_stride pool_pad"),
+        *_integers("pool_kernel_w pool_stride_w pool_pad_w act slope mode has_vector index out_first"),
     ]
 
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 // Of the structures in this file. A plan file that was written with another number is refused.
-constexpr int kDgcAbi = 5;
+constexpr int kDgcAbi = 6;
 
 extern "C" {
 
@@ -55,6 +55,15 @@ enum DgcKind : int64_t {
     DGC_WINO,
     DGC_POOL,
     DGC_ADD,
+    DGC_COMBINE,
+    DGC_GATHER,
+    DGC_RESAMPLE,
+    DGC_FLATTEN,
+    DGC_SPREAD,
+    DGC_VECTOR,
+    DGC_SOFTMAX,
+    DGC_ALONG,
+    DGC_DEPTHWISE,
     // Those of 8-bit plans alone (int8/ops8.h); what they read of a DgcOp is said there.
     DGC_CONV8 = 100,  // weight: bytes, external: their scales, lanes: 1 where values may be
                       // negative, in: largest magnitudes of src, span: 1: mean and largest
@@ -63,6 +72,26 @@ enum DgcKind : int64_t {
     DGC_ROWS16,       // as DGC_LINEAR, weights of 16 bits, in_scale: a scale for each row
     DGC_GATES16       // as DGC_GATES, likewise
 };
+
+// What follows the sum of an operation (activation.h).
+enum DgcAct : int64_t {
+    DGC_NO_ACT,
+    DGC_RELU,
+    DGC_RELU6,
+    DGC_HARDSWISH,
+    DGC_HARDSIGMOID,
+    DGC_SILU,
+    DGC_SIGMOID,
+    DGC_LEAKY,
+    DGC_GELU,
+    DGC_GELU_TANH,
+    DGC_TANH,
+    DGC_ELU,
+    DGC_MISH
+};
+
+// How an operation combines its operands, or goes through its image.
+enum DgcMode : int64_t { DGC_ALONE, DGC_PLUS, DGC_MINUS, DGC_TIMES, DGC_BY_ROWS };
 
 struct DgcOp {
     int64_t kind;
@@ -91,7 +120,13 @@ struct DgcOp {
     int64_t span;   // DGC_WINO: tiles that a head takes at once
     int64_t edges;  // int32 [2][dst.length]: all bits set on tiles with a neighbour to the left, to
                     // the right
-    int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average
+    int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average; of rows
+    int64_t pool_kernel_w, pool_stride_w, pool_pad_w;       // of columns
+    int64_t act, slope;  // DgcAct behind everything but `relu`, and its number: a float's bits
+    int64_t mode;        // DgcMode
+    int64_t has_vector;  // DGC_COMBINE: 1: the second operand is a number a channel, in `in`
+    int64_t index;       // int32, which channel, number, row or column is read; 0: each its own
+    int64_t out_first;   // where the result begins: in the region `out`, or in the run's output
 };
 
 struct DgcProgram {

@@ -76,6 +76,47 @@ inline void check_bytes(const DgcOp& op, const Operands& o) {
               (op.residual.phases == op.dst.phases && op.residual.row == op.dst.row));
 }
 
+inline void check_image(const DgcOp& op, const Operands& o) {
+    if (op.kind == DGC_COMBINE) {
+        DGC_CHECK(op.src.channels == op.dst.channels);
+        if (op.has_vector) return o.region(op.in, op.src.channels);
+        DGC_CHECK(op.residual.channels == op.dst.channels);
+    } else if (op.kind == DGC_GATHER) {
+        DGC_CHECK(op.index);
+        o.constant(op.index, op.dst.channels * 4);
+    } else if (op.kind == DGC_RESAMPLE) {
+        DGC_CHECK(op.index && op.weight && op.src.channels == op.dst.channels);
+        o.constant(op.index, 2 * (op.dst.height + op.dst.width) * 4);
+        o.constant_floats(op.weight, op.dst.height + op.dst.width);
+    } else if (op.kind == DGC_FLATTEN) {
+        o.region(op.out, round_up(op.src.channels * op.src.height * op.src.width));
+    } else {
+        DGC_CHECK(op.dst.height == 1 && op.dst.width == 1);
+        o.region(op.in, op.dst.channels);
+    }
+}
+
+inline void check_vector(const DgcOp& op, const Operands& o) {
+    const int64_t outs = op.kind == DGC_SOFTMAX ? op.heads * op.taps * op.outs : op.outs;
+    DGC_CHECK(outs > 0 && op.out_first >= 0);
+    o.region(op.out, op.out_first ? op.out_first + outs : round_up(outs));
+    o.region(op.in, op.kind == DGC_SOFTMAX ? outs : op.channels);
+    if (op.kind == DGC_ALONG)
+        DGC_CHECK(op.weight && op.taps > 0), o.constant_floats(op.weight, op.taps);
+    if (op.kind != DGC_VECTOR) return;
+    DGC_CHECK(op.index || op.channels == op.outs);
+    o.constant(op.index, outs * 4), o.constant_floats(op.in_scale, outs);
+    if (op.mode != DGC_ALONE) o.region(op.list, outs);
+}
+
+inline void check_depthwise(const DgcOp& op, const Operands& o) {
+    DGC_CHECK(op.channels == op.src.channels && op.channels == op.dst.channels);
+    DGC_CHECK(op.taps == 9 || op.taps == 25);
+    DGC_CHECK(op.weight && (op.mode == DGC_BY_ROWS || op.offsets));
+    o.constant_floats(op.weight, op.channels * op.taps), o.constant_floats(op.bias, op.channels);
+    if (op.offsets) o.constant(op.offsets, subplanes(op.dst) * op.taps * 8);
+}
+
 inline void check_operation(const DgcOp& op, const Operands& o) {
     const int64_t width = round_up(op.channels);
     o.tensor(op.src), o.tensor(op.dst), o.tensor(op.residual);
@@ -84,11 +125,13 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
             o.constant_floats(op.in_shift, op.src.channels);
         DGC_CHECK((op.in_scale == 0) == (op.in_shift == 0));
     }
+    DGC_CHECK(op.act >= DGC_NO_ACT && op.act <= DGC_MISH && !(op.act && op.relu));
     switch (op.kind) {
         case DGC_INPUT:
             DGC_CHECK(op.dst.channels * op.dst.height * op.dst.width == o.program.in_floats);
             return;
         case DGC_OUTPUT:
+            DGC_CHECK(op.out_first >= 0);
             if (op.src.phases == 0) o.region(op.in, op.channels);
             return;
         case DGC_MEAN:
@@ -114,6 +157,8 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
         case DGC_WINO:
             return check_convolution(op, o);
         case DGC_PACK:
+            DGC_CHECK(op.src.channels == op.dst.channels);
+            return;
         case DGC_STATS:
             return o.region(op.out, op.channels), o.region(op.panel, op.channels);
         case DGC_ROWS16:
@@ -126,8 +171,22 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
         case DGC_CONV8:
             return check_bytes(op, o);
         case DGC_POOL:
-            DGC_CHECK(op.src.channels == op.dst.channels);
-            return;
+            DGC_CHECK(op.src.channels == op.dst.channels && op.pool_kernel > 0 &&
+                      op.pool_stride > 0 && op.pool_kernel_w > 0 && op.pool_stride_w > 0);
+            DGC_CHECK(op.pool_kind == 0 || op.weight);
+            return o.constant_floats(op.weight, op.dst.height + op.dst.width);
+        case DGC_COMBINE:
+        case DGC_GATHER:
+        case DGC_RESAMPLE:
+        case DGC_FLATTEN:
+        case DGC_SPREAD:
+            return check_image(op, o);
+        case DGC_VECTOR:
+        case DGC_SOFTMAX:
+        case DGC_ALONG:
+            return check_vector(op, o);
+        case DGC_DEPTHWISE:
+            return check_depthwise(op, o);
         case DGC_ADD:
             DGC_CHECK(op.src.channels == op.dst.channels &&
                       op.residual.channels == op.dst.channels);

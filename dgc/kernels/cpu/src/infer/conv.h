@@ -53,7 +53,11 @@ inline void conv_rows(const DgcOp& op, const Context& c, Source source, const fl
         source.w = weight + start * per_row + (row - start);
         source.w_step = op.taps * source.block;
         const int64_t height = smaller(start + source.block, rows.end) - row;
-        sweep(source, sink_at(op, c, head, row, q), height, q.count);
+        const Sink sink = sink_at(op, c, head, row, q);
+        sweep(source, sink, height, q.count);
+        if (op.act != DGC_NO_ACT)  // while the rows are near
+            for (int64_t r = 0; r < height; ++r)
+                activate(op, sink.dst + r * sink.step, sink.mask, q.count);
         row += height;
     }
 }

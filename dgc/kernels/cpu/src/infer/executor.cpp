@@ -2,6 +2,10 @@
 // is used, because a template instantiated here with wide vectors could be picked by the linker for
 // a machine without them.
 #include "contract.h"
+#include "depthwise.h"
+#include "images.h"
+#include "pools.h"
+#include "vectors.h"
 #ifdef DGC_EXACT
 #include "int8/ops8.h"
 #else
@@ -58,6 +62,24 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
 #endif
         case DGC_POOL:
             return *items = op.src.channels, pool_plane;
+        case DGC_COMBINE:
+            return *items = op.dst.channels, combine_plane;
+        case DGC_GATHER:
+            return *items = op.dst.channels, gather_plane;
+        case DGC_RESAMPLE:
+            return *items = op.dst.channels, resample_plane;
+        case DGC_FLATTEN:
+            return *items = op.src.channels, flatten_plane;
+        case DGC_SPREAD:
+            return *items = 1, spread_item;
+        case DGC_VECTOR:
+            return *items = 1, vector_item;
+        case DGC_SOFTMAX:
+            return *items = 1, softmax_item;
+        case DGC_ALONG:
+            return *items = 1, along_item;
+        case DGC_DEPTHWISE:
+            return *items = op.channels, depth_item;
         case DGC_ADD:
             return *items = op.src.channels, add_plane;
         default:

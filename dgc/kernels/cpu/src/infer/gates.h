@@ -10,6 +10,7 @@
 #pragma once
 #include "../common/selection.h"
 #include "../common/tuning.h"
+#include "activation.h"
 #include "context.h"
 
 namespace DGC_ISA {
@@ -47,7 +48,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
 inline void linear_row(const DgcOp& op, const Context& c, int64_t row) {
     const int64_t width = round_up(op.channels);
     float y = dot(floats(c, op.weight) + row * width, at(c, op.in), width) + bias_of(op, c, row);
-    at(c, op.out)[row] = op.relu ? relu(y) : y;
+    at(c, op.out)[row] = op.act ? activated(op, y) : op.relu ? relu(y) : y;
 }
 
 constexpr int64_t kGateBlock = kGateVectors * VL;

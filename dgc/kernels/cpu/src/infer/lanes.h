@@ -155,6 +155,7 @@ inline void lane_finish(const DgcOp& op, const Context& c, int64_t channel, cons
         if (op.relu) y = relu(y);
         store(at(c, t) + channel * t.plane + t.lead + i, keep(y, load_int(mask_of(c, t) + i)));
     }
+    activate_plane(op, c, channel);
 }
 
 DGC_INLINE int64_t lane_block(int64_t left) {

@@ -1,14 +1,14 @@
-// What works on whole planes: input, output, means, repacking, pooling, addition. An item is a
+// What works on whole planes: input, output, means, repacking, addition. An item is a
 // channel of one sample.
 //
 // Whoever writes an image leaves its padding zero: rows are written pixel by pixel, or by whole
 // vectors through the mask. An image's `length` and `lead` are multiples of 16 floats, so whole
 // vectors never reach the next sub-plane. Source and target may be the same memory only where they
 // have the same layout (pack_plane, add_plane: an item reads each vector before it writes it).
-// Scratch: src.width + 64 floats for repacking, 4 * (src.width + pool_pad) + 64 for pooling. Called
-// by executor.cpp, one item at a time.
+// Scratch: src.width + 64 floats for repacking. Called by executor.cpp, one item at a time.
 #pragma once
 #include "../common/rows.h"
+#include "activation.h"
 #include "context.h"
 
 namespace DGC_ISA {
@@ -35,7 +35,7 @@ inline void input_plane(const DgcOp& op, const Context& c, int64_t channel) {
 }
 
 inline void output_plane(const DgcOp& op, const Context& c, int64_t channel) {
-    float* to = c.run->output + c.sample * c.program->out_floats;
+    float* to = c.run->output + c.sample * c.program->out_floats + op.out_first;
     if (op.src.plane == 0) {  // a vector: the logits
         to[channel] = at(c, op.in)[channel];
         return;
@@ -99,7 +99,7 @@ inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, c
 }
 
 // Same arrangement on both sides: vector by vector. Otherwise row by row through a buffer.
-inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
+inline void pack_pixels(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &d = op.dst;
     const Norm norm = norm_of(op, c, channel);
     DGC_CHECK(s.height == d.height && s.width == d.width);
@@ -129,50 +129,17 @@ inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
     }
 }
 
-DGC_INLINE float pooled(float acc, float x, bool average) {
-    return average ? acc + x : ((x > acc) | (x != x)) ? x : acc;
+inline void activate_plane(const DgcOp& op, const Context& c, int64_t channel) {
+    const DgcTensor& d = op.dst;
+    if (op.act == DGC_NO_ACT) return;
+    for (int64_t p = 0; p < subplanes(d); ++p)
+        activate(op, at(c, d) + channel * d.plane + p * d.phase_plane + d.lead,
+                 mask_of(c, d) + p * d.length, d.length / VL);
 }
 
-// One output row: the window's rows reduced to one, then steps along it. `line` has pool_pad
-// borders on both sides.
-template <int S>
-inline void reduce_line(const DgcOp& op, const float* __restrict__ line, float* __restrict__ out) {
-    const bool average = op.pool_kind == 1;
-    const int64_t s = S ? S : op.pool_stride, width = op.dst.width;
-    const float factor = average ? 1.0f / float(op.pool_kernel * op.pool_kernel) : 1.0f;
-    for (int64_t x = 0; x < width; ++x) out[x] = line[x * s];
-    for (int64_t k = 1; k < op.pool_kernel; ++k)
-        for (int64_t x = 0; x < width; ++x) out[x] = pooled(out[x], line[x * s + k], average);
-    for (int64_t x = 0; x < width; ++x) out[x] *= factor;
-}
-
-inline void pool_row(const DgcOp& op, const Context& c, const float* from, float* to, int64_t y) {
-    const DgcTensor& s = op.src;
-    const bool average = op.pool_kind == 1;
-    const int64_t reach = s.width + 2 * op.pool_pad;
-    DGC_CHECK(s.width + reach + op.dst.width <= c.program->scratch_floats);
-    DGC_CHECK((op.dst.width - 1) * op.pool_stride + op.pool_kernel <= reach);
-    float *row = c.scratch, *line = row + s.width, *out = line + reach;
-    for (int64_t x = 0; x < reach; ++x) line[x] = average ? 0.0f : -__builtin_inff();
-    for (int64_t k = 0; k < op.pool_kernel; ++k) {
-        const int64_t y0 = y * op.pool_stride - op.pool_pad + k;
-        if (y0 < 0 || y0 >= s.height) continue;
-        const float* pixels = s.phases == 1 ? pixel(s, (float*)from, y0, 0) : row;
-        if (s.phases != 1) gather_row(s, from, y0, row);
-        for (int64_t x = 0; x < s.width; ++x)
-            line[op.pool_pad + x] = pooled(line[op.pool_pad + x], pixels[x], average);
-    }
-    if (op.pool_stride == 2)
-        reduce_line<2>(op, line, out);
-    else
-        reduce_line<0>(op, line, out);
-    scatter_row(op.dst, to, y, out);
-}
-
-inline void pool_plane(const DgcOp& op, const Context& c, int64_t channel) {
-    const float* from = at(c, op.src) + channel * op.src.plane;
-    float* to = at(c, op.dst) + channel * op.dst.plane;
-    for (int64_t y = 0; y < op.dst.height; ++y) pool_row(op, c, from, to, y);
+inline void pack_plane(const DgcOp& op, const Context& c, int64_t channel) {
+    pack_pixels(op, c, channel);
+    activate_plane(op, c, channel);
 }
 
 inline void add_plane(const DgcOp& op, const Context& c, int64_t channel) {
@@ -185,6 +152,7 @@ inline void add_plane(const DgcOp& op, const Context& c, int64_t channel) {
             store(at(c, d) + channel * d.plane + p * d.phase_plane + d.lead + i,
                   op.relu ? relu(y) : y);
         }
+    activate_plane(op, c, channel);
 }
 
 }  // namespace DGC_ISA

@@ -179,7 +179,13 @@ inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
     DGC_CHECK(q.first + q.width <= op.dst.length);
     wino_inputs(op, c, s, q);
     wino_products(op, c, s, head, rows, q);
-    for (int64_t row = rows.begin; row < rows.end; ++row) wino_outputs(op, c, head, row, q);
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+        wino_outputs(op, c, head, row, q);
+        if (op.act == DGC_NO_ACT) continue;
+        for (int64_t p = 0; p < 4; ++p)
+            activate(op, position(c, op.dst, row * op.out_step + head * op.head_step, p, q.first),
+                     mask_of(c, op.dst) + p * op.dst.length + q.first, q.width / VL);
+    }
 }
 
 }  // namespace DGC_ISA

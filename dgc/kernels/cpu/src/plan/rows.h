@@ -215,11 +215,12 @@ inline const char* pool_rule(const Place& p) {
     const DgcOp& op = p.op;
     if (op.src.channels != op.dst.channels) return "channels";
     if (op.pool_kind > 1) return "the kind of pooling";
-    const int64_t reach = plus(op.src.width, times(2, op.pool_pad));
-    if (plus(times(op.dst.width - 1, op.pool_stride), op.pool_kernel) > reach)
-        return "a window that leaves the image";
-    return plus(op.src.width, reach, op.dst.width) <= p.program.scratch_floats ? nullptr
-                                                                               : "the scratch";
+    if (op.pool_kernel_w < 1 || op.pool_stride_w < 1) return "the windows";
+    const int64_t windows = plus(times(op.dst.width - 1, op.pool_stride_w), op.pool_kernel_w);
+    const int64_t line = plus(op.src.width, op.pool_pad_w);
+    const int64_t reach = windows > line ? windows : line;
+    return plus(op.src.width, reach, op.dst.width, 32) <= p.program.scratch_floats ? nullptr
+                                                                                   : "the scratch";
 }
 
 inline const char* add_rule(const Place& p) {
@@ -301,7 +302,15 @@ constexpr Row kRows[] = {
       kConvBias,
       {"edges", &DgcOp::edges, 4, DGC_COUNT(times(2, op.dst.length)), true}},
      wino_rule},
-    {DGC_POOL, BOTH, "POOL", {&DgcOp::pool_kernel, &DgcOp::pool_stride}, {kSource, kTarget}, {}, {}, pool_rule},
+    {DGC_POOL,
+     BOTH,
+     "POOL",
+     {&DgcOp::pool_kernel, &DgcOp::pool_stride},
+     {kSource, kTarget},
+     {},
+     {{"weight", &DgcOp::weight, 4,
+       DGC_COUNT(op.pool_kind == 1 ? plus(op.dst.height, op.dst.width) : -1), true}},
+     pool_rule},
     {DGC_CONV8,
      IN_BYTES,
      "CONV8",
