@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dgc.conversion import convert, rebuild, structure
     from dgc.hub.load_weights import create_model
-    from dgc.infer import compare_precisions, compile_for_inference, save_plan
+    from dgc.infer import (
+        compare_precisions,
+        compile_for_inference,
+        explain_inference,
+        save_plan,
+    )
     from dgc.layers import (
         DynamicGroupConv2d,
         PruningSchedule,
@@ -42,6 +47,7 @@ _HOME = {
     "load_released": "dgc.models",
     "compare_precisions": "dgc.infer",
     "compile_for_inference": "dgc.infer",
+    "explain_inference": "dgc.infer",
     "save_plan": "dgc.infer",
 }
 
@@ -53,6 +59,7 @@ __all__ = [
     "compile_for_inference",
     "convert",
     "create_model",
+    "explain_inference",
     "gate_l1",
     "iter_dgc",
     "list_models",

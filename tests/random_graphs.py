@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import dgc
 from dgc.layers import DynamicGroupConv2d
 
-UNKNOWN = ("gelu", "scale", "two_outputs")  # for these the network runs in parts
+UNKNOWN = ("softplus", "cumsum", "two_outputs")  # for these the network runs in parts
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,25 @@ def _dgc(
     )
 
 
+class Squeeze(nn.Module):
+    """Squeeze and excitation, as one of the ways in which networks write it."""
+
+    def __init__(self, channels: int, hidden: int, gate: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
+        self.gate = getattr(F, gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.first(x.mean((2, 3), keepdim=True)))
+        return x * self.gate(self.second(y))
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """Channels of the groups in turn."""
+    b, c, h, w = x.shape
+    return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
+
+
 _LAYERS: dict[str, Any] = {
     "conv": lambda cin, cout, k, stride, pad, dil, groups, bias: nn.Conv2d(
         cin, cout, k, stride, pad, dil, groups, bias
@@ -121,6 +140,10 @@ _LAYERS: dict[str, Any] = {
     "mean": lambda: nn.AdaptiveAvgPool2d(1),
     "dropout": lambda: nn.Dropout(0.3),
     "linear": nn.Linear,
+    "act": lambda name, inplace: getattr(nn, name)(inplace=inplace),
+    "squeeze": lambda channels, hidden, gate: Squeeze(channels, hidden, gate),
+    "pool": lambda kind, **args: getattr(nn, kind)(**args),
+    "upsample": lambda size, mode: nn.Upsample(size, mode=mode),
 }
 
 _CALLS: dict[str, Any] = {
@@ -131,8 +154,16 @@ _CALLS: dict[str, Any] = {
     "add_": lambda a, b: a.add_(b),
     "cat": lambda *parts: torch.cat(parts, 1),
     "flatten": lambda x: torch.flatten(x, 1),
-    "gelu": F.gelu,
-    "scale": lambda x: x * 0.5,
+    "mul": lambda a, b: a * b,
+    "sub": lambda a, b: a - b,
+    "half": lambda x: x * 0.5 + 0.25,
+    "shuffle": lambda x: shuffled(x, 2),
+    "first": lambda x: x.chunk(2, 1)[0],
+    "second": lambda x: x[:, x.shape[1] // 2 :],
+    "every_second": lambda x: x[:, :, ::2, ::2],
+    "pad": lambda x: F.pad(x, (1, 0, 2, 1)),
+    "softplus": F.softplus,
+    "cumsum": lambda x: torch.cumsum(x, 1),
     "two_outputs": lambda a, b: (a, {"also": b}),
 }
 
@@ -197,6 +228,7 @@ class _Drawing:
             + ["relu"] * 2
             + ["pool"] * 2
             + ["dropout"]
+            + ["new"] * 6
         )
         kind = self.random.choice(kinds + ["block"] * (self.depth == 0))
         getattr(self, f"_{kind}")(at)
@@ -289,6 +321,77 @@ class _Drawing:
         args = {"k": k, "stride": stride} | ({"pad": pad} if kind == "max_pool" else {})
         self.push(kind, (at,), (c, *out), **args)
 
+    def _new(self, at: int) -> None:
+        """What networks have beside convolutions."""
+        kinds = ("act", "squeeze", "windows", "channels", "pixels", "depthwise", "scaled")
+        getattr(self, f"_{self.random.choice(kinds)}")(at)
+
+    def _act(self, at: int) -> None:
+        names = ["SiLU", "Hardswish", "ReLU6", "Hardsigmoid", "LeakyReLU", "ELU", "Mish"]
+        own = at not in self.given and self.random.random() < 0.3
+        self.push("act", (at,), self.shapes[at], name=self.random.choice(names), inplace=own)
+
+    def _squeeze(self, at: int) -> None:
+        gate = self.random.choice(["sigmoid", "hardsigmoid"])
+        c = self.shapes[at][0]
+        self.push("squeeze", (at,), self.shapes[at], channels=c, hidden=max(1, c // 4), gate=gate)
+
+    def _windows(self, at: int) -> None:
+        """Pooling with windows that reach over the image."""
+        c, h, w = self.shapes[at]
+        k, stride = self.random.choice([(2, 2), (3, 2), (3, 1)])
+        pad = self.random.choice([0, k // 2])
+        kind = self.random.choice(["MaxPool2d", "AvgPool2d"])
+        args: dict[str, Any] = {
+            "kernel_size": k,
+            "stride": stride,
+            "padding": pad,
+            "ceil_mode": True,
+        }
+        if kind == "AvgPool2d":
+            args["count_include_pad"] = self.random.random() < 0.5
+        if min(h, w) + 2 * pad < k:
+            return
+        out = getattr(nn, kind)(**args)(torch.zeros(1, 1, h, w)).shape[2:]
+        self.push("pool", (at,), (c, *out), kind=kind, **args)
+
+    def _channels(self, at: int) -> None:
+        c, *size = self.shapes[at]
+        if c % 2:
+            return
+        op = self.random.choice(["shuffle", "first", "second"])
+        self.push(op, (at,), (c if op == "shuffle" else c // 2, *size))
+        self.given.add(len(self.shapes) - 1)  # a view: nobody changes it in place
+        self.given.add(at)
+
+    def _pixels(self, at: int) -> None:
+        c, h, w = self.shapes[at]
+        op = self.random.choice(["every_second", "pad", "upsample"])
+        if op == "upsample":
+            mode = self.random.choice(["nearest", "bilinear"])
+            size = (h + self.random.randint(0, 5), w + self.random.randint(0, 5))
+            self.push(op, (at,), (c, *size), size=size, mode=mode)
+        elif op == "pad":
+            self.push(op, (at,), (c, h + 3, w + 1))
+        else:
+            self.push(op, (at,), (c, -(-h // 2), -(-w // 2)))
+            self.given.update((at, len(self.shapes) - 1))
+
+    def _depthwise(self, at: int) -> None:
+        c, h, w = self.shapes[at]
+        k, stride = self.random.choice([3, 5]), self.random.choice([1, 2])
+        out = ((h - 1) // stride + 1, (w - 1) // stride + 1)
+        self.push(
+            "conv", (at,), (c, *out), cin=c, cout=c, k=k, stride=stride, pad=k // 2, dil=1, groups=c,
+            bias=self.random.random() < 0.5,
+        )  # fmt: skip
+
+    def _scaled(self, at: int) -> None:
+        mates = [i for i in self.images() if self.shapes[i] == self.shapes[at]]
+        op = self.random.choice(["half", "mul", "sub"])
+        reads = (at,) if op == "half" else (at, self.random.choice(mates))
+        self.push(op, reads, self.shapes[at])
+
     def _join(self, at: int) -> None:
         """A sum or a concatenation; where there is no second image of that size, one is made beside
         the first.
@@ -354,13 +457,13 @@ class _Drawing:
         """Something that the engine has no operation for, so that it works in parts."""
         at = self.images()[-1]
         if self.random.random() < 0.5:
-            self.push(self.random.choice(["gelu", "scale"]), (at,), self.shapes[at])
+            self.push(self.random.choice(["softplus", "cumsum"]), (at,), self.shapes[at])
             self._block(len(self.shapes) - 1)
         if self.random.random() < 0.4:
             self.head()
             self.push("two_outputs", (len(self.shapes) - 1, self.random.choice(self.images())), ())
         elif not any(s.op in UNKNOWN for s in self.steps):
-            self.push("gelu", (at,), self.shapes[at])
+            self.push("softplus", (at,), self.shapes[at])
 
 
 def draw(seed: int) -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dgc.infer.compile import NativeModule, check_choice, compile_for_inference
+from dgc.infer.explain import explain_inference
 from dgc.infer.plan_file import save_plan
 from dgc.infer.precision import compare_precisions
 
@@ -11,5 +12,6 @@ __all__ = [
     "check_choice",
     "compare_precisions",
     "compile_for_inference",
+    "explain_inference",
     "save_plan",
 ]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dgc.errors import ArgumentError
+from dgc.errors import ArgumentError, UsageError
 from dgc.infer.fuse import fuse
-from dgc.infer.graph import Node, UnknownError, read
+from dgc.infer.graph import Node, UnknownError
 from dgc.infer.int8 import Int8Lowering
 from dgc.infer.lower import Lowering
 from dgc.infer.program import Plan
+from dgc.infer.read import blockers, read
 from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d
 
@@ -27,13 +29,21 @@ class NativeModule(nn.Module):
     runs as `original`, whose parts are compiled as soon as an image size is met for which the whole
     has no plan.
 
-    Holds a snapshot of the weights: what `original` learns afterwards is not seen.
+    Holds a snapshot of the weights: what `original` learns afterwards is not seen. `strict`: raises
+    UsageError where the whole has no plan.
     """
 
-    def __init__(self, original: nn.Module, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        original: nn.Module,
+        precision: Precision = "float32",
+        *,
+        strict: bool = False,
+        outermost: bool = False,
+    ) -> None:
         super().__init__()
         self.original, self.precision = original, precision
-        self._graph: Node = fuse(read(original))
+        self.strict, self.outermost = strict, outermost
         self._plans: dict[tuple[int, ...], Plan | None] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -44,6 +54,16 @@ class NativeModule(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("original"), name)
+
+    # a network may take a part of its own apart: for layer in self.layers, self.layers[0]
+    def __getitem__(self, key: Any) -> Any:
+        return self.original[key]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.original)  # type: ignore[call-overload, no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.original)  # type: ignore[arg-type]
 
     def forward(self, x_BCHW: Tensor, *more: Any, **named: Any) -> Tensor:
         if more or named:  # a plan takes the image alone
@@ -56,27 +76,76 @@ class NativeModule(nn.Module):
             return y
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
+    @property
+    def made(self) -> list[Plan | None]:
+        """The plans of the image sizes that were met so far."""
+        return list(self._plans.values())
+
     def plan_for(self, x_BCHW: Tensor) -> Plan | None:
         """The plan for images like these; None if they run through the original module."""
         if (
-            x_BCHW.dim() != 4
+            not isinstance(x_BCHW, Tensor)
+            or x_BCHW.dim() != 4
             or x_BCHW.dtype != torch.float32
             or x_BCHW.device.type != "cpu"
             or len(x_BCHW) == 0
         ):
             return None
-        shape = tuple(x_BCHW.shape[1:])
+        shape = (int(x_BCHW.shape[1]), int(x_BCHW.shape[2]), int(x_BCHW.shape[3]))
         if shape not in self._plans:
-            try:
-                lowering = LOWERINGS[self.precision]
-                self._plans[shape] = lowering(self._graph, (shape[0], shape[1], shape[2])).plan()
-            except UnknownError:
-                self._plans[shape] = None
-                _compile_parts(self.original, self.precision)
+            self._plans[shape] = self._planned(shape)
         return self._plans[shape]
 
+    def _planned(self, shape: tuple[int, int, int]) -> Plan | None:
+        try:
+            nodes = graph(self.original, self.precision, shape)
+            return LOWERINGS[self.precision](nodes, shape).plan()
+        except UnknownError as error:
+            if self.strict:
+                raise UsageError(f"no native plan of the whole network: {error}") from error
+            if self.outermost and not any(p is None for p in self._plans.values()):
+                _warn(error)
+            compile_parts(self.original, self.precision)
+            return None
 
-def compile_for_inference(model: nn.Module, *, precision: Precision = "float32") -> nn.Module:
+
+def graph(model: nn.Module, precision: Precision, shape: tuple[int, int, int]) -> Node:
+    """What the plan of `model`, in evaluation mode, is made of. Raises UnknownError, which names all
+    that stands in the way.
+    """
+    nodes = read(without_plans(model), shape)
+    found = blockers(nodes)
+    if found:
+        raise UnknownError("; ".join(map(str, found)))
+    return fuse(nodes, relu_alone=precision != "float32")
+
+
+def without_plans(model: nn.Module) -> nn.Module:
+    """The network, whose parts may have become plans for images of another size."""
+    if not any(isinstance(m, NativeModule) for m in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            while isinstance(child, NativeModule):
+                child = child.original
+                setattr(module, name, child)
+    return model
+
+
+def _warn(error: UnknownError) -> None:
+    text = str(error)
+    text = text if len(text) <= 300 else text[:300] + " ..."
+    warnings.warn(
+        f"no plan of the whole network, so it runs in parts: {text}"
+        " (dgc.explain_inference says all of it)",
+        stacklevel=6,
+    )
+
+
+def compile_for_inference(
+    model: nn.Module, *, precision: Precision = "float32", strict: bool = False
+) -> nn.Module:
     """`model` (in evaluation mode, float32, on the CPU) for fast inference: the same logits up to
     rounding.
 
@@ -84,15 +153,20 @@ def compile_for_inference(model: nn.Module, *, precision: Precision = "float32")
     those in float32; they have the same bits on every machine, for any number of threads and
     any batch. `dgc.compare_precisions` says how near.
 
-    A network made of operations that the kernels know becomes one program; in any other, the
-    largest parts that hold DynamicGroupConv2d layers do, and the rest runs as it was. The given
-    model is left as it is; without the native library it is returned, with one warning that says
-    why.
+    A network made of operations that the kernels know becomes one program, when it meets its first
+    image of a size. In any other, the largest parts that hold DynamicGroupConv2d layers do, and the
+    rest runs as it was: then there is one warning, which names what stands in the way, and with
+    `strict` a UsageError. The given model is left as it is; without the native library it is
+    returned, with one warning that says why.
     """
     if library.load() is None:
-        warnings.warn(f"no native kernels: {library.describe()['why_not']}", stacklevel=2)
+        why = f"no native kernels: {library.describe()['why_not']}"
+        if strict:
+            raise UsageError(why)
+        warnings.warn(why, stacklevel=2)
         return model
-    return _compiled(copy.deepcopy(model).eval(), check_choice(precision))
+    copied = copy.deepcopy(model).eval()
+    return NativeModule(copied, check_choice(precision), strict=strict, outermost=True)
 
 
 def check_choice(precision: str) -> Precision:
@@ -103,15 +177,7 @@ def check_choice(precision: str) -> Precision:
     raise ArgumentError(f"precision {precision!r}: there are {' and '.join(LOWERINGS)}")
 
 
-def _compiled(module: nn.Module, precision: Precision) -> nn.Module:
-    try:
-        return NativeModule(module, precision)
-    except UnknownError:
-        _compile_parts(module, precision)
-        return module
-
-
-def _compile_parts(module: nn.Module, precision: Precision) -> None:
+def compile_parts(module: nn.Module, precision: Precision) -> None:
     """Put compiled ones in the place of the children that hold dynamic layers, where that is not
     done yet.
     """
@@ -119,4 +185,7 @@ def _compile_parts(module: nn.Module, precision: Precision) -> None:
         if not isinstance(child, NativeModule) and any(
             isinstance(m, DynamicGroupConv2d) for m in child.modules()
         ):
-            setattr(module, name, _compiled(child, precision))
+            if isinstance(child, nn.ModuleList | nn.ModuleDict):  # nobody calls those
+                compile_parts(child, precision)
+            else:
+                setattr(module, name, NativeModule(child, precision))

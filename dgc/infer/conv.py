@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dgc.infer import winograd
 from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Constant, Emitter
@@ -86,7 +88,7 @@ def convolve(
     regions: dict[str, Buffer] | None = None,
     *,
     inside: bool = False,
-    relu: bool = False,
+    **after: Any,
 ) -> None:
     """The products, from image `src` to `dst`, with `residual` added where there is one.
 
@@ -122,7 +124,7 @@ def convolve(
     to.emit(
         Kind.WINO if wino else Kind.CONV, images, regions, constants, span=span,
         channels=channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic), taps=conv.taps,
-        relu=int(relu), in_relu=int(inside and conv.scale is not None),
+        **after, in_relu=int(inside and conv.scale is not None),
         has_residual=int("residual" in images),
         out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
         inactive=conv.n_inactive, scale_weights=int("panel" in regions), lanes=int(lanes),

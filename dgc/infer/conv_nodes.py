@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dgc.infer import depthwise
 from dgc.infer.conv import (
     HEAVY,
     by_tiles,
@@ -14,11 +15,11 @@ from dgc.infer.conv import (
 from dgc.infer.conv_params import Conv
 from dgc.infer.graph import Node
 from dgc.infer.memory import Buffer, Image, new_region
-from dgc.infer.node_images import NodeImages
+from dgc.infer.node_images import NodeImages, acts
 from dgc.infer.shapes import window
 from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Window, up
-from dgc.kernels.cpu.structs import Kind
+from dgc.kernels.cpu.structs import Act, Kind
 
 
 def lower_conv(to: NodeImages, node: Node) -> None:
@@ -28,11 +29,16 @@ def lower_conv(to: NodeImages, node: Node) -> None:
     images = {"dst": target}
     if len(node.inputs) > 1:
         images["residual"] = to.arranged(node.inputs[1], target.layout)
+    if depthwise.is_supported(node.conv, w, len(node.inputs)):
+        source = depthwise.source(to, node, w, target.layout)
+        if source is not None:
+            depthwise.emit(to, node, w, images | {"src": source})
+            return
     if node.conv.dynamic:
         _dynamic(to, node, node.conv, w, images)
     else:
         images["src"] = to.readable(node.inputs[0], w, target.layout)
-        convolve(to, node.conv, w, images, relu=node.relu)
+        convolve(to, node.conv, w, images, **acts(node))
 
 
 def _dynamic(to: NodeImages, node: Node, conv: Conv, w: Window, images: dict[str, Image]) -> None:
@@ -46,9 +52,10 @@ def _dynamic(to: NodeImages, node: Node, conv: Conv, w: Window, images: dict[str
         "panel" not in regions and not by_tiles(conv, w, out) and layout_matches(x.layout, wanted)
     )
     if not inside and (conv.scale is not None or not layout_matches(x.layout, wanted)):
-        norm = Node("affine", scale=conv.scale, shift=conv.shift, relu=conv.scale is not None)
+        act = Act.NO_ACT if conv.scale is None else Act.RELU
+        norm = Node("affine", scale=conv.scale, shift=conv.shift, act=act)
         x = to.packed(x, wanted, norm)
-    convolve(to, conv, w, images | {"src": x}, regions, inside=inside, relu=node.relu)
+    convolve(to, conv, w, images | {"src": x}, regions, inside=inside, **acts(node))
 
 
 def _selected(to: NodeImages, x: Image, conv: Conv, panel: Buffer | None) -> Buffer:

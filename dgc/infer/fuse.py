@@ -1,54 +1,77 @@
-"""Fewer passes over memory: BatchNorm into weights, ReLU and residual addition into the operation
-before them.
+"""Fewer passes over memory: BatchNorm into weights, activations and residual additions into the
+operation before them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from dgc.infer.graph import Node, ordered, users
 
+Readers = dict[Node, list[Node]]
+Rule = Callable[[Node, Readers], Node | None]
 
-def fuse(output: Node) -> Node:
-    """The same function with fewer nodes. Changes the graph in place and returns its output."""
-    for rule in (_norm_into_conv, _relu_into_last, _sum_into_conv, _relu_into_last):
+
+def fuse(output: Node, *, relu_alone: bool = False) -> Node:
+    """The same function with fewer nodes. Changes the graph in place and returns its output.
+
+    `relu_alone`: no other activation joins a convolution, a linear layer or a sum (plans in 8
+    bits).
+    """
+    answer = output.answer
+
+    def join(node: Node, readers: Readers) -> Node | None:
+        return None if relu_alone and not node.relu else _act_into_last(node, readers)
+
+    for rule in (_norm_into_conv, join, _sum_into_conv, join):
         output = _everywhere(output, rule)
+    output.answer = answer
     return output
 
 
-def _everywhere(output: Node, rule: object) -> Node:
-    for node in ordered(output):
-        readers = users(ordered(output))
-        merged = rule(node, readers)  # type: ignore[operator]
+def _everywhere(output: Node, rule: Rule) -> Node:
+    nodes = ordered(output)
+    readers = users(nodes)
+    for node in nodes:
+        merged = rule(node, readers)
         if merged is None:
             continue
-        for reader in readers.get(node, []):
+        behind = readers.pop(node, [])
+        for reader in behind:
             reader.inputs = [merged if i is node else i for i in reader.inputs]
+        for i in {*node.inputs, *merged.inputs}:
+            left = [r for r in readers.get(i, []) if r not in (node, merged)]
+            readers[i] = left + [merged] * merged.inputs.count(i)
+        readers[merged] = behind
         output = merged if node is output else output
     return output
 
 
-def _only_reader(node: Node, readers: dict[Node, list[Node]]) -> bool:
+def _only_reader(node: Node, readers: Readers) -> bool:
     return len(readers.get(node, [])) == 1
 
 
-def _norm_into_conv(node: Node, readers: dict[Node, list[Node]]) -> Node | None:
+def _norm_into_conv(node: Node, readers: Readers) -> Node | None:
     if node.kind != "affine" or node.scale is None or node.shift is None:
         return None
     before = node.inputs[0]
-    if (
-        before.conv is None
-        or before.relu
-        or len(before.inputs) > 1
-        or not _only_reader(before, readers)
-    ):
+    if before.act or len(before.inputs) > 1 or not _only_reader(before, readers):
         return None
-    conv, relu = before.conv, node.relu
-    conv.bias = node.shift if conv.bias is None else conv.bias * node.scale + node.shift
-    conv.weight = (
-        conv.weight * _by_row(node.scale, conv.groups if conv.dynamic else 1)[:, None, None, None]
-    )
-    before.relu = relu
+    if before.conv is not None:
+        conv = before.conv
+        conv.bias = node.shift if conv.bias is None else conv.bias * node.scale + node.shift
+        rows = _by_row(node.scale, conv.groups if conv.dynamic else 1)
+        conv.weight = conv.weight * rows[:, None, None, None]
+    elif before.kind == "linear" and before.weight is not None:
+        bias = torch.zeros_like(node.shift) if before.bias is None else before.bias
+        before.bias = bias * node.scale + node.shift
+        before.weight = before.weight * node.scale[:, None]
+    else:
+        return None
+    before.act, before.slope = node.act, node.slope
     return before
 
 
@@ -57,25 +80,27 @@ def _by_row(scale_O: Tensor, heads: int) -> Tensor:
     return scale_O.view(-1, heads).t().reshape(-1)
 
 
-def _relu_into_last(node: Node, readers: dict[Node, list[Node]]) -> Node | None:
-    """A ReLU by itself belongs to what comes before it, if nobody else reads that."""
-    if node.kind != "affine" or node.scale is not None or not node.relu:
+def _act_into_last(node: Node, readers: Readers) -> Node | None:
+    """An activation by itself belongs to what comes before it, if nobody else reads that."""
+    if node.kind != "affine" or node.scale is not None or not node.act:
         return None
     before = node.inputs[0]
-    if before.kind not in ("conv", "add", "affine", "linear") or not _only_reader(before, readers):
+    kinds = ("conv", "add", "sub", "mul", "affine", "linear", "along")
+    if before.kind not in kinds or before.act or not _only_reader(before, readers):
         return None
-    before.relu = True
+    before.act, before.slope = node.act, node.slope
     return before
 
 
-def _sum_into_conv(node: Node, readers: dict[Node, list[Node]]) -> Node | None:
+def _sum_into_conv(node: Node, readers: Readers) -> Node | None:
     """The later of the two summands takes the other as its residual."""
     if node.kind != "add" or node.inputs[0] is node.inputs[1]:
         return None
     for conv, other in (node.inputs, node.inputs[::-1]):
-        plain = conv.conv is not None and not conv.relu and len(conv.inputs) == 1
-        if plain and _only_reader(conv, readers) and conv not in ordered(other):
+        plain = conv.conv is not None and not conv.act and len(conv.inputs) == 1
+        fits = plain and conv.shape == other.shape and _only_reader(conv, readers)
+        if fits and conv not in ordered(other):
             conv.inputs.append(other)
-            conv.relu = node.relu
+            conv.act, conv.slope = node.act, node.slope
             return conv
     return None

@@ -69,6 +69,7 @@ class Node:
     bias: Tensor | None = None
     index: tuple[int, ...] = ()
     groups: tuple[int, int, int] = (1, 1, 1)  # softmax: over the middle one of these dimensions
+    answer: tuple[int, ...] | None = None  # of the network's output: its shape without the batch
 
     @property
     def relu(self) -> bool:

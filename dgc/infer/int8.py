@@ -8,6 +8,7 @@ each sample and head, so nothing has to be calibrated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,13 +165,15 @@ class Int8Lowering(Lowering):
             self.realised(before)
         super().mean(node)
 
-    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+    def linear(
+        self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
+    ) -> Buffer:
         y = new_region(int(weight.shape[0]), "linear")
         rows = int8.halves(weight)
         self.emit(
             Kind.ROWS16, regions={"input": x, "out": y},
             constants={"weight": rows.rows, "in_scale": rows.scale, "bias": bias},
-            channels=n, outs=int(weight.shape[0]), relu=int(relu),
+            channels=n, outs=int(weight.shape[0]), relu=int(relu), **after,
             batched=int(weight.numel() * 2 >= HEAVY),
         )  # fmt: skip
         return y

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dgc.infer import conv_nodes
+from dgc.infer import conv_nodes, image_nodes, vector_nodes
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.memory import Image
-from dgc.infer.node_images import NodeImages
+from dgc.infer.node_images import NodeImages, acts
 from dgc.infer.program import Plan
-from dgc.kernels.cpu.structs import Kind
+from dgc.kernels.cpu.structs import Kind, Mode
+
+Rule = Callable[["Lowering", Node], object]
 
 
 class Lowering(NodeImages):
@@ -18,81 +20,127 @@ class Lowering(NodeImages):
     def plan(self) -> Plan:
         for node in self.nodes:
             self._node(node)
-        if self.output in self.vectors:
-            region, n = self.vectors[self.output]
+        output = self.output
+        if output in self.vectors and output not in self.images:
+            region, n = self.vectors[output]
             self.emit(Kind.OUTPUT, regions={"input": region}, channels=n)
-            return self.finish(self.in_shape, (n, 1, 1) if self.output.kind == "mean" else (n,))
-        image = self.realised(self.output)
+            return self.finish(self.in_shape, output.answer or (n,))
+        image = self.realised(output)
         self.emit(Kind.OUTPUT, {"src": image}, channels=image.channels)
-        return self.finish(self.in_shape, (image.channels, *self.sizes[self.output]))
+        return self.finish(self.in_shape, output.answer or output.shape)
 
     def _node(self, node: Node) -> None:
-        kinds: dict[str, Callable[[Node], object]] = {
-            "input": lambda n: self.emit(Kind.INPUT, {"dst": self.target(n)}),
-            "conv": self.convolution,
-            "affine": self._affine,
-            "add": self._add,
-            "cat": self._cat,
-            "pool": self._pool,
-            "mean": self.mean,
-            "flatten": self._flatten,
-            "linear": self._linear,
-        }
-        kinds[node.kind](node)
+        rule = RULES.get(node.kind)
+        if rule is None:
+            raise UnknownError(node.what or node.kind)
+        rule(self, node)
 
     def convolution(self, node: Node) -> None:
         conv_nodes.lower_conv(self, node)
 
-    def _affine(self, node: Node) -> None:
-        if self.inside_cat(node) is not None:
-            self.realised(node)
-
-    def _add(self, node: Node) -> None:
-        target = self.target(node)
-        a, b = (self.arranged(i, target.layout) for i in node.inputs)
-        self.emit(Kind.ADD, {"src": a, "residual": b, "dst": target}, relu=int(node.relu))
-
-    def _cat(self, node: Node) -> None:
-        whole = self.target(node)
-        first = whole.first
-        for part in node.inputs:
-            image = self.realised(part)
-            if image.buffer is not whole.buffer or image.first != first:
-                self.pack(image, Image(whole.buffer, whole.layout, image.channels, first))
-            first += self.channels[part]
-
-    def _pool(self, node: Node) -> None:
-        kind, k, s, p = node.pool
-        source, target = self.realised(node.inputs[0]), self.target(node)
-        self.scratch = max(self.scratch, 4 * (source.layout.width + p) + 64)
-        self.emit(
-            Kind.POOL, {"src": source, "dst": target},
-            pool_kind=int(kind == "average"), pool_kernel=k, pool_stride=s, pool_pad=p,
-        )  # fmt: skip
-
     def mean(self, node: Node) -> None:
         before = node.inputs[0]
-        norm = before if before.kind == "affine" and before not in self.images else None
-        source = self.realised(before if norm is None else norm.inputs[0])
-        inside = norm or Node("affine")
+        inside = Node("affine")
+        if before.kind == "affine" and before not in self.images:
+            if before.relu or not before.act:
+                inside = before
+            else:
+                self.realised(before)
+        source = self.realised(before if inside is not before else before.inputs[0])
         region = self.means(source, inside.scale, inside.shift, inside.relu)
         self.vectors[node] = region, source.channels
 
-    def _flatten(self, node: Node) -> None:
-        before = node.inputs[0]
-        if before not in self.vectors and self.sizes.get(before) == (1, 1):
-            self.mean(node)
-        if before in self.vectors:
-            self.vectors[node] = self.vectors[before]
-        if node not in self.vectors:
-            raise UnknownError("flattening an image of more than one pixel")
 
-    def _linear(self, node: Node) -> None:
-        before = node.inputs[0]
-        if before not in self.vectors or before.kind == "mean" or node.weight is None:
-            raise UnknownError("a linear layer on an image")
-        region, n = self.vectors[before]
-        self.vectors[node] = (
-            self.linear(region, n, node.weight, node.bias, node.relu),
-            int(node.weight.shape[0]),
-        )
+def _input(to: Lowering, node: Node) -> None:
+    to.emit(Kind.INPUT, {"dst": to.target(node)})
+
+
+def _affine(to: Lowering, node: Node) -> None:
+    if vector_nodes.is_vector(to, node):
+        vector_nodes.elementwise(to, node, Mode.ALONE)
+    elif to.inside_cat(node) is not None:
+        to.realised(node)
+
+
+def _add(to: Lowering, node: Node) -> None:
+    """Two images; anything else is a matter of image_nodes and vector_nodes."""
+    a, b = node.inputs
+    if vector_nodes.is_vector(to, node) or image_nodes.with_vector(to, node):
+        _combine(to, node)
+        return
+    target = to.target(node)
+    first, second = (to.arranged(i, target.layout) for i in (a, b))
+    to.emit(Kind.ADD, {"src": first, "residual": second, "dst": target}, **acts(node))
+
+
+def _combine(to: Lowering, node: Node) -> None:
+    mode = {"add": Mode.PLUS, "sub": Mode.MINUS, "mul": Mode.TIMES}[node.kind]
+    if vector_nodes.is_vector(to, node):
+        vector_nodes.elementwise(to, node, mode)
+    else:
+        image_nodes.combine(to, node, mode)
+
+
+def _cat(to: Lowering, node: Node) -> None:
+    if vector_nodes.is_vector(to, node):
+        vector_nodes.cat(to, node)
+        return
+    whole = to.target(node)
+    first = whole.first
+    for part in node.inputs:
+        image = to.realised(part)
+        if image.buffer is not whole.buffer or image.first != first:
+            to.pack(image, Image(whole.buffer, whole.layout, image.channels, first))
+        first += to.channels[part]
+
+
+def _slice(to: Lowering, node: Node) -> None:
+    """Channels that lie one after the other need no copy."""
+    if vector_nodes.is_vector(to, node):
+        vector_nodes.elementwise(to, node, Mode.ALONE)
+        return
+    image = to.realised(node.inputs[0])
+    to.images[node] = Image(image.buffer, image.layout, node.channels, image.first + node.index[0])
+
+
+def _gather(to: Lowering, node: Node) -> None:
+    if vector_nodes.is_vector(to, node):
+        vector_nodes.elementwise(to, node, Mode.ALONE)
+    else:
+        image_nodes.gather(to, node)
+
+
+def _flatten(to: Lowering, node: Node) -> None:
+    before = node.inputs[0]
+    to.vectors[node] = to.vector(before), node.channels
+
+
+def _linear(to: Lowering, node: Node) -> None:
+    if node.weight is None:
+        raise UnknownError("a linear layer without weights")
+    x, before = to.vector(node.inputs[0]), node.inputs[0]
+    n = before.shape[0] * before.shape[1] * before.shape[2]
+    after = acts(node)
+    relu = bool(after.pop("relu", 0))
+    region = to.linear(x, n, node.weight, node.bias, relu, **after)
+    to.vectors[node] = region, node.channels
+
+
+RULES: dict[str, Rule] = {
+    "input": _input,
+    "conv": lambda to, n: to.convolution(n),
+    "affine": _affine,
+    "add": _add,
+    "sub": _combine,
+    "mul": _combine,
+    "cat": _cat,
+    "slice": _slice,
+    "gather": _gather,
+    "pool": image_nodes.pool,
+    "resample": image_nodes.resample,
+    "mean": lambda to, n: to.mean(n),
+    "flatten": _flatten,
+    "linear": _linear,
+    "softmax": vector_nodes.softmax,
+    "along": vector_nodes.along,
+}

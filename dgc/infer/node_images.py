@@ -4,6 +4,9 @@ the layout that a reader needs.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from torch import Tensor
 
 from dgc.infer.conv import HEAVY, layout_matches
@@ -16,6 +19,14 @@ from dgc.kernels.cpu.layout import Layout, Window
 from dgc.kernels.cpu.structs import Kind
 
 
+def acts(node: Node) -> dict[str, Any]:
+    """The numbers of an operation that say which activation follows."""
+    if node.relu:
+        return {"relu": 1}
+    bits = int(np.float32(node.slope).view(np.int32)) & 0xFFFFFFFF
+    return {"act": int(node.act), "slope": bits} if node.act else {}
+
+
 class NodeImages(Emitter):
     """Gives nodes their images, and emits what brings an image into the form that somebody reads."""
 
@@ -25,7 +36,7 @@ class NodeImages(Emitter):
         self.readers = users(self.nodes)
         self.images: dict[Node, Image] = {}
         self.vectors: dict[Node, tuple[Buffer, int]] = {}
-        self.channels, self.sizes = shapes(self.nodes, in_shape)
+        self.channels, self.sizes = shapes(self.nodes)
         self.layouts = Layouts(self.nodes, self.sizes)
 
     def target(self, node: Node) -> Image:
@@ -64,12 +75,17 @@ class NodeImages(Emitter):
     def pack(self, source: Image, target: Image, node: Node | None = None) -> None:
         """Emit the copy from one image to another, through the affine `node` if there is one."""
         norm = {} if node is None else {"in_scale": node.scale, "in_shift": node.shift}
-        relu = int(node is not None and node.relu)
+        after: dict[str, Any] = {} if node is None else acts(node)
+        if after.pop("relu", 0):
+            after = {"in_relu": 1}
         self.scratch = max(self.scratch, source.layout.width + 64)
-        self.emit(Kind.PACK, {"src": source, "dst": target}, constants=norm, in_relu=relu)
+        self.emit(Kind.PACK, {"src": source, "dst": target}, constants=norm, **after)
 
     def realised(self, node: Node) -> Image:
-        """The node's image; an affine node is computed here if nobody could take it in."""
+        """The node's image; an affine node is computed here if nobody could take it in, and a vector
+        is spread over images of one pixel."""
+        if node not in self.images and node in self.vectors:
+            self.emit(Kind.SPREAD, {"dst": self.target(node)}, {"input": self.vectors[node][0]})
         if node not in self.images and node.kind == "affine":
             source = self.realised(node.inputs[0])
             self.pack(source, self.target(node), node)
@@ -99,12 +115,30 @@ class NodeImages(Emitter):
         self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
         return region
 
-    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+    def vector(self, node: Node) -> Buffer:
+        """The node's numbers; of an image, its pixels one after the other."""
+        if node not in self.vectors:
+            image = self.realised(node)
+            self.vectors[node] = (
+                (self.means(image, None, None, False), image.channels)
+                if node.one_pixel
+                else (self.flattened(image), image.channels * node.shape[1] * node.shape[2])
+            )
+        return self.vectors[node][0]
+
+    def flattened(self, image: Image) -> Buffer:
+        region = new_region(image.channels * image.layout.height * image.layout.width, "flat")
+        self.emit(Kind.FLATTEN, {"src": image}, {"out": region})
+        return region
+
+    def linear(
+        self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
+    ) -> Buffer:
         """weight (rows, n) times x, plus bias."""
         y = new_region(int(weight.shape[0]), "linear")
         heavy = int(weight.numel() * 4 >= HEAVY)
         self.emit(
             Kind.LINEAR, regions={"input": x, "out": y}, constants={"weight": weights.rows(weight), "bias": bias},
-            channels=n, outs=int(weight.shape[0]), relu=int(relu), batched=heavy,
+            channels=n, outs=int(weight.shape[0]), relu=int(relu), batched=heavy, **after,
         )  # fmt: skip
         return y

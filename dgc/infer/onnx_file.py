@@ -21,6 +21,7 @@ from dgc.infer.conv_params import Conv
 from dgc.infer.graph import Node, ordered
 from dgc.infer.plan_file import graph_of, image_of
 from dgc.infer.shapes import shapes
+from dgc.kernels.cpu.structs import Act
 
 OPSET = 17  # ONNX 1.12, of 2022
 
@@ -33,7 +34,7 @@ class _Writer:
 
         self.onnx, self.nodes, self.constants = onnx, [], []  # type: ignore[var-annotated]
         self.order = ordered(output)
-        self.channels, self.sizes = shapes(self.order, in_shape)
+        self.channels, self.sizes = shapes(self.order)
         self.names: dict[Node, str] = {}
         self.count = 0
 
@@ -109,20 +110,53 @@ class _Writer:
         kinds: dict[str, Callable[[Node], str]] = {
             "input": lambda n: "images",
             "conv": self._conv,
-            "affine": lambda n: self.affine(self.names[n.inputs[0]], n.scale, n.shift, n.relu),
-            "add": lambda n: self._relu(n, self.op("Add", *(self.names[i] for i in n.inputs))),
+            "affine": self._affine,
+            "add": lambda n: self._act(n, self.op("Add", *(self.names[i] for i in n.inputs))),
+            "sub": lambda n: self._act(n, self.op("Sub", *(self.names[i] for i in n.inputs))),
+            "mul": lambda n: self._act(n, self.op("Mul", *(self.names[i] for i in n.inputs))),
+            "slice": self._taken,
+            "gather": self._taken,
             "cat": lambda n: self.op("Concat", *(self.names[i] for i in n.inputs), axis=1),
             "pool": self._pool,
             "mean": lambda n: self.op("GlobalAveragePool", self.names[n.inputs[0]]),
-            "flatten": lambda n: self.op("Flatten", self.names[n.inputs[0]], axis=1),
+            "flatten": lambda n: self._vector(self.op("Flatten", self.names[n.inputs[0]], axis=1)),
             "linear": self._linear,
         }
         if n.kind not in kinds:
             raise UsageError(f"no ONNX can be made of this network: it has a part {n.kind!r}")
         return kinds[n.kind](n)
 
-    def _relu(self, n: Node, y: str) -> str:
-        return self.op("Relu", y) if n.relu else y
+    def _vector(self, y: str) -> str:
+        """(B, numbers) as images of one pixel: what every vector is here."""
+        return self.op("Unsqueeze", y, self.constant([2, 3]))
+
+    def _taken(self, n: Node) -> str:
+        return self.op("Gather", self.names[n.inputs[0]], self.constant(list(n.index)), axis=1)
+
+    def _affine(self, n: Node) -> str:
+        return self._act(n, self.affine(self.names[n.inputs[0]], n.scale, n.shift, False))
+
+    def _act(self, n: Node, y: str) -> str:
+        plain = {
+            Act.RELU: "Relu",
+            Act.SIGMOID: "Sigmoid",
+            Act.TANH: "Tanh",
+            Act.HARDSWISH: "HardSwish",
+        }
+        if not n.act:
+            return y
+        if n.act in plain:
+            return self.op(plain[n.act], y)
+        if n.act == Act.RELU6:
+            six = torch.tensor(6.0)
+            return self.op("Clip", y, self.constant(torch.tensor(0.0)), self.constant(six))
+        if n.act == Act.HARDSIGMOID:
+            return self.op("HardSigmoid", y, alpha=1 / 6, beta=0.5)
+        if n.act == Act.LEAKY:
+            return self.op("LeakyRelu", y, alpha=n.slope)
+        if n.act == Act.SILU:
+            return self.op("Mul", y, self.op("Sigmoid", y))
+        raise UsageError(f"no ONNX can be made of this network: it has a part {n.act.name.lower()}")
 
     def _conv(self, n: Node) -> str:
         assert n.conv is not None
@@ -136,26 +170,42 @@ class _Writer:
             y = self.op("Add", y, self.constant(n.conv.bias.float().reshape(1, -1, 1, 1)))
         if len(n.inputs) > 1:
             y = self.op("Add", y, self.names[n.inputs[1]])
-        return self._relu(n, y)
+        return self._act(n, y)
 
     def _pool(self, n: Node) -> str:
-        kind, k, s, p = n.pool
-        shape = {"kernel_shape": [k, k], "strides": [s, s], "pads": [p, p, p, p]}
-        return self.op(
-            "MaxPool" if kind == "max" else "AveragePool", self.names[n.inputs[0]], **shape
-        )
+        assert n.pool is not None
+        p, (top, left) = n.pool, n.pool.padding
+        (h, w), size = n.shape[1:], self.sizes[n.inputs[0]]
+        # rows and columns behind the image that the last window reaches
+        behind = [
+            max(0, (out - 1) * stride + kernel - before - length)
+            for out, stride, kernel, before, length in zip(
+                (h, w), p.stride, p.kernel, p.padding, size, strict=True
+            )
+        ]
+        pads = [top, left, *behind]
+        shape = {"kernel_shape": list(p.kernel), "strides": list(p.stride), "pads": pads}
+        x = self.names[n.inputs[0]]
+        if p.counts is None:
+            return self.op("MaxPool", x, **shape)
+        sums = self.op("AveragePool", x, count_include_pad=1, **shape)
+        whole = p.kernel[0] * p.kernel[1]
+        share = (p.counts[0][:, None] * p.counts[1][None] * whole).reshape(1, 1, h, w)
+        return sums if (share == 1).all() else self.op("Mul", sums, self.constant(share))
 
     def _linear(self, n: Node) -> str:
         assert n.weight is not None
         bias = [] if n.bias is None else [self.constant(n.bias.float())]
         weight = self.constant(n.weight.float())
-        return self._relu(n, self.op("Gemm", self.names[n.inputs[0]], weight, *bias, transB=1))
+        x = self.op("Flatten", self.names[n.inputs[0]], axis=1)
+        return self._act(n, self._vector(self.op("Gemm", x, weight, *bias, transB=1)))
 
     def model(self, shape: tuple[int, int, int], answer: tuple[int, ...]) -> Any:
         for n in self.order:
             self.names[n] = self.node(n)
         h, f = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        last = h.make_node("Identity", [self.names[self.order[-1]]], ["logits"])
+        form = self.constant([0, *answer])
+        last = h.make_node("Reshape", [self.names[self.order[-1]], form], ["logits"])
         graph = h.make_graph(
             [*self.nodes, last], "dgcctl",
             [h.make_tensor_value_info("images", f, ["batch", *shape])],
@@ -176,7 +226,7 @@ def save_onnx(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -
     shape = image_of(example)
     with torch.no_grad():
         answer = tuple(model.eval()(example[:1]).shape[1:])
-    made = _Writer(graph_of(model), shape).model(shape, answer)
+    made = _Writer(graph_of(model, shape), shape).model(shape, answer)
     onnx.checker.check_model(made)
     path = Path(file)
     path.write_bytes(made.SerializeToString())

@@ -14,9 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from dgc.errors import UsageError
-from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice
-from dgc.infer.fuse import fuse
-from dgc.infer.graph import Node, UnknownError, read
+from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice, graph
+from dgc.infer.graph import Node, UnknownError
 from dgc.infer.lower import Lowering
 from dgc.infer.program import Plan
 from dgc.kernels.cpu import library
@@ -53,10 +52,11 @@ def save_plan(
     if not sizes:
         raise UsageError("example: at least one image is needed, for its size")
     chosen = precision or (model.precision if isinstance(model, NativeModule) else "float32")
-    lowering, graph = LOWERINGS[check_choice(chosen)], graph_of(model)
+    lowering = LOWERINGS[check_choice(chosen)]
+    graphs = {size: graph_of(model, size, check_choice(chosen)) for size in sizes}
     # a plan in 8 bits is the same for any registers
     registers = REGISTERS if chosen == "float32" else REGISTERS[:1]
-    plans = [(r, size, _plan(lowering, graph, size, r)) for size in sizes for r in registers]
+    plans = [(r, size, _plan(lowering, graphs[size], size, r)) for size in sizes for r in registers]
     block, places = merge([plan.block for _, _, plan in plans])
     programs = [
         writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))
@@ -79,21 +79,23 @@ def image_of(x: Tensor) -> tuple[int, int, int]:
     return int(x.shape[1]), int(x.shape[2]), int(x.shape[3])
 
 
-def graph_of(model: nn.Module) -> Node:
+def graph_of(
+    model: nn.Module, size: tuple[int, int, int], precision: Precision = "float32"
+) -> Node:
     """The network as nodes. Raises UsageError where it does what no node says."""
     model = model.original if isinstance(model, NativeModule) else model
     try:
-        return fuse(read(copy.deepcopy(model).eval()))
+        return graph(copy.deepcopy(model).eval(), precision, size)
     except UnknownError as error:
         raise UsageError(f"no plan can be made of this network: {error}") from error
 
 
 def _plan(
-    lowering: type[Lowering], graph: Node, size: tuple[int, int, int], registers: int
+    lowering: type[Lowering], nodes: Node, size: tuple[int, int, int], registers: int
 ) -> Plan:
     try:
         with library.made_for(registers):
-            return lowering(graph, size).plan()
+            return lowering(nodes, size).plan()
     except UnknownError as error:
         c, h, w = size
         raise UsageError(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch import nn
 
 from dgc.infer import read_arithmetic, read_convs, read_images, read_moves
 from dgc.infer.graph import Node, UnknownError, ordered
@@ -37,49 +36,43 @@ class Blocker:
         return f"{self.operation}{place}" + (f" and {self.count - 1} more" * (self.count > 1))
 
 
-@dataclass
-class Reading:
-    """The outputs of a network, and how they are put together."""
-
-    outputs: list[Node]
-    shapes: list[tuple[int, ...]]  # without the batch
-    form: TreeSpec
-    single: bool  # one tensor, as it is
-
-    @property
-    def blockers(self) -> list[Blocker]:
-        """Everything that stands in the way of a plan; operations of one kind together."""
-        found = [n for n in ordered(self.outputs) if n.kind == "unknown"]
-        counts = Counter(n.what for n in found)
-        places = {n.what: n.path for n in reversed(found)}
-        return [Blocker(what, places[what], count) for what, count in counts.most_common()]
+def blockers(output: Node) -> list[Blocker]:
+    """Everything that stands in the way of a plan; operations of one kind together."""
+    found = [n for n in ordered(output) if n.kind == "unknown"]
+    counts = Counter(n.what for n in found)
+    places = {n.what: n.path for n in reversed(found)}
+    return [Blocker(what, places[what], count) for what, count in counts.most_common()]
 
 
-def read(model: nn.Module, in_shape: tuple[int, int, int]) -> Reading:
-    """What `model`, in evaluation mode, does with images of (channels, height, width).
+def read(model: nn.Module, in_shape: tuple[int, int, int]) -> Node:
+    """What `model`, in evaluation mode, does with images of (channels, height, width): its output.
 
     Raises UnknownError where it cannot be followed: it asks for the content of a tensor, or gives
-    something that was not computed from the image.
+    something else than one tensor that was computed from the image.
     """
     trace = Trace(_translate)
-    image = torch.empty(BATCH, *in_shape, device="meta")
-    x = trace.tensor(image, Node("input", [], in_shape))
     try:
-        with torch.no_grad(), followed(model, trace, _leaf):
-            result = model(x)
+        # an inference tensor does not count its changes in place
+        with torch.inference_mode(False), torch.no_grad(), followed(model, trace, _leaf):
+            image = torch.empty(BATCH, *in_shape, device="meta")
+            result = model(trace.tensor(image, Node("input", [], in_shape)))
     except Exception as e:
         place = f" in {trace.path[-1]}" if trace.path[-1] else ""
-        raise UnknownError(f"{type(model).__name__} cannot be followed{place}: {e}") from e
-    leaves, form = tree_flatten(result)
-    outputs, shapes = [], []
-    for leaf in leaves:
-        if not isinstance(leaf, Traced):
-            raise UnknownError("an output that was not computed from the image")
-        outputs.append(trace.flat(leaf))
-        shapes.append(tuple(leaf.shape[1:]))
-        if leaf.spread:
-            raise UnknownError("an output that is one number over a whole image")
-    return Reading(outputs, shapes, form, isinstance(result, Tensor))
+        said = str(e).splitlines()[0] if str(e) else ""
+        raise UnknownError(
+            f"{type(model).__name__} cannot be followed{place}: {type(e).__name__}: {said}"
+        ) from e
+    if not isinstance(result, Traced):
+        raise UnknownError(
+            f"an answer that is no tensor computed from the image: {type(result).__name__}"
+        )
+    if result.spread or result.shape[0] != BATCH:
+        raise UnknownError("an answer in a form that no plan gives")
+    output = trace.flat(result)
+    if output.kind == "input":
+        raise UnknownError("an answer that is the image itself")
+    output.answer = tuple(result.shape[1:])
+    return output
 
 
 def _translate(trace: Trace, name: str, args: Any, kwargs: Any, result: Any) -> Any:

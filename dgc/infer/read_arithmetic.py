@@ -31,7 +31,8 @@ def binary(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Foun
         raise UnknownError("a number divided by an image")
     x, s, kind, shape = _scaled(trace, b, a, out)
     if name != "sub":
-        return _affine(trace, x, *((s, 0) if name == "mul" else (1, s)), kind, shape)
+        scale, shift = (s, 0) if name == "mul" else (1, s)
+        return _affine(trace, x, scale, shift, kind, shape)
     return _affine(trace, x, -1, s, kind, shape)
 
 

@@ -28,7 +28,8 @@ def constant(t: Any) -> Tensor:
 
 def named(args: Any, kwargs: Any, names: str, **defaults: Any) -> dict[str, Any]:
     """Arguments by position and by name, under their names."""
-    return defaults | dict(zip(names.split(), args, strict=False)) | kwargs
+    given: dict[str, Any] = dict(zip(names.split(), args, strict=False))
+    return {**defaults, **given, **kwargs}
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -83,7 +84,7 @@ def _on_vector(
     tap = weight[:, :, row, column]
     if groups > 1:
         blocks = tap.reshape(groups, -1, tap.shape[1])
-        tap = torch.block_diag(*blocks)
+        tap = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     shape = (int(tap.shape[0]), 1, 1)
     return trace.node("linear", [x], shape, weight=tap.contiguous(), bias=bias)
 

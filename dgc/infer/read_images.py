@@ -47,7 +47,12 @@ def avg_pool(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fo
     x, kernel = _channelwise(trace, a["input"], name), _pair(a["kernel_size"])
     stride = _pair(a["stride"]) if a["stride"] not in (None, ()) else kernel
     padding = _pair(a["padding"])
-    if out.shape[-2:] == (1, 1) and kernel == x.shape[1:] and padding == (0, 0) and not a["divisor_override"]:
+    if (
+        out.shape[-2:] == (1, 1)
+        and kernel == x.shape[1:]
+        and padding == (0, 0)
+        and not a["divisor_override"]
+    ):
         return trace.node("mean", [x], (x.channels, 1, 1)), None, False
     counts = [
         _counts(int(out.shape[i - 2]), x.shape[i + 1], kernel[i], stride[i], padding[i], a["count_include_pad"])
@@ -78,7 +83,9 @@ def adaptive(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fo
         raise UnknownError(f"{name} of {size} to {outs} pixels")
     kernel = (size[0] // outs[0], size[1] // outs[1])
     counts = (torch.full((outs[0],), 1 / kernel[0]), torch.full((outs[1],), 1 / kernel[1]))
-    pool = Pool("average" if average else "max", kernel, kernel, (0, 0), counts if average else None)
+    pool = Pool(
+        "average" if average else "max", kernel, kernel, (0, 0), counts if average else None
+    )
     return trace.node("pool", [x], _shape(x, out), pool=pool), None, False
 
 
@@ -91,7 +98,9 @@ def interpolate(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) ->
     x = _channelwise(trace, a["input"], name)
     if a["mode"] not in ("nearest", "nearest-exact", "bilinear") or a["antialias"]:
         raise UnknownError(f"interpolation by {a['mode']}")
-    rest = {k: a[k] for k in ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")}
+    rest = {
+        k: a[k] for k in ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+    }
     rows, row_share = _weights(x.shape[1], 0, x, rest)
     columns, column_share = _weights(x.shape[2], 1, x, rest)
     plan = Resample(rows, columns, row_share, column_share)

@@ -41,9 +41,7 @@ def move(trace: Trace, name: str, args: Any, kwargs: Any, result: Any) -> Any:
     if len(nodes) > 1:
         joined = trace.node("cat", nodes, (total, *nodes[0].shape[1:]))
     return [
-        _placed(trace, name, m, joined)
-        for m in tree_flatten(moved)[0]
-        if isinstance(m, Tensor)
+        _placed(trace, name, m, joined) for m in tree_flatten(moved)[0] if isinstance(m, Tensor)
     ]
 
 
@@ -123,7 +121,9 @@ def _cut(trace: Trace, name: str, ids: Any, node: Node) -> tuple[Any, ...]:
     wanted = (images + index)[..., None, None] * (height * width) + rows[:, None] * width + columns
     if not (ids == wanted).all():
         raise UnknownError(f"{name} that mixes pixels and channels")
-    plan = Resample(*map(_doubled, (rows, columns)), torch.zeros(len(rows)), torch.zeros(len(columns)))
+    plan = Resample(
+        _doubled(rows), _doubled(columns), torch.zeros(len(rows)), torch.zeros(len(columns))
+    )
     made = trace.node("resample", [node], (node.channels, len(rows), len(columns)), resample=plan)
     return made, index if not made.one_pixel else index[..., None, None], False
 

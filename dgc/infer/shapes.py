@@ -4,65 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dgc.infer import winograd
-from dgc.infer.graph import Node, UnknownError
+from dgc.infer import depthwise, winograd
+from dgc.infer.graph import Node
 from dgc.kernels.cpu.layout import Layout, Window
 
 Size = tuple[int, int]
 
 
 def window(node: Node) -> Window:
-    """The window of a convolution or pooling node."""
-    if node.conv is not None:
-        kernel = (int(node.conv.weight.shape[2]), int(node.conv.weight.shape[3]))
-        return Window(kernel, node.conv.stride, node.conv.padding, node.conv.dilation)
-    _, k, s, p = node.pool
-    return Window((k, k), s, (p, p), (1, 1))
+    """The window of a convolution node."""
+    assert node.conv is not None
+    kernel = (int(node.conv.weight.shape[2]), int(node.conv.weight.shape[3]))
+    return Window(kernel, node.conv.stride, node.conv.padding, node.conv.dilation)
 
 
-def shapes(
-    nodes: list[Node], in_shape: tuple[int, int, int]
-) -> tuple[dict[Node, int], dict[Node, Size]]:
-    """Channels and (height, width) of every node that is an image. Raises UnknownError where
-    nothing is left.
-    """
-    channels: dict[Node, int] = {}
-    sizes: dict[Node, Size] = {}
-    for n in nodes:
-        if n.kind in ("mean", "flatten", "linear"):
-            continue
-        if n.kind == "input":
-            channels[n], sizes[n] = in_shape[0], (in_shape[1], in_shape[2])
-            continue
-        _check(n, channels, sizes)
-        channels[n] = _channels(n, channels)
-        size = sizes[n.inputs[0]]
-        sizes[n] = window(n).output(size) if n.kind in ("conv", "pool") else size
-        if min(sizes[n]) < 1:
-            raise UnknownError(f"{n.kind} of an image of {size} leaves no pixel")
-    return channels, sizes
-
-
-def _check(n: Node, channels: dict[Node, int], sizes: dict[Node, Size]) -> None:
-    for i in n.inputs:
-        if i not in sizes:
-            raise UnknownError(f"{n.kind} of something that is no image")
-    if n.kind in ("add", "cat") and len({sizes[i] for i in n.inputs}) > 1:
-        raise UnknownError(f"{n.kind} of images of different size")
-    if n.kind == "add" and len({channels[i] for i in n.inputs}) > 1:
-        raise UnknownError("a sum of images of different numbers of channels")
-    if n.conv is not None:
-        wanted = n.conv.weight.shape[1] * (1 if n.conv.dynamic else n.conv.groups)
-        if channels[n.inputs[0]] != wanted:
-            raise UnknownError(f"{channels[n.inputs[0]]} channels where {wanted} are wanted")
-
-
-def _channels(n: Node, channels: dict[Node, int]) -> int:
-    if n.conv is not None:
-        return int(n.conv.weight.shape[0])
-    if n.kind == "cat":
-        return sum(channels[i] for i in n.inputs)
-    return channels[n.inputs[0]]
+def shapes(nodes: list[Node]) -> tuple[dict[Node, int], dict[Node, Size]]:
+    """Channels and (height, width) of every node."""
+    return {n: n.channels for n in nodes}, {n: (n.shape[1], n.shape[2]) for n in nodes}
 
 
 class Layouts:
@@ -78,10 +36,17 @@ class Layouts:
         self._writers = {
             size: [n for n in convs if sizes[n] == size] for size in set(sizes.values())
         }
+        # zeros between the rows of what a strided depthwise convolution reads
+        self._beside = {
+            sizes[n.inputs[0]]: sizes[n.inputs[0]][1] + n.conv.padding[1]
+            for n in convs
+            if n.conv is not None and n.conv.stride == 2 and depthwise.fits(n.conv)
+        }
         self._plain = {size: Layout(*size, 1, self._row(size, 1), 0) for size in self._writers}
         self._shared = {size: self._tiled(size) or plain for size, plain in self._plain.items()}
         for n in convs:
             self._make_room(n)
+            self._room_above(n)
 
     def of(self, node: Node) -> Layout:
         size = self.sizes[node]
@@ -101,6 +66,7 @@ class Layouts:
         return max(
             [
                 -(-size[1] // phases),
+                self._beside.get(size, 0) if phases == 1 else 0,
                 *(window(n).row(self.sizes[n.inputs[0]], phases) for n in writers),
             ]
         )
@@ -113,6 +79,19 @@ class Layouts:
     def _tiled(self, size: Size) -> Layout | None:
         tiles = any(map(self._by_tiles, self._writers[size]))
         return winograd.layout(size, self._row(size, 2)) if tiles else None
+
+    def _room_above(self, n: Node) -> None:
+        """Zeros above and below what a depthwise convolution reads row by row."""
+        size = self.sizes[n.inputs[0]]
+        if n.conv is None or not depthwise.fits(n.conv):
+            return
+        plain = self._plain[size]
+        above = depthwise.lead(plain, n.conv.padding[0])
+        # a short row is written as a whole vector, which reaches behind the last one
+        for at, lead in ((size, above), (self.sizes[n], 16)):
+            for kind in (self._plain, self._shared):
+                if kind[at].phases == 1:
+                    kind[at] = replace(kind[at], lead=max(kind[at].lead, lead))
 
     def _make_room(self, n: Node) -> None:
         """As many zeros in front of the input as this convolution needs if it reads it directly."""

@@ -8,6 +8,7 @@ everything that stands in the way of a plan is known at the end.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,9 +35,9 @@ class Traced(Tensor):
     """
 
     node: Node
-    index: NDArray[np.int64]
+    index: Any  # whole numbers, in numpy's arrays
     spread: bool
-    trace: Trace
+    trace: Any  # the Trace
 
     @classmethod
     def __torch_function__(
@@ -55,8 +56,8 @@ class Trace:
     def __init__(self, translate: Callable[[Trace, Any, Any, Any, Any], Any]) -> None:
         self.translate = translate
         self.path: list[str] = [""]
-        self._alive: list[Tensor] = []  # so that no storage's address is given out twice
-        self._views: dict[int, int] = {}
+        self._alive: list[Any] = []  # storages: so that no address is given out twice
+        self._views: dict[int, list[weakref.ref[Traced]]] = {}
         self._flat: dict[tuple[Node, bytes], Node] = {}
 
     def tensor(
@@ -69,9 +70,9 @@ class Trace:
         made.node, made.trace, made.spread = node, self, spread
         lead = self.lead(meta, node)
         made.index = np.arange(node.channels).reshape(lead) if index is None else index
-        self._alive.append(made)
-        storage = meta.untyped_storage()._cdata
-        self._views[storage] = self._views.get(storage, 0) + 1
+        storage = meta.untyped_storage()
+        self._alive.append(storage)
+        self._views.setdefault(storage._cdata, []).append(weakref.ref(made))
         return made
 
     @staticmethod
@@ -100,7 +101,7 @@ class Trace:
 
     def call(self, func: Any, args: Any, kwargs: Any, leaves: list[Any], spec: Any) -> Any:
         """Run the function without content and note what it gives."""
-        given = [v for v in leaves if isinstance(v, Traced)]
+        given = list({id(v): v for v in leaves if isinstance(v, Traced)}.values())
         before = [v._version for v in given]
         inputs, named = tree_unflatten([_without_content(v) for v in leaves], spec)
         result = func(*inputs, **named)
@@ -146,7 +147,8 @@ class Trace:
 
     def _in_place(self, name: str, changed: list[Traced], new: tuple[Any, ...]) -> Traced:
         target, node = changed[0], new[0]
-        shared = self._views[target.untyped_storage()._cdata] > 1
+        views = self._views[target.untyped_storage()._cdata]
+        shared = any(v() is not None and v() is not target for v in views)
         if len(changed) > 1 or shared or target.node.kind == "input":
             what = f"{name} in place, on a tensor that is seen elsewhere as well"
             node = self.node("unknown", [node], node.shape, what=what)

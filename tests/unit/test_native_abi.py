@@ -28,6 +28,8 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
 }
 ENUMERATIONS: tuple[type[IntEnum], ...] = (
     structs.Kind,
+    structs.Act,
+    structs.Mode,
     structs.Answer,
     structs.Pass,
     structs.Int8Pass,

@@ -245,6 +245,8 @@ def test_every_field_of_an_operation_is_an_image_a_region_a_constant_or_a_number
         *("kind", "batched", "channels", "heads", "outs", "dynamic", "taps", "relu", "in_relu"),
         *("has_residual", "out_step", "head_step", "inactive", "hidden", "scale_weights", "lanes"),
         *("span", "pool_kind", "pool_kernel", "pool_stride", "pool_pad"),
+        *("pool_kernel_w", "pool_stride_w", "pool_pad_w", "act", "slope", "mode", "has_vector"),
+        "out_first",
     }
     assert {name for name, _ in Op._fields_} == named | regions | set(CONSTANTS) | numbers
     source = (ROOT / "dgc/kernels/cpu/src/plan/program.cpp").read_text()

@@ -94,7 +94,7 @@ class Region(Structure):
 
 # Fields of an operation that are offsets in bytes into the program's block, beside the masks of its
 # tensors; 0: there is none.
-CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "edges")
+CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "edges", "index")
 IMAGES = ("src", "dst", "residual")
 
 
@@ -110,7 +110,9 @@ class Op(Structure):
         *_integers("relu in_relu has_residual out_step head_step inactive hidden scale_weights"),
         ("panel", Region),
         *_integers("lanes span edges pool_kind pool_kernel pool_stride pool_pad"),
-        *_integers("pool_kernel_w pool_stride_w pool_pad_w act slope mode has_vector index out_first"),
+        *_integers(
+            "pool_kernel_w pool_stride_w pool_pad_w act slope mode has_vector index out_first"
+        ),
     ]
 
 

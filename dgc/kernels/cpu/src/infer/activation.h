@@ -50,7 +50,13 @@ DGC_INLINE V erf_of(V x) {
 }
 
 DGC_INLINE V tanh_of(V x) {
-    return 1.0f - 2.0f / (exp_of(2.0f * x) + 1.0f);
+    const V z = x * x, large = 1.0f - 2.0f / (exp_of(2.0f * x) + 1.0f);
+    V p = splat(-5.70498872745e-3f);  // Cephes' tanhf, where the difference above would cancel
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    return splat(0.390625f) > z ? p * z * x + x : large;
 }
 
 DGC_INLINE V hard_sigmoid_of(V x) {

@@ -74,6 +74,8 @@ bool Check::numbers() const {
     for (int64_t i = 0; i < int64_t(sizeof(DgcOp) / 8); ++i)
         if (number[i] < 0 || number[i] > kMostNumber)
             return wrong("a number", "is negative or over 2^36");
+    if (op().act > DGC_MISH || (op().act && op().relu) || op().mode > DGC_BY_ROWS)
+        return wrong("an activation or a mode", "is not known to this version");
     return true;
 }
 
@@ -160,7 +162,7 @@ bool Check::region(const RegionUse& use) {
 bool Check::absent() const {
     constexpr int64_t DgcOp::*kConstants[] = {&DgcOp::offsets,  &DgcOp::weight,   &DgcOp::external,
                                               &DgcOp::bias,     &DgcOp::in_scale, &DgcOp::in_shift,
-                                              &DgcOp::edges};
+                                              &DgcOp::edges,    &DgcOp::index};
     for (const auto at : kConstants) {
         bool named = op().*at == 0;
         for (const ConstantUse& use : row_->constants) named = named || (use.name && use.at == at);

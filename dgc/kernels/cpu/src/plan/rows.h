@@ -183,6 +183,7 @@ inline bool gives_image(const DgcOp& op) {
 }
 inline const char* output_rule(const Place& p) {
     const DgcTensor& s = p.op.src;
+    if (p.op.out_first) return "where its result begins";
     if (!gives_image(p.op))
         return p.op.channels == p.program.out_floats ? nullptr : "the output's size";
     if (p.op.channels != s.channels) return "channels";
@@ -228,6 +229,79 @@ inline const char* add_rule(const Place& p) {
     if (op.src.channels != op.dst.channels || op.residual.channels != op.dst.channels)
         return "channels";
     return alike(op.src, op.dst) && alike(op.residual, op.dst) ? nullptr : "layouts that differ";
+}
+
+// Whether the `count` numbers of an index lie from `least` on below `most`.
+inline bool index_inside(const Place& p, int64_t first, int64_t count, int64_t least,
+                         int64_t most) {
+    const int32_t* index = (const int32_t*)(p.block + p.op.index) + first;
+    for (int64_t i = 0; i < count; ++i)
+        if (index[i] < least || index[i] >= most) return false;
+    return true;
+}
+
+inline const char* combine_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.src.channels != op.dst.channels || op.has_vector > 1) return "channels";
+    if (op.mode < DGC_PLUS || op.mode > DGC_TIMES) return "what is computed";
+    if (!alike(op.src, op.dst)) return "layouts that differ";
+    if (op.has_vector) return nullptr;
+    if (op.residual.channels != op.dst.channels) return "channels";
+    return alike(op.residual, op.dst) ? nullptr : "layouts that differ";
+}
+
+inline const char* gather_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (!index_inside(p, 0, op.dst.channels, 0, op.src.channels)) return "a channel that is not";
+    return alike(op.src, op.dst) ? nullptr : "layouts that differ";
+}
+
+inline const char* resample_rule(const Place& p) {
+    const DgcTensor &s = p.op.src, &d = p.op.dst;
+    if (s.channels != d.channels) return "channels";
+    if (!index_inside(p, 0, 2 * d.height, -1, s.height) ||
+        !index_inside(p, 2 * d.height, 2 * d.width, -1, s.width))
+        return "a pixel that is not";
+    // where the second row has a share, there is one
+    const int32_t* second = (const int32_t*)(p.block + p.op.index) + d.height;
+    const float* share = (const float*)(p.block + p.op.weight);
+    for (int64_t y = 0; y < d.height; ++y)
+        if (share[y] != 0.0f && second[y] < 0) return "a pixel that is not";
+    return times(2, plus(s.width, 64)) <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+inline const char* spread_rule(const Place& p) {
+    return p.op.dst.height == 1 && p.op.dst.width == 1 ? nullptr : "an image of many pixels";
+}
+
+inline const char* vector_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.mode > DGC_TIMES) return "what is computed";
+    if (op.index && !index_inside(p, 0, op.outs, 0, op.channels)) return "a number that is not";
+    if (!op.index && op.channels < op.outs) return "more results than numbers";
+    return norm_rule(p);
+}
+
+// infer/depthwise.h
+inline const char* depthwise_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    const DgcTensor &s = op.src, &d = op.dst;
+    if (op.channels != s.channels || op.channels != d.channels) return "channels";
+    if (op.taps != 9 && op.taps != 25) return "the kernel";
+    if (op.mode != DGC_BY_ROWS) {
+        if (op.mode || op.pool_stride != 1 || !alike(s, d)) return "layouts that differ";
+        return taps_inside(p) ? nullptr : "a tap that lies outside the source";
+    }
+    const int64_t stride = op.pool_stride, pad = op.pool_pad;
+    if (stride < 1 || stride > 2 || pad != (op.taps == 9 ? 1 : 2)) return "the kernel";
+    if (d.height != (s.height - 1) / stride + 1 || d.width != (s.width - 1) / stride + 1)
+        return "the sizes of source and target";
+    if (s.phases != 1 || d.phases != 1 || s.row < plus(s.width, pad) ||
+        s.lead < times(pad, plus(s.row, 1)))
+        return "the padding of the source";
+    const int64_t last = d.width > kAlign ? d.width : kAlign;
+    return plus(times(d.height - 1, d.row), last) <= plus(d.lead, d.length) ? nullptr
+                                                                             : "the target's rows";
 }
 
 #define DGC_COUNT(expression) [](const DgcOp& op) -> int64_t { return expression; }
@@ -311,6 +385,90 @@ constexpr Row kRows[] = {
      {{"weight", &DgcOp::weight, 4,
        DGC_COUNT(op.pool_kind == 1 ? plus(op.dst.height, op.dst.width) : -1), true}},
      pool_rule},
+    {DGC_COMBINE,
+     BOTH,
+     "COMBINE",
+     {},
+     {kSource, {"residual", &DgcOp::residual, READS, DGC_PRESENT(op.has_vector == 0)}, kTarget},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.has_vector ? op.src.channels : -1)}},
+     {},
+     combine_rule},
+    {DGC_GATHER,
+     BOTH,
+     "GATHER",
+     {},
+     {kSource, kTarget},
+     {},
+     {{"index", &DgcOp::index, 4, DGC_COUNT(op.dst.channels), true}},
+     gather_rule},
+    {DGC_RESAMPLE,
+     BOTH,
+     "RESAMPLE",
+     {},
+     {kSource, kTarget},
+     {},
+     {{"index", &DgcOp::index, 4, DGC_COUNT(times(2, plus(op.dst.height, op.dst.width))), true},
+      {"weight", &DgcOp::weight, 4, DGC_COUNT(plus(op.dst.height, op.dst.width)), true}},
+     resample_rule},
+    {DGC_FLATTEN,
+     BOTH,
+     "FLATTEN",
+     {},
+     {kSource},
+     {{"out", &DgcOp::out, WRITES,
+       DGC_COUNT(times(op.src.channels, op.src.height, op.src.width))}},
+     {},
+     nullptr},
+    {DGC_SPREAD,
+     BOTH,
+     "SPREAD",
+     {},
+     {kTarget},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.dst.channels)}},
+     {},
+     spread_rule},
+    {DGC_VECTOR,
+     BOTH,
+     "VECTOR",
+     {&DgcOp::channels, &DgcOp::outs},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
+      {"list", &DgcOp::list, READS, DGC_COUNT(op.mode ? op.outs : -1)},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(plus(op.out_first, op.outs))}},
+     {{"index", &DgcOp::index, 4, DGC_COUNT(op.outs), false},
+      {"in_scale", &DgcOp::in_scale, 4, DGC_COUNT(op.outs), false},
+      {"in_shift", &DgcOp::in_shift, 4, DGC_COUNT(op.outs), false}},
+     vector_rule},
+    {DGC_SOFTMAX,
+     BOTH,
+     "SOFTMAX",
+     {&DgcOp::heads, &DgcOp::taps, &DgcOp::outs},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, op.taps, op.outs))},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(times(op.heads, op.taps, op.outs))}},
+     {},
+     nullptr},
+    {DGC_ALONG,
+     BOTH,
+     "ALONG",
+     {&DgcOp::channels, &DgcOp::taps, &DgcOp::outs},
+     {},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
+      {"out", &DgcOp::out, WRITES, DGC_COUNT(op.outs)}},
+     {{"weight", &DgcOp::weight, 4, DGC_COUNT(op.taps), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(1), false}},
+     nullptr},
+    {DGC_DEPTHWISE,
+     IN_FLOATS,
+     "DEPTHWISE",
+     {&DgcOp::channels, &DgcOp::taps},
+     {kSource, kTarget},
+     {},
+     {{"offsets", &DgcOp::offsets, 8,
+       DGC_COUNT(op.mode == DGC_BY_ROWS ? -1 : times(subplanes(op.dst), op.taps)), true},
+      {"weight", &DgcOp::weight, 4, DGC_COUNT(times(op.channels, op.taps)), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(op.channels), false}},
+     depthwise_rule},
     {DGC_CONV8,
      IN_BYTES,
      "CONV8",
