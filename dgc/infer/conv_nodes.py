@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dgc.infer import depthwise
+from dgc.infer import depthwise, depthwise_nodes
 from dgc.infer.conv import (
     HEAVY,
     by_tiles,
@@ -30,9 +30,9 @@ def lower_conv(to: NodeImages, node: Node) -> None:
     if len(node.inputs) > 1:
         images["residual"] = to.arranged(node.inputs[1], target.layout)
     if depthwise.is_supported(node.conv, w, len(node.inputs)):
-        source = depthwise.source(to, node, w, target.layout)
+        source = depthwise_nodes.source(to, node, w, target.layout)
         if source is not None:
-            depthwise.emit(to, node, w, images | {"src": source})
+            depthwise_nodes.emit(to, node, w, images | {"src": source})
             return
     if node.conv.dynamic:
         _dynamic(to, node, node.conv, w, images)
