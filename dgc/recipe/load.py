@@ -110,6 +110,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     problem, a line each.
     """
     path = Path(path)
+    if path.name == "recipe.yaml" and not path.exists() and path.with_name("config.json").exists():
+        raise RecipeError(
+            f"{path.parent}: a script recorded this run (dgc.run.start), so it has no recipe: start"
+            " the script again"
+        )
     return parse_recipe(yaml12.read_text(path), str(path), overrides)
 
 
