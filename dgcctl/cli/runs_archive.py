@@ -13,6 +13,7 @@ from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
+from dgcctl.cli.compare import select
 from dgcctl.core import settings
 from dgcctl.core.repro import recompute
 from dgcctl.core.repro import run_archive as exporting
@@ -101,14 +102,18 @@ def export(
 
 
 def rm(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")],
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'state=failed' 'age>30d'."
+        ),
+    ],
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     runs_dir: options.RunsDir = None,
 ) -> None:
     """Delete runs, checkpoints included. Asks first; a running one is refused."""
-    folder = settings.runs_dir(runs_dir)
-    doomed = [listing.find_run(name, folder) for name in run]
+    doomed = select(run, [], settings.runs_dir(runs_dir))
     names = ", ".join(one.id for one in doomed)
     if dry_run:
         diagnostics.note(f"would delete {names}")

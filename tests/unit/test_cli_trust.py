@@ -72,7 +72,7 @@ def test_compare_prints_tables_for_papers_and_programs(folder, capsys, flag):
 def test_compare_without_a_run_is_a_usage_error(folder, capsys):
     said = run(capsys, "runs", "compare", code=2).err
     assert said.startswith("error: ")
-    assert "name at least one run, or give --where FILTER" in said
+    assert "name at least one run, or give a FILTER" in said
 
 
 def test_compare_says_what_it_left_out(folder, capsys):

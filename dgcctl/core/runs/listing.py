@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,31 @@ class Run:
             **self.row(),
             "name": self.name,
             "age": self.age,
+            "host": self.status.host,
+            "owner": self.owner,
         }
+
+    @cached_property
+    def owner(self) -> str:
+        """Whose folder it is: the user's name, or number where it has none here."""
+        try:
+            return user_name(self.dir.path.stat().st_uid)
+        except OSError:
+            return ""
 
     @property
     def age(self) -> float:
         """Seconds since it began."""
         return max(0.0, time.time() - self.status.started)
+
+
+@cache
+def user_name(number: int) -> str:
+    """The name of a user of this machine, or the number. Each is looked up once."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def recipe_name(run_id: str) -> str:
