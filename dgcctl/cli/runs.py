@@ -35,7 +35,13 @@ COMMANDS: Table = {
             "Recompute what a run recorded; name what does not agree.",
         ),
         "export": ("dgcctl.cli.runs_archive:export", "An unchangeable copy or archive of a run."),
-        "rm": ("dgcctl.cli.runs_archive:rm", "Delete runs."),
+        "tag": ("dgcctl.cli.runs_archive:tag", "Tag runs afterwards."),
+        "note": ("dgcctl.cli.runs_archive:note", "Write a note to a run."),
+        "rm": ("dgcctl.cli.runs_archive:rm", "Move runs into the trash."),
+        "restore": (
+            "dgcctl.cli.runs_archive:restore",
+            "Bring runs back out of the trash, or empty it.",
+        ),
     }
 }
 app = App("List, show, compare, follow and keep runs.", COMMANDS)

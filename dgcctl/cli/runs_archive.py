@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dgc.errors import IntegrityError
+from dgc.errors import IntegrityError, UsageError
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
@@ -19,7 +19,7 @@ from dgcctl.core.repro import recompute
 from dgcctl.core.repro import run_archive as exporting
 from dgcctl.core.repro.verify import Outcome
 from dgcctl.core.repro.verify import verify as verify_run
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import labels, listing
 
 _STYLES = {Outcome.OK: "green", Outcome.MISMATCH: "red", Outcome.UNCHECKED: "yellow"}
 
@@ -108,17 +108,86 @@ def rm(
             metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'state=failed' 'age>30d'."
         ),
     ],
+    for_good: Annotated[
+        bool, typer.Option("--for-good", help="Delete at once, not into the trash.")
+    ] = False,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     runs_dir: options.RunsDir = None,
 ) -> None:
-    """Delete runs, checkpoints included. Asks first; a running one is refused."""
+    """Move runs into the trash, checkpoints included. Asks first; a running one is refused.
+
+    `dgcctl runs restore` brings them back, or empties the trash.
+    """
     doomed = select(run, [], settings.runs_dir(runs_dir))
     names = ", ".join(one.id for one in doomed)
+    act = "delete {} for good" if for_good else "move {} into the trash"
     if dry_run:
-        diagnostics.note(f"would delete {names}")
+        diagnostics.note(f"would {act.format(names)}")
         return
-    diagnostics.confirm(f"delete {names} for good?", yes=yes)
+    diagnostics.confirm(f"{act.format(names)}?", yes=yes)
     for one in doomed:
-        exporting.remove(one)
+        exporting.remove(one) if for_good else exporting.throw_away(one)
         output.line(one.id)
+
+
+def restore(
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN|FILTER...]", help="What to bring back; none: list the trash."),
+    ] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Delete what is in the trash for good.")
+    ] = False,
+    yes: options.Yes = False,
+    runs_dir: options.RunsDir = None,
+) -> None:
+    """Bring runs back out of the trash, list it, or empty it."""
+    trash = settings.present_runs_dir(runs_dir) / exporting.TRASH
+    found = listing.list_runs(trash)
+    if empty:
+        if run:
+            raise UsageError("--empty deletes all that is in the trash: name no runs beside it")
+        diagnostics.confirm(f"delete {len(found)} runs in {trash} for good?", yes=yes)
+        for one in found:
+            exporting.remove(one.dir)
+            output.line(one.id)
+        return
+    if not found:
+        diagnostics.note(f"nothing in {trash}")
+    chosen = select(run, [], trash) if run else []
+    for back in chosen:
+        output.line(exporting.bring_back(back).id)
+    if not run:
+        for one in found:
+            output.line(one.id)
+
+
+def tag(
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'state=done'."),
+    ],
+    add: Annotated[
+        list[str] | None, typer.Option("--add", "-a", metavar="TAG", help="Give this tag.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", "-r", metavar="TAG", help="Take it away.")
+    ] = None,
+    runs_dir: options.RunsDir = None,
+) -> None:
+    """Tag runs afterwards: `tag:TAG` finds them. A recipe's own tags stay."""
+    if not add and not remove:
+        raise UsageError("say --add TAG or --remove TAG")
+    for one in select(run, [], settings.runs_dir(runs_dir)):
+        kept = labels.tag(one, add or (), remove or ())
+        output.line(f"{one.id}  {' '.join(kept.tags) or '-'}")
+
+
+def note(
+    run: options.RunArgument,
+    text: Annotated[str, typer.Argument(help="A sentence; an empty one takes the note away.")],
+    runs_dir: options.RunsDir = None,
+) -> None:
+    """Write a note to a run: `runs show` has it, filters find it (note~word)."""
+    labels.note(listing.find_run(run, settings.runs_dir(runs_dir)), text)

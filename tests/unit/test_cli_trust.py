@@ -148,9 +148,45 @@ def test_export_prints_where_it_is(folder, capsys):
 def test_rm_asks_and_without_a_terminal_wants_yes(folder, capsys):
     said = run(capsys, "runs", "rm", "dg0aaa", code=2).err
     assert "stdin is no terminal, so nobody can be asked: pass --yes to agree" in said
-    assert "would delete" in run(capsys, "runs", "rm", "dg0aaa", "--dry-run").err
-    assert run(capsys, "runs", "rm", "dg0aaa", "--yes").out == "20260100T000000Z-demo-dg0aaa\n"
-    assert not (folder / "runs" / "20260100T000000Z-demo-dg0aaa").exists()
+    assert "would move" in run(capsys, "runs", "rm", "dg0aaa", "--dry-run").err
+    name = "20260100T000000Z-demo-dg0aaa"
+    assert run(capsys, "runs", "rm", "dg0aaa", "--yes").out == f"{name}\n"
+    assert not (folder / "runs" / name).exists()
+    assert name not in run(capsys, "runs", "ls").out
+    assert run(capsys, "runs", "restore").out == f"{name}\n"
+    assert run(capsys, "runs", "restore", "dg0aaa").out == f"{name}\n"
+    assert name in run(capsys, "runs", "ls").out
+    run(capsys, "runs", "rm", "dg0aaa", "--yes")
+    said = run(capsys, "runs", "restore", "--empty", code=2).err
+    assert "delete 1 runs in" in said or "stdin is no terminal" in said
+    assert "name no runs beside it" in run(capsys, "runs", "restore", "x", "--empty", code=2).err
+    assert run(capsys, "runs", "restore", "--empty", "--yes").out == f"{name}\n"
+    assert "nothing in" in run(capsys, "runs", "restore").err
+
+
+def test_rm_for_good(folder, capsys):
+    name = "20260100T000000Z-demo-dg0aaa"
+    assert run(capsys, "runs", "rm", "dg0aaa", "--yes", "--for-good").out == f"{name}\n"
+    assert "nothing in" in run(capsys, "runs", "restore").err
+
+
+def test_tags_and_notes_afterwards(folder, capsys):
+    name = "20260100T000000Z-demo-dg0aaa"
+    recipe = (folder / "runs" / name / "recipe.yaml").read_bytes()
+    said = run(capsys, "runs", "tag", "dg0aaa", "--add", "keep", "-a", "paper:2").out
+    assert said == f"{name}  keep paper:2\n"
+    assert run(capsys, "runs", "ls", "tag:paper:2", "--ids").out == f"{name}\n"
+    assert run(capsys, "runs", "tag", "tag:keep", "-r", "keep").out == f"{name}  paper:2\n"
+    run(capsys, "runs", "note", "dg0aaa", "the one \x1b[31m for the talk")
+    assert "the one" in run(capsys, "runs", "show", "dg0aaa").out
+    assert run(capsys, "runs", "ls", "note~TALK", "--ids").out == f"{name}\n"
+    assert "\x1b[31m" not in run(capsys, "runs", "show", "dg0aaa").out
+    assert (folder / "runs" / name / "recipe.yaml").read_bytes() == recipe
+    assert "say --add TAG or --remove TAG" in run(capsys, "runs", "tag", "dg0aaa", code=2).err
+    assert "tag 'a b': should be" in run(capsys, "runs", "tag", name, "-a", "a b", code=2).err
+    run(capsys, "runs", "note", "dg0aaa", "")
+    run(capsys, "runs", "tag", "dg0aaa", "-r", "paper:2")
+    assert not (folder / "runs" / name / "labels.json").exists()
 
 
 # --- sweep ----------------------------------------------------------------------------------------

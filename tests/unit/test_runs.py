@@ -466,7 +466,7 @@ def test_commands_take_filters_where_they_take_runs(
 ) -> None:
     assert main.main(["runs", "rm", "state=failed", "or", "top1_error=20", "--dry-run"]) == 0
     said = capsys.readouterr().err
-    assert "would delete 20260101T000000Z-demo-aaa111, 20260102T000000Z-c10_h4-bbb222" in said
+    assert "would move 20260101T000000Z-demo-aaa111, 20260102T000000Z-c10_h4-bbb222" in said
     assert main.main(["runs", "rm", "state=stopped", "--dry-run"]) == 2
     assert "no run fits state=stopped" in capsys.readouterr().err
 
@@ -591,7 +591,8 @@ def test_a_listing_reads_the_small_files_of_each_run_once(tmp_path: Path) -> Non
     assert len(lines) == 1 + more + 1
     assert len(opened) == len(set(opened))
     small = [model.status, model.metrics, model.recipe, model.recipe_json]
-    looked_for = {*(path.name for path in small), "rerun.json"}  # there, or asked whether it is
+    # there, or asked whether they are
+    looked_for = {*(path.name for path in small), "rerun.json", "labels.json"}
     assert {Path(path).name for path in opened} == looked_for
     size = sum(path.stat().st_size for path in small)
     assert (after - before) / more <= size + 100, "bytes read for one more run"

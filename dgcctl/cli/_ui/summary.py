@@ -54,6 +54,7 @@ def document(run: RunDir) -> dict[str, Any]:
     seen = read_run(run)
     return {
         "run": seen.row(),
+        "labels": {"tags": seen.values["tags"], "note": seen.values["note"]},
         "verdicts": verdicts(run),
         "metrics": seen.metrics,
         "model": {
@@ -74,6 +75,7 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         ("run", seen.id),
         ("state", _state(seen)),
         *([("repeats", seen.repeats)] if seen.repeats else []),
+        *_labels(seen),
         *_results(run, seen),
         *_cost(run, seen),
         *_code(run),
@@ -83,6 +85,11 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         ("where", run.path),
         *[("next", command) for command in next_commands(seen)],
     ]
+
+
+def _labels(seen: Run) -> list[tuple[str, Any]]:
+    tags, note = " ".join(map(str, seen.values["tags"])), seen.values["note"]
+    return [(name, text) for name, text in (("tags", tags), ("note", note)) if text]
 
 
 def _state(seen: Run) -> str:

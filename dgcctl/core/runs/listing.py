@@ -21,6 +21,7 @@ from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
+from dgcctl.core.runs import labels
 from dgcctl.core.runs.recipe_values import read_values
 
 UNREADABLE = "unreadable"
@@ -88,14 +89,15 @@ class Run:
         """Everything that a filter may name: the row, the other metrics, the recipe's dotted keys,
         the age.
         """
-        labels = {
-            key: value for key, value in self.recipe.items() if "." not in key and key != "name"
-        }
+        top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
+        given = labels.read(self.dir)
+        top["tags"] = [*(top.get("tags") or []), *given.tags]
         return {
             **self.metrics,
             **self.recipe,
-            **labels,
+            **top,
             **self.row(),
+            "note": given.note or None,
             "name": self.name,
             "age": self.age,
             "host": self.status.host,
