@@ -132,7 +132,9 @@ int dgc_features(int isa) {
 }
 
 int dgc_has_openmp() {
-#ifdef _OPENMP
+#ifdef DGC_OWN_OPENMP
+    return dgc_openmp_found();
+#elif defined(_OPENMP)
     return 1;
 #else
     return 0;
