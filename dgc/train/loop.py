@@ -169,10 +169,14 @@ def evaluate_epoch(session: Session) -> Figures:
         batches = (with_crash_point("train.evaluate", batch[:2]) for batch in session.val.epoch())
         return evaluate(session.module, batches, session.eval_samples, session.ranks, stop=stop)
 
+    # each rank's BatchNorms have seen its own part of the last batch; a checkpoint has the first
+    # rank's statistics, and what is measured must be what is saved
+    session.ranks.spread_(session.module.buffers())
     try:
         with record_gates(session.module) as records:
             found = figures()
         if session.ema is not None:
+            session.ranks.spread_(session.ema.tensors.values())
             with session.ema.in_its_place():
                 found = found.beside(figures())
     except EvaluationStoppedError:
