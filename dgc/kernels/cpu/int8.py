@@ -19,6 +19,7 @@ from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Int8, Int8Pass
 from dgc.kernels.cpu.structs import Tensor as Planes
 
+FEW_FOURS, TILES = 5, 1024  # as in conv8.h
 TAIL = 4 * ALIGN  # floats that vectors may read behind the last plane
 MOST_PRODUCTS = (2**31 - 1) // (255 * 127) // 2  # of one sum, with its correction, in 32 bits
 
@@ -60,8 +61,9 @@ def scratch_floats(source: Layout, own: int, taps: int, outs: int) -> int:
     channels at most are kept, for `outs` outputs of a head.
     """
     fours, width = up(own, 4) // 4, up(outs)
-    values = up(fours * source.plane + source.lead + 64)
-    return values + up(fours * taps * width) + width + up(up(taps * width, 4) // 4)
+    deep = fours if fours < FEW_FOURS else up(fours)
+    values = up(deep * (source.plane + source.lead + 64))
+    return values + up(deep * taps * width) + width + up(up(taps * width, 4) // 4) + TILES
 
 
 def kept_of(gates_BGC: Tensor) -> Tensor:

@@ -18,6 +18,10 @@ DGC_DECLARE(dgc_avx2)
 #define DGC_X86 1
 #include <cpuid.h>
 #endif
+#if defined(DGC_AMX) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 DGC_DECLARE(dgc_baseline)
 
 #define DGC_DECLARE_INT8(isa)                \
@@ -32,6 +36,9 @@ DGC_DECLARE_INT8(dgc_int8_avx2)
 DGC_DECLARE_INT8(dgc_int8_avx2_vnni)
 DGC_DECLARE_INT8(dgc_int8_avx512)
 DGC_DECLARE_INT8(dgc_int8_avx512_vnni)
+#ifdef DGC_AMX
+DGC_DECLARE_INT8(dgc_int8_avx512_amx)
+#endif
 #endif
 
 #ifndef DGC_BUILT_FROM  // built by hand, not by kernels.cmake
@@ -108,8 +115,7 @@ int dgc_supports(int isa) {
 }
 
 // What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot
-// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). Only dgc_int8 does, and only
-// vnni. Whoever uses tiles on Linux must ask the system for their registers first (arch_prctl), once a process.
+// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). 8-bit plans and layers use vnni and amx.
 int dgc_features(int isa) {
     int found = 0;
 #ifdef DGC_X86
@@ -141,10 +147,36 @@ int dgc_has_openmp() {
 #endif
 }
 
+// Whether tiles may be used: Linux gives their registers to a process that asks for them, once.
+static bool tiles_given() {
+#if defined(DGC_AMX) && defined(__linux__)
+    constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    static int given = -1;  // -1: not asked yet. Asking twice does no harm
+    int now = __atomic_load_n(&given, __ATOMIC_RELAXED);
+    if (now < 0) {
+        now = syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+        __atomic_store_n(&given, now, __ATOMIC_RELAXED);
+    }
+    return now == 1;
+#else
+    return false;
+#endif
+}
+
+// The features of a run or a layer that are used: amx only on top of vnni.
+static int used_features(int64_t wanted, int isa) {
+    const int found = int(wanted) & dgc_features(isa) & 5;
+    return found == 5 && isa == 2 && tiles_given() ? 5 : found & 1;
+}
+
 // A plan in 8 bits, with the features that the run allows.
 static void run_exact(const DgcRun& run, int isa) {
 #ifdef DGC_X86
-    const bool vnni = run.features & dgc_features(isa) & 1;
+    const int features = used_features(run.features, isa);
+    const bool vnni = features & 1;
+#ifdef DGC_AMX
+    if (features & 4) return dgc_int8_avx512_amx::execute(run);
+#endif
     if (isa == 2) return vnni ? dgc_int8_avx512_vnni::execute(run) : dgc_int8_avx512::execute(run);
 #ifdef DGC_AVX_VNNI
     if (isa == 1 && vnni) return dgc_int8_avx2_vnni::execute(run);
@@ -199,7 +231,11 @@ int64_t dgc_int8_room(const DgcInt8* layer) {
 int dgc_int8(const DgcInt8* layer, int isa, int features) {
     if (!dgc_supports(isa) || (features & ~dgc_features(isa))) return 1;
 #ifdef DGC_X86
-    const bool vnni = features & 1;
+    const int used = used_features(features, isa);
+    const bool vnni = used & 1;
+#ifdef DGC_AMX
+    if (used & 4) return dgc_int8_avx512_amx::int8(*layer), 0;
+#endif
     if (isa == 2 && vnni) return dgc_int8_avx512_vnni::int8(*layer), 0;
     if (isa == 2) return dgc_int8_avx512::int8(*layer), 0;
 #ifdef DGC_AVX_VNNI

@@ -57,7 +57,11 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
             return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
 #endif
         case DGC_POOL:
+#ifdef DGC_EXACT
+            return *items = op.src.channels, pool8_plane;
+#else
             return *items = op.src.channels, pool_plane;
+#endif
         case DGC_ADD:
             return *items = op.src.channels, add_plane;
         default:

@@ -5,6 +5,7 @@
 #include "../gates.h"
 #include "../planes.h"
 #include "conv8.h"
+#include "pool8.h"
 #include "rows16.h"
 
 namespace DGC_ISA {
