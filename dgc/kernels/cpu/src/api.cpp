@@ -79,6 +79,28 @@ static bool workspace_suffices(const DgcRun& run) {
     return needed >= 0 && needed <= run.workspace_floats && (run.workspace || needed == 0);
 }
 
+
+static int asked_features(int isa) {
+    int found = 0;
+#ifdef DGC_X86
+    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
+    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
+    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
+    if (c >> 11 & 1) found |= 1;
+    if (more >> 5 & 1) found |= 2;
+    unsigned low = 0,
+             high =
+                 0;  // which registers the system saves; that it can be asked follows from AVX-512
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
+    if (tiles && (low >> 17 & 3) == 3) found |= 4;
+#else
+    (void)isa;
+#endif
+    return found;
+}
+
 extern "C" {
 
 // Read by the call, and from the file by those who must not load it: keep the words
@@ -117,23 +139,15 @@ int dgc_supports(int isa) {
 // What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot
 // products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). 8-bit plans and layers use vnni and amx.
 int dgc_features(int isa) {
-    int found = 0;
-#ifdef DGC_X86
-    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
-    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
-    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
-    if (c >> 11 & 1) found |= 1;
-    if (more >> 5 & 1) found |= 2;
-    unsigned low = 0,
-             high =
-                 0;  // which registers the system saves; that it can be asked follows from AVX-512
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
-    if (tiles && (low >> 17 & 3) == 3) found |= 4;
-#else
-    (void)isa;
-#endif
+    // Asking the processor takes tens of microseconds in a virtual machine, where it is not the
+    // processor that answers.
+    static int known[3] = {-1, -1, -1};
+    if (isa < 0 || isa > 2) return 0;
+    int found = __atomic_load_n(&known[isa], __ATOMIC_RELAXED);
+    if (found < 0) {
+        found = asked_features(isa);
+        __atomic_store_n(&known[isa], found, __ATOMIC_RELAXED);
+    }
     return found;
 }
 
