@@ -43,7 +43,7 @@ def native_int8(name: str, x: Tensor, threads: int) -> Call:
 
 def dense_eager_bf16(name: str, x: Tensor, threads: int) -> Call:
     """PyTorch with weights and images in bfloat16, in the memory format that suits it best."""
-    model = build(name, "dense").to(torch.bfloat16, memory_format=torch.channels_last)
+    model = build(name, "dense").to(torch.bfloat16).to(memory_format=torch.channels_last)
     x = x.to(torch.bfloat16, memory_format=torch.channels_last)
 
     def call() -> object:
@@ -82,7 +82,7 @@ def openvino(precision: str, *, quantised: bool) -> Callable[[str, Tensor, int],
 
 
 def _nncf(model: Any, x: Tensor) -> Any:
-    import nncf  # type: ignore[import-not-found,unused-ignore]
+    import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     images = list(_noise(x))

@@ -7,8 +7,10 @@ each sample and head, so nothing has to be calibrated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Constant
 from dgc.infer.graph import Node
 from dgc.infer.lower import Lowering
-from dgc.infer.memory import Buffer, Image, new_region
+from dgc.infer.memory import Buffer, Image, Part, Region, new_region
 from dgc.infer.shapes import Layouts, window
 from dgc.kernels.cpu import int8, weights
 from dgc.kernels.cpu.layout import Window, up
@@ -28,8 +30,20 @@ from dgc.kernels.cpu.structs import Kind
 class Stats:
     """Regions with the mean and the largest magnitude of each channel of an image."""
 
-    means: Buffer
-    tops: Buffer
+    means: Region
+    tops: Region
+
+
+def leaves(node: Node, first: int, channels: dict[Node, int]) -> Iterator[tuple[Node, int]]:
+    """The images that a concatenation consists of, and the first channel of each; of anything else
+    itself.
+    """
+    if node.kind != "cat":
+        yield node, first
+        return
+    for part in node.inputs:
+        yield from leaves(part, first, channels)
+        first += channels[part]
 
 
 class Int8Lowering(Lowering):
@@ -41,6 +55,49 @@ class Int8Lowering(Lowering):
         super().__init__(output, in_shape)
         self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
         self.stats: dict[Node, Stats] = {}
+        self._read_by: dict[Node, list[tuple[Node, int]]] = {}
+        self._places: dict[Node, tuple[int, int]] = {}
+        # one place for all: what is told of an image lives until its last reader
+        self._told = Buffer(up(self._readers_places()), object())
+
+    def _readers_places(self) -> int:
+        """Which dynamic convolutions see an image through a BatchNorm of their own, and where each
+        finds what is told of its channels; how many numbers that is.
+        """
+        end = 0
+        for node in self.nodes:
+            if node.conv is None or node.conv.scale is None:
+                continue
+            width = up(int(node.conv.scale.numel()))
+            self._places[node] = (end, end + width)
+            end += 2 * width
+            for leaf, first in leaves(node.inputs[0], 0, self.channels):
+                self._read_by.setdefault(leaf, []).append((node, first))
+        return end
+
+    def _node(self, node: Node) -> None:
+        super()._node(node)
+        if node in self._read_by:
+            self._tell(node, self._read_by[node])
+
+    def _tell(self, node: Node, readers: list[tuple[Node, int]]) -> None:
+        """Mean and largest magnitude of each of a node's channels for all that will read it, while
+        it is near.
+        """
+        image = self.realised(node)
+        norms, places = [], []
+        for reader, first in readers:
+            assert reader.conv is not None
+            assert reader.conv.scale is not None
+            assert reader.conv.shift is not None
+            own = slice(first, first + image.channels)
+            norms += [reader.conv.scale[own], reader.conv.shift[own]]
+            places += [place + first for place in self._places[reader]]
+        self.emit(
+            Kind.READERS, {"src": image}, {"out": self._told},
+            {"bias": torch.stack(norms), "weight": np.array(places, np.int64)},
+            channels=image.channels, heads=len(readers), hidden=self._told.floats,
+        )  # fmt: skip
 
     def convolution(self, node: Node) -> None:
         conv = node.conv
@@ -51,7 +108,7 @@ class Int8Lowering(Lowering):
             images["residual"] = self.arranged(node.inputs[1], target.layout)
         if conv.dynamic:
             source = self.realised(before)
-            stats = self._stats_of(before, conv.scale, conv.shift)
+            stats = self._seen_by(node) if conv.scale is not None else self._stats_of(before)
             listed = self._selected(conv, stats.means)
             wanted = w.input_layout(self.sizes[before], 1, target.layout.row)
             images["src"] = (
@@ -68,7 +125,7 @@ class Int8Lowering(Lowering):
         conv: Conv,
         w: Window,
         images: dict[str, Image],
-        regions: dict[str, Buffer],
+        regions: dict[str, Region],
     ) -> None:
         source, target = images["src"], images["dst"]
         outs = int(conv.weight.shape[0]) // conv.groups
@@ -107,14 +164,13 @@ class Int8Lowering(Lowering):
             for r in readers
         )
 
-    def _stats_of(
-        self, node: Node, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> Stats:
-        """Mean and largest magnitude of each channel of a node's image; with `scale` of what
-        BatchNorm and ReLU make of it.
-        """
-        if scale is not None:
-            return self._emit_stats(self.realised(node), scale, shift)
+    def _seen_by(self, node: Node) -> Stats:
+        """What a convolution was told of its channels, behind its BatchNorm and ReLU."""
+        means, tops = (Part(self._told, place) for place in self._places[node])
+        return Stats(means, tops)
+
+    def _stats_of(self, node: Node) -> Stats:
+        """Mean and largest magnitude of each channel of a node's image."""
         if node not in self.stats:
             self.stats[node] = self._emit_stats(self.realised(node), None, None)
         return self.stats[node]
@@ -130,7 +186,7 @@ class Int8Lowering(Lowering):
     def _new_stats(channels: int) -> Stats:
         return Stats(new_region(channels, "means"), new_region(channels, "tops"))
 
-    def _selected(self, conv: Conv, means: Buffer) -> Buffer:
+    def _selected(self, conv: Conv, means: Region) -> Buffer:
         """The list of selected channels of every head."""
         assert conv.fc1 is not None
         assert conv.fc2 is not None
@@ -150,7 +206,7 @@ class Int8Lowering(Lowering):
 
     def means(
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
-    ) -> Buffer:
+    ) -> Region:
         if relu and scale is None:
             scale, shift = torch.ones(source.channels), torch.zeros(source.channels)
         return self._emit_stats(source, scale, shift).means
@@ -164,7 +220,7 @@ class Int8Lowering(Lowering):
             self.realised(before)
         super().mean(node)
 
-    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+    def linear(self, x: Region, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
         y = new_region(int(weight.shape[0]), "linear")
         rows = int8.halves(weight)
         self.emit(

@@ -9,7 +9,7 @@ from torch import Tensor
 from dgc.infer.conv import HEAVY, layout_matches
 from dgc.infer.emit import Emitter
 from dgc.infer.graph import Node, UnknownError, ordered, users
-from dgc.infer.memory import Buffer, Image, new_image, new_region
+from dgc.infer.memory import Buffer, Image, Region, new_image, new_region
 from dgc.infer.shapes import Layouts, shapes
 from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Layout, Window
@@ -24,7 +24,7 @@ class NodeImages(Emitter):
         self.nodes, self.output, self.in_shape = ordered(output), output, in_shape
         self.readers = users(self.nodes)
         self.images: dict[Node, Image] = {}
-        self.vectors: dict[Node, tuple[Buffer, int]] = {}
+        self.vectors: dict[Node, tuple[Region, int]] = {}
         self.channels, self.sizes = shapes(self.nodes, in_shape)
         self.layouts = Layouts(self.nodes, self.sizes)
 
@@ -92,14 +92,14 @@ class NodeImages(Emitter):
 
     def means(
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
-    ) -> Buffer:
+    ) -> Region:
         """The mean of each channel, after scale, shift and ReLU where they are asked for."""
         region = new_region(source.channels, "means")
         norm = {"in_scale": scale, "in_shift": shift}
         self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
         return region
 
-    def linear(self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
+    def linear(self, x: Region, n: int, weight: Tensor, bias: Tensor | None, relu: bool) -> Buffer:
         """weight (rows, n) times x, plus bias."""
         y = new_region(int(weight.shape[0]), "linear")
         heavy = int(weight.numel() * 4 >= HEAVY)

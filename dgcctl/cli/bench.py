@@ -37,6 +37,18 @@ PlanFile = Annotated[
         "--plan", metavar="FILE", help="A plan file instead: load, first image, the rest."
     ),
 ]
+Train = Annotated[
+    bool,
+    typer.Option(
+        "--train", help="Training instead: a step against every way to train the dense twin."
+    ),
+]
+Layers = Annotated[
+    bool, typer.Option("--layers", help="Each convolution of the native plan instead.")
+]
+InPrecision = Annotated[
+    Precision, typer.Option("--precision", help="int8: against dense engines in any precision.")
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
@@ -53,22 +65,12 @@ def bench(
     threads: Annotated[
         list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")
     ] = None,
-    precision: Annotated[
-        Precision,
-        typer.Option("--precision", help="int8: against dense engines in any precision."),
-    ] = Precision.FLOAT32,
+    precision: InPrecision = Precision.FLOAT32,
     budget: Annotated[
         float, typer.Option("--budget", help="Seconds of timing for each row of the table.")
     ] = 60.0,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Each convolution of the native plan instead.")
-    ] = False,
-    train: Annotated[
-        bool,
-        typer.Option(
-            "--train", help="Training instead: a step against every way to train the dense twin."
-        ),
-    ] = False,
+    layers: Layers = False,
+    train: Train = False,
     progress: Annotated[
         list[float] | None,
         typer.Option(
@@ -88,10 +90,7 @@ def bench(
     and OpenVINO to it.
     """
     if precision is not Precision.FLOAT32 and (train or layers or plan):
-        raise UsageError(
-            f"--precision {precision} belongs to the table of networks: leave out --train,"
-            " --layers and --plan"
-        )
+        raise UsageError(f"--precision {precision}: leave out --train, --layers and --plan")
     if plan is not None:
         _alone(network, layers, train, out)
         _measure_plan(plan, batch or [1], threads or [1], budget)

@@ -32,8 +32,9 @@ class Kind(IntEnum):
     ADD = 10
     CONV8 = 100
     STATS = 101
-    ROWS16 = 102
-    GATES16 = 103
+    READERS = 102
+    ROWS16 = 103
+    GATES16 = 104
 
 
 class Answer(IntEnum):

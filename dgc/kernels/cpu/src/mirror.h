@@ -49,6 +49,7 @@ constexpr DgcField kFields[] = {
     DGC_VALUE(DGC_ADD),
     DGC_VALUE(DGC_CONV8),
     DGC_VALUE(DGC_STATS),
+    DGC_VALUE(DGC_READERS),
     DGC_VALUE(DGC_ROWS16),
     DGC_VALUE(DGC_GATES16),
     DGC_STRUCT(DgcOp),

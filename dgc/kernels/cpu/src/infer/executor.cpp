@@ -48,6 +48,8 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
 #ifdef DGC_EXACT
         case DGC_STATS:
             return *items = op.channels, stats_item;
+        case DGC_READERS:
+            return *items = op.channels, readers_item;
         case DGC_ROWS16:
             return *items = ceil_div(op.outs, kRowsAtOnce), rows16_item;
         case DGC_GATES16:

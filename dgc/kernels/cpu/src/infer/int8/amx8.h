@@ -109,6 +109,7 @@ inline void pack_weights8(const DgcInt8& q, const Head& h, int32_t* to, const in
         }
         for (int64_t tap = 0; tap < q.taps; ++tap)
             for (int64_t o = 0; o < width; o += 16) {
+                if (h.kept) fetch_weights(q, h, weights, 4 * f + 8, tap * width + o, own);
                 int32_t* tile = to + o / 16 * block +
                                 (f / kTileFours * q.taps + tap) * kTileNumbers;
                 int32_t* first = tile + f % kTileFours * 16;
@@ -160,8 +161,10 @@ inline void finish_tile(const Place* at, int64_t height, int64_t i, const int32_
     for (int j = 0; j < 16; ++j) r[j] = _mm512_load_si512(sums + j * 16);
     turn(r);
 #pragma GCC unroll 16
-    for (int m = 0; m < 16; ++m)
-        if (m < height) finish8(at[m / kEight], m % kEight, i, (VI)r[m]);
+    for (int m = 0; m < 16; ++m) {
+        const VI sums_of_one[1] = {(VI)r[m]};
+        if (m < height) finish8<1>(at[m / kEight], m % kEight, i, sums_of_one);
+    }
 }
 
 }  // namespace DGC_ISA
