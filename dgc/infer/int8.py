@@ -8,7 +8,7 @@ each sample and head, so nothing has to be calibrated.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from dgc.infer.lower import Lowering
 from dgc.infer.memory import Buffer, Image, Part, Region, new_region
 from dgc.infer.shapes import Layouts, window
 from dgc.kernels.cpu import int8, weights
-from dgc.kernels.cpu.layout import Window, up
+from dgc.kernels.cpu.layout import Layout, Window, up
 from dgc.kernels.cpu.structs import Kind
 
 
@@ -55,6 +55,7 @@ class Int8Lowering(Lowering):
         super().__init__(output, in_shape)
         self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
         self.stats: dict[Node, Stats] = {}
+        self._copies: dict[tuple[Node, Layout], Image] = {}
         self._read_by: dict[Node, list[tuple[Node, int]]] = {}
         self._places: dict[Node, tuple[int, int]] = {}
         # one place for all: what is told of an image lives until its last reader
@@ -111,13 +112,28 @@ class Int8Lowering(Lowering):
             stats = self._seen_by(node) if conv.scale is not None else self._stats_of(before)
             listed = self._selected(conv, stats.means)
             wanted = w.input_layout(self.sizes[before], 1, target.layout.row)
-            images["src"] = (
-                source if layout_matches(source.layout, wanted) else self.packed(source, wanted)
-            )
+            images["src"] = self._laid_out(before, source, wanted)
             self._convolve(node, conv, w, images, {"input": stats.tops, "list": listed})
         else:
             images["src"] = self.readable(before, w, target.layout)
             self._convolve(node, conv, w, images, {"input": self._stats_of(before).tops})
+
+    def _laid_out(self, node: Node, source: Image, wanted: Layout) -> Image:
+        """A node's image in another layout, copied once for all that read it so."""
+        if layout_matches(source.layout, wanted):
+            return source
+        alike = [
+            wanted
+        ]  # what other convolutions want of this image, which need more zeros in front
+        for reader in self.readers[node]:
+            if reader.conv is not None and reader.inputs[0] is node:
+                row = self.layouts.of(reader).row
+                alike.append(window(reader).input_layout(self.sizes[node], 1, row))
+        lead = max(layout.lead for layout in alike if layout.alike(wanted))
+        layout = replace(wanted, lead=lead)
+        if (node, layout) not in self._copies:
+            self._copies[node, layout] = self.packed(source, layout)
+        return self._copies[node, layout]
 
     def _convolve(
         self,
