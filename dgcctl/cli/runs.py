@@ -35,6 +35,10 @@ COMMANDS: Table = {
             "Recompute what a run recorded; name what does not agree.",
         ),
         "export": ("dgcctl.cli.runs_archive:export", "An unchangeable copy or archive of a run."),
+        "import": (
+            "dgcctl.cli.runs_archive:take_in",
+            "Take in exported runs, or another runs folder.",
+        ),
         "tag": ("dgcctl.cli.runs_archive:tag", "Tag runs afterwards."),
         "note": ("dgcctl.cli.runs_archive:note", "Write a note to a run."),
         "rm": ("dgcctl.cli.runs_archive:rm", "Move runs into the trash."),

@@ -134,6 +134,16 @@ def recipe_name(run_id: str) -> str:
     return name if stamp and name and tail else run_id
 
 
+def is_stamped(name: str) -> bool:
+    """Whether a folder's name is the id of a run: `<utc>-<name>-<hex>`."""
+    return bool(_STAMPED.match(name))
+
+
+def stamp_of(moment: float) -> str:
+    """How an id begins."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
+
+
 def iterate(runs: Path) -> Iterator[RunDir]:
     """The run directories in a folder, newest first (an absent folder holds none)."""
     try:

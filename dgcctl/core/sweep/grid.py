@@ -34,9 +34,7 @@ def parse_axis(text: str) -> Axis:
             f"{text!r}: write a swept key as key=value,value or key=first..last, as"
             " optim.lr=0.05,0.1"
         )
-    values = tuple(
-        itertools.chain.from_iterable(_expand(part) for part in split_values(given))
-    )
+    values = tuple(itertools.chain.from_iterable(_expand(part) for part in split_values(given)))
     seen: dict[Any, str] = {}
     for value in values:
         meaning = _meaning(value)

@@ -30,7 +30,9 @@ class Range:
     @property
     def whole(self) -> bool:
         """Whether all its values are integers."""
-        return not self.log and all(map(_is_whole, (self.first, self.last, self.step or Decimal(1))))
+        return not self.log and all(
+            map(_is_whole, (self.first, self.last, self.step or Decimal(1)))
+        )
 
     def values(self) -> list[str]:
         """All its values as texts. UsageError where it has no end of them."""
