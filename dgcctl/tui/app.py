@@ -25,7 +25,7 @@ from dgc.errors import DgcError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
 from dgcctl.core.runs import listing
-from dgcctl.tui import actions, collector, export, keys, palette, typed
+from dgcctl.tui import actions, collector, export, keys, palette, toasts, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.host import Host
 from dgcctl.tui.key_queue import AT_ONCE, KeyQueue, Typed
@@ -340,8 +340,8 @@ class DashApp(App[None]):
         markup: bool = False,
     ) -> None:
         """Messages quote files: control characters are written out, nothing in them is markup."""
-        told = shown(message, newlines=True)
-        super().notify(told, title=shown(title), severity=severity, timeout=timeout, markup=False)
+        title, told = toasts.fitted(title, message, *self.size)
+        super().notify(told, title=title, severity=severity, timeout=timeout, markup=False)
 
     # --- acts -------------------------------------------------------------------------------------
 
