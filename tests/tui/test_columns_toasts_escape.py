@@ -65,7 +65,9 @@ async def test_a_message_begins_within_the_window_and_shows_that_it_was_cut(
     async with frames.opened(made_runs, size) as (dash, pilot):
         dash.notify(LONG, title="not started", severity="error")
         await frames.settled(pilot)
-        await frames.until(pilot, lambda: "not started" in text(dash))
+        await frames.until(pilot, lambda: dash.screen.query("Toast"))
+        await frames.settled(pilot)
+        assert "not started" in text(dash)
         seen = letters("".join(line.partition("▌")[2] for line in lines(dash) if "▌" in line))
         assert letters("control/stop: cannot be") in seen or size < (30, 10)
         assert "control/s" in seen
