@@ -34,5 +34,6 @@ def contender(name: str) -> dict[str, Any]:
     """The fields of a row that follow from a contender's name."""
     variant, engine, precision, more = NAMED.get(name, ("", name, "float32", {}))
     return {
-        "name": name, "variant": variant, "engine": engine, "precision": precision, "more": dict(more),
+        "name": name, "variant": variant, "engine": engine, "precision": precision,
+        "more": dict(more),
     }  # fmt: skip

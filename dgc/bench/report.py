@@ -38,7 +38,9 @@ def runs(report: BenchReport) -> list[Run]:
 
 
 def ratio(run: Run, name: str) -> float | None:
-    """How many times as long `name` takes as the native plan, both medians of one interleaved run."""
+    """How many times as long `name` takes as the native plan,
+    both medians of one interleaved run.
+    """
     if name not in run or "native" not in run:
         return None
     theirs, ours = run[name].median, run["native"].median

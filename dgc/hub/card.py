@@ -125,7 +125,7 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-# --- recipe and card as they stand beside or inside weights -----------------------------------------
+# --- recipe and card as they stand beside or inside weights ---------------------------------------
 
 
 class Told(NamedTuple):

@@ -69,7 +69,9 @@ def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn
 
 
 class Pretrained(NamedTuple):
-    """A network in evaluation mode, what its images must go through, and its line of the registry."""
+    """A network in evaluation mode, what its images must go through,
+    and its line of the registry.
+    """
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -139,7 +141,7 @@ def load_weights(model: nn.Module, weights: Path) -> None:
     model.load_state_dict(load_file(weights), strict=True)
 
 
-# --- any checkpoint ---------------------------------------------------------------------------------
+# --- any checkpoint -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

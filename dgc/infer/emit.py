@@ -90,6 +90,7 @@ class Emitter:
     def _tensor(self, image: Image) -> structs.Tensor:
         t, b = image.layout, image.buffer
         return structs.Tensor(
-            b.arena, b.offset + image.first * t.plane, t.plane, t.phases, t.phase_plane, t.lead, t.row, t.length,
+            b.arena, b.offset + image.first * t.plane, t.plane, t.phases, t.phase_plane, t.lead,
+            t.row, t.length,
             t.height, t.width, image.channels, self._mask(t),
         )  # fmt: skip

@@ -18,7 +18,9 @@ from dgc.layers import DynamicGroupConv2d
 
 
 class UnknownError(Exception):
-    """The network does something the plan has no operation for; it then runs as the module it was."""
+    """The network does something the plan has no operation for;
+    it then runs as the module it was.
+    """
 
 
 @dataclass(eq=False)
@@ -283,7 +285,8 @@ def _flatten(n: fx.Node, nodes: dict[fx.Node, Node]) -> Node:
 
 _Reader = Callable[[fx.Node, dict[fx.Node, Node]], Node]
 _FUNCTIONS: dict[Any, _Reader] = {
-    torch.relu: _relu, F.relu: _relu, torch.relu_: _relu, operator.add: _add, operator.iadd: _add, torch.add: _add,
+    torch.relu: _relu, F.relu: _relu, torch.relu_: _relu, operator.add: _add, operator.iadd: _add,
+    torch.add: _add,
     torch.cat: _cat, torch.concat: _cat, torch.flatten: _flatten,
 }  # fmt: skip
 _IN_PLACE = {torch.relu_, operator.iadd, "relu_", "add_"}

@@ -1,5 +1,5 @@
-"""From the graph to a plan in 8 bits: convolutions in bytes, gates and classifier with weights of 16
-bits, all the rest in float32, in an order that is the same on every machine.
+"""From the graph to a plan in 8 bits: convolutions in bytes, gates and classifier with weights of
+16 bits, all the rest in float32, in an order that is the same on every machine.
 
 Images between the operations stay float32; a convolution quantises what it reads, with a scale for
 each sample and head, so nothing has to be calibrated.
@@ -215,8 +215,11 @@ class Int8Lowering(Lowering):
         rows = int8.halves(conv.fc2.transpose(1, 2))
         self.emit(
             Kind.GATES16, regions={"input": h, "out": gates},
-            constants={"weight": rows.rows, "in_scale": rows.scale, "bias": weights.rows(conv.fc2_bias)},
-            channels=channels, heads=heads, hidden=hidden, batched=int(conv.fc2.numel() * 2 >= HEAVY),
+            constants={
+                "weight": rows.rows, "in_scale": rows.scale, "bias": weights.rows(conv.fc2_bias),
+            },
+            channels=channels, heads=heads, hidden=hidden,
+            batched=int(conv.fc2.numel() * 2 >= HEAVY),
         )  # fmt: skip
         return select(self, {"input": gates}, conv, None)
 

@@ -17,7 +17,9 @@ from dgc.kernels.cpu.structs import Kind
 
 
 class NodeImages(Emitter):
-    """Gives nodes their images, and emits what brings an image into the form that somebody reads."""
+    """Gives nodes their images, and emits what brings an image into the form
+    that somebody reads.
+    """
 
     def __init__(self, output: Node, in_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -104,7 +106,8 @@ class NodeImages(Emitter):
         y = new_region(int(weight.shape[0]), "linear")
         heavy = int(weight.numel() * 4 >= HEAVY)
         self.emit(
-            Kind.LINEAR, regions={"input": x, "out": y}, constants={"weight": weights.rows(weight), "bias": bias},
+            Kind.LINEAR, regions={"input": x, "out": y},
+            constants={"weight": weights.rows(weight), "bias": bias},
             channels=n, outs=int(weight.shape[0]), relu=int(relu), batched=heavy,
         )  # fmt: skip
         return y

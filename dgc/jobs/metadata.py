@@ -1,7 +1,8 @@
 """`python -m dgc.jobs.metadata`: what a recipe stands on, measured now: content digest of the data,
 MACs, parameters.
 
-    python -m dgc.jobs.metadata (--run-dir RUN [--data-dir DIR] | --recipe RECIPE) [--data-only] --json OUT
+    python -m dgc.jobs.metadata (--run-dir RUN [--data-dir DIR] | --recipe RECIPE) [--data-only]
+        --json OUT
 
 OUT = {"data": {...} as in data.json, "model": {...} as in model.json, of a run also "result": what
 the checkpoint behind metrics.json executes}. Where the data is not there and the model was asked

@@ -6,8 +6,8 @@ for each of them.
 
 OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers":
 [{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}], "unreadable": [{"path",
-"why"}]}; one image at a time, so that the choice is that image's own. In int8 `layers` is empty: the
-plan keeps no lists.
+"why"}]}; one image at a time, so that the choice is that image's own. In int8 `layers` is empty:
+the plan keeps no lists.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class Recipe(Sections):
 
 
 def _as_digested(pair: tuple[str, Any]) -> tuple[str, Any]:
-    """A key under the name that it has always had in digests, where its value could be said before."""
+    """A key under the name that it has always had in digests,
+    where its value could be said before.
+    """
     key, value = pair
     if key == "train.memory_format" and value != "auto":
         return "train.channels_last", value == "channels_last"

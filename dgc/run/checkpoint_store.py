@@ -1,7 +1,8 @@
 """Checkpoints on disk: bytes and digests, committed so that a kill at any moment loses at most the
 one in flight.
 
-    checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json, MANIFEST.json}
+    checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json,
+                             MANIFEST.json}
     last.json, best.json        pointers {step, path}, written after what they point to
 
 Commit: temporary folder, every file fsynced, folder fsynced, renamed, parent fsynced; then the
@@ -45,7 +46,9 @@ _STEP = re.compile(r"step-(\d{6,})(\.old)?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One committed folder. `superseded`: a newer one of the same step was being put in its place."""
+    """One committed folder. `superseded`:
+    a newer one of the same step was being put in its place.
+    """
 
     path: Path
     step: int

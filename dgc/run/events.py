@@ -220,7 +220,9 @@ def _survives(row: Event, resume: Event) -> bool:
 
 
 def metric_digest(events: Iterable[Event]) -> str:
-    """SHA-256 over the metric rows without their clock: equal for two runs that computed the same."""
+    """SHA-256 over the metric rows without their clock:
+    equal for two runs that computed the same.
+    """
     digest = hashlib.sha256()
     for row in live_rows(events):
         digest.update(

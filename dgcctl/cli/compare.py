@@ -112,7 +112,9 @@ def _row(group: SeedGroup) -> dict[str, Any]:
 
 
 def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
-    """What differs, n, and the figures; `raw`: mean and standard deviation as columns of their own."""
+    """What differs, n, and the figures; `raw`:
+    mean and standard deviation as columns of their own.
+    """
     varied = [TableColumn(key, key) for key in (groups[0].varied if groups else {})]
     names = [
         name

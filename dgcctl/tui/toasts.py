@@ -10,7 +10,8 @@ from rich.text import Text
 
 from dgc.talk import shown
 
-# cells of text at most (Textual's); share of the window (the style in app.py); bar and blanks beside
+# cells of text at most (Textual's); share of the window (the style in app.py); bar and blanks
+# beside
 _WIDEST, _SHARE, _FRAME = 57, 0.9, 5
 _AROUND = 4  # lines: two blank ones of the message, one above it, and the line of keys
 

@@ -1,6 +1,6 @@
-"""8-bit convolutions (src/infer/int8): weights as signed bytes with a scale for each output channel,
-values as bytes with a scale for each sample and head, sums of integers, the rest float32 in one
-fixed order. The same bits on every instruction set, for any number of threads and any batch.
+"""8-bit convolutions (src/infer/int8): weights as signed bytes with a scale for each output
+channel, values as bytes with a scale for each sample and head, sums of integers, the rest float32
+in one fixed order. The same bits on every instruction set, for any number of threads and any batch.
 
 `Convolution` is one layer by itself, for tests and measurements; plans are made by dgc.infer.int8.
 """

@@ -149,7 +149,8 @@ def forward(
     precision, widen = _precision(x.dtype)
     conv.forward_kernel[grid](
         x, scale, shift, on.counts, on.channels, on.gates, pack(weight, window.heads), y,
-        c, h, w, h * w, ow, oh * ow, x.stride(0), y.stride(0), window.heads, outs, *_numbers(window),
+        c, h, w, h * w, ow, oh * ow, x.stride(0), y.stride(0), window.heads, outs,
+        *_numbers(window),
         tile.rows, tile.columns, tile.depth, affine is not None, precision, widen,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

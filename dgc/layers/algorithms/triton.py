@@ -137,7 +137,9 @@ def _last_input(x: Tensor, affines: Sequence[Affine]) -> Tensor:
 
 
 class TritonStatic(torch.autograd.Function):
-    """conv(relu(norm(x))): groups of few channels by our kernels, others by PyTorch's convolution."""
+    """conv(relu(norm(x))): groups of few channels by our kernels,
+    others by PyTorch's convolution.
+    """
 
     @staticmethod
     def forward(

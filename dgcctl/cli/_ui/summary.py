@@ -239,7 +239,8 @@ def check(run: RunDir) -> None:
     found = verdicts(run)
     if not found:
         raise TargetMissedError(
-            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {settings.run_argument(run.path)}`"
+            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show"
+            f" {settings.run_argument(run.path)}`"
         )
     missed = [row for row in found if not row.get("passed")]
     if missed:

@@ -23,7 +23,9 @@ MANY_BINS = 48  # and of each of many, which would hide one another
 
 @dataclass(frozen=True)
 class Series:
-    """A curve over epochs: the mean of each bin of steps, and the bin's smallest and largest value."""
+    """A curve over epochs: the mean of each bin of steps,
+    and the bin's smallest and largest value.
+    """
 
     x: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)

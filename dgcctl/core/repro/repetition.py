@@ -203,7 +203,8 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
             else "come with the package and lie in no folder"
         )
         raise UsageError(
-            f"--data-dir {data_dir}: the images of {facts.id} ({name}) {whence}: leave --data-dir out"
+            f"--data-dir {data_dir}: the images of {facts.id} ({name}) {whence}: leave --data-dir"
+            " out"
         )
     # changed as it stands: an override would leave out what it expects
     recipe = load_recipe(facts.run.recipe)

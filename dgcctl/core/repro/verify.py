@@ -31,7 +31,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One record held against its recomputation. `detail` says why where it could not be checked."""
+    """One record held against its recomputation.
+    `detail` says why where it could not be checked.
+    """
 
     name: str
     outcome: Outcome
