@@ -70,7 +70,7 @@ class Cell(NamedTuple):
     way: str
 
 
-class Trainer:
+class GpuTrainer:
     """A network on one batch of noise, and its optimizer, on `device`."""
 
     def __init__(self, cell: Cell, device: torch.device) -> None:
@@ -192,7 +192,7 @@ def measure(cell: Cell, device: torch.device) -> dict[str, Any]:
 def _row(cell: Cell, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(cell, device)
+    trainer = GpuTrainer(cell, device)
     for _ in range(WARM):
         trainer.step()
     times = milliseconds(trainer.step, device, STEPS)

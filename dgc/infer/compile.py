@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError
 from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError, read
-from dgc.infer.int8 import Int8Lowering
 from dgc.infer.lower import Lowering
-from dgc.infer.program import Plan
+from dgc.infer.lower_int8 import Int8Lowering
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d
 
@@ -34,7 +34,7 @@ class NativeModule(nn.Module):
         super().__init__()
         self.original, self.precision = original, precision
         self._graph: Node = fuse(read(original))
-        self._plans: dict[tuple[int, ...], Plan | None] = {}
+        self._plans: dict[tuple[int, ...], NativePlan | None] = {}
 
     def __getattr__(self, name: str) -> Any:
         """What a network reads off one of its parts (`self.conv.weight`) is still there when the
@@ -56,7 +56,7 @@ class NativeModule(nn.Module):
             return y
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
-    def plan_for(self, x_BCHW: Tensor) -> Plan | None:
+    def plan_for(self, x_BCHW: Tensor) -> NativePlan | None:
         """The plan for images like these; None if they run through the original module."""
         if (
             x_BCHW.dim() != 4

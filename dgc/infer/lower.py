@@ -8,14 +8,14 @@ from dgc.infer import conv_nodes
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.memory import Image
 from dgc.infer.node_images import NodeImages
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu.structs import Kind
 
 
 class Lowering(NodeImages):
     """Builds the plan of one network at one image size; `plan()` is the result."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePlan:
         for node in self.nodes:
             self._node(node)
         if self.output in self.vectors:

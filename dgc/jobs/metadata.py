@@ -22,7 +22,7 @@ from dgc.errors import DataError, DgcError
 from dgc.jobs.reply import reply
 from dgc.recipe.load import Recipe, find_recipe, load_recipe
 from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_in, structure_of
-from dgc.run.events import Kind, live_rows, read_events
+from dgc.run.events import EventKind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.talk import run_program
 from dgc.train import build, costs, recorder
@@ -59,7 +59,7 @@ def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     "why_not"}.
     """
     steps = (
-        [row["step"] for row in live_rows(read_events(run)) if row["kind"] == Kind.EVAL]
+        [row["step"] for row in live_rows(read_events(run)) if row["kind"] == EventKind.EVAL]
         if run.events.exists()
         else []
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dgc.kernels import gpu
 from dgc.kernels.cpu import train_passes
-from dgc.layers.precision import compute_dtype
+from dgc.layers.own_autocast import compute_dtype
 
 
 def can_fuse(x: Tensor) -> bool:

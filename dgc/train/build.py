@@ -15,7 +15,7 @@ from torch import nn
 
 from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
-from dgc.hub import networks
+from dgc.hub import recorded_networks
 from dgc.layers import dispatch, set_backend
 from dgc.recipe.load import Recipe
 from dgc.run.files import read_json
@@ -37,9 +37,9 @@ def build_model(
     """
     if structure is None:
         return placed(
-            networks.fresh(recipe, weights=False).model, recipe, device, world_size, layout
+            recorded_networks.fresh(recipe, weights=False).model, recipe, device, world_size, layout
         )
-    return placed(networks.recorded(recipe, structure), recipe, device, world_size, layout)
+    return placed(recorded_networks.recorded(recipe, structure), recipe, device, world_size, layout)
 
 
 def placed(

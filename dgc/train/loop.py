@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgc.errors import DivergedError
 from dgc.layers import record_gates
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.run.files import crash_point, write_json
 from dgc.run.metrics import StepInfo
 from dgc.run.trusted_code import trust_words_of
@@ -19,10 +19,10 @@ from dgc.train.divergence import diverged_in_evaluation
 from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
 from dgc.train.evaluation_record import record_evaluation, write_result, write_verdict
 from dgc.train.gate_map import gate_map
-from dgc.train.rows import flush, restart_clock
 from dgc.train.save import save
 from dgc.train.session import Session
 from dgc.train.signals import Stop
+from dgc.train.step_rows import flush, restart_clock
 
 
 def train(session: Session) -> None:
@@ -197,7 +197,7 @@ def write_gate_map(session: Session, records: Any) -> None:
         path = session.run.gates / f"epoch-{epoch:04d}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"epoch": epoch, "step": step, "layers": layers}, point="gates")
-        session.recorder.event(Kind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
+        session.recorder.event(EventKind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
 
 
 def write_rows(session: Session, figures: Figures | None) -> None:
@@ -205,7 +205,7 @@ def write_rows(session: Session, figures: Figures | None) -> None:
     sums = session.progress.epoch_sums
     train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
     session.recorder.event(
-        Kind.EPOCH,
+        EventKind.EPOCH,
         epoch=session.position.epoch + 1,
         step=session.position.step,
         train_loss=train_loss,

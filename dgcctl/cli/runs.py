@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import UsageError
-from dgc.run.events import Event, Kind
+from dgc.run.events import Event, EventKind
 from dgc.run.trusted_code import trust_words_of
 from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output, run_columns, summary
@@ -162,7 +162,7 @@ def event_line(event: Event) -> str:
         if key not in _HIDDEN and value != ""
     )
     kind = diagnostics.paint(
-        f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout
+        f"{event['kind']:<10}", "red" if event["kind"] == EventKind.ALERT else "bold", sys.stdout
     )
     return diagnostics.Painted(f"{clock}  {kind}  {shown(values)}")
 

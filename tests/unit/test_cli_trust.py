@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.files import read_json, write_json
 from dgcctl.cli.main import main
 from tests.unit.run_factory import make_run
@@ -261,7 +261,7 @@ def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
     )
     event = json.loads(lines[at])
     fields = {key: value for key, value in event.items() if key not in ("kind", "t", "crc")}
-    lines[at] = encode_event(Kind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
+    lines[at] = encode_event(EventKind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
     path.write_bytes(b"".join(lines))
     said = run(capsys, "rerun", "dg0aaa", "--against", "again0", code=11)
     assert "first difference at step 5: step.lr was 0.1, is now 0.1000001" in said.err

@@ -2,7 +2,8 @@
 channel, values as bytes with a scale for each sample and head, sums of integers, the rest float32
 in one fixed order. The same bits on every instruction set, for any number of threads and any batch.
 
-`Convolution` is one layer by itself, for tests and measurements; plans are made by dgc.infer.int8.
+`Convolution` is one layer by itself, for tests and measurements; plans are made by
+dgc.infer.lower_int8.
 """
 
 from __future__ import annotations

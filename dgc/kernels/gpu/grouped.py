@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dgc.kernels.gpu.conv import input_pixels, output_pixels
+from dgc.kernels.gpu.dynamic_conv import input_pixels, output_pixels
 
 
 @triton.jit(do_not_specialize=["H", "W", "W_OUT"])

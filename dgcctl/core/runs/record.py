@@ -13,7 +13,7 @@ from typing import Any
 from dgc.errors import UsageError
 from dgc.recipe.load import flatten as flatten_recipe
 from dgc.recipe.load import is_semantic, load_recipe
-from dgc.run.events import METRIC_KINDS, Event, Kind, live_rows, read_events
+from dgc.run.events import METRIC_KINDS, Event, EventKind, live_rows, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
@@ -66,7 +66,7 @@ class RunRecord:
         """The metric rows that count (replayed steps dropped)."""
         return live_rows(self.events)
 
-    def of_kind(self, kind: Kind) -> list[Event]:
+    def of_kind(self, kind: EventKind) -> list[Event]:
         source = self.rows if kind in METRIC_KINDS else self.events
         return [event for event in source if event["kind"] == kind]
 
