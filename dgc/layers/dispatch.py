@@ -15,6 +15,7 @@ tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.ref
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -208,6 +209,20 @@ def dynamic(call: LayerCall) -> Dispatch:
     """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
     cannot compute it.
     """
+    return _dynamic(call, _installed())
+
+
+def _installed() -> tuple[bool, bool, bool]:
+    """What the conditions ask besides the call: which kernels there are. A part of the key, so that
+    a decision is taken again where that changes (tests do it).
+    """
+    return train_passes.available(), gpu.installed(), gpu.interpreted()
+
+
+# A network asks the same few questions at each batch, once a layer: reading the table costs as much
+# as a small layer computes. A refusal is not kept.
+@functools.lru_cache(maxsize=4096)
+def _dynamic(call: LayerCall, _: tuple[bool, bool, bool]) -> Dispatch:
     for row in DYNAMIC:
         if call.backend in row.backends and all(need(call) for need in row.needs):
             return Dispatch(row.algorithm, row.channels(call))
@@ -304,6 +319,11 @@ STATIC: tuple[StaticRow, ...] = (
 
 def static(call: StaticCall) -> StaticAlgorithm:
     """The algorithm of a call; 'native' as a wish binds dynamic layers alone."""
+    return _static(call, _installed())
+
+
+@functools.lru_cache(maxsize=4096)  # as above
+def _static(call: StaticCall, _: tuple[bool, bool, bool]) -> StaticAlgorithm:
     return next(row.algorithm for row in STATIC if all(need(call) for need in row.needs))
 
 
