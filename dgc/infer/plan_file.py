@@ -18,7 +18,7 @@ from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice
 from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError, read
 from dgc.infer.lower import Lowering
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.merge import merge
 from dgc.kernels.cpu.structs import Op
@@ -90,7 +90,7 @@ def graph_of(model: nn.Module) -> Node:
 
 def _plan(
     lowering: type[Lowering], graph: Node, size: tuple[int, int, int], registers: int
-) -> Plan:
+) -> NativePlan:
     try:
         with library.made_for(registers):
             return lowering(graph, size).plan()

@@ -1,9 +1,10 @@
-"""A run directory from any script: `with dgc.run.start(name, config) as run: run.log(step, loss=...)`.
+"""A run directory from any script: `with dgc.run.start(name, config) as run: run.log(step,
+loss=...)`.
 
-What a training of dgcctl records is recorded: the code of the script's checkout, packages, hardware,
-every step, checkpoints, how it ended. So the manager lists, filters, compares, follows, verifies
-and reports it like any other run. What takes the place of a recipe is config.json. No torch is
-imported here unless a checkpoint is asked for.
+What a training of dgcctl records is recorded: the code of the script's checkout, packages,
+hardware, every step, checkpoints, how it ended. So the manager lists, filters, compares, follows,
+verifies and reports it like any other run. What takes the place of a recipe is config.json. No
+torch is imported here unless a checkpoint is asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dgc import settings
 from dgc.errors import ArgumentError, DgcError, ExitCode, ResourceError, UsageError
 from dgc.run import checkpoint_store, code_record, git, provenance
 from dgc.run.code_record import sentences
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.files import atomic_write, write_json
 from dgc.run.names import checked_name, is_one_component
 from dgc.run.paths import RunDir, create_run
@@ -161,7 +162,7 @@ class ScriptRun:
         """
         self._place(step, epoch)
         row = {"step": step, "epoch": self.status.epoch, **_figures(figures)}
-        self._events.append(Kind.STEP, **row)
+        self._events.append(EventKind.STEP, **row)
 
     def evaluate(self, step: int, /, *, epoch: int | None = None, **figures: float) -> None:
         """Figures of an evaluation: `top1_error` (per cent), `loss`, or others. The last ones are
@@ -170,7 +171,7 @@ class ScriptRun:
         self._place(step, epoch)
         found = _figures(figures)
         row = {"step": step, "epoch": self.status.epoch, "split": "val", **found}
-        self._events.append(Kind.EVAL, **row)
+        self._events.append(EventKind.EVAL, **row)
         write_json(self.dir.metrics, {**found, "epoch": self.status.epoch}, point="metrics")
 
     @property
@@ -188,7 +189,7 @@ class ScriptRun:
         """A line of log.txt; `warning` and `error` are shown by the dashboard too."""
         provenance.append_log(self.dir, f"{level}: {text}")
         if level != "info":
-            self._events.append(Kind.ALERT, level=level, text=text)
+            self._events.append(EventKind.ALERT, level=level, text=text)
 
     def image(self, name: str, png: bytes) -> Path:
         """Keep a picture (the bytes of a PNG file) as images/NAME.png; one of that name goes."""
@@ -200,8 +201,9 @@ class ScriptRun:
         return target
 
     def checkpoint(self, model: Any, *, step: int | None = None) -> Path:
-        """Save the weights of a network (a torch module, or a mapping of tensors) as a checkpoint of the run, all of it
-        or nothing. Returns its folder; `model.safetensors` in it can be named with `--init`.
+        """Save the weights of a network (a torch module, or a mapping of tensors) as a checkpoint
+        of the run, all of it or nothing. Returns its folder; `model.safetensors` in it can be
+        named with `--init`.
         """
         import safetensors.torch
 
@@ -216,7 +218,7 @@ class ScriptRun:
         )
         checkpoint_store.point_to(self.dir.last, written)
         self._events.append(
-            Kind.CHECKPOINT,
+            EventKind.CHECKPOINT,
             step=number,
             epoch=self.status.epoch,
             path=f"checkpoints/{written.path.name}",
@@ -240,7 +242,9 @@ class ScriptRun:
         self.status.exit_code = int(exit_code)
         # a disk that refuses the last lines must not hide why the script ended
         with contextlib.suppress(OSError, DgcError):
-            self._events.append(Kind.END, state=str(state), reason=reason, step=self.status.step)
+            self._events.append(
+                EventKind.END, state=str(state), reason=reason, step=self.status.step
+            )
             self._events.sync()
         self._events.close()
         with contextlib.suppress(OSError, DgcError):

@@ -58,7 +58,8 @@ def ls(
         list[str] | None,
         typer.Argument(
             metavar="FILTER",
-            help="e.g. 'lr>0.05' state=done tag:paper name~demo seed=0..2 'age<2h'; `or` between two.",
+            help="e.g. 'lr>0.05' state=done tag:paper name~demo seed=0..2 'age<2h';"
+            " `or` between two.",
         ),
     ] = None,
     runs_dir: options.RunsDir = None,

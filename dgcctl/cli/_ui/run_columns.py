@@ -1,4 +1,6 @@
-"""The columns of `runs ls`: those of every listing, or keys of one's own; and the order of the rows."""
+"""The columns of `runs ls`: those of every listing, or keys of one's own;
+and the order of the rows.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from dgc.errors import DgcError
 from dgc.run import checkout, code_record, provenance, trusted_code
 from dgc.run.checkpoint_store import read_manifest
-from dgc.run.events import EventReader, Kind
+from dgc.run.events import EventKind, EventReader
 from dgc.run.files import file_digest, read_bounded, read_json
 from dgc.run.metrics import RESULTS
 from dgc.run.paths import RunDir
@@ -75,7 +75,7 @@ def _recipe(facts: RunRecord) -> Iterator[Check]:
     if facts.by_script:
         yield Check("recipe digest", Outcome.UNCHECKED, detail="a script's run has no recipe")
         return
-    starts = facts.of_kind(Kind.START)
+    starts = facts.of_kind(EventKind.START)
     recorded = starts[0].get("recipe") if starts else None
     yield equal("recipe digest", recorded, load_recipe(facts.run.recipe).digest())
 
@@ -169,7 +169,7 @@ def _log(facts: RunRecord) -> Iterator[Check]:
         len(reader.skipped),
         f"at offset {damaged}" if damaged else "",
     )
-    steps = facts.of_kind(Kind.STEP)
+    steps = facts.of_kind(EventKind.STEP)
     numbers = [row["step"] for row in steps]
     if facts.by_script:  # it logs which steps it likes
         return
@@ -181,7 +181,7 @@ def _log(facts: RunRecord) -> Iterator[Check]:
 def _metrics(facts: RunRecord) -> Iterator[Check]:
     if not facts.metrics:
         return
-    evals = facts.of_kind(Kind.EVAL)
+    evals = facts.of_kind(EventKind.EVAL)
     last = evals[-1] if evals else {}
     for key in (*RESULTS, "epoch"):
         if key in facts.metrics:
