@@ -213,9 +213,7 @@ def dynamic(call: LayerCall) -> Dispatch:
 
 
 def _installed() -> tuple[bool, bool, bool]:
-    """What the conditions ask besides the call: which kernels there are. A part of the key, so that
-    a decision is taken again where that changes (tests do it).
-    """
+    """Which kernels there are: the conditions ask for it besides the call."""
     return train_passes.available(), gpu.installed(), gpu.interpreted()
 
 
@@ -306,8 +304,7 @@ def grouped(c: StaticCall) -> bool:
 STATIC: tuple[StaticRow, ...] = (
     # the C++ kernels, where there are groups; without, PyTorch's own are as good
     StaticRow(
-        "native",
-        (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw),
+        "native", (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw)
     ),
     # the GPU's kernels: BatchNorm and ReLU in one pass each way, narrow groups whole
     StaticRow("triton", (parts_split, triton_wanted, triton_built, on_gpu, not_float64)),
