@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc.recipe.load import load_recipe
-from dgc.run.events import Kind, metric_digest
+from dgc.run.events import EventKind, metric_digest
 from dgc.run.status import State
 from dgcctl.core.runs import listing
 from dgcctl.core.runs.record import RunRecord, read_record
@@ -54,7 +54,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def _curves(records: list[RunRecord]) -> Iterator[dict[str, Any]]:
     for record in records:
-        for row in record.of_kind(Kind.EVAL):
+        for row in record.of_kind(EventKind.EVAL):
             keys = ("epoch", "step", "top1_error", "loss")
             yield {"run": record.id, **{key: row[key] for key in keys}}
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.kernels import gpu
-from dgc.kernels.cpu import library, train_passes
+from dgc.kernels.cpu import train_passes
 from dgc.layers.backend import Backend
 from dgc.layers.support import (
     can_fuse,
@@ -212,13 +212,11 @@ def dynamic(call: LayerCall) -> Dispatch:
     return _dynamic(call, _installed())
 
 
-def _installed() -> tuple[bool, bool, bool]:
-    """Which kernels there are: the conditions ask for it besides the call."""
+def _installed() -> tuple[bool, bool, bool]:  # the conditions ask for it besides the call
     return train_passes.available(), gpu.installed(), gpu.interpreted()
 
 
-# A network asks the same few questions at each batch, once a layer: reading the table costs as much
-# as a small layer computes. A refusal is not kept.
+# a network asks the same few questions at each batch, once a layer; a refusal is not kept
 @functools.lru_cache(maxsize=4096)
 def _dynamic(call: LayerCall, _: tuple[bool, bool, bool]) -> Dispatch:
     for row in DYNAMIC:
@@ -400,18 +398,3 @@ def _norm_in_training(norm: nn.Module | None) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
     )
-
-
-def unavailable(backend: Backend, device: str = "cpu") -> str:
-    """Why a backend cannot be used at all on this kind of device, in words; "" where it can."""
-    if backend == "native":
-        if device != "cpu":
-            return f"the C++ kernels work on the CPU, and the device is {device}"
-        if not train_passes.available():
-            return f"the C++ kernels are not there ({library.describe().get('why_not')})"
-    if backend == "triton":
-        if not gpu.installed():
-            return "Triton is not installed (PyTorch for CUDA brings it)"
-        if device != "cuda" and not gpu.interpreted():
-            return f"Triton kernels work on a GPU, and the device is {device}"
-    return ""
