@@ -14,11 +14,11 @@ import orjson
 from dgc.bench import machine
 from dgc.bench.cells import measure
 from dgc.bench.contenders import FLOAT32, MAKERS
+from dgc.bench.inference_report import markdown, write
 from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
 from dgc.bench.precisions import ANY_PRECISION
-from dgc.bench.report import markdown, write
 from dgc.bench.rows import BenchReport, read_report, write_report
 from dgc.errors import DgcError, UsageError
 from dgc.kernels.cpu import library

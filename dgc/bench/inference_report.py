@@ -108,7 +108,8 @@ def _runs(found: list[Run]) -> list[str]:
             "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how"
             " many times faster the"
         ),
-        "native plan is in that row. `int8 x best dense`: the plan in 8 bits against the fastest dense",
+        "native plan is in that row. `int8 x best dense`: the plan in 8 bits against the fastest"
+        " dense",
         "engine in any precision.",
         "",
     ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dgc.infer.memory import Image, Region, buffer_of, place
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import structs
 from dgc.kernels.cpu.block import BlockBuilder
 from dgc.kernels.cpu.layout import Layout, up
@@ -66,7 +66,7 @@ class Emitter:
             self.masks[layout] = self.constant(layout.mask())
         return self.masks[layout]
 
-    def finish(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Plan:
+    def finish(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> NativePlan:
         buffers = {
             b: None
             for s in self.steps
@@ -79,7 +79,7 @@ class Emitter:
         block = self.block.build(
             [s.op for s in self.steps], floats, (prod(in_shape), prod(out_shape)), self.exact
         )
-        return Plan(block, in_shape, out_shape)
+        return NativePlan(block, in_shape, out_shape)
 
     def _place(self, step: Step) -> None:
         for name, image in step.images.items():
