@@ -127,8 +127,8 @@ def export(
     """Copy a run to a read-only folder or an archive, with the digest of every file; several runs
     into a folder, each under its id.
 
-    This is the record. `dgcctl ckpt export` writes its weights alone, `dgcctl export` a network that
-    runs without PyTorch. `dgcctl runs import` takes it in again.
+    This is the record. `dgcctl ckpt export` writes its weights alone, `dgcctl export` a network
+    that runs without PyTorch. `dgcctl runs import` takes it in again.
     """
     names, target = (words, given) if given is not None else (words[:-1], Path(words[-1]))
     if not names:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgc.bench.report import best_any
+from dgc.bench.inference_report import best_any
 from dgc.bench.rows import BenchRow
 from dgc.errors import UsageError
 from dgc.jobs.evaluate import choose_engine

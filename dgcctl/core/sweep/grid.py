@@ -23,8 +23,8 @@ class Axis:
 
 
 def parse_axis(text: str) -> Axis:
-    """`optim.lr=0.05,0.1`, `seed=0..2` (both ends included), `model.gate_factor=0.25..0.75:0.25` with
-    a step, or `optim.lr=log:0.01..0.3:4`, four values of even ratios. UsageError.
+    """`optim.lr=0.05,0.1`, `seed=0..2` (both ends included), `model.gate_factor=0.25..0.75:0.25`
+    with a step, or `optim.lr=log:0.01..0.3:4`, four values of even ratios. UsageError.
 
     A comma separates values, except inside [...], {...} and quotes, and after a backslash.
     """

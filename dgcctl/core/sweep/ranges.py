@@ -1,7 +1,7 @@
 """Ranges of numbers on the command line: `0..2`, `0.25..0.75:0.25`, `log:0.01..0.3:4`.
 
-Nothing in them is read by a shell. What follows the last colon is the step; of a `log:` range, whose
-values have even ratios and no even step, it is how many values there are.
+Nothing in them is read by a shell. What follows the last colon is the step; of a `log:` range,
+whose values have even ratios and no even step, it is how many values there are.
 """
 
 from __future__ import annotations
