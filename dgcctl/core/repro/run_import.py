@@ -27,14 +27,14 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
-class Taken:
+class ImportedRun:
     """One run of a source: where it is now, and `imported` or `already here`."""
 
     run: RunDir
     outcome: str
 
 
-def import_runs(source: Path, runs: Path) -> Iterator[Taken]:
+def import_runs(source: Path, runs: Path) -> Iterator[ImportedRun]:
     """Copy the runs of a source into a folder of runs, one after the other, each whole or not at
     all.
 
@@ -69,7 +69,7 @@ def _runs_in(folder: Path) -> Iterator[RunDir]:
     yield from reversed(list(listing.iterate(folder)))
 
 
-def _take(run: RunDir, runs: Path) -> Taken:
+def _take(run: RunDir, runs: Path) -> ImportedRun:
     seen = listing.read_run(run)
     if seen.state == listing.UNREADABLE:
         raise IntegrityError(f"{seen.problem}: cannot be imported")
@@ -81,14 +81,14 @@ def _take(run: RunDir, runs: Path) -> Taken:
             + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         )
     if there := _same_run(run, runs):
-        return Taken(there, "already here")
+        return ImportedRun(there, "already here")
     target = RunDir(runs / _name(seen))
     if target.path.exists():
         raise UsageError(
             f"{target.path}: another run has that name: rename one of the two folders first"
         )
     _copy(run, target)
-    return Taken(target, "imported")
+    return ImportedRun(target, "imported")
 
 
 def _name(run: listing.Run) -> str:
