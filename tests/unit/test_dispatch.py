@@ -47,6 +47,18 @@ def test_the_kernels_are_taken_where_they_fit_and_nowhere_else() -> None:
         assert taken(**change, kernel=3) == ("masked", 400), change
 
 
+def test_the_table_is_read_once_for_a_question_and_again_where_the_kernels_change() -> None:
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        first = (dispatch.DYNAMIC[0]._replace(needs=(lambda c: bool(read.append(c)),)),)
+        patch.setattr(dispatch, "DYNAMIC", first + dispatch.DYNAMIC)
+        asked = {"backend": "masked", "channels": 4711}  # what no other test asks
+        assert [taken(**asked), taken(**asked)] == [("masked", 4711)] * 2
+        assert len(read) == 1
+        taken(kernels=False, **asked)
+        assert len(read) == 2
+
+
 def test_plain_pytorch_is_a_function_of_shape_and_n_alone() -> None:
     assert plain(1, 400, 300, 256, 0, "cpu") == ("product", 100)
     assert plain(1, 400, 100, 256, 0, "cpu") == ("product", 400)
