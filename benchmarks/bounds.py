@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dgc.errors import RecipeError
 from dgc.recipe.load import load_recipe
-from dgc.run.events import EventReader, Kind, encode_event
+from dgc.run.events import EventKind, EventReader, encode_event
 from dgc.run.paths import RunDir
 
 REPETITIONS = 7
@@ -45,7 +45,7 @@ def long_log(folder: Path) -> None:
     """One look at a log that has grown by 100 MB."""
     run = RunDir(folder)
     if not run.events.exists():
-        line = encode_event(Kind.STEP, {"step": 1, "loss": 1.0, "text": "x" * 900})
+        line = encode_event(EventKind.STEP, {"step": 1, "loss": 1.0, "text": "x" * 900})
         run.events.write_bytes(line * (100_000_000 // len(line)))
     EventReader(run.events, chunk=1 << 20).poll()
 

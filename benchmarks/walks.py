@@ -19,7 +19,7 @@ from dgc.data import eval_loader
 from dgc.data.loader import Loader
 from dgc.recipe.load import parse_recipe
 from dgc.run.paths import RunDir
-from dgc.train import build, loop, rows
+from dgc.train import build, loop, step_rows
 from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
@@ -62,7 +62,7 @@ def in_training() -> tuple[Walk, Walk]:
     """What passes between the data set and the changed weights, and from a row to the log."""
     image: Walk = {}
     metric: Walk = {}
-    step, epoch, flush = Updater.step, Loader.epoch, rows.flush
+    step, epoch, flush = Updater.step, Loader.epoch, step_rows.flush
 
     def noted_step(*args: Any) -> Any:
         with noted(image):

@@ -75,6 +75,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "run":  # dgc.run.start, without importing dgc.run by name
+        return importlib.import_module("dgc.run")
     if name not in _HOME:
         raise AttributeError(f"module 'dgc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

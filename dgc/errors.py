@@ -61,7 +61,9 @@ class ArgumentError(UsageError, ValueError):
 
 
 class RecipeError(UsageError):
-    """A recipe that cannot be used. `problems` holds one line each, all of them found in one pass."""
+    """A recipe that cannot be used. `problems` holds one line each,
+    all of them found in one pass.
+    """
 
     def __init__(self, problems: str | list[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)

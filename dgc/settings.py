@@ -3,14 +3,17 @@ No torch.
 
     DGCCTL_RUNS_DIR, DGCCTL_DATA_DIR, DGCCTL_CACHE_DIR    folders (`~` is the home folder)
     DGCCTL_OFFLINE             true | false: whether the network is forbidden
-    DGCCTL_RECORD_SECRETS      true | false: whether a run's record may hold files that look like secrets
+    DGCCTL_RECORD_SECRETS      true | false: whether a run's record may hold files that look like
+                               secrets
     DGCCTL_TRUST_CODE          packages, with commas between them, whose code a recipe may run
     DGCCTL_REGISTRY, DGCCTL_CHECKPOINTS_LOCK, DGCCTL_KEYS    files
-    DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL    addresses that stand in for the hosts of released checkpoints
+    DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL    addresses that stand in for the hosts of released
+                                              checkpoints
     DGCCTL_RANK_TIMEOUT        seconds that a rank waits for the others
     DGCCTL_VERBOSITY           -1 (quiet), 0, 1 (verbose)
     DGCCTL_DASH_TOKEN          the token of a dashboard that is served
-    DGCCTL_CRASH_AT            for tests: name:n ends the process at the n-th passage of a named point
+    DGCCTL_CRASH_AT            for tests: name:n ends the process at the n-th passage of a named
+                               point
     DGCCTL_LAUNCHED            set by the launcher of several ranks for its children
 
 Empty means not set. A switch is true, yes, on, 1 or false, no, off, 0, in any case. All else is a

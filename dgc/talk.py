@@ -78,8 +78,8 @@ def put(text: str) -> None:
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
-    """What stands under `if __name__ == "__main__"`: the program, its exit code, and its tracebacks,
-    whose messages may hold anything.
+    """What stands under `if __name__ == "__main__"`: the program, its exit code, and its
+    tracebacks, whose messages may hold anything.
     """
     sys.excepthook = _show_traceback
     threading.excepthook = lambda thread: _show_traceback(

@@ -12,7 +12,7 @@ from dgc.infer.conv import convolve, input_layout, needs_panel, select
 from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Emitter
 from dgc.infer.memory import Buffer, new_image, new_region
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library, weights
 from dgc.kernels.cpu.layout import Layout, Window
 from dgc.kernels.cpu.structs import Kind
@@ -32,7 +32,7 @@ def native_conv2d(
     return plan.run(x_BCHW.contiguous(), loaded, torch.get_num_threads(), chunk=max(1, len(x_BCHW)))
 
 
-def plan_of(conv: Conv, shape: tuple[int, int, int], gates_BGC: Tensor) -> Plan:
+def plan_of(conv: Conv, shape: tuple[int, int, int], gates_BGC: Tensor) -> NativePlan:
     """The plan of one convolution of an image (channels, height, width); its gates are given,
     a row of padded floats for each sample and head.
     """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import dgc
 from dgc.infer.compile import NativeModule
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import block as blocks
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Op, Program
@@ -50,7 +50,7 @@ def images(count: int = 3, size: tuple[int, int, int] = SIZE) -> Tensor:
     return torch.randn(count, *size, generator=torch.Generator().manual_seed(1))
 
 
-def plan_of(net: nn.Module, x: Tensor) -> Plan:
+def plan_of(net: nn.Module, x: Tensor) -> NativePlan:
     plan = NativeModule(net.eval()).plan_for(x)
     assert plan is not None
     return plan
@@ -59,7 +59,7 @@ def plan_of(net: nn.Module, x: Tensor) -> Plan:
 class Forged:
     """A file around a program that may be changed before it is written."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: NativePlan) -> None:
         self.plan = plan
         self.block = plan.block.copy()
         self.program = blocks.program_of(self.block)

@@ -13,11 +13,12 @@ import orjson
 
 from dgc.bench import machine
 from dgc.bench.cells import measure
-from dgc.bench.contenders import MAKERS
+from dgc.bench.contenders import FLOAT32, MAKERS
+from dgc.bench.inference_report import markdown, write
 from dgc.bench.layers import states, table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.place import writable
-from dgc.bench.report import markdown, write
+from dgc.bench.precisions import ANY_PRECISION
 from dgc.bench.rows import BenchReport, read_report, write_report
 from dgc.errors import DgcError, UsageError
 from dgc.kernels.cpu import library
@@ -30,6 +31,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--contender", choices=sorted(MAKERS), action="append")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "int8"],
+        default="float32",
+        help="int8: the plan in 8 bits against dense engines in any precision",
+    )
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of timing for a cell")
     parser.add_argument(
         "--layers", action="store_true", help="the per-layer table instead of the cells"
@@ -41,7 +48,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--out", type=Path, help="JSON file; by default one named after this machine"
     )
     a = parser.parse_args(argv)
-    a.out = a.out or Path(f"benchmarks/results/inference-{machine.label()}.json")
+    kind = "" if a.precision == "float32" else f"-{a.precision}"
+    a.out = a.out or Path(f"benchmarks/results/inference{kind}-{machine.label()}.json")
     return a
 
 
@@ -75,7 +83,7 @@ def _measure(report: BenchReport, key: str, network: str, a: argparse.Namespace)
         return
     for batch in a.batch or (1, 32):
         for threads in a.threads or (1, 2):
-            wanted = a.contender or list(MAKERS)
+            wanted = a.contender or list(FLOAT32 if a.precision == "float32" else ANY_PRECISION)
             began = datetime.now(UTC).isoformat(timespec="seconds")
             rows = measure(network, batch, threads, wanted, a.budget, machine=key, run=began)
             for row in rows:

@@ -18,9 +18,18 @@ REFERENCE = "dense_eager"
 
 
 def measure(
-    network: str, batch: int, threads: int, wanted: list[str], budget_s: float, *, machine: str, run: str
-) -> list[BenchRow]:  # fmt: skip
-    """Milliseconds per image of every wanted contender that is installed; why not, for the others."""
+    network: str,
+    batch: int,
+    threads: int,
+    wanted: list[str],
+    budget_s: float,
+    *,
+    machine: str,
+    run: str,
+) -> list[BenchRow]:
+    """Milliseconds per image of every wanted contender that is installed; why not,
+    for the others.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     side = NETWORKS[network].image
@@ -36,7 +45,8 @@ def measure(
 
     def row(name: str) -> BenchRow:
         return BenchRow(
-            benchmark="inference", network=network, batch=batch, threads=threads, machine=machine, run=run,
+            benchmark="inference", network=network, batch=batch, threads=threads, machine=machine,
+            run=run,
             **contender(name),
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.bench.networks import build, with_backend
+from dgc.bench.precisions import LOWER, as_onnx, openvino
 from dgc.infer import compile_for_inference
 
 Call = Callable[[], object]
@@ -50,14 +50,6 @@ def _dense_compiled(name: str, x: Tensor, threads: int) -> Call:
     return _torch_call(model, x)
 
 
-def _onnx(name: str, x: Tensor) -> bytes:
-    """The dense network as ONNX for exactly this batch."""
-    out = io.BytesIO()
-    model = build(name, "dense")
-    torch.onnx.export(model, (x,), out, dynamo=False, input_names=["x"], output_names=["y"])  # type: ignore[arg-type]
-    return out.getvalue()
-
-
 def _dense_onnxruntime(name: str, x: Tensor, threads: int) -> Call:
     import onnxruntime
 
@@ -65,26 +57,10 @@ def _dense_onnxruntime(name: str, x: Tensor, threads: int) -> Call:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        _onnx(name, x), options, providers=["CPUExecutionProvider"]
+        as_onnx(name, x), options, providers=["CPUExecutionProvider"]
     )
     feed = {"x": x.numpy()}
     return lambda: session.run(None, feed)
-
-
-def _dense_openvino(name: str, x: Tensor, threads: int) -> Call:
-    """In float32: where the CPU has bfloat16 units, OpenVINO would take those by itself."""
-    import openvino
-
-    core = openvino.Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    model = core.read_model(io.BytesIO(_onnx(name, x)))
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    feed = {0: x.numpy()}
-    return lambda: request.infer(feed)
 
 
 MAKERS: dict[str, Maker] = {
@@ -92,9 +68,12 @@ MAKERS: dict[str, Maker] = {
     "plain": _plain,
     "dense_eager": _dense,
     "dense_onnxruntime": _dense_onnxruntime,
-    "dense_openvino": _dense_openvino,
+    # where the CPU has bfloat16 units, OpenVINO would take those by itself
+    "dense_openvino": openvino("f32", quantised=False),
     "dense_compile": _dense_compiled,
     "sgc_eager": _sgc,
     "masked": _masked,
+    **LOWER,
 }
+FLOAT32 = tuple(name for name in MAKERS if name not in LOWER)
 DENSE_ENGINES = ("dense_eager", "dense_compile", "dense_onnxruntime", "dense_openvino")

@@ -1,12 +1,13 @@
 """Training and inference on a GPU, side by side: the dense network and DGC, each as it comes, in
 channels_last, compiled and as a CUDA graph.
 
-    python -m dgc.bench.gpu [--network NAME] [--batch N] [--precision P] [--seconds S] [--out FILE.json]
+    python -m dgc.bench.gpu [--network NAME] [--batch N] [--precision P] [--seconds S]
+        [--out FILE.json]
 
-Needs torch and numpy alone. Each row is written as soon as it is there; after `--seconds` nothing new
-is begun. A step is forward, loss, backward and SGD's update on one batch of noise, timed by events of
-the device. "launches" counts kernels of one step by the profiler; a graph is one launch for the host,
-and its kernels are counted all the same.
+Needs torch and numpy alone. Each row is written as soon as it is there; after `--seconds` nothing
+new is begun. A step is forward, loss, backward and SGD's update on one batch of noise, timed by
+events of the device. "launches" counts kernels of one step by the profiler; a graph is one launch
+for the host, and its kernels are counted all the same.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Cell(NamedTuple):
     way: str
 
 
-class Trainer:
+class GpuTrainer:
     """A network on one batch of noise, and its optimizer, on `device`."""
 
     def __init__(self, cell: Cell, device: torch.device) -> None:
@@ -191,7 +192,7 @@ def measure(cell: Cell, device: torch.device) -> dict[str, Any]:
 def _row(cell: Cell, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(cell, device)
+    trainer = GpuTrainer(cell, device)
     for _ in range(WARM):
         trainer.step()
     times = milliseconds(trainer.step, device, STEPS)
@@ -209,7 +210,8 @@ def _row(cell: Cell, device: torch.device) -> dict[str, Any]:
 def cells(networks: list[str], batches: list[int], precisions: list[str]) -> Iterator[Cell]:
     """The most telling first: time may run out."""
     shapes = [(n, b, p) for p in precisions for b in batches for n in networks]
-    for ways in (("dense", "dense_channels_last", "dgc"), ("dense_graph", "dgc_graph", "dgc_masked")):  # fmt: skip
+    first = ("dense", "dense_channels_last", "dgc")
+    for ways in (first, ("dense_graph", "dgc_graph", "dgc_masked")):
         for network, batch, precision in shapes:
             for way in ways:
                 yield Cell(network, batch, precision, "train", 0.9, way)
@@ -244,7 +246,8 @@ def main(argv: list[str] | None = None) -> int:
     a = parser.parse_args(argv)
     device = torch.device(a.device)
     began, rows = time.perf_counter(), []
-    for cell in cells(a.network or list(NETWORKS), a.batch or [64, 256], a.precision or list(PRECISIONS)):  # fmt: skip
+    networks, precisions = a.network or list(NETWORKS), a.precision or list(PRECISIONS)
+    for cell in cells(networks, a.batch or [64, 256], precisions):
         if time.perf_counter() - began > a.seconds:
             break
         rows.append(measure(cell, device))

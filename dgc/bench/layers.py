@@ -11,7 +11,7 @@ from torch import Tensor
 from dgc.bench.networks import NETWORKS, build
 from dgc.bench.timing import REST_S
 from dgc.infer.compile import NativeModule
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Kind, Op
@@ -19,7 +19,7 @@ from dgc.kernels.cpu.structs import Kind, Op
 CONVOLUTIONS = (Kind.CONV, Kind.WINO)
 
 
-def _plan(name: str) -> tuple[Plan | None, Library | None, Tensor]:
+def _plan(name: str) -> tuple[NativePlan | None, Library | None, Tensor]:
     """The network's plan for one image, what runs it, and the image; None where there are no
     kernels.
     """

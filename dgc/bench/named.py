@@ -11,6 +11,12 @@ NAMED: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "dgc_bf16": ("dgc", "plain", "bf16", {}),
     "plain": ("dgc", "plain", "float32", {}),
     "masked": ("dgc", "masked", "float32", {}),
+    "native_int8": ("dgc", "native", "int8", {}),
+    "dense_eager_bf16": ("dense", "eager", "bf16", {"memory_format": "channels_last"}),
+    "dense_onnxruntime_int8": ("dense", "onnxruntime", "int8", {}),
+    "dense_openvino_bf16": ("dense", "openvino", "bf16", {}),
+    "dense_openvino_int8": ("dense", "openvino", "int8", {}),
+    "dense_openvino_int8_bf16": ("dense", "openvino", "int8", {"rest": "bf16"}),
     "dense": ("dense", "eager", "float32", {}),
     "dense_eager": ("dense", "eager", "float32", {}),
     "dense_compile": ("dense", "compile", "float32", {}),
@@ -28,5 +34,6 @@ def contender(name: str) -> dict[str, Any]:
     """The fields of a row that follow from a contender's name."""
     variant, engine, precision, more = NAMED.get(name, ("", name, "float32", {}))
     return {
-        "name": name, "variant": variant, "engine": engine, "precision": precision, "more": dict(more),
+        "name": name, "variant": variant, "engine": engine, "precision": precision,
+        "more": dict(more),
     }  # fmt: skip

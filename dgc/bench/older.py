@@ -34,7 +34,8 @@ def _inference(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for name, found in times.items():
             ratio = found["median"] / dense if dense else None
             yield {
-                **common, **contender(name), "n": found["n"], "median": found["median"], "low": found["low"],
+                **common, **contender(name), "n": found["n"], "median": found["median"],
+                "low": found["low"],
                 "high": found["high"], "ratio": ratio, "ratio_to": "dense_eager" if dense else None,
             }  # fmt: skip
         for name, why in cell.get("missing", {}).items():
@@ -58,7 +59,8 @@ def _training(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {
                 **common, **fields, "n": cell["n"], "median": found["seconds_median"],
                 "low": min(seconds), "high": max(seconds), "values": tuple(seconds),
-                "ratio": found["time_ratio"], "ratio_low": low, "ratio_high": high, "ratio_to": "dense",
+                "ratio": found["time_ratio"], "ratio_low": low, "ratio_high": high,
+                "ratio_to": "dense",
                 "more": {"progress": cell["progress"], **fields["more"], **more},
             }  # fmt: skip
         for name, why in cell.get("failed", {}).items():
@@ -70,7 +72,8 @@ def _training(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _dashboard(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for figure in document.get("figures", []):
         yield {
-            "benchmark": "dashboard", "name": figure["question"], "spread": "worst", "high": figure["worst"],
+            "benchmark": "dashboard", "name": figure["question"], "spread": "worst",
+            "high": figure["worst"],
             **{key: figure[key] for key in ("unit", "n", "median", "bar", "passed", "note")},
         }  # fmt: skip
 
@@ -88,7 +91,8 @@ def _gpu(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
         more = {key: row[key] for key in ("mode", "progress", "peak_mb", "launches") if key in row}
         yield {
-            **common, "run": str(row.get("run", "1")), "n": row.get("n", 0), "median": row.get("ms"),
+            **common, "run": str(row.get("run", "1")), "n": row.get("n", 0),
+            "median": row.get("ms"),
             "low": row.get("least"), "high": row.get("most"), "spread": "range",
             "why_not": row.get("error"), "more": more,
         }  # fmt: skip

@@ -4,11 +4,11 @@ fastest?
     python -m dgc.bench.training [--network NAME] [--progress P] [--threads T] [--way NAME]
         [--steps N] [--out FILE.json]
 
-Each contender trains in a process of its own, beside that of the dense twin as it comes, step by step in
-turn: what a table compares are ratios of neighbouring steps. At most two processes live at once.
-Each cell is written as soon as it is there. Saved activations are exact: bytes of the distinct
-storages kept for backward that are neither parameters nor buffers. What fails is named in the
-table.
+Each contender trains in a process of its own, beside that of the dense twin as it comes, step by
+step in turn: what a table compares are ratios of neighbouring steps. At most two processes live at
+once. Each cell is written as soon as it is there. Saved activations are exact: bytes of the
+distinct storages kept for backward that are neither parameters nor buffers. What fails is named in
+the table.
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ NO_BF16 = (
 HEADER = """# Training: DGC against its dense twin
 
 {cpu}, torch {torch}, Python {python}, kernels {isa}, {date}.
-Time: forward + backward + update, median of n steps; ratio: median over neighbouring steps of this way and of the dense
-twin as it comes (range). Best dense way: the dense row with the least ratio; "/ best" divides by it.
-dgc: the project as it comes; plain: without its C++ kernels; masked: the formulation of the released code.
+Time: forward + backward + update, median of n steps; ratio: median over neighbouring steps of \
+this way and of the dense
+twin as it comes (range). Best dense way: the dense row with the least ratio; "/ best" divides by \
+it.
+dgc: the project as it comes; plain: without its C++ kernels; masked: the formulation of the \
+released code.
 Saved: MB an image kept for backward. Peak: resident MB of the way's own process.
 
-| network, batch | progress | threads | way | n | s/step | / dense | / best | best dense way | saved MB | peak MB |
+| network, batch | progress | threads | way | n | s/step | / dense | / best | best dense way \
+| saved MB | peak MB |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -166,7 +170,8 @@ def _blank(cell: TrainingCell, name: str, common: dict[str, Any]) -> BenchRow:
     fields = contender(name)
     fields["more"] = {"progress": cell.progress, **fields["more"]}
     return BenchRow(
-        benchmark="training", network=cell.network, threads=cell.threads, unit="s/step", spread="range",
+        benchmark="training", network=cell.network, threads=cell.threads, unit="s/step",
+        spread="range",
         **fields, **common,
     )  # fmt: skip
 

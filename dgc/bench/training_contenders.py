@@ -1,5 +1,5 @@
-"""One way of training a network, in its own process: `python -m dgc.bench.training_contenders NETWORK
-PROGRESS NAME THREADS`.
+"""One way of training a network, in its own process: `python -m dgc.bench.training_contenders
+NETWORK PROGRESS NAME THREADS`.
 
 It makes two steps to warm up, prints {"peak_mb", "saved_bytes", "batch"}, and then, for each line
 that it is sent, it makes a step and prints its seconds. It ends with its standard input; its memory

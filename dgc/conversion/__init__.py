@@ -1,4 +1,6 @@
-"""Any network's convolutions become dynamic group convolutions, and come back from a description."""
+"""Any network's convolutions become dynamic group convolutions,
+and come back from a description.
+"""
 
 from __future__ import annotations
 

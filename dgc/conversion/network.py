@@ -1,4 +1,6 @@
-"""`dgc.convert`: a network's convolutions become dynamic layers, in place; it computes what it did."""
+"""`dgc.convert`: a network's convolutions become dynamic layers, in place;
+it computes what it did.
+"""
 
 from __future__ import annotations
 

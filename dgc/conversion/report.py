@@ -110,4 +110,5 @@ def _line(layer: LayerReport, wide: int) -> str:
     kernel = "x".join(map(str, layer.kernel_size))
     then = f"{layer.promised / 1e6:8.1f}" if layer.converted else " " * 8
     what = "converted" + (f", {layer.why}" if layer.why else "") if layer.converted else layer.why
-    return f"{layer.name:{wide}}  {channels:>11}  {kernel:>6}  {layer.dense / 1e6:8.1f}  {then}  {what}"
+    dense = f"{layer.dense / 1e6:8.1f}"
+    return f"{layer.name:{wide}}  {channels:>11}  {kernel:>6}  {dense}  {then}  {what}"

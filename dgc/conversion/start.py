@@ -1,4 +1,5 @@
-"""A dynamic layer that computes what a convolution computes, and knows which channels to drop first.
+"""A dynamic layer that computes what a convolution computes, and knows which channels to drop
+first.
 
 The gates start apart from each other: a channel's gate is 1 + 0.1 * (rank - 1/2), by the size of
 its weights in that head, and the weights are divided by it. Equal gates would be switched off all

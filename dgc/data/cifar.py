@@ -51,7 +51,9 @@ class Source:
 
 
 def source(name: str) -> Source:
-    """The facts about "cifar10" or "cifar100"; torchvision holds the addresses and the files' md5."""
+    """The facts about "cifar10" or "cifar100";
+    torchvision holds the addresses and the files' md5.
+    """
     from torchvision.datasets import CIFAR10, CIFAR100  # slow to import
 
     kind, sha256, size, labels = {

@@ -69,7 +69,9 @@ class Listing:
 
 
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
-    """List a split; everything that is wrong with its folders is in `problems`, nothing is raised."""
+    """List a split; everything that is wrong with its folders is in `problems`,
+    nothing is raised.
+    """
     listing = Listing(root, split, quarantine)
     # What a link further down must not lead back to.
     above = _identity(root), _identity(root / split)
@@ -263,7 +265,9 @@ def raise_problems(listings: Sequence[Listing]) -> None:
 
 
 def check_classes(root: Path, train: list[str], val: list[str], num_classes: int | None) -> None:
-    """Raise DataError where the splits name different classes, or not as many as the network has."""
+    """Raise DataError where the splits name different classes,
+    or not as many as the network has.
+    """
     where = written(str(root))
     if train != val:
         sides = (("train", set(train) - set(val)), ("val", set(val) - set(train)))
@@ -328,9 +332,13 @@ def read_quarantine(file: Path | None) -> frozenset[str]:
 
 
 def quarantine_line(problem: Problem) -> str:
-    """A problem as a line of a quarantine file; spaces at the ends and a first `#` are escaped too."""
+    """A problem as a line of a quarantine file;
+    spaces at the ends and a first `#` are escaped too.
+    """
     name, reason, _ = problem
     inner = name.strip(" ")
     first = len(name) - len(name.lstrip(" "))
     text = "\\x20" * first + inner + "\\x20" * (len(name) - first - len(inner))
-    return f"{text.replace('#', chr(92) + 'x23', 1) if text.startswith('#') else text}\t{' '.join(reason.split())}"
+    if text.startswith("#"):
+        text = text.replace("#", "\\x23", 1)
+    return f"{text}\t{' '.join(reason.split())}"

@@ -158,7 +158,8 @@ def _set(name: str, half: Any, view: View, limit: int | None, classes: int) -> I
     fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] in (1, 3)
     if not fits or len(images) != len(labels):
         raise DataError(
-            f"{name}: images are {images.dtype} {images.shape} with {len(labels)} labels, and should"
+            f"{name}: images are {images.dtype} {images.shape} with {len(labels)} labels, and"
+            " should"
             " be uint8 (count, height, width, 1 or 3)"
         )
     if images.shape[1:3] != (view.image_size, view.image_size):

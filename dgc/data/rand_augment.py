@@ -1,5 +1,5 @@
-"""RandAugment (Cubuk et al. 2020) with torchvision's operations and ranges, its random numbers given
-from outside, and random erasing (Zhong et al. 2020).
+"""RandAugment (Cubuk et al. 2020) with torchvision's operations and ranges, its random numbers
+given from outside, and random erasing (Zhong et al. 2020).
 
 Legend: B batch, H height, W width, C channels.
 """

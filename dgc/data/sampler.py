@@ -44,7 +44,9 @@ class TrainSampler:
         return whole + (rest >= 2 * self.world_size * self.accumulate)
 
     def tasks(self, epoch: int, start: int = 0) -> Iterator[Task]:
-        """The tasks of `epoch` from batch `start` on. Nothing is computed for the batches before."""
+        """The tasks of `epoch` from batch `start` on.
+        Nothing is computed for the batches before.
+        """
         indices = order(self.seed, epoch, self.count)
         for step in range(start, len(self)):
             batch = indices[step * self.batch_size : (step + 1) * self.batch_size]

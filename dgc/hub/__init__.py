@@ -1,8 +1,10 @@
 """Released and own checkpoints: what there is, fetched, verified, converted, loaded. No torch until
 it is needed.
 
-registry       the released checkpoints as data        hosts, transfer  over HTTP, resumed after a cut
-fetch, cache   checked, pinned, and only then named     filetype, scan, pickles  looked at, nothing run
+registry       the released checkpoints as data        hosts, transfer  over HTTP, resumed after a
+                                                                        cut
+fetch, cache   checked, pinned, and only then named     filetype, scan, pickles  looked at, nothing
+                                                                                 run
 convert, sandbox   to safetensors, in a process        load_weights     a network with its weights
 card           what belongs to a set of weights         export           a checkpoint to give away
 """

@@ -1,8 +1,10 @@
 """Where fetched checkpoints lie, who may write there, and which digest of each is trusted. No
 torch.
 
-<cache>/checkpoints/NAME.tar              the released file, complete and checked; written by rename only
-<cache>/checkpoints/.NAME.tar.HOST.part   a transfer that is under way or was cut, with .json beside it
+<cache>/checkpoints/NAME.tar              the released file, complete and checked; written by
+                                          rename only
+<cache>/checkpoints/.NAME.tar.HOST.part   a transfer that is under way or was cut, with .json
+                                          beside it
 <cache>/checkpoints/.NAME.tar.lock        held while somebody fetches it; .holder says who
 <cache>/checkpoints/NAME.safetensors      what it was converted to, NAME.json beside it
 <cache>/checkpoints.lock                  the digest of each at its first use, when and from where

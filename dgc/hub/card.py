@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub.registry import Preprocessing
+from dgc.hub.registry import ImageSteps
 from dgc.recipe.load import Recipe, load_recipe, parse_recipe
 from dgc.run.checkpoint_store import (
     EMA_FILE,
@@ -39,7 +39,7 @@ class Card:
     evaluated on in training, if known.
     """
 
-    preprocessing: Preprocessing
+    preprocessing: ImageSteps
     classes: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     data: Mapping[str, Any] | None = None
@@ -62,7 +62,7 @@ def card_of(recipe: Recipe, data_json: Mapping[str, Any] | None = None) -> Card:
     data = recipe.data
     mean, std = ((x[0], x[1], x[2]) for x in (data.mean, data.std))
     channels = 1 if data.name in _GREY else 3
-    card = Card(Preprocessing(data.resize, data.image_size, mean, std, channels))
+    card = Card(ImageSteps(data.resize, data.image_size, mean, std, channels))
     if not data_json:
         return card
     val = data_json.get("val")
@@ -92,7 +92,7 @@ def read_card(document: Any, where: str) -> Card:
             _positive(how["image_size"]),
             _positive(how["channels"]),
         )
-        preprocessing = Preprocessing(
+        preprocessing = ImageSteps(
             None if resize is None else _positive(resize), size, mean, std, channels
         )
         classes, folders = (_names(document.get(key) or []) for key in ("classes", "folders"))
@@ -125,7 +125,7 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-# --- recipe and card as they stand beside or inside weights -----------------------------------------
+# --- recipe and card as they stand beside or inside weights ---------------------------------------
 
 
 class Told(NamedTuple):

@@ -2,7 +2,8 @@
 torch here; that process is `dgc.hub.sandbox`.
 
 NAME.safetensors     the weights under our names
-NAME.json            where they came from (file, digest, origin), what was stripped, the digest of the weights
+NAME.json            where they came from (file, digest, origin), what was stripped, the digest of
+                     the weights
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def _commit(temporary: Path, weights: Path, record: Mapping[str, Any]) -> None:
 
 
 def existing(weights: Path, source_sha256: str) -> Converted | None:
-    """An earlier conversion of the same source, whole and unchanged; None means: convert (again)."""
+    """An earlier conversion of the same source, whole and unchanged; None means:
+    convert (again).
+    """
     try:
         record = json.loads(weights.with_suffix(".json").read_bytes())
         fits = (

@@ -128,7 +128,7 @@ def _special(mode: int) -> str:
     return next((name for test, name in names if test(mode)), "a device")
 
 
-# --- safetensors -----------------------------------------------------------------------------------
+# --- safetensors ----------------------------------------------------------------------------------
 
 MAX_HEADER = 2 << 20  # the largest of ours needs 0.1 MiB
 MAX_TENSORS = 20_000
@@ -155,7 +155,9 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Check and return the header. Raises IntegrityError naming the file and what is wrong with it."""
+    """Check and return the header. Raises IntegrityError naming the file and
+    what is wrong with it.
+    """
     head = read_head(path)
     kind = sniff(head)
     if kind != SAFETENSORS:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub import filetype, networks
+from dgc.hub import filetype, recorded_networks
 from dgc.hub.cache import Cache, hold
 from dgc.hub.card import (
     METADATA_KEY,
@@ -34,7 +34,7 @@ from dgc.hub.card import (
 )
 from dgc.hub.convert import Converted, convert, existing
 from dgc.hub.fetch import Fetched, FetchOptions, download, identify
-from dgc.hub.registry import Preprocessing, ReleasedCheckpoint, find_entry, load_registry
+from dgc.hub.registry import ImageSteps, ReleasedCheckpoint, find_entry, load_registry
 from dgc.hub.scan import inspect
 from dgc.models import create_model as create_network
 from dgc.recipe.load import Recipe, diff_recipes, find_recipe, load_recipe
@@ -69,10 +69,12 @@ def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn
 
 
 class Pretrained(NamedTuple):
-    """A network in evaluation mode, what its images must go through, and its line of the registry."""
+    """A network in evaluation mode, what its images must go through,
+    and its line of the registry.
+    """
 
     model: nn.Module
-    preprocessing: Preprocessing
+    preprocessing: ImageSteps
     info: ReleasedCheckpoint
 
 
@@ -139,7 +141,7 @@ def load_weights(model: nn.Module, weights: Path) -> None:
     model.load_state_dict(load_file(weights), strict=True)
 
 
-# --- any checkpoint ---------------------------------------------------------------------------------
+# --- any checkpoint -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Opened:
     entry: ReleasedCheckpoint | None = None
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> ImageSteps:
         """What its images must go through."""
         return self.card.preprocessing
 
@@ -245,7 +247,7 @@ def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
 
 
 def _open(told: Told, weights: Path, title: str, entry: ReleasedCheckpoint | None = None) -> Opened:
-    model = networks.recorded(told.recipe, told.structure)
+    model = recorded_networks.recorded(told.recipe, told.structure)
     load_weights(model, weights)
     return Opened(model.eval(), told.recipe, told.card, title, entry)
 

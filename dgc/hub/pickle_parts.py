@@ -51,7 +51,7 @@ def opcodes(reader: Reader) -> Iterator[tuple[str, Any, int]]:
         yield opcode.name, arg, position or 0
 
 
-# --- what a pickle describes ------------------------------------------------------------------------
+# --- what a pickle describes ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

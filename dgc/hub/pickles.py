@@ -302,7 +302,9 @@ class Machine:
         return tensor
 
     def _build(self, _: Any) -> None:
-        """Attributes of an OrderedDict (`_metadata`): looked at by the machine already, not kept."""
+        """Attributes of an OrderedDict (`_metadata`):
+        looked at by the machine already, not kept.
+        """
         # BUILD calls __setstate__ where a class has one. OrderedDict has none, and nothing else
         # can be a target here.
         state, target = self._stack.pop(), self._stack[-1]

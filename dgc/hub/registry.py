@@ -34,7 +34,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class ImageSteps:
     """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) /
     std.
 
@@ -60,7 +60,7 @@ class ReleasedCheckpoint:
     size_mib: float
     sha256: str | None
     licence: str
-    preprocessing: Preprocessing
+    preprocessing: ImageSteps
     top1_error: float
     top5_error: float | None
     source: str
@@ -105,7 +105,7 @@ def _entry(name: str, fields: dict[str, Any]) -> ReleasedCheckpoint:
     return ReleasedCheckpoint(
         name=name,
         links=tuple(Link(link["host"], link.get("id") or link["url"]) for link in fields["links"]),
-        preprocessing=Preprocessing(
+        preprocessing=ImageSteps(
             preprocessing["resize"],
             preprocessing["image_size"],
             tuple(preprocessing["mean"]),

@@ -1,10 +1,14 @@
 """The static inspection of a foreign file: every container opened, every pickle in it dry-run. No
 torch.
 
-    zip (torch >= 1.6)     one folder, stored members, data.pkl, data/<key>; sizes must fit what the pickle claims
-    legacy (torch < 1.6)   five pickles in a row, then the storages; must end exactly at the end of the file
-    tar, npz, npy, TorchScript, .pt2, bare pickles      no checkpoint of ours: looked into, so that a pickle that
-                           would execute something is called by its name, and then refused for what they are
+    zip (torch >= 1.6)     one folder, stored members, data.pkl, data/<key>; sizes must fit what
+                           the pickle claims
+    legacy (torch < 1.6)   five pickles in a row, then the storages; must end exactly at the end of
+                           the file
+    tar, npz, npy, TorchScript, .pt2, bare pickles      no checkpoint of ours: looked into, so that
+                                                        a pickle that
+                           would execute something is called by its name, and then refused for what
+                           they are
 
 Nothing is unpacked, and what a header claims is compared with the bytes that are there before
 anything is read.

@@ -115,7 +115,9 @@ class Transfer:
         return max(own * random.uniform(0.8, 1.2), _asked_for(state))
 
     def _once(self, link: Link, part: Path) -> str:
-        """One attempt. Raises TryAgain where the next one may succeed, HostError where it cannot."""
+        """One attempt. Raises TryAgain where the next one may succeed,
+        HostError where it cannot.
+        """
         try:
             with self._client() as client:
                 return self._attempt(client, link, part)

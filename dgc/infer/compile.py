@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError, UsageError
 from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError
-from dgc.infer.int8 import Int8Lowering
 from dgc.infer.lower import Lowering
-from dgc.infer.program import Plan
+from dgc.infer.lower_int8 import Int8Lowering
+from dgc.infer.program import NativePlan
 from dgc.infer.read import blockers, read
 from dgc.kernels.cpu import library
 from dgc.layers import DynamicGroupConv2d
@@ -44,7 +44,7 @@ class NativeModule(nn.Module):
         super().__init__()
         self.original, self.precision = original, precision
         self.strict, self.outermost = strict, outermost
-        self._plans: dict[tuple[int, ...], Plan | None] = {}
+        self._plans: dict[tuple[int, ...], NativePlan | None] = {}
 
     def __getattr__(self, name: str) -> Any:
         """What a network reads off one of its parts (`self.conv.weight`) is still there when the
@@ -77,11 +77,11 @@ class NativeModule(nn.Module):
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
     @property
-    def made(self) -> list[Plan | None]:
+    def made(self) -> list[NativePlan | None]:
         """The plans of the image sizes that were met so far."""
         return list(self._plans.values())
 
-    def plan_for(self, x_BCHW: Tensor) -> Plan | None:
+    def plan_for(self, x_BCHW: Tensor) -> NativePlan | None:
         """The plan for images like these; None if they run through the original module."""
         if (
             not isinstance(x_BCHW, Tensor)
@@ -96,7 +96,7 @@ class NativeModule(nn.Module):
             self._plans[shape] = self._planned(shape)
         return self._plans[shape]
 
-    def _planned(self, shape: tuple[int, int, int]) -> Plan | None:
+    def _planned(self, shape: tuple[int, int, int]) -> NativePlan | None:
         try:
             nodes = graph(self.original, self.precision, shape)
             return LOWERINGS[self.precision](nodes, shape).plan()
@@ -110,7 +110,8 @@ class NativeModule(nn.Module):
 
 
 def graph(model: nn.Module, precision: Precision, shape: tuple[int, int, int]) -> Node:
-    """What the plan of `model`, in evaluation mode, is made of. Raises UnknownError, which names all
+    """What the plan of `model`, in evaluation mode, is made of. Raises UnknownError, which
+    names all
     that stands in the way.
     """
     nodes = read(without_plans(model), shape)

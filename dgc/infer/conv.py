@@ -74,7 +74,8 @@ def select(
     to.scratch = max(to.scratch, up(channels))
     to.emit(
         Kind.SELECT, regions=regions, constants={"weight": packed, "external": external},
-        channels=channels, heads=heads, inactive=conv.n_inactive, scale_weights=int(panel is not None),
+        channels=channels, heads=heads, inactive=conv.n_inactive,
+        scale_weights=int(panel is not None),
         outs=int(conv.weight.shape[0]) // heads, taps=conv.taps,
     )  # fmt: skip
     return listed

@@ -1,4 +1,6 @@
-"""Convolution nodes: in which layout they read, what is selected, where BatchNorm and ReLU happen."""
+"""Convolution nodes: in which layout they read, what is selected,
+where BatchNorm and ReLU happen.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from dgc.kernels.cpu.structs import Act, Kind
 
 
 def lower_conv(to: NodeImages, node: Node) -> None:
-    """Emit the operations of a convolution node: into its target, with its residual, bias and ReLU."""
+    """Emit the operations of a convolution node: into its target, with its residual,
+    bias and ReLU.
+    """
     assert node.conv is not None
     w, target = window(node), to.target(node)
     images = {"dst": target}
@@ -69,7 +73,9 @@ def _selected(to: NodeImages, x: Image, conv: Conv, panel: Buffer | None) -> Buf
     g = new_region(heads * up(channels), "gates")
     to.emit(
         Kind.GATES, regions={"input": h, "out": g},
-        constants={"weight": weights.rows(conv.fc2.transpose(1, 2)), "bias": weights.rows(conv.fc2_bias)},
+        constants={
+            "weight": weights.rows(conv.fc2.transpose(1, 2)), "bias": weights.rows(conv.fc2_bias),
+        },
         channels=channels, heads=heads, hidden=hidden, batched=int(conv.fc2.numel() * 4 >= HEAVY),
     )  # fmt: skip
     return select(to, {"input": g}, conv, panel)

@@ -1,4 +1,6 @@
-"""What one convolution of a network is made of, before anything is said about how it is computed."""
+"""What one convolution of a network is made of,
+before anything is said about how it is computed.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dgc.infer.memory import Buffer, Image, place
-from dgc.infer.program import Plan
+from dgc.infer.memory import Image, Region, buffer_of, place
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import structs
 from dgc.kernels.cpu.block import BlockBuilder
 from dgc.kernels.cpu.layout import Layout, up
@@ -28,7 +28,7 @@ class Step:
 
     op: Op
     images: dict[str, Image]
-    regions: dict[str, Buffer]
+    regions: Mapping[str, Region]
 
 
 class Emitter:
@@ -46,14 +46,14 @@ class Emitter:
         self,
         kind: Kind,
         images: dict[str, Image] | None = None,
-        regions: dict[str, Buffer] | None = None,
+        regions: Mapping[str, Region] | None = None,
         constants: Mapping[str, Constant] | None = None,
         **numbers: int,
     ) -> Step:
         images, regions = images or {}, regions or {}
         placed = {k: self.constant(v) for k, v in (constants or {}).items() if v is not None}
-        for buffer in [i.buffer for i in images.values()] + list(regions.values()):
-            buffer.uses.append(len(self.steps))
+        for used in [*(i.buffer for i in images.values()), *regions.values()]:
+            used.uses.append(len(self.steps))
         self.steps.append(Step(Op(kind=int(kind), **placed, **numbers), images, regions))
         return self.steps[-1]
 
@@ -66,11 +66,11 @@ class Emitter:
             self.masks[layout] = self.constant(layout.mask())
         return self.masks[layout]
 
-    def finish(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Plan:
+    def finish(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> NativePlan:
         buffers = {
             b: None
             for s in self.steps
-            for b in [*(i.buffer for i in s.images.values()), *s.regions.values()]
+            for b in [*(i.buffer for i in s.images.values()), *map(buffer_of, s.regions.values())]
         }
         sizes = place(list(buffers), [bool(s.op.batched) for s in self.steps])
         for step in self.steps:
@@ -79,7 +79,7 @@ class Emitter:
         block = self.block.build(
             [s.op for s in self.steps], floats, (prod(in_shape), prod(out_shape)), self.exact
         )
-        return Plan(block, in_shape, out_shape)
+        return NativePlan(block, in_shape, out_shape)
 
     def _place(self, step: Step) -> None:
         for name, image in step.images.items():
@@ -90,6 +90,7 @@ class Emitter:
     def _tensor(self, image: Image) -> structs.Tensor:
         t, b = image.layout, image.buffer
         return structs.Tensor(
-            b.arena, b.offset + image.first * t.plane, t.plane, t.phases, t.phase_plane, t.lead, t.row, t.length,
+            b.arena, b.offset + image.first * t.plane, t.plane, t.phases, t.phase_plane, t.lead,
+            t.row, t.length,
             t.height, t.width, image.channels, self._mask(t),
         )  # fmt: skip

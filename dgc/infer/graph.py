@@ -14,7 +14,9 @@ from dgc.kernels.cpu.structs import Act
 
 
 class UnknownError(Exception):
-    """The network does something the plan has no operation for; it then runs as the module it was."""
+    """The network does something the plan has no operation for; it then runs as the module
+    it was.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,16 @@ class Resample:
 
 @dataclass(eq=False)
 class Node:
-    """What one operation gives, for one image: `shape` is (channels, height, width), and of a vector
-    (numbers, 1, 1).
+    """What one operation gives, for one image: `shape` is (channels, height, width); of a
+    vector (numbers, 1, 1).
 
     kind: input, conv, affine, add, sub, mul, cat, slice, gather, pool, mean, flatten, linear,
     softmax, along, resample; unknown: something that no kernel computes, `what` it is. The
     activation comes last in every one of them.
 
     conv: inputs [x] or [x, residual]; affine: y = x * scale + shift, both may be None; slice and
-    gather: the channels `index` of their input; add, sub, mul: of equal shapes, or image and vector.
+    gather: the channels `index` of their input; add, sub, mul: of equal shapes, or image and
+    vector.
     """
 
     kind: str

@@ -48,13 +48,20 @@ def pool(to: NodeImages, node: Node) -> None:
     source, target = to.realised(node.inputs[0]), to.target(node)
     windows = (target.layout.width - 1) * p.stride[1] + p.kernel[1]
     reach = max(source.layout.width + p.padding[1], windows)
-    to.scratch = max(to.scratch, source.layout.width + reach + target.layout.width + 64)
+    to.scratch = max(to.scratch, source.layout.width + reach + target.layout.width + 160)
     counts: dict[str, Constant] = {} if p.counts is None else {"weight": torch.cat(p.counts)}
     to.emit(
-        Kind.POOL, {"src": source, "dst": target}, constants=counts, pool_kind=int(p.kind == "average"),
-        pool_kernel=p.kernel[0], pool_stride=p.stride[0], pool_pad=p.padding[0],
-        pool_kernel_w=p.kernel[1], pool_stride_w=p.stride[1], pool_pad_w=p.padding[1],
-    )  # fmt: skip
+        Kind.POOL,
+        {"src": source, "dst": target},
+        constants=counts,
+        pool_kind=int(p.kind == "average"),
+        pool_kernel=p.kernel[0],
+        pool_stride=p.stride[0],
+        pool_pad=p.padding[0],
+        pool_kernel_w=p.kernel[1],
+        pool_stride_w=p.stride[1],
+        pool_pad_w=p.padding[1],
+    )
 
 
 def resample(to: NodeImages, node: Node) -> None:

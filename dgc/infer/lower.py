@@ -8,7 +8,7 @@ from dgc.infer import conv_nodes, image_nodes, vector_nodes
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.memory import Image
 from dgc.infer.node_images import NodeImages, acts
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu.structs import Kind, Mode
 
 Rule = Callable[["Lowering", Node], object]
@@ -17,7 +17,7 @@ Rule = Callable[["Lowering", Node], object]
 class Lowering(NodeImages):
     """Builds the plan of one network at one image size; `plan()` is the result."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePlan:
         for node in self.nodes:
             self._node(node)
         output = self.output

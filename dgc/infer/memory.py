@@ -24,6 +24,34 @@ class Buffer:
 
 
 @dataclass(eq=False)
+class Part:
+    """The numbers of a buffer from `first` on, a multiple of 16."""
+
+    whole: Buffer
+    first: int
+
+    @property
+    def uses(self) -> list[int]:
+        return self.whole.uses
+
+    @property
+    def arena(self) -> int:
+        return self.whole.arena
+
+    @property
+    def offset(self) -> int:
+        return self.whole.offset + self.first
+
+
+Region = Buffer | Part
+
+
+def buffer_of(region: Region) -> Buffer:
+    """The buffer that a region lies in."""
+    return region.whole if isinstance(region, Part) else region
+
+
+@dataclass(eq=False)
 class Image:
     """`channels` planes of a buffer from `first` on."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dgc.infer.conv import HEAVY, layout_matches
 from dgc.infer.emit import Emitter
 from dgc.infer.graph import Node, UnknownError, ordered, users
-from dgc.infer.memory import Buffer, Image, new_image, new_region
+from dgc.infer.memory import Buffer, Image, Region, new_image, new_region
 from dgc.infer.shapes import Layouts, shapes
 from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Layout, Window
@@ -28,14 +28,16 @@ def acts(node: Node) -> dict[str, Any]:
 
 
 class NodeImages(Emitter):
-    """Gives nodes their images, and emits what brings an image into the form that somebody reads."""
+    """Gives nodes their images, and emits what brings an image into the form that somebody
+    reads.
+    """
 
     def __init__(self, output: Node, in_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.nodes, self.output, self.in_shape = ordered(output), output, in_shape
         self.readers = users(self.nodes)
         self.images: dict[Node, Image] = {}
-        self.vectors: dict[Node, tuple[Buffer, int]] = {}
+        self.vectors: dict[Node, tuple[Region, int]] = {}
         self.channels, self.sizes = shapes(self.nodes)
         self.layouts = Layouts(self.nodes, self.sizes)
 
@@ -82,8 +84,8 @@ class NodeImages(Emitter):
         self.emit(Kind.PACK, {"src": source, "dst": target}, constants=norm, **after)
 
     def realised(self, node: Node) -> Image:
-        """The node's image; an affine node is computed here if nobody could take it in, and a vector
-        is spread over images of one pixel."""
+        """The node's image; an affine node is computed here if nobody could take it in, and a
+        vector is spread over images of one pixel."""
         if node not in self.images and node in self.vectors:
             self.emit(Kind.SPREAD, {"dst": self.target(node)}, {"input": self.vectors[node][0]})
         if node not in self.images and node.kind == "affine":
@@ -108,14 +110,14 @@ class NodeImages(Emitter):
 
     def means(
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
-    ) -> Buffer:
+    ) -> Region:
         """The mean of each channel, after scale, shift and ReLU where they are asked for."""
         region = new_region(source.channels, "means")
         norm = {"in_scale": scale, "in_shift": shift}
         self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
         return region
 
-    def vector(self, node: Node) -> Buffer:
+    def vector(self, node: Node) -> Region:
         """The node's numbers; of an image, its pixels one after the other."""
         if node not in self.vectors:
             image = self.realised(node)
@@ -132,13 +134,19 @@ class NodeImages(Emitter):
         return region
 
     def linear(
-        self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
+        self, x: Region, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
     ) -> Buffer:
         """weight (rows, n) times x, plus bias."""
         y = new_region(int(weight.shape[0]), "linear")
         heavy = int(weight.numel() * 4 >= HEAVY)
         self.emit(
-            Kind.LINEAR, regions={"input": x, "out": y}, constants={"weight": weights.rows(weight), "bias": bias},
-            channels=n, outs=int(weight.shape[0]), relu=int(relu), batched=heavy, **after,
-        )  # fmt: skip
+            Kind.LINEAR,
+            regions={"input": x, "out": y},
+            constants={"weight": weights.rows(weight), "bias": bias},
+            channels=n,
+            outs=int(weight.shape[0]),
+            relu=int(relu),
+            batched=heavy,
+            **after,
+        )
         return y

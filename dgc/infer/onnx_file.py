@@ -1,4 +1,5 @@
-"""From a network to ONNX: standard operators alone, for engines that know nothing of dynamic layers.
+"""From a network to ONNX: standard operators alone, for engines that know nothing of dynamic
+layers.
 
 There every head convolves all channels, most of them multiplied by zero, so the time is that of a
 wider dense network. Who wants the speed takes a plan file.

@@ -1,5 +1,5 @@
-"""A network for torch.export: one custom operator that holds a plan file. `import dgc.infer.operators`
-before `torch.export.load` of such a file.
+"""A network for torch.export: one custom operator that holds a plan file. `import
+dgc.infer.operators` before `torch.export.load` of such a file.
 
     save_pt2(model, example, "model.pt2")
     # elsewhere
@@ -61,8 +61,8 @@ class PlanModule(nn.Module):
 
 
 def save_pt2(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:
-    """Write `model` for torch.export.load: images of the size of `example`, any number at once, with
-    the bits of the compiled module.
+    """Write `model` for torch.export.load: images of the size of `example`, any number at once,
+    with the bits of the compiled module.
     """
     image_of(example)
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:

@@ -17,7 +17,7 @@ from dgc.errors import UsageError
 from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice, graph
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.lower import Lowering
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.merge import merge
 from dgc.kernels.cpu.structs import Op
@@ -92,7 +92,7 @@ def graph_of(
 
 def _plan(
     lowering: type[Lowering], nodes: Node, size: tuple[int, int, int], registers: int
-) -> Plan:
+) -> NativePlan:
     try:
         with library.made_for(registers):
             return lowering(nodes, size).plan()

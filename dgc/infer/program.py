@@ -17,7 +17,7 @@ CHUNK = 64  # samples at once, so that memory stays bounded
 
 
 @dataclass
-class Plan:
+class NativePlan:
     """One network at one image size. The block may lie in read-only memory."""
 
     block: Bytes

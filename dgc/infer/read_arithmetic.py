@@ -112,9 +112,15 @@ def activation(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> 
 
 
 _PLAIN = {
-    "relu": Act.RELU, "relu6": Act.RELU6, "hardswish": Act.HARDSWISH, "hardsigmoid": Act.HARDSIGMOID,
-    "silu": Act.SILU, "sigmoid": Act.SIGMOID, "tanh": Act.TANH, "mish": Act.MISH,
-}  # fmt: skip
+    "relu": Act.RELU,
+    "relu6": Act.RELU6,
+    "hardswish": Act.HARDSWISH,
+    "hardsigmoid": Act.HARDSIGMOID,
+    "silu": Act.SILU,
+    "sigmoid": Act.SIGMOID,
+    "tanh": Act.TANH,
+    "mish": Act.MISH,
+}
 
 
 def _which(name: str, args: Any, kwargs: Any) -> tuple[Act, float]:
@@ -187,9 +193,13 @@ def softmax(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fou
 
 
 TABLE: dict[str, Any] = {
-    **dict.fromkeys(("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "rtruediv"), binary),
-    **dict.fromkeys((*_PLAIN, "leaky_relu", "elu", "gelu", "hardtanh", "clamp", "clip"), activation),
+    **dict.fromkeys(
+        ("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "rtruediv"), binary
+    ),
+    **dict.fromkeys(
+        (*_PLAIN, "leaky_relu", "elu", "gelu", "hardtanh", "clamp", "clip"), activation
+    ),
     "mean": mean,
     "sum": total,
     "softmax": softmax,
-}  # fmt: skip
+}

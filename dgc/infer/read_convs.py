@@ -113,8 +113,13 @@ def along(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Found
         raise UnknownError("a convolution along one dimension")
     bias = None if a["bias"] is None else constant(a["bias"])
     node = trace.node(
-        "along", [trace.flat(x)], (int(out.shape[2]), 1, 1), weight=weight.reshape(-1), bias=bias, index=(padding,)
-    )  # fmt: skip
+        "along",
+        [trace.flat(x)],
+        (int(out.shape[2]), 1, 1),
+        weight=weight.reshape(-1),
+        bias=bias,
+        index=(padding,),
+    )
     return node, None, False
 
 
@@ -182,10 +187,19 @@ def _conv_of(m: DynamicGroupConv2d) -> Conv:
         raise UnknownError("DynamicGroupConv2d in training mode; call model.eval() first")
     scale, shift = (None, None) if m.norm is None else _of_module(m.norm)
     return Conv(
-        constant(m.weight), None if m.bias is None else constant(m.bias), m.stride, (m.padding,) * 2,
-        (m.dilation,) * 2, m.heads, constant(m.fc1), constant(m.fc2), constant(m.fc2_bias), m.n_inactive,
-        scale, shift,
-    )  # fmt: skip
+        constant(m.weight),
+        None if m.bias is None else constant(m.bias),
+        m.stride,
+        (m.padding,) * 2,
+        (m.dilation,) * 2,
+        m.heads,
+        constant(m.fc1),
+        constant(m.fc2),
+        constant(m.fc2_bias),
+        m.n_inactive,
+        scale,
+        shift,
+    )
 
 
 TABLE: dict[str, Any] = {

@@ -41,9 +41,14 @@ def max_pool(trace: Trace, name: str, args: Any, kwargs: Any, out: Any) -> Found
 
 def avg_pool(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Found:
     a = named(
-        args, kwargs, "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
-        stride=None, padding=0, count_include_pad=True, divisor_override=None,
-    )  # fmt: skip
+        args,
+        kwargs,
+        "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
+        stride=None,
+        padding=0,
+        count_include_pad=True,
+        divisor_override=None,
+    )
     x, kernel = _channelwise(trace, a["input"], name), _pair(a["kernel_size"])
     stride = _pair(a["stride"]) if a["stride"] not in (None, ()) else kernel
     padding = _pair(a["padding"])
@@ -55,9 +60,16 @@ def avg_pool(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fo
     ):
         return trace.node("mean", [x], (x.channels, 1, 1)), None, False
     counts = [
-        _counts(int(out.shape[i - 2]), x.shape[i + 1], kernel[i], stride[i], padding[i], a["count_include_pad"])
+        _counts(
+            int(out.shape[i - 2]),
+            x.shape[i + 1],
+            kernel[i],
+            stride[i],
+            padding[i],
+            a["count_include_pad"],
+        )
         for i in (0, 1)
-    ]  # fmt: skip
+    ]
     if a["divisor_override"]:
         counts = [torch.full_like(counts[0], 1 / a["divisor_override"]), torch.ones_like(counts[1])]
     pool = Pool("average", kernel, stride, padding, (counts[0], counts[1]))
@@ -91,10 +103,16 @@ def adaptive(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fo
 
 def interpolate(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Found:
     a = named(
-        args, kwargs, "input size scale_factor mode align_corners recompute_scale_factor antialias",
-        size=None, scale_factor=None, mode="nearest", align_corners=None, recompute_scale_factor=None,
+        args,
+        kwargs,
+        "input size scale_factor mode align_corners recompute_scale_factor antialias",
+        size=None,
+        scale_factor=None,
+        mode="nearest",
+        align_corners=None,
+        recompute_scale_factor=None,
         antialias=False,
-    )  # fmt: skip
+    )
     x = _channelwise(trace, a["input"], name)
     if a["mode"] not in ("nearest", "nearest-exact", "bilinear") or a["antialias"]:
         raise UnknownError(f"interpolation by {a['mode']}")

@@ -168,7 +168,9 @@ def _without_content(v: Any) -> Any:
 
 
 def _name(func: Any) -> str:
-    """conv2d, relu, add ... : without the underscores of methods, operators and changes in place."""
+    """conv2d, relu, add ... : without the underscores of methods, operators and changes in
+    place.
+    """
     name = str(getattr(func, "__name__", func)).strip("_")
     swapped = {"radd": "add", "rmul": "mul", "iadd": "add", "imul": "mul", "isub": "sub"}
     return swapped.get(name, {"truediv": "div", "itruediv": "div", "idiv": "div"}.get(name, name))

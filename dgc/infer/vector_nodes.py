@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgc.infer.graph import Node
-from dgc.infer.memory import Buffer, new_region
+from dgc.infer.memory import Region, new_region
 from dgc.infer.node_images import NodeImages, acts
 from dgc.kernels.cpu.structs import Kind, Mode
 
@@ -23,12 +23,15 @@ def _acts(node: Node) -> dict[str, Any]:
     return {"act": int(node.act)} if after.pop("relu", 0) else after
 
 
-def _emit(to: NodeImages, node: Node, regions: dict[str, Buffer], n: int, **numbers: Any) -> None:
+def _emit(to: NodeImages, node: Node, regions: dict[str, Region], n: int, **numbers: Any) -> None:
     index = np.array(node.index, np.int32) if node.index else None
     to.emit(
-        Kind.VECTOR, regions=regions, constants={"in_scale": node.scale, "in_shift": node.shift, "index": index},
-        outs=n, **numbers,
-    )  # fmt: skip
+        Kind.VECTOR,
+        regions=regions,
+        constants={"in_scale": node.scale, "in_shift": node.shift, "index": index},
+        outs=n,
+        **numbers,
+    )
 
 
 def elementwise(to: NodeImages, node: Node, mode: Mode) -> None:

@@ -40,7 +40,9 @@ def is_supported(conv: Conv, w: Window, size: tuple[int, int]) -> bool:
 
 
 def layout(size: tuple[int, int], row: int = 0) -> Layout:
-    """2 x 2 sub-planes, with room for the tiles' inputs above and below; rows at least `row` apart."""
+    """2 x 2 sub-planes, with room for the tiles' inputs above and below;
+    rows at least `row` apart.
+    """
     even = (up(size[0], 2), up(size[1], 2))
     row = max(row, even[1] // 2)
     return Layout(*size, 2, row, TILES.lead(even, 1, row))

@@ -1,4 +1,5 @@
-"""`python -m dgc.jobs.data_sets verify|describe|download NAME`: the process that `dgcctl data` starts.
+"""`python -m dgc.jobs.data_sets verify|describe|download NAME`: the process that `dgcctl data`
+starts.
 
 With `--json FILE` the answer goes into FILE, and bad files are part of the answer (exit code 0).
 Without it they are printed and the exit code is 3. An error is one line `error: ...` on stderr.

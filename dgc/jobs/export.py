@@ -2,7 +2,8 @@
 
     python -m dgc.jobs.export --out FILE [--size HxW ...] [--licence TEXT]
         [--form plan|onnx|pt2] [--precision float32|int8] --json OUT
-        (--pretrained NAME | --run-dir RUN [--step N|best|last] [--ema] | --weights FILE [--recipe RECIPE])
+        (--pretrained NAME | --run-dir RUN [--step N|best|last] [--ema]
+            | --weights FILE [--recipe RECIPE])
 
 OUT = {"title", "file", "bytes", "images": [[C, H, W], ...], "classes"}. Classes, preprocessing and
 origin go into the file.

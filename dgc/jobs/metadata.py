@@ -1,7 +1,8 @@
 """`python -m dgc.jobs.metadata`: what a recipe stands on, measured now: content digest of the data,
 MACs, parameters.
 
-    python -m dgc.jobs.metadata (--run-dir RUN [--data-dir DIR] | --recipe RECIPE) [--data-only] --json OUT
+    python -m dgc.jobs.metadata (--run-dir RUN [--data-dir DIR] | --recipe RECIPE) [--data-only]
+        --json OUT
 
 OUT = {"data": {...} as in data.json, "model": {...} as in model.json, of a run also "result": what
 the checkpoint behind metrics.json executes}. Where the data is not there and the model was asked
@@ -21,7 +22,7 @@ from dgc.errors import DataError, DgcError
 from dgc.jobs.reply import reply
 from dgc.recipe.load import Recipe, find_recipe, load_recipe
 from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_in, structure_of
-from dgc.run.events import Kind, live_rows, read_events
+from dgc.run.events import EventKind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.talk import run_program
 from dgc.train import build, costs, recorder
@@ -58,7 +59,7 @@ def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     "why_not"}.
     """
     steps = (
-        [row["step"] for row in live_rows(read_events(run)) if row["kind"] == Kind.EVAL]
+        [row["step"] for row in live_rows(read_events(run)) if row["kind"] == EventKind.EVAL]
         if run.events.exists()
         else []
     )

@@ -19,7 +19,8 @@ class Paired:
         self._first: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._at = 0
-        # answers that changed, that became right, that became wrong; squares of differences, of logits
+        # answers that changed, that became right, that became wrong; squares of differences, of
+        # logits
         self._counts = torch.zeros(3, dtype=torch.int64)
         self._squares = torch.zeros(2, dtype=torch.float64)
 

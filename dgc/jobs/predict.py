@@ -6,8 +6,8 @@ for each of them.
 
 OUT = {"title", "images": [{"path", "classes": [{"index", "name", "probability"}], "layers":
 [{"name", "in_channels", "keeps", "heads": [[channel, ...], ...]}]}], "unreadable": [{"path",
-"why"}]}; one image at a time, so that the choice is that image's own. In int8 `layers` is empty: the
-plan keeps no lists.
+"why"}]}; one image at a time, so that the choice is that image's own. In int8 `layers` is empty:
+the plan keeps no lists.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from dgc.errors import DataError, DivergedError, UsageError
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
-from dgc.hub.registry import Preprocessing
+from dgc.hub.registry import ImageSteps
 from dgc.infer import NativeModule, check_choice, compile_for_inference
 from dgc.jobs.labelled import known_classes
 from dgc.jobs.reply import reply
 from dgc.kernels.cpu import available, describe
 from dgc.layers import iter_dgc, record_gates
+from dgc.runtime import classify as without_torch
 from dgc.runtime import plan
-from dgc.runtime import predict as without_torch
 from dgc.talk import run_program, say
 
 
@@ -79,7 +79,7 @@ def _seen(
     return [{"path": str(path), **look(model, x_BCHW, names, top)} for path, x_BCHW in prepared]
 
 
-def prepare(path: Path, how: Preprocessing) -> Tensor:
+def prepare(path: Path, how: ImageSteps) -> Tensor:
     """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
     same = plan.Preprocessing(how.resize, how.image_size, how.mean, how.std, how.channels)
     return torch.from_numpy(without_torch.prepare(path, same))

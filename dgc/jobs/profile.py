@@ -19,14 +19,18 @@ from dgc.talk import run_program
 def profile(recipe_file: Path | str, overrides: list[str], progress: float = 1.0) -> dict[str, Any]:
     """Rows and totals at a point of the pruning schedule (1.0: its end)."""
     from dgc import set_progress
-    from dgc.hub import networks
+    from dgc.hub import recorded_networks
     from dgc.layers.macs import count
     from dgc.run.checkpoint_store import structure_of
 
     recipe, file = load_recipe(recipe_file, overrides), Path(recipe_file)
     of_run = file.name == "recipe.yaml" and not overrides
     told = structure_of(RunDir(file.parent)) if of_run else None
-    model = networks.recorded(recipe, told) if told else networks.fresh(recipe, weights=False).model
+    model = (
+        recorded_networks.recorded(recipe, told)
+        if told
+        else recorded_networks.fresh(recipe, weights=False).model
+    )
     set_progress(model, progress)
     counted = count(model, recipe.data.image_size).as_dict()
     totals = {key: counted[key] for key in ("params", "dense", "promised", "executed")}

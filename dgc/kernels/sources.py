@@ -30,7 +30,9 @@ class Built:
 
 
 def folder_of(package: Path) -> Path:
-    """Where a package (the folder `dgc`) has its kernels: the library, and `src` with the sources."""
+    """Where a package (the folder `dgc`) has its kernels: the library,
+    and `src` with the sources.
+    """
     there = [package / place for place in PLACES if (package / place).is_dir()]
     return there[0] if there else package / PLACES[0]
 

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 from torch import nn
 
 from dgc.errors import ArgumentError
+from dgc.kernels import gpu
+from dgc.kernels.cpu import library, train_passes
 
 Backend = Literal["auto", "native", "plain", "masked", "gathered", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -50,6 +52,21 @@ def check_backend(backend: object) -> None:
     """Raise ArgumentError for a word that is none."""
     if backend not in BACKENDS:
         raise ArgumentError(f"backend={backend!r}: one of {', '.join(BACKENDS)}")
+
+
+def unavailable(backend: Backend, device: str = "cpu") -> str:
+    """Why a backend cannot be used at all on this kind of device, in words; "" where it can."""
+    if backend == "native":
+        if device != "cpu":
+            return f"the C++ kernels work on the CPU, and the device is {device}"
+        if not train_passes.available():
+            return f"the C++ kernels are not there ({library.describe().get('why_not')})"
+    if backend == "triton":
+        if not gpu.installed():
+            return "Triton is not installed (PyTorch for CUDA brings it)"
+        if device != "cuda" and not gpu.interpreted():
+            return f"Triton kernels work on a GPU, and the device is {device}"
+    return ""
 
 
 # the older name of `set_backend`, kept for whoever calls it

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
-from dgc.kernels.cpu.train_passes import Shape
-from dgc.layers.algorithms.native import Gated
+from dgc.kernels.cpu.train_passes import PassShape
+from dgc.layers.algorithms.native_layer import Gated
 from dgc.layers.algorithms.native_norm import affine_of, input_grad, norm_grads
 from dgc.layers.algorithms.native_static import static_shape
 from dgc.layers.norm import Moments, Normaliser, Rule, batch_moments, move_on
@@ -70,8 +70,8 @@ class _Setting(NamedTuple):
 
     width: int
     grown: int
-    dynamic: Shape
-    static: Shape
+    dynamic: PassShape
+    static: PassShape
     eps: tuple[float, float]
     n_inactive: int
 

@@ -15,6 +15,7 @@ tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.ref
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.kernels import gpu
-from dgc.kernels.cpu import library, train_passes
+from dgc.kernels.cpu import train_passes
 from dgc.layers.backend import Backend
 from dgc.layers.support import (
     can_fuse,
@@ -208,6 +209,16 @@ def dynamic(call: LayerCall) -> Dispatch:
     """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
     cannot compute it.
     """
+    return _dynamic(call, _installed())
+
+
+def _installed() -> tuple[bool, bool, bool]:  # the conditions ask for it besides the call
+    return train_passes.available(), gpu.installed(), gpu.interpreted()
+
+
+# a network asks the same few questions at each batch, once a layer; a refusal is not kept
+@functools.lru_cache(maxsize=4096)
+def _dynamic(call: LayerCall, _: tuple[bool, bool, bool]) -> Dispatch:
     for row in DYNAMIC:
         if call.backend in row.backends and all(need(call) for need in row.needs):
             return Dispatch(row.algorithm, row.channels(call))
@@ -291,8 +302,7 @@ def grouped(c: StaticCall) -> bool:
 STATIC: tuple[StaticRow, ...] = (
     # the C++ kernels, where there are groups; without, PyTorch's own are as good
     StaticRow(
-        "native",
-        (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw),
+        "native", (parts_split, kernels_wanted, grouped, kernels_built, on_cpu, float32, nchw)
     ),
     # the GPU's kernels: BatchNorm and ReLU in one pass each way, narrow groups whole
     StaticRow("triton", (parts_split, triton_wanted, triton_built, on_gpu, not_float64)),
@@ -304,6 +314,11 @@ STATIC: tuple[StaticRow, ...] = (
 
 def static(call: StaticCall) -> StaticAlgorithm:
     """The algorithm of a call; 'native' as a wish binds dynamic layers alone."""
+    return _static(call, _installed())
+
+
+@functools.lru_cache(maxsize=4096)  # as above
+def _static(call: StaticCall, _: tuple[bool, bool, bool]) -> StaticAlgorithm:
     return next(row.algorithm for row in STATIC if all(need(call) for need in row.needs))
 
 
@@ -383,18 +398,3 @@ def _norm_in_training(norm: nn.Module | None) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
     )
-
-
-def unavailable(backend: Backend, device: str = "cpu") -> str:
-    """Why a backend cannot be used at all on this kind of device, in words; "" where it can."""
-    if backend == "native":
-        if device != "cpu":
-            return f"the C++ kernels work on the CPU, and the device is {device}"
-        if not train_passes.available():
-            return f"the C++ kernels are not there ({library.describe().get('why_not')})"
-    if backend == "triton":
-        if not gpu.installed():
-            return "Triton is not installed (PyTorch for CUDA brings it)"
-        if device != "cuda" and not gpu.interpreted():
-            return f"Triton kernels work on a GPU, and the device is {device}"
-    return ""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.kernels.cpu.train_passes import Shape
+from dgc.kernels.cpu.train_passes import PassShape
 from dgc.layers import dispatch, gating, selection, support
 from dgc.layers.algorithms import dgc_conv2d
-from dgc.layers.algorithms.native import LayerSetting, NativeLayer
+from dgc.layers.algorithms.native_layer import LayerSetting, NativeLayer
 from dgc.layers.backend import Backend, HasBackend, check_backend
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.dispatch import Dispatch
@@ -23,7 +23,7 @@ from dgc.layers.fused import FusedLayer, Setting
 from dgc.layers.gate_record import GateRecord
 from dgc.layers.geometry import Geometry
 from dgc.layers.norm import Moments, Normaliser, normaliser
-from dgc.layers.precision import compute_dtype, without_autocast
+from dgc.layers.own_autocast import compute_dtype, without_autocast
 
 
 class DynamicGroupConv2d(HasBackend):
@@ -224,11 +224,13 @@ class DynamicGroupConv2d(HasBackend):
         rules = tuple(link.rule for link in chain)
         return triton.run(rules, numbers, self.inactive_channels, *given)
 
-    def native_shape(self, size: tuple[int, int]) -> Shape:
+    def native_shape(self, size: tuple[int, int]) -> PassShape:
         """The convolution as the kernels take it, on images of this size."""
         k, p, d = self.kernel_size, self.padding, self.dilation
         outs = self.out_channels // self.heads
-        return Shape(self.in_channels, size, self.heads, outs, (k, k), self.stride, (p, p), (d, d))
+        return PassShape(
+            self.in_channels, size, self.heads, outs, (k, k), self.stride, (p, p), (d, d)
+        )
 
     def _native_setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> LayerSetting:
         h, w = x_BCHW.shape[2:]

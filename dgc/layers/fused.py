@@ -27,7 +27,7 @@ from dgc.layers.norm import (
     chain_of,
     relu_backward_,
 )
-from dgc.layers.precision import without_autocast
+from dgc.layers.own_autocast import without_autocast
 
 PIECE = 1 << 20  # numbers of one copy of a piece's activations
 

@@ -153,7 +153,7 @@ def moments(
     )
 
 
-def batch_moments(planes: train_passes.Moments, pixels: int) -> Moments:
+def batch_moments(planes: train_passes.PlaneMoments, pixels: int) -> Moments:
     """Mean and biased variance over the batch, from those of its planes (B, C) of `pixels` each."""
     # the variance of all = that within the planes + that of their means; in double
     means = planes.mean.double()

@@ -1,4 +1,6 @@
-"""The pruning schedule for a training loop of one's own, with the manners of PyTorch's schedulers."""
+"""The pruning schedule for a training loop of one's own,
+with the manners of PyTorch's schedulers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class PruningSchedule:
     processes, `steps` counts updates. Save `state_dict()` beside the model's: how much is switched
     off is set again by `load_state_dict`.
 
-    Raises ArgumentError for a model without dynamic layers, and for steps or gate_l1 that cannot be.
+    Raises ArgumentError for a model without dynamic layers, and for steps or gate_l1 that cannot
+    be.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from dgc.layers import dispatch, support
 from dgc.layers.algorithms.native_static import NativeStatic, static_shape
 from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_, through_pool
-from dgc.layers.precision import compute_dtype, without_autocast
+from dgc.layers.own_autocast import compute_dtype, without_autocast
 
 
 def norm_relu_conv(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dgc.kernels import gpu
 from dgc.kernels.cpu import train_passes
-from dgc.layers.precision import compute_dtype
+from dgc.layers.own_autocast import compute_dtype
 
 
 def can_fuse(x: Tensor) -> bool:
@@ -61,11 +61,12 @@ def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
 
 def norm_tensors(norm: nn.BatchNorm2d) -> list[Tensor]:
     """What a BatchNorm works with, but for the moments of a batch."""
-    # in training the moments are of the batch, in the dtype of the weight
-    own: list[Tensor] = [norm.weight, norm.bias]
-    if norm.training or norm.running_mean is None or norm.running_var is None:
-        return own
-    return [*own, norm.running_mean, norm.running_var]
+    # by its dicts: what PyTorch does to find an attribute takes longer than all the rest that a
+    # layer asks before it computes
+    found: list[Tensor | None] = [norm._parameters["weight"], norm._parameters["bias"]]
+    if not norm.training:  # in training the moments are of the batch, in the dtype of the weight
+        found += [norm._buffers["running_mean"], norm._buffers["running_var"]]
+    return [t for t in found if t is not None]
 
 
 def common_dtype(x: Tensor, parameters: Sequence[Tensor]) -> torch.dtype | None:
@@ -76,8 +77,11 @@ def common_dtype(x: Tensor, parameters: Sequence[Tensor]) -> torch.dtype | None:
 
 def common_device(x: Tensor, parameters: Sequence[Tensor]) -> str:
     """The kind of device that all are on; 'several' where they are not on one."""
-    kind = x.device.type
-    return kind if all(t.device.type == kind for t in parameters) else "several"
+    device = x.device
+    # whole devices first: their comparison makes no text
+    if all(t.device == device for t in parameters):
+        return device.type
+    return device.type if all(t.device.type == device.type for t in parameters) else "several"
 
 
 def hooked(m: nn.Module) -> bool:

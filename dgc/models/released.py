@@ -137,7 +137,9 @@ def _who(given: Mapping[str, Tensor]) -> str:
 
 
 def read_released(file: str | Path) -> dict[str, Tensor]:
-    """The `state_dict` of a released checkpoint (zip or pre-1.6 container), nothing in it executed."""
+    """The `state_dict` of a released checkpoint (zip or pre-1.6 container),
+    nothing in it executed.
+    """
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:

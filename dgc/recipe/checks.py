@@ -267,7 +267,9 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
 
 
 def run_checks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (a key of the problem, what is wrong). `values` holds the valid fields by dotted key."""
+    """Yield (a key of the problem, what is wrong).
+    `values` holds the valid fields by dotted key.
+    """
     for check, keys in CHECKS:
         if all(key in values for key in keys) and (
             problem := check(*(values[key] for key in keys))

@@ -82,7 +82,9 @@ class Recipe(Sections):
 
 
 def _as_digested(pair: tuple[str, Any]) -> tuple[str, Any]:
-    """A key under the name that it has always had in digests, where its value could be said before."""
+    """A key under the name that it has always had in digests,
+    where its value could be said before.
+    """
     key, value = pair
     if key == "train.memory_format" and value != "auto":
         return "train.channels_last", value == "channels_last"
@@ -110,6 +112,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     problem, a line each.
     """
     path = Path(path)
+    if path.name == "recipe.yaml" and not path.exists() and path.with_name("config.json").exists():
+        raise RecipeError(
+            f"{path.parent}: a script recorded this run (dgc.run.start), so it has no recipe: start"
+            " the script again"
+        )
     return parse_recipe(yaml12.read_text(path), str(path), overrides)
 
 

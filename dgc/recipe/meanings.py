@@ -1,5 +1,5 @@
-"""What each key of a recipe means, in a sentence: for `dgcctl recipes keys` and docs/recipes.md. Ranges
-and defaults are in dgc.recipe.schema. No torch.
+"""What each key of a recipe means, in a sentence: for `dgcctl recipes keys` and docs/recipes.md.
+Ranges and defaults are in dgc.recipe.schema. No torch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ MEANINGS: dict[str, str] = {
     "origin": "where a value comes from: dotted key to a text",
     # model
     "model.name": "the network",
-    "model.form": "dynamic group convolutions, plain ones, or static groups of the same number of MACs",
+    "model.form": (
+        "dynamic group convolutions, plain ones, or static groups of the same number of MACs"
+    ),
     "model.stem": "the first layers: for small images, or for those of ImageNet",
     "model.num_classes": "answers of the network; must be those of the images",
     "model.heads": "groups of a dynamic convolution, each with gates of its own",
-    "model.squeeze_rate": "hidden width of the gates: input channels divided by it (by half of it below 80)",
-    "model.gate_factor": "share of input channels that a head keeps, 1 - pruning rate (foreign networks: 0.5)",
+    "model.squeeze_rate": (
+        "hidden width of the gates: input channels divided by it (by half of it below 80)"
+    ),
+    "model.gate_factor": (
+        "share of input channels that a head keeps, 1 - pruning rate (foreign networks: 0.5)"
+    ),
     "model.stages": "layers of each dense block",
     "model.growth": "channels that each layer of a dense block adds",
     "model.bottleneck": "width of a dense block's 1x1 layers, in growths",
@@ -43,7 +49,9 @@ MEANINGS: dict[str, str] = {
     "data.name": "the data set",
     "data.args": "arguments of a data set of your own",
     "data.dir": "its folder; null: $DGCCTL_DATA_DIR/NAME, or ./data/NAME",
-    "data.augment": "what is drawn at random: nothing, a padded crop and a flip, or a resized crop and a flip",
+    "data.augment": (
+        "what is drawn at random: nothing, a padded crop and a flip, or a resized crop and a flip"
+    ),
     "data.image_size": "side of the images that the network sees, in pixels",
     "data.crop_padding": "pixels of zeros around an image before it is cropped",
     "data.rand_augment": "operations of RandAugment on each training image",
@@ -85,7 +93,9 @@ MEANINGS: dict[str, str] = {
     "train.mixup": "alpha of mixup, 0 is off",
     "train.cutmix": "alpha of CutMix, 0 is off; with both, each batch takes one",
     "train.ema_decay": "keep an average of the weights too, evaluated beside them; null: none",
-    "train.teacher": "a file of weights that the network learns from too; `train --teacher RUN` names it",
+    "train.teacher": (
+        "a file of weights that the network learns from too; `train --teacher RUN` names it"
+    ),
     "train.teacher_sha256": "the digest that this file must have",
     "train.teacher_temperature": "softens the answers of both",
     "train.teacher_weight": "share of the teacher's word in the loss",
@@ -108,7 +118,9 @@ MEANINGS: dict[str, str] = {
     "checkpoint.every_steps": "and after so many steps; null: by time alone",
     "checkpoint.keep_last": "how many of the newest stay",
     "checkpoint.keep_best": "whether the one of least top-1 error stays too",
-    "expect": "what the run should reach: metric, value, tolerance, source; the verdict is made of it",
+    "expect": (
+        "what the run should reach: metric, value, tolerance, source; the verdict is made of it"
+    ),
 }
 
 

@@ -28,7 +28,8 @@ def _stages_and_growth(
     if len(stages) == len(growth):
         return None
     return (
-        f"model.stages has {len(stages)} entries {listed(stages)} and model.growth has {len(growth)}"
+        f"model.stages has {len(stages)} entries {listed(stages)} and model.growth has"
+        f" {len(growth)}"
         f" {listed(growth)}: they must have the same length, one entry a stage"
     )
 
@@ -71,7 +72,9 @@ def _stem(name: str, stem: str | None) -> str | None:
 
 
 def _only_ours(name: str, *values: object) -> str | None:
-    """The opposite of _only_foreign; `squeeze_rate` has a default, so only another value is seen."""
+    """The opposite of _only_foreign; `squeeze_rate` has a default,
+    so only another value is seen.
+    """
     if name in OURS:
         return None
     stem, squeeze_rate = values

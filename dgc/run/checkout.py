@@ -31,7 +31,9 @@ _BACKWARDS = ("apply", "--cached", "--reverse", "--check", "--binary", "-")
 
 @dataclass(frozen=True)
 class Change:
-    """A tracked file that is not as it was committed; its size before or now, whichever is larger."""
+    """A tracked file that is not as it was committed; its size before or now,
+    whichever is larger.
+    """
 
     name: str
     modes: tuple[str, str]

@@ -1,7 +1,8 @@
 """Checkpoints on disk: bytes and digests, committed so that a kill at any moment loses at most the
 one in flight.
 
-    checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json, MANIFEST.json}
+    checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json,
+                             MANIFEST.json}
     last.json, best.json        pointers {step, path}, written after what they point to
 
 Commit: temporary folder, every file fsynced, folder fsynced, renamed, parent fsynced; then the
@@ -39,13 +40,15 @@ from dgc.run.paths import RunDir
 MANIFEST = "MANIFEST.json"
 MODEL_FILE, OPTIM_FILE, STATE_FILE = "model.safetensors", "optim.safetensors", "state.json"
 EMA_FILE = "ema.safetensors"  # the averaged weights, where the recipe asks for them
-STRUCTURE_FILE = "structure.json"  # what the network is made of, see dgc.hub.networks
+STRUCTURE_FILE = "structure.json"  # what the network is made of, see dgc.hub.recorded_networks
 _STEP = re.compile(r"step-(\d{6,})(\.old)?")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One committed folder. `superseded`: a newer one of the same step was being put in its place."""
+    """One committed folder. `superseded`:
+    a newer one of the same step was being put in its place.
+    """
 
     path: Path
     step: int
@@ -244,8 +247,8 @@ def structure_of(run: RunDir) -> dict[str, Any] | None:
 
 
 def structure_in(files: Mapping[str, bytes], where: str) -> dict[str, Any] | None:
-    """structure.json among the files of a checkpoint (see dgc.hub.networks); None where it has none
-    (older ones). Raises IntegrityError.
+    """structure.json among the files of a checkpoint (see dgc.hub.recorded_networks); None where
+    it has none (older ones). Raises IntegrityError.
     """
     text, where = files.get(STRUCTURE_FILE), f"{where}/{STRUCTURE_FILE}"
     if text is None:

@@ -24,7 +24,9 @@ def place(name: str, given: str | Path | None) -> Path:
 
 
 def is_litter(name: str) -> bool:
-    """What macOS, Windows and file servers put beside the files they copy; `._x.jpg` is no picture."""
+    """What macOS, Windows and file servers put beside the files they copy;
+    `._x.jpg` is no picture.
+    """
     return name.startswith("._") or name.lower() in _LITTER
 
 

@@ -1,15 +1,20 @@
 """git.json of a run: which code ran, what of it was kept, and the sentences that say so to the
 user. No torch.
 
-commit, branch, root     the checkout of the running code (commit None: there is none, `problem` says why)
+commit, branch, root     the checkout of the running code (commit None: there is none, `problem`
+                         says why)
 patch_sha256             git.patch, from the commit to the files as they were
 untracked                file -> SHA-256 of each copy below untracked/
-kept_whole               those of them that git tracks, but that a filter or line ends keep out of a patch
-left_out                 file -> why it was not copied: all that the running code needs, and at most 100 others
+kept_whole               those of them that git tracks, but that a filter or line ends keep out of
+                         a patch
+left_out                 file -> why it was not copied: all that the running code needs, and at
+                         most 100 others
 left_out_count, _reasons how many were left out, and how many for each reason
-not_code                 untracked files that are neither code nor a recipe: how many of a suffix, bytes
+not_code                 untracked files that are neither code nor a recipe: how many of a suffix,
+                         bytes
 hidden_changes, sparse   files that git was told to overlook; how many are not checked out
-restorable, problem      whether commit, patch and copies give the files back (proven when it was written)
+restorable, problem      whether commit, patch and copies give the files back (proven when it was
+                         written)
 code, version            digest of what computes; version of the package
 """
 

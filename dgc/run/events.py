@@ -20,7 +20,7 @@ from dgc.run.paths import RunDir
 Event = dict[str, Any]
 
 
-class Kind(enum.StrEnum):
+class EventKind(enum.StrEnum):
     """Event kinds. STEP, EPOCH and EVAL hold only what a repetition must reproduce; times go to
     PERF.
 
@@ -41,7 +41,7 @@ class Kind(enum.StrEnum):
     END = "end"  # state, reason, step
 
 
-METRIC_KINDS = frozenset({Kind.STEP, Kind.EPOCH, Kind.EVAL})
+METRIC_KINDS = frozenset({EventKind.STEP, EventKind.EPOCH, EventKind.EVAL})
 _CLOCK_KEYS = ("t", "crc")
 
 
@@ -202,7 +202,7 @@ def live_rows(events: Iterable[Event]) -> list[Event]:
     """
     rows: list[Event] = []
     for event in events:
-        if event["kind"] == Kind.RESUME:
+        if event["kind"] == EventKind.RESUME:
             # In the order of the log: a run may be resumed again and again, from earlier points
             # too.
             rows = [row for row in rows if _survives(row, event)]
@@ -216,11 +216,13 @@ def _survives(row: Event, resume: Event) -> bool:
     # come after it, and stand only where they had been written when it was saved.
     if row["step"] != resume["step"]:
         return bool(row["step"] < resume["step"])
-    return row["kind"] == Kind.STEP or bool(resume.get("closed", True))
+    return row["kind"] == EventKind.STEP or bool(resume.get("closed", True))
 
 
 def metric_digest(events: Iterable[Event]) -> str:
-    """SHA-256 over the metric rows without their clock: equal for two runs that computed the same."""
+    """SHA-256 over the metric rows without their clock:
+    equal for two runs that computed the same.
+    """
     digest = hashlib.sha256()
     for row in live_rows(events):
         digest.update(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 # Written as text, a line a kind, because that is how one reads and extends them.
 _CODE_SUFFIXES = """
-.py .pyi .pyx .pxd .ipynb .c .cc .cpp .cxx .h .hh .hpp .hxx .inc .cu .cuh .s .sh .bash .jl .r .lua .rs .go
+.py .pyi .pyx .pxd .ipynb .c .cc .cpp .cxx .h .hh .hpp .hxx .inc .cu .cuh .s .sh .bash .jl .r .lua
+.rs .go
 .toml .cfg .ini .conf .yaml .yml .json .cmake .mk .patch .diff
 """
 _CODE_NAMES = "makefile dockerfile cmakelists.txt requirements.txt constraints.txt dvc.lock"

@@ -34,7 +34,9 @@ _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
 
 class CrashPoints:
-    """Counts passages of named points and kills the process at the one that the environment names."""
+    """Counts passages of named points and kills the process at the one that
+    the environment names.
+    """
 
     def __init__(self, spec: str = "") -> None:
         try:

@@ -3,7 +3,8 @@
 The owner record is the lock, not a held descriptor: descriptors are inherited by data workers,
 which may outlive a killed trainer for seconds. A file lock guards only the moment of looking at the
 record and replacing it. That is why own code stands here: filelock, as every lock on a descriptor,
-knows neither who holds it nor that a holder on a network disk is gone; it is what guards the moment.
+knows neither who holds it nor that a holder on a network disk is gone; it is what guards the
+moment.
 """
 
 from __future__ import annotations

@@ -32,6 +32,11 @@ class RunDir:
         return self.path / "recipe.json"
 
     @property
+    def config(self) -> Path:
+        """What a script says in the place of a recipe (dgc.run.script)."""
+        return self.path / "config.json"
+
+    @property
     def env(self) -> Path:
         return self.path / "env.json"
 

@@ -59,7 +59,9 @@ def read_status(run: RunDir) -> Status:
 
 
 def is_alive(status: Status) -> bool:
-    """Whether the writer still lives: by pid and start token here, by heartbeat from another host."""
+    """Whether the writer still lives: by pid and start token here,
+    by heartbeat from another host.
+    """
     if status.host != socket.gethostname():
         # A pid says nothing from another machine. Twelve heartbeats: clocks differ, and a network
         # disk may show a file late.

@@ -64,7 +64,9 @@ def trust_words(names: Iterable[str]) -> str:
 
 
 def trust_words_of(record: Path) -> str:
-    """The same for a run, by what its trainer wrote down (recipe.json); "" where it did not begin."""
+    """The same for a run, by what its trainer wrote down (recipe.json);
+    "" where it did not begin.
+    """
     try:
         recipe: Any = read_json(record).get("recipe")
         parts = [recipe[part] for part in ("model", "data")]
@@ -90,7 +92,8 @@ def load(key: str, name: str) -> Callable[..., Any]:
     home = str(getattr(found, "__module__", ""))
     if home.partition(".")[0] != package or not _inside(found, package):
         raise UnsafeFileError(
-            f"{key} = {name}: {attribute} is defined in {home or 'no module'}, outside of {package},"
+            f"{key} = {name}: {attribute} is defined in {home or 'no module'}, outside of"
+            f" {package},"
             " which alone was trusted: it was not called; name it where it is defined"
         )
     function: Callable[..., Any] = found
@@ -115,7 +118,9 @@ def _imported(key: str, name: str, module: str) -> ModuleType:
 
 
 def fault(name: str, error: BaseException) -> str:
-    """An exception of the user's code in one line, with the last line of theirs that it came from."""
+    """An exception of the user's code in one line,
+    with the last line of theirs that it came from.
+    """
     return _fault(error, [str(root) for root in _roots(package_of(name))])
 
 

@@ -48,7 +48,7 @@ def answer(words: list[str]) -> str:
     if words[:1] == ["info"] and len(words) == 2:
         return json.dumps(info(load(words[1], threads=1)), indent=2)
     if words[:1] == ["predict"] and len(words) > 2:
-        from dgc.runtime.predict import predict
+        from dgc.runtime.classify import predict
 
         found, bad = predict(load(words[1]), [Path(word) for word in words[2:]])
         return json.dumps({"images": found, "unreadable": bad}, indent=2)

@@ -1,5 +1,5 @@
-"""`python -m dgc.runtime.bench FILE`: how long a plan takes to load, its first image, and the others;
-and how much memory the process has then. Without torch.
+"""`python -m dgc.runtime.bench FILE`: how long a plan takes to load, its first image, and the
+others; and how much memory the process has then. Without torch.
 
     python -m dgc.runtime.bench FILE [--batch 1] [--threads 1] [--seconds 5] [--json OUT]
 
@@ -57,7 +57,9 @@ def _row(plan: Plan, batch: int, threads: int, seconds: float) -> dict[str, Any]
 
 
 def resident_mb() -> float | None:
-    """Memory of this process that is in RAM, mapped files included; None where Linux does not say."""
+    """Memory of this process that is in RAM, mapped files included;
+    None where Linux does not say.
+    """
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

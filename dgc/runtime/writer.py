@@ -1,7 +1,7 @@
 """The bytes of a plan file (docs/deploy.md says them one by one). No torch.
 
-Not for files of strangers: who reads is the library (dgc/kernels/cpu/src/plan), and so is who checks
-what was written here.
+Not for files of strangers: who reads is the library (dgc/kernels/cpu/src/plan), and so is who
+checks what was written here.
 """
 
 from __future__ import annotations

@@ -119,7 +119,9 @@ def report(error: DgcError) -> int:
 
 
 def place(error: BaseException) -> str:
-    """`dgc/train/step.py:41: `, where the innermost frame of our own code stood; "" where none is."""
+    """`dgc/train/step.py:41: `, where the innermost frame of our own code stood;
+    "" where none is.
+    """
     package = Path(__file__).resolve().parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename).resolve()

@@ -15,8 +15,9 @@ from torch import nn
 
 from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
-from dgc.hub import networks
-from dgc.layers import dispatch, set_backend
+from dgc.hub import recorded_networks
+from dgc.layers import set_backend
+from dgc.layers.backend import unavailable
 from dgc.recipe.load import Recipe
 from dgc.run.files import read_json
 from dgc.train.memory_format import FORMATS, Format, choose
@@ -37,9 +38,9 @@ def build_model(
     """
     if structure is None:
         return placed(
-            networks.fresh(recipe, weights=False).model, recipe, device, world_size, layout
+            recorded_networks.fresh(recipe, weights=False).model, recipe, device, world_size, layout
         )
-    return placed(networks.recorded(recipe, structure), recipe, device, world_size, layout)
+    return placed(recorded_networks.recorded(recipe, structure), recipe, device, world_size, layout)
 
 
 def placed(
@@ -65,7 +66,7 @@ def placed(
 def check_backend(recipe: Recipe, device: torch.device) -> None:
     """Raise UsageError where the recipe's backend cannot be had on this device."""
     backend = recipe.train.backend
-    if why := dispatch.unavailable(backend, device.type):
+    if why := unavailable(backend, device.type):
         raise UsageError(f"train.backend = {backend}: {why}: set train.backend = auto")
 
 
@@ -73,7 +74,7 @@ def apply_backend(model: nn.Module, recipe: Recipe, device: torch.device) -> Non
     """Let `model` compute as the recipe says, where this device can. Elsewhere it stays as it is:
     somebody evaluates or counts here what another machine trained.
     """
-    if not dispatch.unavailable(recipe.train.backend, device.type):
+    if not unavailable(recipe.train.backend, device.type):
         set_backend(model, recipe.train.backend)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dgc.hub import networks
+from dgc.hub import recorded_networks
 from dgc.layers import iter_dgc, set_progress
 from dgc.layers.macs import Complexity, count
 from dgc.recipe.load import Recipe
@@ -72,7 +72,7 @@ def of_checkpoint(
     recipe: Recipe, tensors: Mapping[str, Tensor], structure: Mapping[str, Any] | None = None
 ) -> dict[str, int]:
     """MACs of the network of a checkpoint: it stores how many channels of each layer are off."""
-    model = networks.recorded(recipe, structure)
+    model = recorded_networks.recorded(recipe, structure)
     for name, layer in iter_dgc(model):
         layer.set_inactive(int(tensors[f"{name}.inactive_channels"].item()))
     return three_ways(CostMeter(model, recipe.data.image_size).now())

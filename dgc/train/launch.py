@@ -26,7 +26,7 @@ from dgc.errors import (
     error_of,
 )
 from dgc.run import oom
-from dgc.run.events import EventWriter, Kind, live_rows, read_events
+from dgc.run.events import EventKind, EventWriter, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status, write_status
 from dgc.run.trusted_code import trust_words_of
@@ -160,7 +160,7 @@ def settle(run: RunDir, error: DgcError) -> None:
         )
         write_status(run, status)
         events = EventWriter(run)
-        events.append(Kind.END, state=str(State.FAILED), reason=str(error), step=status.step)
+        events.append(EventKind.END, state=str(State.FAILED), reason=str(error), step=status.step)
         events.close()
 
 

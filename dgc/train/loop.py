@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgc.errors import DivergedError
 from dgc.layers import record_gates
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.run.files import crash_point, write_json
 from dgc.run.metrics import StepInfo
 from dgc.run.trusted_code import trust_words_of
@@ -19,10 +19,10 @@ from dgc.train.divergence import diverged_in_evaluation
 from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
 from dgc.train.evaluation_record import record_evaluation, write_result, write_verdict
 from dgc.train.gate_map import gate_map
-from dgc.train.rows import flush, restart_clock
 from dgc.train.save import save
 from dgc.train.session import Session
 from dgc.train.signals import Stop
+from dgc.train.step_rows import flush, restart_clock
 
 
 def train(session: Session) -> None:
@@ -169,10 +169,14 @@ def evaluate_epoch(session: Session) -> Figures:
         batches = (with_crash_point("train.evaluate", batch[:2]) for batch in session.val.epoch())
         return evaluate(session.module, batches, session.eval_samples, session.ranks, stop=stop)
 
+    # each rank's BatchNorms have seen its own part of the last batch; a checkpoint has the first
+    # rank's statistics, and what is measured must be what is saved
+    session.ranks.spread_(session.module.buffers())
     try:
         with record_gates(session.module) as records:
             found = figures()
         if session.ema is not None:
+            session.ranks.spread_(session.ema.tensors.values())
             with session.ema.in_its_place():
                 found = found.beside(figures())
     except EvaluationStoppedError:
@@ -193,7 +197,7 @@ def write_gate_map(session: Session, records: Any) -> None:
         path = session.run.gates / f"epoch-{epoch:04d}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"epoch": epoch, "step": step, "layers": layers}, point="gates")
-        session.recorder.event(Kind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
+        session.recorder.event(EventKind.GATES, epoch=epoch, step=step, file=f"gates/{path.name}")
 
 
 def write_rows(session: Session, figures: Figures | None) -> None:
@@ -201,7 +205,7 @@ def write_rows(session: Session, figures: Figures | None) -> None:
     sums = session.progress.epoch_sums
     train_loss, train_error = (sums[key] / sums["samples"] for key in ("loss", "wrong"))
     session.recorder.event(
-        Kind.EPOCH,
+        EventKind.EPOCH,
         epoch=session.position.epoch + 1,
         step=session.position.step,
         train_loss=train_loss,

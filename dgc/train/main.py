@@ -17,7 +17,7 @@ from dgc.errors import (
     PreemptedError,
     UsageError,
 )
-from dgc.hub import foreign, networks
+from dgc.hub import foreign, recorded_networks
 from dgc.kernels.cpu import library
 from dgc.recipe import own_values
 from dgc.recipe.load import Recipe, as_record, check_world_size, load_recipe
@@ -128,9 +128,9 @@ def prepare(
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
     begun = options.resume and bool(list_checkpoints(run))
-    fresh = None if begun else networks.fresh(recipe)
-    model = networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
-    structure = networks.document(model, recipe)
+    fresh = None if begun else recorded_networks.fresh(recipe)
+    model = recorded_networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
+    structure = recorded_networks.document(model, recipe)
     module = build.placed(model, recipe, ranks.device, ranks.world, layout)
     decay = recipe.train.ema_decay
     taught = {"teacher": teacher.facts} if teacher else {}
@@ -154,7 +154,7 @@ def prepare(
         layout=layout,
         ema=None if decay is None else WeightAverage(module, decay),
         structure=structure,
-        made={**networks.how_made(fresh), **taught},
+        made={**recorded_networks.how_made(fresh), **taught},
     )
 
 
@@ -194,7 +194,7 @@ def log_notes(session: Session) -> None:
         session.recorder.log(line)
     for level, line in session.notes:
         session.recorder.log(line, level)
-    for line in networks.told(session.made):
+    for line in recorded_networks.told(session.made):
         session.recorder.log(line)
 
 

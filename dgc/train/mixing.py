@@ -57,7 +57,9 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixing:
-    """The recipe's wish: the two numbers are the alpha of each one's Beta distribution, 0 is off."""
+    """The recipe's wish: the two numbers are the alpha of each one's Beta
+    distribution, 0 is off.
+    """
 
     seed: int
     mixup: float

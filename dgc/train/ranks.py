@@ -10,7 +10,7 @@ import datetime
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -91,6 +91,21 @@ class Ranks:
 
     def barrier(self) -> None:
         self.max_(torch.zeros(1, device=self.device))
+
+    def spread_(self, tensors: Iterable[Tensor]) -> None:
+        """The first rank's values for all, in place. Collective."""
+        if self.world == 1:
+            return
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+        for group in by_type.values():  # one message a type: there may be hundreds of small ones
+            flat = torch.cat([tensor.detach().flatten() for tensor in group])
+            with _as_rank_error():
+                torch.distributed.broadcast(flat, src=0)
+            sizes = [tensor.numel() for tensor in group]
+            for tensor, part in zip(group, torch.split(flat, sizes), strict=True):
+                tensor.detach().copy_(part.view(tensor.shape))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward averages gradients over ranks."""

@@ -29,7 +29,7 @@ from dgc.layers import iter_dgc
 from dgc.layers.macs import Complexity, count
 from dgc.recipe.load import Recipe
 from dgc.run import metrics, provenance
-from dgc.run.events import EventWriter, Kind, encode_event
+from dgc.run.events import EventKind, EventWriter, encode_event
 from dgc.run.files import atomic_write, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import HEARTBEAT_SECONDS, State, Status, read_status, write_status
@@ -102,7 +102,7 @@ class Recorder:
             return
         self.status.state, self.status.reason, self.status.exit_code = state, reason, exit_code
         with contextlib.suppress(OSError, DgcError):
-            self.event(Kind.END, state=str(state), reason=reason, step=self.status.step)
+            self.event(EventKind.END, state=str(state), reason=reason, step=self.status.step)
             self._events.sync()
         self._events.close()
         with contextlib.suppress(OSError, DgcError):
@@ -123,19 +123,19 @@ class Recorder:
 
     # --- events and log ---------------------------------------------------------------------------
 
-    def event(self, kind: Kind, **fields: Any) -> None:
+    def event(self, kind: EventKind, **fields: Any) -> None:
         if self._events is not None:
             self._events.append(kind, **fields)
 
     def rows(self, rows: list[dict[str, Any]]) -> None:
         """STEP events of several steps, in one write."""
         if self._events is not None and rows:
-            self._events.append_lines(encode_event(Kind.STEP, row) for row in rows)
+            self._events.append_lines(encode_event(EventKind.STEP, row) for row in rows)
             self._train_rows += [row for row in rows if row["step"] % self._every == 0]
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """An EVAL event, and a row of eval.csv when the curves are written next."""
-        self.event(Kind.EVAL, **row)
+        self.event(EventKind.EVAL, **row)
         self._eval_rows.append(row)
 
     def sync(self) -> None:
@@ -148,7 +148,7 @@ class Recorder:
             return
         provenance.append_log(self.run, f"{level}: {text}")
         if level != "info":
-            self.event(Kind.ALERT, level=level, text=text)
+            self.event(EventKind.ALERT, level=level, text=text)
 
     def set_note(self, notes: list[str]) -> None:
         """What every reader of this run should know, e.g. that it was not resumed exactly."""
@@ -159,9 +159,9 @@ class Recorder:
     def restore_curves(self, rows: list[dict[str, Any]]) -> None:
         """Take the curves of a resumed run from its log."""
         self._train_rows = [
-            row for row in rows if row["kind"] == Kind.STEP and row["step"] % self._every == 0
+            row for row in rows if row["kind"] == EventKind.STEP and row["step"] % self._every == 0
         ]
-        self._eval_rows = [row for row in rows if row["kind"] == Kind.EVAL]
+        self._eval_rows = [row for row in rows if row["kind"] == EventKind.EVAL]
 
     def write_curves(self) -> None:
         """plots/train.csv (every log_every-th step) and plots/eval.csv."""

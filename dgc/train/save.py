@@ -21,14 +21,14 @@ from dgc.hub.card import card_of
 from dgc.kernels.cpu import library
 from dgc.recipe.load import Recipe, diff_recipes, dump_recipe, parse_recipe
 from dgc.run import checkpoint_store, provenance, trusted_code
-from dgc.run.events import Kind, live_rows, read_events
+from dgc.run.events import EventKind, live_rows, read_events
 from dgc.run.files import clear_leftovers, free_bytes
 from dgc.run.paths import RunDir
 from dgc.train import seeding, state
 from dgc.train.ranks import Ranks
 from dgc.train.recorder import device_name
-from dgc.train.rows import flush
 from dgc.train.session import Session
+from dgc.train.step_rows import flush
 
 _RENAMED = ("kernels", "baseline", "neon")  # arm64's one instruction set, before it had its name
 _WATCHED_PACKAGES = ("numpy", "pillow", "torchvision")
@@ -114,7 +114,7 @@ def _announce(
     best: bool,
 ) -> None:
     session.recorder.event(
-        Kind.CHECKPOINT,
+        EventKind.CHECKPOINT,
         step=written.step,
         epoch=session.position.epoch,
         path=f"checkpoints/{written.path.name}",
@@ -153,7 +153,7 @@ def begin(session: Session) -> None:
         )
     preflight(session)
     session.recorder.event(
-        Kind.START,
+        EventKind.START,
         recipe=session.recipe.digest(),
         world_size=session.ranks.world,
         steps=session.last_step,
@@ -243,7 +243,7 @@ def _record_resume(
     checkpoint_store.repair_pointer(session.run, session.run.last, found.step)
     checkpoint_store.repair_pointer(session.run, session.run.best, **best)
     session.recorder.event(
-        Kind.RESUME,
+        EventKind.RESUME,
         step=position.step,
         closed=position.batch == 0,
         exact=not session.progress.notes,

@@ -17,7 +17,8 @@ def set_switches(
 ) -> None:
     """Before anything is computed: deterministic kernels only (or an error), or the fastest; number
     of CPU threads; whether a GPU may compute float32 products in TF32. PyTorch by itself does so in
-    convolutions and not in products of matrices, which would treat DGC and its dense twin unequally.
+    convolutions and not in products of matrices, which would treat DGC and its dense twin
+    unequally.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

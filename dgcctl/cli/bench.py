@@ -14,6 +14,7 @@ import typer
 from dgc.errors import DgcError, UsageError
 from dgcctl.cli._ui import diagnostics, output
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.core.launch.query import query
 
@@ -36,6 +37,18 @@ PlanFile = Annotated[
         "--plan", metavar="FILE", help="A plan file instead: load, first image, the rest."
     ),
 ]
+Train = Annotated[
+    bool,
+    typer.Option(
+        "--train", help="Training instead: a step against every way to train the dense twin."
+    ),
+]
+Layers = Annotated[
+    bool, typer.Option("--layers", help="Each convolution of the native plan instead.")
+]
+InPrecision = Annotated[
+    Precision, typer.Option("--precision", help="int8: against dense engines in any precision.")
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
@@ -52,18 +65,12 @@ def bench(
     threads: Annotated[
         list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")
     ] = None,
+    precision: InPrecision = Precision.FLOAT32,
     budget: Annotated[
         float, typer.Option("--budget", help="Seconds of timing for each row of the table.")
     ] = 60.0,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Each convolution of the native plan instead.")
-    ] = False,
-    train: Annotated[
-        bool,
-        typer.Option(
-            "--train", help="Training instead: a step against every way to train the dense twin."
-        ),
-    ] = False,
+    layers: Layers = False,
+    train: Train = False,
     progress: Annotated[
         list[float] | None,
         typer.Option(
@@ -82,6 +89,8 @@ def bench(
     Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime
     and OpenVINO to it.
     """
+    if precision is not Precision.FLOAT32 and (train or layers or plan):
+        raise UsageError(f"--precision {precision}: leave out --train, --layers and --plan")
     if plan is not None:
         _alone(network, layers, train, out)
         _measure_plan(plan, batch or [1], threads or [1], budget)
@@ -96,7 +105,8 @@ def bench(
     module, name = (
         ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
     )
-    arguments = [] if train else [f"--budget={budget}", *(["--layers"] if layers else [])]
+    arguments = [] if train else [f"--budget={budget}", f"--precision={precision}"]
+    arguments += ["--layers"] if layers else []
     arguments += [f"--progress={p}" for p in progress or []]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]

@@ -11,9 +11,9 @@ import typer
 from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub import hosts, scan
 from dgc.hub.cache import Cache, PinFile
-from dgc.hub.export import export_own, export_released
 from dgc.hub.fetch import Fetched, FetchOptions, absent, download, identify, import_file
 from dgc.hub.registry import MIB, ReleasedCheckpoint, find_entry, load_registry
+from dgc.hub.weights_export import export_own, export_released
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App

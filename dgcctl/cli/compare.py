@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dgc.errors import UsageError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
@@ -42,7 +43,8 @@ Where = Annotated[
 @tabular
 def compare(
     run: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")
+        list[str] | None,
+        typer.Argument(metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'tag:study'."),
     ] = None,
     where: Where = None,
     over: Annotated[
@@ -68,19 +70,21 @@ def compare(
 
 
 def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
-    """Runs by name, and those that fit a filter, each once. A usage error where none is named."""
-    chosen = [listing.find_run(name, folder) for name in names]
-    if where:
+    """Runs by name, and those that fit a filter, each once: a word with an operator is part of a
+    filter. A usage error where none is named.
+    """
+    chosen = [listing.find_run(name, folder) for name in names if not filters.is_filter(name)]
+    if where := [*where, *filter(filters.is_filter, names)]:
         terms = filters.parse_filter(" ".join(where))
         chosen += [
             run.dir
             for run in reversed(filters.select(listing.list_runs(folder), terms))
             if _readable(run)
         ]
+    if not chosen and where:
+        raise UsageError(f"no run fits {' '.join(where)}: see `dgcctl runs ls`")
     if not chosen:
-        raise typer.BadParameter(
-            "name at least one run, or give --where FILTER: see `dgcctl runs ls`"
-        )
+        raise typer.BadParameter("name at least one run, or give a FILTER: see `dgcctl runs ls`")
     return list({run.path.resolve(): run for run in chosen}.values())
 
 
@@ -108,7 +112,9 @@ def _row(group: SeedGroup) -> dict[str, Any]:
 
 
 def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
-    """What differs, n, and the figures; `raw`: mean and standard deviation as columns of their own."""
+    """What differs, n, and the figures; `raw`:
+    mean and standard deviation as columns of their own.
+    """
     varied = [TableColumn(key, key) for key in (groups[0].varied if groups else {})]
     names = [
         name

@@ -1,4 +1,6 @@
-"""`dgcctl data`: which data sets there are, whether they are here and whole, and how to get them."""
+"""`dgcctl data`: which data sets there are, whether they are here and whole,
+and how to get them.
+"""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ def _against_float32(
 ) -> list[tuple[str, Any]]:
     difference = found["top1_error"] - beside["top1_error"]
     changed = (
-        f"{numbers.count(beside['changed'])} of {numbers.count(found['samples'])} answered otherwise,"
+        f"{numbers.count(beside['changed'])} of {numbers.count(found['samples'])} answered"
+        " otherwise,"
         f" {numbers.count(beside['became_right'])} of them now right,"
         f" {numbers.count(beside['became_wrong'])} now wrong"
     )

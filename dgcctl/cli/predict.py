@@ -62,8 +62,8 @@ def predict(
 
 def _by_plan(file: Path, images: list[Path], top: int) -> dict[str, Any]:
     """In this process: there is no torch to be kept out of it."""
+    from dgc.runtime.classify import predict as look
     from dgc.runtime.plan import load
-    from dgc.runtime.predict import predict as look
 
     found, bad = look(load(file), images, top)
     with_layers = [{**image, "layers": []} for image in found]

@@ -211,7 +211,8 @@ def new(
             "--model",
             "--network",
             metavar="NAME",
-            help="dyresnet18, dydensenet, torchvision/NAME, timm/NAME, python:PACKAGE.MODULE:FUNCTION.",
+            help="dyresnet18, dydensenet, torchvision/NAME, timm/NAME,"
+            " python:PACKAGE.MODULE:FUNCTION.",
         ),
     ] = "dyresnet18",
     out: Annotated[

@@ -16,7 +16,8 @@ from dgcctl.core.runs.record import read_record
 
 def report(
     run: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Runs: ids, prefixes, paths.")
+        list[str] | None,
+        typer.Argument(metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'tag:study'."),
     ] = None,
     target: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")

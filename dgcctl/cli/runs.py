@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import UsageError
-from dgc.run.events import Event, Kind
+from dgc.run.events import Event, EventKind
 from dgc.run.trusted_code import trust_words_of
 from dgc.talk import shown
-from dgcctl.cli._ui import diagnostics, options, output, summary
+from dgcctl.cli._ui import diagnostics, options, output, run_columns, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
-from dgcctl.cli._ui.output import TableColumn
-from dgcctl.core import numbers, settings
+from dgcctl.core import settings
 from dgcctl.core.launch.log_tail import log_lines
 from dgcctl.core.runs import filters
 from dgcctl.core.runs import listing as core
@@ -36,21 +35,20 @@ COMMANDS: Table = {
             "Recompute what a run recorded; name what does not agree.",
         ),
         "export": ("dgcctl.cli.runs_archive:export", "An unchangeable copy or archive of a run."),
-        "rm": ("dgcctl.cli.runs_archive:rm", "Delete runs."),
+        "import": (
+            "dgcctl.cli.runs_archive:take_in",
+            "Take in exported runs, or another runs folder.",
+        ),
+        "tag": ("dgcctl.cli.runs_archive:tag", "Tag runs afterwards."),
+        "note": ("dgcctl.cli.runs_archive:note", "Write a note to a run."),
+        "rm": ("dgcctl.cli.runs_archive:rm", "Move runs into the trash."),
+        "restore": (
+            "dgcctl.cli.runs_archive:restore",
+            "Bring runs back out of the trash, or empty it.",
+        ),
     }
 }
 app = App("List, show, compare, follow and keep runs.", COMMANDS)
-_COLUMNS = [
-    TableColumn("id", "run"),
-    TableColumn("state", style=summary.state_style),
-    TableColumn("epochs_done", "epoch", right=True),
-    TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
-    TableColumn("macs_executed", "MACs executed", numbers.short_count, right=True),
-    TableColumn("seconds", "took", numbers.duration, right=True),
-    TableColumn("age", "started", numbers.ago, right=True),
-    TableColumn("reason", show=lambda value: str(value or "")),
-]
-_SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
 
 
 @app.command("ls")
@@ -58,51 +56,45 @@ _SORTS = ("started", "top1_error", "loss", "seconds", "id", "state")
 def ls(
     terms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILTER", help="e.g. 'lr>0.05' state=done tag:paper name~demo"),
+        typer.Argument(
+            metavar="FILTER",
+            help="e.g. 'lr>0.05' state=done tag:paper name~demo seed=0..2 'age<2h';"
+            " `or` between two.",
+        ),
     ] = None,
     runs_dir: options.RunsDir = None,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="|".join(_SORTS), help="By which column.")
+        str,
+        typer.Option(
+            "--sort", metavar="KEY", help="By a column or a recipe's key; -KEY the largest first."
+        ),
     ] = "started",
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="KEY,KEY", help="These, e.g. lr,seed,top1_error."),
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Ids alone, for pipes.")] = False,
     *,
     form: output.Form,
 ) -> None:
     """Runs, the newest first."""
-    if sort not in _SORTS:
-        raise UsageError(f"--sort {sort}: should be one of {', '.join(_SORTS)}")
     folder = settings.present_runs_dir(runs_dir)
     found = filters.select(core.list_runs(folder), filters.parse_filter(" ".join(terms or [])))
-    rows = [_row(run) for run in _sorted(found, sort)[:limit]]
-    if not rows:
+    chosen = run_columns.ordered(found, sort)[:limit]
+    if not chosen:
         diagnostics.note(
             f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one")
         )
-    if rows or form in (output.Form.JSON, output.Form.CSV):
-        raw = form in (output.Form.JSON, output.Form.CSV)
-        output.table("runs", _columns(rows, whole=raw), rows, form)
-
-
-def _columns(rows: list[dict[str, Any]], *, whole: bool) -> list[TableColumn]:
-    """Those of every listing; of which run each is a repetition only where one is (or `whole`)."""
-    if whole or any(row["repeats"] for row in rows):
-        return [*_COLUMNS, TableColumn("repeats", show=lambda value: str(value or ""))]
-    return _COLUMNS
-
-
-def _row(run: core.Run) -> dict[str, Any]:
-    row = run.row()
-    done = f"{row['epoch']}/{row['epochs']}" if row["epochs"] else "-"
-    return {**row, "epochs_done": done, "age": run.age}
-
-
-def _sorted(runs: list[core.Run], key: str) -> list[core.Run]:
-    """Newest first; by any other column the smallest first, what has no value last."""
-    if key == "started":
-        return sorted(runs, key=lambda run: run.status.started, reverse=True)
-    return sorted(runs, key=lambda run: (run.row()[key] is None, run.row()[key] or 0))
+    if ids:
+        for run in chosen:
+            output.line(run.id)
+        return
+    if chosen or form in (output.Form.JSON, output.Form.CSV):
+        shown, rows = run_columns.table(chosen, columns, form)
+        output.table("runs", shown, rows, form)
 
 
 @app.command()
@@ -171,7 +163,7 @@ def event_line(event: Event) -> str:
         if key not in _HIDDEN and value != ""
     )
     kind = diagnostics.paint(
-        f"{event['kind']:<10}", "red" if event["kind"] == Kind.ALERT else "bold", sys.stdout
+        f"{event['kind']:<10}", "red" if event["kind"] == EventKind.ALERT else "bold", sys.stdout
     )
     return diagnostics.Painted(f"{clock}  {kind}  {shown(values)}")
 

@@ -20,12 +20,12 @@ Exported = Annotated[
 
 @app.command("prepare")
 def prepare(recipe: options.RecipeArgument, out: Out) -> None:
-    """Check the data set and write its digest and counts; say what is missing where it is absent."""
+    """Check the data set and write its digest and counts;
+    say what is missing where it is absent.
+    """
     data = dvc_stages.prepare(recipe, out)
-    diagnostics.note(
-        "data:"
-        f" {', '.join(f'{key} {value}' for key, value in data.items() if not isinstance(value, dict))}"
-    )
+    told = [f"{key} {value}" for key, value in data.items() if not isinstance(value, dict)]
+    diagnostics.note(f"data: {', '.join(told)}")
 
 
 @app.command("train")

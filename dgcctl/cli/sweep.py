@@ -47,7 +47,10 @@ def sweep(
     ],
     axes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=A,B...", help="Values to try: optim.lr=0.05,0.1 seed=0..2"),
+        typer.Argument(
+            metavar="KEY=A,B...",
+            help="Values to try: optim.lr=0.05,0.1 seed=0..2 model.gate_factor=0.25..0.75:0.25",
+        ),
     ] = None,
     jobs: Jobs = None,
     fail_fast: Annotated[

@@ -136,7 +136,8 @@ def resume(
 ) -> int | None:
     """Go on with a run that stopped, failed or died, as if it had never stopped.
 
-    --data-dir names the folder to which its images were moved; other images are a change, and asked about as one.
+    --data-dir names the folder to which its images were moved; other images are a change, and
+    asked about as one.
     """
     where = (f"--data-dir={data_dir.absolute()}",) if data_dir else ()
     how = replace(how, arguments=(*how.arguments, *where))
@@ -147,7 +148,7 @@ def resume(
 
 def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     state = listing.read_run(run).state
-    if state == "done":
+    if state == "done" and run.recipe.exists():
         raise UsageError(
             f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}"
             f"{trust_words_of(run.recipe_json)}` measures it, `dgcctl train` starts another"
@@ -170,7 +171,9 @@ def _check_ranks(recipe: Recipe, ranks: RankOptions) -> None:
 
 
 def _require_target(recipe: Recipe, how: How) -> None:
-    """Hours of training must not end in the news that there was nothing to hold the result against."""
+    """Hours of training must not end in the news that there was nothing to
+    hold the result against.
+    """
     if how.check and not recipe.expect:
         raise UsageError(
             f"--check: {judged.why_nothing_is_expected(recipe)}: nothing was started; leave"
@@ -243,7 +246,9 @@ def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: SignalRelay) -> int
 
 
 def _say_what_was_recorded(run: RunDir) -> None:
-    """What of the code went into the record, and what did not: now, while it can still be mended."""
+    """What of the code went into the record, and what did not: now,
+    while it can still be mended.
+    """
     for level, sentence in sentences(summary.read_optional(run, "git.json")):
         (diagnostics.warn if level == "warning" else diagnostics.note)(sentence)
 
@@ -295,7 +300,8 @@ def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
     else:
         output.line(run.id)
     diagnostics.note(
-        f"training goes on as process {process.pid}: `dgcctl runs tail {settings.run_argument(run.path)} --follow`"
+        f"training goes on as process {process.pid}: `dgcctl runs tail"
+        f" {settings.run_argument(run.path)} --follow`"
     )
     return None
 

@@ -18,7 +18,9 @@ def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     """The recipe, checked. `found`: what dgc.jobs.measure_images says of the folder."""
     tree = {
         "name": name_of(folder),
-        "title": f"images of {folder.name}: {found['classes']} classes, {found['train']:,} to train on",
+        "title": (
+            f"images of {folder.name}: {found['classes']} classes, {found['train']:,} to train on"
+        ),
         "source": "ours",
         "model": _model(model, found),
         "data": _data(folder, found),

@@ -25,7 +25,7 @@ from dgc.errors import DgcError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
 from dgcctl.core.runs import listing
-from dgcctl.tui import actions, collector, export, keys, palette, typed
+from dgcctl.tui import actions, collector, frame_export, keys, palette, toasts, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.host import Host
 from dgcctl.tui.key_queue import AT_ONCE, KeyQueue, Typed
@@ -340,8 +340,8 @@ class DashApp(App[None]):
         markup: bool = False,
     ) -> None:
         """Messages quote files: control characters are written out, nothing in them is markup."""
-        told = shown(message, newlines=True)
-        super().notify(told, title=shown(title), severity=severity, timeout=timeout, markup=False)
+        title, told = toasts.fitted(title, message, *self.size)
+        super().notify(told, title=title, severity=severity, timeout=timeout, markup=False)
 
     # --- acts -------------------------------------------------------------------------------------
 
@@ -356,14 +356,14 @@ class DashApp(App[None]):
     def action_export(self) -> None:
         if self.front is None:
             return
-        self._write(export.take(self, self.front, self.clock.now()))
+        self._write(frame_export.take(self, self.front, self.clock.now()))
 
     @work(thread=True)
-    def _write(self, taken: export.Taken) -> None:
+    def _write(self, taken: frame_export.Taken) -> None:
         try:
-            written = export.write(taken, self.options.export_dir)
+            written = frame_export.write(taken, self.options.export_dir)
         except (OSError, DgcError) as error:
-            self.notify(export.why_not(error), severity="error")
+            self.notify(frame_export.why_not(error), severity="error")
         else:
             self.notify("\n".join(map(str, written)), title="exported")
 

@@ -76,7 +76,8 @@ def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
         return [(f"memory {numbers.rough_size(feed.last('perf.rss'))}{gpu}", "dim")]
     gpu = "" if sample.gpu is None else f"  GPU {sample.gpu:.0f}%{gpu_memory}"
     return [
-        f"CPU {sample.cpu:.0f}% {numbers.rough_size(sample.rss)}  host {sample.host_memory:.0f}%{gpu}"
+        f"CPU {sample.cpu:.0f}% {numbers.rough_size(sample.rss)}  host"
+        f" {sample.host_memory:.0f}%{gpu}"
     ]
 
 

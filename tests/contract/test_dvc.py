@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from dgc.run.events import Kind, live_rows, metric_digest, read_events
+from dgc.run.events import EventKind, live_rows, metric_digest, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from tests.contract.dvc_project import clone, origin
@@ -154,11 +154,11 @@ def test_an_interrupted_repro_resumes_the_training_and_gives_the_same_numbers(
     )
     (run,) = runs(broken)
     events = read_events(RunDir(run))
-    assert [event["kind"] for event in events].count(Kind.START) == 1
+    assert [event["kind"] for event in events].count(EventKind.START) == 1
     assert metric_digest(events) == metric_digest(read_events(RunDir(runs(project)[0])))
     assert len(live_rows(events)) == len(live_rows(read_events(RunDir(runs(project)[0]))))
     if number == signal.SIGINT:
-        assert Kind.RESUME in [event["kind"] for event in events]
+        assert EventKind.RESUME in [event["kind"] for event in events]
 
 
 def test_a_recipe_without_its_data_says_what_is_missing(project):

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from dgc.kernels.cpu import library
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import Status
@@ -147,9 +147,9 @@ def test_the_status_is_the_class_that_writes_it() -> None:
 
 def test_every_kind_of_event_and_its_fields_are_told(run: RunDir) -> None:
     told = rows(sections()["Events"])
-    assert set(told) == {str(kind) for kind in Kind}
+    assert set(told) == {str(kind) for kind in EventKind}
     for event in read_events(run):
         fields = quoted(told[event["kind"]])
         assert set(event) - OWN <= fields, event["kind"]
-        if event["kind"] != Kind.ALERT:
+        if event["kind"] != EventKind.ALERT:
             assert fields - ONLY_SOME <= set(event), event["kind"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import structure
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +208,14 @@ def _writes(name: str) -> bool:
     return name in ("print", "typer.echo", "typer.secho") or bool(
         re.match(r"sys\.std(out|err)\.(write|buffer)", name)
     )
+
+
+@pytest.mark.parametrize("package", ["dgc", "dgcctl"])
+def test_a_file_and_a_class_have_a_name_of_their_own_in_their_package(package: str) -> None:
+    """Who reads a name, or searches for it, means one thing."""
+    found = structure.measure(ROOT / package)
+    names = {**found.names, **{f"class {name}": count for name, count in found.classes.items()}}
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_global_statement() -> None:

@@ -26,7 +26,7 @@ from dgc.train.session import Options
 from dgc.train.signals import Signals
 from tests.distributed import evaluations
 from tests.distributed.test_two_ranks import free_port
-from tests.faults.training import RECIPE, ROOT, logged
+from tests.faults.training import RECIPE, ROOT, logged, make_run, train
 from tests.waiting import wait_for_all
 
 ALONE = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
@@ -115,6 +115,23 @@ def test_the_evaluation_of_a_training_too(tmp_path):
     shares = [head["most"][0][1] for layer in told[0][2]["layers"] for head in layer["heads"]]
     # of 70 images, not of 128
     assert all((share * 70) == pytest.approx(round(share * 70)) for share in shares)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_training_records_what_its_checkpoint_answers(ranks, tmp_path):
+    """On two ranks as well, where each one's BatchNorms saw other images in the last step."""
+    averaged = ("train: {epochs: 3,", "train: {epochs: 1, ema_decay: 0.5,")
+    run = make_run(tmp_path / "run", ("limit_val: 30", f"limit_val: {IMAGES}"), averaged)
+    done = train(run, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    recorded = logged(run, "eval")[-1]
+    for extra, prefix in (([], ""), (["--ema"], "ema_")):
+        out = tmp_path / f"{prefix}out.json"
+        given = ["--run-dir", str(run.path), "--device=cpu", "--json", str(out), *extra]
+        assert evaluate.main(given) == 0
+        found = json.loads(out.read_text())
+        for name in ("top1_error", "loss"):
+            assert found[name] == recorded[prefix + name]
 
 
 @pytest.mark.parametrize(

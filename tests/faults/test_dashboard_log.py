@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from dgc.run.events import EventReader, Kind, encode_event
+from dgc.run.events import EventKind, EventReader, encode_event
 from dgc.run.paths import RunDir
 from dgcctl.tui.screens.run_screen import RunScreen
 from dgcctl.tui.state.feed import Feed, Follower
@@ -86,8 +86,8 @@ async def test_a_nan_literal_is_no_json_and_is_skipped_while_our_own_nan_is_show
 
     def hurt() -> None:
         append(run, b'{"kind":"step","step":121,"loss":NaN}\n')
-        append(run, encode_event(Kind.STEP, {"step": 121, "loss": float("nan")}))
-        append(run, encode_event(Kind.STEP, {"step": 122, "loss": 0.7}))
+        append(run, encode_event(EventKind.STEP, {"step": 121, "loss": float("nan")}))
+        append(run, encode_event(EventKind.STEP, {"step": 122, "loss": 0.7}))
 
     with fault_table.case(35, "dashboard: NaN literal, NaN as null and flag") as case, case.run():
         await watched(
@@ -96,7 +96,7 @@ async def test_a_nan_literal_is_no_json_and_is_skipped_while_our_own_nan_is_show
 
 
 def test_json_and_orjson_disagree_on_nan_so_the_log_writes_neither() -> None:
-    line = encode_event(Kind.STEP, {"step": 1, "loss": float("nan")})
+    line = encode_event(EventKind.STEP, {"step": 1, "loss": float("nan")})
     assert b'"loss":null' in line
     assert b'"nonfinite":{"loss":"nan"}' in line
     with pytest.raises(orjson.JSONDecodeError):
@@ -105,7 +105,7 @@ def test_json_and_orjson_disagree_on_nan_so_the_log_writes_neither() -> None:
 
 async def test_a_last_line_without_its_newline_waits_for_it(shown, fault_table) -> None:
     run, _ = shown
-    line = encode_event(Kind.STEP, {"step": 121, "loss": 0.777})
+    line = encode_event(EventKind.STEP, {"step": 121, "loss": 0.777})
 
     async with frames.opened(run.path.parent, frames.LARGE, open=(run.id,)) as (dash, pilot):
         with fault_table.case(35, "dashboard: missing newline") as case, case.run():
@@ -225,7 +225,8 @@ async def test_a_status_of_a_newer_release_is_said_to_be_newer(shown, fault_tabl
 def test_unknown_kinds_are_skipped_without_a_word(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.events.write_bytes(
-        encode_event("hologram", {"step": 1}) + encode_event(Kind.STEP, {"step": 1, "loss": 1.0})
+        encode_event("hologram", {"step": 1})
+        + encode_event(EventKind.STEP, {"step": 1, "loss": 1.0})
     )
     feed, follower = Feed(run), Follower(run)
     batch = follower.poll()

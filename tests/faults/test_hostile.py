@@ -2,8 +2,7 @@
 their size.
 """
 
-# ruff: noqa: E501, PT012, PT017 (tables of cases, one a line; a file is damaged and looked at in
-# one breath)
+# ruff: noqa: PT012, PT017 (a file is damaged and looked at in one breath)
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dgc.run import events as log
 from dgc.run.events import (
+    EventKind,
     EventReader,
     EventWriter,
-    Kind,
     decode_event,
     encode_event,
     live_rows,
@@ -36,12 +36,15 @@ def run(tmp_path):
 def sample_log():
     """A small log with every hard value: a newline inside a text, unicode, NaN, infinity."""
     events = [
-        (Kind.START, {"recipe": "a" * 64, "steps": 9, "epochs": 1}),
-        (Kind.ALERT, {"level": "warning", "text": 'line one\nline two\u2028 {"crc":"00000000"}'}),
-        (Kind.STEP, step(1)),
-        (Kind.STEP, step(2, loss=math.nan, gate_l1=-math.inf)),
-        (Kind.EVAL, {"step": 2, "epoch": 0, "split": "val", "top1_error": 61.25}),
-        (Kind.END, {"state": "done", "reason": "", "step": 2}),
+        (EventKind.START, {"recipe": "a" * 64, "steps": 9, "epochs": 1}),
+        (
+            EventKind.ALERT,
+            {"level": "warning", "text": 'line one\nline two\u2028 {"crc":"00000000"}'},
+        ),
+        (EventKind.STEP, step(1)),
+        (EventKind.STEP, step(2, loss=math.nan, gate_l1=-math.inf)),
+        (EventKind.EVAL, {"step": 2, "epoch": 0, "split": "val", "top1_error": 61.25}),
+        (EventKind.END, {"state": "done", "reason": "", "step": 2}),
     ]
     return [
         encode_event(kind, fields, now=float(index)) for index, (kind, fields) in enumerate(events)
@@ -93,7 +96,7 @@ def test_writer_cuts_a_torn_tail_at_every_byte_and_goes_on(run, fault_table):
             with case.run():
                 run.events.write_bytes(whole[:size])
                 writer = EventWriter(run)
-                writer.append(Kind.ALERT, level="info", text="after")
+                writer.append(EventKind.ALERT, level="info", text="after")
                 writer.close()
                 events = read_events(run)
                 assert [event["kind"] for event in events] == [
@@ -141,7 +144,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_in_the_middle_is_skipped_and_its_offset_kept(run, name, fault_table):
-    first, second = encode_event(Kind.STEP, step(1)), encode_event(Kind.STEP, step(2))
+    first, second = encode_event(EventKind.STEP, step(1)), encode_event(EventKind.STEP, step(2))
     with (
         fault_table.case(35, "garbage line in the middle: skipped, offset named") as case,
         case.run(),
@@ -156,7 +159,7 @@ def test_garbage_in_the_middle_is_skipped_and_its_offset_kept(run, name, fault_t
 
 
 def test_a_copied_line_with_an_edited_number_is_refused(run):
-    line = encode_event(Kind.STEP, step(1))
+    line = encode_event(EventKind.STEP, step(1))
     run.events.write_bytes(line.replace(b'"loss":2.0', b'"loss":1.0'))
     reader = EventReader(run.events)
     assert reader.poll() == []
@@ -164,7 +167,7 @@ def test_a_copied_line_with_an_edited_number_is_refused(run):
 
 
 def test_nan_is_null_and_named(run):
-    run.events.write_bytes(encode_event(Kind.STEP, step(1, loss=math.nan)))
+    run.events.write_bytes(encode_event(EventKind.STEP, step(1, loss=math.nan)))
     assert b"NaN" not in run.events.read_bytes()
     (event,) = read_events(run)
     assert event["loss"] is None
@@ -172,7 +175,7 @@ def test_nan_is_null_and_named(run):
 
 
 def test_log_truncated_replaced_or_deleted_while_it_is_read(run, fault_table):
-    lines = [encode_event(Kind.STEP, step(number)) for number in (1, 2, 3)]
+    lines = [encode_event(EventKind.STEP, step(number)) for number in (1, 2, 3)]
     with (
         fault_table.case(35, "log truncated, replaced, deleted while it is read") as case,
         case.run(),
@@ -195,9 +198,9 @@ def test_log_truncated_replaced_or_deleted_while_it_is_read(run, fault_table):
 def test_unknown_kinds_pass_and_replayed_rows_are_dropped(run):
     events = [
         encode_event("from_the_future", {"step": 1, "what": "ever"}),
-        *(encode_event(Kind.STEP, step(number)) for number in (1, 2, 3)),
-        encode_event(Kind.RESUME, {"step": 1, "exact": True}),
-        *(encode_event(Kind.STEP, step(number)) for number in (2, 3)),
+        *(encode_event(EventKind.STEP, step(number)) for number in (1, 2, 3)),
+        encode_event(EventKind.RESUME, {"step": 1, "exact": True}),
+        *(encode_event(EventKind.STEP, step(number)) for number in (2, 3)),
     ]
     run.events.write_bytes(b"".join(events))
     assert [row["step"] for row in live_rows(read_events(run))] == [1, 2, 3]
@@ -238,7 +241,7 @@ def test_a_huge_log_is_read_in_pieces(run, monkeypatch, fault_table):
     """What is shown of a log that grew by 100 MB between two looks must not freeze the reader: one
     chunk a poll.
     """
-    line = encode_event(Kind.STEP, step(1, text="x" * 900))
+    line = encode_event(EventKind.STEP, step(1, text="x" * 900))
     with fault_table.case(35, "100 MB log: one poll reads at most one chunk") as case, case.run():
         with run.events.open("wb") as file:
             for _ in range(100):

@@ -13,7 +13,7 @@ from torch import nn
 
 import dgc
 from dgc.infer.compile import NativeModule
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Kind, Op, Program
 
@@ -21,8 +21,8 @@ from dgc.kernels.cpu.structs import Kind, Op, Program
 class Spoiled:
     """A copy of a plan whose header and operations can be written."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = Plan(plan.block.copy(), plan.in_shape, plan.out_shape)
+    def __init__(self, plan: NativePlan) -> None:
+        self.plan = NativePlan(plan.block.copy(), plan.in_shape, plan.out_shape)
         self.program = Program.from_buffer(self.plan.block)
         count = self.program.count
         self.ops = (Op * count).from_buffer(self.plan.block, self.program.ops)
@@ -81,7 +81,7 @@ CASES: tuple[Callable[[Spoiled], None], ...] = (
 )
 
 
-def made(x: torch.Tensor) -> Plan:
+def made(x: torch.Tensor) -> NativePlan:
     net = nn.Sequential(
         nn.Conv2d(8, 16, 3, padding=1),
         dgc.DynamicGroupConv2d(16, 32, 3, padding=1, heads=2, gate_factor=0.5),

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.paths import RunDir
 from dgc.run.status import Status, write_status
 from tests.tui import synthetic
@@ -27,7 +27,7 @@ def main(folder: Path, steps: int, seconds: float) -> None:
     write_status(run, status)
     writer = EventWriter(run)
     writer.append(
-        Kind.START, recipe=spec.recipe, world_size=1, steps=steps, epochs=1, resumed=False
+        EventKind.START, recipe=spec.recipe, world_size=1, steps=steps, epochs=1, resumed=False
     )
     for step in range(1, steps + 1):
         writer.append_lines(

@@ -21,7 +21,7 @@ import yaml
 
 from dgc import schedule
 from dgc.recipe.load import dump_recipe, parse_recipe
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.run.process import process_start
@@ -162,7 +162,7 @@ def event_lines(spec: Spec, first: int = 0) -> Iterator[bytes]:
     """The log of steps first+1 .. now_step, in the order in which the trainer writes it."""
     if first == 0:
         yield encode_event(
-            Kind.START,
+            EventKind.START,
             {
                 "recipe": spec.recipe,
                 "world_size": 1,
@@ -176,7 +176,7 @@ def event_lines(spec: Spec, first: int = 0) -> Iterator[bytes]:
         yield from step_lines(spec, step)
     if spec.state in ("done", "stopped", "failed"):
         yield encode_event(
-            Kind.END,
+            EventKind.END,
             {"state": spec.state, "reason": spec.reason, "step": spec.now_step},
             now=spec.clock(spec.now_step) + 1,
         )
@@ -184,12 +184,12 @@ def event_lines(spec: Spec, first: int = 0) -> Iterator[bytes]:
 
 def step_lines(spec: Spec, step: int) -> Iterator[bytes]:
     now = spec.clock(step)
-    yield encode_event(Kind.STEP, step_fields(spec, step), now=now)
+    yield encode_event(EventKind.STEP, step_fields(spec, step), now=now)
     if step % 20 == 0:
-        yield encode_event(Kind.PERF, perf_fields(spec, step), now=now)
+        yield encode_event(EventKind.PERF, perf_fields(spec, step), now=now)
     if step == spec.nan_at:
         yield encode_event(
-            Kind.ALERT, {"level": "error", "text": f"loss is NaN at step {step}"}, now=now
+            EventKind.ALERT, {"level": "error", "text": f"loss is NaN at step {step}"}, now=now
         )
     if step % spec.steps_per_epoch == 0:
         yield from epoch_lines(spec, step, now)
@@ -239,7 +239,7 @@ def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
     epoch = step // spec.steps_per_epoch
     error = error_at(spec, epoch)
     yield encode_event(
-        Kind.EPOCH,
+        EventKind.EPOCH,
         {"epoch": epoch, "step": step, "train_loss": loss_at(spec, step), "train_error": error - 1},
         now=now,
     )
@@ -251,10 +251,10 @@ def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
         "top5_error": error / 8,
         "loss": error / 30,
     }
-    yield encode_event(Kind.EVAL, {**fields, "samples": 10_000}, now=now + 0.1)
+    yield encode_event(EventKind.EVAL, {**fields, "samples": 10_000}, now=now + 0.1)
     if spec.gates:
         yield encode_event(
-            Kind.GATES,
+            EventKind.GATES,
             {"epoch": epoch, "step": step, "file": f"gates/epoch-{epoch:04d}.json"},
             now=now + 0.2,
         )
@@ -266,7 +266,7 @@ def epoch_lines(spec: Spec, step: int, now: float) -> Iterator[bytes]:
         "ms": 41.0,
         "best": True,
     }
-    yield encode_event(Kind.CHECKPOINT, saved, now=now + 0.3)
+    yield encode_event(EventKind.CHECKPOINT, saved, now=now + 0.3)
 
 
 def _write_records(run: RunDir, spec: Spec) -> None:
@@ -491,7 +491,7 @@ def fast_steps(run: RunDir, count: int, *, started: float = T0, keys: int = 0) -
     )
     losses = values.tolist()
     head = encode_event(
-        Kind.START,
+        EventKind.START,
         {"recipe": "big", "world_size": 1, "steps": count, "epochs": 100, "resumed": False},
         now=started,
     )
@@ -512,4 +512,4 @@ def fast_steps(run: RunDir, count: int, *, started: float = T0, keys: int = 0) -
                 "inactive": int(72 * p),
                 **(extra if index < 2 else {}),
             }
-            file.write(encode_event(Kind.STEP, fields, now=started + index * 0.1))
+            file.write(encode_event(EventKind.STEP, fields, now=started + index * 0.1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.paths import RunDir
 from dgcctl.core.runs.listing import read_run
 from dgcctl.tui.state import alerts
@@ -57,7 +57,7 @@ def test_what_a_log_said_before_is_not_told_again(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.look()
-    scene.append(Kind.STEP, step=101, loss=float("nan"))
+    scene.append(EventKind.STEP, step=101, loss=float("nan"))
     assert [(alert.level, alert.text) for alert in scene.look()] == [
         ("error", "loss is nan at step 101")
     ]
@@ -67,8 +67,10 @@ def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path) -> None:
 def test_an_alert_of_the_trainer_is_told_in_its_words(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.look()
-    scene.append(Kind.ALERT, level="warning", text="the loader is the bottleneck: 80 % of a step")
-    scene.append(Kind.ALERT, level="info", text="nothing to see")
+    scene.append(
+        EventKind.ALERT, level="warning", text="the loader is the bottleneck: 80 % of a step"
+    )
+    scene.append(EventKind.ALERT, level="info", text="nothing to see")
     assert [(alert.level, alert.text) for alert in scene.look()] == [
         ("warning", "the loader is the bottleneck: 80 % of a step")
     ]
@@ -77,19 +79,19 @@ def test_an_alert_of_the_trainer_is_told_in_its_words(tmp_path: Path) -> None:
 def test_a_target_is_reached_once(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.look()
-    scene.append(Kind.EVAL, step=200, epoch=2, top1_error=5.4, top5_error=1.0)
+    scene.append(EventKind.EVAL, step=200, epoch=2, top1_error=5.4, top5_error=1.0)
     assert [alert.title.rpartition(": ")[2] for alert in scene.look()] == ["target reached"]
-    scene.append(Kind.EVAL, step=300, epoch=3, top1_error=5.2, top5_error=1.0)
+    scene.append(EventKind.EVAL, step=300, epoch=3, top1_error=5.2, top5_error=1.0)
     assert scene.look() == []
 
 
 def test_a_plateau_is_told_while_the_run_still_runs(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     for step in range(12):
-        scene.append(Kind.EVAL, step=200 + step, epoch=2, top1_error=20.0 - step)
+        scene.append(EventKind.EVAL, step=200 + step, epoch=2, top1_error=20.0 - step)
     assert scene.look() == []
     for step in range(5):
-        scene.append(Kind.EVAL, step=300 + step, epoch=3, top1_error=9.5)
+        scene.append(EventKind.EVAL, step=300 + step, epoch=3, top1_error=9.5)
     assert [alert.title.rpartition(": ")[2] for alert in scene.look()] == ["plateau"]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dgc.run.events import Kind, encode_event, live_rows, read_events
+from dgc.run.events import EventKind, encode_event, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgcctl.tui.state.feed import Feed, Follower
 from dgcctl.tui.state.poller import Catalogue, Poller
@@ -61,10 +61,10 @@ def test_a_resume_voids_the_rows_that_it_replays_as_live_rows_does(tmp_path: Pat
     spec = Spec(now_step=130, state="running")
     run = synthetic.make(tmp_path, spec)
     with run.events.open("ab") as file:
-        file.write(encode_event(Kind.RESUME, {"step": 100, "exact": True}))
+        file.write(encode_event(EventKind.RESUME, {"step": 100, "exact": True}))
     synthetic.advance(run, Spec(now_step=100, state="running"), 140)
     feed, _ = read(run)
-    rows = [row for row in live_rows(read_events(run)) if row["kind"] == Kind.STEP]
+    rows = [row for row in live_rows(read_events(run)) if row["kind"] == EventKind.STEP]
     points = feed.points("step.loss")
     assert points.step.tolist() == [row["step"] for row in rows] == list(range(1, 141))
     assert points.value.tolist() == [row["loss"] for row in rows]
@@ -76,7 +76,7 @@ def test_a_metric_that_appears_late_keeps_its_own_steps(tmp_path: Path) -> None:
         {"step": step, "loss": 1.0, **({"extra": 5.0} if step == 3 else {})} for step in range(1, 6)
     ]
     run.events.write_bytes(
-        b"".join(encode_event(Kind.STEP, row, now=float(row["step"])) for row in rows)
+        b"".join(encode_event(EventKind.STEP, row, now=float(row["step"])) for row in rows)
     )
     feed, _ = read(run)
     assert feed.points("step.extra").step.tolist() == [3]
@@ -87,7 +87,7 @@ def test_nan_and_infinity_come_back_from_null_and_flag(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.events.write_bytes(
         b"".join(
-            encode_event(Kind.STEP, {"step": step, "loss": value})
+            encode_event(EventKind.STEP, {"step": step, "loss": value})
             for step, value in ((1, 1.0), (2, float("nan")), (3, float("inf")))
         )
     )
@@ -121,7 +121,8 @@ def test_a_clock_that_was_set_back_does_not_bend_the_time_axis(tmp_path: Path) -
     times = [100.0, 110.0, 50.0, 60.0, 120.0]
     run.events.write_bytes(
         b"".join(
-            encode_event(Kind.STEP, {"step": n, "loss": 1.0}, now=t) for n, t in enumerate(times)
+            encode_event(EventKind.STEP, {"step": n, "loss": 1.0}, now=t)
+            for n, t in enumerate(times)
         )
     )
     feed, _ = read(run)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dgc.run import metrics
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.metrics import StepMetric
 from dgc.run.paths import RunDir
 from dgcctl.core.report.build import write_report
@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
 
 async def test_a_new_metric_is_one_row(run: RunDir, tmp_path: Path) -> None:
-    logged = [event for event in read_events(run) if event["kind"] == Kind.STEP]
+    logged = [event for event in read_events(run) if event["kind"] == EventKind.STEP]
     values = [event["weight_norm"] for event in logged]
     assert len(values) == 8
     assert all(math.isfinite(value) and value > 1 for value in values)

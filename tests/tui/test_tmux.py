@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dgc.run.events import Kind, metric_digest, read_events
+from dgc.run.events import EventKind, metric_digest, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
 from tests.tui.terminal import ROOT
@@ -142,7 +142,7 @@ def test_a_training_that_is_watched_stopped_and_resumed_computes_what_an_unwatch
     assert not (run.control / "stop").exists(), "the trainer took the request away"
 
     events = read_events(run)
-    assert [event["step"] for event in events if event["kind"] == Kind.RESUME] == [stopped_at]
-    assert all(event.get("exact", True) for event in events if event["kind"] == Kind.RESUME)
+    assert [event["step"] for event in events if event["kind"] == EventKind.RESUME] == [stopped_at]
+    assert all(event.get("exact", True) for event in events if event["kind"] == EventKind.RESUME)
     expected = metric_digest(read_events(unwatched(tmp_path / "unwatched", env)))
     assert metric_digest(events) == expected

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dgc.recipe.load import Recipe, load_recipe
 from dgc.run.checkpoint_store import commit, newest_valid, point_to
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
@@ -73,7 +73,7 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
         if kick and step >= kick:
             loss = math.nextafter(loss, 9.0)
         log.append(
-            Kind.STEP,
+            EventKind.STEP,
             step=step,
             epoch=0,
             progress=(step - 1) / STEPS,
@@ -87,7 +87,7 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
         hold(run, step)
     top1 = 100 * loss
     log.append(
-        Kind.EVAL,
+        EventKind.EVAL,
         epoch=0,
         step=STEPS,
         split="val",
@@ -132,7 +132,7 @@ def main() -> int:
     first = found[0].step if found else 0
     status.step = first
     log.append(
-        Kind.RESUME if found else Kind.START,
+        EventKind.RESUME if found else EventKind.START,
         step=first,
         exact=True,
         recipe=recipe.digest(),
@@ -150,7 +150,7 @@ def main() -> int:
     except StopError:
         status.state, status.reason, code = State.STOPPED, "stopped by a signal", 75
     status.exit_code = code
-    log.append(Kind.END, state=str(status.state), reason=status.reason, step=status.step)
+    log.append(EventKind.END, state=str(status.state), reason=status.reason, step=status.step)
     write_status(run, status)
     return code
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dgc.recipe.load import dump_recipe, find_recipe, load_recipe
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
@@ -30,7 +30,7 @@ def make_run(
     )
     log = EventWriter(run)
     log.append(
-        Kind.START,
+        EventKind.START,
         recipe=checked.digest(),
         world_size=1,
         steps=fake_trainer.STEPS,
@@ -41,7 +41,7 @@ def make_run(
     write_json(run.git, {"commit": "1" * 40, "patch_sha256": None, "untracked": {}})
     fake_trainer.train(run, checked, log, status, 0)
     status.state = state
-    log.append(Kind.END, state=str(state), reason="", step=fake_trainer.STEPS)
+    log.append(EventKind.END, state=str(state), reason="", step=fake_trainer.STEPS)
     write_status(run, status)
     log.close()
     return run

@@ -11,8 +11,8 @@ import pytest
 
 from dgc.bench import __main__ as bench
 from dgc.bench import timing
+from dgc.bench.inference_report import best_dense, markdown, runs
 from dgc.bench.networks import NETWORKS
-from dgc.bench.report import best_dense, markdown, runs
 from dgc.bench.rows import BenchReport, parse_report
 from dgc.kernels.cpu import library
 from dgcctl.cli import main

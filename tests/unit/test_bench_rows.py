@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from dgc.bench.inference_report import markdown
 from dgc.bench.named import NAMED, contender
-from dgc.bench.report import markdown
 from dgc.bench.rows import (
     SCHEMA_VERSION,
     BenchReport,

@@ -28,8 +28,9 @@ def model() -> nn.Module:
     )
 
 
-def momentum(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: torch.randn_like(value) for name, value in network.named_parameters()}
+def momentum(network: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    named = network.named_parameters()
+    return {"momentum": {name: torch.randn_like(value) for name, value in named}}
 
 
 def test_round_trip():
@@ -46,9 +47,9 @@ def test_round_trip():
     assert state.decode_state(files) == (progress, {"scaler": {}, "random": []})
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
-    for name, value in held.items():
-        assert torch.equal(value, restored[name])
-        assert restored[name].stride() == value.stride()
+    for name, value in held["momentum"].items():
+        assert torch.equal(value, restored["momentum"][name])
+        assert restored["momentum"][name].stride() == value.stride()
     assert state.encode(second, restored, progress, {"scaler": {}, "random": []}) == files
 
 

@@ -10,7 +10,7 @@ import termios
 import pytest
 from rich.cells import cell_len
 
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgcctl.cli._ui import diagnostics, progress_line
 from dgcctl.cli._ui.transfer_line import bar_text
 from dgcctl.core.runs.tail import Progress
@@ -32,7 +32,7 @@ def test_a_training_that_does_not_move_is_said_once(
     monkeypatch.setattr(progress_line, "PLAIN_SECONDS", 0.0)
     line, progress = progress_line.LiveLine(0.25), Progress()
     for step in (1, 1, 1, 2):
-        progress.take([{"kind": Kind.STEP, "step": step, "inactive": 0, "t": 1.0, **STEP}])
+        progress.take([{"kind": EventKind.STEP, "step": step, "inactive": 0, "t": 1.0, **STEP}])
         line.show(progress, [])
     said = capsys.readouterr().err.splitlines()
     assert [part for text in said for part in text.split("  ") if part.startswith("step")] == [
@@ -44,7 +44,7 @@ def test_a_training_that_does_not_move_is_said_once(
 @pytest.mark.parametrize("width", range(20, 140))
 def test_a_line_without_room_leaves_out_whole_fields_and_keeps_the_time_left(width: int) -> None:
     progress = Progress(epochs=300, steps=234_600, images_per_s=1840.0, eta_s=7300.0)
-    progress.take([{"kind": Kind.STEP, "step": 123_456, "inactive": 0, "t": 1.0, **STEP}])
+    progress.take([{"kind": EventKind.STEP, "step": 123_456, "inactive": 0, "t": 1.0, **STEP}])
     whole = progress_line.progress_line(progress, 0.25)
     line = progress_line.fitting_line(progress, 0.25, width)
     assert len(line) <= width
@@ -59,7 +59,7 @@ def test_a_line_without_room_leaves_out_whole_fields_and_keeps_the_time_left(wid
 
 def test_at_80_columns_the_step_the_epoch_the_loss_and_the_time_left_are_there() -> None:
     progress = Progress(epochs=300, steps=234_600, images_per_s=1840.0, eta_s=7300.0)
-    progress.take([{"kind": Kind.STEP, "step": 123_456, "inactive": 0, "t": 1.0, **STEP}])
+    progress.take([{"kind": EventKind.STEP, "step": 123_456, "inactive": 0, "t": 1.0, **STEP}])
     names = [
         field.split()[0] for field in progress_line.fitting_line(progress, 0.25, 79).split("  ")
     ]

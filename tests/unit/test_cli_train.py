@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from dgc.recipe.load import load_recipe
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
 from dgcctl.core.runs import listing
@@ -89,7 +89,8 @@ def wait_for_step(folder: Path, step: int, by: subprocess.Popen[str]) -> RunDir:
             run
             for run in listing.iterate(folder / "runs")
             if any(
-                event["kind"] == Kind.STEP and event["step"] >= step for event in read_events(run)
+                event["kind"] == EventKind.STEP and event["step"] >= step
+                for event in read_events(run)
             )
         ]
 
@@ -158,7 +159,9 @@ def test_ctrl_c_finishes_the_step_saves_and_resume_goes_on(
     _, err = again.communicate(timeout=GUARD)
     assert again.returncode == 75, err
     assert read_status(run).step > saved
-    assert [event["step"] for event in read_events(run) if event["kind"] == Kind.RESUME] == [saved]
+    assert [event["step"] for event in read_events(run) if event["kind"] == EventKind.RESUME] == [
+        saved
+    ]
     third = dgcctl("train", "demo", *LONG, "optim.lr=0.01", "train.max_steps=2", "--resume")
     assert third.returncode == 0
     assert (

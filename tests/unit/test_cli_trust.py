@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.files import read_json, write_json
 from dgcctl.cli.main import main
 from tests.unit.run_factory import make_run
@@ -72,7 +72,7 @@ def test_compare_prints_tables_for_papers_and_programs(folder, capsys, flag):
 def test_compare_without_a_run_is_a_usage_error(folder, capsys):
     said = run(capsys, "runs", "compare", code=2).err
     assert said.startswith("error: ")
-    assert "name at least one run, or give --where FILTER" in said
+    assert "name at least one run, or give a FILTER" in said
 
 
 def test_compare_says_what_it_left_out(folder, capsys):
@@ -148,9 +148,45 @@ def test_export_prints_where_it_is(folder, capsys):
 def test_rm_asks_and_without_a_terminal_wants_yes(folder, capsys):
     said = run(capsys, "runs", "rm", "dg0aaa", code=2).err
     assert "stdin is no terminal, so nobody can be asked: pass --yes to agree" in said
-    assert "would delete" in run(capsys, "runs", "rm", "dg0aaa", "--dry-run").err
-    assert run(capsys, "runs", "rm", "dg0aaa", "--yes").out == "20260100T000000Z-demo-dg0aaa\n"
-    assert not (folder / "runs" / "20260100T000000Z-demo-dg0aaa").exists()
+    assert "would move" in run(capsys, "runs", "rm", "dg0aaa", "--dry-run").err
+    name = "20260100T000000Z-demo-dg0aaa"
+    assert run(capsys, "runs", "rm", "dg0aaa", "--yes").out == f"{name}\n"
+    assert not (folder / "runs" / name).exists()
+    assert name not in run(capsys, "runs", "ls").out
+    assert run(capsys, "runs", "restore").out == f"{name}\n"
+    assert run(capsys, "runs", "restore", "dg0aaa").out == f"{name}\n"
+    assert name in run(capsys, "runs", "ls").out
+    run(capsys, "runs", "rm", "dg0aaa", "--yes")
+    said = run(capsys, "runs", "restore", "--empty", code=2).err
+    assert "delete 1 runs in" in said or "stdin is no terminal" in said
+    assert "name no runs beside it" in run(capsys, "runs", "restore", "x", "--empty", code=2).err
+    assert run(capsys, "runs", "restore", "--empty", "--yes").out == f"{name}\n"
+    assert "nothing in" in run(capsys, "runs", "restore").err
+
+
+def test_rm_for_good(folder, capsys):
+    name = "20260100T000000Z-demo-dg0aaa"
+    assert run(capsys, "runs", "rm", "dg0aaa", "--yes", "--for-good").out == f"{name}\n"
+    assert "nothing in" in run(capsys, "runs", "restore").err
+
+
+def test_tags_and_notes_afterwards(folder, capsys):
+    name = "20260100T000000Z-demo-dg0aaa"
+    recipe = (folder / "runs" / name / "recipe.yaml").read_bytes()
+    said = run(capsys, "runs", "tag", "dg0aaa", "--add", "keep", "-a", "paper:2").out
+    assert said == f"{name}  keep paper:2\n"
+    assert run(capsys, "runs", "ls", "tag:paper:2", "--ids").out == f"{name}\n"
+    assert run(capsys, "runs", "tag", "tag:keep", "-r", "keep").out == f"{name}  paper:2\n"
+    run(capsys, "runs", "note", "dg0aaa", "the one \x1b[31m for the talk")
+    assert "the one" in run(capsys, "runs", "show", "dg0aaa").out
+    assert run(capsys, "runs", "ls", "note~TALK", "--ids").out == f"{name}\n"
+    assert "\x1b[31m" not in run(capsys, "runs", "show", "dg0aaa").out
+    assert (folder / "runs" / name / "recipe.yaml").read_bytes() == recipe
+    assert "say --add TAG or --remove TAG" in run(capsys, "runs", "tag", "dg0aaa", code=2).err
+    assert "tag 'a b': should be" in run(capsys, "runs", "tag", name, "-a", "a b", code=2).err
+    run(capsys, "runs", "note", "dg0aaa", "")
+    run(capsys, "runs", "tag", "dg0aaa", "-r", "paper:2")
+    assert not (folder / "runs" / name / "labels.json").exists()
 
 
 # --- sweep ----------------------------------------------------------------------------------------
@@ -225,7 +261,7 @@ def test_one_value_changed_by_hand_in_the_log_is_found(folder, capsys):
     )
     event = json.loads(lines[at])
     fields = {key: value for key, value in event.items() if key not in ("kind", "t", "crc")}
-    lines[at] = encode_event(Kind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
+    lines[at] = encode_event(EventKind.STEP, {**fields, "lr": 0.1000001}, now=event["t"])
     path.write_bytes(b"".join(lines))
     said = run(capsys, "rerun", "dg0aaa", "--against", "again0", code=11)
     assert "first difference at step 5: step.lr was 0.1, is now 0.1000001" in said.err

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from dgc.errors import UsageError
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State
@@ -268,7 +268,7 @@ def test_equal_ends_of_unequal_logs_are_no_reproduction_unless_a_tolerance_is_as
 
 def test_a_metric_that_is_gone_is_outside_every_tolerance(tmp_path):
     rows = read_record(make_run(tmp_path / "a")).rows
-    steps = [row for row in rows if row["kind"] == Kind.STEP]
+    steps = [row for row in rows if row["kind"] == EventKind.STEP]
     checks = {check.name: check for check in check_metrics(rows, steps, {"*": 1e9})}
     assert not checks["eval.top1_error"].within
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from dgc.hub.export import metrics_at
+from dgc.hub.weights_export import metrics_at
 from dgc.jobs import evaluate, metadata
 from dgc.layers import iter_dgc, macs
 from dgc.layers.macs import Complexity
 from dgc.recipe.load import load_recipe
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.train import costs
@@ -62,7 +62,7 @@ def test_a_network_is_counted_again_only_where_other_channels_are_off(
     monkeypatch.setattr(costs, "count", count)
     run = trained(tmp_path)
     events = [event["kind"] for event in read_events(run)]
-    assert events.count(Kind.EVAL) == events.count(Kind.GATES) == 3
+    assert events.count(EventKind.EVAL) == events.count(EventKind.GATES) == 3
     assert len(counted) == len(set(counted)) <= 3
 
 

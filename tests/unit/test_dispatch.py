@@ -13,7 +13,7 @@ import dgc
 from dgc.kernels import gpu
 from dgc.kernels.cpu import train_passes
 from dgc.layers import DynamicGroupConv2d, dispatch
-from dgc.layers.backend import BACKENDS
+from dgc.layers.backend import BACKENDS, unavailable
 from dgc.layers.dispatch import LayerCall
 
 HERE = LayerCall(
@@ -45,6 +45,18 @@ def test_the_kernels_are_taken_where_they_fit_and_nowhere_else() -> None:
         assert taken(**change) == ("gathered", 400), change
         assert taken(**change, n_inactive=100) == ("masked", 400), change
         assert taken(**change, kernel=3) == ("masked", 400), change
+
+
+def test_the_table_is_read_once_for_a_question_and_again_where_the_kernels_change() -> None:
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        first = (dispatch.DYNAMIC[0]._replace(needs=(lambda c: bool(read.append(c)),)),)
+        patch.setattr(dispatch, "DYNAMIC", first + dispatch.DYNAMIC)
+        asked = {"backend": "masked", "channels": 4711}  # what no other test asks
+        assert [taken(**asked), taken(**asked)] == [("masked", 4711)] * 2
+        assert len(read) == 1
+        taken(kernels=False, **asked)
+        assert len(read) == 2
 
 
 def test_plain_pytorch_is_a_function_of_shape_and_n_alone() -> None:
@@ -94,14 +106,14 @@ def test_triton_by_name_is_triton_or_one_line(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(dgc.errors.ArgumentError, match=f"backend='triton': {why}"):
             taken(backend="triton", **({"device": "cuda"} | change))
     assert taken(backend="auto", device="cuda")[0] != "triton", "by name alone"
-    assert dispatch.unavailable("triton", "cuda") == ""
-    assert dispatch.unavailable("triton") == "Triton kernels work on a GPU, and the device is cpu"
+    assert unavailable("triton", "cuda") == ""
+    assert unavailable("triton") == "Triton kernels work on a GPU, and the device is cpu"
     monkeypatch.setattr(gpu, "installed", lambda: False)
     with pytest.raises(dgc.errors.ArgumentError, match="Triton is not installed"):
         taken(backend="triton", device="cuda")
-    assert "Triton is not installed" in dispatch.unavailable("triton", "cuda")
-    assert "work on the CPU, and the device is cuda" in dispatch.unavailable("native", "cuda")
-    assert dispatch.unavailable("plain", "cuda") == ""
+    assert "Triton is not installed" in unavailable("triton", "cuda")
+    assert "work on the CPU, and the device is cuda" in unavailable("native", "cuda")
+    assert unavailable("plain", "cuda") == ""
 
 
 def test_a_layer_of_a_network_is_refused_by_name_too() -> None:

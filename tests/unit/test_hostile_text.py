@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status, write_status
@@ -76,7 +76,7 @@ def plant(folder: Path, text: str) -> None:
         status.reason = status.note = plain
         write_status(run, status)
         log = EventWriter(run)
-        log.append(Kind.ALERT, level="warning", text=plain)
+        log.append(EventKind.ALERT, level="warning", text=plain)
         log.close()
         run.log.write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
         write_json(run.verdict, {"verdicts": [verdict(plain)]})

@@ -15,8 +15,8 @@ from torch import nn
 
 import dgc
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub import export as exporting
 from dgc.hub import filetype
+from dgc.hub import weights_export as exporting
 from dgc.hub.card import card_of, read_card
 from dgc.hub.load_weights import open_file, open_run
 from dgc.hub.registry import MIB, find_entry, layout_digest, load_registry
@@ -24,7 +24,7 @@ from dgc.models import create_model
 from dgc.models.released import load_released, to_released
 from dgc.recipe.load import dump_recipe, load_recipe
 from dgc.run import checkpoint_store
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.train.state import MODEL, _portable
@@ -120,7 +120,7 @@ def test_a_registry_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_hub_needs_no_torch_to_look_fetch_and_inspect() -> None:
     code = (
         "import sys, dgc.hub, dgc.hub.registry, dgc.hub.fetch, dgc.hub.scan, dgc.hub.convert,"
-        " dgc.hub.export\nimport dgcctl.cli.ckpt, dgcctl.cli.predict\nassert not {'torch', 'numpy',"
+        " dgc.hub.weights_export\nimport dgcctl.cli.ckpt, dgcctl.cli.predict\nassert not {'torch', 'numpy',"
         " 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -232,7 +232,7 @@ def run(tmp_path: Path) -> RunDir:
         model = small_network(seed=step)
         files = {MODEL: _safetensors(model)}
         events.append(
-            Kind.EVAL,
+            EventKind.EVAL,
             step=step,
             epoch=epoch,
             split="val",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import dgc
 from dgc.errors import ArgumentError
 from dgc.infer import NativeModule
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.isa import LEVELS, Choice
 from dgc.kernels.cpu.library import Library
@@ -64,7 +64,7 @@ def network(name: str, progress: float) -> tuple[nn.Module, int]:
     return model.eval(), size
 
 
-def int8_plan(model: nn.Module, x: Tensor) -> Plan:
+def int8_plan(model: nn.Module, x: Tensor) -> NativePlan:
     engine = dgc.compile_for_inference(model, precision="int8")
     assert isinstance(engine, NativeModule)
     plan = engine.plan_for(x)

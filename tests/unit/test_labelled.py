@@ -14,8 +14,8 @@ import torch
 
 from dgc.errors import DataError, ExitCode
 from dgc.hub.card import Card, card_of
-from dgc.hub.export import export_own
 from dgc.hub.load_weights import Opened, open_run
+from dgc.hub.weights_export import export_own
 from dgc.jobs import evaluate
 from dgc.jobs.labelled import match
 from dgc.recipe.load import parse_recipe

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import dgc
 from dgc.bench.networks import build
 from dgc.infer.compile import NativeModule
-from dgc.infer.program import Plan
+from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Kind, Op
 
@@ -65,7 +65,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def write(plan: Plan, x_BCHW: Tensor, path: Path) -> None:
+def write(plan: NativePlan, x_BCHW: Tensor, path: Path) -> None:
     head = struct.pack(
         "<4q", library.ABI_VERSION, ctypes.sizeof(Op), plan.block.nbytes, len(x_BCHW)
     )

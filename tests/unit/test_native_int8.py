@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dgc.kernels.cpu import int8, library
 from dgc.kernels.cpu.int8 import Convolution, kept_of
-from dgc.kernels.cpu.isa import LEVELS, Choice
+from dgc.kernels.cpu.isa import FEATURES, LEVELS, Choice
 from dgc.kernels.cpu.layout import Window
 from dgc.kernels.cpu.library import Library
 
@@ -26,15 +26,16 @@ pytestmark = pytest.mark.skipif(
 
 
 def all_libraries() -> Iterator[Library]:
-    """One for each level of this machine, with vnni where it has it and without."""
+    """One for each level of this machine, with vnni and amx where it has them and without."""
     loaded = library.load()
     assert loaded is not None
     for index in range(len(LEVELS)):
         if not loaded.handle.dgc_supports(index):
             continue
-        vnni = loaded.handle.dgc_features(index) & 1
-        for features in [(), ("vnni",)] if vnni else [()]:
-            yield Library(loaded.handle, loaded.path, Choice(index, features))
+        bits = int(loaded.handle.dgc_features(index))
+        names = [name for i, name in enumerate(FEATURES) if bits >> i & 1]
+        for count in range(len(names) + 1):
+            yield Library(loaded.handle, loaded.path, Choice(index, tuple(names[:count])))
 
 
 def one() -> Library:
@@ -56,9 +57,13 @@ def gates_of(seed: int, b: int, g: int, c: int, share: float) -> Tensor:
 
 
 def draw_layer(draw: st.DrawFn) -> tuple[Convolution, Tensor, Tensor | None, Tensor | None]:
+    """Half of them with so many channels and outputs that tiles of 64 channels pay."""
     heads, outs = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 19))
-    dynamic, kernel = draw(st.booleans()), draw(st.sampled_from([1, 3]))
-    channels = draw(st.integers(1, 13)) * (1 if dynamic else heads)
+    dynamic, kernel = draw(st.booleans()), draw(st.sampled_from([1, 3, 5]))
+    channels = draw(st.integers(1, 13))
+    if draw(st.booleans()):
+        channels, outs = channels * 11, outs + 30
+    channels *= 1 if dynamic else heads
     size = (draw(st.integers(1, 19)), draw(st.integers(1, 19)))
     stride = draw(st.sampled_from([1, 2]))
     norm, signed = draw(st.booleans()), draw(st.booleans())
@@ -206,3 +211,15 @@ def test_a_layer_tells_what_a_pass_over_its_result_would_find(data: st.DataObjec
         over.result()
         assert torch.equal(over.top, call.out_top)
         torch.testing.assert_close(call.out_mean, over.mean, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_worker_needs_as_much_memory_as_python_says(data: st.DataObject) -> None:
+    layer, x, kept, _ = draw_layer(data.draw)
+    call = layer.prepare(one(), x, kept)
+    own = x.shape[1] if layer.dynamic else x.shape[1] // layer.heads
+    taps = int(layer.weight[0, 0].numel())
+    outs = int(layer.weight.shape[0]) // layer.heads
+    said = int8.scratch_floats(layer.layouts()[0], int(own), taps, outs)
+    assert 4 * said == call.call.scratch_step

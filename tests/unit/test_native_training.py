@@ -21,7 +21,7 @@ import dgc
 from dgc.bench.peak_memory import saved_bytes
 from dgc.kernels.cpu import describe, library, train_passes
 from dgc.layers import DynamicGroupConv2d, support
-from dgc.layers.algorithms.native import NativeLayer
+from dgc.layers.algorithms.native_layer import NativeLayer
 from dgc.layers.algorithms.native_static import NativeStatic
 from dgc.layers.static import norm_relu_conv
 from tests.unit.test_layers_gradients import gradients, random_layer

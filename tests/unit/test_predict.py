@@ -20,6 +20,7 @@ from dgc.hub.card import card_of
 from dgc.hub.load_weights import Opened
 from dgc.hub.registry import find_entry, load_registry
 from dgc.jobs import predict as predicting
+from dgc.kernels.cpu import available
 from dgc.models import create_model
 from dgc.recipe.load import Recipe, load_recipe
 from dgcctl.cli.main import main
@@ -90,6 +91,18 @@ def test_best_classes_and_chosen_channels(opened: Opened, tmp_path: Path) -> Non
         )
         assert all(row["name"] == names[row["index"]] for row in told)
     assert found[0]["layers"] != found[1]["layers"]  # the choice is the image's own
+
+
+@pytest.mark.skipif(not available(), reason="the kernels were not built: no C++ compiler")
+def test_in_8_bits_classes_alone_are_told(opened: Opened, tmp_path: Path) -> None:
+    path, names = photo(tmp_path / "a.jpg", 40, 30), class_names("fashion_mnist")
+    (plain,) = predicting.predict(opened, names, [path])
+    (found,), bad = predicting.readable(opened, names, [path], precision="int8")
+    assert not bad
+    assert found["layers"] == []
+    wanted = {row["name"]: row["probability"] for row in plain["classes"]}
+    for row in found["classes"][:2]:
+        assert row["probability"] == pytest.approx(wanted[row["name"]], abs=0.05)
 
 
 def test_channels_are_those_that_matter(opened: Opened, tmp_path: Path) -> None:

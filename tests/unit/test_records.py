@@ -16,8 +16,8 @@ import pytest
 from dgc.errors import IntegrityError
 from dgc.run.events import (
     METRIC_KINDS,
+    EventKind,
     EventWriter,
-    Kind,
     decode_event,
     encode_event,
     live_rows,
@@ -147,7 +147,7 @@ def test_unknown_keys_of_a_status_are_left_out(run):
 
 
 def test_metric_kinds_are_the_reproducible_ones():
-    assert {Kind.STEP, Kind.EPOCH, Kind.EVAL} == METRIC_KINDS
+    assert {EventKind.STEP, EventKind.EPOCH, EventKind.EVAL} == METRIC_KINDS
 
 
 @pytest.mark.skipif(

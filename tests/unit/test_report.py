@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.files import read_json, write_json
 from dgcctl.core.report import plots, run_view
 from dgcctl.core.report.build import write_report
@@ -174,8 +174,10 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
 def test_what_the_reader_must_know_is_in_the_notes(tmp_path):
     run = make_run(tmp_path / "a")
     with run.events.open("ab") as log:
-        log.write(encode_event(Kind.RESUME, {"step": 6, "exact": False}))
-        log.write(encode_event(Kind.ALERT, {"level": "warning", "text": "2 files quarantined"}))
+        log.write(encode_event(EventKind.RESUME, {"step": 6, "exact": False}))
+        log.write(
+            encode_event(EventKind.ALERT, {"level": "warning", "text": "2 files quarantined"})
+        )
     (view,) = views([read_record(run)])
     assert view.notes == ["2 files quarantined", "resumed 1 time, NOT exactly"]
 

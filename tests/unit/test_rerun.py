@@ -240,12 +240,12 @@ def test_a_run_without_a_log_is_an_integrity_error(project):
 
 def test_several_ranks_are_repeated_by_as_many(tmp_path):
     run = make_run(tmp_path / "a")
-    from dgc.run.events import EventWriter, Kind
+    from dgc.run.events import EventKind, EventWriter
     from dgcctl.core.runs.record import read_record
 
     run.events.unlink()
     writer = EventWriter(run)
-    writer.append(Kind.START, world_size=2, recipe="x", steps=1, epochs=1)
+    writer.append(EventKind.START, world_size=2, recipe="x", steps=1, epochs=1)
     writer.close()
     words = again.command(read_record(run), RunDir(tmp_path / "b"), tmp_path, "dgc.train")
     assert "dgc.train.launch" in words

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import getpass
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -244,8 +247,11 @@ def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
 # --- recipes, quickly -----------------------------------------------------------------------------
 
 
-# written only where a recipe names a network or images that are not of this project
-OF_ONES_OWN = ("model.args", "model.reset", "model.convert", "data.args")
+# written only where a recipe names a network or images that are not of this project, or another
+# update rule than SGD
+OF_ONES_OWN = (
+    "model.args", "model.reset", "model.convert", "data.args", "optim.betas", "optim.alpha", "optim.eps",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -317,6 +323,18 @@ def test_a_recipe_that_is_none_has_no_values(tmp_path: Path, text: str) -> None:
         ("top1_error=null", ["c10_h4"]),
         ("top1_error!=null", ["my-own", "demo"]),
         ("epochs=6 age<300", ["my-own", "c10_h4", "demo"]),
+        ("state=failed or top1_error<15", ["my-own", "c10_h4"]),
+        ("state=failed OR state=done lr>1", ["c10_h4"]),
+        ("state=failed,done", ["c10_h4", "demo"]),
+        ("lr=0.005..0.01", ["c10_h4"]),
+        ("lr!=0.005..0.01", ["my-own", "demo"]),
+        ('name~"my-"', ["my-own"]),
+        ("age<5m", ["my-own", "c10_h4", "demo"]),
+        ("age>2w", []),
+        ("started>2020-01-31", ["my-own", "c10_h4", "demo"]),
+        ("started<2020-01-31T10:00", []),
+        (f"host={socket.gethostname()}", ["my-own", "c10_h4", "demo"]),
+        (f"owner={getpass.getuser()}", ["my-own", "c10_h4", "demo"]),
     ],
 )
 def test_filters(folder: Path, text: str, expected: list[str]) -> None:
@@ -335,6 +353,11 @@ def test_filters(folder: Path, text: str, expected: list[str]) -> None:
         ("lr<abc", "filter: 'abc' is no number, so nothing is < it"),
         ("=3", "filter term '=3': write key=value"),
         ("a|b", "filter term 'a|b': write key=value"),
+        ("state=done or", "filter 'state=done or': `or` stands between two filters"),
+        ("name='x", 'filter "name=\'x": a quote is not closed'),
+        ("name=DEMO", "filter: no run has name=DEMO (did you mean demo?)"),
+        ("epochs=six", "filter: epochs is a number in all runs, and 'six' is none"),
+        ("lr=0.1..x", "filter: '0.1..x' is no range: write it as 0.01..0.1"),
         (
             "state=finished",
             "filter: no run can be finished (states: queued, running, done, failed, stopped, died,"
@@ -374,6 +397,15 @@ def test_numbers_compare_as_numbers_and_texts_as_texts() -> None:
     assert filters.compare(0.1, "=", "0.10")
 
 
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [("state=done", True), ("tag:x", True), ("or", True), ("lr>1", True), ("demo", False),
+     ("20260101T000000Z-demo-aaa111", False), ("./runs/x", False), ("latest", False)],
+)  # fmt: skip
+def test_a_word_with_an_operator_is_a_filter(word: str, wanted: bool) -> None:
+    assert filters.is_filter(word) is wanted
+
+
 # --- the commands ---------------------------------------------------------------------------------
 
 
@@ -402,10 +434,41 @@ def test_ls_says_what_it_did_not_find(here: Path, capsys: pytest.CaptureFixture[
     assert main.main(["runs", "ls", "state=stopped"]) == 0
     assert capsys.readouterr() == ("", f"no runs in {here} match\n")
     assert main.main(["runs", "ls", "--sort", "colour"]) == 2
-    wanted = (
-        "error: --sort colour: should be one of started, top1_error, loss, seconds, id, state\n"
+    assert capsys.readouterr().err == "error: --sort colour: no run has such a key\n"
+
+
+def test_ls_shows_the_columns_that_were_asked_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(*words: str) -> list[str]:
+        assert main.main(["runs", "ls", *words]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    head, *rows = lines("--columns", "lr,top1_error,state", "--sort", "-lr")
+    assert head.split() == ["run", "lr", "top-1", "error", "state"]
+    assert [row.split()[1] for row in rows] == ["0.1", "0.1", "0.01"]
+    assert lines("--ids", "lr<0.05") == ["20260102T000000Z-c10_h4-bbb222"]
+    row = next(csv.DictReader(lines("--csv", "--sort", "top1_error")))
+    assert (row["config.optim.lr"], row["host"]) == ("0.1", socket.gethostname())
+    (shown,) = json.loads("\n".join(lines("--json", "lr=0.01")))["runs"]
+    assert shown["config"]["optim.lr"] == 0.01
+    (narrow,) = json.loads("\n".join(lines("--json", "lr=0.01", "--columns", "lr")))["runs"]
+    assert narrow["optim.lr"] == 0.01
+    assert main.main(["runs", "ls", "--columns", "lrr"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: --columns lrr: no run has such a key (did you mean lr?)\n"
     )
-    assert capsys.readouterr().err == wanted
+
+
+def test_commands_take_filters_where_they_take_runs(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["runs", "rm", "state=failed", "or", "top1_error=20", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "would move 20260101T000000Z-demo-aaa111, 20260102T000000Z-c10_h4-bbb222" in said
+    assert main.main(["runs", "rm", "state=stopped", "--dry-run"]) == 2
+    assert "no run fits state=stopped" in capsys.readouterr().err
 
 
 def test_show_prints_state_result_and_next_commands(
@@ -528,7 +591,8 @@ def test_a_listing_reads_the_small_files_of_each_run_once(tmp_path: Path) -> Non
     assert len(lines) == 1 + more + 1
     assert len(opened) == len(set(opened))
     small = [model.status, model.metrics, model.recipe, model.recipe_json]
-    looked_for = {*(path.name for path in small), "rerun.json"}  # there, or asked whether it is
+    # there, or asked whether they are
+    looked_for = {*(path.name for path in small), "rerun.json", "labels.json"}
     assert {Path(path).name for path in opened} == looked_for
     size = sum(path.stat().st_size for path in small)
     assert (after - before) / more <= size + 100, "bytes read for one more run"

@@ -75,6 +75,12 @@ def test_a_sweep_with_wrong_values_names_all_of_them(tmp_path, capsys):
 
 def test_axes_are_lists_ranges_and_both():
     assert parse_axis("optim.lr=0.05,0.1").values == ("0.05", "0.1")
+    assert parse_axis("seed=1..9:4").values == ("1", "5", "9")
+    assert parse_axis("model.gate_factor=0.25..0.75:0.25").values == ("0.25", "0.5", "0.75")
+    assert parse_axis("optim.lr=1e-4..3e-4:1e-4").values == ("0.0001", "0.0002", "0.0003")
+    # even ratios; both ends as they were given
+    assert parse_axis("optim.lr=log:0.01..0.3:4").values == ("0.01", "0.03107", "0.09655", "0.3")
+    assert parse_axis("data.dir=../a..b").values == ("../a..b",)
     assert parse_axis("seed=0..2,7").values == ("0", "1", "2", "7")
     assert parse_axis("model.stages=[2,2,2],[4,4,4]").values == ("[2,2,2]", "[4,4,4]")
 
@@ -96,6 +102,12 @@ def test_trials_turn_the_last_axis_fastest():
         ("optim.lr=0.1,,0.2", "an empty value between commas"),
         ("seed=1,0..2", "1 stands twice"),
         ("seed=5..2", "should go up"),
+        ("model.gate_factor=0.25..0.75", "give a step, as 0.25..0.75:0.125"),
+        ("seed=0..9:0", "0 is no step"),
+        ("optim.lr=log:0.01..0.3", "say how many values"),
+        ("optim.lr=log:0..0.3:4", "begins above 0"),
+        ("optim.lr=log:a..b", "log:0.01..0.3"),
+        ("seed=0..99999", "100,000 values"),
         ("optim.lr=0.1,0.10", "0.1 and 0.10 are the same value, so two trials would be the same"),
         ("optim.lr=0.1,0.2,1e-1", "0.1 and 1e-1 are the same value"),
         ("model.stages=[2, 2],[2,2]", r"\[2, 2\] and \[2,2\] are the same value"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dgc.run.events import EventWriter, Kind, encode_event
+from dgc.run.events import EventKind, EventWriter, encode_event
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
@@ -31,9 +31,9 @@ def test_each_poll_returns_what_is_new(run: RunDir) -> None:
     tail = Tail(run)
     assert tail.poll().events == []
     log = EventWriter(run)
-    log.append(Kind.STEP, step=1)
+    log.append(EventKind.STEP, step=1)
     assert [event["step"] for event in tail.poll().events] == [1]
-    log.append(Kind.STEP, step=2)
+    log.append(EventKind.STEP, step=2)
     batch = tail.poll()
     assert [event["step"] for event in batch.events] == [2]
     assert not batch.over
@@ -44,7 +44,7 @@ def test_follow_ends_with_the_run_and_loses_nothing(run: RunDir) -> None:
     def write() -> None:
         log = EventWriter(run)
         for step in range(200):
-            log.append(Kind.STEP, step=step)
+            log.append(EventKind.STEP, step=step)
             time.sleep(0.001)
         write_status(run, Status(state=State.DONE))
         log.close()
@@ -57,7 +57,7 @@ def test_follow_ends_with_the_run_and_loses_nothing(run: RunDir) -> None:
 
 
 def test_a_damaged_line_is_skipped_and_said_once(run: RunDir) -> None:
-    good = encode_event(Kind.STEP, {"step": 1})
+    good = encode_event(EventKind.STEP, {"step": 1})
     run.events.write_bytes(good + b"garbage\n" + good)
     tail = Tail(run)
     batch = tail.poll()
@@ -68,11 +68,11 @@ def test_a_damaged_line_is_skipped_and_said_once(run: RunDir) -> None:
 
 def test_a_log_that_was_replaced_is_read_anew(run: RunDir) -> None:
     run.events.write_bytes(
-        encode_event(Kind.STEP, {"step": 1}) + encode_event(Kind.STEP, {"step": 2})
+        encode_event(EventKind.STEP, {"step": 1}) + encode_event(EventKind.STEP, {"step": 2})
     )
     tail = Tail(run)
     tail.poll()
-    run.events.write_bytes(encode_event(Kind.STEP, {"step": 9}))
+    run.events.write_bytes(encode_event(EventKind.STEP, {"step": 9}))
     batch = tail.poll()
     assert batch.restarted
     assert [event["step"] for event in batch.events] == [9]
@@ -148,8 +148,8 @@ def test_runs_tail_prints_events_as_lines_and_as_json(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     lines = [
-        encode_event(Kind.STEP, {"step": 1, "loss": float("nan"), "lr": 0.1}, now=3661.0),
-        encode_event(Kind.ALERT, {"level": "warning", "text": "slow"}, now=3662.0),
+        encode_event(EventKind.STEP, {"step": 1, "loss": float("nan"), "lr": 0.1}, now=3661.0),
+        encode_event(EventKind.ALERT, {"level": "warning", "text": "slow"}, now=3662.0),
     ]
     run.events.write_bytes(b"".join(lines) + b"garbage\n")
     write_status(run, Status(state=State.DONE))

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from dgc.errors import RecipeError, UsageError
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status
@@ -34,7 +34,7 @@ def run_it(folder, *changes: tuple[str, str]) -> RunDir:
 
 
 def losses(run: RunDir) -> list[float]:
-    return [event["loss"] for event in read_events(run) if event["kind"] == Kind.STEP]
+    return [event["loss"] for event in read_events(run) if event["kind"] == EventKind.STEP]
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +74,13 @@ def test_accumulation_sees_other_batch_statistics(plain, tmp_path):
 @pytest.mark.parametrize("form", ["dense", "sgc"])
 def test_twins_train(form, tmp_path):
     run = run_it(tmp_path / "run", ("stem: cifar", f"stem: cifar, form: {form}"))
-    steps = [event for event in read_events(run) if event["kind"] == Kind.STEP]
+    steps = [event for event in read_events(run) if event["kind"] == EventKind.STEP]
     assert {(row["inactive"], row["gate_l1"]) for row in steps} == {(0, 0.0)}
 
 
 def test_multistep(tmp_path):
     run = run_it(tmp_path / "run", ("lr: 0.05", "lr: 0.05, schedule: multistep, milestones: [1]"))
-    rates = [event["lr"] for event in read_events(run) if event["kind"] == Kind.STEP]
+    rates = [event["lr"] for event in read_events(run) if event["kind"] == EventKind.STEP]
     assert rates == pytest.approx([0.05] * 6 + [0.005] * 2)
 
 
@@ -131,7 +131,7 @@ def test_gate_map(plain):
 
 def test_metrics_and_curves(plain):
     metrics, model = read_json(plain.metrics), read_json(plain.model)
-    evals = [event for event in read_events(plain) if event["kind"] == Kind.EVAL]
+    evals = [event for event in read_events(plain) if event["kind"] == EventKind.EVAL]
     assert metrics["top1_error"] == evals[-1]["top1_error"]
     end = model["macs_at_end_of_schedule"]
     assert metrics["macs_executed"] > end["executed"]  # max_steps ends it before its pruning does

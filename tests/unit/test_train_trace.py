@@ -12,7 +12,7 @@ from dgc.data import eval_loader
 from dgc.data.image_sets import ArraySet, View
 from dgc.models.released import from_released
 from dgc.recipe.load import load_recipe
-from dgc.run.events import Kind, read_events
+from dgc.run.events import EventKind, read_events
 from dgc.run.paths import RunDir
 from dgc.train import build, save
 from dgc.train.loop import train
@@ -82,7 +82,7 @@ def session(tmp_path):
 def test_sixty_steps_to_1e_8(session):
     save.begin(session)
     train(session)
-    rows = [event for event in read_events(session.run) if event["kind"] == Kind.STEP]
+    rows = [event for event in read_events(session.run) if event["kind"] == EventKind.STEP]
     with np.load(TRACE) as arrays:
         reference, columns = arrays["rows"], [str(name) for name in arrays["columns"]]
     keys = ["progress", "lr", "cross_entropy", "gate_l1", "inactive"]

@@ -9,7 +9,7 @@ import pytest
 
 from dgc.errors import DataError, IntegrityError, LockedError, UsageError
 from dgc.run.code_record import code_facts
-from dgc.run.events import Kind, encode_event
+from dgc.run.events import EventKind, encode_event
 from dgc.run.files import file_digest, read_json, write_json
 from dgc.run.process import process_start
 from dgc.run.status import State, Status, write_status
@@ -333,7 +333,7 @@ def test_the_log_says_what_the_metrics_say(run):
         "samples": 10,
     }
     with run.events.open("ab") as log:
-        log.write(encode_event(Kind.EVAL, row))
+        log.write(encode_event(EventKind.EVAL, row))
     assert {"metrics.json: top1_error", "metrics.json: loss"} <= set(mismatches(run))
     assert orjson.loads(run.metrics.read_bytes())["top1_error"] != 3.0
 

@@ -66,8 +66,8 @@ class BlockBuilder:
         io: tuple[int, int],
         exact: bool = False,
     ) -> Bytes:
-        """The block: `sizes` are the floats of workspace per thread, per sample and of scratch, `io`
-        those of an input and an output; `exact` says that it is a plan in 8 bits.
+        """The block: `sizes` are the floats of workspace per thread, per sample and of scratch,
+        `io` those of an input and an output; `exact` says that it is a plan in 8 bits.
         """
         listed = (Op * len(ops))(*ops)
         head = Program(self._end, len(ops), *sizes, *io, int(exact))

@@ -1,8 +1,9 @@
-"""8-bit convolutions (src/infer/int8): weights as signed bytes with a scale for each output channel,
-values as bytes with a scale for each sample and head, sums of integers, the rest float32 in one
-fixed order. The same bits on every instruction set, for any number of threads and any batch.
+"""8-bit convolutions (src/infer/int8): weights as signed bytes with a scale for each output
+channel, values as bytes with a scale for each sample and head, sums of integers, the rest float32
+in one fixed order. The same bits on every instruction set, for any number of threads and any batch.
 
-`Convolution` is one layer by itself, for tests and measurements; plans are made by dgc.infer.int8.
+`Convolution` is one layer by itself, for tests and measurements; plans are made by
+dgc.infer.lower_int8.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Int8, Int8Pass
 from dgc.kernels.cpu.structs import Tensor as Planes
 
+FEW_FOURS, TILES = 5, 1024  # as in conv8.h
 TAIL = 4 * ALIGN  # floats that vectors may read behind the last plane
 MOST_PRODUCTS = (2**31 - 1) // (255 * 127) // 2  # of one sum, with its correction, in 32 bits
 
@@ -60,8 +62,9 @@ def scratch_floats(source: Layout, own: int, taps: int, outs: int) -> int:
     channels at most are kept, for `outs` outputs of a head.
     """
     fours, width = up(own, 4) // 4, up(outs)
-    values = up(fours * source.plane + source.lead + 64)
-    return values + up(fours * taps * width) + width + up(up(taps * width, 4) // 4)
+    deep = fours if fours < FEW_FOURS else up(fours)
+    values = up(deep * (source.plane + source.lead + 64))
+    return values + up(deep * taps * width) + width + up(up(taps * width, 4) // 4) + TILES
 
 
 def kept_of(gates_BGC: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Window:
-    """A kernel moved over an image: shape, stride, padding, dilation, per dimension but the stride."""
+    """A kernel moved over an image: shape, stride, padding, dilation,
+    per dimension but the stride.
+    """
 
     kernel: tuple[int, int]
     stride: int

@@ -62,7 +62,9 @@ class Library:
             )
 
     def peak(self) -> float:
-        """Measured multiply-adds per second of one core with all operands in registers, in GMAC/s."""
+        """Measured multiply-adds per second of one core with all operands in
+        registers, in GMAC/s.
+        """
         self.handle.dgc_peak.restype = ctypes.c_double
         return float(self.handle.dgc_peak(self.isa)) / 1e9
 

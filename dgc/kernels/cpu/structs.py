@@ -41,8 +41,9 @@ class Kind(IntEnum):
     DEPTHWISE = 19
     CONV8 = 100
     STATS = 101
-    ROWS16 = 102
-    GATES16 = 103
+    READERS = 102
+    ROWS16 = 103
+    GATES16 = 104
 
 
 class Act(IntEnum):

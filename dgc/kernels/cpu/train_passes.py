@@ -61,7 +61,7 @@ class SelectedChannels(NamedTuple):
     gates: Tensor
 
 
-class Moments(NamedTuple):
+class PlaneMoments(NamedTuple):
     """Of each plane: mean, and sum of squares around it, both (B, C)."""
 
     mean: Tensor
@@ -69,7 +69,7 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shape:
+class PassShape:
     """A convolution at one image size; dynamic, or (`static`) with each group reading its own
     channels.
     """
@@ -119,7 +119,7 @@ class _Geometry(NamedTuple):
 
 
 @cache
-def _geometry(shape: Shape) -> _Geometry:
+def _geometry(shape: PassShape) -> _Geometry:
     w = shape.window
     out = w.output(shape.size)
     if shape.taps == 1 and shape.stride == 1 and not any(shape.padding):
@@ -145,7 +145,7 @@ def _image(t: Train, x: Tensor) -> None:
 
 
 def _convolution(
-    shape: Shape,
+    shape: PassShape,
     x: Tensor,
     affine: Affine | None,
     selected: SelectedChannels | None,
@@ -187,10 +187,10 @@ def _run(op: Pass, t: Train) -> None:
     loaded.handle.dgc_train(ctypes.byref(t), loaded.isa)
 
 
-def moments(x_BCHW: Tensor) -> Moments:
+def moments(x_BCHW: Tensor) -> PlaneMoments:
     t = Train()
     _image(t, x_BCHW)
-    found = Moments(*(x_BCHW.new_empty(x_BCHW.shape[:2]) for _ in range(2)))
+    found = PlaneMoments(*(x_BCHW.new_empty(x_BCHW.shape[:2]) for _ in range(2)))
     t.plane_mean, t.plane_square = found.mean.data_ptr(), found.square.data_ptr()
     _run(Pass.MOMENTS, t)
     return found
@@ -235,7 +235,7 @@ def add_affine(grad_BCHW: Tensor, x_BCHW: Tensor, scale: Tensor, shift: Tensor) 
 
 
 def forward(
-    shape: Shape,
+    shape: PassShape,
     x: Tensor,
     affine: Affine | None,
     selected: SelectedChannels | None,
@@ -243,11 +243,11 @@ def forward(
     out: Tensor,
     *,
     with_moments: bool = False,
-) -> Moments | None:
+) -> PlaneMoments | None:
     """Into `out` (B, O, H', W'); the moments of its planes where wanted."""
     t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = out.data_ptr(), out.stride(0)
-    found = Moments(*(x.new_empty(out.shape[:2]) for _ in range(2))) if with_moments else None
+    found = PlaneMoments(*(x.new_empty(out.shape[:2]) for _ in range(2))) if with_moments else None
     if found is not None:
         t.plane_mean, t.plane_square = found.mean.data_ptr(), found.square.data_ptr()
     _run(Pass.FORWARD, t)
@@ -255,7 +255,7 @@ def forward(
 
 
 def grad_weight(
-    shape: Shape,
+    shape: PassShape,
     x: Tensor,
     affine: Affine | None,
     selected: SelectedChannels | None,
@@ -273,7 +273,7 @@ def grad_weight(
 
 
 def grad_input(
-    shape: Shape,
+    shape: PassShape,
     x: Tensor,
     affine: Affine | None,
     selected: SelectedChannels | None,

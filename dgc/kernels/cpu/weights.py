@@ -16,7 +16,9 @@ def rows(matrix: Tensor) -> Tensor:
 
 
 def row_blocks(n: int) -> list[int]:
-    """Output channels that lie together: sixteens (a line of the cache), then an 8, a 4, a 2, a 1."""
+    """Output channels that lie together: sixteens (a line of the cache), then an 8,
+    a 4, a 2, a 1.
+    """
     return [16] * (n // 16) + [b for b in (8, 4, 2, 1) if n % 16 & b]
 
 

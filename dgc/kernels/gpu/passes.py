@@ -11,12 +11,12 @@ import torch
 import triton
 from torch import Tensor
 
-from dgc.kernels.gpu import conv, grouped, rows, tiles
+from dgc.kernels.gpu import around_conv, dynamic_conv, grouped, tiles
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class Window(NamedTuple):
+class TritonWindow(NamedTuple):
     """A dynamic convolution's numbers: one stride, padding and dilation for both directions."""
 
     heads: int
@@ -30,7 +30,7 @@ class Window(NamedTuple):
         return (size + 2 * self.padding - reach - 1) // self.stride + 1
 
 
-class Affine(NamedTuple):
+class TritonAffine(NamedTuple):
     """a = relu(x * scale + shift) of each channel, both (C,) float32; `mean` (C,) is subtracted
     where sums of x are taken.
     """
@@ -40,7 +40,7 @@ class Affine(NamedTuple):
     mean: Tensor
 
 
-class Selected(NamedTuple):
+class TritonSelected(NamedTuple):
     """`gates` (B, G, C): those that are on, else 0. Each head's channels, ascending: how many
     (B, G) and which (B, G, C; what stands behind them means nothing).
     """
@@ -50,7 +50,7 @@ class Selected(NamedTuple):
     channels: Tensor
 
 
-class NormGrads(NamedTuple):
+class TritonNormGrads(NamedTuple):
     """Of a BatchNorm: its weight and bias; and a, b: x * a + b is what else its input gets."""
 
     weight: Tensor
@@ -80,18 +80,18 @@ def _precision(dtype: torch.dtype) -> tuple[str, bool]:
     return ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"), widen
 
 
-def _numbers(w: Window) -> tuple[int, int, int, int, int]:
+def _numbers(w: TritonWindow) -> tuple[int, int, int, int, int]:
     taps = w.kernel * w.kernel
     return taps, w.kernel, w.stride, w.padding, w.dilation
 
 
-def pooled(x: Tensor, affine: Affine | None) -> Tensor:
+def pooled(x: Tensor, affine: TritonAffine | None) -> Tensor:
     """Mean of each activated plane: (B, C) float32."""
     b, c, h, w = x.shape
     out = torch.empty(b, c, dtype=torch.float32, device=x.device)
     bc, bp = tiles.planes(c, h * w)
     scale, shift = (x, x) if affine is None else affine[:2]
-    rows.pooled_kernel[(triton.cdiv(c, bc), b)](
+    around_conv.pooled_kernel[(triton.cdiv(c, bc), b)](
         x, scale, shift, out, c, h * w, x.stride(0), bc, bp, affine is not None
     )
     return out
@@ -102,20 +102,26 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     b, c, h, w = x.shape
     means, squares = torch.empty(2, b, c, dtype=torch.float32, device=x.device)
     bc, bp = tiles.planes(c, h * w)
-    rows.moments_kernel[(triton.cdiv(c, bc), b)](x, means, squares, c, h * w, x.stride(0), bc, bp)
+    around_conv.moments_kernel[(triton.cdiv(c, bc), b)](
+        x, means, squares, c, h * w, x.stride(0), bc, bp
+    )
     mean, var = torch.empty(2, c, dtype=torch.float32, device=x.device)
-    rows.batch_moments_kernel[(triton.cdiv(c, 16),)](means, squares, mean, var, b, c, h * w, 64, 16)
+    around_conv.batch_moments_kernel[(triton.cdiv(c, 16),)](
+        means, squares, mean, var, b, c, h * w, 64, 16
+    )
     return mean, var
 
 
-def affine_of(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Affine:
+def affine_of(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> TritonAffine:
     c = len(weight)
     scale, shift = torch.empty(2, c, dtype=torch.float32, device=weight.device)
-    rows.affine_kernel[(triton.cdiv(c, 256),)](weight, bias, mean, var, scale, shift, c, eps, 256)
-    return Affine(scale, shift, mean)
+    around_conv.affine_kernel[(triton.cdiv(c, 256),)](
+        weight, bias, mean, var, scale, shift, c, eps, 256
+    )
+    return TritonAffine(scale, shift, mean)
 
 
-def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, Selected, Tensor]:
+def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, TritonSelected, Tensor]:
     """Gates (B, G, C) after their ReLU, those that stay on, and the sums (B, G) of all."""
     g, b, c = raw_GBC.shape
     gates, left = torch.empty(2, b, g, c, dtype=torch.float32, device=raw_GBC.device)
@@ -123,11 +129,11 @@ def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, Selected, Tenso
     channels = torch.empty(b, g, c, dtype=torch.int32, device=raw_GBC.device)
     sums = torch.empty(b, g, dtype=torch.float32, device=raw_GBC.device)
     block = tiles.power_of_two(c, 16)
-    rows.select_kernel[(g, b)](
+    around_conv.select_kernel[(g, b)](
         raw_GBC.contiguous(), inactive_1, gates, left, counts, channels, sums, b, c, g, block,
         num_warps=4 if block <= 1024 else 8,
     )  # fmt: skip
-    return gates, Selected(left, counts, channels), sums
+    return gates, TritonSelected(left, counts, channels), sums
 
 
 def pack(weight: Tensor, heads: int) -> Tensor:
@@ -137,7 +143,7 @@ def pack(weight: Tensor, heads: int) -> Tensor:
 
 
 def forward(
-    x: Tensor, affine: Affine | None, on: Selected, weight: Tensor, window: Window
+    x: Tensor, affine: TritonAffine | None, on: TritonSelected, weight: Tensor, window: TritonWindow
 ) -> Tensor:
     """(B, C, H, W) -> (B, O, H', W')."""
     b, c, h, w = x.shape
@@ -147,9 +153,10 @@ def forward(
     scale, shift = (x, x) if affine is None else affine[:2]
     grid = (triton.cdiv(oh * ow, tile.rows) * triton.cdiv(outs, tile.columns) * window.heads, b)
     precision, widen = _precision(x.dtype)
-    conv.forward_kernel[grid](
+    dynamic_conv.forward_kernel[grid](
         x, scale, shift, on.counts, on.channels, on.gates, pack(weight, window.heads), y,
-        c, h, w, h * w, ow, oh * ow, x.stride(0), y.stride(0), window.heads, outs, *_numbers(window),
+        c, h, w, h * w, ow, oh * ow, x.stride(0), y.stride(0), window.heads, outs,
+        *_numbers(window),
         tile.rows, tile.columns, tile.depth, affine is not None, precision, widen,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -157,7 +164,12 @@ def forward(
 
 
 def grad_weight(
-    x: Tensor, affine: Affine | None, on: Selected, weight: Tensor, grad_y: Tensor, window: Window
+    x: Tensor,
+    affine: TritonAffine | None,
+    on: TritonSelected,
+    weight: Tensor,
+    grad_y: Tensor,
+    window: TritonWindow,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights, as they lie, and of the gates (B, G, C), both float32."""
     b, c, h, w = x.shape
@@ -172,7 +184,7 @@ def grad_weight(
     gate = torch.empty(taps, b, g, c, dtype=torch.float32, device=x.device)
     scale, shift = (x, x) if affine is None else affine[:2]
     precision, widen = _precision(x.dtype)
-    conv.grad_weight_kernel[(tiles_c, g * taps, splits)](
+    dynamic_conv.grad_weight_kernel[(tiles_c, g * taps, splits)](
         grad_y, weight, on.gates, x, scale, shift, gw, gate, b, c, h, w, h * w, ow, oh * ow,
         x.stride(0), grad_y.stride(0), per, g, outs, *_numbers(window),
         tile.rows, tile.columns, tile.depth, affine is not None, precision, widen,
@@ -182,8 +194,8 @@ def grad_weight(
 
 
 def grad_input(
-    x: Tensor, affine: Affine | None, on: Selected, weight: Tensor, grad_y: Tensor,
-    grad_pooled: Tensor, window: Window, out: Tensor, *, add: bool = False,
+    x: Tensor, affine: TritonAffine | None, on: TritonSelected, weight: Tensor, grad_y: Tensor,
+    grad_pooled: Tensor, window: TritonWindow, out: Tensor, *, add: bool = False,
 ) -> Tensor | None:  # fmt: skip
     """Into `out` (B, C, H, W), or added to it: the gradient g of x * scale + shift, times scale.
 
@@ -198,7 +210,7 @@ def grad_input(
     partial = torch.empty(2, b * tiles_p, c, dtype=torch.float32, device=x.device) if norm else None
     scale, shift, mean = (x, x, x) if affine is None else affine
     precision, widen = _precision(x.dtype)
-    conv.grad_input_kernel[(tiles_p, triton.cdiv(c, tile.rows), b)](
+    dynamic_conv.grad_input_kernel[(tiles_p, triton.cdiv(c, tile.rows), b)](
         grad_y, weight, on.gates, grad_pooled, x, scale, shift, mean, out, partial,
         c, h, w, h * w, oh, ow, oh * ow, x.stride(0), grad_y.stride(0), out.stride(0),
         window.heads, outs, *_numbers(window), tile.rows, tile.columns, tile.depth, norm, add,
@@ -210,11 +222,11 @@ def grad_input(
 def norm_grads(
     partial: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float, count: int, *,
     batch: bool,
-) -> NormGrads:  # fmt: skip
+) -> TritonNormGrads:  # fmt: skip
     """Of a BatchNorm over `count` values a channel; `batch`: its moments are those of the batch."""
     c = len(weight)
-    found = NormGrads(*torch.empty(4, c, dtype=torch.float32, device=weight.device))
-    rows.norm_grads_kernel[(triton.cdiv(c, 16),)](
+    found = TritonNormGrads(*torch.empty(4, c, dtype=torch.float32, device=weight.device))
+    around_conv.norm_grads_kernel[(triton.cdiv(c, 16),)](
         partial, weight, mean, var, *found, partial.shape[1], c, count, eps, batch, 64, 16
     )
     return found
@@ -224,40 +236,40 @@ def add_affine(grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> None:
     """grad += x * a + b, channel by channel, in place."""
     n, c, h, w = x.shape
     bc, bp = tiles.planes(c, h * w)
-    rows.add_affine_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
+    around_conv.add_affine_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
         grad, x, a, b, c, h * w, grad.stride(0), x.stride(0), bc, bp
     )
 
 
-def activate(x: Tensor, affine: Affine) -> Tensor:
+def activate(x: Tensor, affine: TritonAffine) -> Tensor:
     """relu(x * scale + shift)."""
     n, c, h, w = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     bc, bp = tiles.planes(c, h * w)
-    rows.activate_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
+    around_conv.activate_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
         x, affine.scale, affine.shift, out, c, h * w, x.stride(0), bc, bp
     )
     return out
 
 
-def norm_sums(grad: Tensor, x: Tensor, affine: Affine) -> Tensor:
+def norm_sums(grad: Tensor, x: Tensor, affine: TritonAffine) -> Tensor:
     """Partial sums (2, B, C) for `norm_grads`, from the gradient behind BatchNorm's ReLU."""
     n, c, h, w = x.shape
     partial = torch.empty(2, n, c, dtype=torch.float32, device=x.device)
     bc, bp = tiles.planes(c, h * w)
-    rows.norm_sums_kernel[(triton.cdiv(c, bc), n)](
+    around_conv.norm_sums_kernel[(triton.cdiv(c, bc), n)](
         grad, x, *affine, partial, c, h * w, grad.stride(0), x.stride(0), bc, bp
     )
     return partial
 
 
 def norm_backward(
-    grad: Tensor, x: Tensor, affine: Affine, found: NormGrads, *, batch: bool
+    grad: Tensor, x: Tensor, affine: TritonAffine, found: TritonNormGrads, *, batch: bool
 ) -> None:
     """In place: from the gradient behind BatchNorm's ReLU to that of its input."""
     n, c, h, w = x.shape
     bc, bp = tiles.planes(c, h * w)
-    rows.norm_backward_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
+    around_conv.norm_backward_kernel[(triton.cdiv(h * w, bp), triton.cdiv(c, bc), n)](
         grad, x, affine.scale, affine.shift, found.a, found.b, c, h * w, grad.stride(0),
         x.stride(0), batch, bc, bp,
     )  # fmt: skip
@@ -268,7 +280,9 @@ def is_narrow(weight: Tensor, groups: int) -> bool:
     return weight.shape[1] <= tiles.NARROW_INPUTS and len(weight) // groups <= tiles.NARROW_OUTPUTS
 
 
-def grouped_forward(x: Tensor, affine: Affine, weight: Tensor, window: Window) -> Tensor:
+def grouped_forward(
+    x: Tensor, affine: TritonAffine, weight: Tensor, window: TritonWindow
+) -> Tensor:
     """BatchNorm, ReLU and a grouped convolution: (B, C, H, W) -> (B, O, H', W')."""
     b, _, h, w = x.shape
     g, outs, own = window.heads, len(weight) // window.heads, weight.shape[1]
@@ -284,7 +298,12 @@ def grouped_forward(x: Tensor, affine: Affine, weight: Tensor, window: Window) -
 
 
 def grouped_input(
-    x: Tensor, affine: Affine, weight: Tensor, grad_y: Tensor, window: Window, out: Tensor
+    x: Tensor,
+    affine: TritonAffine,
+    weight: Tensor,
+    grad_y: Tensor,
+    window: TritonWindow,
+    out: Tensor,
 ) -> Tensor:
     """As `grad_input`, for a grouped convolution."""
     b, c, h, w = x.shape
@@ -302,7 +321,7 @@ def grouped_input(
 
 
 def grouped_weight(
-    x: Tensor, affine: Affine, weight: Tensor, grad_y: Tensor, window: Window
+    x: Tensor, affine: TritonAffine, weight: Tensor, grad_y: Tensor, window: TritonWindow
 ) -> Tensor:
     """The gradient of a grouped convolution's weights, float32."""
     b, _, h, w = x.shape

@@ -1,5 +1,5 @@
-"""Sizes of the kernels' tiles, by shape and dtype: a fixed table, for a size that is chosen by timing
-would give other last bits from run to run.
+"""Sizes of the kernels' tiles, by shape and dtype: a fixed table, for a size that is chosen by
+timing would give other last bits from run to run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import torch
 
 
 class Tile(NamedTuple):
-    """`rows` and `columns` of what one program computes, `depth` of one product, and how it runs."""
+    """`rows` and `columns` of what one program computes, `depth` of one product,
+    and how it runs.
+    """
 
     rows: int
     columns: int

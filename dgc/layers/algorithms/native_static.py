@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
-from dgc.kernels.cpu.train_passes import Shape
+from dgc.kernels.cpu.train_passes import PassShape
 from dgc.layers.algorithms.native_norm import affine_of, input_grad
 from dgc.layers.norm import Normaliser, Rule
 
 
-def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> Shape:
+def static_shape(conv: nn.Conv2d, size: tuple[int, int]) -> PassShape:
     (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
     assert not isinstance(conv.padding, str)
-    return Shape(
+    return PassShape(
         conv.in_channels,
         size,
         conv.groups,
@@ -35,7 +35,7 @@ class NativeStatic(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rule: Rule, shape: Shape, x: Tensor, weight: Tensor, *tensors: Tensor
+        ctx: Any, rule: Rule, shape: PassShape, x: Tensor, weight: Tensor, *tensors: Tensor
     ) -> Tensor:
         # x alone: BN-ReLU is folded into the kernels' reading of it, forward and backward
         ctx.rule, ctx.shape = rule, shape

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from dgc.errors import ArgumentError
 from dgc.kernels.gpu import passes
-from dgc.kernels.gpu.passes import Affine, Selected, Window
+from dgc.kernels.gpu.passes import TritonAffine, TritonSelected, TritonWindow
 from dgc.layers import gating
 from dgc.layers.algorithms.per_head import conv_backward_numbers
 from dgc.layers.norm import Normaliser, Rule, chain_of, through_pool
@@ -25,7 +25,7 @@ from dgc.layers.norm import Normaliser, Rule, chain_of, through_pool
 
 class TritonSetting(NamedTuple):
     rules: tuple[Rule, ...]
-    window: Window
+    window: TritonWindow
 
 
 def check(x: Tensor, *parameters: Tensor) -> None:
@@ -49,16 +49,16 @@ def run(
 ) -> Any:  # fmt: skip
     """A whole layer; `rest` as TritonLayer takes them. Raises ArgumentError for other numbers."""
     check(x, *rest)
-    setting = TritonSetting(rules, Window(*numbers))
+    setting = TritonSetting(rules, TritonWindow(*numbers))
     return TritonLayer.apply(setting, x, weight, *rest[:3], inactive, *rest[3:])
 
 
-def affine_of(link: Normaliser) -> Affine:
+def affine_of(link: Normaliser) -> TritonAffine:
     return passes.affine_of(link.weight, link.bias, link.mean, link.var, link.rule.eps)
 
 
 def norm_backward(
-    link: Normaliser, affine: Affine, grad: Tensor, x: Tensor
+    link: Normaliser, affine: TritonAffine, grad: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From the gradient behind BatchNorm and ReLU (overwritten) to those of x, weight and bias."""
     grad = passes.planes(grad)
@@ -67,7 +67,7 @@ def norm_backward(
     return grad, found.weight, found.bias
 
 
-def _norm_grads(link: Normaliser, partial: Tensor, x: Tensor) -> passes.NormGrads:
+def _norm_grads(link: Normaliser, partial: Tensor, x: Tensor) -> passes.TritonNormGrads:
     return passes.norm_grads(
         partial, link.weight, link.mean, link.var, link.rule.eps, x.numel() // x.shape[1],
         batch=link.rule.batch,
@@ -104,8 +104,8 @@ class TritonLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, fc1, fc2, pooled, gates, *rest = ctx.saved_tensors
         rules, window = ctx.setting
-        on, rest = Selected(*rest[:3]), rest[3:]
-        affines = tuple(Affine(*rest[3 * i : 3 * i + 3]) for i in range(len(rules)))
+        on, rest = TritonSelected(*rest[:3]), rest[3:]
+        affines = tuple(TritonAffine(*rest[3 * i : 3 * i + 3]) for i in range(len(rules)))
         chain = chain_of(rest[3 * len(rules) :], rules)
         u = _last_input(x, affines)
         last = affines[-1] if affines else None
@@ -128,7 +128,7 @@ class TritonLayer(torch.autograd.Function):
         return None, grad, grad_weight.to(weight.dtype), *grad_fcs, None, *grad_norms
 
 
-def _last_input(x: Tensor, affines: Sequence[Affine]) -> Tensor:
+def _last_input(x: Tensor, affines: Sequence[TritonAffine]) -> Tensor:
     """What the last of at most two BatchNorms gets."""
     return passes.activate(x, affines[0]) if len(affines) > 1 else x
 
@@ -137,7 +137,9 @@ def _last_input(x: Tensor, affines: Sequence[Affine]) -> Tensor:
 
 
 class TritonStatic(torch.autograd.Function):
-    """conv(relu(norm(x))): groups of few channels by our kernels, others by PyTorch's convolution."""
+    """conv(relu(norm(x))): groups of few channels by our kernels,
+    others by PyTorch's convolution.
+    """
 
     @staticmethod
     def forward(
@@ -156,7 +158,7 @@ class TritonStatic(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *rest = ctx.saved_tensors
-        affine, link = Affine(*rest[:3]), Normaliser.of(rest[3:], ctx.rule)
+        affine, link = TritonAffine(*rest[:3]), Normaliser.of(rest[3:], ctx.rule)
         window = narrow_window(weight, ctx.numbers)
         grad_y = passes.planes(grad_y)
         if window is not None:
@@ -174,13 +176,13 @@ class TritonStatic(torch.autograd.Function):
         return None, None, grads[0], grad_weight, *grads[1:], None, None
 
 
-def narrow_window(weight: Tensor, numbers: tuple[Any, ...]) -> Window | None:
+def narrow_window(weight: Tensor, numbers: tuple[Any, ...]) -> TritonWindow | None:
     """The window of a convolution that the kernels for narrow groups compute; None: not theirs."""
     (stride, other), (padding, below), (dilation, again), groups = numbers
     square = weight.shape[2] == weight.shape[3] and stride == other and padding == below
     if not (square and dilation == again and groups > 1 and passes.is_narrow(weight, groups)):
         return None
-    return Window(groups, weight.shape[2], stride, padding, dilation)
+    return TritonWindow(groups, weight.shape[2], stride, padding, dilation)
 
 
 class TritonPool(torch.autograd.Function):
@@ -199,7 +201,7 @@ class TritonPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *rest = ctx.saved_tensors
-        affine = Affine(*rest[:3])
+        affine = TritonAffine(*rest[:3])
         with torch.enable_grad():
             a = passes.activate(x, affine).requires_grad_()
             pooled = ctx.pool(a)

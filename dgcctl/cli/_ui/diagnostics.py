@@ -44,7 +44,9 @@ def has_colour(stream: TextIO) -> bool:
 
 
 class Painted(str):
-    """Text of which no part comes from a file as it is: only this may hold escape sequences, ours."""
+    """Text of which no part comes from a file as it is:
+    only this may hold escape sequences, ours.
+    """
 
 
 def paint(text: str, style: str, stream: TextIO) -> Painted:

@@ -1,4 +1,6 @@
-"""Flags that several commands share as a set: declared once, handed to each command as one value."""
+"""Flags that several commands share as a set: declared once,
+handed to each command as one value.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a recipe still says of a run whose data or network was changed, and what of it is left out."""
+"""What a recipe still says of a run whose data or network was changed,
+and what of it is left out.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class Command(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A group that loads a command when it is called, and names the nearest one to a mistyped word."""
+    """A group that loads a command when it is called,
+    and names the nearest one to a mistyped word.
+    """
 
     table: ClassVar[Table] = {}
 

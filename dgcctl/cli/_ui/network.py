@@ -1,4 +1,6 @@
-"""Which network `eval` and `predict` are about: a released one, that of a run, or a weights file."""
+"""Which network `eval` and `predict` are about: a released one, that of a run,
+or a weights file.
+"""
 
 from __future__ import annotations
 

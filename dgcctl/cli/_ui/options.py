@@ -63,7 +63,9 @@ DataDir = Annotated[
 
 
 def data_override(folder: Path | None) -> list[str]:
-    """`--data-dir FOLDER` as an override of the recipe, whatever characters the folder's name has."""
+    """`--data-dir FOLDER` as an override of the recipe,
+    whatever characters the folder's name has.
+    """
     return [f"data.dir={json.dumps(str(folder.absolute()))}"] if folder else []
 
 

@@ -3,8 +3,8 @@
 A table is a list of columns and of rows (plain dicts). The same rows print as text, JSON, CSV,
 Markdown or LaTeX. Text has the same bytes on a terminal and in a pipe but for colour, and for names
 of any length in a column that has a `most`, which a terminal shows shortened: no width is asked,
-and in a pipe nothing is cut. (Own layout and not rich.table: that takes 0.5 s for 1,000 rows, the whole
-budget of `runs ls`.)
+and in a pipe nothing is cut. (Own layout and not rich.table: that takes 0.5 s for 1,000 rows, the
+whole budget of `runs ls`.)
 """
 
 from __future__ import annotations

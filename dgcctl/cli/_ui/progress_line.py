@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from dgc.run.events import Event, Kind
+from dgc.run.events import Event, EventKind
 from dgcctl.cli._ui import diagnostics
 from dgcctl.core import numbers
 from dgcctl.core.runs.tail import Progress
@@ -44,11 +44,11 @@ class LiveLine:
             self._last = now
 
     def _announce(self, event: Event, progress: Progress) -> None:
-        if event["kind"] == Kind.EVAL and event.get("split", "val") in ("val", "test"):
+        if event["kind"] == EventKind.EVAL and event.get("split", "val") in ("val", "test"):
             self.clear()
             diagnostics.note(eval_line(event, progress, top5=self._top5))
             self._last = time.monotonic() if not self._in_place else 0.0
-        elif event["kind"] == Kind.ALERT and event.get("level") != "info":
+        elif event["kind"] == EventKind.ALERT and event.get("level") != "info":
             self.clear()
             diagnostics.warn(str(event.get("text", "")))
 

@@ -54,6 +54,7 @@ def document(run: RunDir) -> dict[str, Any]:
     seen = read_run(run)
     return {
         "run": seen.row(),
+        "labels": {"tags": seen.values["tags"], "note": seen.values["note"]},
         "verdicts": verdicts(run),
         "metrics": seen.metrics,
         "model": {
@@ -74,6 +75,7 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         ("run", seen.id),
         ("state", _state(seen)),
         *([("repeats", seen.repeats)] if seen.repeats else []),
+        *_labels(seen),
         *_results(run, seen),
         *_cost(run, seen),
         *_code(run),
@@ -83,6 +85,11 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         ("where", run.path),
         *[("next", command) for command in next_commands(seen)],
     ]
+
+
+def _labels(seen: Run) -> list[tuple[str, Any]]:
+    tags, note = " ".join(map(str, seen.values["tags"])), seen.values["note"]
+    return [(name, text) for name, text in (("tags", tags), ("note", note)) if text]
 
 
 def _state(seen: Run) -> str:
@@ -185,6 +192,8 @@ def next_commands(seen: Run) -> list[str]:
     trust = trust_words(str(seen.recipe.get(key, "")) for key in CODE_KEYS)
     if seen.state == "running":
         return [f"dgcctl runs tail {run} --follow", f"dgcctl runs stop {run}"]
+    if not seen.dir.recipe.exists():  # of a script: it alone can go on with it
+        return [f"dgcctl runs tail {run}", f"dgcctl runs show {run} --json"]
     if seen.state in RESUMABLE:
         return [
             f"dgcctl resume {run}{trust}",
@@ -230,7 +239,8 @@ def check(run: RunDir) -> None:
     found = verdicts(run)
     if not found:
         raise TargetMissedError(
-            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show {settings.run_argument(run.path)}`"
+            f"run {run.id}: --check, but nothing was judged: see `dgcctl runs show"
+            f" {settings.run_argument(run.path)}`"
         )
     missed = [row for row in found if not row.get("passed")]
     if missed:

@@ -1,4 +1,6 @@
-"""The progress line of a transfer, on stderr: rewritten in place on a terminal, silent elsewhere."""
+"""The progress line of a transfer, on stderr: rewritten in place on a terminal,
+silent elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a training that is watched from the command line shows: its live line, and each evaluation."""
+"""What a training that is watched from the command line shows: its live line,
+and each evaluation.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from dgcctl.core.runs.tail import Progress, Tail
 
 
 class Watch:
-    """Follows a run's events. `recipe` is the run's, with dotted keys; `resumed`: what the log holds
-    already was shown before.
+    """Follows a run's events. `recipe` is the run's, with dotted keys; `resumed`: what the log
+    holds already was shown before.
     """
 
     def __init__(self, run: RunDir, recipe: Mapping[str, Any], *, resumed: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from dgc.errors import UsageError
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.run.metrics import RESULTS
 from dgc.run.status import State
 from dgcctl.core.runs.record import RunRecord, computing_keys
@@ -216,4 +216,4 @@ def _mixed(done: list[RunRecord]) -> list[str]:
 
 
 def _inexact(run: RunRecord) -> bool:
-    return any(event.get("exact") is False for event in run.of_kind(Kind.RESUME))
+    return any(event.get("exact") is False for event in run.of_kind(EventKind.RESUME))

@@ -112,8 +112,9 @@ export DGCCTL_TRUST_CODE=@TRUST@   # packages whose code the recipe may run
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 PORT=$((20000 + SLURM_JOB_ID % 20000))
 
-# Slurm warns with USR1 before time is up or the job is preempted; scancel sends TERM. The trainer finishes its step,
-# saves and leaves; the job is queued again after a warning, and not after scancel.
+# Slurm warns with USR1 before time is up or the job is preempted; scancel sends TERM. The trainer
+# finishes its step, saves and leaves; the job is queued again after a warning, and not after
+# scancel.
 WARNED=0
 trap 'WARNED=1; touch "$RUN/control/stop"' USR1
 trap 'touch "$RUN/control/stop"' TERM
@@ -126,7 +127,8 @@ CODE=0
 wait "$TRAINER" || CODE=$?
 while kill -0 "$TRAINER" 2>/dev/null; do CODE=0; wait "$TRAINER" || CODE=$?; done
 
-# srun ends with the largest code of all nodes, 143 for one that it ended itself: the run's own stands in its status.
+# srun ends with the largest code of all nodes, 143 for one that it ended itself: the run's own
+# stands in its status.
 SAID=$(sed -n 's/.*"exit_code": *\([0-9][0-9]*\).*/\1/p' "$RUN/status.json" 2>/dev/null)
 CODE=${SAID:-$CODE}
 if [ "$CODE" -eq 75 ] || { [ "$WARNED" -eq 1 ] && [ "$CODE" -ne 0 ]; }; then

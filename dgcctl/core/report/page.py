@@ -1,4 +1,6 @@
-"""The report as one HTML text. What stands in it is made here; how it is set, in page.html.jinja."""
+"""The report as one HTML text. What stands in it is made here; how it is set,
+in page.html.jinja.
+"""
 
 from __future__ import annotations
 
@@ -242,7 +244,8 @@ def _runs(views: Sequence[RunView]) -> Section:
 
 
 _ENVIRONMENT = (
-    "cpu", "cpus", "device", "world_size", "threads", "python", "platform", "torch.version", "torch.cuda",
+    "cpu", "cpus", "device", "world_size", "threads", "python", "platform", "torch.version",
+    "torch.cuda",
     "torch.cpu_capability", "determinism.algorithms",
 )  # fmt: skip
 

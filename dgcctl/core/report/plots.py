@@ -247,8 +247,8 @@ _GATE_CAPTION = (
 
 def _cells(layers: Sequence[dict[str, Any]], key: str, heads: int) -> list[list[float]]:
     nothing = float("nan")
-    return [[layer["heads"][i].get(key, nothing) if i < len(layer["heads"]) else nothing for i in range(heads)]
-            for layer in layers]  # fmt: skip
+    rows = [[head.get(key, nothing) for head in layer["heads"][:heads]] for layer in layers]
+    return [row + [nothing] * (heads - len(row)) for row in rows]
 
 
 def _numbers(ax: Any, layers: Sequence[dict[str, Any]], key: str) -> None:

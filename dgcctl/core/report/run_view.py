@@ -11,7 +11,7 @@ from typing import Any
 
 from dgc.errors import DgcError
 from dgc.run import metrics
-from dgc.run.events import Event, Kind
+from dgc.run.events import Event, EventKind
 from dgc.run.files import read_json
 from dgc.talk import shown
 from dgcctl.core.compare.seeds import varied_keys
@@ -23,7 +23,9 @@ MANY_BINS = 48  # and of each of many, which would hide one another
 
 @dataclass(frozen=True)
 class Series:
-    """A curve over epochs: the mean of each bin of steps, and the bin's smallest and largest value."""
+    """A curve over epochs: the mean of each bin of steps,
+    and the bin's smallest and largest value.
+    """
 
     x: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
@@ -63,7 +65,7 @@ def views(runs: Sequence[RunRecord]) -> list[RunView]:
 
 def _view(run: RunRecord, label: str, group: int, bins: int) -> RunView:
     per_epoch = steps_per_epoch(run)
-    steps, evals = run.of_kind(Kind.STEP), run.of_kind(Kind.EVAL)
+    steps, evals = run.of_kind(EventKind.STEP), run.of_kind(EventKind.EVAL)
 
     def curve(rows: list[Event], key: str) -> Series:
         return binned(
@@ -83,7 +85,7 @@ def _view(run: RunRecord, label: str, group: int, bins: int) -> RunView:
 
 def steps_per_epoch(run: RunRecord) -> float:
     """Optimizer steps of one epoch: counted where a whole one was run, else as planned."""
-    rows = run.of_kind(Kind.STEP)
+    rows = run.of_kind(EventKind.STEP)
     first = sum(row["epoch"] == rows[0]["epoch"] for row in rows) if rows else 0
     if rows and rows[-1]["epoch"] > rows[0]["epoch"]:
         return float(first)
@@ -120,10 +122,10 @@ def gate_maps(run: RunRecord) -> list[dict[str, Any]]:
 def _notes(run: RunRecord) -> list[str]:
     notes = [
         str(event.get("text", ""))
-        for event in run.of_kind(Kind.ALERT)
+        for event in run.of_kind(EventKind.ALERT)
         if event.get("level") != "info"
     ]
-    resumes = run.of_kind(Kind.RESUME)
+    resumes = run.of_kind(EventKind.RESUME)
     if resumes:
         exact = "exactly" if all(event.get("exact", True) for event in resumes) else "NOT exactly"
         notes.append(f"resumed {len(resumes)} time{'s' if len(resumes) > 1 else ''}, {exact}")
@@ -159,7 +161,7 @@ def inactive_share(view: RunView) -> Series:
         return Series()
     per_epoch = steps_per_epoch(view.facts)
     counted = binned(
-        view.facts.of_kind(Kind.STEP), "inactive", lambda row: row["step"] / per_epoch, BINS
+        view.facts.of_kind(EventKind.STEP), "inactive", lambda row: row["step"] / per_epoch, BINS
     )
     return Series(counted.x, [value / channels for value in counted.mean])
 

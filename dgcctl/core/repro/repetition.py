@@ -19,7 +19,7 @@ from dgc.kernels.sources import built_from, library_of
 from dgc.recipe.load import dump_recipe, load_recipe
 from dgc.run import code_record, provenance, trusted_code
 from dgc.run.class_folders import FOLDER_SETS
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.run.files import atomic_write, read_json, write_json
 from dgc.run.paths import RunDir, create_run
 from dgc.run.status import State, Status, read_status, write_status
@@ -173,7 +173,7 @@ def command(facts: RunRecord, again: RunDir, tree: Path, trainer: str) -> list[s
 
 
 def _ranks(facts: RunRecord) -> list[str]:
-    starts = facts.of_kind(Kind.START)
+    starts = facts.of_kind(EventKind.START)
     size = int(starts[0].get("world_size") or 1) if starts else 1
     if size == 1:
         return []
@@ -203,7 +203,8 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
             else "come with the package and lie in no folder"
         )
         raise UsageError(
-            f"--data-dir {data_dir}: the images of {facts.id} ({name}) {whence}: leave --data-dir out"
+            f"--data-dir {data_dir}: the images of {facts.id} ({name}) {whence}: leave --data-dir"
+            " out"
         )
     # changed as it stands: an override would leave out what it expects
     recipe = load_recipe(facts.run.recipe)

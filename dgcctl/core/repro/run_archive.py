@@ -146,17 +146,45 @@ def check_export(folder: Path) -> list[str]:
     return [name for digest, name in pairs if file_digest(folder / name) != digest]
 
 
+TRASH = ".trash"  # beside the runs; no run's name begins with a point
+
+
 def remove(run: RunDir) -> None:
-    """Delete a run. Raises LockedError where it is running, here or elsewhere."""
+    """Delete a run for good. Raises LockedError where it is running, here or elsewhere."""
+    _refuse_running(run)
+    doomed = run.path.with_name(f".{temporary_name('removed-' + run.id).lstrip('.')}")
+    os.rename(run.path, doomed)  # a half-removed run never bears a run's name
+    shutil.rmtree(doomed)
+
+
+def throw_away(run: RunDir) -> RunDir:
+    """Move a run into the trash beside it. Raises LockedError where it is running."""
+    _refuse_running(run)
+    trash = run.path.parent / TRASH
+    trash.mkdir(exist_ok=True)
+    return _moved(run, trash)
+
+
+def bring_back(run: RunDir) -> RunDir:
+    """Move a run out of the trash. Raises UsageError where another one bears its name."""
+    return _moved(run, run.path.parent.parent)
+
+
+def _moved(run: RunDir, folder: Path) -> RunDir:
+    target = folder / run.id
+    if target.exists():
+        raise UsageError(f"{target} is there already: move one of the two away")
+    os.rename(run.path, target)
+    return RunDir(target)
+
+
+def _refuse_running(run: RunDir) -> None:
     try:
         status = read_status(run)
     except (FileNotFoundError, IntegrityError):
-        status = None
-    if status is not None and inferred_state(status) is State.RUNNING:
+        return
+    if inferred_state(status) is State.RUNNING:
         raise LockedError(
             f"{run.id}: is running (process {status.pid} on {status.host}): stop it with `dgcctl"
             f" runs stop {settings.run_argument(run.path)}`"
         )
-    doomed = run.path.with_name(f".{temporary_name('removed-' + run.id).lstrip('.')}")
-    os.rename(run.path, doomed)  # a half-removed run never bears a run's name
-    shutil.rmtree(doomed)

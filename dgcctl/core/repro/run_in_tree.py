@@ -65,7 +65,9 @@ def try_import(tree: Path, name: str) -> None:
 
 
 def _place(tree: Path, error: Exception) -> str:
-    """File and line of a fault: where it was raised in the tree, else where it was raised at all."""
+    """File and line of a fault: where it was raised in the tree,
+    else where it was raised at all.
+    """
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno))

@@ -1,9 +1,15 @@
-"""The filter language of `runs ls` and the dashboard: `lr>0.05 state=done tag:paper name~demo`.
+"""The filter language of every command that takes a FILTER, and of the dashboard.
 
-Terms are separated by blanks and all must hold. `=` `!=` `>` `>=` `<` `<=` compare (numbers as
-numbers), `~` asks whether a text contains another (case does not matter), `tag:x` asks for a tag,
-and a bare word for a part of the id. A key is a column (`state`, `epoch`, `top1_error`, `age` in
-seconds, ...) or a key of the recipe: `optim.lr`, or `lr` where only one section has it.
+    lr>0.05 state=done tag:paper name~demo        all of these
+    state=failed or state=died                    one of these; `or` binds less than a blank
+    seed=0,1,2   lr=0.01..0.1                     a list, a range (both ends are in)
+    title~"two words"                             quotes around what has blanks
+    age<2h   started>2026-11-20                   s, m, h, d, w; dates are UTC
+
+`=` `!=` `>` `>=` `<` `<=` compare (numbers as numbers), `~` asks whether a text contains another
+(case does not matter), `tag:x` asks for a tag, and a bare word for a part of the id. A key is a
+column (`state`, `epoch`, `top1_error`, `host`, `owner`, ...) or a key of the recipe: `optim.lr`, or
+`lr` where only one section has it.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from dgc.errors import UsageError
@@ -27,7 +34,11 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 STATES = (*map(str, State), "unreadable")
-_TERM = re.compile(r"([A-Za-z_][\w.]*)(>=|<=|!=|==|=|>|<|~)(.*)")
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?Z?)?")
+_TERM = re.compile(r"([A-Za-z_][\w.]*)(>=|<=|!=|==|=|>|<|~)(.*)", re.DOTALL)
 
 
 class Filterable(Protocol):
@@ -55,15 +66,44 @@ class Term:
             return self.value.lower() in run.id.lower()
         if self.sign == ":":
             return self.value in (run.values.get("tags") or [])
-        return compare(run.values.get(resolve_key(self.key, run.values)), self.sign, self.value)
+        value = run.values.get(resolve_key(self.key, run.values))
+        return compare(value, self.sign, self.value, self.key)
 
 
-def parse_filter(text: str) -> list[Term]:
-    """The terms of a filter. Raises UsageError for a term that is none."""
-    return [_term(word) for word in text.split()]
+OR = ("or", "OR", "|")
+Filter = tuple[tuple[Term, ...], ...]  # alternatives, each of terms that must all hold
+
+
+def parse_filter(text: str) -> Filter:
+    """The alternatives of a filter; an empty text is one that everything fits. Raises UsageError
+    for a term that is none, a quote that is not closed, an `or` with nothing beside it.
+    """
+    if text.count('"') % 2 or text.count("'") % 2:
+        raise UsageError(f"filter {text!r}: a quote is not closed")
+    groups: list[list[Term]] = [[]]
+    for word in _WORD.findall(text):
+        if word in OR:
+            groups.append([])
+        else:
+            groups[-1].append(_term(word))
+    if len(groups) > 1 and not all(groups):
+        raise UsageError(f"filter {text!r}: `or` stands between two filters, and one is missing")
+    return tuple(map(tuple, groups))
+
+
+def is_filter(text: str) -> bool:
+    """Whether a word of the command line is a filter and not the name of a run: it has an
+    operator.
+    """
+    return text in OR or bool(_TERM.fullmatch(_bare(text))) or text.startswith("tag:")
+
+
+def _bare(word: str) -> str:
+    return word.replace('"', "").replace("'", "")
 
 
 def _term(word: str) -> Term:
+    word = _bare(word)
     if word.startswith("tag:") and len(word) > 4:
         return Term("tags", ":", word[4:])
     match = _TERM.fullmatch(word)
@@ -78,13 +118,46 @@ def _term(word: str) -> Term:
     return Term("id", "", word)
 
 
-def select(runs: Iterable[RunT], terms: Sequence[Term]) -> list[RunT]:
-    """The runs for which all terms hold. Raises UsageError where no run knows a key."""
+def select(runs: Iterable[RunT], wanted: Filter) -> list[RunT]:
+    """The runs that fit. Raises UsageError where no run knows a key, or could ever fit: a word
+    where all runs have numbers, another case.
+    """
     listed = list(runs)
     if listed:
-        for term in terms:
+        for term in (term for group in wanted for term in group):
             _require_known(term, listed)
-    return [run for run in listed if all(term.holds(run) for term in terms)]
+    fits = [run for run in listed if _fits(run, wanted)]
+    if not fits and listed:
+        for term in (term for group in wanted for term in group):
+            _require_possible_value(term, listed)
+    return fits
+
+
+def _fits(run: Filterable, wanted: Filter) -> bool:
+    return any(all(term.holds(run) for term in group) for group in wanted)
+
+
+def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
+    if term.sign != "=" or any(term.holds(run) for run in runs):
+        return
+    values = [run.values.get(resolve_key(term.key, run.values)) for run in runs]
+    told = [value for value in values if value is not None]
+    for word in _listed(term.value):
+        near = next((str(v) for v in told if str(v).lower() == word.lower()), None)
+        if near is not None:
+            raise UsageError(f"filter: no run has {term.key}={word} (did you mean {near}?)")
+        numbers = told and all(_is_number(value) for value in told)
+        if numbers and number_of(word, term.key) is None and ".." not in word and word != "null":
+            raise UsageError(f"filter: {term.key} is a number in all runs, and {word!r} is none")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _listed(value: str) -> list[str]:
+    """The words of a list; a list in brackets is one value, as a recipe has it."""
+    return [value.replace(" ", "")] if value.startswith("[") else value.split(",")
 
 
 def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
@@ -108,11 +181,13 @@ def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
 
 def _require_possible(term: Term) -> None:
     """A state that no run can be in is a mistake too."""
-    if term.key != "state" or term.sign not in ("=", "!=") or term.value in STATES:
+    if term.key != "state" or term.sign not in ("=", "!="):
         return
-    near = difflib.get_close_matches(term.value, STATES, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"filter: no run can be {term.value} ({hint}states: {', '.join(STATES)})")
+    for word in _listed(term.value):
+        if word not in STATES:
+            near = difflib.get_close_matches(word.lower(), STATES, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"filter: no run can be {word} ({hint}states: {', '.join(STATES)})")
 
 
 def resolve_key(key: str, values: Mapping[str, Any]) -> str:
@@ -127,27 +202,61 @@ def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     return found[0] if found else key
 
 
-def compare(value: Any, sign: str, wanted: str) -> bool:
+def compare(value: Any, sign: str, wanted: str, key: str = "") -> bool:
     """Whether a value stands in a relation to a word; nothing compares with an absent value but
-    `!=`.
+    `!=`. `=` takes lists and ranges.
     """
+    if sign == "!=":
+        return not compare(value, "=", wanted, key)
+    if sign == "=":
+        return any(_equal(value, word, key) for word in _listed(wanted))
     if sign == "~":
         return value is not None and wanted.lower() in str(value).lower()
     # An absent value is not small and not large: `top1_error<20` must not find runs that were
     # never evaluated.
     if value is None:
-        return (wanted in ("null", "none", "-")) == (sign == "=") if sign in ("=", "!=") else False
-    number = _number(wanted)
-    if isinstance(value, int | float) and not isinstance(value, bool) and number is not None:
+        return False
+    number = number_of(wanted, key)
+    if _is_number(value) and number is not None:
         return _OPERATORS[sign](value, number)
-    if isinstance(value, int | float) and sign not in ("=", "!="):
+    if _is_number(value):
         raise UsageError(f"filter: {wanted!r} is no number, so nothing is {sign} it")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return _OPERATORS[sign](text, wanted)
+    return _OPERATORS[sign](_text(value), wanted)
 
 
-def _number(text: str) -> float | None:
+def _equal(value: Any, word: str, key: str) -> bool:
+    if value is None:
+        return word in ("null", "none", "-")
+    low, dots, high = word.partition("..")
+    if dots and _is_number(value):
+        first, last = number_of(low, key), number_of(high, key)
+        if first is None or last is None:
+            raise UsageError(f"filter: {word!r} is no range: write it as 0.01..0.1")
+        return bool(first <= value <= last)
+    number = number_of(word, key)
+    if _is_number(value) and number is not None:
+        return bool(value == number)
+    return _text(value) == word
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def number_of(text: str, key: str = "") -> float | None:
+    """The number that a word says: as it stands, a span of time (`2h`) of an age or a duration, or
+    a date (UTC) of a moment, in seconds.
+    """
     try:
         return float(text)
     except ValueError:
-        return None
+        pass
+    leaf = key.rpartition(".")[2]
+    if (span := _SPAN.fullmatch(text)) and leaf in ("age", "seconds"):
+        return float(span[1]) * _UNITS[span[2]]
+    if leaf in ("started", "heartbeat") and _DATE.fullmatch(text):
+        moment = datetime.fromisoformat(text.rstrip("Z"))
+        return moment.replace(tzinfo=UTC).timestamp()
+    return None

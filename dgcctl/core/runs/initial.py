@@ -13,8 +13,8 @@ from dgcctl.core.runs import listing
 
 
 def overrides(init: str | None, teacher: str | None, runs: Path) -> list[str]:
-    """`KEY=FILE` of each that was given: of a run's last checkpoint, or of a file. Raises UsageError
-    where it is neither.
+    """`KEY=FILE` of each that was given: of a run's last checkpoint, or of a file. Raises
+    UsageError where it is neither.
     """
     started = _override(init, runs, "model.init", "--init")
     return started + _override(teacher, runs, "train.teacher", "--teacher")

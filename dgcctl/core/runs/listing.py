@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
+from dgcctl.core.runs import labels
 from dgcctl.core.runs.recipe_values import read_values
 
 UNREADABLE = "unreadable"
@@ -87,17 +89,28 @@ class Run:
         """Everything that a filter may name: the row, the other metrics, the recipe's dotted keys,
         the age.
         """
-        labels = {
-            key: value for key, value in self.recipe.items() if "." not in key and key != "name"
-        }
+        top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
+        given = labels.read(self.dir)
+        top["tags"] = [*(top.get("tags") or []), *given.tags]
         return {
             **self.metrics,
             **self.recipe,
-            **labels,
+            **top,
             **self.row(),
+            "note": given.note or None,
             "name": self.name,
             "age": self.age,
+            "host": self.status.host,
+            "owner": self.owner,
         }
+
+    @cached_property
+    def owner(self) -> str:
+        """Whose folder it is: the user's name, or number where it has none here."""
+        try:
+            return user_name(self.dir.path.stat().st_uid)
+        except OSError:
+            return ""
 
     @property
     def age(self) -> float:
@@ -105,11 +118,30 @@ class Run:
         return max(0.0, time.time() - self.status.started)
 
 
+@cache
+def user_name(number: int) -> str:
+    """The name of a user of this machine, or the number. Each is looked up once."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 def recipe_name(run_id: str) -> str:
     """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
     stamp, _, rest = run_id.partition("-")
     name, _, tail = rest.rpartition("-")
     return name if stamp and name and tail else run_id
+
+
+def is_stamped(name: str) -> bool:
+    """Whether a folder's name is the id of a run: `<utc>-<name>-<hex>`."""
+    return bool(_STAMPED.match(name))
+
+
+def stamp_of(moment: float) -> str:
+    """How an id begins."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
 
 
 def iterate(runs: Path) -> Iterator[RunDir]:

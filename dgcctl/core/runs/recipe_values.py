@@ -21,12 +21,29 @@ def read_values(run: RunDir) -> dict[str, Any]:
     """Dotted keys and values, without `expect` and `origin`; empty where the recipe cannot be
     read.
     """
+    if not run.recipe.exists() and run.config.exists():
+        return script_values(run)
     try:
         text = read_bounded(run.recipe, RECIPE_BYTES)
         tree = _recorded(run, text) or _parsed(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError, IntegrityError):
         return {}
     return dict(flatten({key: tree[key] for key in tree if key not in ("origin", "expect")}))
+
+
+def script_values(run: RunDir) -> dict[str, Any]:
+    """What a run says that a script recorded (dgc.run.script): its config, and the labels that a
+    recipe has.
+    """
+    try:
+        told = read_json(run.config)
+    except (OSError, IntegrityError):
+        return {}
+    config = told.get("config")
+    labels: dict[str, Any] = {
+        key: told[key] for key in ("name", "title", "tags", "seed") if key in told
+    }
+    return {**dict(flatten(config if isinstance(config, Mapping) else {})), **labels}
 
 
 def _recorded(run: RunDir, text: bytes) -> dict[str, Any]:

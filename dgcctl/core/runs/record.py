@@ -13,10 +13,11 @@ from typing import Any
 from dgc.errors import UsageError
 from dgc.recipe.load import flatten as flatten_recipe
 from dgc.recipe.load import is_semantic, load_recipe
-from dgc.run.events import METRIC_KINDS, Event, Kind, live_rows, read_events
+from dgc.run.events import METRIC_KINDS, Event, EventKind, live_rows, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
+from dgcctl.core.runs.recipe_values import script_values
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class RunRecord:
         return inferred_state(self.status)
 
     @property
+    def by_script(self) -> bool:
+        """Whether a script recorded it (dgc.run.start), without a recipe."""
+        return not self.run.recipe.exists()
+
+    @property
     def seed(self) -> int:
         return int(self.recipe.get("seed", 0))
 
@@ -60,7 +66,7 @@ class RunRecord:
         """The metric rows that count (replayed steps dropped)."""
         return live_rows(self.events)
 
-    def of_kind(self, kind: Kind) -> list[Event]:
+    def of_kind(self, kind: EventKind) -> list[Event]:
         source = self.rows if kind in METRIC_KINDS else self.events
         return [event for event in source if event["kind"] == kind]
 
@@ -69,7 +75,8 @@ def read_record(run: RunDir) -> RunRecord:
     """Read a run. Raises UsageError where the folder is no run, RecipeError or IntegrityError where
     it is damaged.
     """
-    if not run.recipe.is_file() or not run.status.is_file():
+    by_script = not run.recipe.is_file() and run.config.is_file()
+    if not (run.recipe.is_file() or by_script) or not run.status.is_file():
         raise UsageError(
             f"{run.path}: no run directory (recipe.yaml and status.json are expected): see `dgcctl"
             " runs ls`"
@@ -80,7 +87,7 @@ def read_record(run: RunDir) -> RunRecord:
     }
     return RunRecord(
         run=run,
-        recipe=flat_recipe(run.recipe),
+        recipe=script_values(run) if by_script else flat_recipe(run.recipe),
         status=read_status(run),
         verdict=_json_or_empty(run.verdict),
         own_code=dict(_json_or_empty(run.own_code).get("packages") or {}),

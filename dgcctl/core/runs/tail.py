@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dgc.run.events import Event, EventReader, Kind
+from dgc.run.events import Event, EventKind, EventReader
 from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.runs.listing import UNREADABLE, Run, read_run
@@ -127,9 +127,9 @@ class Progress:
 
 
 _TAKEN: dict[str, tuple[str, ...]] = {
-    Kind.START: ("steps", "epochs", "world_size"),
-    Kind.RESUME: ("step",),
-    Kind.STEP: ("step", "epoch", "progress", "lr", "loss", "error"),
-    Kind.EVAL: ("top1_error",),
-    Kind.PERF: ("images_per_s", "eta_s"),
+    EventKind.START: ("steps", "epochs", "world_size"),
+    EventKind.RESUME: ("step",),
+    EventKind.STEP: ("step", "epoch", "progress", "lr", "loss", "error"),
+    EventKind.EVAL: ("top1_error",),
+    EventKind.PERF: ("images_per_s", "eta_s"),
 }

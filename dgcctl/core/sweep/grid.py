@@ -1,17 +1,16 @@
-"""`key=a,b` and `seed=0..2` -> the trials of a sweep, in a fixed order."""
+"""`key=a,b`, `seed=0..2` and `lr=log:0.01..0.3:4` -> the trials of a sweep, in a fixed order."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dgc.errors import UsageError
 from dgc.recipe import yaml12
+from dgcctl.core.sweep.ranges import parse_range
 
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 MAX_TRIALS = 10_000
 
 
@@ -24,7 +23,8 @@ class Axis:
 
 
 def parse_axis(text: str) -> Axis:
-    """`optim.lr=0.05,0.1` or `seed=0..2` (both ends included). UsageError.
+    """`optim.lr=0.05,0.1`, `seed=0..2` (both ends included), `model.gate_factor=0.25..0.75:0.25`
+    with a step, or `optim.lr=log:0.01..0.3:4`, four values of even ratios. UsageError.
 
     A comma separates values, except inside [...], {...} and quotes, and after a backslash.
     """
@@ -34,9 +34,7 @@ def parse_axis(text: str) -> Axis:
             f"{text!r}: write a swept key as key=value,value or key=first..last, as"
             " optim.lr=0.05,0.1"
         )
-    values = tuple(
-        itertools.chain.from_iterable(_expand(part, text) for part in split_values(given))
-    )
+    values = tuple(itertools.chain.from_iterable(_expand(part) for part in split_values(given)))
     seen: dict[Any, str] = {}
     for value in values:
         meaning = _meaning(value)
@@ -129,15 +127,9 @@ class _Splitter:
         self.part += character
 
 
-def _expand(part: str, text: str) -> Iterator[str]:
-    found = _RANGE.fullmatch(part)
-    if not found:
-        yield part
-        return
-    first, last = int(found[1]), int(found[2])
-    if not 0 <= last - first < MAX_TRIALS:
-        raise UsageError(f"{text!r}: {part} should go up, over at most {MAX_TRIALS:,} values")
-    yield from map(str, range(first, last + 1))
+def _expand(part: str) -> list[str]:
+    found = parse_range(part)
+    return [part] if found is None else found.values()
 
 
 def trials(axes: Sequence[Axis]) -> list[list[str]]:

@@ -29,9 +29,9 @@ from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
 
 COLUMNS = (
-    ListColumn("", 2), ListColumn("state", 12), ListColumn("run"), ListColumn("progress", 13), ListColumn("epoch", 7,
-    True, 3),
-    ListColumn("best", 6, True), ListColumn("last", 6, True, 1), ListColumn("age", 4, True, 2),
+    ListColumn("", 2), ListColumn("state", 12), ListColumn("run"), ListColumn("progress", 13),
+    ListColumn("epoch", 7, True, 3), ListColumn("best", 6, True), ListColumn("last", 6, True, 1),
+    ListColumn("age", 4, True, 2),
 )  # fmt: skip
 WIDE_BAR = 40  # cells of progress where there is room for whole names
 WIDE_COLUMNS = tuple(

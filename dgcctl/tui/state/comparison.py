@@ -23,7 +23,9 @@ _COSTS = ("macs_dense", "macs_promised", "macs_executed", "parameters")
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """What was read of the runs; `problems` names those that could not be, and data that do not compare."""
+    """What was read of the runs; `problems` names those that could not be,
+    and data that do not compare.
+    """
 
     runs: list[RunRecord] = field(default_factory=list)
     groups: list[SeedGroup] = field(default_factory=list)
@@ -72,8 +74,10 @@ def _merged(diffs: list[list[Difference]]) -> list[tuple[str, str, tuple[object,
 
 def metric_columns() -> tuple[ListColumn, ...]:
     return (
-        ListColumn("run", least=26), ListColumn("seed", 5, True, 3), ListColumn("top-1 %", 14, True),
-        ListColumn("top-5 %", 13, True, 2), ListColumn("loss", 14, True, 4), ListColumn("dense", 7, True, 5),
+        ListColumn("run", least=26), ListColumn("seed", 5, True, 3),
+        ListColumn("top-1 %", 14, True),
+        ListColumn("top-5 %", 13, True, 2), ListColumn("loss", 14, True, 4),
+        ListColumn("dense", 7, True, 5),
         ListColumn("promised", 8, True, 1), ListColumn("executed", 8, True),
         ListColumn("images/s", 8, True),
     )  # fmt: skip

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from dgc.errors import IntegrityError
-from dgc.run.events import Event, Kind
+from dgc.run.events import Event, EventKind
 from dgc.run.paths import RunDir
 from dgcctl.core.runs.tail import Tail
 from dgcctl.tui.state.series import GrowingArray, Points
 
-_COLUMNS = frozenset({Kind.STEP, Kind.EPOCH, Kind.EVAL, Kind.PERF})
+_COLUMNS = frozenset({EventKind.STEP, EventKind.EPOCH, EventKind.EVAL, EventKind.PERF})
 _NO_METRIC = frozenset({"kind", "step", "epoch", "t", "crc", "samples"})
 CHUNK = 1 << 20
 
@@ -77,7 +77,7 @@ def sort_events(events: Iterable[Event]) -> list[Rows | Event]:
                 parts.append(open_rows[kind])
             open_rows[kind].add(event)
         else:
-            if kind == Kind.RESUME:
+            if kind == EventKind.RESUME:
                 open_rows = {}
             parts.append(event)
     return parts
@@ -205,17 +205,17 @@ class Feed:
 
     def _take(self, event: Event) -> None:
         match event["kind"]:
-            case Kind.START:
+            case EventKind.START:
                 self.start = event
-            case Kind.RESUME:
+            case EventKind.RESUME:
                 self._resume(event)
-            case Kind.ALERT:
+            case EventKind.ALERT:
                 self.alerts.append(event)
-            case Kind.CHECKPOINT:
+            case EventKind.CHECKPOINT:
                 self.checkpoints.append(event)
-            case Kind.GATES:
+            case EventKind.GATES:
                 self.gates.append(event)
-            case Kind.END:
+            case EventKind.END:
                 self.end = event
 
     def _resume(self, event: Event) -> None:
@@ -285,7 +285,7 @@ class Feed:
 
     @property
     def last_step(self) -> int:
-        table = self.tables.get(Kind.STEP)
+        table = self.tables.get(EventKind.STEP)
         return int(table.step.view[-1]) if table and table.step.size else 0
 
     def known(self) -> dict[str, Any]:

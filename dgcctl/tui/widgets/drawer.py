@@ -15,7 +15,8 @@ from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
 COLUMNS: dict[str, tuple[ListColumn, ...]] = {
     "log": (ListColumn("log.txt"),),
     "checkpoints": (
-        ListColumn("step", 8, True), ListColumn("epoch", 6, True), ListColumn("", 9), ListColumn("size", 9, True),
+        ListColumn("step", 8, True), ListColumn("epoch", 6, True), ListColumn("", 9),
+        ListColumn("size", 9, True),
         ListColumn("saved", 20), ListColumn("ms", 7, True, 1), ListColumn("path"),
     ),
     "facts": (ListColumn("what", 22), ListColumn("is")),

@@ -18,6 +18,10 @@ DGC_DECLARE(dgc_avx2)
 #define DGC_X86 1
 #include <cpuid.h>
 #endif
+#if defined(DGC_AMX) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 DGC_DECLARE(dgc_baseline)
 
 #define DGC_DECLARE_INT8(isa)                \
@@ -32,6 +36,9 @@ DGC_DECLARE_INT8(dgc_int8_avx2)
 DGC_DECLARE_INT8(dgc_int8_avx2_vnni)
 DGC_DECLARE_INT8(dgc_int8_avx512)
 DGC_DECLARE_INT8(dgc_int8_avx512_vnni)
+#ifdef DGC_AMX
+DGC_DECLARE_INT8(dgc_int8_avx512_amx)
+#endif
 #endif
 
 #ifndef DGC_BUILT_FROM  // built by hand, not by kernels.cmake
@@ -72,6 +79,28 @@ static bool workspace_suffices(const DgcRun& run) {
     return needed >= 0 && needed <= run.workspace_floats && (run.workspace || needed == 0);
 }
 
+
+static int asked_features(int isa) {
+    int found = 0;
+#ifdef DGC_X86
+    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
+    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
+    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
+    if (c >> 11 & 1) found |= 1;
+    if (more >> 5 & 1) found |= 2;
+    unsigned low = 0,
+             high =
+                 0;  // which registers the system saves; that it can be asked follows from AVX-512
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
+    if (tiles && (low >> 17 & 3) == 3) found |= 4;
+#else
+    (void)isa;
+#endif
+    return found;
+}
+
 extern "C" {
 
 // Read by the call, and from the file by those who must not load it: keep the words
@@ -108,41 +137,60 @@ int dgc_supports(int isa) {
 }
 
 // What this machine has on top of an instruction set, so that kernels may use it: 1 vnni (8-bit dot
-// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). Only dgc_int8 does, and only
-// vnni. Whoever uses tiles on Linux must ask the system for their registers first (arch_prctl), once a process.
+// products), 2 bf16 (bfloat16 dot products), 4 amx (tiles for both). 8-bit plans and layers use vnni and amx.
 int dgc_features(int isa) {
-    int found = 0;
-#ifdef DGC_X86
-    unsigned a = 0, b = 0, c = 0, d = 0, more = 0, b1 = 0, c1 = 0, d1 = 0;
-    if (isa < 1 || !dgc_supports(isa) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    if (a >= 1) __get_cpuid_count(7, 1, &more, &b1, &c1, &d1);
-    if (isa == 1) return more >> 4 & 1;  // AVX-VNNI
-    if (c >> 11 & 1) found |= 1;
-    if (more >> 5 & 1) found |= 2;
-    unsigned low = 0,
-             high =
-                 0;  // which registers the system saves; that it can be asked follows from AVX-512
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    const bool tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // bfloat16, tiles, int8
-    if (tiles && (low >> 17 & 3) == 3) found |= 4;
-#else
-    (void)isa;
-#endif
+    // Asking the processor takes tens of microseconds in a virtual machine, where it is not the
+    // processor that answers.
+    static int known[3] = {-1, -1, -1};
+    if (isa < 0 || isa > 2) return 0;
+    int found = __atomic_load_n(&known[isa], __ATOMIC_RELAXED);
+    if (found < 0) {
+        found = asked_features(isa);
+        __atomic_store_n(&known[isa], found, __ATOMIC_RELAXED);
+    }
     return found;
 }
 
 int dgc_has_openmp() {
-#ifdef _OPENMP
+#ifdef DGC_OWN_OPENMP
+    return dgc_openmp_found();
+#elif defined(_OPENMP)
     return 1;
 #else
     return 0;
 #endif
 }
 
+// Whether tiles may be used: Linux gives their registers to a process that asks for them, once.
+static bool tiles_given() {
+#if defined(DGC_AMX) && defined(__linux__)
+    constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    static int given = -1;  // -1: not asked yet. Asking twice does no harm
+    int now = __atomic_load_n(&given, __ATOMIC_RELAXED);
+    if (now < 0) {
+        now = syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+        __atomic_store_n(&given, now, __ATOMIC_RELAXED);
+    }
+    return now == 1;
+#else
+    return false;
+#endif
+}
+
+// The features of a run or a layer that are used: amx only on top of vnni.
+static int used_features(int64_t wanted, int isa) {
+    const int found = int(wanted) & dgc_features(isa) & 5;
+    return found == 5 && isa == 2 && tiles_given() ? 5 : found & 1;
+}
+
 // A plan in 8 bits, with the features that the run allows.
 static void run_exact(const DgcRun& run, int isa) {
 #ifdef DGC_X86
-    const bool vnni = run.features & dgc_features(isa) & 1;
+    const int features = used_features(run.features, isa);
+    const bool vnni = features & 1;
+#ifdef DGC_AMX
+    if (features & 4) return dgc_int8_avx512_amx::execute(run);
+#endif
     if (isa == 2) return vnni ? dgc_int8_avx512_vnni::execute(run) : dgc_int8_avx512::execute(run);
 #ifdef DGC_AVX_VNNI
     if (isa == 1 && vnni) return dgc_int8_avx2_vnni::execute(run);
@@ -197,7 +245,11 @@ int64_t dgc_int8_room(const DgcInt8* layer) {
 int dgc_int8(const DgcInt8* layer, int isa, int features) {
     if (!dgc_supports(isa) || (features & ~dgc_features(isa))) return 1;
 #ifdef DGC_X86
-    const bool vnni = features & 1;
+    const int used = used_features(features, isa);
+    const bool vnni = used & 1;
+#ifdef DGC_AMX
+    if (used & 4) return dgc_int8_avx512_amx::int8(*layer), 0;
+#endif
     if (isa == 2 && vnni) return dgc_int8_avx512_vnni::int8(*layer), 0;
     if (isa == 2) return dgc_int8_avx512::int8(*layer), 0;
 #ifdef DGC_AVX_VNNI

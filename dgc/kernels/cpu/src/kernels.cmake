@@ -8,6 +8,12 @@ set(SOURCES ${CMAKE_CURRENT_LIST_DIR})
 add_library(dgc_native MODULE ${SOURCES}/api.cpp)
 set_target_properties(dgc_native PROPERTIES PREFIX "" OUTPUT_NAME "_dgc_native")
 
+# GCC's calls of OpenMP go to whichever runtime the process has (openmp.cpp); other compilers link theirs.
+set(DGC_OWN_OPENMP OFF)
+if(OpenMP_CXX_FOUND AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  set(DGC_OWN_OPENMP ON)
+endif()
+
 # One object for each instruction set from one source, each in a namespace of its own.
 function(add_instruction_set name)
   add_object(${name} ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp)
@@ -32,7 +38,9 @@ function(add_object name)
     target_compile_definitions(${name} PRIVATE DGC_DEBUG)
     target_compile_options(${name} PRIVATE -O1)
   endif()
-  if(OpenMP_CXX_FOUND)
+  if(DGC_OWN_OPENMP)
+    target_compile_options(${name} PRIVATE ${OpenMP_CXX_FLAGS})
+  elseif(OpenMP_CXX_FOUND)
     target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
   endif()
   target_sources(dgc_native PRIVATE $<TARGET_OBJECTS:${name}>)
@@ -55,6 +63,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   add_int8(dgc_int8_avx512 ${AVX512})
   add_int8(dgc_int8_avx512_vnni ${AVX512} -mavx512vnni)
   include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-mamx-int8 DGC_AMX)
+  if(DGC_AMX)
+    add_int8(dgc_int8_avx512_amx ${AVX512} -mavx512vnni -mamx-tile -mamx-int8)
+    set_property(SOURCE ${SOURCES}/api.cpp APPEND PROPERTY COMPILE_OPTIONS -DDGC_AMX)
+  endif()
   check_cxx_compiler_flag(-mavxvnni DGC_AVX_VNNI)  # compilers from 2020 on
   if(DGC_AVX_VNNI)
     add_int8(dgc_int8_avx2_vnni ${AVX2} -mavxvnni)
@@ -67,8 +80,15 @@ add_library(dgc_plan_files OBJECT ${SOURCES}/plan/api.cpp ${SOURCES}/plan/file.c
 target_compile_options(dgc_plan_files PRIVATE -O2 -fno-exceptions -fno-rtti -Wall -Wextra)
 target_sources(dgc_native PRIVATE $<TARGET_OBJECTS:dgc_plan_files>)
 
-if(OpenMP_CXX_FOUND)
+if(DGC_OWN_OPENMP)
+  target_sources(dgc_native PRIVATE ${SOURCES}/openmp.cpp)
+  target_compile_definitions(dgc_native PRIVATE DGC_OWN_OPENMP)
+  target_link_libraries(dgc_native PRIVATE ${CMAKE_DL_LIBS})
+elseif(OpenMP_CXX_FOUND)
   target_link_libraries(dgc_native PRIVATE OpenMP::OpenMP_CXX)
+endif()
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")  # nothing is seen from outside but the functions of the C interface
+  target_link_options(dgc_native PRIVATE -Wl,--version-script=${SOURCES}/exports.map)
 endif()
 
 # What the library says it was built from: SHA-256 over "<SHA-256 of a file> <its path from here>" a line, in order of the

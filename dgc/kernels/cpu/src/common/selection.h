@@ -24,15 +24,17 @@ inline int64_t count_at_most(const int32_t* bits, int64_t n, int32_t limit) {
     return count;
 }
 
-// The n-th smallest gate, by bisection over bit patterns; -1 (as bits: below every gate) for n = 0.
-// Bisection, because 31 passes over a few cache lines are cheaper than any sort, and take as long
-// whatever the gates are.
+// A number below which, or at which, n gates lie: the n-th smallest one, or any that has as many; -1
+// (as bits: below every gate) for n = 0. By bisection over bit patterns: at most 31 passes over a few
+// cache lines are cheaper than any sort.
 inline int32_t threshold(const int32_t* bits, int64_t width, int64_t n) {
     int32_t low = -1, high = kNanBits;  // count(low) < n <= count(high)
     if (n == 0) return -1;
     while (high - low > 1) {
         const int32_t middle = low + (high - low) / 2;
-        (count_at_most(bits, width, middle) >= n ? high : low) = middle;
+        const int64_t count = count_at_most(bits, width, middle);
+        if (count == n) return middle;
+        (count > n ? high : low) = middle;
     }
     return high;
 }
@@ -40,12 +42,13 @@ inline int32_t threshold(const int32_t* bits, int64_t width, int64_t n) {
 // Gates as integers that order as they do; a NaN counts as the largest, and what pads the width is
 // beyond all.
 inline void gate_bits(const float* gates, int64_t channels, int64_t width, int32_t* bits) {
-    for (int64_t i = 0; i < width; ++i) {
-        int32_t b = INT32_MAX;
-        if (i < channels) __builtin_memcpy(&b, gates + i, 4);
+    for (int64_t i = 0; i < channels; ++i) {
+        int32_t b;
+        __builtin_memcpy(&b, gates + i, 4);
         b = b == INT32_MIN ? 0 : b;  // minus zero
-        bits[i] = i < channels && gates[i] != gates[i] ? kNanBits : b;
+        bits[i] = gates[i] != gates[i] ? kNanBits : b;
     }
+    for (int64_t i = channels; i < width; ++i) bits[i] = INT32_MAX;
 }
 
 // Every gate <= `limit` is off; so is a gate of zero. A NaN stays on: of many, as many as there is
@@ -54,10 +57,10 @@ inline int32_t list_selected(const float* gates, const int32_t* bits, int64_t ch
                              int64_t room, int32_t limit, int32_t* index, float* gate) {
     int32_t count = 0;
     for (int32_t i = 0; i < channels && count < room; ++i) {
-        if (bits[i] <= limit && bits[i] != kNanBits) continue;
-        if (bits[i] == 0) continue;
-        index[count] = i;
-        gate[count++] = gates[i];
+        // no branch: which gate is on is what no processor guesses
+        const bool on = (bits[i] > limit || bits[i] == kNanBits) && bits[i] != 0;
+        index[count] = i, gate[count] = gates[i];
+        count += on;
     }
     return count;
 }

@@ -69,6 +69,8 @@ enum DgcKind : int64_t {
                       // negative, in: largest magnitudes of src, span: 1: mean and largest
                       // magnitude of each output go to `out` and `panel`
     DGC_STATS,        // mean and largest magnitude of each channel, to `out` and `panel`
+    DGC_READERS,      // the same for `heads` readers of an image, each through its own BatchNorm and
+                      // ReLU (bias); weight: where in `out`, of `hidden` numbers, they find it
     DGC_ROWS16,       // as DGC_LINEAR, weights of 16 bits, in_scale: a scale for each row
     DGC_GATES16       // as DGC_GATES, likewise
 };

@@ -161,6 +161,11 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
             return;
         case DGC_STATS:
             return o.region(op.out, op.channels), o.region(op.panel, op.channels);
+        case DGC_READERS:
+            DGC_CHECK(op.src.phases == 1 && op.heads > 0 && op.weight);
+            o.constant(op.weight, op.heads * 16);
+            o.constant_floats(op.bias, 2 * op.heads * op.channels);
+            return o.region(op.out, op.hidden);
         case DGC_ROWS16:
             o.constant(op.weight, op.outs * width * 2), o.constant_floats(op.bias, op.outs);
             return o.region(op.in, width), o.region(op.out, op.outs);

@@ -52,6 +52,8 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
 #ifdef DGC_EXACT
         case DGC_STATS:
             return *items = op.channels, stats_item;
+        case DGC_READERS:
+            return *items = op.channels, readers_item;
         case DGC_ROWS16:
             return *items = ceil_div(op.outs, kRowsAtOnce), rows16_item;
         case DGC_GATES16:
@@ -61,7 +63,11 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
             return *items = op.heads * wino_pieces(op) * wino_parts(op, c), wino_item;
 #endif
         case DGC_POOL:
+#ifdef DGC_EXACT
+            return *items = op.src.channels, pool8_plane;
+#else
             return *items = op.src.channels, pool_plane;
+#endif
         case DGC_COMBINE:
             return *items = op.dst.channels, combine_plane;
         case DGC_GATHER:

@@ -161,10 +161,26 @@ inline const char* conv8_rule(const Place& p) {
     if (op.dst.length > op.src.plane) return "an output longer than its source";
     const int64_t own = own_channels(op), fours = parts_of(own, 4), width = up16(op.outs);
     if (times(own, op.taps) > 33155) return "more products in a sum than 32 bits hold";
-    const int64_t values = up16(plus(times(fours, op.src.plane), op.src.lead, kTail));
-    const int64_t room = plus(values, up16(times(fours, op.taps, width)), width,
-                              up16(parts_of(times(op.taps, width), 4)));
+    const int64_t deep = fours < 5 ? fours : up16(fours);
+    const int64_t values = up16(times(deep, plus(op.src.plane, op.src.lead, kTail)));
+    const int64_t room = plus(values, up16(times(deep, op.taps, width)), width,
+                              plus(up16(parts_of(times(op.taps, width), 4)), 1024));
     return room <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
+// int8/ops8.h: where in `out` each reader finds what is told of the image's channels.
+inline const char* readers_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    if (op.channels != op.src.channels) return "channels";
+    if (op.src.phases != 1) return "an image in sub-planes";
+    const int64_t* place = (const int64_t*)(p.block + op.weight);
+    for (int64_t i = 0; i < 2 * op.heads; ++i)
+        if (place[i] < 0 || place[i] > op.hidden - op.channels) return "the place of a reader";
+    return nullptr;
+}
+
+inline const char* gates16_rule(const Place& p) {
+    return plus(p.op.hidden, kAlign) <= p.program.scratch_floats ? nullptr : "the scratch";
 }
 
 inline const char* stats_rule(const Place& p) {
@@ -220,8 +236,9 @@ inline const char* pool_rule(const Place& p) {
     const int64_t windows = plus(times(op.dst.width - 1, op.pool_stride_w), op.pool_kernel_w);
     const int64_t line = plus(op.src.width, op.pool_pad_w);
     const int64_t reach = windows > line ? windows : line;
-    return plus(op.src.width, reach, op.dst.width, 32) <= p.program.scratch_floats ? nullptr
-                                                                                   : "the scratch";
+    const int64_t lines = plus(op.src.width, reach, op.dst.width, 32);
+    const int64_t room = p.program.exact && lines < plus(reach, 128) ? plus(reach, 128) : lines;
+    return room <= p.program.scratch_floats ? nullptr : "the scratch";
 }
 
 inline const char* add_rule(const Place& p) {
@@ -495,6 +512,15 @@ constexpr Row kRows[] = {
       {"panel", &DgcOp::panel, WRITES, DGC_COUNT(op.channels)}},
      {kScale, kShift},
      stats_rule},
+    {DGC_READERS,
+     IN_BYTES,
+     "READERS",
+     {&DgcOp::channels, &DgcOp::heads},
+     {kSource},
+     {{"out", &DgcOp::out, WRITES, DGC_COUNT(op.hidden)}},
+     {{"weight", &DgcOp::weight, 8, DGC_COUNT(times(2, op.heads)), true},
+      {"bias", &DgcOp::bias, 4, DGC_COUNT(times(2, op.heads, op.channels)), true}},
+     readers_rule},
     {DGC_ROWS16,
      IN_BYTES,
      "ROWS16",
@@ -516,7 +542,7 @@ constexpr Row kRows[] = {
      {{"weight", &DgcOp::weight, 2, DGC_COUNT(times(op.heads, op.hidden, up16(op.channels))), true},
       {"in_scale", &DgcOp::in_scale, 4, DGC_COUNT(times(op.heads, op.hidden)), true},
       {"bias", &DgcOp::bias, 4, DGC_COUNT(times(op.heads, up16(op.channels))), true}},
-     nullptr},
+     gates16_rule},
     {DGC_ADD, BOTH,
      "ADD", {},
      {kSource, {"residual", &DgcOp::residual, READS, nullptr}, kTarget},

@@ -3,20 +3,23 @@
 // A kernel of several taps packs whole planes; a single tap packs a piece of pixels at a time, which
 // stays in the first-level cache for all of the head's outputs. Called by int8.cpp and ops8.h.
 #pragma once
+#include "amx8.h"
 #include "tile8.h"
 
 namespace DGC_ISA {
 
 struct Room {  // numbers of 32 bits, and the bytes of all together
-    int64_t values, weights, sums, none;
-    int64_t bytes() const { return 4 * (values + weights + sums + none); }
+    int64_t values, weights, sums, none, tiles;
+    int64_t bytes() const { return 4 * (values + weights + sums + none + tiles); }
 };
+
+constexpr int64_t kFewFours = 5;  // from here on tiles of 64 channels may be used (amx8.h)
 
 inline Room room_of(const DgcInt8& q) {
     const int64_t most = q.dynamic ? q.channels : q.channels / q.heads, fours = ceil_div(most, 4);
-    const int64_t width = round_up(q.outs);
-    return {round_up(fours * q.src.plane + q.src.lead + 64), round_up(fours * q.taps * width),
-            width, round_up(ceil_div(q.taps * width, 4))};
+    const int64_t width = round_up(q.outs), deep = fours < kFewFours ? fours : round_up(fours);
+    return {round_up(deep * (q.src.plane + q.src.lead + 64)), round_up(deep * q.taps * width),
+            width, round_up(ceil_div(q.taps * width, 4)), 1024};
 }
 
 inline int64_t output_channel(const DgcInt8& q, int64_t head, int64_t row) {
@@ -95,6 +98,67 @@ inline void whole_planes(const DgcInt8& q, const Head& h, const Packed& packed, 
     }
 }
 
+#if defined(__AMX_INT8__) && defined(__AVX512BW__)
+constexpr int64_t kDeepEnough = 64;  // fours of bytes that each output sums up
+
+inline bool in_tiles(const DgcInt8& q, const Head& h, Range rows) {
+    const int64_t fours = ceil_div(h.kept, 4);
+    return fours >= kFewFours && fours * q.taps >= kDeepEnough && q.outs > kEight &&
+           rows.begin % 16 == 0 && (rows.end % 16 == 0 || rows.end == q.outs);
+}
+
+// Up to 32 outputs from `first` on, over all pixels of a sub-plane.
+inline void tile_rows(const DgcInt8& q, const Deep& d, const Place* at, int64_t count, int64_t first,
+                      int32_t* sums) {
+    const int64_t vectors = used_vectors8(q.dst), wide = count > 16 ? 2 : 1;
+    const int32_t* weights = d.weights + first / 16 * d.block;
+    for (int64_t v = 0; v < vectors; v += 2) {
+        const int64_t tall = smaller(2, vectors - v), i = v * VL;
+        if (tall == 2)
+            wide == 2 ? tile_sums<2, 2>(d, i, weights, sums) : tile_sums<2, 1>(d, i, weights, sums);
+        else
+            wide == 2 ? tile_sums<1, 2>(d, i, weights, sums) : tile_sums<1, 1>(d, i, weights, sums);
+        for (int64_t p = 0; p < tall; ++p)
+            for (int64_t o = 0; o < wide; ++o)
+                finish_tile(at + 2 * o, smaller(16, count - 16 * o), i + p * VL,
+                            sums + (p * wide + o) * kTileNumbers);
+    }
+}
+
+inline void by_tiles8(const DgcInt8& q, const Head& h, const Packed& packed, const int8_t* none,
+                      int32_t* tiles, Range rows) {
+    static constexpr TileShape shape{};
+    _tile_loadconfig(&shape);
+    const int64_t deep = ceil_div(ceil_div(h.kept, 4), kTileFours), step = deep * 64;
+    uint8_t* values = (uint8_t*)packed.values;
+    pack_pixels8(q, h, values, step);
+    pack_weights8(q, h, packed.weights, none);
+    if (q.is_signed)
+        sum_weights(q, h, q.weight + h.head * (q.dynamic ? q.channels : q.channels / q.heads) *
+                              round_up(q.outs) * q.taps, packed.sums);
+    for (int64_t first = rows.begin; first < rows.end; first += 32) {
+        const int64_t count = smaller(32, rows.end - first);
+        Stats stats[32] = {};
+        for (int64_t p = 0; p < q.dst.phases * q.dst.phases; ++p) {
+            Place at[4];
+            for (int64_t b = 0; b * kEight < count; ++b) {
+                at[b] = place_of(q, h, first + b * kEight, p);
+                at[b].stats = q.out_top ? stats + b * kEight : nullptr;
+                if (q.is_signed)
+                    for (int64_t m = 0; m < kEight; ++m)
+                        at[b].sums[m] = packed.sums[first + b * kEight + m];
+            }
+            const Deep d = {values + q.src.lead * step, step, deep, q.taps,
+                            q.offsets + p * q.taps, packed.weights,
+                            deep * q.taps * kTileNumbers};
+            tile_rows(q, d, at, count, first, tiles);
+        }
+        if (q.out_top) tell(q, h, first, count, stats);
+    }
+    _tile_release();
+}
+#endif
+
 constexpr int64_t kNearBytes = 24 * 1024;  // of packed values: half of the first-level cache
 constexpr int64_t kMostRows = 64;          // of a head whose statistics are kept at once
 
@@ -139,6 +203,10 @@ inline void convolve_head(const DgcInt8& q, int64_t sample, int64_t head, Range 
     packed.block = ceil_div(h.kept, 4) * q.taps * kEight;
     int32_t* none = packed.sums + room.sums;
     fill(none, room.none, 0);
+#if defined(__AMX_INT8__) && defined(__AVX512BW__)
+    if (in_tiles(q, h, rows))
+        return by_tiles8(q, h, packed, (const int8_t*)none, none + room.none, rows);
+#endif
     pack_weights(q, h, packed.weights, packed.sums, (const int8_t*)none);
     if (!in_pieces(q)) return whole_planes(q, h, packed, rows);
     for (int64_t row = rows.begin; row < rows.end; row += kMostRows)

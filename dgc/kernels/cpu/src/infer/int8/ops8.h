@@ -5,6 +5,7 @@
 #include "../gates.h"
 #include "../planes.h"
 #include "conv8.h"
+#include "pool8.h"
 #include "rows16.h"
 
 namespace DGC_ISA {
@@ -39,6 +40,49 @@ inline void conv8_item(const DgcOp& op, const Context& c, int64_t item, int64_t 
     const Range rows = {mine.begin * kEight, smaller(op.outs, mine.end * kEight)};
     if (rows.begin < rows.end)
         convolve_head(layer_of(op, c), 0, item / parts, rows, (uint8_t*)c.scratch);
+}
+
+// The statistics of one channel for N readers from `first` on, while it is near: each sees it through
+// a BatchNorm and ReLU of its own. bias: [reader][scale, shift][channel]; weight: [reader][mean, top],
+// where in the region `out` the image's first channel goes.
+template <int N>
+inline void stats_of_readers(const DgcOp& op, const Context& c, int64_t channel, int64_t first) {
+    const float* norms = floats(c, op.bias) + 2 * first * op.channels + channel;
+    const int64_t* places = constant<int64_t>(c, op.weight) + 2 * first;
+    const DgcTensor& t = op.src;
+    const float* plane = at(c, t) + channel * t.plane + t.lead;
+    V scale[N], shift[N], sums[N][16 / VL] = {};
+    VI tops[N][16 / VL] = {};
+    for (int r = 0; r < N; ++r) {
+        scale[r] = splat(norms[2 * r * op.channels]);
+        shift[r] = splat(norms[(2 * r + 1) * op.channels]);
+    }
+    for (int64_t i = 0; i < t.length; i += 16)
+#pragma GCC unroll 4
+        for (int j = 0; j < 16 / VL; ++j) {
+            const V x = load(plane + i + j * VL);
+            const VI mask = load_int(mask_of(c, t) + i + j * VL);
+#pragma GCC unroll 4
+            for (int r = 0; r < N; ++r) {
+                const V v = keep(relu(x * scale[r] + shift[r]), mask);
+                sums[r][j] += v;
+                tops[r][j] = larger_bits(tops[r][j], size_bits(v));
+            }
+        }
+    for (int r = 0; r < N; ++r) {
+        Stats found;
+        for (int64_t j = 0; j < 16 / VL; ++j)
+            store(found.sums + j * VL, sums[r][j]), *(VILoad*)(found.tops + j * VL) = tops[r][j];
+        at(c, op.out)[places[2 * r] + channel] = found.mean(t.height * t.width);
+        at(c, op.out)[places[2 * r + 1] + channel] = found.top();
+    }
+}
+
+inline void readers_item(const DgcOp& op, const Context& c, int64_t channel) {
+    int64_t r = 0;
+    for (; r + 4 <= op.heads; r += 4) stats_of_readers<4>(op, c, channel, r);
+    if (r + 2 <= op.heads) stats_of_readers<2>(op, c, channel, r), r += 2;
+    if (r < op.heads) stats_of_readers<1>(op, c, channel, r);
 }
 
 // Mean and largest magnitude of each channel.

@@ -77,11 +77,19 @@ struct Stats {
     float sums[16];
     int32_t tops[16];
 
-    DGC_INLINE void add(int64_t i, V x) {  // pixels i to i + VL, zero where there is none
-        float* sum = sums + i % 16;
-        int32_t* top = tops + i % 16;
-        store(sum, load(sum) + x);
-        *(VILoad*)top = larger_bits(load_int(top), size_bits(x));
+    template <int NV>
+    DGC_INLINE void add(int64_t i, const V (&x)[NV]) {  // pixels from i on, zero where there is none
+#pragma GCC unroll 4
+        for (int j = 0; j < 16 / VL && j < NV; ++j) {  // those that go into the same places
+            const int64_t place = (i + j * VL) % 16;
+            V sum = load(sums + place);
+            VI top = load_int(tops + place);
+#pragma GCC unroll 8
+            for (int v = j; v < NV; v += 16 / VL)
+                sum += x[v], top = larger_bits(top, size_bits(x[v]));
+            store(sums + place, sum);
+            *(VILoad*)(tops + place) = top;
+        }
     }
     float mean(int64_t pixels) const {
         float sum = 0;
@@ -239,6 +247,15 @@ inline void sum_weights(const DgcInt8& q, const Head& h, const int8_t* weights, 
     }
 }
 
+// Rows of channels that come later: which they are only the list says, so nothing else fetches them.
+DGC_INLINE void fetch_weights(const DgcInt8& q, const Head& h, const int8_t* weights, int64_t k,
+                              int64_t at, int64_t own) {
+    (void)q;
+    if (!h.index || at % 64) return;
+    for (int64_t j = 0; j < 4; ++j)
+        __builtin_prefetch(weights + h.index[smaller(k + j, h.kept - 1)] * own + at, 0, 3);
+}
+
 // The weights of the kept channels; for signed values also what they add to each sum. `none` are
 // zeros for the channels that the last four lack, as many as a channel has weights.
 inline void pack_weights(const DgcInt8& q, const Head& h, int32_t* to, int32_t* sums,
@@ -256,6 +273,7 @@ inline void pack_weights(const DgcInt8& q, const Head& h, int32_t* to, int32_t* 
         }
         for (int64_t tap = 0; tap < q.taps; ++tap)
             for (int64_t o = 0; o < width; o += 16) {
+                fetch_weights(q, h, weights, 4 * f + 8, tap * width + o, own);
                 int32_t* first = to + o / kEight * block + (f * q.taps + tap) * kEight;
                 interleave(row, tap * width + o, first, first + block);
             }

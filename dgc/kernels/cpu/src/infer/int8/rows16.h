@@ -18,6 +18,7 @@ DGC_INLINE V load_short(const int16_t* p) {
 }
 
 constexpr int kRowsAtOnce = 4;
+constexpr int64_t kRowsAhead = 8;  // from where weights are fetched: they come from far
 
 // Rows [row, row + ROWS) times a vector.
 template <int ROWS>
@@ -31,8 +32,11 @@ inline void some_rows16(const DgcOp& op, const Context& c, int64_t row) {
         for (int j = 0; j < 16 / VL; ++j) {
             const V v = load(x + i + j * VL);
 #pragma GCC unroll 4
-            for (int r = 0; r < ROWS; ++r)
-                acc[r][j] += v * load_short(w + r * width + i + j * VL);
+            for (int r = 0; r < ROWS; ++r) {
+                const int16_t* row_at = w + r * width + i + j * VL;
+                if (j == 0) __builtin_prefetch(row_at + kRowsAhead * width, 0, 2);
+                acc[r][j] += v * load_short(row_at);
+            }
         }
     for (int r = 0; r < ROWS; ++r) {
         float sum = 0;
@@ -48,7 +52,18 @@ inline void rows16_item(const DgcOp& op, const Context& c, int64_t item) {
     for (int64_t r = row; r < op.outs; ++r) some_rows16<1>(op, c, r);
 }
 
-constexpr int64_t kGates16 = 64;  // of one head, that an item computes
+constexpr int64_t kGates16 = 16 * VL;  // of one head, that an item computes
+constexpr int64_t kUnitsAhead = 4;
+
+// Hidden units that are not zero, in their order.
+inline int64_t active_units(const float* hidden, int64_t count, int32_t* active) {
+    int64_t found = 0;
+    for (int64_t j = 0; j < count; ++j) {
+        active[found] = int32_t(j);
+        found += hidden[j] != 0.0f;
+    }
+    return found;
+}
 
 // Gates: bias plus the hidden units that are not zero times their rows, in their order; then ReLU.
 template <int N>
@@ -60,11 +75,19 @@ inline void some_gates16(const DgcOp& op, const Context& c, int64_t head, int64_
     V acc[N];
 #pragma GCC unroll 16
     for (int v = 0; v < N; ++v) acc[v] = load(floats(c, op.bias) + head * width + first + v * VL);
-    for (int64_t j = 0; j < op.hidden; ++j) {
-        if (hidden[j] == 0.0f) continue;
+    int32_t* active = (int32_t*)c.scratch;
+    DGC_CHECK(op.hidden + kUnitsAhead <= c.program->scratch_floats);
+    const int64_t count = active_units(hidden, op.hidden, active);
+    for (int64_t i = 0; i < kUnitsAhead; ++i) active[count + i] = count ? active[count - 1] : 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t j = active[i];
+        const int16_t* ahead = w + active[i + kUnitsAhead] * width;
         const V h = splat(hidden[j] * scale[j]);
 #pragma GCC unroll 16
-        for (int v = 0; v < N; ++v) acc[v] += h * load_short(w + j * width + v * VL);
+        for (int v = 0; v < N; ++v) {
+            if (v * VL % 32 == 0) __builtin_prefetch(ahead + v * VL, 0, 2);
+            acc[v] += h * load_short(w + j * width + v * VL);
+        }
     }
 #pragma GCC unroll 16
     for (int v = 0; v < N; ++v)
@@ -78,8 +101,10 @@ inline int64_t gates16_items(const DgcOp& op) {
 inline void gates16_item(const DgcOp& op, const Context& c, int64_t item) {
     const int64_t blocks = ceil_div(round_up(op.channels), kGates16), head = item / blocks;
     const int64_t first = item % blocks * kGates16, left = round_up(op.channels) - first;
-    if (left >= kGates16) return some_gates16<kGates16 / VL>(op, c, head, first);
-    for (int64_t i = 0; i < left; i += 16) some_gates16<16 / VL>(op, c, head, first + i);
+    if (left >= kGates16) return some_gates16<16>(op, c, head, first);
+    int64_t i = 0;
+    for (; i + 4 * VL <= left; i += 4 * VL) some_gates16<4>(op, c, head, first + i);
+    for (; i < left; i += VL) some_gates16<1>(op, c, head, first + i);
 }
 
 }  // namespace DGC_ISA

@@ -35,13 +35,27 @@ struct Place {  // a block of 8 outputs over one output sub-plane
     Stats* stats;  // [8]; null: nobody asks
 };
 
-// What follows the sum of one output: pixels from `i` on.
-DGC_INLINE void finish8(const Place& at, int64_t r, int64_t i, VI sum) {
-    V y = __builtin_convertvector(sum - at.sums[r], V) * splat(at.scale[r]) + splat(at.bias[r]);
-    if (at.residual[r]) y += load(at.residual[r] + i);
-    if (at.relu) y = relu(y);
-    y = keep(y, load_int(at.mask + i));
-    store(at.y[r] + i, y);
+// What follows the sums of one output: NV vectors of pixels from `i` on.
+template <int NV>
+DGC_INLINE void finish8(const Place& at, int64_t r, int64_t i, const VI (&sums)[NV]) {
+    const V scale = splat(at.scale[r]), bias = splat(at.bias[r]);
+    const VI added = at.sums[r] - VI{};
+    V y[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) y[v] = __builtin_convertvector(sums[v] - added, V) * scale + bias;
+    if (at.residual[r]) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) y[v] += load(at.residual[r] + i + v * VL);
+    }
+    if (at.relu) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) y[v] = relu(y[v]);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+        y[v] = keep(y[v], load_int(at.mask + i + v * VL));
+        store(at.y[r] + i + v * VL, y[v]);
+    }
     if (at.stats) at.stats[r].add(i, y);
 }
 
@@ -67,9 +81,7 @@ __attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t first
             }
         }
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) finish8(at, row + m, i + v * VL, acc[m][v]);
+    for (int m = 0; m < MR; ++m) finish8(at, row + m, i, acc[m]);
 }
 
 // `vectors` of pixels from `start` on, whose values begin at at.values.

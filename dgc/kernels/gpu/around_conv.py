@@ -1,5 +1,5 @@
-"""What surrounds the dynamic convolution, in Triton: moments, BatchNorm's numbers, the pooled input,
-and which channels are on.
+"""What surrounds the dynamic convolution, in Triton: moments, BatchNorm's numbers, the pooled
+input, and which channels are on.
 
 Legend: B samples, C channels, G heads, P pixels of a plane.
 """

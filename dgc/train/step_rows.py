@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.train.divergence import diverged
 from dgc.train.recorder import memory_facts
 from dgc.train.session import Session
@@ -46,7 +46,7 @@ def _report_speed(session: Session, steps: int) -> None:
     seconds = max(now - session.steps_began, 1e-9)
     per_step = seconds / steps
     session.recorder.event(
-        Kind.PERF,
+        EventKind.PERF,
         step=session.position.step,
         images_per_s=session.recipe.train.batch_size / per_step,
         step_ms=1000 * per_step,

@@ -164,8 +164,8 @@ def grad_weight_kernel(
     PAD: tl.constexpr, DIL: tl.constexpr, BC: tl.constexpr, BJ: tl.constexpr, BP: tl.constexpr,
     NORM: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Samples s * per and on: (S, G * J, C, T) into `grad_weight`, (T, B, G, C) into `grad_gate`, to
-    be summed over S and T. A channel that is off is not read.
+    """Samples s * per and on: (S, G * J, C, T) into `grad_weight`, (T, B, G, C) into `grad_gate`,
+    to be summed over S and T. A channel that is off is not read.
     """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     g, tap = tl.program_id(1) % G, tl.program_id(1) // G

@@ -18,7 +18,7 @@ from dgc.layers import DynamicGroupConv2d
 
 
 @dataclass(frozen=True)
-class Part:
+class NativePart:
     """A module with a plan of its own."""
 
     module: str
@@ -32,7 +32,7 @@ class InferenceReport:
     how many dynamic layers `native` run natively."""
 
     plan: str
-    parts: tuple[Part, ...]
+    parts: tuple[NativePart, ...]
     blockers: tuple[Blocker, ...]
     native: int
     layers: int
@@ -78,7 +78,9 @@ def explain_inference(
     shape = image_of(x_BCHW)
     try:
         plan = LOWERINGS[precision](graph(model, precision, shape), shape).plan()
-        return InferenceReport("whole", (Part("", len(plan.ops), layers),), (), layers, layers)
+        return InferenceReport(
+            "whole", (NativePart("", len(plan.ops), layers),), (), layers, layers
+        )
     except UnknownError as error:
         found = _blockers(model, shape) or [Blocker(str(error), "", 1)]
     compile_parts(model, precision)
@@ -95,9 +97,9 @@ def _blockers(model: nn.Module, shape: tuple[int, int, int]) -> list[Blocker]:
         return []
 
 
-def _parts(model: nn.Module) -> list[Part]:
+def _parts(model: nn.Module) -> list[NativePart]:
     """The outermost modules that have a plan."""
-    found: list[Part] = []
+    found: list[NativePart] = []
     taken: list[str] = []
     for name, module in model.named_modules():
         if not isinstance(module, NativeModule) or any(name.startswith(t + ".") for t in taken):
@@ -107,5 +109,5 @@ def _parts(model: nn.Module) -> list[Part]:
             taken.append(name)
             inside = sum(isinstance(m, DynamicGroupConv2d) for m in module.modules())
             path = name.replace(".original", "").replace("original.", "")
-            found.append(Part(path, len(plans[0].ops), inside))
+            found.append(NativePart(path, len(plans[0].ops), inside))
     return found

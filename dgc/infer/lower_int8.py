@@ -1,5 +1,5 @@
-"""From the graph to a plan in 8 bits: convolutions in bytes, gates and classifier with weights of 16
-bits, all the rest in float32, in an order that is the same on every machine.
+"""From the graph to a plan in 8 bits: convolutions in bytes, gates and classifier with weights of
+16 bits, all the rest in float32, in an order that is the same on every machine.
 
 Images between the operations stay float32; a convolution quantises what it reads, with a scale for
 each sample and head, so nothing has to be calibrated.
@@ -7,9 +7,11 @@ each sample and head, so nothing has to be calibrated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +20,10 @@ from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Constant
 from dgc.infer.graph import Node
 from dgc.infer.lower import Lowering
-from dgc.infer.memory import Buffer, Image, new_region
+from dgc.infer.memory import Buffer, Image, Part, Region, new_region
 from dgc.infer.shapes import Layouts, window
 from dgc.kernels.cpu import int8, weights
-from dgc.kernels.cpu.layout import Window, up
+from dgc.kernels.cpu.layout import Layout, Window, up
 from dgc.kernels.cpu.structs import Kind
 
 
@@ -29,8 +31,20 @@ from dgc.kernels.cpu.structs import Kind
 class Stats:
     """Regions with the mean and the largest magnitude of each channel of an image."""
 
-    means: Buffer
-    tops: Buffer
+    means: Region
+    tops: Region
+
+
+def leaves(node: Node, first: int, channels: dict[Node, int]) -> Iterator[tuple[Node, int]]:
+    """The images that a concatenation consists of, and the first channel of each; of anything else
+    itself.
+    """
+    if node.kind != "cat":
+        yield node, first
+        return
+    for part in node.inputs:
+        yield from leaves(part, first, channels)
+        first += channels[part]
 
 
 class Int8Lowering(Lowering):
@@ -42,6 +56,50 @@ class Int8Lowering(Lowering):
         super().__init__(output, in_shape)
         self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
         self.stats: dict[Node, Stats] = {}
+        self._copies: dict[tuple[Node, Layout], Image] = {}
+        self._read_by: dict[Node, list[tuple[Node, int]]] = {}
+        self._places: dict[Node, tuple[int, int]] = {}
+        # one place for all: what is told of an image lives until its last reader
+        self._told = Buffer(up(self._readers_places()), object())
+
+    def _readers_places(self) -> int:
+        """Which dynamic convolutions see an image through a BatchNorm of their own, and where each
+        finds what is told of its channels; how many numbers that is.
+        """
+        end = 0
+        for node in self.nodes:
+            if node.conv is None or node.conv.scale is None:
+                continue
+            width = up(int(node.conv.scale.numel()))
+            self._places[node] = (end, end + width)
+            end += 2 * width
+            for leaf, first in leaves(node.inputs[0], 0, self.channels):
+                self._read_by.setdefault(leaf, []).append((node, first))
+        return end
+
+    def _node(self, node: Node) -> None:
+        super()._node(node)
+        if node in self._read_by:
+            self._tell(node, self._read_by[node])
+
+    def _tell(self, node: Node, readers: list[tuple[Node, int]]) -> None:
+        """Mean and largest magnitude of each of a node's channels for all that will read it, while
+        it is near.
+        """
+        image = self.realised(node)
+        norms, places = [], []
+        for reader, first in readers:
+            assert reader.conv is not None
+            assert reader.conv.scale is not None
+            assert reader.conv.shift is not None
+            own = slice(first, first + image.channels)
+            norms += [reader.conv.scale[own], reader.conv.shift[own]]
+            places += [place + first for place in self._places[reader]]
+        self.emit(
+            Kind.READERS, {"src": image}, {"out": self._told},
+            {"bias": torch.stack(norms), "weight": np.array(places, np.int64)},
+            channels=image.channels, heads=len(readers), hidden=self._told.floats,
+        )  # fmt: skip
 
     def convolution(self, node: Node) -> None:
         conv = node.conv
@@ -52,16 +110,31 @@ class Int8Lowering(Lowering):
             images["residual"] = self.arranged(node.inputs[1], target.layout)
         if conv.dynamic:
             source = self.realised(before)
-            stats = self._stats_of(before, conv.scale, conv.shift)
+            stats = self._seen_by(node) if conv.scale is not None else self._stats_of(before)
             listed = self._selected(conv, stats.means)
             wanted = w.input_layout(self.sizes[before], 1, target.layout.row)
-            images["src"] = (
-                source if layout_matches(source.layout, wanted) else self.packed(source, wanted)
-            )
+            images["src"] = self._laid_out(before, source, wanted)
             self._convolve(node, conv, w, images, {"input": stats.tops, "list": listed})
         else:
             images["src"] = self.readable(before, w, target.layout)
             self._convolve(node, conv, w, images, {"input": self._stats_of(before).tops})
+
+    def _laid_out(self, node: Node, source: Image, wanted: Layout) -> Image:
+        """A node's image in another layout, copied once for all that read it so."""
+        if layout_matches(source.layout, wanted):
+            return source
+        alike = [
+            wanted
+        ]  # what other convolutions want of this image, which need more zeros in front
+        for reader in self.readers[node]:
+            if reader.conv is not None and reader.inputs[0] is node:
+                row = self.layouts.of(reader).row
+                alike.append(window(reader).input_layout(self.sizes[node], 1, row))
+        lead = max(layout.lead for layout in alike if layout.alike(wanted))
+        layout = replace(wanted, lead=lead)
+        if (node, layout) not in self._copies:
+            self._copies[node, layout] = self.packed(source, layout)
+        return self._copies[node, layout]
 
     def _convolve(
         self,
@@ -69,7 +142,7 @@ class Int8Lowering(Lowering):
         conv: Conv,
         w: Window,
         images: dict[str, Image],
-        regions: dict[str, Buffer],
+        regions: dict[str, Region],
     ) -> None:
         source, target = images["src"], images["dst"]
         outs = int(conv.weight.shape[0]) // conv.groups
@@ -108,14 +181,13 @@ class Int8Lowering(Lowering):
             for r in readers
         )
 
-    def _stats_of(
-        self, node: Node, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> Stats:
-        """Mean and largest magnitude of each channel of a node's image; with `scale` of what
-        BatchNorm and ReLU make of it.
-        """
-        if scale is not None:
-            return self._emit_stats(self.realised(node), scale, shift)
+    def _seen_by(self, node: Node) -> Stats:
+        """What a convolution was told of its channels, behind its BatchNorm and ReLU."""
+        means, tops = (Part(self._told, place) for place in self._places[node])
+        return Stats(means, tops)
+
+    def _stats_of(self, node: Node) -> Stats:
+        """Mean and largest magnitude of each channel of a node's image."""
         if node not in self.stats:
             self.stats[node] = self._emit_stats(self.realised(node), None, None)
         return self.stats[node]
@@ -131,7 +203,7 @@ class Int8Lowering(Lowering):
     def _new_stats(channels: int) -> Stats:
         return Stats(new_region(channels, "means"), new_region(channels, "tops"))
 
-    def _selected(self, conv: Conv, means: Buffer) -> Buffer:
+    def _selected(self, conv: Conv, means: Region) -> Buffer:
         """The list of selected channels of every head."""
         assert conv.fc1 is not None
         assert conv.fc2 is not None
@@ -144,14 +216,17 @@ class Int8Lowering(Lowering):
         rows = int8.halves(conv.fc2.transpose(1, 2))
         self.emit(
             Kind.GATES16, regions={"input": h, "out": gates},
-            constants={"weight": rows.rows, "in_scale": rows.scale, "bias": weights.rows(conv.fc2_bias)},
-            channels=channels, heads=heads, hidden=hidden, batched=int(conv.fc2.numel() * 2 >= HEAVY),
+            constants={
+                "weight": rows.rows, "in_scale": rows.scale, "bias": weights.rows(conv.fc2_bias),
+            },
+            channels=channels, heads=heads, hidden=hidden,
+            batched=int(conv.fc2.numel() * 2 >= HEAVY),
         )  # fmt: skip
         return select(self, {"input": gates}, conv, None)
 
     def means(
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
-    ) -> Buffer:
+    ) -> Region:
         if relu and scale is None:
             scale, shift = torch.ones(source.channels), torch.zeros(source.channels)
         return self._emit_stats(source, scale, shift).means
@@ -166,7 +241,7 @@ class Int8Lowering(Lowering):
         super().mean(node)
 
     def linear(
-        self, x: Buffer, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
+        self, x: Region, n: int, weight: Tensor, bias: Tensor | None, relu: bool, **after: Any
     ) -> Buffer:
         y = new_region(int(weight.shape[0]), "linear")
         rows = int8.halves(weight)

@@ -31,7 +31,7 @@ from dgc.run.checkpoint_store import (
     read_verified,
     step_of,
 )
-from dgc.run.events import Kind, live_rows, read_events
+from dgc.run.events import EventKind, live_rows, read_events
 from dgc.run.files import atomic_write, read_json, temporary_name
 from dgc.run.metrics import EVAL_FIELDS
 from dgc.run.paths import RunDir
@@ -93,7 +93,9 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
     evaluation.
     """
     events = read_events(run) if run.events.exists() else []
-    rows = [row for row in live_rows(events) if row["kind"] == Kind.EVAL and row["step"] == step]
+    rows = [
+        row for row in live_rows(events) if row["kind"] == EventKind.EVAL and row["step"] == step
+    ]
     if not rows:
         return None
     figures = {key: rows[-1][key] for key in _FIGURES if rows[-1].get(key) is not None}
@@ -106,7 +108,7 @@ def _costs_at(run: RunDir, row: Mapping[str, Any], events: list[Any]) -> dict[st
     """
     known = read_json(run.metrics) if run.metrics.exists() else {}
     costs = {key: known[key] for key in _COSTS if key in known}
-    last = [row for row in live_rows(events) if row["kind"] == Kind.EVAL][-1]
+    last = [row for row in live_rows(events) if row["kind"] == EventKind.EVAL][-1]
     if row is not last and _inactive(run, row) != _inactive(run, last):
         costs.pop("macs_executed", None)
     return costs

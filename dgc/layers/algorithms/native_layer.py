@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
-from dgc.kernels.cpu.train_passes import Affine, SelectedChannels, Shape
+from dgc.kernels.cpu.train_passes import Affine, PassShape, SelectedChannels
 from dgc.layers import gating, selection
 from dgc.layers.algorithms.native_norm import affine_of, input_grad
 from dgc.layers.gating import gates_backward
@@ -67,7 +67,7 @@ class Gated(NamedTuple):
 class LayerSetting(NamedTuple):
     rules: tuple[Rule, ...]
     n_inactive: int
-    shape: Shape
+    shape: PassShape
     record: bool  # the gates that were left on are wanted
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dgc.bench.contenders import DENSE_ENGINES
 from dgc.bench.networks import NETWORKS
+from dgc.bench.precisions import DENSE_LOWER
 from dgc.bench.rows import BenchReport, BenchRow, write_report
 from dgc.bench.timing import REST_S
 from dgc.run.files import atomic_write
@@ -37,7 +38,9 @@ def runs(report: BenchReport) -> list[Run]:
 
 
 def ratio(run: Run, name: str) -> float | None:
-    """How many times as long `name` takes as the native plan, both medians of one interleaved run."""
+    """How many times as long `name` takes as the native plan,
+    both medians of one interleaved run.
+    """
     if name not in run or "native" not in run:
         return None
     theirs, ours = run[name].median, run["native"].median
@@ -50,6 +53,19 @@ def best_dense(run: Run) -> tuple[str, float] | None:
     return (min(found)[1], min(found)[0]) if found else None
 
 
+def best_any(run: Run) -> tuple[str, float] | None:
+    """The fastest dense engine in any precision, and how many times as long as the plan in 8 bits
+    it takes.
+    """
+    ours = run.get("native_int8")
+    found = [
+        (run[n].median / ours.median, n)  # type: ignore[operator]
+        for n in (*DENSE_ENGINES, *DENSE_LOWER)
+        if n in run and ours is not None and ours.median
+    ]
+    return (min(found)[1], min(found)[0]) if found else None
+
+
 def markdown(report: BenchReport) -> str:
     m = report.machine
     versions = _versions(m)
@@ -59,7 +75,7 @@ def markdown(report: BenchReport) -> str:
         (
             f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('system')}; kernels {m.get('isa')},"
             f" measured peak of one core {m.get('peak_gmacs')} GMAC/s; Python {m.get('python')},"
-            f" {versions}; {m.get('date')}. float32."
+            f" {versions}; {m.get('date')}. float32 where nothing else is said."
         ),
         "",
     ]
@@ -92,13 +108,18 @@ def _runs(found: list[Run]) -> list[str]:
             "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how"
             " many times faster the"
         ),
-        "native plan is in that row.",
+        "native plan is in that row. `int8 x best dense`: the plan in 8 bits against the fastest"
+        " dense",
+        "engine in any precision.",
         "",
     ]
     shown = sorted({name for run in found for name in run}, key=_order)
     rows = [["network", "batch", "threads", *shown, "n", "x dense", "x best dense", "x masked"]]
+    in_bytes = any(best_any(run) for run in found)
+    rows[0] += ["int8 x best dense"] if in_bytes else []
     for run in found:
         best, first = best_dense(run), next(iter(run.values()))
+        lower = best_any(run)
         rows.append(
             [first.network, str(first.batch), str(first.threads)]
             + [_times(run[name].median) if name in run else "" for name in shown]
@@ -107,12 +128,13 @@ def _runs(found: list[Run]) -> list[str]:
                 f"{best[1]:.2f} ({best[0].removeprefix('dense_')})" if best else "",
                 _times(ratio(run, "masked")),
             ]
+            + ([f"{lower[1]:.2f} ({lower[0].removeprefix('dense_')})" if lower else ""] * in_bytes)
         )
     return intro + _table(rows)
 
 
 def _order(name: str) -> tuple[int, str]:
-    order = ("native", "plain", *DENSE_ENGINES, "sgc_eager", "masked")
+    order = ("native_int8", "native", "plain", *DENSE_ENGINES, *DENSE_LOWER, "sgc_eager", "masked")
     return order.index(name) if name in order else len(order), name
 
 

@@ -1,0 +1,284 @@
+"""A run directory from any script: `with dgc.run.start(name, config) as run: run.log(step,
+loss=...)`.
+
+What a training of dgcctl records is recorded: the code of the script's checkout, packages,
+hardware, every step, checkpoints, how it ended. So the manager lists, filters, compares, follows,
+verifies and reports it like any other run. What takes the place of a recipe is config.json. No
+torch is imported here unless a checkpoint is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import dgc
+from dgc import settings
+from dgc.errors import ArgumentError, DgcError, ExitCode, ResourceError, UsageError
+from dgc.run import checkpoint_store, code_record, git, provenance
+from dgc.run.code_record import sentences
+from dgc.run.events import EventKind, EventWriter
+from dgc.run.files import atomic_write, write_json
+from dgc.run.names import checked_name, is_one_component
+from dgc.run.paths import RunDir, create_run
+from dgc.run.status import HEARTBEAT_SECONDS, State, Status, write_status
+
+_OWN = frozenset({"kind", "t", "crc", "step", "epoch", "nonfinite"})
+
+
+def start(
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    title: str = "",
+    tags: tuple[str, ...] = (),
+    seed: int = 0,
+    steps: int = 0,
+    epochs: int = 0,
+    runs_dir: Path | str | None = None,
+) -> ScriptRun:
+    """Begin a run named `name` in `runs_dir` (default: $DGCCTL_RUNS_DIR, or ./runs).
+
+    `config` is what filters and comparisons go by: numbers, texts, lists, and mappings of them.
+    `steps` and `epochs` say how long it will be, where that is known. Raises UsageError for a name
+    that cannot be a folder's, ArgumentError for a config that JSON cannot say, ResourceError where
+    the folder cannot be made.
+    """
+    checked_name(name, "name")
+    document = {
+        "name": name,
+        "title": title,
+        "tags": list(tags),
+        "seed": seed,
+        "config": _plain(dict(config or {}), "config"),
+    }
+    folder = Path(runs_dir) if runs_dir is not None else settings.runs_dir()
+    try:
+        run = create_run(folder, name)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot make a run directory here ({error.strerror})"
+        ) from error
+    script = _script()
+    run.control.mkdir()
+    write_json(run.config, document)
+    write_json(
+        run.argv, {"argv": list(sys.argv), "cwd": str(Path.cwd()), "script": script and str(script)}
+    )
+    facts = _code(script, run)
+    write_json(run.git, facts)
+    for level, text in sentences(facts):
+        provenance.append_log(run, f"{level}: {text}")
+    write_json(run.env, {**provenance.machine(), "packages": provenance.packages()})
+    return ScriptRun(run, Status(state=State.RUNNING, steps=steps, epochs=epochs))
+
+
+def _plain(value: Any, where: str) -> Any:
+    """As JSON keeps it; a tuple is a list."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        if odd := next((key for key in value if not isinstance(key, str)), None):
+            raise ArgumentError(f"{where}: {odd!r} is no text, and names of values are")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    raise ArgumentError(
+        f"{where} is a {type(value).__name__}: give numbers, texts, lists, and mappings of them"
+    )
+
+
+def _script() -> Path | None:
+    """The file of whoever called `start`; None in a notebook or an interpreter."""
+    for frame in inspect.stack()[1:]:
+        path = Path(frame.filename)
+        if path.resolve() != Path(__file__).resolve() and path.name != "__init__.py":
+            return path.resolve() if path.is_file() else None
+    return None
+
+
+def _code(script: Path | None, run: RunDir) -> dict[str, Any]:
+    """git.json: of the checkout that the script lies in, else of the folder that it runs in."""
+    place = script.parent if script is not None else Path.cwd()
+    try:
+        root = git.toplevel(place)
+    except DgcError as error:
+        return {"commit": None, "problem": str(error), "version": dgc.__version__}
+    if root is None:
+        problem = f"{place} is in no git checkout, so the script itself is all that is recorded"
+        if script is not None:
+            atomic_write(run.file("script.py"), script.read_bytes())
+        return {"commit": None, "problem": problem, "version": dgc.__version__}
+    return code_record.code_facts(root, run)
+
+
+class ScriptRun:
+    """A run that a script writes. Use it in a `with` block: its end is the end of the run."""
+
+    def __init__(self, run: RunDir, status: Status) -> None:
+        self.dir, self.status = run, status
+        self._events = EventWriter(run)
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._write_status()
+        self._thread.start()
+
+    @property
+    def id(self) -> str:
+        return self.dir.id
+
+    @property
+    def path(self) -> Path:
+        return self.dir.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish(State.DONE)
+        elif isinstance(error, KeyboardInterrupt):
+            self.finish(State.STOPPED, "Ctrl-C", ExitCode.INTERRUPTED)
+        else:
+            text = " ".join(str(error).split())
+            reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+            self.finish(State.FAILED, reason, ExitCode.FAILED)
+
+    def log(self, step: int, /, *, epoch: int | None = None, **figures: float) -> None:
+        """Figures of a training step, by name: `loss`, `lr` and `error` (per cent) have charts.
+
+        Tensors must have been read by the caller: reading one makes the host wait for the device.
+        """
+        self._place(step, epoch)
+        row = {"step": step, "epoch": self.status.epoch, **_figures(figures)}
+        self._events.append(EventKind.STEP, **row)
+
+    def evaluate(self, step: int, /, *, epoch: int | None = None, **figures: float) -> None:
+        """Figures of an evaluation: `top1_error` (per cent), `loss`, or others. The last ones are
+        the run's result, by which runs are compared.
+        """
+        self._place(step, epoch)
+        found = _figures(figures)
+        row = {"step": step, "epoch": self.status.epoch, "split": "val", **found}
+        self._events.append(EventKind.EVAL, **row)
+        write_json(self.dir.metrics, {**found, "epoch": self.status.epoch}, point="metrics")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked the run to stop (`dgcctl runs stop`, the dashboard). A script that
+        likes to hear it saves, calls `stop()`, and leaves.
+        """
+        return (self.dir.control / "stop").exists()
+
+    def stop(self, reason: str = "asked to stop") -> None:
+        """End the run as stopped."""
+        self.finish(State.STOPPED, reason, ExitCode.PREEMPTED)
+
+    def note(self, text: str, level: str = "info") -> None:
+        """A line of log.txt; `warning` and `error` are shown by the dashboard too."""
+        provenance.append_log(self.dir, f"{level}: {text}")
+        if level != "info":
+            self._events.append(EventKind.ALERT, level=level, text=text)
+
+    def image(self, name: str, png: bytes) -> Path:
+        """Keep a picture (the bytes of a PNG file) as images/NAME.png; one of that name goes."""
+        if not is_one_component(name) or not png.startswith(b"\x89PNG"):
+            raise ArgumentError(f"image {name!r}: should be a file's name, and the bytes of a PNG")
+        target = self.dir.file("images") / f"{name}.png"
+        target.parent.mkdir(exist_ok=True)
+        atomic_write(target, png)
+        return target
+
+    def checkpoint(self, model: Any, *, step: int | None = None) -> Path:
+        """Save the weights of a network (a torch module, or a mapping of tensors) as a checkpoint
+        of the run, all of it or nothing. Returns its folder; `model.safetensors` in it can be
+        named with `--init`.
+        """
+        import safetensors.torch
+
+        tensors = model if isinstance(model, Mapping) else model.state_dict()
+        data = safetensors.torch.save(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        )
+        number = self.status.step if step is None else step
+        began = time.monotonic()
+        written = checkpoint_store.commit(
+            self.dir_with("checkpoints"), number, {checkpoint_store.MODEL_FILE: data}
+        )
+        checkpoint_store.point_to(self.dir.last, written)
+        self._events.append(
+            EventKind.CHECKPOINT,
+            step=number,
+            epoch=self.status.epoch,
+            path=f"checkpoints/{written.path.name}",
+            bytes=len(data),
+            ms=round(1000 * (time.monotonic() - began), 1),
+            best=False,
+        )
+        return written.path
+
+    def dir_with(self, folder: str) -> RunDir:
+        self.dir.file(folder).mkdir(exist_ok=True)
+        return self.dir
+
+    def finish(self, state: State = State.DONE, reason: str = "", exit_code: int = 0) -> None:
+        """End the run (the end of a `with` block does). A second call does nothing."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        self.status.state, self.status.reason = str(state), reason
+        self.status.exit_code = int(exit_code)
+        # a disk that refuses the last lines must not hide why the script ended
+        with contextlib.suppress(OSError, DgcError):
+            self._events.append(
+                EventKind.END, state=str(state), reason=reason, step=self.status.step
+            )
+            self._events.sync()
+        self._events.close()
+        with contextlib.suppress(OSError, DgcError):
+            self._write_status()
+
+    def _place(self, step: int, epoch: int | None) -> None:
+        if self._stop.is_set():
+            raise UsageError(f"{self.id} has ended: log inside the `with` block")
+        self.status.step = step
+        if epoch is not None:
+            self.status.epoch = epoch
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError, DgcError):
+                self._write_status()
+
+    def _write_status(self) -> None:
+        with self._lock:
+            self.status.heartbeat = time.time()
+            write_status(self.dir, self.status)
+
+
+def _figures(given: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers as JSON keeps them. Raises ArgumentError for what is none."""
+    found = {}
+    for name, value in given.items():
+        if name in _OWN:
+            raise ArgumentError(f"{name!r} is a word of the log itself: call the figure otherwise")
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"{name} = {value!r} is no number") from error
+        found[name] = (
+            int(value) if isinstance(value, int) and not isinstance(value, bool) else number
+        )
+    return found

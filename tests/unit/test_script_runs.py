@@ -1,0 +1,204 @@
+"""dgc.run.start: a run directory from any script, which the manager treats like any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import dgc
+from dgc.errors import ArgumentError, UsageError
+from dgc.run import git
+from dgc.run.events import read_events
+from dgc.run.paths import RunDir
+from dgc.run.status import read_status
+from dgcctl.cli.main import main
+from dgcctl.core.runs import listing
+from tests.waiting import GUARD
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys, time
+import dgc
+with dgc.run.start("mine", {"lr": 0.1, "net": {"width": 32}}, steps=3, runs_dir=sys.argv[1]) as run:
+    assert "torch" not in sys.modules
+    for step in (1, 2, 3):
+        run.log(step, loss=1.0 / step, lr=0.1)
+    run.evaluate(3, epoch=1, top1_error=25.0, loss=0.5)
+    print("logged", flush=True)
+    if sys.argv[2] == "wait":
+        while not run.stopping:
+            time.sleep(0.05)
+        run.stop()
+    if sys.argv[2] == "crash":
+        raise RuntimeError("first\\nsecond \\x1b[31m")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A script in a git checkout of its own, with an uncommitted change."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    path = folder / "train.py"
+    path.write_text(SCRIPT)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        named = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *named, *words], cwd=folder, check=True, env=git.environment())
+    path.write_text(SCRIPT + "# changed\n")
+    return path
+
+
+def start(script: Path, runs: Path, how: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(script), str(runs), how],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def recorded(runs: Path) -> listing.Run:
+    (run,) = listing.list_runs(runs)
+    return run
+
+
+def until_logged(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "logged\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "reason", "code"),
+    [
+        ("end", "done", "", 0),
+        ("crash", "failed", "RuntimeError: first second \x1b[31m", 1),
+        ("kill", "died", "", None),
+        ("interrupt", "stopped", "Ctrl-C", 130),
+    ],
+)
+def test_it_ends_as_a_training_ends(
+    how: str, state: str, reason: str, code: int | None, script: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    with start(script, runs, "wait" if how in ("kill", "interrupt") else how) as process:
+        until_logged(process)
+        if how in ("kill", "interrupt"):
+            process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
+        process.communicate(timeout=GUARD)
+    run = recorded(runs)
+    assert run.state == state
+    status = read_status(run.dir)
+    assert status.reason == reason
+    if code is not None:  # who was killed said so at its last heartbeat
+        assert (status.exit_code, status.step, status.epoch) == (code, 3, 1)
+    steps = [event["step"] for event in read_events(run.dir) if event["kind"] == "step"]
+    assert steps == [1, 2, 3]
+    assert json.loads(run.dir.metrics.read_text())["top1_error"] == 25.0
+
+
+def test_it_hears_that_somebody_wants_it_to_stop(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    with start(script, runs, "wait") as process:
+        until_logged(process)
+        assert main(["runs", "stop", "latest", "--runs-dir", str(runs)]) == 0
+        process.communicate(timeout=GUARD)
+        assert process.returncode == 0
+    assert recorded(runs).state == "stopped"
+
+
+def test_the_manager_treats_it_like_any_other(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    for _ in range(2):
+        with start(script, runs, "end") as process:
+            _, said = process.communicate(timeout=GUARD)
+            assert process.returncode == 0, said
+    at = ["--runs-dir", str(runs)]
+
+    def told(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main([*words, *at]) == code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    rows = json.loads(told("runs", "ls", "net.width=32", "lr=0.1", "--json"))["runs"]
+    assert [row["top1_error"] for row in rows] == [25.0, 25.0]
+    assert "no runs in" in told("runs", "ls", "lr=0.2")
+    first, second = (row["id"] for row in rows)
+    assert "25.00" in told("runs", "compare", first, second)
+    assert "dgcctl runs tail" in (shown := told("runs", "show", first))
+    assert "eval" not in shown
+    assert "records agree" in told("runs", "verify", first)
+    page = tmp_path / "page.html"
+    told("report", first, "-o", str(page))
+    assert "mine" in page.read_text()
+    assert "mine" in told("dash", "--once")
+    for words in (["resume", first], ["rerun", first]):
+        assert "a script recorded this run (dgc.run.start), so it has no recipe" in told(
+            *words, code=2
+        )
+    facts = json.loads(RunDir(runs / first).git.read_text())
+    assert facts["restorable"] is True
+    assert "+# changed" in (runs / first / "git.patch").read_text()
+
+
+def test_weights_and_pictures(tmp_path: Path) -> None:
+    net = torch.nn.Linear(3, 2)
+    picture = b"\x89PNG\r\n\x1a\n rest"
+    with dgc.run.start("own", {"path": tmp_path}, runs_dir=tmp_path / "runs") as run:
+        run.log(5, loss=0.25)
+        folder = run.checkpoint(net)
+        kept = run.image("curve", picture)
+        run.note("look", "warning")
+    assert folder.name == "step-000005"
+    saved = safetensors.torch.load_file(folder / "model.safetensors")
+    assert torch.equal(saved["weight"], net.weight)
+    assert kept.read_bytes() == picture
+    assert json.loads(run.dir.last.read_text())["step"] == 5
+    kinds = [event["kind"] for event in read_events(run.dir)]
+    assert kinds == ["step", "checkpoint", "alert", "end"]
+    with pytest.raises(UsageError, match="has ended: log inside"):
+        run.log(6, loss=1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"x": object()}, r"config.x is a object: give numbers"),
+        ({"x": {1: 2}}, r"config.x: 1 is no text"),
+        ({"x": [1, {2, 3}]}, r"config.x\[1\] is a set"),
+    ],
+)
+def test_a_config_that_json_cannot_say_leaves_nothing(
+    config: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        dgc.run.start("own", config, runs_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_figures_are_numbers(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        run.log(1, loss=float("nan"))
+        with pytest.raises(ArgumentError, match="loss = 'x' is no number"):
+            run.log(2, loss="x")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="'kind' is a word of the log itself"):
+            run.log(2, kind=1.0)
+        with pytest.raises(ArgumentError, match="should be a file's name"):
+            run.image("../x", b"\x89PNG")
+    (row, _) = read_events(run.dir)
+    assert row["loss"] is None
+    with pytest.raises(UsageError, match="becomes a folder's name"):
+        dgc.run.start("a/b", runs_dir=tmp_path)
