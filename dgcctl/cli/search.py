@@ -16,7 +16,6 @@ from dgcctl.core import settings
 from dgcctl.core.search import study
 from dgcctl.core.search.worker import work
 
-
 _Sampler = Annotated[
     str, typer.Option("--sampler", metavar="|".join(study.SAMPLERS), help="Who chooses values.")
 ]
@@ -80,6 +79,10 @@ def search(
         name=name,
         allow=require,
     )
+    return _run(found, trials, form)
+
+
+def _run(found: study.Search, trials: int, form: output.Form) -> int:
     diagnostics.note(f"search {found.asked.id}: {trials} trials")
     outcome = work(found, trials=trials, say=diagnostics.note)
     _show(found, form)

@@ -9,7 +9,7 @@ import time
 
 from dgc.recipe.load import Recipe
 from dgc.run.checkpoint_store import commit, point_to
-from dgc.run.events import EventWriter, Kind
+from dgc.run.events import EventKind, EventWriter
 from dgc.run.paths import RunDir
 from dgc.run.status import Status, write_status
 from tests.unit import fake_trainer
@@ -26,7 +26,7 @@ def train(run: RunDir, recipe: Recipe, log: EventWriter, status: Status, first: 
         error = 10 + 100 * recipe.optim.lr - step / 10
         point_to(run.last, commit(run, step, {"model.safetensors": repr(error).encode()}))
         figures = {"top1_error": error, "top5_error": error / 4, "loss": error}
-        log.append(Kind.EVAL, epoch=step, step=step, split="val", samples=10, **figures)
+        log.append(EventKind.EVAL, epoch=step, step=step, split="val", samples=10, **figures)
         fake_trainer.finish(run, error, error)
         status.step, status.heartbeat = step, time.time()
         write_status(run, status)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgc.errors import ExitCode
-from dgc.run.events import Kind
+from dgc.run.events import EventKind
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core.launch.launcher import is_running
 from dgcctl.core.runs.tail import Tail
@@ -135,7 +135,7 @@ class _AtWork:
             return
         for event in tail.poll().events:
             value, epoch = event.get(self.search.asked.metric), event.get("epoch")
-            if event["kind"] != Kind.EVAL or epoch in self.told or self.reason:
+            if event["kind"] != EventKind.EVAL or epoch in self.told or self.reason:
                 continue
             if isinstance(value, int | float) and math.isfinite(value):
                 self.told.add(epoch)
