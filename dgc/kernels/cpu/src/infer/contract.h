@@ -113,7 +113,6 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
         case DGC_CONV:
         case DGC_WINO:
             return check_convolution(op, o);
-        case DGC_PACK:
         case DGC_STATS:
             return o.region(op.out, op.channels), o.region(op.panel, op.channels);
         case DGC_READERS:
@@ -130,6 +129,7 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
             return o.region(op.in, op.heads * op.hidden), o.region(op.out, op.heads * width);
         case DGC_CONV8:
             return check_bytes(op, o);
+        case DGC_PACK:
         case DGC_POOL:
             DGC_CHECK(op.src.channels == op.dst.channels);
             return;
