@@ -78,7 +78,8 @@ OPENVINO = (
     + """
 import openvino
 core = openvino.Core()
-hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32"}
 start = perf_counter()
 model = core.read_model(file)
 shape = [int(d) for d in list(model.inputs[0].partial_shape)[1:] for d in [d.get_length()]]
