@@ -2,9 +2,9 @@
 
     python -m release.dist [--out dist] [--wheel FILE] [--arm64-library FILE]
 
-An sdist; a wheel of dgcctl and one of dgc-runtime (plan files alone: NumPy is all it needs) for this
-platform, and for arm64 where a library for it is given or aarch64-linux-gnu-g++ is there to make one.
-What could not be made is named at the end.
+An sdist; a wheel of dgcctl and one of dgc-runtime (plan files alone: NumPy is all it needs) for
+this platform, and for arm64 where a library for it is given or aarch64-linux-gnu-g++ is there to
+make one. What could not be made is named at the end.
 """
 
 from __future__ import annotations
@@ -51,9 +51,8 @@ def write_wheel(folder: Path, name: str, tag: str, files: dict[str, bytes]) -> P
     """A wheel of `files`, its WHEEL and RECORD written anew."""
     info = f"{name}-{version()}.dist-info"
     files = {key: data for key, data in files.items() if not key.endswith("/RECORD")}
-    files[f"{info}/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: release.dist\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
-    )
+    head = "Wheel-Version: 1.0\nGenerator: release.dist\nRoot-Is-Purelib: false\n"
+    files[f"{info}/WHEEL"] = f"{head}Tag: {tag}\n".encode()
     lines = []
     for key, data in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
