@@ -37,7 +37,7 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -137,6 +137,10 @@ fuzz: install-dev
 
 sanitize: install-dev
 	$(PYTEST) -m slow -k sanitize </dev/null
+
+# an sdist and wheels, checked, into dist/ (release/README.md)
+dist: install-dev
+	$(BIN)/python -m release.dist
 
 bench: install
 	$(PIP) install -e '.[bench]' </dev/null

@@ -28,6 +28,10 @@ COMMANDS: Table = {
             "dgcctl.cli.sweep:sweep",
             "Train a recipe once for each combination of values; resumable.",
         ),
+        "search": (
+            "dgcctl.cli.search:search",
+            "Train a recipe with values that Optuna chooses; resumable.",
+        ),
         "launch": ("dgcctl.cli.launch:app", "Give a training to a cluster (Slurm)."),
         "eval": ("dgcctl.cli.eval:evaluate", "Error of a run, a checkpoint or a released network."),
     },

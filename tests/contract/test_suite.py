@@ -213,7 +213,12 @@ def test_no_test_asserts_how_long_something_takes() -> None:
 
 
 # programs that tests start, and that wait on purpose: a slow host, a training that hangs or is held
-SLOW_ON_PURPOSE = {"faults/hosts.py", "faults/zygote.py", "unit/fake_trainer.py"}
+SLOW_ON_PURPOSE = {
+    "faults/hosts.py",
+    "faults/zygote.py",
+    "unit/fake_trainer.py",
+    "unit/search_trainer.py",
+}
 
 
 def impatient_loops(path: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@
 
 With clang++ it is libFuzzer's, guided by coverage; with another compiler it runs the corpus and inputs
 made up at random. Both with AddressSanitizer, UndefinedBehaviorSanitizer and the kernels' contracts
-(DGC_DEBUG). What is found lies in FOLDER afterwards; the corpus is tests/native/corpus.
+(DGC_DEBUG). What is found lies in FOLDER afterwards; the corpus is tests/native/plan_corpus.txt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.native.fuzz_seeds import write
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = ROOT / "tests" / "native" / "corpus"
+CORPUS = ROOT / "tests" / "native" / "plan_corpus.txt"  # an input a line, in hex
 SANITIZERS = "address,undefined"
 HANGS = 60  # seconds for one input
 
@@ -48,6 +48,16 @@ def build(folder: Path, compiler: str) -> Path:
     return program
 
 
+def unpack(folder: Path) -> list[Path]:
+    """The corpus as files, an input each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, line in enumerate(CORPUS.read_text().split()):
+        files.append(folder / f"{number:04d}")
+        files[-1].write_bytes(bytes.fromhex(line))
+    return files
+
+
 def environment(seeds: Path) -> dict[str, str]:
     return os.environ | {
         "DGC_FUZZ_SEEDS": str(seeds),
@@ -69,15 +79,16 @@ def main() -> int:
         for place in (seeds, found):
             place.mkdir(parents=True, exist_ok=True)
         write(seeds)
+        corpus = unpack(folder / "corpus")
         program = build(folder / "build", given.compiler)
         words: list[object] = [program]
         if "clang" in Path(given.compiler).name:
             words += [
                 f"-max_total_time={given.seconds}", "-max_len=257", f"-timeout={HANGS}", "-rss_limit_mb=4000",
-                "-print_final_stats=1", f"-artifact_prefix={found}/", found, CORPUS,
+                "-print_final_stats=1", f"-artifact_prefix={found}/", found, folder / "corpus",
             ]  # fmt: skip
         else:
-            words += [f"-runs={given.runs}", *sorted(CORPUS.iterdir())]
+            words += [f"-runs={given.runs}", *corpus]
         return subprocess.run(words, env=environment(seeds), cwd=folder, check=False).returncode
 
 

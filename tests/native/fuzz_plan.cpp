@@ -82,24 +82,25 @@ struct Edit {
     int32_t value;
 };
 
-static int64_t edited(int64_t before, const Edit& e) {
+static int64_t edited(int64_t old, const Edit& e) {
+    const uint64_t before = uint64_t(old);  // which may overflow
     switch (e.how % 8) {
         case 0:
             return e.value;
         case 1:
-            return int64_t(1) << (e.value & 63);
+            return int64_t(uint64_t(1) << (e.value & 63));
         case 2:
-            return before + e.value % 64 * 16;
+            return int64_t(before + uint64_t(int64_t(e.value % 64 * 16)));
         case 3:
-            return before + e.value;
+            return int64_t(before + uint64_t(int64_t(e.value)));
         case 4:
-            return -before;
+            return int64_t(0 - before);
         case 5:
-            return before * (e.value % 17);
+            return int64_t(before * uint64_t(int64_t(e.value % 17)));
         case 6:
-            return int64_t(1) << (e.value & 63) | e.value;
+            return int64_t(uint64_t(1) << (e.value & 63) | uint64_t(int64_t(e.value)));
         default:
-            return before ^ int64_t(1) << (e.value & 63);
+            return int64_t(before ^ uint64_t(1) << (e.value & 63));
     }
 }
 
@@ -109,16 +110,16 @@ static void edit(Bytes& file, const Edit& e) {
     FileProgram* table = at<FileProgram>(file, programs->offset, programs->bytes / 80);
     const uint64_t count = programs->bytes / sizeof(FileProgram);
     if (!table || !count) return;
-    const uint64_t start = block->offset + table[e.index % count].program;
+    const uint64_t start = block->offset + uint64_t(table[e.index % count].program);
     DgcProgram* program = at<DgcProgram>(file, start);
     DgcOp* ops = program && program->count > 0
-                     ? at<DgcOp>(file, block->offset + program->ops, program->count)
+                     ? at<DgcOp>(file, block->offset + uint64_t(program->ops), uint64_t(program->count))
                      : nullptr;
     int64_t* number = nullptr;
     if (e.place < 16) {
-        number = at<int64_t>(file, (e.index * 8u + e.field * 2048u) % file.size() & ~7ull);
+        number = at<int64_t>(file, (e.index * 8u + e.field * 2048u) % file.size() & ~uint64_t(7));
     } else if (e.place < 32) {
-        number = at<int64_t>(file, programs->offset + e.field * 8 % programs->bytes & ~7ull);
+        number = at<int64_t>(file, programs->offset + (e.field * 8u % programs->bytes & ~7ull));
     } else if (e.place < 48 && program) {
         number = (int64_t*)program + e.field % (sizeof *program / 8);
     } else if (e.place < 56 && ops) {  // an operation in the place of another
@@ -131,10 +132,10 @@ static void edit(Bytes& file, const Edit& e) {
         DgcOp& op = ops[e.index % program->count];
         number = (int64_t*)&op + e.field % (sizeof op / 8);
         if (e.place >= 224)  // the number of another operation
-            return void(*number = ((int64_t*)&ops[e.value & 0x7fff % program->count])[e.field %
+            return void(*number = ((int64_t*)&ops[(e.value & 0x7fff) % program->count])[e.field %
                                                                                  (sizeof op / 8)]);
         if (e.place >= 192 && op.offsets > 0)  // a table of taps
-            number = at<int64_t>(file, block->offset + op.offsets + e.field % 32 * 8);
+            number = at<int64_t>(file, block->offset + uint64_t(op.offsets) + e.field % 32u * 8);
     }
     if (number) *number = edited(*number, e);
 }

@@ -48,6 +48,7 @@ int main(int, char** argv) {
                         floats,
                         h.samples,
                         threads,
+                        0,
                         nullptr};
     if (dgc_run(&run, 0)) return 4;
     file = std::fopen(argv[2], "wb");

@@ -40,28 +40,17 @@ pytestmark = [
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("arm64") / "run_plan"
     source = ROOT / "dgc" / "kernels" / "cpu" / "src"
-    files = [source / name for name in ("api.cpp", "infer/executor.cpp", "train/train.cpp")]
-    flags = [
-        "-std=c++17",
-        "-O3",
-        "-fno-math-errno",
-        "-fno-trapping-math",
-        "-ffp-contract=fast",
-        "-fopenmp",
-        "-static",
-    ]
-    subprocess.run(
-        [
-            str(COMPILER),
-            *flags,
-            "-DDGC_ISA=dgc_baseline",
-            *files,
-            ROOT / "tests/native/run_plan.cpp",
-            "-o",
-            target,
-        ],
-        check=True,
-    )
+    shared = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+    in_floats = ["-ffp-contract=fast", "-DDGC_ISA=dgc_baseline"]
+    in_bytes = ["-ffp-contract=off", "-DDGC_ISA=dgc_int8_baseline", "-DDGC_EXACT"]
+    parts = [(name, in_floats) for name in ("api.cpp", "infer/executor.cpp", "train/train.cpp")]
+    parts += [(name, in_bytes) for name in ("infer/executor.cpp", "infer/int8/int8.cpp")]
+    objects = [target.with_name(f"{i}.o") for i in range(len(parts))]
+    for (name, flags), made in zip(parts, objects, strict=True):
+        command = [str(COMPILER), *shared, *flags, "-c", str(source / name), "-o", str(made)]
+        subprocess.run(command, check=True)
+    main = [str(COMPILER), *shared, "-static", str(ROOT / "tests/native/run_plan.cpp")]
+    subprocess.run([*main, *map(str, objects), "-o", str(target)], check=True)
     return target
 
 
@@ -118,3 +107,19 @@ def test_an_emulated_arm64_gives_the_same_logits(
         wanted = model(x)
     scale = wanted.abs().max().item()
     assert (found.view_as(wanted) - wanted).abs().max().item() <= 1e-4 * scale
+
+
+@pytest.mark.parametrize("make", [dyresnet18, dydensenet86], ids=lambda f: f.__name__)
+def test_an_emulated_arm64_gives_the_bits_of_this_machine_in_8_bits(
+    make: Callable[[], tuple[nn.Module, Tensor]], program: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, x = make()
+    plan, loaded = NativeModule(model, "int8").plan_for(x), library.load()
+    assert plan is not None
+    assert loaded is not None
+    write(plan, x, tmp_path / "plan")
+    subprocess.run([str(EMULATOR), program, tmp_path / "plan", tmp_path / "out", "2"], check=True)
+    found = torch.from_numpy(np.fromfile(tmp_path / "out", np.float32))
+    wanted = plan.run(x, loaded, 1)
+    assert torch.equal(found.view(torch.int32), wanted.flatten().view(torch.int32))

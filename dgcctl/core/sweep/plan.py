@@ -192,7 +192,7 @@ def checked_trials(
             problems += error.problems
             continue
         allow(checked)
-        planned.append(_trial(checked, index, overrides))
+        planned.append(planned_trial(checked, index, overrides))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     _refuse_equal_trials(recipe, fixed, planned)
@@ -218,7 +218,8 @@ def _refuse_equal_trials(recipe: str, fixed: Sequence[str], planned: list[Trial]
             seen[whole] = trial
 
 
-def _trial(checked: Recipe, index: int, overrides: list[str]) -> Trial:
+def planned_trial(checked: Recipe, index: int, overrides: list[str]) -> Trial:
+    """A trial with the name of the run that it becomes."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Trial(
         index,

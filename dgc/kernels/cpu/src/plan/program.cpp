@@ -158,17 +158,35 @@ bool Check::region(const RegionUse& use) {
            wrong(use.name, "was made for another number of channels or heads");
 }
 
+template <class Use, int N, class Field>
+bool names(const Use (&uses)[N], Field DgcOp::*at) {
+    for (const Use& use : uses)
+        if (use.name && use.at == at) return true;
+    return false;
+}
+
+bool all_zero(const void* start, size_t bytes) {
+    const char* byte = (const char*)start;
+    for (size_t i = 0; i < bytes; ++i)
+        if (byte[i]) return false;
+    return true;
+}
+
 // What the row does not name has to be absent: no kernel looks there, and none ever shall.
 bool Check::absent() const {
     constexpr int64_t DgcOp::*kConstants[] = {&DgcOp::offsets,  &DgcOp::weight,   &DgcOp::external,
                                               &DgcOp::bias,     &DgcOp::in_scale, &DgcOp::in_shift,
                                               &DgcOp::edges,    &DgcOp::index};
-    for (const auto at : kConstants) {
-        bool named = op().*at == 0;
-        for (const ConstantUse& use : row_->constants) named = named || (use.name && use.at == at);
-        if (!named) return wrong("a constant", "is there, and the operation has no use for it");
-    }
-    return true;
+    constexpr DgcTensor DgcOp::*kImages[] = {&DgcOp::src, &DgcOp::dst, &DgcOp::residual};
+    constexpr DgcRegion DgcOp::*kRegions[] = {&DgcOp::in, &DgcOp::out, &DgcOp::list, &DgcOp::panel};
+    bool none = true;
+    for (const auto at : kConstants)
+        none = none && (op().*at == 0 || names(row_->constants, at));
+    for (const auto at : kImages)
+        none = none && (all_zero(&(op().*at), sizeof(DgcTensor)) || names(row_->images, at));
+    for (const auto at : kRegions)
+        none = none && (all_zero(&(op().*at), sizeof(DgcRegion)) || names(row_->regions, at));
+    return none || wrong("an operand", "is there, and the operation has no use for it");
 }
 
 bool Check::operation() {

@@ -1,0 +1,146 @@
+"""`dgcctl search RECIPE KEY=RANGE ...`, `search ls`, `search show`: values chosen by Optuna."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc.errors import DgcError, ExitCode, UsageError
+from dgcctl.cli._ui import diagnostics, options, output, summary
+from dgcctl.cli._ui.flags import tabular
+from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.trust import require, trusting
+from dgcctl.core import settings
+from dgcctl.core.search import study
+from dgcctl.core.search.worker import work
+
+_Sampler = Annotated[
+    str, typer.Option("--sampler", metavar="|".join(study.SAMPLERS), help="Who chooses values.")
+]
+_Pruner = Annotated[
+    str, typer.Option("--pruner", metavar="|".join(study.PRUNERS), help="Who ends trials early.")
+]
+
+
+@trusting
+@tabular
+def search(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|ls|show", help="A recipe; or ls, or show SEARCH."),
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=RANGE...",
+            help="optim.lr=log:0.01..0.3 model.gate_factor=0.25..0.75 model.heads=2,4",
+        ),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", "-n", min=1, metavar="N", help="So many in all.")
+    ] = 20,
+    sampler: _Sampler = "tpe",
+    pruner: _Pruner = "median",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampler.")] = 0,
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="KEY", help="Of evaluations; the least is best.")
+    ] = "top1_error",
+    name: Annotated[
+        str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
+    ] = "",
+    data_dir: options.DataDir = None,
+    runs_dir: options.RunsDir = None,
+    *,
+    form: output.Form,
+) -> int | None:
+    """Train a recipe with values that Optuna chooses, for the least error.
+
+    The same command again goes on where it was; in another terminal, or on another machine that
+    sees the folder, it works on the same search. Each trial is a run; one that is ended early is a
+    stopped run with the reason.
+    """
+    folder = settings.runs_dir(runs_dir)
+    if recipe == "ls":
+        _list(folder, form)
+        return None
+    if recipe == "show":
+        _show(_find(folder, (values or ["latest"])[0]), form)
+        return None
+    found = study.open_or_create(
+        folder,
+        recipe,
+        [*(values or []), *options.data_override(data_dir)],
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        metric=metric,
+        name=name,
+        allow=require,
+    )
+    return _run(found, trials, form)
+
+
+def _run(found: study.Search, trials: int, form: output.Form) -> int:
+    diagnostics.note(f"search {found.asked.id}: {trials} trials")
+    outcome = work(found, trials=trials, say=diagnostics.note)
+    _show(found, form)
+    if outcome.interrupted:
+        diagnostics.note("stopped; the same command goes on where it was")
+        return outcome.interrupted
+    if outcome.left:
+        names = ", ".join(map(str, outcome.left))
+        raise DgcError(f"search {found.asked.id}: trials {names} have no result")
+    return int(ExitCode.DONE)
+
+
+def _find(folder: Path, name: str) -> study.Search:
+    known = sorted(study.list_searches(folder), key=lambda one: one.asked.created)
+    if name == "latest" and known:
+        return known[-1]
+    hits = [one for one in known if one.asked.id == name] or [
+        one for one in known if one.asked.id.startswith(name)
+    ]
+    if len(hits) != 1:
+        names = ", ".join(one.asked.id for one in hits or known) or "none"
+        raise UsageError(f"{name}: {'several begin so' if hits else 'no such search'} ({names})")
+    return hits[0]
+
+
+def _show(found: study.Search, form: output.Form) -> None:
+    columns = [
+        TableColumn("trial", right=True),
+        TableColumn("swept", "values", in_files="overrides"),
+        TableColumn("state", style=summary.state_style),
+        TableColumn(found.asked.metric, show=_figure, right=True),
+        TableColumn("best", show=lambda value: "best" if value else ""),
+        TableColumn("run"),
+        TableColumn("reason", show=lambda value: str(value or ""), most=60),
+    ]
+    output.table("trials", columns, found.rows(), form, search=found.asked.id, best=found.best())
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _list(folder: Path, form: output.Form) -> None:
+    rows = [
+        {
+            "id": one.asked.id,
+            "trials": len(one.frozen()),
+            "due": len(one.still_due()),
+            "best": one.best(),
+            "values": " ".join(one.asked.values),
+        }
+        for one in study.list_searches(folder)
+    ]
+    columns = [
+        TableColumn("id", "search"),
+        TableColumn("trials", right=True),
+        TableColumn("due", right=True),
+        TableColumn("best", "best trial", right=True),
+        TableColumn("values"),
+    ]
+    output.table("searches", columns, rows, form)

@@ -1,0 +1,197 @@
+"""One worker of a search: takes trials, trains them, tells Optuna each evaluation, and ends early
+what its pruner gives up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dgc.errors import ExitCode
+from dgc.run.events import EventKind
+from dgc.run.status import State, Status, read_status, write_status
+from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.runs.tail import Tail
+from dgcctl.core.search.study import Claim, Search
+from dgcctl.core.sweep.plan import Sweep, TrialState, forget_unbegun, prepare
+from dgcctl.core.sweep.pool import TRAINER, Signals
+
+_POLL_SECONDS = 0.1
+_STOP = (
+    "early_stop"  # Optuna keeps the reason, so that a killed worker's successor stops the run too
+)
+
+
+@dataclass
+class SearchOutcome:
+    """How a call of `work` ended: trials it has left without a result, and the signal's code."""
+
+    left: list[int] = field(default_factory=list)
+    interrupted: int = 0
+
+
+def work(
+    search: Search,
+    *,
+    trials: int,
+    trainer: Sequence[str] = TRAINER,
+    say: Callable[[str], None] = print,
+) -> SearchOutcome:
+    """Train until the search has so many trials, and nobody's is left. A signal stops the trainer
+    gently; calling again goes on.
+    """
+    outcome = SearchOutcome()
+    passed: set[int] = set()
+    with Signals() as signals:
+        while not signals.received:
+            claim = search.claim(trials, frozenset(passed))
+            if claim is None:
+                break
+            try:
+                at_work = _AtWork(search, claim, trainer, say, signals)
+                if not at_work.run():
+                    passed.add(claim.number)
+                    outcome.left.append(claim.trial.index)
+            finally:
+                claim.release()
+        if signals.received:
+            interrupted = signals.received == signal.SIGINT
+            outcome.interrupted = int(ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED)
+    return outcome
+
+
+class _AtWork:
+    """One trial, from where it is to its result."""
+
+    def __init__(
+        self,
+        search: Search,
+        claim: Claim,
+        trainer: Sequence[str],
+        say: Callable[[str], None],
+        signals: Signals,
+    ) -> None:
+        self.search, self.claim, self.trainer, self.say = search, claim, trainer, say
+        self.signals = signals
+        self.sweep: Sweep = search.sweep()
+        self.dir = self.sweep.run_dir(claim.trial)
+        self.optuna_trial = search.handle(claim.number)
+        self.told = set(self._frozen().intermediate_values)
+        self.reason = str(self._frozen().user_attrs.get(_STOP, ""))
+
+    def _frozen(self) -> Any:
+        return self.search.study.get_trials(deepcopy=False)[self.claim.number]
+
+    def run(self) -> bool:
+        """Whether the trial has its result now."""
+        # the worker before may have been killed between a report and what it came to
+        if self.told and not self.reason:
+            self._ask_pruner()
+        process = None
+        if self.sweep.state(self.claim.trial) is not TrialState.RUNNING and not self.reason:
+            process = self._start()
+        tail = Tail(self.dir)
+        while self._goes_on(process):
+            if self.signals.received:
+                self._pass_on(process)
+                return False
+            self._report(tail)
+            time.sleep(_POLL_SECONDS)
+        self._report(tail)
+        return self._finish()
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        trial = self.claim.trial
+        if self.sweep.state(trial) in (TrialState.DONE, TrialState.FAILED):
+            return None
+        run, resume = prepare(self.sweep, trial)
+        begun = "resumed" if resume else "started"
+        self.say(f"trial {trial.index}: {begun} ({' '.join(trial.overrides)})")
+        command = [*self.trainer, "--run-dir", str(run.path), *(["--resume"] if resume else [])]
+        with self.sweep.log(trial).open("ab") as log:
+            # Ctrl-C is for us: we pass it on, and the trainer saves before it leaves
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.sweep.note_start(trial, process.pid)
+        return process
+
+    def _goes_on(self, process: subprocess.Popen[bytes] | None) -> bool:
+        if process is not None:
+            return process.poll() is None
+        # a trainer that a worker before us left behind
+        return self.sweep.state(self.claim.trial) is TrialState.RUNNING
+
+    def _report(self, tail: Tail) -> None:
+        """Tell each evaluation once, in order: after a resume the log has some again."""
+        if not self.dir.events.exists():
+            return
+        for event in tail.poll().events:
+            value, epoch = event.get(self.search.asked.metric), event.get("epoch")
+            if event["kind"] != EventKind.EVAL or epoch in self.told or self.reason:
+                continue
+            if isinstance(value, int | float) and math.isfinite(value):
+                self.told.add(epoch)
+                self.optuna_trial.report(float(value), epoch)
+                self._ask_pruner()
+        if self.reason and self.sweep.state(self.claim.trial) is TrialState.RUNNING:
+            self.dir.control.mkdir(exist_ok=True)
+            (self.dir.control / "stop").touch()
+
+    def _ask_pruner(self) -> None:
+        if self.optuna_trial.should_prune():
+            epoch = max(self.told)
+            value = self._frozen().intermediate_values[epoch]
+            self.reason = (
+                f"stopped early by the search {self.search.asked.id} ({self.search.asked.pruner}):"
+                f" {self.search.asked.metric} {value:.6g} after epoch {epoch}"
+            )
+            self.optuna_trial.set_user_attr(_STOP, self.reason)
+
+    def _finish(self) -> bool:
+        states = self.search.optuna.trial.TrialState
+        index, number = self.claim.trial.index, self.claim.number
+        if self.reason:
+            self._write_reason()
+            self.say(f"trial {index}: {self.reason}")
+            self.search.study.tell(number, state=states.PRUNED)
+            return True
+        state = self.sweep.state(self.claim.trial)
+        values = self._frozen().intermediate_values
+        if state is TrialState.DONE and values:
+            value = values[max(values)]
+            self.search.study.tell(number, value)
+            self.say(f"trial {index}: done, {self.search.asked.metric} {value:.6g}")
+            return True
+        log = self.sweep.log(self.claim.trial)
+        if state in (TrialState.FAILED, TrialState.DONE):
+            self.search.study.tell(number, state=states.FAIL)
+            self.say(f"trial {index}: {state}, no {self.search.asked.metric} (log: {log})")
+            return True
+        self.say(f"trial {index}: {state} (log: {log}); the same command again goes on with it")
+        return False
+
+    def _write_reason(self) -> None:
+        """The run says why it ended: the trainer, which was asked by a file, cannot know."""
+        with contextlib.suppress(FileNotFoundError):
+            status: Status = read_status(self.dir)
+            # one that had finished before it heard has nothing to explain
+            if status.state != State.DONE:
+                status.state, status.reason = State.STOPPED, self.reason
+                write_status(self.dir, status)
+
+    def _pass_on(self, process: subprocess.Popen[bytes] | None) -> None:
+        if process is None:
+            return
+        number = self.signals.received if is_running(self.dir) else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        process.wait()
+        forget_unbegun(self.sweep, self.claim.trial)
