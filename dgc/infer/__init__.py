@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgc.infer.compile import NativeModule, check_choice, compile_for_inference
-from dgc.infer.inference_report import explain_inference
+from dgc.infer.native_share import explain_inference
 from dgc.infer.plan_file import save_plan
 from dgc.infer.precision import compare_precisions
 

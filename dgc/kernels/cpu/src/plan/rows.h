@@ -233,6 +233,11 @@ inline const char* pool_rule(const Place& p) {
     if (op.src.channels != op.dst.channels) return "channels";
     if (op.pool_kind > 1) return "the kind of pooling";
     if (op.pool_kernel_w < 1 || op.pool_stride_w < 1) return "the windows";
+    // rounded up, the last window may reach less than a step over the padding
+    const int64_t last = plus(times(op.dst.height - 1, op.pool_stride), op.pool_kernel);
+    if (op.pool_pad > op.src.height ||
+        last > plus(op.src.height, times(2, op.pool_pad), op.pool_stride - 1))
+        return "a window that leaves the image";
     const int64_t windows = plus(times(op.dst.width - 1, op.pool_stride_w), op.pool_kernel_w);
     const int64_t line = plus(op.src.width, op.pool_pad_w);
     const int64_t reach = windows > line ? windows : line;
