@@ -209,22 +209,18 @@ def dynamic(call: LayerCall) -> Dispatch:
     """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
     cannot compute it.
     """
-    if torch.compiler.is_compiling():  # which cannot trace a question to the file system
-        return _decided(call)
     return _dynamic(call, _installed())
 
 
 def _installed() -> tuple[bool, bool, bool]:  # the conditions ask for it besides the call
+    if torch.compiler.is_compiling():  # it traces no question to the file system, and keeps nothing
+        return False, False, False
     return train_passes.available(), gpu.installed(), gpu.interpreted()
 
 
 # a network asks the same few questions at each batch, once a layer; a refusal is not kept
 @functools.lru_cache(maxsize=4096)
 def _dynamic(call: LayerCall, _: tuple[bool, bool, bool]) -> Dispatch:
-    return _decided(call)
-
-
-def _decided(call: LayerCall) -> Dispatch:
     for row in DYNAMIC:
         if call.backend in row.backends and all(need(call) for need in row.needs):
             return Dispatch(row.algorithm, row.channels(call))
