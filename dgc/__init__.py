@@ -51,6 +51,8 @@ _HOME = {
     "save_plan": "dgc.infer",
 }
 
+_ROOMS = ("hub", "run", "runtime")  # what users call as dgc.ROOM.NAME after `import dgc` alone
+
 __all__ = [
     "DynamicGroupConv2d",
     "PruningSchedule",
@@ -75,8 +77,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # dgc.run.start, without importing dgc.run by name
-        return importlib.import_module("dgc.run")
+    if name in _ROOMS:
+        return importlib.import_module(f"dgc.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'dgc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

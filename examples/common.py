@@ -1,10 +1,13 @@
-"""What the four examples share: images, a network with dynamic layers, the command line."""
+"""What the four examples share: images, a network with dynamic layers, the command line, a file
+that a training goes on from.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,6 +63,24 @@ def batches(data: TensorDataset, epoch: int = 0) -> DataLoader[tuple[torch.Tenso
     order = Shuffled(data)
     order.set_epoch(epoch)
     return DataLoader(data, BATCH, sampler=order, drop_last=True)
+
+
+def resume(file: Path, parts: Mapping[str, Any]) -> int:
+    """Put back what `save` wrote, if it is there; the epoch to go on with."""
+    if not file.exists():
+        return 0
+    saved = torch.load(file, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return int(saved["epoch"])
+
+
+def save(file: Path, parts: Mapping[str, Any], epoch: int) -> None:
+    """All parts' states: whole, or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({**state, "epoch": epoch}, file.with_suffix(".new"))
+    file.with_suffix(".new").replace(file)
 
 
 def digest(model: nn.Module) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from common import BATCH, arguments, batches, dataset, digest, network
+from common import BATCH, arguments, batches, dataset, digest, network, resume, save
 
 import dgc
 
@@ -15,13 +15,9 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=T
 rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 pruning = dgc.PruningSchedule(model, steps)
 
-state_file, first = given.folder / "state.pt", 0
+state_file = given.folder / "state.pt"
 parts = {"model": model, "optimizer": optimizer, "rates": rates, "pruning": pruning}
-if state_file.exists():
-    saved = torch.load(state_file, weights_only=True)
-    first = saved.pop("epoch")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
+first = resume(state_file, parts)
 
 for epoch in range(first, given.epochs):
     print(f"epoch {epoch} begins", flush=True)
@@ -32,10 +28,7 @@ for epoch in range(first, given.epochs):
         optimizer.step()
         rates.step()
         pruning.step()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({**state, "epoch": epoch + 1}, state_file.with_suffix(".new"))
-    state_file.with_suffix(".new").replace(state_file)  # whole, or not at all
+    save(state_file, parts, epoch + 1)
 
 fast = dgc.compile_for_inference(model.eval())
 print(

@@ -4,8 +4,7 @@ on weights alone, warm-up and cosine, averaged weights, a saver of checkpoints.
 
 from __future__ import annotations
 
-import torch
-from common import BATCH, arguments, batches, dataset, digest, network
+from common import BATCH, arguments, batches, dataset, digest, network, resume, save
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -24,13 +23,9 @@ average = ModelEmaV3(model, decay=0.99)
 pruning = dgc.PruningSchedule(model, steps, averaged=[average.module])
 criterion = LabelSmoothingCrossEntropy(0.1)
 
-state_file, first = given.folder / "state.pt", 0
+state_file = given.folder / "state.pt"
 parts = {"model": model, "optimizer": optimizer, "average": average, "pruning": pruning}
-if state_file.exists():
-    saved = torch.load(state_file, weights_only=True)
-    first = saved.pop("epoch")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
+first = resume(state_file, parts)
 
 for epoch in range(first, given.epochs):
     print(f"epoch {epoch} begins", flush=True)
@@ -43,10 +38,7 @@ for epoch in range(first, given.epochs):
         pruning.step()
         average.update(model, pruning.last_step)
         rates.step_update(pruning.last_step)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({**state, "epoch": epoch + 1}, state_file.with_suffix(".new"))
-    state_file.with_suffix(".new").replace(state_file)
+    save(state_file, parts, epoch + 1)
 
 print(f"loss {loss.item():.4f}, {pruning.inactive} channels switched off")
 print("digest", digest(model), digest(average.module))

@@ -58,85 +58,49 @@ def _apply(
     )
 
 
-def _sheared(functional: Any, image: Image.Image, shear: list[float]) -> Any:
+def _sheared(functional: Any, image: Image.Image, x: float, y: float) -> Any:
+    shear = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
     return functional.affine(
         image, angle=0.0, translate=[0, 0], scale=1.0, shear=shear, center=[0, 0]
     )
 
 
-def _moved(functional: Any, image: Image.Image, translate: list[int]) -> Any:
-    return functional.affine(image, angle=0.0, translate=translate, scale=1.0, shear=[0.0, 0.0])
+def _moved(functional: Any, image: Image.Image, x: float, y: float) -> Any:
+    moved = [int(x), int(y)]
+    return functional.affine(image, angle=0.0, translate=moved, scale=1.0, shear=[0.0, 0.0])
+
+
+def _adjusted(what: str) -> Operation:
+    return lambda f, image, level: getattr(f, f"adjust_{what}")(image, 1.0 + level)
 
 
 def _constant(value: float) -> Callable[[Image.Image], float]:
     return lambda _: value
 
 
+def _of_width(image: Image.Image) -> float:
+    return 150.0 / 331.0 * image.width
+
+
+def _of_height(image: Image.Image) -> float:
+    return 150.0 / 331.0 * image.height
+
+
 # name, whether the sign is tossed, the largest level (of an image), what is done: torchvision's
 # table, in its order
 OPERATIONS: tuple[tuple[str, bool, Callable[[Image.Image], float], Operation], ...] = (
     ("Identity", False, _constant(0.0), lambda _, image, level: image),
-    (
-        "ShearX",
-        True,
-        _constant(0.3),
-        lambda f, image, level: _sheared(f, image, [math.degrees(math.atan(level)), 0.0]),
-    ),
-    (
-        "ShearY",
-        True,
-        _constant(0.3),
-        lambda f, image, level: _sheared(f, image, [0.0, math.degrees(math.atan(level))]),
-    ),
-    (
-        "TranslateX",
-        True,
-        lambda image: 150.0 / 331.0 * image.width,
-        lambda f, image, level: _moved(f, image, [int(level), 0]),
-    ),
-    (
-        "TranslateY",
-        True,
-        lambda image: 150.0 / 331.0 * image.height,
-        lambda f, image, level: _moved(f, image, [0, int(level)]),
-    ),
+    ("ShearX", True, _constant(0.3), lambda f, image, level: _sheared(f, image, level, 0.0)),
+    ("ShearY", True, _constant(0.3), lambda f, image, level: _sheared(f, image, 0.0, level)),
+    ("TranslateX", True, _of_width, lambda f, image, level: _moved(f, image, level, 0.0)),
+    ("TranslateY", True, _of_height, lambda f, image, level: _moved(f, image, 0.0, level)),
     ("Rotate", True, _constant(30.0), lambda f, image, level: f.rotate(image, level)),
-    (
-        "Brightness",
-        True,
-        _constant(0.9),
-        lambda f, image, level: f.adjust_brightness(image, 1.0 + level),
-    ),
-    (
-        "Color",
-        True,
-        _constant(0.9),
-        lambda f, image, level: f.adjust_saturation(image, 1.0 + level),
-    ),
-    (
-        "Contrast",
-        True,
-        _constant(0.9),
-        lambda f, image, level: f.adjust_contrast(image, 1.0 + level),
-    ),
-    (
-        "Sharpness",
-        True,
-        _constant(0.9),
-        lambda f, image, level: f.adjust_sharpness(image, 1.0 + level),
-    ),
-    (
-        "Posterize",
-        False,
-        _constant(4.0),
-        lambda f, image, level: f.posterize(image, 8 - round(level)),
-    ),
-    (
-        "Solarize",
-        False,
-        _constant(255.0),
-        lambda f, image, level: f.solarize(image, 255.0 - level),
-    ),
+    ("Brightness", True, _constant(0.9), _adjusted("brightness")),
+    ("Color", True, _constant(0.9), _adjusted("saturation")),
+    ("Contrast", True, _constant(0.9), _adjusted("contrast")),
+    ("Sharpness", True, _constant(0.9), _adjusted("sharpness")),
+    ("Posterize", False, _constant(4.0), lambda f, i, level: f.posterize(i, 8 - round(level))),
+    ("Solarize", False, _constant(255.0), lambda f, i, level: f.solarize(i, 255.0 - level)),
     ("AutoContrast", False, _constant(0.0), lambda f, image, level: f.autocontrast(image)),
     ("Equalize", False, _constant(0.0), lambda f, image, level: f.equalize(image)),
 )

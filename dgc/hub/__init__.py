@@ -1,12 +1,14 @@
 """Released and own checkpoints: what there is, fetched, verified, converted, loaded. No torch until
 it is needed.
 
-registry       the released checkpoints as data        hosts, transfer  over HTTP, resumed after a
-                                                                        cut
-fetch, cache   checked, pinned, and only then named     filetype, scan, pickles  looked at, nothing
-                                                                                 run
-convert, sandbox   to safetensors, in a process        load_weights     a network with its weights
-card           what belongs to a set of weights         export           a checkpoint to give away
+registry                 the released checkpoints as data
+hosts, transfer          over HTTP, resumed after a cut
+fetch, cache             checked, pinned, and only then named
+filetype, scan, pickles  looked at, nothing run
+convert, sandbox         to safetensors, in a process of its own
+load_weights             a network with its weights
+card                     what belongs to a set of weights
+weights_export           a checkpoint to give away
 """
 
 from __future__ import annotations

@@ -48,16 +48,22 @@ class Start:
         return Counter(layer.get(key) for layer in self.layers.values()).most_common(1)[0][0]
 
 
+def require_file(recipe: Recipe) -> Path:
+    """The file of `model.init`. Raises DataError (3) where it is not there."""
+    given = Path(str(recipe.model.init)).expanduser()
+    if not given.is_file():
+        raise DataError(f"model.init = {given}: no such file")
+    return given
+
+
 def read(recipe: Recipe) -> Start:
     """The file of `model.init`, its digest checked against the recipe's.
 
     Raises DataError (3) where it is not there, IntegrityError (4) where it is another one or is
     damaged, UnsafeFileError (5) where reading it would run code.
     """
-    given = Path(str(recipe.model.init)).expanduser()
+    given = require_file(recipe)
     where = f"model.init = {given}"
-    if not given.is_file():
-        raise DataError(f"{where}: no such file")
     found = sha256_of(given)
     wanted = recipe.model.init_sha256
     if wanted is not None and found != wanted:

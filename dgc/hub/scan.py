@@ -5,10 +5,9 @@ torch.
                            the pickle claims
     legacy (torch < 1.6)   five pickles in a row, then the storages; must end exactly at the end of
                            the file
-    tar, npz, npy, TorchScript, .pt2, bare pickles      no checkpoint of ours: looked into, so that
-                                                        a pickle that
-                           would execute something is called by its name, and then refused for what
-                           they are
+    tar, npz, npy, TorchScript, .pt2, bare pickles
+                           no checkpoint of ours: looked into, so that a pickle that would execute
+                           something is called by its name, and then refused for what they are
 
 Nothing is unpacked, and what a header claims is compared with the bytes that are there before
 anything is read.

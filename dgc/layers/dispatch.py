@@ -206,13 +206,13 @@ DYNAMIC: tuple[DispatchRow, ...] = (
 
 
 def dynamic(call: LayerCall) -> Dispatch:
-    """The algorithm of a call. Raises ArgumentError where the backend that was asked for by name
-    cannot compute it.
-    """
+    """The algorithm of a call. Raises ArgumentError where the backend of that name cannot."""
     return _dynamic(call, _installed())
 
 
 def _installed() -> tuple[bool, bool, bool]:  # the conditions ask for it besides the call
+    if torch.compiler.is_compiling():
+        return False, False, False  # it can trace no question to the file system
     return train_passes.available(), gpu.installed(), gpu.interpreted()
 
 

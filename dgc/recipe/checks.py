@@ -14,12 +14,7 @@ from typing import Any
 
 from dgc.recipe import network_checks
 from dgc.recipe.network_checks import Check, listed
-from dgc.recipe.schema import (
-    ONLY_FOR,
-    DataSection,
-    OptimSection,
-    TrainSection,
-)
+from dgc.recipe.schema import ONLY_FOR, default_of, with_rule_defaults
 
 _CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
@@ -119,9 +114,9 @@ def _nesterov(nesterov: bool, momentum: float) -> str | None:
 
 def _rule(name: str, *values: object) -> str | None:
     """Keys of another update rule, where they say something."""
-    defaults = {**{key: OptimSection.model_fields[key].default for key in ONLY_FOR}}
-    defaults |= {"nesterov": False} if name != "sgd" else {}
-    defaults |= {"momentum": 0.0} if name == "adamw" else {}
+    defaults = {key: default_of(f"optim.{key}") for key in ONLY_FOR} | with_rule_defaults(
+        {"name": name}
+    )
     for (key, rules), value in zip(ONLY_FOR.items(), values, strict=True):
         if name not in rules and value != defaults[key]:
             return (
@@ -158,13 +153,13 @@ def _mixing(mixup: float, cutmix: float, batch: int) -> str | None:
 def _teacher(teacher: str | None, *values: object) -> str | None:
     keys = ("teacher_sha256", "teacher_temperature", "teacher_weight")
     for key, value in zip(keys, values, strict=True):
-        if teacher is None and value != TrainSection.model_fields[key].default:
+        if teacher is None and value != default_of(f"train.{key}"):
             return f"train.{key} = {value} says something of train.teacher, and none is given"
     return None
 
 
 def _magnitude(operations: int, magnitude: int) -> str | None:
-    if operations or magnitude == DataSection.model_fields["rand_augment_magnitude"].default:
+    if operations or magnitude == default_of("data.rand_augment_magnitude"):
         return None
     return (
         f"data.rand_augment_magnitude = {magnitude} needs data.rand_augment > 0 (operations an"

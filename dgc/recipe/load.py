@@ -22,34 +22,23 @@ from dgc.errors import RecipeError
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
 from dgc.recipe.dump import dump_tree
-from dgc.recipe.schema import (
-    LATER_DATA,
-    LATER_OPTIM,
-    LATER_TRAIN,
-    ConvertSection,
-    DataSection,
-    OptimSection,
-    Sections,
-    TrainSection,
-)
+from dgc.recipe.schema import Sections, default_of
 
 # These do not change what is computed: they are outside the digest, and a resumed run may change
 # them.
 _FREE = ("name", "title", "source", "tags", "origin", "expect", "checkpoint")
 _FREE_KEYS = ("data.dir", "data.workers", "data.download", "train.log_every")
 # Keys that came later: at their defaults they are no part of a digest, which stays what it was.
-_LATER: dict[str, Any] = {
-    "model.args": {},
-    "model.init": None,
-    "model.init_sha256": None,
-    "model.reset": (),
-    "model.convert": ConvertSection().model_dump(),
-    "data.args": {},
-    "train.tf32": False,
-    **{f"optim.{key}": OptimSection.model_fields[key].default for key in LATER_OPTIM},
-    **{f"train.{key}": TrainSection.model_fields[key].default for key in LATER_TRAIN},
-    **{f"data.{key}": DataSection.model_fields[key].default for key in LATER_DATA},
-}
+_LATER_KEYS = """
+model.args model.init model.init_sha256 model.reset model.convert
+data.args data.rand_augment data.rand_augment_magnitude data.random_erasing
+optim.name optim.betas optim.alpha optim.eps
+optim.gate_weight_decay optim.norm_weight_decay optim.bias_weight_decay
+optim.clip_grad_norm optim.label_smoothing optim.warmup_epochs optim.warmup_lr
+train.tf32 train.mixup train.cutmix train.ema_decay
+train.teacher train.teacher_sha256 train.teacher_temperature train.teacher_weight
+"""
+_LATER = {key: default_of(key) for key in _LATER_KEYS.split()}
 
 
 class Recipe(Sections):

@@ -61,12 +61,6 @@ DATASETS = (
     " your own"
 )
 Dataset = Annotated[str, Field(pattern=DATASET, description=DATASETS)]
-# keys of `train` and `data` that came later, as LATER_OPTIM
-LATER_TRAIN = (
-    "mixup", "cutmix", "ema_decay", "teacher", "teacher_sha256", "teacher_temperature",
-    "teacher_weight",
-)  # fmt: skip
-LATER_DATA = ("rand_augment", "rand_augment_magnitude", "random_erasing")
 Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 
 
@@ -248,11 +242,6 @@ class OptimSection(Section):
         return {key: value for key, value in self.model_dump().items() if key not in others}
 
 
-# keys of `optim` that came later
-LATER_OPTIM = (
-    "name", "betas", "alpha", "eps", "gate_weight_decay", "norm_weight_decay", "bias_weight_decay",
-    "clip_grad_norm", "label_smoothing", "warmup_epochs", "warmup_lr",
-)  # fmt: skip
 # keys of `optim` -> the rules that read them
 ONLY_FOR = {
     "momentum": ("sgd", "rmsprop"),
@@ -377,3 +366,11 @@ class Sections(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     expect: Annotated[tuple[Expectation, ...], BeforeValidator(_as_tuple)] = ()
     origin: dict[str, str] = Field(default_factory=dict)
+
+
+def default_of(key: str) -> Any:
+    """The default of a dotted key, as a recipe's dump has it."""
+    section, _, name = key.partition(".")
+    holder = Sections.model_fields[section].annotation
+    value = holder.model_fields[name].get_default(call_default_factory=True)  # type: ignore[union-attr]
+    return value.model_dump() if isinstance(value, BaseModel) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,36 +41,61 @@ class Teacher:
         return (1 - self.weight) * cross_entropy + self.weight * self.temperature**2 * distance
 
 
-def open_teacher(recipe: Recipe, images: Images, device: torch.device) -> Teacher | None:
-    """The recipe's teacher; None where it has none. Draws random numbers (a network is built).
+class TeacherFile(NamedTuple):
+    path: Path
+    sha256: str
 
-    Raises DataError where the file is not there or the teacher knows other classes or other
-    colours, IntegrityError where it is another one than the recipe was made for.
+    @property
+    def named(self) -> str:
+        return f"train.teacher = {self.path}"
+
+
+def find_teacher(recipe: Recipe) -> TeacherFile | None:
+    """The file of the recipe's teacher; None where it has none. Asked before any data is touched.
+
+    Raises DataError where it is not there, IntegrityError where it is another one than the recipe
+    was made for.
     """
-    train = recipe.train
-    if train.teacher is None:
+    if recipe.train.teacher is None:
         return None
-    path = Path(train.teacher).expanduser()
-    where = f"train.teacher = {path}"
+    path = Path(recipe.train.teacher).expanduser()
     if not path.is_file():
         raise DataError(
-            f"{where}: no such file: name a checkpoint's model.safetensors or an export"
+            f"train.teacher = {path}: no such file: name a checkpoint's model.safetensors or an"
+            " export"
         )
-    digest = sha256_of(path)
-    if train.teacher_sha256 not in (None, digest):
+    found = TeacherFile(path, sha256_of(path))
+    if recipe.train.teacher_sha256 not in (None, found.sha256):
         raise IntegrityError(
-            f"{where}: SHA-256 was {str(train.teacher_sha256)[:12]}, is {digest[:12]}: this is"
-            " another teacher than the recipe was made for"
+            f"{found.named}: SHA-256 was {str(recipe.train.teacher_sha256)[:12]}, is"
+            f" {found.sha256[:12]}: this is another teacher than the recipe was made for"
         )
+    return found
+
+
+def open_teacher(
+    file: TeacherFile | None, recipe: Recipe, images: Images, device: torch.device
+) -> Teacher | None:
+    """The teacher, on the device. Draws random numbers (a network is built).
+
+    Raises DataError where it knows other classes or other colours.
+    """
+    if file is None:
+        return None
     try:
-        opened = open_file(path)
+        opened = open_file(file.path)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-    _check(where, opened, recipe, images)
+        raise UsageError(f"{file.named}: {error}") from error
+    _check(file.named, opened, recipe, images)
     for parameter in opened.model.parameters():
         parameter.requires_grad_(False)
+    train = recipe.train
     module = opened.model.to(device=device, dtype=build.DTYPES[train.dtype]).eval()
-    facts = {"file": str(path.absolute()), "sha256": digest, "network": opened.recipe.model.name}
+    facts = {
+        "file": str(file.path.absolute()),
+        "sha256": file.sha256,
+        "network": opened.recipe.model.name,
+    }
     return Teacher(module, train.teacher_temperature, train.teacher_weight, facts)
 
 

@@ -176,7 +176,7 @@ def evaluate_epoch(session: Session) -> Figures:
         with record_gates(session.module) as records:
             found = figures()
         if session.ema is not None:
-            session.ranks.spread_(session.ema.tensors.values())
+            session.ranks.spread_(session.ema.tensors().values())
             with session.ema.in_its_place():
                 found = found.beside(figures())
     except EvaluationStoppedError:

@@ -17,7 +17,7 @@ from dgc.errors import (
     PreemptedError,
     UsageError,
 )
-from dgc.hub import foreign, recorded_networks
+from dgc.hub import foreign, initial, recorded_networks
 from dgc.kernels.cpu import library
 from dgc.recipe import own_values
 from dgc.recipe.load import Recipe, as_record, check_world_size, load_recipe
@@ -29,7 +29,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgc.train import build, recorder, save, seeding
 from dgc.train.costs import CostMeter
-from dgc.train.distillation import open_teacher
+from dgc.train.distillation import find_teacher, open_teacher
 from dgc.train.ema import WeightAverage
 from dgc.train.explain import explained
 from dgc.train.loop import train
@@ -119,15 +119,19 @@ def prepare(
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
     build.check_backend(recipe, ranks.device)
-    foreign.check_name(recipe.model.name)  # before any data is touched
+    # before any data is touched, which may be downloaded first: what the recipe names beside it
+    foreign.check_name(recipe.model.name)
+    begun = options.resume and bool(list_checkpoints(run))
+    if recipe.model.init is not None and not begun:
+        initial.require_file(recipe)
+    teacher_file = find_teacher(recipe)
     # the first rank alone at first: it may download and unpack what the others then find
     images = ranks.alone_first(lambda: build.open_data(recipe))
     data = build.build_data(recipe, ranks.device, ranks.rank, ranks.world, images)
-    teacher = open_teacher(recipe, images, ranks.device)
+    teacher = open_teacher(teacher_file, recipe, images, ranks.device)
     # after data and teacher: however they are opened, the same seed gives the same first weights
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
-    begun = options.resume and bool(list_checkpoints(run))
     fresh = None if begun else recorded_networks.fresh(recipe)
     model = recorded_networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
     structure = recorded_networks.document(model, recipe)

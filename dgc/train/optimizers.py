@@ -243,4 +243,4 @@ def kind_of(owner: nn.Module, name: str) -> str:
         return "gate"
     if isinstance(owner, _NORMS):
         return "norm"
-    return "bias" if name == "bias" else "weight"
+    return "bias" if name.endswith("bias") else "weight"  # in_proj_bias, q_bias, ...

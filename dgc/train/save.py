@@ -75,7 +75,7 @@ def _encode(session: Session, random_states: list[Any]) -> dict[str, bytes]:
         "stands_on": session.resume_fingerprint,
         "card": card_of(session.recipe, session.data_facts).document(),
     }
-    averaged = session.ema.tensors if session.ema is not None else None
+    averaged = session.ema.tensors() if session.ema is not None else None
     made_of = orjson.dumps(session.structure, option=orjson.OPT_INDENT_2)
     return {
         **state.encode(
@@ -129,7 +129,7 @@ def preflight(session: Session) -> None:
     ResourceError.
     """
     tensors = [*session.module.parameters(), *session.module.buffers()]
-    kept = [*session.updater.optimizer.state.values(), session.ema.tensors if session.ema else {}]
+    kept = [*session.updater.optimizer.state.values(), session.ema.tensors() if session.ema else {}]
     tensors += [tensor for kind in kept for tensor in kind.values()]
     one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     needed = one * (session.recipe.checkpoint.keep_last + session.recipe.checkpoint.keep_best + 1)
@@ -213,7 +213,7 @@ def _load(
     # weights and the optimizer's state, then what moves on from them: scaler, random state, place
     state.restore(files, session.module, session.updater.optimizer.state, origin)
     if session.ema is not None:
-        session.ema.load(state.averaged_weights(files, session.ema.tensors, origin))
+        session.ema.load(state.averaged_weights(files, session.ema.tensors(), origin))
     session.updater.scaler.load_state_dict(saved["scaler"])
     if session.ranks.rank < len(saved["random"]):
         seeding.restore_random_state(saved["random"][session.ranks.rank])

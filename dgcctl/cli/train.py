@@ -148,7 +148,7 @@ def resume(
 
 def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     state = listing.read_run(run).state
-    if state == "done" and run.recipe.exists():
+    if state == "done" and not run.config.exists():
         raise UsageError(
             f"run {run.id} is done: `dgcctl eval --run {settings.run_argument(run.path)}"
             f"{trust_words_of(run.recipe_json)}` measures it, `dgcctl train` starts another"

@@ -117,3 +117,15 @@ def test_a_run_or_a_file_by_name(teacher, tmp_path):
     assert overrides(None, str(file), tmp_path) == [f'train.teacher="{file}"']
     with pytest.raises(UsageError, match="--teacher nobody: is no file and no run"):
         overrides(None, "nobody", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["train.teacher", "model.init"])
+def test_a_file_that_is_missing_is_told_before_any_data_is_looked_for(key, zygote, tmp_path):
+    changes = [("name: fashion_mnist", f'dir: "{tmp_path / "nowhere"}", name: image_folder')]
+    if key == "train.teacher":
+        changes.append(taught("/nowhere/x.safetensors"))
+    else:
+        changes.append(("model: {", 'model: {init: "/nowhere/x.safetensors", '))
+    code, said = zygote.train(make_run(tmp_path / "run", *changes))
+    assert code == 3
+    assert f"{key} = /nowhere/x.safetensors: no such file" in " ".join(said.split())

@@ -205,6 +205,7 @@ def test_eval_of_a_run_is_held_against_its_recipe(
         f"--run-dir={run.path}",
         "--step=best",
         "--engine=auto",
+        "--precision=float32",
         f"--data-dir={tmp_path / 'd'}",
         "--per-class",
     ]

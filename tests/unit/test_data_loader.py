@@ -157,6 +157,7 @@ def test_lengths_of_eval_samplers_add_up():
 def test_starting_in_the_middle_of_an_epoch_makes_nothing_before(fashion):
     class Counting:
         labels = fashion.train.labels
+        view = fashion.train.view
 
         def __len__(self):
             return len(self.labels)

@@ -65,7 +65,7 @@ def test_images_for_a_gpu_are_pinned_once(workers: int, monkeypatch: pytest.Monk
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.dtype) or t)
     raw = loader._maker[next(iter(loader._tasks))]
-    assert not isinstance(raw, tuple) or loader._pinned(raw) is raw  # type: ignore[arg-type]
+    assert loader._pinned(raw) is raw  # type: ignore[arg-type]
     loader.workers = workers
     loader._normalise.device = torch.device("cuda")
     loader._pinned(raw)  # type: ignore[arg-type]

@@ -30,7 +30,6 @@ def test_it_trains(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     steps = [event for event in read_events(run) if event["kind"] == "step"]
     assert len(steps) == 4
-    assert [round(row["lr"], 9) for row in steps[:3]] == sorted(
-        round(row["lr"], 9) for row in steps[:3]
-    )
+    rates = [row["lr"] for row in steps]
+    assert rates[0] < rates[1] < rates[2], "the warm-up is three steps long"
     assert "ema_top1_error" in run.metrics.read_text()

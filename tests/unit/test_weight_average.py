@@ -33,8 +33,8 @@ def test_it_is_the_average_that_torch_makes() -> None:
         ours.update(step)
         theirs.update_parameters(net)
     wanted = theirs.module.state_dict()
-    assert ours.tensors.keys() == wanted.keys()
-    for name, value in ours.tensors.items():
+    assert ours.tensors().keys() == wanted.keys()
+    for name, value in ours.tensors().items():
         torch.testing.assert_close(value, wanted[name], msg=name)
 
 
@@ -45,10 +45,10 @@ def test_inside_the_network_has_it_and_outside_its_own_to_the_bit() -> None:
         net[0].weight += 1
     ours.update(1)
     raw = {name: value.clone() for name, value in net.state_dict().items()}
-    kept = {name: value.clone() for name, value in ours.tensors.items()}
+    kept = {name: value.clone() for name, value in ours.tensors().items()}
     addresses = [parameter.data_ptr() for parameter in net.parameters()]
     with ours.in_its_place():
         assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
     assert all(torch.equal(value, raw[name]) for name, value in net.state_dict().items())
-    assert all(torch.equal(value, kept[name]) for name, value in ours.tensors.items())
+    assert all(torch.equal(value, kept[name]) for name, value in ours.tensors().items())
     assert addresses == [parameter.data_ptr() for parameter in net.parameters()]

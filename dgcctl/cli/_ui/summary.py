@@ -192,7 +192,7 @@ def next_commands(seen: Run) -> list[str]:
     trust = trust_words(str(seen.recipe.get(key, "")) for key in CODE_KEYS)
     if seen.state == "running":
         return [f"dgcctl runs tail {run} --follow", f"dgcctl runs stop {run}"]
-    if not seen.dir.recipe.exists():  # of a script: it alone can go on with it
+    if seen.dir.config.exists():  # of a script: it alone can go on with it
         return [f"dgcctl runs tail {run}", f"dgcctl runs show {run} --json"]
     if seen.state in RESUMABLE:
         return [

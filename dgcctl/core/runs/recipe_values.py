@@ -21,9 +21,9 @@ def read_values(run: RunDir) -> dict[str, Any]:
     """Dotted keys and values, without `expect` and `origin`; empty where the recipe cannot be
     read.
     """
-    if not run.recipe.exists() and run.config.exists():
-        return script_values(run)
     try:
+        if not run.recipe.exists() and run.config.exists():
+            return script_values(run)
         text = read_bounded(run.recipe, RECIPE_BYTES)
         tree = _recorded(run, text) or _parsed(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError, IntegrityError):

@@ -46,7 +46,7 @@ class RunRecord:
     @property
     def by_script(self) -> bool:
         """Whether a script recorded it (dgc.run.start), without a recipe."""
-        return not self.run.recipe.exists()
+        return self.run.config.exists()
 
     @property
     def seed(self) -> int:
