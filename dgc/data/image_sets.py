@@ -47,7 +47,7 @@ class ImageSet(ABC):
     """`labels` (N,) int64, and pixels by index."""
 
     labels: Labels
-    view: View
+    view: View = View()  # seen as they are, unless a set says otherwise
 
     def __len__(self) -> int:
         return len(self.labels)

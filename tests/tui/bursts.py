@@ -197,7 +197,9 @@ def _screen(screen: Any) -> tuple[Any, ...]:
         "run_id", "run_ids", "_window", "_cursor", "_alone", "_section", "_figure", "_chosen", "_head", "_title",
     )  # fmt: skip
     lists = [
-        (found.id, found.current, found.cursor, len(found.rows)) for found in screen.query(Listing)
+        (found.id, found.current, found.cursor, len(found.rows))
+        for found in screen.query(Listing)
+        if found.display  # a hidden table is filled when it is shown
     ]
     asked = isinstance(screen, Question)
     texts = (
