@@ -127,8 +127,8 @@ def interpolate(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) ->
 
 def _weights(size: int, axis: int, x: Node, how: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Which two rows (or columns) each one of the result is made of: asked of PyTorch, one row at a
-    time."""
-    unit = torch.zeros(1, size, *x.shape[1:])
+    time. In float64: in float32 the places of a long row are off by some of its last bits."""
+    unit = torch.zeros(1, size, *x.shape[1:], dtype=torch.float64)
     for i in range(size):
         unit[0, i].select(axis, i).fill_(1.0)
     answer = F.interpolate(unit, **how)[0]  # [i]: how much of row i is in each row of the result

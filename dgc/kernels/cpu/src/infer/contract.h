@@ -101,8 +101,10 @@ inline void check_vector(const DgcOp& op, const Operands& o) {
     DGC_CHECK(outs > 0 && op.out_first >= 0);
     o.region(op.out, op.out_first ? op.out_first + outs : round_up(outs));
     o.region(op.in, op.kind == DGC_SOFTMAX ? outs : op.channels);
-    if (op.kind == DGC_ALONG)
-        DGC_CHECK(op.weight && op.taps > 0), o.constant_floats(op.weight, op.taps);
+    if (op.kind == DGC_ALONG) {
+        DGC_CHECK(op.weight && op.taps > 0);
+        o.constant_floats(op.weight, op.taps), o.constant_floats(op.bias, 1);
+    }
     if (op.kind != DGC_VECTOR) return;
     DGC_CHECK(op.index || op.channels == op.outs);
     o.constant(op.index, outs * 4), o.constant_floats(op.in_scale, outs);
