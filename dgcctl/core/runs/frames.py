@@ -6,7 +6,6 @@ pandas is no dependency: it is asked for when a table is.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -97,16 +96,13 @@ def runs(filter: str = "", *, runs_dir: Path | str | None = None) -> Runs:
 
 
 def _folder(given: Path | str | None) -> Path:
-    """Where commands that are typed here would look; the caller's environment stays as it is."""
+    """Where commands that are typed here would look."""
     if given is not None:
         if not Path(given).is_dir():
             raise UsageError(f"{given}: no such folder (runs_dir): check the path")
         return Path(given)
-    environment = dict(os.environ)
-    settings.apply_project_file(environment)
-    named = environment.get("DGCCTL_RUNS_DIR")
-    of_project = named is not None and named != os.environ.get("DGCCTL_RUNS_DIR")
-    return Path(named) if named and of_project else settings.present_runs_dir()
+    of_project = settings.runs_dir_of_project()
+    return settings.present_runs_dir() if of_project is None else of_project
 
 
 def figures(event: Event) -> dict[str, Any]:
