@@ -10,11 +10,15 @@ No torch.
     DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL    addresses that stand in for the hosts of released
                                               checkpoints
     DGCCTL_RANK_TIMEOUT        seconds that a rank waits for the others
+    DGCCTL_ON_END_SECONDS      how long the command of --on-end may take
     DGCCTL_VERBOSITY           -1 (quiet), 0, 1 (verbose)
     DGCCTL_DASH_TOKEN          the token of a dashboard that is served
     DGCCTL_CRASH_AT            for tests: name:n ends the process at the n-th passage of a named
                                point
     DGCCTL_LAUNCHED            set by the launcher of several ranks for its children
+    DGCCTL_RUN, DGCCTL_RUN_PATH, DGCCTL_RUN_NAME, DGCCTL_RUN_STATE, DGCCTL_RUN_REASON,
+    DGCCTL_RUN_EXIT_CODE, DGCCTL_RUN_STEP, DGCCTL_RUN_EPOCH, DGCCTL_RUN_SECONDS,
+    DGCCTL_RUN_TOP1_ERROR, DGCCTL_RUN_METRICS    set for the command of --on-end, and never read
 
 Empty means not set. A switch is true, yes, on, 1 or false, no, off, 0, in any case. All else is a
 UsageError.
@@ -29,6 +33,18 @@ from pathlib import Path
 from dgc.errors import UsageError
 
 LAUNCHED = "DGCCTL_LAUNCHED"
+RUNS_DIR = "DGCCTL_RUNS_DIR"
+RUN = "DGCCTL_RUN"
+RUN_PATH = "DGCCTL_RUN_PATH"
+RUN_NAME = "DGCCTL_RUN_NAME"
+RUN_STATE = "DGCCTL_RUN_STATE"
+RUN_REASON = "DGCCTL_RUN_REASON"
+RUN_EXIT_CODE = "DGCCTL_RUN_EXIT_CODE"
+RUN_STEP = "DGCCTL_RUN_STEP"
+RUN_EPOCH = "DGCCTL_RUN_EPOCH"
+RUN_SECONDS = "DGCCTL_RUN_SECONDS"
+RUN_TOP1_ERROR = "DGCCTL_RUN_TOP1_ERROR"
+RUN_METRICS = "DGCCTL_RUN_METRICS"
 VERBOSITY = "DGCCTL_VERBOSITY"
 RECORD_SECRETS = "DGCCTL_RECORD_SECRETS"
 TRUST_CODE = "DGCCTL_TRUST_CODE"
@@ -40,12 +56,12 @@ _TRUE, _FALSE = (
 
 def runs_dir() -> Path:
     """The folder of the runs; default ./runs."""
-    return _path("DGCCTL_RUNS_DIR") or Path("runs")
+    return _path(RUNS_DIR) or Path("runs")
 
 
 def runs_dir_is_named() -> bool:
     """Whether the folder of the runs is anything but the default."""
-    return _path("DGCCTL_RUNS_DIR") is not None
+    return _path(RUNS_DIR) is not None
 
 
 def data_dir() -> Path | None:
@@ -106,16 +122,12 @@ def onedrive_url() -> str:
 
 def rank_timeout(default: float) -> float:
     """Seconds that a rank waits for the others."""
-    given = _text("DGCCTL_RANK_TIMEOUT")
-    if not given:
-        return default
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not (0 < seconds < math.inf):
-        raise _wrong("DGCCTL_RANK_TIMEOUT", "should be a number of seconds above 0, as 600")
-    return seconds
+    return _seconds("DGCCTL_RANK_TIMEOUT", default)
+
+
+def on_end_seconds() -> float:
+    """How long the command of --on-end may take."""
+    return _seconds("DGCCTL_ON_END_SECONDS", 600.0)
 
 
 def verbosity() -> int:
@@ -168,6 +180,7 @@ def check() -> None:
     ):
         read()
     rank_timeout(1.0)
+    on_end_seconds()
     parse_crash_at(crash_at_text())
 
 
@@ -180,6 +193,19 @@ def _switch(name: str) -> bool:
     if word not in _TRUE and word not in _FALSE:
         raise _wrong(name, "should be true or false (also yes, no, on, off, 1, 0)")
     return word in _TRUE
+
+
+def _seconds(name: str, default: float) -> float:
+    given = _text(name)
+    if not given:
+        return default
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not (0 < seconds < math.inf):
+        raise _wrong(name, "should be a number of seconds above 0, as 600")
+    return seconds
 
 
 def _path(name: str) -> Path | None:

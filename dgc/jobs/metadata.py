@@ -25,7 +25,7 @@ from dgc.run.checkpoint_store import list_checkpoints, read_verified, structure_
 from dgc.run.events import EventKind, live_rows, read_events
 from dgc.run.paths import RunDir
 from dgc.talk import run_program
-from dgc.train import build, costs, recorder
+from dgc.train import build, costs, mixed_precision, recorder
 from dgc.train.memory_format import choose
 from dgc.train.state import MODEL
 
@@ -51,7 +51,7 @@ def _model_facts(recipe: Recipe, run: RunDir | None) -> dict[str, Any]:
     layout = choose(recipe, device)
     told = None if run is None else structure_of(run)
     model = build.build_model(recipe, device, layout=layout, structure=told)
-    return recorder.model_facts(recipe, model, layout)
+    return recorder.model_facts(recipe, model, layout, mixed_precision.choose(recipe, device).amp)
 
 
 def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:

@@ -99,7 +99,7 @@ MEANINGS: dict[str, str] = {
     "train.teacher_sha256": "the digest that this file must have",
     "train.teacher_temperature": "softens the answers of both",
     "train.teacher_weight": "share of the teacher's word in the loss",
-    "train.amp": "mixed precision",
+    "train.amp": "mixed precision; float32 on a CPU where that is faster, and recorded so",
     "train.memory_format": "order of the tensors in memory; auto: what was measured to be faster",
     "train.backend": "what dynamic layers compute with; auto: kernels where they are faster",
     "train.tf32": "whether a GPU may round the inputs of float32 products to ten bits",

@@ -27,7 +27,7 @@ from dgc.run.files import write_json
 from dgc.run.lock import run_lock
 from dgc.run.paths import RunDir
 from dgc.run.status import State
-from dgc.train import build, recorder, save, seeding
+from dgc.train import build, mixed_precision, recorder, save, seeding
 from dgc.train.costs import CostMeter
 from dgc.train.distillation import find_teacher, open_teacher
 from dgc.train.ema import WeightAverage
@@ -132,6 +132,7 @@ def prepare(
     # after data and teacher: however they are opened, the same seed gives the same first weights
     seeding.seed_everything(recipe.seed)
     layout = choose(recipe, ranks.device, run if options.resume else None)
+    precision = mixed_precision.choose(recipe, ranks.device, run if options.resume else None)
     fresh = None if begun else recorded_networks.fresh(recipe)
     model = recorded_networks.recorded(recipe, structure_of(run)) if fresh is None else fresh.model
     structure = recorded_networks.document(model, recipe)
@@ -143,18 +144,20 @@ def prepare(
         recipe=recipe,
         ranks=ranks,
         options=options,
-        updater=make_updater(recipe, ranks, module, layout, teacher),
+        updater=make_updater(recipe, ranks, module, layout, precision.amp, teacher),
         meter=CostMeter(module, recipe.data.image_size),
         train=data.train,
         val=data.val,
         samples=data.train_samples,
         eval_samples=data.val_samples,
         data_facts=data.facts,
-        notes=[*images.notes(), *last_batch(recipe, data)],
+        notes=[*images.notes(), *last_batch(recipe, data), *precision.notes(recipe.train.amp)],
         control=Control(run, ranks, signals, recipe.checkpoint),
         recorder=recorder,
         steps=StepBuffer(recipe.train.log_every, ranks),
-        resume_fingerprint=save.resume_fingerprint(recipe, ranks, data.facts, layout, taught),
+        resume_fingerprint=save.resume_fingerprint(
+            recipe, ranks, data.facts, layout, precision.amp, taught
+        ),
         layout=layout,
         ema=None if decay is None else WeightAverage(module, decay),
         structure=structure,
@@ -172,7 +175,9 @@ def write_records(session: Session) -> None:
             session.recorder.log(old, "warning")
         recorder.write_once(session.run.env, recorder.environment(session.recipe, session.ranks))
         recorder.write_once(session.run.data, session.data_facts)
-        model = recorder.model_facts(session.recipe, session.module, session.layout)
+        model = recorder.model_facts(
+            session.recipe, session.module, session.layout, session.updater.amp
+        )
         recorder.write_once(session.run.model, {**model, **session.made})
         if own := session.resume_fingerprint.get("own_code"):
             recorder.write_once(session.run.own_code, {"packages": own})

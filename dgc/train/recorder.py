@@ -226,10 +226,10 @@ def device_name(device: torch.device) -> str:
     )
 
 
-def model_facts(recipe: Recipe, model: nn.Module, layout: str) -> dict[str, Any]:
-    """model.json: memory format, parameters and MACs (dense, promised, executed) in all and by
-    layer, at the end of the schedule. What the evaluated network costs stands beside its error, in
-    metrics.json.
+def model_facts(recipe: Recipe, model: nn.Module, layout: str, amp: str) -> dict[str, Any]:
+    """model.json: memory format, mixed precision, parameters and MACs (dense, promised, executed)
+    in all and by layer, at the end of the schedule. What the evaluated network costs stands beside
+    its error, in metrics.json.
     """
     with costs.end_of_schedule(model):
         complexity = count(model, recipe.data.image_size, device="cpu")
@@ -237,6 +237,7 @@ def model_facts(recipe: Recipe, model: nn.Module, layout: str) -> dict[str, Any]
         "name": recipe.model.name,
         "form": recipe.model.form,
         "memory_format": layout,
+        "amp": amp,
         "parameters": complexity.params,
         costs.SCHEDULE_END: costs.three_ways(complexity),
         "layers": [asdict(row) for row in complexity.rows],

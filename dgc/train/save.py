@@ -259,6 +259,7 @@ def resume_fingerprint(
     ranks: Ranks,
     data_facts: Mapping[str, Any],
     layout: str,
+    amp: str,
     taught: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to compute the same."""
@@ -266,6 +267,7 @@ def resume_fingerprint(
     return {
         "recipe": dump_recipe(recipe),
         "memory_format": layout,
+        "amp": amp,
         "data": data_facts.get("digest"),
         "code": provenance.code_digest(),
         "world_size": ranks.world,
@@ -292,9 +294,11 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
         if before.get(key) != now[key] and (key, before.get(key), now[key]) != _RENAMED:
             changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
-    layout = "memory_format"  # older checkpoints say it in their recipe
-    if layout in before and layout in now and before[layout] != now[layout]:
-        changes.append(f"{layout} was {before[layout]}, is {now[layout]}")
+    changes += [
+        f"{key} was {before[key]}, is {now[key]}"
+        for key in ("memory_format", "amp")  # older checkpoints say them in their recipe
+        if key in before and key in now and before[key] != now[key]
+    ]
     built = "kernels_built_from"  # another compiler; not recorded in the beginning
     if built in before and built in now and before[built] != now[built]:
         changes.append(f"kernels built from {before[built]}, now from {now[built]}")

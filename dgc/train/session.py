@@ -19,6 +19,7 @@ from dgc.train.costs import CostMeter
 from dgc.train.distillation import Teacher
 from dgc.train.ema import WeightAverage
 from dgc.train.memory_format import FORMATS, Format
+from dgc.train.mixed_precision import Amp
 from dgc.train.mixing import Mix, Mixing
 from dgc.train.optimizers import make_optimizer
 from dgc.train.ranks import Ranks
@@ -152,6 +153,7 @@ def make_updater(
     ranks: Ranks,
     module: nn.Module,
     layout: Format = "contiguous",
+    amp: Amp = "off",
     teacher: Teacher | None = None,
 ) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
@@ -162,9 +164,9 @@ def make_updater(
         module=module,
         forward=ranks.wrap(forward),
         optimizer=make_optimizer(recipe.optim, module, tripped),
-        scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=amp == "fp16"),
         ranks=ranks,
-        amp=recipe.train.amp,
+        amp=amp,
         gate_weight=recipe.optim.gate_l1,
         label_smoothing=recipe.optim.label_smoothing,
         clip_grad_norm=recipe.optim.clip_grad_norm,

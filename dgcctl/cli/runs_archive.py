@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import IntegrityError, UsageError
+from dgcctl.cli import runs_elsewhere
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
@@ -32,6 +33,14 @@ _Runs = Annotated[
         metavar="RUN|FILTER...",
         help="Ids, prefixes, paths, `latest`; or e.g. 'tag:study'.",
         autocompletion=options.complete_run,
+    ),
+]
+_To = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="tensorboard|mlflow|wandb",
+        help="For that program: curves, parameters, result and report, into a folder.",
     ),
 ]
 
@@ -117,6 +126,7 @@ def export(
             help="A new folder, or a name ending with .zip or .tar.gz; of several runs a folder.",
         ),
     ] = None,
+    to: _To = "",
     checkpoints: Annotated[
         str,
         typer.Option("--checkpoints", metavar="best|all|none", help="Which checkpoints go along."),
@@ -128,7 +138,8 @@ def export(
     into a folder, each under its id.
 
     This is the record. `dgcctl ckpt export` writes its weights alone, `dgcctl export` a network
-    that runs without PyTorch. `dgcctl runs import` takes it in again.
+    that runs without PyTorch. `dgcctl runs import` takes it in again. With --to it is no record:
+    it is what another program shows, in a folder that may hold other runs; nothing is uploaded.
     """
     names, target = (words, given) if given is not None else (words[:-1], Path(words[-1]))
     if not names:
@@ -136,6 +147,11 @@ def export(
             "runs export: name a run and where to: `dgcctl runs export latest -o F.zip`"
         )
     chosen = select(names, [], settings.runs_dir(runs_dir))
+    if to:
+        if checkpoints != "best":
+            raise UsageError("--checkpoints is for a copy of the record: leave it out with --to")
+        runs_elsewhere.hand_out(chosen, to, target, json=json)
+        return
     several = len(chosen) > 1
     if several and target.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
         raise UsageError(f"{target}: {len(chosen)} runs are exported into a folder: name one")

@@ -50,6 +50,7 @@ def search(
     name: Annotated[
         str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
     ] = "",
+    on_end: options.OnEnd = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     *,
@@ -79,12 +80,12 @@ def search(
         name=name,
         allow=require,
     )
-    return _run(found, trials, form)
+    return _run(found, trials, form, on_end)
 
 
-def _run(found: study.Search, trials: int, form: output.Form) -> int:
+def _run(found: study.Search, trials: int, form: output.Form, on_end: str | None) -> int:
     diagnostics.note(f"search {found.asked.id}: {trials} trials")
-    outcome = work(found, trials=trials, say=diagnostics.note)
+    outcome = work(found, trials=trials, say=diagnostics.note, on_end=on_end)
     _show(found, form)
     if outcome.interrupted:
         diagnostics.note("stopped; the same command goes on where it was")

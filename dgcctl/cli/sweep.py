@@ -62,6 +62,7 @@ def sweep(
     name: Annotated[
         str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
     ] = "",
+    on_end: options.OnEnd = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     dry_run: options.DryRun = False,
@@ -93,7 +94,7 @@ def sweep(
         return None
     found = sweeps.open_or_create(folder, recipe, fixed, parsed, name, require)
     judged.say_what_no_longer_holds(sweeps.recipes(found))
-    return _run(found, form, jobs, fail_fast, retry_failed)
+    return _run(found, form, jobs, fail_fast, retry_failed, on_end)
 
 
 def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:
@@ -124,7 +125,12 @@ def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -
 
 
 def _run(
-    found: sweeps.Sweep, form: output.Form, jobs: int | None, fail_fast: bool, retry_failed: bool
+    found: sweeps.Sweep,
+    form: output.Form,
+    jobs: int | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    on_end: str | None,
 ) -> int | None:
     gpus = pool.visible_gpus()
     slots = jobs or max(1, len(gpus))
@@ -137,6 +143,7 @@ def _run(
         retry_failed=retry_failed,
         gpus=shared,
         say=diagnostics.note,
+        on_end=on_end,
     )
     _show(found, form)
     if outcome.interrupted:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.launch.launcher import Process, RankOptions, SignalRelay
 from dgcctl.core.runs import initial, listing
+from dgcctl.core.runs.on_end import OnEnd, leave_behind
 
 POLL_SECONDS = 0.1
 AllowChange = Annotated[
@@ -119,8 +121,9 @@ def train(
         "recipe_file": str(find_recipe(recipe)),
         "overrides": overrides,
     }
-    with launcher.hearing() as heard:
+    with _telling(how) as ended, launcher.hearing() as heard:
         run = launcher.create(folder, wanted.name, dump_recipe(wanted), argv)
+        ended.append(run)
         return _carry_out(run, wanted, replace(how, fresh=True), heard)
 
 
@@ -158,7 +161,8 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
     _check_ranks(recipe, how.ranks)
     _require_target(recipe, how)
     extra = ("--resume", *(("--allow-change",) if allow_change else ()))
-    with launcher.hearing() as heard:
+    with _telling(how) as ended, launcher.hearing() as heard:
+        ended.append(run)
         return _carry_out(run, recipe, replace(how, arguments=(*how.arguments, *extra)), heard)
 
 
@@ -245,6 +249,22 @@ def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: SignalRelay) -> int
     return None
 
 
+@contextlib.contextmanager
+def _telling(how: How) -> Iterator[list[RunDir]]:
+    """What is put into the list has ended when the block does, however that does; --on-end is told.
+    Around `hearing`, so that Ctrl-C ends the command and not a trainer that is gone.
+    """
+    on_end = OnEnd(how.on_end, diagnostics.warn)
+    ended: list[RunDir] = []
+    try:
+        yield ended
+    finally:
+        if not (how.detach or how.dash):
+            for run in ended:
+                on_end.begin(run)
+            on_end.finish()
+
+
 def _say_what_was_recorded(run: RunDir) -> None:
     """What of the code went into the record, and what did not: now,
     while it can still be mended.
@@ -293,6 +313,7 @@ def _say_once(passed: list[Any], watch: Watch) -> None:
 
 def _leave_running(run: RunDir, command: Sequence[str], how: How) -> int | None:
     process: Process = launcher.start_training(run, command, detach=True)
+    leave_behind(how.on_end, run, process.pid)
     if how.dash:
         return subprocess.call([sys.executable, "-m", "dgcctl", "dash", str(run.path)])
     if how.json:

@@ -90,6 +90,18 @@ def runs_dir(flag: Path | None = None) -> Path:
     return flag or settings.runs_dir()
 
 
+def runs_dir_of_project() -> Path | None:
+    """What the project file says of the folder of the runs, for who leaves the environment as it
+    is; None where the environment names one, or no file does.
+    """
+    if settings.runs_dir_is_named():
+        return None
+    found: dict[str, str] = {}
+    apply_project_file(found)
+    named = found.get(settings.RUNS_DIR)
+    return Path(named) if named else None
+
+
 def present_runs_dir(flag: Path | None = None) -> Path:
     """The same, for those who look at runs. Raises UsageError where the folder that was named is
     not there.

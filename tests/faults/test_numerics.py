@@ -143,13 +143,8 @@ def test_parameters_stay_from_the_bad_step_on(dtype, amp):
     momentum moves.
     """
     torch.manual_seed(0)
-    recipe = parse_recipe(RECIPE, "recipe")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10)).to(dtype)
-    updater = make_updater(
-        recipe.model_copy(update={"train": recipe.train.model_copy(update={"amp": amp})}),
-        CPU,
-        model,
-    )
+    updater = make_updater(parse_recipe(RECIPE, "recipe"), CPU, model, amp=amp)
     images, labels = torch.randn(4, 3, 2, 2, dtype=dtype), torch.arange(4)
     moved = model[1].weight.clone()
     updater.step(images, labels, 0.1, 0.0, 4)

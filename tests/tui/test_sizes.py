@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from dgcctl.tui.app import DashApp
+from dgcctl.tui.widgets.chart import Chart
 from tests.tui import frames
 
 PLACES = (
@@ -91,3 +92,21 @@ async def test_the_first_preview_shows_the_curve_without_a_key(made_runs: Path) 
     async with frames.opened(made_runs, (120, 40)) as (dash, _):
         assert "no values yet" not in frames.text(dash)
         assert "⣀" in frames.text(dash)
+
+
+async def test_a_chart_without_room_for_lines_says_its_last_values(
+    made_runs: Path,
+) -> None:
+    """It kept the picture for which it once had room."""
+    async with frames.opened(made_runs, (100, 30), open=["fff001"]) as (dash, pilot):
+        await frames.settled(pilot)
+        chart = dash.screen.query(Chart).first()
+        assert "┄" in "".join(strip.text for strip in map(chart.render_line, range(5)))
+        chart.styles.height = chart.styles.max_height = 3
+        await frames.settled(pilot)
+        assert chart.size.height == 3
+        shown = [chart.render_line(y).text.strip() for y in range(3)]
+        assert shown[0].startswith("top-1 %  A 8.444")
+        assert shown[1:] == ["", ""]
+        y = chart.region.y
+        assert [line[: chart.size.width].strip() for line in frames.lines(dash)[y : y + 3]] == shown

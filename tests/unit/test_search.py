@@ -73,6 +73,15 @@ def test_each_trial_is_a_run_and_what_is_given_up_is_a_stopped_run_with_the_reas
     assert best["top1_error"] == min(row["top1_error"] for row in rows)
 
 
+def test_each_trials_end_is_told_of(tmp_path):
+    search = study.open_or_create(tmp_path, "demo", ("optim.lr=0.01,0.02",), seed=SEED)
+    log = tmp_path / "told"
+    command = f'echo "$DGCCTL_RUN $DGCCTL_RUN_STATE $DGCCTL_RUN_TOP1_ERROR" >> {log}'
+    worker.work(search, trials=2, trainer=TRAINER, say=lambda text: None, on_end=command)
+    wanted = [f"{row['run']} done {row['top1_error']}" for row in search.rows()]
+    assert log.read_text().splitlines() == wanted
+
+
 def test_a_search_killed_again_and_again_makes_the_trials_of_one_that_was_not(unkilled, tmp_path):
     words = [sys.executable, "-u", "-c", WORKER, str(tmp_path), "9", str(SEED), TRAINER[1], *VALUES]
     for kills in range(int(os.environ.get("SEARCH_KILLS", "4"))):

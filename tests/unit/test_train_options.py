@@ -45,8 +45,6 @@ def plain(tmp_path_factory) -> RunDir:
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [
-        ("amp: bf16", 0.05),
-        ("amp: fp16", 0.05),
         ("channels_last: true", 1e-3),
         ("dtype: float64", 1e-3),
         ("deterministic: false", 1e-3),

@@ -72,6 +72,14 @@ def data_override(folder: Path | None) -> list[str]:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+OnEnd = Annotated[
+    str | None,
+    typer.Option(
+        "--on-end",
+        metavar="COMMAND",
+        help="Run this in a shell when the run has ended; $DGCCTL_RUN_STATE and others tell how.",
+    ),
+]
 Check = Annotated[
     bool, typer.Option("--check", help="End with 11 where a figure misses what is expected of it.")
 ]

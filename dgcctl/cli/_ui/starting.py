@@ -24,13 +24,21 @@ class How:
     json: bool = False
     check: bool = False
     fresh: bool = False
+    on_end: str | None = None
 
 
 def _how(
-    *, check: bool, detach: bool, dash: bool, rescue_dir: Path | None, json: bool, **ranks: Any
+    *,
+    check: bool,
+    detach: bool,
+    dash: bool,
+    rescue_dir: Path | None,
+    json: bool,
+    on_end: str | None,
+    **ranks: Any,
 ) -> How:
     where = ("--rescue-dir", str(rescue_dir.absolute())) if rescue_dir else ()
-    return How(RankOptions(**ranks), where, detach, dash, json, check)
+    return How(RankOptions(**ranks), where, detach, dash, json, check, on_end=on_end)
 
 
 def _option(kind: Any, *names: str, **rest: Any) -> tuple[Any, Any]:
@@ -72,6 +80,7 @@ _FLAGS = {
         metavar="DIR",
         help="Where to save if the run directory cannot be written.",
     ),
+    "on_end": (options.OnEnd, None),
     "json": (options.Json, False),
 }
 starting = gathered("how", _FLAGS, _how)

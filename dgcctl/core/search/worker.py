@@ -18,6 +18,7 @@ from dgc.errors import ExitCode
 from dgc.run.events import EventKind
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.runs.tail import Tail
 from dgcctl.core.search.study import Claim, Search
 from dgcctl.core.sweep.plan import Sweep, TrialState, forget_unbegun, prepare
@@ -43,11 +44,12 @@ def work(
     trials: int,
     trainer: Sequence[str] = TRAINER,
     say: Callable[[str], None] = print,
+    on_end: str | None = None,
 ) -> SearchOutcome:
     """Train until the search has so many trials, and nobody's is left. A signal stops the trainer
-    gently; calling again goes on.
+    gently; calling again goes on. `on_end`: a command that is told of each trial's end.
     """
-    outcome = SearchOutcome()
+    outcome, ends = SearchOutcome(), OnEnd(on_end, say)
     passed: set[int] = set()
     with Signals() as signals:
         while not signals.received:
@@ -59,11 +61,14 @@ def work(
                 if not at_work.run():
                     passed.add(claim.number)
                     outcome.left.append(claim.trial.index)
+                ends.begin(at_work.dir)
+                ends.look()
             finally:
                 claim.release()
         if signals.received:
             interrupted = signals.received == signal.SIGINT
             outcome.interrupted = int(ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED)
+    ends.finish()
     return outcome
 
 

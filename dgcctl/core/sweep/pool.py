@@ -23,6 +23,7 @@ from dgc.run.code_record import sentences
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.sweep.plan import Sweep, Trial, TrialState, due, forget_unbegun, prepare
 
 TRAINER = (sys.executable, "-m", "dgc.train")
@@ -76,9 +77,10 @@ class Pool:
         gpus: Sequence[str],
         trainer: Sequence[str],
         say: Callable[[str], None],
+        on_end: OnEnd,
     ):
         self.sweep, self.trainer, self.say = sweep, trainer, say
-        self.gpus = gpus
+        self.gpus, self.on_end = gpus, on_end
         self.free = list(range(jobs))
         self.active: list[_Job] = []
         self.outcome = SweepOutcome()
@@ -133,6 +135,8 @@ class Pool:
             self.active.remove(job)
             self.free.append(job.slot)
             self._note_end(job)
+            self.on_end.begin(self.sweep.run_dir(job.trial))
+        self.on_end.look()
         return ended
 
     def _runs(self, job: _Job) -> bool:
@@ -169,6 +173,7 @@ class Pool:
             if job.process:
                 job.process.wait()
                 forget_unbegun(self.sweep, job.trial)
+                self.on_end.begin(self.sweep.run_dir(job.trial))
         self.outcome.interrupted = int(
             ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
         )
@@ -183,12 +188,14 @@ def run_sweep(
     gpus: Sequence[str] = (),
     trainer: Sequence[str] = TRAINER,
     say: Callable[[str], None] = print,
+    on_end: str | None = None,
 ) -> SweepOutcome:
     """Run what is due, each trial once in a call. A signal stops the trainers gently; calling again
-    goes on.
+    goes on. `on_end`: a command that is told of each trial's end.
     """
     waiting = due(sweep, retry_failed=retry_failed)
-    pool = Pool(sweep, jobs, gpus, trainer, say)
+    ends = OnEnd(on_end, say)
+    pool = Pool(sweep, jobs, gpus, trainer, say, ends)
     with _owned(sweep.path), Signals() as signals:
         # The state of each trial is in its run directory and not here, so that a sweep that is
         # killed at any point of this loop goes on from there.
@@ -201,6 +208,7 @@ def run_sweep(
                 waiting = []
         if signals.received:
             pool.stop(signals.received)
+    ends.finish()
     return pool.outcome
 
 

@@ -138,9 +138,11 @@ class Chart(Canvas, can_focus=True):
         self._strips = []
         # the canvas grows here, not on the message of a resize, which may come after the spec
         self.reset(size=self.size, refresh=False)
-        if self.size.width < GUTTER + 8 or self.size.height < 4:
-            return
         with self.batch_refresh():
+            # refreshed in any case: what was drawn while there was more room must not stay
+            if self.size.width < GUTTER + 8 or self.size.height < 4:
+                self._title()
+                return
             drawn = [
                 (trace, self._reduced(index, trace)) for index, trace in enumerate(self.spec.traces)
             ]
