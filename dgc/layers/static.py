@@ -83,6 +83,7 @@ def narrow_groups(weight_shape: Sequence[int], groups: int) -> bool:
 
 
 def _layout(x: Tensor) -> torch.memory_format:
+    # a tensor of one pixel or one channel is both: then it is called contiguous
     plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
     return torch.contiguous_format if plain else torch.channels_last
 
@@ -94,6 +95,8 @@ def _laid_out(x_BCHW: Tensor, weight: Tensor, numbers: tuple[Any, ...]) -> Tenso
 
 
 class _NormReluConv(torch.autograd.Function):
+    """conv(relu(norm(x))): memory for x alone, paid for with a second BatchNorm and ReLU."""
+
     @staticmethod
     def forward(
         ctx: Any, rule: Rule, numbers: tuple[Any, ...], x: Tensor, weight: Tensor, *tensors: Tensor
@@ -131,6 +134,8 @@ class _NormReluConv(torch.autograd.Function):
 
 
 class _NormReluPool(torch.autograd.Function):
+    """pool(relu(norm(x))): memory for x alone, paid for with a second pooling."""
+
     @staticmethod
     def forward(ctx: Any, rule: Rule, pool: nn.Module, x: Tensor, *tensors: Tensor) -> Tensor:
         ctx.rule, ctx.pool = rule, pool

@@ -68,6 +68,7 @@ def start(
         ) from error
     script = _script()
     run.control.mkdir()
+    # config.json first: it is what tells a script's run from one of a recipe
     write_json(run.config, document)
     write_json(
         run.argv, {"argv": list(sys.argv), "cwd": str(Path.cwd()), "script": script and str(script)}
@@ -127,7 +128,9 @@ class ScriptRun:
     def __init__(self, run: RunDir, status: Status) -> None:
         self.dir, self.status = run, status
         self._events = EventWriter(run)
+        # status.json is written by the heartbeat and by `finish`, never by both at once
         self._lock, self._stop = threading.Lock(), threading.Event()
+        # a daemon: a script that never ends its run can still end, and the run is seen to have died
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._write_status()
         self._thread.start()
@@ -209,7 +212,8 @@ class ScriptRun:
 
         tensors = model if isinstance(model, Mapping) else model.state_dict()
         data = safetensors.torch.save(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            # copies: safetensors refuses two names of one storage (tied weights)
+            {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         )
         number = self.status.step if step is None else step
         began = time.monotonic()
@@ -237,6 +241,7 @@ class ScriptRun:
         if self._stop.is_set():
             return
         self._stop.set()
+        # a last heartbeat must not come after the end and call the run running again
         self._thread.join()
         self.status.state, self.status.reason = str(state), reason
         self.status.exit_code = int(exit_code)

@@ -173,6 +173,15 @@ def test_weights_and_pictures(tmp_path: Path) -> None:
         run.log(6, loss=1.0)
 
 
+def test_tied_weights_are_saved_under_both_names(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    with dgc.run.start("tied", runs_dir=tmp_path / "runs") as run:
+        folder = run.checkpoint(net, step=1)
+    saved = safetensors.torch.load_file(folder / "model.safetensors")
+    assert torch.equal(saved["0.weight"], saved["1.weight"])
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

@@ -84,15 +84,19 @@ class TritonLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         chain = chain_of(norms, setting.rules)
         x, weight = passes.planes(x), weight.contiguous()
+        # a BatchNorm as scale and shift a channel: the last one is applied, with its ReLU, while
+        # the kernels read u, so its output is never written
         affines = tuple(affine_of(link) for link in chain)
         u = _last_input(x, affines)
         last = affines[-1] if affines else None
         pooled_BC = passes.pooled(u, last)
+        # heads in front: one product for all of them
         h_GBS = gating.hidden(pooled_BC, fc1).transpose(0, 1)
         raw_GBC = torch.baddbmm(fc2_bias[:, None], h_GBS, fc2.transpose(1, 2))
         gates_BGC, on, sums = passes.select(raw_GBC, inactive)
         y = passes.forward(u, last, on, weight, setting.window)
         ctx.setting = setting
+        # x itself, not what the BatchNorms made of it: that is made again in backward
         ctx.save_for_backward(
             x, weight, fc1, fc2, pooled_BC, gates_BGC, *on, *(t for a in affines for t in a), *norms
         )
@@ -110,12 +114,17 @@ class TritonLayer(torch.autograd.Function):
         u = _last_input(x, affines)
         last = affines[-1] if affines else None
         grad_y = passes.planes(grad_y)
+        # a gate scales its channel, so what it is to hear falls out of the sums for the weights
         grad_weight, heard = passes.grad_weight(u, last, on, weight, grad_y, window)
+        # the L1 term is of all gates; where the ReLU behind a gate gave 0, nothing passes
         grad_gates = (heard + grad_l1 / gates[:, 0].numel()) * (gates > 0)
         grad_pooled, *grad_fcs = gating.gates_backward(grad_gates, pooled, fc1, fc2)
+        # each pixel had its share in the mean
         grad_pooled = grad_pooled / (x.shape[2] * x.shape[3])
         grad = torch.empty_like(u, memory_format=torch.contiguous_format)
         partial = passes.grad_input(u, last, on, weight, grad_y, grad_pooled, window, grad)
+        # the kernel has applied the last BatchNorm's scale; in training the terms that come through
+        # the batch's moments are missing, and need sums over all of it
         grad_norms: list[Tensor | None] = []
         if partial is not None:
             found = _norm_grads(chain[-1], partial, u)
