@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 import dgc
+from benchmarks import native_models
 from dgc.conversion import trial
 from dgc.errors import DgcError
 from dgc.hub import foreign
@@ -153,8 +154,8 @@ def keeps_what_it_should(model: nn.Module) -> bool:
     return not wrong
 
 
-def measure(name: str) -> dict[str, Any]:
-    began = time.monotonic()
+def original(name: str) -> tuple[nn.Module, float, bool]:
+    """The network, how far its answers are apart, and whether it was settled for that."""
     torch.manual_seed(0)
     model = build(name)
     far = apart(model)
@@ -162,6 +163,19 @@ def measure(name: str) -> dict[str, Any]:
     if settled:
         settle(model)
         far = apart(model)
+    return model, far, settled
+
+
+def engine_alone(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of conversion, and how the network runs natively."""
+    model, _, _ = original(row["name"])
+    dgc.convert(model, images(1, 1), gate_factor=GATE_FACTOR)
+    return row | native_models.native(model, images(native_models.IMAGES, 7))
+
+
+def measure(name: str) -> dict[str, Any]:
+    began = time.monotonic()
+    model, far, settled = original(name)
     report = dgc.convert(model, images(1, 1), gate_factor=GATE_FACTOR)
     row: dict[str, Any] = {
         "name": name,
@@ -183,6 +197,8 @@ def measure(name: str) -> dict[str, Any]:
     pairs = zip(trial.run(model, images(1, 4)), trial.run(again, images(1, 4)), strict=True)
     row["bit_equal"] = all(torch.equal(a, b) for a, b in pairs)
     row["step_finite"] = step_is_finite(model)
+    del model
+    row |= native_models.native(again, images(native_models.IMAGES, 7))
     return row | {"seconds": round(time.monotonic() - began, 1)}
 
 
@@ -224,14 +240,31 @@ def report(rows: dict[str, dict[str, Any]]) -> str:
         "look at the image, and any comparison would hold); (s): BatchNorm took the statistics of 12 images",
         "first, because they were less than 0.01 apart.",
         "",
-        "| network | converted | share | M MACs | then | gates | apart | off by | step | kept | back |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|---|",
+        *_engine(done),
+        "",
+        "| network | converted | share | M MACs | then | gates | apart | off by | step | kept | back | native | plan | engine off |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|---|---:|---|---:|",
         *(_line(row) for row in done),
         "",
+        *(f"- {row['name']}, in the way of one plan: {'; '.join(row['blockers'])}" for row in done if row.get("blockers")),
         *(f"- {row['name']}: {row['note']}" for row in done if row["note"]),
         *(f"- {row['name']}: {row.get('refused') or row['failed']}" for row in there if "converted" not in row),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _engine(done: list[dict[str, Any]]) -> list[str]:
+    """What the columns of the engine say, all together."""
+    there = [row for row in done if "plan" in row]
+    cases, ties = (sum(row[key] for row in there) for key in ("images", "near_ties"))
+    whole = sum(row["plan"] == "whole" for row in there)
+    return [
+        f"The engine, on {len(there)} of the converted: {whole} are one plan; {cases} answers compared,"
+        f" {sum(row['wrong'] for row in there)} wrong,",
+        f"{ties} near ties ({ties / max(1, cases):.1%}). native: of the dynamic layers, how many run"
+        " natively. engine off: its answers from PyTorch's (64: from float64's, where",
+        "rounding grows), with gates that depend on the image, at the end of the schedule.",
+    ]
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -248,8 +281,25 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['apart']:.2g}{' (s)' if row['settled'] else ''}",
         off,
         *yes,
+        *_engine_cells(row),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _engine_cells(row: dict[str, Any]) -> list[str]:
+    if "plan" not in row:
+        return ["not tried", "", ""]
+    plan = "whole" if row["plan"] == "whole" else f"{row['parts']} parts"
+    off = "-" if row["native_off"] is None else f"{row['native_off']:.1e}"
+    off += " (64)" if row["against_float64"] else ""
+    off += f", {row['near_ties']} ties" if row["near_ties"] else ""
+    off += f", **{row['wrong']} wrong**" if row["wrong"] else ""
+    return [f"{row['native_layers']}/{row['dynamic_layers']}", plan, off]
+
+
+def _open(row: dict[str, Any] | None, engine: bool) -> bool:
+    """Whether there is something to do for a network."""
+    return row is not None and "converted" in row and "plan" not in row if engine else row is None
 
 
 def main() -> int:
@@ -257,15 +307,18 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="these alone, again")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no more after so long")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument(
+        "--engine", action="store_true", help="the engine's columns, of rows that lack them"
+    )
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     names = [name for family in MODELS.values() for name in family]
-    wanted = given.only or [name for name in names if name not in rows]
+    wanted = given.only or [name for name in names if _open(rows.get(name), given.engine)]
     began = time.monotonic()
     for name in [] if given.report else wanted:
         if time.monotonic() - began > given.seconds:
             break
-        rows[name] = tried(name)
+        rows[name] = engine_alone(rows[name]) if given.engine else tried(name)
         print(json.dumps(rows[name]), flush=True)
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
         gc.collect()

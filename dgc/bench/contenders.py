@@ -17,7 +17,7 @@ Call = Callable[[], object]
 Maker = Callable[[str, Tensor, int], Call]
 
 
-def _torch_call(model: nn.Module, x: Tensor) -> Call:
+def torch_call(model: nn.Module, x: Tensor) -> Call:
     def call() -> object:
         with torch.inference_mode():
             return model(x)
@@ -26,39 +26,41 @@ def _torch_call(model: nn.Module, x: Tensor) -> Call:
 
 
 def _native(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(compile_for_inference(build(name, "dgc")), x)
+    return torch_call(compile_for_inference(build(name, "dgc")), x)
 
 
 def _plain(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(with_backend(build(name, "dgc"), "plain"), x)
+    return torch_call(with_backend(build(name, "dgc"), "plain"), x)
 
 
 def _masked(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(with_backend(build(name, "dgc"), "masked"), x)
+    return torch_call(with_backend(build(name, "dgc"), "masked"), x)
 
 
 def _dense(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(build(name, "dense"), x)
+    return torch_call(build(name, "dense"), x)
 
 
 def _sgc(name: str, x: Tensor, threads: int) -> Call:
-    return _torch_call(build(name, "sgc"), x)
+    return torch_call(build(name, "sgc"), x)
 
 
 def _dense_compiled(name: str, x: Tensor, threads: int) -> Call:
     model: Any = torch.compile(copy.deepcopy(build(name, "dense")))
-    return _torch_call(model, x)
+    return torch_call(model, x)
 
 
 def _dense_onnxruntime(name: str, x: Tensor, threads: int) -> Call:
+    return onnxruntime_call(as_onnx(name, x), x, threads)
+
+
+def onnxruntime_call(onnx: bytes, x: Tensor, threads: int) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        as_onnx(name, x), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     feed = {"x": x.numpy()}
     return lambda: session.run(None, feed)
 

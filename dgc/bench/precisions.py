@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgc.bench.networks import build
 from dgc.infer import compile_for_inference
@@ -25,8 +25,11 @@ CALIBRATION = 16  # images (noise, as everything here): speed does not depend on
 
 def as_onnx(name: str, x: Tensor) -> bytes:
     """The dense network as ONNX for exactly this batch."""
+    return onnx_of(build(name, "dense"), x)
+
+
+def onnx_of(model: nn.Module, x: Tensor) -> bytes:
     out = io.BytesIO()
-    model = build(name, "dense")
     torch.onnx.export(model, (x,), out, dynamo=False, input_names=["x"], output_names=["y"])  # type: ignore[arg-type]
     return out.getvalue()
 
@@ -65,22 +68,28 @@ def openvino(precision: str, *, quantised: bool) -> Callable[[str, Tensor, int],
     """
 
     def make(name: str, x: Tensor, threads: int) -> Call:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(io.BytesIO(as_onnx(name, x)))
-        if quantised:
-            model = _nncf(model, x)
-        settings = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
-        feed = {0: x.numpy()}
-        return lambda: request.infer(feed)
+        return openvino_call(as_onnx(name, x), x, threads, precision, quantised=quantised)
 
     return make
+
+
+def openvino_call(
+    onnx: bytes, x: Tensor, threads: int, precision: str = "f32", *, quantised: bool = False
+) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(io.BytesIO(onnx))
+    if quantised:
+        model = _nncf(model, x)
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    feed = {0: x.numpy()}
+    return lambda: request.infer(feed)
 
 
 def _nncf(model: Any, x: Tensor) -> Any:

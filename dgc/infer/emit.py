@@ -29,6 +29,7 @@ class Step:
     op: Op
     images: dict[str, Image]
     regions: Mapping[str, Region]
+    path: str  # of the module that it is part of
 
 
 class Emitter:
@@ -41,6 +42,7 @@ class Emitter:
         self.block = BlockBuilder()
         self.masks: dict[Layout, int] = {}
         self.scratch = 4096  # floats a worker needs for itself
+        self.path = ""  # of the module whose operations are emitted
 
     def emit(
         self,
@@ -54,7 +56,8 @@ class Emitter:
         placed = {k: self.constant(v) for k, v in (constants or {}).items() if v is not None}
         for used in [*(i.buffer for i in images.values()), *regions.values()]:
             used.uses.append(len(self.steps))
-        self.steps.append(Step(Op(kind=int(kind), **placed, **numbers), images, regions))
+        op = Op(kind=int(kind), **placed, **numbers)
+        self.steps.append(Step(op, images, regions, self.path))
         return self.steps[-1]
 
     def constant(self, value: Tensor | NDArray[np.generic]) -> int:
@@ -79,7 +82,7 @@ class Emitter:
         block = self.block.build(
             [s.op for s in self.steps], floats, (prod(in_shape), prod(out_shape)), self.exact
         )
-        return NativePlan(block, in_shape, out_shape)
+        return NativePlan(block, in_shape, out_shape, tuple(s.path for s in self.steps))
 
     def _place(self, step: Step) -> None:
         for name, image in step.images.items():

@@ -26,10 +26,28 @@ def fuse(output: Node, *, relu_alone: bool = False) -> Node:
     def join(node: Node, readers: Readers) -> Node | None:
         return None if relu_alone and not node.relu else _act_into_last(node, readers)
 
+    _nest_cats(output)
     for rule in (_norm_into_conv, join, _sum_into_conv, join):
         output = _everywhere(output, rule)
     output.answer = answer
     return output
+
+
+def _nest_cats(output: Node) -> None:
+    """A concatenation that begins as another one does takes that one as its first part: both then
+    lie in one buffer, where a dense block would otherwise copy all its layers for each layer.
+    """
+    known: dict[tuple[Node, ...], Node] = {}
+    for node in ordered(output):
+        if node.kind != "cat":
+            continue
+        parts = tuple(node.inputs)
+        for length in range(len(parts) - 1, 1, -1):
+            start = known.get(parts[:length])
+            if start is not None and not start.act:
+                node.inputs = [start, *parts[length:]]
+                break
+        known.setdefault(parts, node)
 
 
 def _everywhere(output: Node, rule: Rule) -> Node:

@@ -30,7 +30,7 @@ class Lowering(NodeImages):
         return self.finish(self.in_shape, output.answer or output.shape)
 
     def _node(self, node: Node) -> None:
-        rule = RULES.get(node.kind)
+        rule, self.path = RULES.get(node.kind), node.path
         if rule is None:
             raise UnknownError(node.what or node.kind)
         rule(self, node)

@@ -23,6 +23,7 @@ class NativePlan:
     block: Bytes
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    paths: tuple[str, ...] = ()  # in which module each operation was met; empty for one from a file
     _workspace: NDArray[np.float32] | None = field(default=None, repr=False)
     _workspace_for: tuple[int, int] = (0, 0)
 

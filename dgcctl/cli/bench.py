@@ -49,6 +49,24 @@ Layers = Annotated[
 InPrecision = Annotated[
     Precision, typer.Option("--precision", help="int8: against dense engines in any precision.")
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "--network",
+        metavar="NAME",
+        help="condensenet, resnet18, densenet86 (these by default), torchvision/NAME or timm/NAME.",
+    ),
+]
+GateFactors = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--gate-factor",
+        min=0,
+        max=1,
+        help="Of a network of torchvision or timm when it is converted; 0.25 and 0.5 by default.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
@@ -56,9 +74,8 @@ Out = Annotated[
 
 
 def bench(
-    network: Annotated[
-        list[Network] | None, typer.Option("--network", help="All three by default.")
-    ] = None,
+    network: Models = None,
+    gate_factor: GateFactors = None,
     batch: Annotated[
         list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")
     ] = None,
@@ -89,6 +106,13 @@ def bench(
     Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime
     and OpenVINO to it.
     """
+    foreign = _foreign(network or [])
+    if gate_factor and not foreign:
+        raise UsageError("--gate-factor is for --model torchvision/NAME or timm/NAME")
+    if foreign and (train or plan or precision is not Precision.FLOAT32):
+        raise UsageError(
+            f"--model {(network or [''])[0]}: leave out --train, --plan and --precision"
+        )
     if precision is not Precision.FLOAT32 and (train or layers or plan):
         raise UsageError(f"--precision {precision}: leave out --train, --layers and --plan")
     if plan is not None:
@@ -102,15 +126,41 @@ def bench(
     if progress and not train:
         raise UsageError("--progress belongs to --train")
     check_target("--out", out)
-    module, name = (
-        ("dgc.bench.training", "training.json") if train else ("dgc.bench", "inference.json")
-    )
-    arguments = [] if train else [f"--budget={budget}", f"--precision={precision}"]
+    module, name = _program(train=train, foreign=foreign)
+    arguments = [] if train else [f"--budget={budget}"]
+    arguments += [] if train or foreign else [f"--precision={precision}"]
+    arguments += [f"--gate-factor={g}" for g in gate_factor or []]
     arguments += ["--layers"] if layers else []
     arguments += [f"--progress={p}" for p in progress or []]
     arguments += [f"--network={n}" for n in network or []]
     arguments += [f"--batch={b}" for b in batch or []] + [f"--threads={t}" for t in threads or []]
     _measure(module, arguments, out, name)
+
+
+def _foreign(names: list[str]) -> bool:
+    """Whether networks of other libraries are meant. Raises UsageError for a name that is none."""
+    known = [n.value for n in Network]
+    others = [n for n in names if n.startswith(("torchvision/", "timm/"))]
+    for name in names:
+        if name not in known and name not in others:
+            raise UsageError(
+                f"--model {name!r}: there are {', '.join(map(repr, known))}, torchvision/NAME and"
+                " timm/NAME"
+            )
+    if others and len(others) < len(names):
+        raise UsageError(
+            "--model: networks of other libraries have a table of their own: ask twice"
+        )
+    return bool(others)
+
+
+def _program(*, train: bool, foreign: bool) -> tuple[str, str]:
+    """What measures, and how its file is called."""
+    if train:
+        return "dgc.bench.training", "training.json"
+    return (
+        ("dgc.bench.foreign_report", "foreign.json") if foreign else ("dgc.bench", "inference.json")
+    )
 
 
 def _alone(*others: object) -> None:

@@ -1,0 +1,96 @@
+"""Where the time of a converted network goes, layer by layer, beside the dense one: both as native
+plans, one thread, the best of some rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dgc.bench.foreign import Case
+from dgc.conversion.report import LayerReport
+from dgc.infer.compile import NativeModule
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.structs import Kind, Op
+
+ROUNDS = 10
+PRODUCTS = (Kind.CONV, Kind.WINO, Kind.DEPTHWISE, Kind.CONV8, Kind.LINEAR)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one module of a network takes in its plan."""
+
+    ms: float
+    kinds: tuple[str, ...]
+
+
+def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, Part] | None:
+    """By module, in the order of the plan; None where there is no plan of the whole network."""
+    plan, loaded = NativeModule(model).plan_for(x[:1]), library.load()
+    if plan is None or loaded is None:
+        return None
+    seconds = np.zeros((rounds, len(plan.ops)))
+    for row in seconds:
+        plan.run(x[:1], loaded, 1, row)
+    best = seconds.min(axis=0) * 1e3
+    found: dict[str, tuple[float, dict[str, None]]] = {}
+    for op, path, ms in zip(plan.ops, plan.paths, best, strict=True):
+        before, kinds = found.get(path, (0.0, {}))
+        found[path] = before + float(ms), kinds | {_kind(op): None}
+    return {path: Part(ms, tuple(kinds)) for path, (ms, kinds) in found.items()}
+
+
+def _kind(op: Op) -> str:
+    kind = Kind(op.kind)
+    if kind == Kind.CONV and op.dynamic and op.lanes:
+        return "conv over outputs"
+    return "Winograd" if kind == Kind.WINO else kind.name.lower()
+
+
+def rows(made: Case, factor: float) -> list[dict[str, Any]]:
+    """One for each convolution: MACs and milliseconds before and after, how it is computed and why
+    it was or was not converted; one for all the rest. Empty without native plans.
+    """
+    one = made.converted[factor]
+    dense, after = parts(made.dense, made.x), parts(one.model, made.x)
+    if dense is None or after is None:
+        return []
+    names = {layer.name for layer in one.report.layers}
+    found = [_row(layer, dense, after) for layer in one.report.layers]
+    rest = [_sum(p for n, p in side.items() if n not in names) for side in (dense, after)]
+    kinds = dict.fromkeys(k for n, p in after.items() if n not in names for k in p.kinds)
+    last = {
+        "layer": "all the rest",
+        "macs_dense": None,
+        "macs": None,
+        "ms_dense": rest[0],
+        "ms": rest[1],
+        "how": ", ".join(kinds),
+        "why": "",
+    }
+    return [*found, last]
+
+
+def _row(layer: LayerReport, dense: dict[str, Part], after: dict[str, Part]) -> dict[str, Any]:
+    before, now = dense.get(layer.name), after.get(layer.name)
+    return {
+        "layer": layer.name,
+        "macs_dense": layer.dense,
+        "macs": layer.promised if layer.converted else layer.dense,
+        "ms_dense": None if before is None else round(before.ms, 4),
+        "ms": None if now is None else round(now.ms, 4),
+        "how": ", ".join(now.kinds) if now else "part of another operation",
+        "why": ("converted" + (f", {layer.why}" if layer.why else ""))
+        if layer.converted
+        else layer.why,
+    }
+
+
+def _sum(found: Iterable[Part]) -> float:
+    return round(sum(part.ms for part in found), 4)
