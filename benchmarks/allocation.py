@@ -106,7 +106,7 @@ def train(model: nn.Module, photos: Photos, epochs: int, lr: float, seed: int) -
             rule.param_groups[0]["lr"] = cosine(step / steps, lr)
             loss = F.cross_entropy(model(images), labels)
             rule.zero_grad()
-            (loss if schedule is None else loss + schedule.penalty()).backward()
+            (loss if schedule is None else loss + schedule.penalty()).backward()  # type: ignore[no-untyped-call]
             rule.step()
             step += 1
             if schedule is not None:

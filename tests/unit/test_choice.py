@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,18 @@ def test_what_cannot_be_allocated_is_told(change: dict[str, Any], said: str) -> 
     with pytest.raises(ArgumentError, match=said):
         dgc.allocate(**given)
     assert state(model) == before
+
+
+def test_the_page_shows_what_happens() -> None:
+    page = (Path(__file__).parents[2] / "docs/own-network.md").read_text(encoding="utf-8")
+    (code,) = [
+        text for text in page.split("```python\n") if "dgc.allocate(" in text.split("```")[0]
+    ]
+    seen: dict[str, Any] = {}
+    exec(code.partition("```")[0], seen)
+    found = seen["found"]
+    assert found.cost <= 20e6
+    assert {n: m.gate_factor for n, m in dgc.iter_dgc(seen["model"])} == found.gate_factors
 
 
 def test_a_report_is_plain_data() -> None:
