@@ -5,6 +5,6 @@ among the layers.
 from __future__ import annotations
 
 from dgc.choice.allocation import Allocation, LayerShare, allocate
-from dgc.choice.sensitivity import by_layer, keeping
+from dgc.choice.one_layer import by_layer, keeping
 
 __all__ = ["Allocation", "LayerShare", "allocate", "by_layer", "keeping"]

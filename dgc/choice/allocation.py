@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgc.choice import knapsack, timing
+from dgc.choice import knapsack, milliseconds
 from dgc.choice.knapsack import Option
-from dgc.choice.sensitivity import by_layer, check_shares, inactive
+from dgc.choice.one_layer import by_layer, check_shares, inactive
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d, iter_dgc, macs
 
@@ -93,8 +93,8 @@ def allocate(
     `images` (N, C, H, W) are as the network takes them; some hundreds of those it is trained on do.
     One layer at a time is given each of `shares`, and the change of the network's answers (the
     Kullback-Leibler divergence), or with `labels` (N) of its loss, is its damage. The sum of the
-    damages is then made small. The model stays as it is: `dgc.set_gate_factors(model,
-    found.gate_factors)` gives it the shares, and training gets it used to them.
+    damages is then made small. The model stays as it is: `dgc.set_gate_factors` gives it the shares
+    that were found, and training gets it used to them.
 
     Raises ArgumentError where the budget is less than the smallest share in every layer costs.
     """
@@ -121,7 +121,7 @@ def _check(
     if unit not in UNITS:
         raise ArgumentError(f"unit={unit!r}: one of {', '.join(UNITS)}")
     if unit == "ms":
-        timing.require_kernels(images)
+        milliseconds.require_kernels(images)
     if images.dim() != 4 or len(images) == 0:
         raise ArgumentError(f"images have shape {tuple(images.shape)}, and must be (N, C, H, W)")
     if labels is not None and labels.shape != images.shape[:1]:
@@ -209,7 +209,7 @@ def _milliseconds(
     model: nn.Module, calls: Calls, shares: Sequence[float]
 ) -> dict[str, list[float]]:
     return {
-        name: timing.layer(layer, [x for x, _ in calls[name]], shares)
+        name: milliseconds.layer(layer, [x for x, _ in calls[name]], shares)
         for name, layer in iter_dgc(model)
     }
 
@@ -241,7 +241,7 @@ class _Whole:
     def _alone(self, taken: Sequence[int]) -> float:
         with _shared(self.model, [self.shares[option] for option in taken]):
             if self.unit == "ms":
-                return timing.network(self.model, self.image)
+                return milliseconds.network(self.model, self.image)
             channels, height, width = self.image.shape[1:]
             return macs.count(self.model, (height, width), channels).promised
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgc.choice.sensitivity import by_layer, check_shares, share_now
+from dgc.choice.one_layer import by_layer, check_shares, share_now
 from dgc.data import eval_loader
 from dgc.errors import UsageError
 from dgc.hub.load_weights import open_named

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import dgc
-from dgc.choice import by_layer, knapsack, timing
+from dgc.choice import by_layer, knapsack, milliseconds
 from dgc.choice.knapsack import Option
 from dgc.errors import ArgumentError, RecipeError
 from dgc.hub.recorded_networks import document, fresh, recorded
@@ -223,10 +223,10 @@ def test_with_labels_damage_is_what_the_loss_grows_by() -> None:
     assert used.damages[0] == pytest.approx(second - first, abs=1e-5)
 
 
-@pytest.mark.skipif(not available(), reason="milliseconds are those of the native kernels")
+@pytest.mark.skipif(not available(), reason="the kernels were not built: no C++ compiler")
 def test_milliseconds_are_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "SECONDS", 0.0)
-    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(milliseconds, "SECONDS", 0.0)
+    monkeypatch.setattr(milliseconds, "ROUNDS", 1)
     model, images = two_paths()
     found = dgc.allocate(model, images[:8], 1e6, unit="ms", shares=(0.5, 1.0))
     assert found.gate_factors["used.0"] == 1.0
@@ -240,14 +240,14 @@ def test_a_layer_that_costs_more_in_the_whole_is_shared_again_with_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The whole network takes 3 ms more than its layers alone while one of them keeps all."""
-    monkeypatch.setattr(timing, "require_kernels", lambda images: None)
-    monkeypatch.setattr(timing, "layer", lambda one, inputs, shares: [10 * s for s in shares])
+    monkeypatch.setattr(milliseconds, "require_kernels", lambda images: None)
+    monkeypatch.setattr(milliseconds, "layer", lambda one, inputs, shares: [10 * s for s in shares])
 
     def whole(model: nn.Module, image: Tensor) -> float:
         kept = [1 - layer.n_inactive / layer.in_channels for _, layer in dgc.iter_dgc(model)]
         return 10 * sum(kept) + (3 if 1 in kept else 0)
 
-    monkeypatch.setattr(timing, "network", whole)
+    monkeypatch.setattr(milliseconds, "network", whole)
     model, images = two_paths()
     found = dgc.allocate(model, images, 12.0, unit="ms", shares=(0.125, 0.5, 0.75, 1.0))
     assert found.gate_factors == {"used.0": 0.75, "idle.0": 0.125}

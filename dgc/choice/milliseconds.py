@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dgc.choice.sensitivity import inactive
+from dgc.choice.one_layer import inactive
 from dgc.errors import ArgumentError
 from dgc.infer import compile_for_inference
 from dgc.kernels.cpu import available, describe
