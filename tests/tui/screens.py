@@ -58,7 +58,7 @@ _CURSOR = ("shift+left",) * 2
 SCREENS = (
     Screen("runs", marks=("aaa001", "bbb001"), chosen="ddd001"),
     Screen("runs-grouped", ("v",), all_themes=False),
-    Screen("run", ("plus", "plus", *_CURSOR), open=("fff001", "aaa001")),
+    Screen("run", ("plus", *_CURSOR), open=("fff001", "aaa001")),
     Screen("run-failed", ("l",), open=("ccc001",), all_themes=False),
     Screen("run-metrics", ("m",), open=("aaa001",), all_themes=False),
     Screen("gates", ("g", "down", "right")),

@@ -32,6 +32,7 @@ class GatesScreen(OneRunScreen):
     GatesScreen #below { height: 40%; min-height: 9; max-height: 20; }
     GatesScreen #head { width: 42; padding: 0 1; background: $surface; height: 1fr; }
     GatesScreen #schedule { width: 1fr; }
+    GatesScreen.-low #below { display: none; }
     """
 
     def __init__(self, run_id: str) -> None:
