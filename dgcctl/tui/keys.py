@@ -102,7 +102,7 @@ ACTING = (
 )
 # what a person says about a run, in a file of its own
 LABELS = (
-    Key("tag", "T", "tag", "Tag", "tags of the run: words to add, -word to take away", False),
+    Key("tag", "T", "tag", "Tag", "give tags, -word takes one away", False),
     Key("note", "N", "note", "Note", "a note on the run", False),
 )
 RUNS = (
@@ -117,8 +117,8 @@ RUNS = (
     ),
     Key("mark", "space", "mark", "Mark", "lay it over all charts; compare it"),
     Key("diff", "d", "diff", "Diff", "compare the marked runs"),
-    Key("sort", "o", "sort", "Sort", "by age, state, recipe, error, progress, lr, seed, speed"),
-    Key("hide", "h", "hide", "Hide", "out of the list and all charts; again: back", False),
+    Key("sort", "o", "sort", "Sort", "by the next column", False),
+    Key("hide", "h", "hide", "Hide", "out of list and charts; again: back", False),
     Key("gates", "g", "gates", "Gates", "which channels each head chooses", False),
     Key("log", "l", "log", "Log", "open the run at its log", False),
     Key("group", "v", "group", "Group", "by recipe over seeds: mean and spread", False),
@@ -168,7 +168,7 @@ RUN = (
         "slash",
         "search",
         "Filter",
-        "charts by the names of metrics; where a list is open, search in it",
+        "charts by name; in a list: search it",
         needs=Needs.PLACE,
     ),
     Key(
@@ -181,7 +181,7 @@ RUN = (
         Needs.ALL,
     ),
     Key("later", "right_square_bracket", "page(1)", "Page on", "the next charts", False, Needs.ALL),
-    Key("panels", "b", "panels", "Panels", "charts a page: what fits, 1, 2, 4, 6, 9, 12", False),
+    Key("panels", "b", "panels", "Panels", "charts a page: what fits, 1 to 12", False),
     Key("outliers", "o", "clip", "Outliers", "clip what lies far outside", False, Needs.PLACE),
     Key("usage", "u", "usage", "Usage", "charts of CPU, GPU and memory", False, Needs.PLACE),
     Key("alone", "h", "alone", "Hide others", "hide or show the marked runs", False, Needs.PLACE),

@@ -23,15 +23,15 @@ def title(store: Store, run: Run, charts: str, *, wide: bool) -> list[Cell]:
     view, sign = store.view, store.sign(run.id)
     smooth = f"smooth {view.weight:g}" if view.weight else "raw"
     settings = [
-        f"x {view.axis}", f" · {smooth}", f" · {'log y' if view.log else 'linear y'}",
+        f"x {view.axis}", f" · {smooth}", *([" · log y"] if view.log else []),
         *([" · clipped"] if view.clip else []), *([" · alone"] if view.alone else []),
     ]  # fmt: skip
     name = run.id if wide else run_facts.short_id(run.id)
     return [
         (f" {sign.letter} ", f"s{sign.colour}"),
         *head(name, (f"{state_text(run.state)}  ", ROLES.get(run.state, ""))),
-        (charts, "accent"),
         *[(text, "dim") for text in settings],
+        (f"  {charts}", "accent"),
     ]
 
 

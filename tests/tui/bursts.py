@@ -152,7 +152,9 @@ async def end_state(runs: Path, case: Case, *, slow: bool) -> dict[str, Any]:
     exported: list[str] = []
     with reading_is(late), pytest.MonkeyPatch.context() as patch:
         # written down, not done: both sessions look at the same runs
-        patch.setattr(labelled, "give", lambda run, *said: exported.append(f"{run.id} {said}") or "kept")
+        patch.setattr(
+            labelled, "give", lambda run, *said: exported.append(f"{run.id} {said}") or "kept"
+        )
         patch.setattr(DashApp, "_write", lambda self, taken: exported.append(_sheet(taken)))
         dash = frames.app(
             runs, open=case.opened, tick=late, recipes=lambda: (late.read(), frames.RECIPES)[1]

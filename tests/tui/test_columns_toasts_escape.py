@@ -100,7 +100,6 @@ def test_a_message_of_any_length_has_a_beginning_in_any_window(size: tuple[int, 
         (("r",), "only a run that stopped, failed or died can be resumed"),
         (("d",), "mark two or more runs"),
         (("enter", "p"), "pinned"),
-        (("o",), "sorted by"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )

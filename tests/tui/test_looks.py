@@ -36,7 +36,7 @@ TOLD = {
     "run": (
         "▶ running",
         "step 420/600",
-        "top-1 %",
+        "top-1 error",
         "loss",
         "smooth 0.8",
         "▲ step",
@@ -55,7 +55,7 @@ TOLD = {
         "channels left out %",
         "▲",
     ),
-    "compare": ("compare 4 runs", "[figures]", "n=3", "top-1 %", "executed"),
+    "compare": ("compare 4 runs", "[figures]", "n=3", "top-1 error", "executed"),
     "compare-differences": ("[differences]", "model.form", "dgc", "dense"),
     "compare-scatter": ("[scatter]", "◆A", "top-1 error % against"),
     "recipes": ("recipes", "demo", "model.gate_factor", "key", "why"),

@@ -76,8 +76,8 @@ def _merged(diffs: list[list[Difference]]) -> list[tuple[str, str, tuple[object,
 def metric_columns() -> tuple[ListColumn, ...]:
     return (
         ListColumn("run", least=26), ListColumn("seed", 5, True, 4),
-        ListColumn("top-1 %", 14, True),
-        ListColumn("top-5 %", 13, True, 3), ListColumn("loss", 14, True, 5),
+        ListColumn("top-1 error", 14, True),
+        ListColumn("top-5 error", 13, True, 3), ListColumn("loss", 14, True, 5),
         ListColumn("dense", 7, True, 6),
         ListColumn("promised", 8, True, 2), ListColumn("executed", 8, True),
         ListColumn("images/s", 8, True, 1),

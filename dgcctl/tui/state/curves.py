@@ -23,8 +23,8 @@ from dgcctl.tui.state.view import Axis
 from dgcctl.tui.widgets.chart import ChartSpec, Trace
 
 _TITLES = {
-    "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "perf.images_per_s": "images/s",
-    "perf.cpu": "CPU %", "perf.rss": "memory, peak bytes",
+    "eval.top1_error": "top-1 error", "eval.top5_error": "top-5 error",
+    "perf.images_per_s": "images/s", "perf.cpu": "CPU %", "perf.rss": "memory, peak bytes",
     "perf.gpu_memory": "GPU memory, peak bytes", "perf.data_ms": "waiting for images, ms",
     **machine.TITLES,
 }  # fmt: skip

@@ -23,14 +23,14 @@ _BAR, _WIDE_BAR = 4, 10
 COLUMNS = (
     ListColumn("", 3), ListColumn("state", 12), ListColumn("run", least=19),
     ListColumn("progress", _BAR + 5, drop=1), ListColumn("epoch", 7, True, 6),
-    ListColumn("seed", 4, True, 4), ListColumn("lr", 6, True, 3),
+    ListColumn("seed", 5, True, 4), ListColumn("lr", 6, True, 3),
     ListColumn("best", 6, True), ListColumn("last", 6, True, 2), ListColumn("target", 10, True, 7),
-    ListColumn("img/s", 6, True, 8), ListColumn("tags", 14, drop=9),
+    ListColumn("images/s", 9, True, 8), ListColumn("tags", 14, drop=9),
     ListColumn("age", 4, True, 5),
 )  # fmt: skip
 # over which column a sort is told
 _SORTED = {"age": "age", "state": "state", "recipe": "run", "error": "best", "progress": "progress",
-           "lr": "lr", "seed": "seed", "speed": "img/s"}  # fmt: skip
+           "lr": "lr", "seed": "seed", "speed": "images/s"}  # fmt: skip
 _FALLING = ("progress", "speed")  # the largest first, unless reversed
 
 

@@ -316,7 +316,7 @@ class Chart(Canvas, can_focus=True):
                 self._styles[row + 1][column + GUTTER] = style
         if not trace.faint:
             self._points(trace)
-            self._outside(trace, spans)
+        self._outside(trace, spans)
         for column in spans.broken.tolist():
             self._text(GUTTER + column // 2, self._height, "✗", "bad")
 
@@ -337,11 +337,13 @@ class Chart(Canvas, can_focus=True):
         if not self.spec.clip:
             return
         for beyond, row, mark in (
-            (spans.low > self._high, 1, "▴"),
-            (spans.high < self._low, self._height, "▾"),
+            (spans.high > self._high, 1, "▴"),
+            (spans.low < self._low, self._height, "▾"),
         ):
             for column in {int(at) // 2 for at in spans.at[beyond]}:
-                self._text(GUTTER + column, row, mark, f"s{trace.colour}")
+                self._text(
+                    GUTTER + column, row, mark, f"{'f' if trace.faint else 's'}{trace.colour}"
+                )
 
     def _letters(self, drawn: list[tuple[Trace, Spans]]) -> None:
         """The letter at the end of each line where there are several, none on another's, the
