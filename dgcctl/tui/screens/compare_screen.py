@@ -19,7 +19,8 @@ from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import comparison, curves
 from dgcctl.tui.state.comparison import ComparedRuns
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
+from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Listing
 

@@ -23,7 +23,8 @@ from dgcctl.tui.state.chart_choice import Page
 from dgcctl.tui.state.curves import ChartOptions, Curves
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import GUTTER, Chart, ChartSpec
+from dgcctl.tui.widgets.chart import GUTTER, Chart
+from dgcctl.tui.widgets.chart_spec import ChartSpec
 from dgcctl.tui.widgets.drawer import Drawer
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Listing

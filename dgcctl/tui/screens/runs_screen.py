@@ -24,7 +24,8 @@ from dgcctl.tui.state.run_rows import GROUP
 from dgcctl.tui.state.store import ROLES, ShownRuns, reason, state_text
 from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import EMPTY, Chart
+from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart_spec import EMPTY
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Listing, Row
 

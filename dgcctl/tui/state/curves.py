@@ -20,7 +20,7 @@ from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.series import Floats, Points
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import Axis
-from dgcctl.tui.widgets.chart import ChartSpec, Trace
+from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
 
 _TITLES = {
     "eval.top1_error": "top-1 error", "eval.top5_error": "top-5 error",

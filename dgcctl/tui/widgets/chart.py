@@ -5,9 +5,7 @@ knows no run.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.cells import cell_len
@@ -23,40 +21,10 @@ from dgcctl.tui import raster
 from dgcctl.tui.palette import palette_of
 from dgcctl.tui.state import series
 from dgcctl.tui.state.series import Floats, Spans
+from dgcctl.tui.widgets.chart_spec import EMPTY, ChartSpec, Trace
 
 GUTTER = 8
 FEW = 4  # a curve with less than a value every so many columns has a dot on each
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """One line. `label` is its run's letter; `faint` draws it behind (the raw values under a
-    smoothed line).
-    """
-
-    label: str
-    x: Floats
-    y: Floats
-    colour: int = 0
-    faint: bool = False
-    spot: bool = False  # a point of a scatter: a sign and its letter
-
-
-@dataclass(frozen=True, eq=False)
-class ChartSpec:
-    """What a chart shows. Two specs of the same `key` look the same, so the second is not drawn."""
-
-    key: tuple[Any, ...]
-    title: str
-    traces: list[Trace] = field(default_factory=list)
-    window: tuple[float, float] = (0.0, 1.0)
-    log: bool = False
-    cursor: float | None = None
-    target: float | None = None
-    clip: bool = False  # without what lies far outside
-    x_text: Callable[[float], str] = raster.short
-    x_ticks: Callable[[float, float, int], list[tuple[float, str]]] | None = None
-    empty: str = "no values yet"
 
 
 def _cut(text: str, room: int) -> str:
@@ -66,9 +34,6 @@ def _cut(text: str, room: int) -> str:
 def _one_cell_each(text: str) -> str:
     """A canvas has one letter a cell: wider ones would move all that stands to their right."""
     return "".join(c if cell_len(c) == 1 else "?" for c in text)
-
-
-EMPTY = ChartSpec(("empty",), "", empty="")
 
 
 class Chart(Canvas, can_focus=True):
