@@ -45,6 +45,9 @@ TOLD = {
     ),
     "run-failed": ("✗ failed", "loss is NaN at step 230", "✗", " log ", "log.txt", "loss 0.4826"),
     "run-metrics": (" metrics ", "step.loss", "perf.images_per_s", "600"),
+    "run-usage": ("usage", "CPU %", "memory, peak bytes", "waiting for images, ms"),
+    "run-filter": ("charts with 'loss'", "epoch.train_loss", "eval.loss"),
+    "run-log-search": ("contain 'loss'", "follows the end"),
     "gates": (
         "gates",
         "active share",
