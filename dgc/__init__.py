@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgc.conversion import convert, rebuild, structure
+    from dgc.choice import allocate
+    from dgc.conversion import convert, rebuild, set_gate_factors, structure
     from dgc.hub.load_weights import create_model
     from dgc.infer import (
         compare_precisions,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "allocate": "dgc.choice",
     "DynamicGroupConv2d": "dgc.layers",
     "PruningSchedule": "dgc.layers",
     "gate_l1": "dgc.layers",
@@ -41,6 +43,7 @@ _HOME = {
     "set_progress": "dgc.layers",
     "convert": "dgc.conversion",
     "rebuild": "dgc.conversion",
+    "set_gate_factors": "dgc.conversion",
     "structure": "dgc.conversion",
     "create_model": "dgc.hub.load_weights",
     "list_models": "dgc.models",
@@ -57,6 +60,7 @@ __all__ = [
     "DynamicGroupConv2d",
     "PruningSchedule",
     "__version__",
+    "allocate",
     "compare_precisions",
     "compile_for_inference",
     "convert",
@@ -70,6 +74,7 @@ __all__ = [
     "record_gates",
     "save_plan",
     "set_backend",
+    "set_gate_factors",
     "set_method",
     "set_progress",
     "structure",

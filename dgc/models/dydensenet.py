@@ -5,7 +5,7 @@ convolution.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,7 +16,7 @@ from dgc.layers import DynamicGroupConv2d, dense_block, dispatch, support
 from dgc.layers.backend import HasBackend
 from dgc.layers.norm import Moments, extend, moments
 from dgc.layers.static import norm_relu_pool
-from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise
+from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise, own_shares
 
 
 class DenseLayer(nn.Module):
@@ -92,6 +92,7 @@ class DyDenseNet(HasBackend):
     logits (B, num_classes).
 
     Source: released code, `models/dydensenet.py`; with form='dense' or 'sgc' its baselines.
+    `gate_factors` gives layers a gate_factor of their own, see dgc.set_gate_factors.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class DyDenseNet(HasBackend):
         num_classes: int = 10,
         form: Form = "dgc",
         stem: Stem = "cifar",
+        gate_factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         _check(stages, growth, form, stem)
@@ -126,6 +128,7 @@ class DyDenseNet(HasBackend):
         self.pool_last = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(width, num_classes)
         initialise(self)
+        own_shares(self, form, gate_factors)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         features_BCHW = self.features(x_BCHW)

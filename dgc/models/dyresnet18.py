@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from dgc.layers import DynamicGroupConv2d
 from dgc.layers.backend import HasBackend
 from dgc.layers.cost import Cost
 from dgc.layers.static import norm_relu_pool
-from dgc.models.variants import Form, Gating, Stem, check_choice, initialise
+from dgc.models.variants import Form, Gating, Stem, check_choice, initialise, own_shares
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -52,7 +53,7 @@ class DyResNet18(HasBackend):
     `models/dyresnet.py`.
 
     stem='imagenet': 7x7/2 convolution, BN, ReLU, 3x3/2 max-pool; stem='cifar': 3x3 convolution, BN,
-    ReLU.
+    ReLU. `gate_factors` gives layers a gate_factor of their own, see dgc.set_gate_factors.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DyResNet18(HasBackend):
         num_classes: int = 1000,
         form: Form = "dgc",
         stem: Stem = "imagenet",
+        gate_factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         check_choice("form", form, Form)
@@ -86,6 +88,7 @@ class DyResNet18(HasBackend):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(WIDTHS[-1], num_classes)
         initialise(self)
+        own_shares(self, form, gate_factors)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.conv1(x_BCHW)

@@ -5,11 +5,13 @@ for each DGC layer.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from dgc.conversion import set_gate_factors
 from dgc.errors import ArgumentError
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.backend import HasBackend
@@ -121,6 +123,18 @@ def check_choice(name: str, value: str, allowed: object) -> None:
     options = get_args(allowed)
     if value not in options:
         raise ArgumentError(f"{name}={value!r}: one of {', '.join(options)}")
+
+
+def own_shares(model: nn.Module, form: Form, gate_factors: Mapping[str, float] | None) -> None:
+    """Give layers their own gate_factor; a dense network has nothing to choose."""
+    if not gate_factors or form == "dense":
+        return
+    if form == "sgc":
+        raise ArgumentError("gate_factors are of form='dgc': groups are the same in every layer")
+    try:
+        set_gate_factors(model, gate_factors)
+    except ArgumentError as error:
+        raise ArgumentError(f"gate_factors: {error}") from None
 
 
 def initialise(model: nn.Module) -> None:

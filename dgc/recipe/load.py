@@ -30,7 +30,7 @@ _FREE = ("name", "title", "source", "tags", "origin", "expect", "checkpoint")
 _FREE_KEYS = ("data.dir", "data.workers", "data.download", "train.log_every")
 # Keys that came later: at their defaults they are no part of a digest, which stays what it was.
 _LATER_KEYS = """
-model.args model.init model.init_sha256 model.reset model.convert
+model.gate_factors model.args model.init model.init_sha256 model.reset model.convert
 data.args data.rand_augment data.rand_augment_magnitude data.random_erasing
 optim.name optim.betas optim.alpha optim.eps
 optim.gate_weight_decay optim.norm_weight_decay optim.bias_weight_decay

@@ -37,6 +37,9 @@ MEANINGS: dict[str, str] = {
     "model.growth": "channels that each layer of a dense block adds",
     "model.bottleneck": "width of a dense block's 1x1 layers, in growths",
     "model.group_3x3": "static groups of the 3x3 convolutions",
+    "model.gate_factors": (
+        "layer to its own gate_factor, of the paper's networks (others: model.convert.layers)"
+    ),
     "model.args": "further arguments of a foreign network's builder",
     "model.init": "a file of weights to start from; `train --init RUN` names it",
     "model.init_sha256": "the digest that this file must have",

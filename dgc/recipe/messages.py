@@ -176,6 +176,8 @@ def _allowed(annotation: Any, metadata: Sequence[Any] = (), plural: bool = False
     if origin is tuple:
         count = "" if Ellipsis in arguments else f"{len(arguments)} "
         return f"a list of {count}{_allowed(arguments[0], plural=True)}"
+    if origin is dict and get_origin(arguments[1]) is Annotated:
+        return f"a mapping of names to {_allowed(arguments[1], plural=True)}"
     if _section(annotation):
         return f"a mapping with {', '.join(annotation.model_fields)}"
     if annotation not in _NOUNS:

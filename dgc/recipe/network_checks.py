@@ -65,6 +65,19 @@ def _heads_divide_channels(name: str, heads: int, growth: Sequence[int] | None) 
     return None
 
 
+def _gate_factors(name: str, form: str, factors: Mapping[str, Any]) -> str | None:
+    if not factors:
+        return None
+    if name not in OURS:
+        return (
+            f"model.gate_factors belongs to {' and '.join(OURS)}, and model.name is {name}: write"
+            " model.convert.layers: {LAYER: {gate_factor: ...}}"
+        )
+    if form != "sgc":
+        return None
+    return "model.gate_factors is there for form dgc: static groups are the same in every layer"
+
+
 def _stem(name: str, stem: str | None) -> str | None:
     if name not in OURS or stem is not None:
         return None
@@ -159,6 +172,7 @@ def _groups_divide_growth(
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_stages_and_growth, ("model.name", "model.stages", "model.growth")),
     (_only_dydensenet, ("model.name", *(f"model.{key}" for key in _ONLY_DYDENSENET))),
+    (_gate_factors, ("model.name", "model.form", "model.gate_factors")),
     (_stem, ("model.name", "model.stem")),
     (_only_ours, ("model.name", "model.stem", "model.squeeze_rate")),
     (_only_foreign, ("model.name", "model.args", "model.convert")),

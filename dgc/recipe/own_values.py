@@ -180,4 +180,6 @@ def _note(tree: dict[str, Any], key: str, text: str) -> None:
 def _word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_word, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_word(item)}' for key, item in value.items())}}}"
     return "null" if value is None else str(value)

@@ -82,7 +82,9 @@ NETWORKS = (
 )
 OURS = ("dydensenet", "dyresnet18")
 # what only our own networks have, and what only others have
-ONLY_OURS = ("stem", "squeeze_rate", "stages", "growth", "bottleneck", "group_3x3")
+ONLY_OURS = (
+    "stem", "squeeze_rate", "stages", "growth", "bottleneck", "group_3x3", "gate_factors",
+)  # fmt: skip
 ONLY_FOREIGN = ("args", "convert")
 # what builders of torchvision and timm would load weights by
 LOADING = (
@@ -90,6 +92,8 @@ LOADING = (
     "checkpoint_path", "cache_dir",
 )  # fmt: skip
 STARTING = ("init", "init_sha256", "reset")
+# what a written recipe leaves out where it is not given
+UNSAID = (*STARTING, "gate_factors")
 
 
 class ConvertSection(Section):
@@ -119,6 +123,7 @@ class ModelSection(Section):
     growth: Ints | None = None
     bottleneck: Positive | None = None
     group_3x3: Positive | None = None
+    gate_factors: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     args: Annotated[dict[str, Any], AfterValidator(plain_values)] = Field(default_factory=dict)
     init: str | None = None
     init_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -149,7 +154,8 @@ class ModelSection(Section):
         """The arguments of dgc.create_model(self.name, **kwargs): those of a dydensenet only where
         it is one.
         """
-        values = self.model_dump(exclude={"name", *ONLY_FOREIGN, *STARTING}, exclude_none=True)
+        unsaid = {key for key in UNSAID if key in STARTING or not getattr(self, key)}
+        values = self.model_dump(exclude={"name", *ONLY_FOREIGN, *unsaid}, exclude_none=True)
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
         }
@@ -160,7 +166,7 @@ class ModelSection(Section):
         """
         values = self.model_dump()
         dropped = {*ONLY_FOREIGN} if self.is_ours else {*ONLY_OURS}
-        dropped |= {key for key in STARTING if not values[key]}
+        dropped |= {key for key in UNSAID if not values[key]}
         if self.name != "dydensenet":
             dropped |= {key for key, value in values.items() if value is None}
         return {key: value for key, value in values.items() if key not in dropped}

@@ -34,7 +34,7 @@ class EventKind(enum.StrEnum):
     STEP = "step"  # step, epoch, progress, lr, loss, cross_entropy, gate_l1, error, inactive
     EPOCH = "epoch"  # epoch, step, train_loss, train_error
     EVAL = "eval"  # epoch, step, split, top1_error, top5_error (more than 5 classes), loss, samples
-    PERF = "perf"  # step, images_per_s, step_ms, data_ms, rss, gpu_memory, eta_s
+    PERF = "perf"  # step, images_per_s, step_ms, data_ms, cpu, rss, gpu_memory, eta_s
     GATES = "gates"  # epoch, step, file
     CHECKPOINT = "checkpoint"  # step, epoch, path, bytes, ms, best
     ALERT = "alert"  # level: info | warning | error, text

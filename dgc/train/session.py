@@ -81,8 +81,9 @@ class Session:
     made: Mapping[str, Any] = field(default_factory=dict)
     # where the newest checkpoint stands; saving twice at one place does nothing
     saved_at: Position | None = None
-    # the clock of the steps since the last PERF event, and how long they waited for data
+    # the clocks of the steps since the last PERF event, and how long they waited for data
     steps_began: float = field(default_factory=time.monotonic)
+    cpu_began: float = field(default_factory=time.process_time)
     waited: float = 0.0
 
     @property

@@ -42,7 +42,7 @@ def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
 
 def _report_speed(session: Session, steps: int) -> None:
     # of all steps since the last look; a clock a step would make the device wait
-    now = time.monotonic()
+    now, computed = time.monotonic(), time.process_time()
     seconds = max(now - session.steps_began, 1e-9)
     per_step = seconds / steps
     session.recorder.event(
@@ -52,11 +52,13 @@ def _report_speed(session: Session, steps: int) -> None:
         step_ms=1000 * per_step,
         data_ms=1000 * session.waited / steps,
         eta_s=per_step * (session.last_step - session.position.step),
+        cpu=100 * (computed - session.cpu_began) / seconds,
         **memory_facts(session.ranks),
     )
-    session.steps_began, session.waited = now, 0.0
+    session.steps_began, session.cpu_began, session.waited = now, computed, 0.0
 
 
 def restart_clock(session: Session) -> None:
     """Leave what was not training (an evaluation, a checkpoint) out of the throughput."""
-    session.steps_began, session.waited = time.monotonic(), 0.0
+    session.steps_began, session.cpu_began = time.monotonic(), time.process_time()
+    session.waited = 0.0

@@ -50,6 +50,10 @@ COMMANDS: Table = {
             "dgcctl.cli.profile:profile",
             "MACs and parameters of each layer of a recipe's network.",
         ),
+        "sensitivity": (
+            "dgcctl.cli.sensitivity:sensitivity",
+            "Error of a run when one layer keeps more or fewer channels.",
+        ),
         "export": (
             "dgcctl.cli.export:export",
             "A network as one file that runs without PyTorch.",

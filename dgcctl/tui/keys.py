@@ -79,6 +79,7 @@ PALETTE = Key(
     needs=Needs.PLACE,
 )
 ALWAYS = (*EVERYWHERE[:2], PALETTE)  # at the right end of the last line
+NEW_RUN, LAST = EVERYWHERE[4], (EVERYWHERE[3], EVERYWHERE[2])
 # on the screens that are about a run (elsewhere they say that none is chosen)
 ACTING = (
     Key("stop", "s", "app.stop", "Stop", "finish the step, save and stop", needs=Needs.RUNS),
@@ -99,6 +100,11 @@ ACTING = (
         needs=Needs.RUNS,
     ),
 )
+# what a person says about a run, in a file of its own
+LABELS = (
+    Key("tag", "T", "tag", "Tag", "give tags, -word takes one away", False),
+    Key("note", "N", "note", "Note", "a note on the run", False),
+)
 RUNS = (
     Key("open", "enter", "open", "Open", "the run's curves and records"),
     Key(
@@ -110,12 +116,16 @@ RUNS = (
         needs=Needs.PLACE,
     ),
     Key("mark", "space", "mark", "Mark", "lay it over all charts; compare it"),
-    Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
     Key("diff", "d", "diff", "Diff", "compare the marked runs"),
+    Key("sort", "o", "sort", "Sort", "by the next column", False),
+    Key("hide", "h", "hide", "Hide", "out of list and charts; again: back", False),
     Key("gates", "g", "gates", "Gates", "which channels each head chooses", False),
     Key("log", "l", "log", "Log", "open the run at its log", False),
     Key("group", "v", "group", "Group", "by recipe over seeds: mean and spread", False),
-    Key("sort", "o", "sort", "Sort", "by age, state, recipe, error, progress", False),
+    *LABELS,
+    Key("pin", "p", "pin", "Pin", "keep this run at the top", False),
+    Key("hidden", "H", "show_hidden", "Hidden", "show hidden runs too, or not", False),
+    Key("reverse", "O", "reverse", "Reverse", "sort the other way round", False),
     Key("back", "escape", "back", "Back", "drop the filter", False, needs=Needs.PLACE),
 )
 RUN = (
@@ -157,11 +167,26 @@ RUN = (
         "filter",
         "slash",
         "search",
-        "Search",
-        "in the log, or among the metrics",
-        False,
-        Needs.PLACE,
+        "Filter",
+        "charts by name; in a list: search it",
+        needs=Needs.PLACE,
     ),
+    Key(
+        "earlier",
+        "left_square_bracket",
+        "page(-1)",
+        "Page back",
+        "the charts before",
+        False,
+        Needs.ALL,
+    ),
+    Key("later", "right_square_bracket", "page(1)", "Page on", "the next charts", False, Needs.ALL),
+    Key("panels", "b", "panels", "Panels", "charts a page: what fits, 1 to 12", False),
+    Key("outliers", "o", "clip", "Outliers", "clip what lies far outside", False, Needs.PLACE),
+    Key("usage", "u", "usage", "Usage", "charts of CPU, GPU and memory", False, Needs.PLACE),
+    Key("alone", "h", "alone", "Hide others", "hide or show the marked runs", False, Needs.PLACE),
+    Key("follow", "F", "follow", "Follow", "the log at its end, as it grows", False, Needs.PLACE),
+    *LABELS,
     Key("mark", "space", "mark", "Mark", "lay it over other runs' charts", False),
     Key("pin", "p", "pin", "Pin", "keep the metric (or the run) in front", False),
     Key("diff", "d", "diff", "Diff", "compare with the marked runs", False),
@@ -173,7 +198,7 @@ RUN = (
     ),
     Key("zoom-in", "z", "zoom(1)", "Zoom", "look closer around the cursor", False),
     Key("zoom-out", "Z", "zoom(-1)", "Wider", "look from further away", False),
-    Key("one", "f", "one", "One chart", "the focused chart alone, all again", False),
+    Key("one", "f", "one", "One chart", "the focused chart alone, all again", False, Needs.ALL),
     Key(
         "back", "escape", "back", "Back", "drop search, cursor, zoom; then leave", needs=Needs.PLACE
     ),
@@ -204,7 +229,7 @@ TABLES: Mapping[str, tuple[Key, ...]] = {
     "Compare": COMPARE,
     "Recipes": RECIPES,
 }  # fmt: skip
-ACTS = frozenset({"stop", "checkpoint", "resume", "start"})
+ACTS = frozenset({"stop", "checkpoint", "resume", "start", "tag", "note"})
 
 
 def bindings(table: tuple[Key, ...]) -> list[Binding]:

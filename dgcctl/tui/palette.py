@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, cast
 
+from rich.color import Color, blend_rgb
 from rich.style import Style
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.theme import BUILTIN_THEMES, Theme
@@ -35,6 +36,8 @@ _SERIES_LIGHT = (
     "#00695c",
     "#ad1457",
 )
+_BACK = {"dgc-dark": Color.parse("#10161c"), "dgc-light": Color.parse("#ffffff")}
+_FAINT = 0.42  # how much is left of a colour that lies behind
 _SERIES_PLAIN = ("bold", "", "", "", "", "", "", "")
 
 _ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -46,7 +49,7 @@ _ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "grid": "#3a444e",
             "cursor": "#ffffff", "faint": "#4a5a68",
             "select": "bold #ffffff on #24506e", "blurred": "#ffffff on #2a333c",
-            "bar": "#4fc3f7",
+            "bar": "#4fc3f7", "track": "#3a444e", "match": "bold #10161c on #ffca66",
         },
         LIGHT: {
             "": "#1f2933", "dim": "#66717d", "head": "bold #3c4f63", "title": "bold #000000",
@@ -55,14 +58,14 @@ _ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "grid": "#ccd3da",
             "cursor": "#000000", "faint": "#b4c4d2",
             "select": "bold #ffffff on #0266a3", "blurred": "#000000 on #d5dde4",
-            "bar": "#0266a3",
+            "bar": "#0266a3", "track": "#ccd3da", "match": "bold #ffffff on #8a5300",
         },
         PLAIN: {
             "": "", "dim": "dim", "head": "bold underline", "title": "bold", "good": "",
             "warn": "bold", "bad": "bold",
             "accent": "bold", "target": "bold", "grid": "dim", "cursor": "bold", "faint": "dim",
             "select": "reverse",
-            "blurred": "underline", "bar": "bold",
+            "blurred": "underline", "bar": "bold", "track": "dim", "match": "bold reverse",
         },
     }
 )  # fmt: skip
@@ -80,12 +83,23 @@ class Palette:
         self._texts: dict[str, str] = {}
         self._parsed: dict[str, Style] = {}
         self._series = [Style.parse(text) for text in names]
+        self._faint = [self._behind(style) for style in self._series]
 
     def style(self, role: str) -> Style:
-        """The style of a role; `s0`, `s1`, ... are the colours of overlaid runs."""
-        if role[:1] == "s" and role[1:].isdigit():
-            return self._series[int(role[1:]) % len(self._series)]
+        """The style of a role; `s0`, `s1`, ... are the colours of runs, `f0`, `f1`, ... the same
+        for what lies behind (raw values under a smoothed line).
+        """
+        if role[:1] in ("s", "f") and role[1:].isdigit():
+            series = self._series if role[0] == "s" else self._faint
+            return series[int(role[1:]) % len(series)]
         return self._roles[role]
+
+    def _behind(self, style: Style) -> Style:
+        """A colour that has gone a good way towards the background."""
+        if self.plain or style.color is None:
+            return self._roles["faint"]
+        front, back = style.color.get_truecolor(), _BACK[self.theme].get_truecolor()
+        return Style(color=Color.from_triplet(blend_rgb(back, front, _FAINT)))
 
     def text(self, role: str) -> str:
         """The same as a style string, for a canvas."""

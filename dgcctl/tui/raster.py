@@ -69,22 +69,50 @@ def limits(values: list[Floats]) -> tuple[float, float] | None:
     if not kept:
         return None
     low, high = min(float(part.min()) for part in kept), max(float(part.max()) for part in kept)
-    pad = (high - low) * 0.04 or abs(low) * 0.1 or 1.0
+    size = max(abs(low), abs(high))
+    # a difference in the last digits (of sums in another order) is none
+    pad = (high - low) * 0.04 if high - low > 1e-9 * size else size * 0.1 or 1.0
     return low - pad, high + pad
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """At most about `count` round numbers in [low, high]."""
+    """About `count` round numbers in [low, high], and at least two."""
     if count < 1 or not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return []
     raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    power = math.floor(math.log10(raw))
+    at = next(i for i, factor in enumerate((1, 2, 5, 10)) if factor * 10.0**power >= raw * 0.999)
+    index = 3 * power + at  # of the steps ..., 1, 2, 5, 10, 20, 50, ...
+    for finer in range(9):
+        found = _multiples(low, high, _STEPS[(index - finer) % 3] * 10.0 ** ((index - finer) // 3))
+        if len(found) >= 2:
+            return found
+    return []
+
+
+_STEPS = (1, 2, 5)
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
     first = math.ceil(low / step - 1e-9)
-    return [
-        round((first + index) * step, 12)
-        for index in range(int((high - first * step) / step + 1e-9) + 1)
-    ]
+    last = math.floor(high / step + 1e-9)
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def between(places: list[float], low: float, high: float, *, log: bool) -> list[float]:
+    """Where the small ticks are: halves of the distance between two, of powers of ten 2 to 9."""
+    if len(places) < 2:
+        return []
+    step = places[1] - places[0]
+    if log and math.isclose(step, 1.0):
+        first = math.floor(low)
+        found = [p + math.log10(k) for p in range(first, math.ceil(high)) for k in range(2, 10)]
+    elif log:
+        return []
+    else:
+        found = [place + step / 2 for place in (places[0] - step, *places)]
+    return [place for place in found if low <= place <= high]
 
 
 def log_ticks(low: float, high: float, count: int) -> list[float]:
@@ -93,8 +121,54 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
     """
     powers = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
     if len(powers) >= 2:
-        return powers[:: max(1, -(-len(powers) // max(1, count)))]
+        return powers[:: max(1, -(-len(powers) // max(2, count)))]
     return [math.log10(value) for value in ticks(10**low, 10**high, count) if value > 0]
+
+
+# seconds between two ticks of a time
+_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+
+
+def time_ticks(first: float, last: float, count: int) -> list[float]:
+    """About `count` round durations in [first, last], in seconds."""
+    raw = (last - first) / max(1, count)
+    step = next((step for step in _TIMES if step >= raw), 0)
+    if raw < 1 or not step:
+        days = ticks(first / 86400, last / 86400, count)
+        return ticks(first, last, count) if raw < 1 else [day * 86400 for day in days]
+    return _multiples(first, last, step)
+
+
+def robust_limits(traces: list[list[Floats]]) -> tuple[float, float] | None:
+    """The range in which the curves lie, without what lies far outside: single values of a curve
+    (beyond three times the width of its middle half), and curves that are ten times as high as the
+    others. `traces` holds the values of one curve each.
+    """
+    ranges = [found for parts in traces if (found := _middle(parts)) is not None]
+    if not ranges:
+        return None
+    low = min(low for low, _ in ranges)
+    highs = sorted(high for _, high in ranges)
+    usual = highs[(len(highs) - 1) // 2]
+    high = max(high for high in highs if high - low <= 10 * max(usual - low, 1e-12))
+    return limits([np.array([low, high])])
+
+
+def _middle(parts: list[Floats]) -> tuple[float, float] | None:
+    values = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    first, third = np.percentile(values, (25, 75))
+    reach = 3 * (third - first)
+    inside = values[(values >= first - reach) & (values <= third + reach)]
+    return float(inside.min()), float(inside.max())
+
+
+def labels(values: list[float]) -> list[str]:
+    """The numbers of an axis, in as many digits as tell them apart."""
+    texts = [short(value) for value in values]
+    return texts if len(set(texts)) == len(texts) else [f"{value:.7g}" for value in values]
 
 
 def short(value: float) -> str:

@@ -14,17 +14,25 @@ from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.processes import Sample
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.store import ROLES, Store, bar_role, reason, share_done, state_text
-from dgcctl.tui.state.view import View
 from dgcctl.tui.widgets.bar import progress
 from dgcctl.tui.widgets.virtual_table import Cell
 
 
-def title(run: Run, view: View, drawer: str) -> list[Cell]:
-    """Name, state, and how it is looked at."""
+def title(store: Store, run: Run, charts: str, *, wide: bool) -> list[Cell]:
+    """Letter, name, state, and how it is looked at; `charts` says which of them are shown."""
+    view, sign = store.view, store.sign(run.id)
     smooth = f"smooth {view.weight:g}" if view.weight else "raw"
-    settings = (f"x {view.axis}", f" · {smooth}", f" · {'log y' if view.log else 'linear y'}")
-    told = [(text, "dim") for text in settings]
-    return head(run.id, (f"{state_text(run.state)}  ", ROLES.get(run.state, "")), *told)
+    settings = [
+        f"x {view.axis}", f" · {smooth}", *([" · log y"] if view.log else []),
+        *([" · clipped"] if view.clip else []), *([" · alone"] if view.alone else []),
+    ]  # fmt: skip
+    name = run.id if wide else run_facts.short_id(run.id)
+    return [
+        (f" {sign.letter} ", f"s{sign.colour}"),
+        *head(name, (f"{state_text(run.state)}  ", ROLES.get(run.state, ""))),
+        *[(text, "dim") for text in settings],
+        (f"  {charts}", "accent"),
+    ]
 
 
 def lines(
@@ -34,7 +42,7 @@ def lines(
     return [
         _progress(run, feed),
         _figures(store, run, feed, target),
-        _last_line(run, feed, overlay, wide),
+        _last_line(store, run, feed, overlay, wide),
     ]
 
 
@@ -81,20 +89,34 @@ def _machine(sample: Sample | None, feed: Feed) -> list[Cell]:
     ]
 
 
-def _last_line(run: Run, feed: Feed, overlay: Sequence[Run], wide: bool) -> list[Cell]:
-    """Why it ended; else which letter is which run."""
-    why = reason(run) if run.problem or run.state in ("failed", "stopped") else ""
-    if run.state == "died":
-        why = f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
+def _last_line(
+    store: Store, run: Run, feed: Feed, overlay: Sequence[Run], wide: bool
+) -> list[Cell]:
+    """Why it ended; else which letter is which run; else its labels."""
+    why = reason_line(run)
     if why:
         return [(why, ROLES.get(run.state, "bad"))]
     if feed.notice:
         return [(feed.notice, "warn")]
     if len(overlay) < 2:
-        return [(run.recipe.get("title", ""), "dim")]
+        return [*labels(run), (run.recipe.get("title", ""), "dim")]
     short = not wide or len(overlay) > 3
-    named = zip(curves.LETTERS, overlay, strict=False)
+    signs = [(store.sign(shown.id), shown.id) for shown in overlay]
     return [
-        (f"{letter} {run_facts.short_id(shown.id) if short else shown.id}  ", f"s{index}")
-        for index, (letter, shown) in enumerate(named)
+        (f"{sign.letter} {run_facts.short_id(run_id) if short else run_id}  ", f"s{sign.colour}")
+        for sign, run_id in signs
     ]
+
+
+def reason_line(run: Run) -> str:
+    """Why a run ended otherwise than done."""
+    if run.state == "died":
+        return f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
+    return reason(run) if run.problem or run.state in ("failed", "stopped") else ""
+
+
+def labels(run: Run) -> list[Cell]:
+    """What a person said about a run: its tags, its note."""
+    given = run.given
+    tags = [(f"#{tag}  ", "accent") for tag in given.tags]
+    return [*tags, (f"{given.note}  ", "")] if given.note else [*tags]

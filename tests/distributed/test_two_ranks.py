@@ -65,6 +65,15 @@ def test_figures_to_the_last_digit(one_rank, two_ranks):
     ]
 
 
+@pytest.mark.parametrize("option", worker.OPTIONS)
+def test_each_later_option_trains_what_one_process_trains(option, one_rank, two_ranks):
+    found, expected = two_ranks["trained"][option], one_rank["trained"][option]
+    bar = 1e-6 if option == "teacher" else 1e-9  # a teacher's word is taken in float32
+    assert (found - expected).abs().max() / expected.abs().max() < bar
+    others = [value for name, value in one_rank["trained"].items() if name != option]
+    assert all((value - expected).abs().max() > 1e-5 for value in others), "it changed nothing"
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch(one_rank):
     found = worker.gradients(ALONE, accumulate=5)  # chunks of 3, 3, 2, 2, 2
     for name, expected in one_rank["gradients"].items():

@@ -11,7 +11,10 @@ from torch import nn
 from dgc import create_model, set_progress
 from dgc.data import eval_loader, open_images
 from dgc.recipe.load import parse_recipe
+from dgc.train.distillation import Teacher
+from dgc.train.ema import WeightAverage
 from dgc.train.evaluation import evaluate
+from dgc.train.mixing import Mix
 from dgc.train.ranks import Ranks, join
 from dgc.train.session import make_updater
 from tests.faults.training import RECIPE
@@ -61,6 +64,43 @@ def gradients(ranks: Ranks, *, accumulate: int = 1) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
+# options that came after the paper: what they change in the recipe's `optim`, and how images are mixed
+OPTIONS: dict[str, tuple[str, Mix | None]] = {
+    "sgd": ("gate_weight_decay: 0.0, norm_weight_decay: 0.0, bias_weight_decay: 0.01", None),
+    "adamw": ("name: adamw, weight_decay: 0.05", None),
+    "rmsprop": ("name: rmsprop, momentum: 0.9", None),
+    "clip_grad_norm": ("clip_grad_norm: 0.01", None),
+    "label_smoothing": ("label_smoothing: 0.3", None),
+    "mixup": ("weight_decay: 0.0", Mix(0.7)),
+    "cutmix": ("weight_decay: 0.0", Mix(0.6, (0.4, 0.7))),
+    "teacher": ("weight_decay: 0.0", None),
+    "ema": ("weight_decay: 0.0", None),
+}
+PAIRED = {1: [12], 2: [8, 4]}  # mixed two by two
+
+
+def trained(ranks: Ranks, option: str) -> torch.Tensor:
+    """The weights, or their average, after three updates with an option."""
+    change, mix = OPTIONS[option]
+    recipe = parse_recipe(RECIPE.replace("optim: {lr: 0.05}", f"optim: {{lr: 0.05, {change}}}"), "")
+    model = frozen_model()
+    teacher = Teacher(frozen_model().eval(), 3.0, 0.7, {}) if option == "teacher" else None
+    if teacher is not None:
+        torch.nn.init.normal_(teacher.module.classifier.weight, 0.0, 1.0)
+        ranks.spread_(teacher.module.state_dict().values())
+    updater = make_updater(recipe, ranks, model, teacher=teacher)
+    average = WeightAverage(model, 0.9)
+    dice = torch.Generator().manual_seed(2)
+    for step in range(1, 4):
+        images = torch.randn(BATCH, 3, 32, 32, dtype=torch.float64, generator=dice)
+        labels = torch.randperm(BATCH, generator=dice) % 10
+        mine = [x.split(PAIRED[ranks.world])[ranks.rank] for x in (images, labels)]
+        updater.step(*mine, lr=0.01, p=0.5, global_batch=BATCH, mix=mix)
+        average.update(step)
+    values = average.tensors() if option == "ema" else model.state_dict()
+    return torch.cat([v.flatten().double() for k, v in values.items() if "num_batches" not in k])
+
+
 def figures(ranks: Ranks, samples: int, batch_size: int) -> dict[str, float]:
     model = frozen_model().float()
     set_progress(model, 0.9)
@@ -81,6 +121,7 @@ def results(ranks: Ranks) -> dict[str, object]:
     torch.set_num_threads(1)
     return {
         "gradients": gradients(ranks),
+        "trained": {option: trained(ranks, option) for option in OPTIONS},
         "figures": [figures(ranks, *sizes) for sizes in EVALUATIONS],
     }
 

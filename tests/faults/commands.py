@@ -91,6 +91,7 @@ SLOW: dict[str, tuple[str, ...]] = {
     "eval": ("eval", "--run", FIRST),
     "predict": ("predict", "--run", FIRST, "image.png"),
     "profile": ("profile", "demo"),
+    "sensitivity": ("sensitivity", FIRST),
     "bench": (
         "bench",
         "--network",

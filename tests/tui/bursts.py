@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dgcctl.tui.app import DashApp
+from dgcctl.tui.screens import labelled
 from dgcctl.tui.screens.base import DashScreen
 from dgcctl.tui.screens.question import Question
 from dgcctl.tui.state import comparison
@@ -28,7 +29,7 @@ DELAYS = (0.0, 0.05, 0.2)
 SIZES = ((80, 24), (132, 38), (100, 12))
 _MOVES = ("up", "down", "down", "j", "k", "pageup", "pagedown", "home", "end", "tab", "shift+tab")
 _KEYS = (
-    *_MOVES, *_MOVES, "enter", "enter", "escape", "escape", "space", *"/pdglvosxyimwzZftn?e[]+-0cr",
+    *_MOVES, *_MOVES, "enter", "enter", "escape", "escape", "space", *"/pdglvosxyimwzZftn?e[]+-0cr", *"hHOTNuboFb",
     "left", "right", "shift+left", "shift+right", "backspace", "q",
 )  # fmt: skip
 _WORDS = (
@@ -44,6 +45,8 @@ _WORDS = (
     "t",
     "kk",
     "e",
+    "loss|lr !step",
+    "paper -draft",
 )
 _COMMANDS = ("log y", "gates", "stop", "theme", "quit", "nothing of this", "help", "mark")
 
@@ -116,7 +119,7 @@ class Case:
 
 
 def _phrase(dice: random.Random) -> Sequence[str]:
-    match dice.randrange(12):
+    match dice.randrange(14):
         case 0 | 1:
             return (
                 "/",
@@ -131,6 +134,13 @@ def _phrase(dice: random.Random) -> Sequence[str]:
             )
         case 3:
             return ("space", "space", "d", *dice.choice(((), ("x",), ("x", "x"))))
+        case 12:
+            return (dice.choice("TN"), *dice.choice(_WORDS), dice.choice(("enter", "escape")))
+        case 13:
+            return (
+                dice.choice(("u", "]", "b", "h")),
+                *dice.choice((("f",), ("]", "f"), ("h", "H"))),
+            )
         case 4 if dice.random() < 0.2:
             return (dice.choice("sq"),)
     return (dice.choice([key for key in _KEYS if key != "q"]),)
@@ -141,6 +151,10 @@ async def end_state(runs: Path, case: Case, *, slow: bool) -> dict[str, Any]:
     late = Late(case.delay)
     exported: list[str] = []
     with reading_is(late), pytest.MonkeyPatch.context() as patch:
+        # written down, not done: both sessions look at the same runs
+        patch.setattr(
+            labelled, "give", lambda run, *said: exported.append(f"{run.id} {said}") or "kept"
+        )
         patch.setattr(DashApp, "_write", lambda self, taken: exported.append(_sheet(taken)))
         dash = frames.app(
             runs, open=case.opened, tick=late, recipes=lambda: (late.read(), frames.RECIPES)[1]
@@ -195,6 +209,7 @@ def _state(dash: DashApp) -> dict[str, Any]:
 def _screen(screen: Any) -> tuple[Any, ...]:
     known = (
         "run_id", "run_ids", "_window", "_cursor", "_alone", "_section", "_figure", "_chosen", "_head", "_title",
+        "_text", "_usage", "_page",
     )  # fmt: skip
     lists = [
         (found.id, found.current, found.cursor, len(found.rows))

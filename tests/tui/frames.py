@@ -21,6 +21,7 @@ from dgcctl.tui.app import DashApp
 from dgcctl.tui.start_options import Options
 from dgcctl.tui.state.clock import fixed
 from dgcctl.tui.state.processes import Sample
+from dgcctl.tui.widgets.chart import Chart
 from tests.tui.synthetic import T0
 from tests.waiting import Patience
 
@@ -175,6 +176,11 @@ def _opens() -> _Opens:
 def notified(dash: DashApp) -> str:
     """What the notifications say (on screen a long one is broken into lines)."""
     return "\n".join(f"{found.title}: {found.message}" for found in dash._notifications)
+
+
+def charts(dash: DashApp) -> list[Chart]:
+    """The charts that are seen."""
+    return [chart for chart in dash.screen.query(Chart) if chart.display]
 
 
 def lines(dash: DashApp) -> list[str]:

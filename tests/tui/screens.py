@@ -58,9 +58,12 @@ _CURSOR = ("shift+left",) * 2
 SCREENS = (
     Screen("runs", marks=("aaa001", "bbb001"), chosen="ddd001"),
     Screen("runs-grouped", ("v",), all_themes=False),
-    Screen("run", ("plus", "plus", *_CURSOR), open=("fff001", "aaa001")),
+    Screen("run", ("plus", *_CURSOR), open=("fff001", "aaa001")),
     Screen("run-failed", ("l",), open=("ccc001",), all_themes=False),
     Screen("run-metrics", ("m",), open=("aaa001",), all_themes=False),
+    Screen("run-usage", ("u",), open=("fff001", "aaa001"), all_themes=False),
+    Screen("run-filter", ("slash", *"loss", "enter"), open=("fff001",), all_themes=False),
+    Screen("run-log-search", ("l", "slash", *"loss", "enter"), open=("aaa001",), all_themes=False),
     Screen("gates", ("g", "down", "right")),
     Screen("compare", ("d",), marks=("aaa001", "aaa002", "aaa003", "bbb001")),
     Screen("compare-differences", ("d", "x"), marks=("aaa001", "bbb001"), all_themes=False),

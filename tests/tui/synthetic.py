@@ -223,6 +223,7 @@ def perf_fields(spec: Spec, step: int) -> dict[str, Any]:
         "images_per_s": rate,
         "step_ms": 64_000 / rate,
         "data_ms": 3.0 + noise(step, 6),
+        "cpu": 170.0 + 12 * noise(step, 7),
         "rss": 812_000_000,
         "gpu_memory": 0,
         "eta_s": eta,

@@ -36,7 +36,7 @@ TOLD = {
     "run": (
         "▶ running",
         "step 420/600",
-        "top-1 %",
+        "top-1 error",
         "loss",
         "smooth 0.8",
         "▲ step",
@@ -45,6 +45,9 @@ TOLD = {
     ),
     "run-failed": ("✗ failed", "loss is NaN at step 230", "✗", " log ", "log.txt", "loss 0.4826"),
     "run-metrics": (" metrics ", "step.loss", "perf.images_per_s", "600"),
+    "run-usage": ("usage", "CPU %", "memory, peak bytes", "waiting for images, ms"),
+    "run-filter": ("charts with 'loss'", "epoch.train_loss", "eval.loss"),
+    "run-log-search": ("contain 'loss'", "follows the end"),
     "gates": (
         "gates",
         "active share",
@@ -55,7 +58,7 @@ TOLD = {
         "channels left out %",
         "▲",
     ),
-    "compare": ("compare 4 runs", "[figures]", "n=3", "top-1 %", "executed"),
+    "compare": ("compare 4 runs", "[figures]", "n=3", "top-1 error", "executed"),
     "compare-differences": ("[differences]", "model.form", "dgc", "dense"),
     "compare-scatter": ("[scatter]", "◆A", "top-1 error % against"),
     "recipes": ("recipes", "demo", "model.gate_factor", "key", "why"),

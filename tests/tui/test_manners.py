@@ -79,7 +79,7 @@ async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own
         assert (view.sort, view.grouped, view.smoothing, view.axis, view.log) == (
             "state",
             True,
-            1,
+            2,
             "epoch",
             True,
         )
@@ -87,7 +87,8 @@ async def test_the_view_of_a_folder_is_remembered_and_another_folder_has_its_own
         assert dash.theme == palette.LIGHT
     synthetic.make(tmp_path / "others", synthetic.Spec())
     async with frames.opened(tmp_path / "others", state_dir=state) as (dash, _):
-        assert dash.store.view == View()
+        signs = dict.fromkeys(dash.store.runs, 0)
+        assert dash.store.view == View(signs=signs)
 
 
 @pytest.mark.parametrize(

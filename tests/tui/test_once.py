@@ -39,7 +39,7 @@ def test_once_prints_one_frame_of_plain_text_and_ends(made_runs: Path) -> None:
 
 def test_once_with_runs_shows_the_first_with_the_others_over_it(made_runs: Path) -> None:
     done = dash(made_runs, "aaa001", "bbb001", "--once", "--size", "120x30")
-    assert f"A {one(made_runs, 'aaa001').name}  B {one(made_runs, 'bbb001').name}" in done.stdout
+    assert f"A {one(made_runs, 'aaa001').name}  D {one(made_runs, 'bbb001').name}" in done.stdout
     assert "gap -0.79 " in done.stdout
     assert "⠉" in done.stdout
 

@@ -155,7 +155,7 @@ async def test_the_scatter_sets_error_against_macs_and_against_measured_speed(
         assert [trace.x[0] for trace in cost.traces] == [1.9, 4.1]
         assert [round(float(trace.x[0]), -1) for trace in speed.traces] == [410.0, 530.0]
         assert text(dash).count("◆A") == 2
-        assert text(dash).count("◆B") == 2
+        assert text(dash).count("◆D") == 2
 
 
 async def test_a_damaged_run_is_left_out_of_the_comparison_and_named(runs: Path) -> None:

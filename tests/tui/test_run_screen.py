@@ -13,11 +13,7 @@ from dgcctl.tui.screens.run_screen import RunScreen
 from dgcctl.tui.widgets.chart import Chart
 from tests.tui import frames, synthetic
 from tests.tui.conftest import one
-from tests.tui.frames import lines, press, settled, text
-
-
-def charts(dash: DashApp) -> list[Chart]:
-    return [chart for chart in dash.screen.query(Chart) if chart.display]
+from tests.tui.frames import charts, lines, press, settled, text
 
 
 def chart(dash: DashApp, title: str) -> Chart:
@@ -67,7 +63,7 @@ async def test_the_recipes_target_is_a_line_with_the_gap_to_it(made_runs: Path) 
         await ready(pilot)
         assert "target 9" in lines(dash)[4]
         assert "╌╌╌" in text(dash)
-        assert chart(dash, "top-1 %").spec.target == 9.0
+        assert chart(dash, "top-1 error").spec.target == 9.0
         assert "✓ target 9±0.5 gap -0.79" in text(dash)
 
 
@@ -81,8 +77,9 @@ async def test_marked_runs_lie_over_this_one_with_letters(made_runs: Path) -> No
     async with frames.opened(made_runs, open=("aaa001", "bbb001")) as (dash, pilot):
         await ready(pilot)
         traces = chart(dash, "loss").spec.traces
-        assert [trace.label for trace in traces] == ["A", "B"]
-        assert "A demo_fashion-aaa001  B demo_dense-bbb001" in text(dash)
+        assert [trace.label for trace in traces] == ["A", "A", "D"]
+        assert [trace.faint for trace in traces] == [True, False, False]
+        assert "A demo_fashion-aaa001  D demo_dense-bbb001" in text(dash)
 
 
 async def test_y_makes_the_vertical_axis_logarithmic_and_back(made_runs: Path) -> None:
@@ -112,13 +109,13 @@ async def test_plus_and_minus_smooth_and_zero_shows_the_raw_curve(made_runs: Pat
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
         raw = chart(dash, "loss").spec.traces[0].y
-        await press(pilot, ["plus", "plus"])
+        await press(pilot, ["plus"])
         faint, front = chart(dash, "loss").spec.traces
         assert faint.faint
         assert np.abs(np.diff(front.y)).mean() < 0.5 * np.abs(np.diff(raw)).mean()
         assert "smooth 0.8" in lines(dash)[0]
         await press(pilot, ["minus"])
-        assert "smooth 0.5" in lines(dash)[0]
+        assert "smooth 0.6" in lines(dash)[0]
         await press(pilot, ["0"])
         assert "raw" in lines(dash)[0]
         assert len(chart(dash, "loss").spec.traces) == 1
@@ -127,9 +124,9 @@ async def test_plus_and_minus_smooth_and_zero_shows_the_raw_curve(made_runs: Pat
 async def test_evaluations_are_never_smoothed(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
-        before = chart(dash, "top-1 %").spec.traces[0].y.tolist()
+        before = chart(dash, "top-1 error").spec.traces[0].y.tolist()
         await press(pilot, ["plus", "plus", "plus"])
-        assert chart(dash, "top-1 %").spec.traces[-1].y.tolist() == before
+        assert chart(dash, "top-1 error").spec.traces[-1].y.tolist() == before
 
 
 async def test_schedules_are_never_smoothed(made_runs: Path) -> None:
@@ -155,7 +152,7 @@ async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(
         step = cursors.pop()
         assert step is not None
         assert 100 < step < 600
-        loss = chart(dash, "loss").spec.traces[0]
+        loss = chart(dash, "loss").spec.traces[-1]
         value = loss.y[int(np.argmin(np.abs(loss.x - step)))]
         assert f"loss  A {value:.4g}" in text(dash)
         assert f"▲ step {step:,.0f}" in text(dash)
@@ -198,7 +195,7 @@ async def test_a_wide_screen_has_six_charts(made_runs: Path) -> None:
         await ready(pilot)
         titles = [found.spec.title for found in charts(dash)]
         assert titles == [
-            "top-1 %",
+            "top-1 error",
             "loss",
             "batch %",
             "images/s",
@@ -249,7 +246,7 @@ async def test_i_shows_target_alerts_machine_code_and_every_recipe_key(made_runs
 async def test_m_lists_the_metrics_enter_shows_one_and_p_keeps_it_in_front(made_runs: Path) -> None:
     async with opened(made_runs) as (dash, pilot):
         await ready(pilot)
-        await press(pilot, ["slash", *"gate_l1", "enter", "enter"])
+        await press(pilot, ["m", "slash", *"gate_l1", "enter", "enter"])
         assert [found.spec.title for found in charts(dash)] == ["gate L1"]
         await press(pilot, ["p", "escape", "escape", "m"])
         assert charts(dash)[0].spec.title == "gate L1"

@@ -71,7 +71,7 @@ def test_a_run_that_is_not_done_does_not_look_finished(
 
 def test_a_run_that_is_done_is_whole(tmp_path: Path) -> None:
     found = read_run(RunDir(synthetic.make(tmp_path, synthetic.Spec()).path))
-    assert (found.state, share_done(found), bar_role(found)) == ("done", 1.0, "bar")
+    assert (found.state, share_done(found), bar_role(found)) == ("done", 1.0, "dim")
 
 
 async def test_a_question_whose_run_has_ended_closes_and_says_so(runs: Path) -> None:

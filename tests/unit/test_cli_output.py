@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui import diagnostics, output, table_widths
 from dgcctl.cli._ui.output import Form, TableColumn
 from dgcctl.core import numbers
 
@@ -71,6 +71,43 @@ def test_a_long_name_is_shortened_on_a_terminal_and_nowhere_else(
         output.table("classes", columns, rows, form)
         written = capsys.readouterr().out
         assert all(name in written for name in NAMES), form
+
+
+LONG = {"id": "20260101T000000Z-demo-0a1b2c", "reason": "no space left " * 20, "lr": 0.00001}
+LONG_COLUMNS = [
+    TableColumn("id", "run"),
+    TableColumn("title"),
+    TableColumn("reason"),
+    TableColumn("lr", right=True),
+]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_table_fits_the_terminal_and_a_pipe_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = {**LONG, "title": "a title of some length " * 3}
+    output.table("runs", LONG_COLUMNS, [row])
+    assert str(row["reason"]).strip() in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    output.table("runs", LONG_COLUMNS, [row])
+    head, line = capsys.readouterr().out.splitlines()
+    assert str(row["id"]) in line, "what one copies stays whole"
+    assert line.endswith("1e-05"), "and so do numbers"
+    least = len(str(row["id"])) + 8 + 8 + 5 + 6  # two texts of eight places, and the gaps
+    assert len(line) <= max(width, least)
+    assert "…" in line
+    assert len(head) <= len(line)
+
+
+def test_two_long_columns_share_what_there_is() -> None:
+    heads, may = ("a", "b", "c"), (True, True, False)
+    assert table_widths.most((50, 30, 10), heads, may, 94) == [50, 30, 10]
+    assert table_widths.most((50, 30, 10), heads, may, 84) == [40, 30, 10]
+    assert table_widths.most((50, 30, 10), heads, may, 54) == [20, 20, 10]
+    assert table_widths.most((50, 30, 10), heads, may, 10) == [8, 8, 10]
 
 
 def test_a_file_gets_the_whole_of_a_value_that_a_table_shortens(

@@ -162,6 +162,40 @@ def test_eval_predict_and_profile_build_the_recorded_network(road: Place) -> Non
     assert kinds.count("DynamicGroupConv2d") == 3
 
 
+def test_sensitivity_tries_one_layer_at_a_time(road: Place) -> None:
+    given = ("sensitivity", "converted", *TRUST, "--limit", "200")
+    out, said = road.run(*given, "--shares", "0.25,1,0.125", "--json")
+    found = json.loads(out)
+    assert found["run"] == "converted"
+    assert (found["samples"], found["shares"]) == (200, [0.125, 0.25, 1.0])
+    assert [(row["name"], row["share"]) for row in found["layers"]] == [
+        ("1.0", 0.25), ("2.0", 0.25), ("3.0", 0.25),
+    ]  # fmt: skip
+    assert "3 of 3 layers: 3.0" in said
+    out, _ = road.run(
+        "eval", "--run", "converted", *TRUST, "--engine", "eager", "--limit", "200", "--json"
+    )
+    same = json.loads(out)
+    for row in found["layers"]:
+        less, now, more = row["at"]
+        assert (now["top1_error"], now["loss"]) == (same["top1_error"], same["loss"])
+        assert now["macs"] == same["macs"]["executed"] == found["now"]["macs"]
+        assert less["macs"] < now["macs"] < more["macs"]
+        assert less["loss"] != now["loss"]
+    out, said = road.run(*given, "--shares", "0.25", "--csv")
+    assert out.splitlines()[0] == "name,channels,share,error_at_0.25"
+    assert len(out.splitlines()) == 4
+    assert "as it was trained, on 200 images" in said
+
+
+def test_sensitivity_says_what_it_cannot_do(road: Place) -> None:
+    assert "has no dynamic layers" in road.refused(2, "sensitivity", "dense", *TRUST)
+    for shares in ("0.5,2", "much", ""):
+        said = road.refused(2, "sensitivity", "converted", *TRUST, f"--shares={shares}")
+        assert f"--shares {shares}: give numbers with commas between them" in said
+    assert road.refused(5, "sensitivity", "converted")
+
+
 def test_a_checkpoint_says_what_its_network_is_made_of(road: Place) -> None:
     (folder,) = (road.folder / "runs/converted/checkpoints").glob("step-000090")
     found = json.loads(read_verified(folder)["structure.json"])

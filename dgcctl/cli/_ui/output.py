@@ -1,9 +1,9 @@
 """What is said on stdout: data, and nothing else. Alone writes stdout.
 
 A table is a list of columns and of rows (plain dicts). The same rows print as text, JSON, CSV,
-Markdown or LaTeX. Text has the same bytes on a terminal and in a pipe but for colour, and for names
-of any length in a column that has a `most`, which a terminal shows shortened: no width is asked,
-and in a pipe nothing is cut. (Own layout and not rich.table: that takes 0.5 s for 1,000 rows, the
+Markdown or LaTeX. Text has the same bytes on a terminal and in a pipe but for colour, and for what
+a terminal has no room for: there, long texts are shortened (table_widths.py). In a pipe nothing is
+cut. (Own layout and not rich.table: that takes 0.5 s for 1,000 rows, the
 whole budget of `runs ls`.)
 """
 
@@ -27,11 +27,12 @@ from rich.cells import cell_len
 
 from dgc.errors import ResourceError
 from dgc.talk import shown
-from dgcctl.cli._ui import streams
+from dgcctl.cli._ui import streams, table_widths
 from dgcctl.cli._ui.diagnostics import clean, paint, plain
 
 SCHEMA_VERSION = 1
 CLASS_NAME = 40  # places that a terminal gives to the name of a class
+_WHOLE = frozenset({"id", "run"})  # one copies them
 Row = Mapping[str, Any]
 
 
@@ -186,35 +187,24 @@ def write(text: str) -> None:
 
 def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     cells: list[list[str]] = [
-        [_fitted(clean(column.show(row.get(column.key))), column.most) for column in columns]
-        for row in rows
+        [clean(column.show(row.get(column.key))) for column in columns] for row in rows
     ]
     heads = [shown(column.head) for column in columns]
     widths = [max(map(cell_len, texts)) for texts in zip(*[heads, *cells], strict=True)]
+    room = table_widths.room()
+    if room is not None:
+        widths = [
+            min(width, column.most or width) for width, column in zip(widths, columns, strict=True)
+        ]
+        may = [not column.right and column.key not in _WHOLE for column in columns]
+        widths = table_widths.most(widths, heads, may, room)
+        cells = [list(map(table_widths.fitted, texts, widths)) for texts in cells]
     titles = zip(heads, columns, widths, strict=True)
     head = "  ".join(_pad(title, width, c.right) for title, c, width in titles).rstrip()
     lines: list[str] = [paint(head, "bold", sys.stdout)]
     for row, texts in zip(rows, cells, strict=True):
         lines.append(_text_row(columns, row, texts, widths))
     return "\n".join(lines) + "\n"
-
-
-def _fitted(text: str, most: int | None) -> str:
-    """On a terminal a text of at most so many places: names that differ often do so at their end,
-    so the middle goes.
-    """
-    if most is None or cell_len(text) <= most or not sys.stdout.isatty():
-        return text
-    front, back = (most - 1) // 2, most - 1 - (most - 1) // 2
-    return f"{_places(text, front)}…{_places(text[::-1], back)[::-1]}"
-
-
-def _places(text: str, most: int) -> str:
-    """As many letters from the front as have room."""
-    end = most
-    while cell_len(text[:end]) > most:
-        end -= 1
-    return text[:end]
 
 
 def _text_row(columns: Sequence[TableColumn], row: Row, texts: list[str], widths: list[int]) -> str:

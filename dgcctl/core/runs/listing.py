@@ -22,7 +22,7 @@ from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
 from dgcctl.core.runs import labels
-from dgcctl.core.runs.recipe_values import read_values
+from dgcctl.core.runs.recipe_values import read_tree, values_of
 
 UNREADABLE = "unreadable"
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
@@ -57,7 +57,27 @@ class Run:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe with dotted keys; empty where it cannot be read."""
-        return read_values(self.dir)
+        return values_of(self._tree)
+
+    @cached_property
+    def _tree(self) -> dict[str, Any]:
+        return read_tree(self.dir)
+
+    @cached_property
+    def target(self) -> tuple[float, float] | None:
+        """The top-1 error that its recipe expects, and the tolerance; None where it names none."""
+        expected = self._tree.get("expect")
+        for row in expected if isinstance(expected, list | tuple) else ():
+            if isinstance(row, dict) and row.get("metric") == "top1_error":
+                value, tolerance = row.get("value"), row.get("tolerance", 0.0)
+                if isinstance(value, int | float) and isinstance(tolerance, int | float):
+                    return float(value), float(tolerance)
+        return None
+
+    @cached_property
+    def given(self) -> labels.Labels:
+        """The tags and the note that a person gave it."""
+        return labels.read(self.dir)
 
     def row(self) -> dict[str, Any]:
         """What a listing shows."""
@@ -90,7 +110,7 @@ class Run:
         the age.
         """
         top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
-        given = labels.read(self.dir)
+        given = self.given
         top["tags"] = [*(top.get("tags") or []), *given.tags]
         return {
             **self.metrics,

@@ -21,13 +21,24 @@ def read_values(run: RunDir) -> dict[str, Any]:
     """Dotted keys and values, without `expect` and `origin`; empty where the recipe cannot be
     read.
     """
+    return values_of(read_tree(run))
+
+
+def read_tree(run: RunDir) -> dict[str, Any]:
+    """The recipe as it stands; of a script's run what it says of itself; empty where neither can
+    be read.
+    """
     try:
         if not run.recipe.exists() and run.config.exists():
             return script_values(run)
         text = read_bounded(run.recipe, RECIPE_BYTES)
-        tree = _recorded(run, text) or _parsed(text.decode("utf-8"))
+        return _recorded(run, text) or _parsed(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError, IntegrityError):
         return {}
+
+
+def values_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys and values of such a tree, without `expect` and `origin`."""
     return dict(flatten({key: tree[key] for key in tree if key not in ("origin", "expect")}))
 
 

@@ -11,11 +11,12 @@ from dgcctl.core.runs.listing import Run
 from dgcctl.tui import actions, keys
 from dgcctl.tui.host import Host
 from dgcctl.tui.keys import Key, Needs
-from dgcctl.tui.widgets.bar import Bar
+from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Cell
 
 WIDE = 110
+LEAST = (40, 10)  # columns and lines; with fewer there is no room for anything of use
 # the head and the rows of a CSV file
 ExportTable = tuple[Sequence[str], Iterable[Sequence[object]]]
 
@@ -27,7 +28,14 @@ class DashScreen(Screen[None]):
 
     name_for_files: ClassVar[str] = "screen"
     own_keys: ClassVar[tuple[Key, ...]] = ()
+    DEFAULT_CSS = """
+    DashScreen { layers: default above; }
+    DashScreen #too-small { layer: above; dock: top; width: 100%; height: 100%; display: none; }
+    DashScreen.-small #too-small { display: block; background: $background; }
+    """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  Textual's own declaration
+
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012  Textual's own declaration
 
     @property
     def host(self) -> Host:
@@ -65,18 +73,34 @@ class DashScreen(Screen[None]):
     def look(self) -> None:
         """Show what is known now, and what can be done."""
         if self.ready:
+            self._tell_size()
             self.show_now()
             self.tell_keys()
             self.host.screen_changed()
+
+    def _tell_size(self) -> None:
+        """Where nothing of use has room, say so over it; what lies below keeps its place."""
+        width, height = self.app.size
+        small = width < LEAST[0] or height < LEAST[1]
+        self.set_class(small, "-small")
+        if small:
+            told = (f"too small: {width}x{height}", f"needs {LEAST[0]}x{LEAST[1]}", "q quits")
+            if not self.query("#too-small"):
+                self.mount(Lines(id="too-small"))
+            self.query_one("#too-small", Lines).show(*[[(line, "warn")] for line in told])
 
     def show_now(self) -> None:
         """What is known, on this screen."""
 
     def tell_keys(self) -> None:
         run = self.host.store.runs.get(self.subject() or "")
-        own = [key for key in self.own_keys if key.shown and self._does_something(key, run)]
+        own = [key for key in self.own_keys if self._does_something(key, run)]
+        first = [key for key in own if key.shown]
+        rest = [key for key in own if not key.shown]
+        # as many as have room, those first that one looks for
+        told = [*first, keys.NEW_RUN, *rest, *keys.LAST]
         self.query_one(KeyLine).tell(
-            map(self.host.written, own), map(self.host.written, keys.ALWAYS)
+            map(self.host.written, told), map(self.host.written, keys.ALWAYS)
         )
 
     def _does_something(self, key: Key, run: Run | None) -> bool:

@@ -14,12 +14,13 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 
 from dgcctl.core.compare.seeds import figures
-from dgcctl.tui import keys
+from dgcctl.tui import keys, raster
 from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import comparison, curves
 from dgcctl.tui.state.comparison import ComparedRuns
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
+from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Listing
 
@@ -34,6 +35,7 @@ class CompareScreen(DashScreen):
     DEFAULT_CSS = """
     CompareScreen #scatter { height: 1fr; display: none; }
     CompareScreen #legend { padding: 0 1; height: auto; max-height: 6; background: $surface; }
+    CompareScreen.-low #legend { max-height: 2; }
     """
 
     def __init__(self, run_ids: Sequence[str]) -> None:
@@ -86,9 +88,9 @@ class CompareScreen(DashScreen):
         self.query_one(Bar).show(
             head(f"compare {len(found.runs)} runs", *marked, ("x changes", "dim"))
         )
-        letters = zip(curves.LETTERS, found.runs, strict=False)
+        signs = [(self.host.store.sign(run.id), run.id) for run in found.runs]
         self.query_one("#legend", Lines).show(
-            *[[(f"{a} {run.id}", f"s{i}")] for i, (a, run) in enumerate(letters)]
+            *[[(f"{sign.letter} {run_id}", f"s{sign.colour}")] for sign, run_id in signs]
         )
         self.query_one("#scatter").display = self._section == "scatter"
         self.query_one(Listing).display = self._section != "scatter"
@@ -98,16 +100,15 @@ class CompareScreen(DashScreen):
         listing = self.query_one(Listing)
         if self._section == "figures":
             listing.show(
-                comparison.metric_rows(found, self._speed(), wide=self.wide),
+                comparison.metric_rows(found, self._speed(), self.host.store.sign, wide=self.wide),
                 comparison.metric_columns(),
             )
         elif self._section == "differences":
             listing.empty = (
                 "nothing differs: recipe, code, data, environment and results are the same"
             )
-            listing.show(
-                comparison.difference_rows(found), comparison.difference_columns(len(found.runs))
-            )
+            letters = [self.host.store.sign(run.id).letter for run in found.runs]
+            listing.show(comparison.difference_rows(found), comparison.difference_columns(letters))
         else:
             self._scatter(found)
 
@@ -122,13 +123,13 @@ class CompareScreen(DashScreen):
     def _scatter(self, found: ComparedRuns) -> None:
         speed = self._speed()
         cost, fast = [], []
-        for index, run in enumerate(found.runs):
-            values = figures(run)
-            letter, error = curves.LETTERS[index % 26], values.get("top1_error")
+        for run in found.runs:
+            values, sign = figures(run), self.host.store.sign(run.id)
+            error = values.get("top1_error")
             if error is not None and "macs_executed" in values:
-                cost.append((letter, values["macs_executed"] / 1e6, error, index))
+                cost.append((sign.letter, values["macs_executed"] / 1e6, error, sign.colour))
             if error is not None and speed.get(run.id) is not None:
-                fast.append((letter, float(speed[run.id] or 0), error, index))
+                fast.append((sign.letter, float(speed[run.id] or 0), error, sign.colour))
         self._plot("cost", cost, "top-1 error % against executed MACs (M)", "M")
         self._plot("speed", fast, "top-1 error % against measured images/s", "/s")
 
@@ -144,6 +145,7 @@ class CompareScreen(DashScreen):
                 ],
                 window=(low, high),
                 x_text=lambda value: f"{value:.4g} {unit}",
+                x_ticks=_x_ticks,
                 empty="needs runs that have been evaluated",
             )
         )
@@ -180,6 +182,10 @@ class CompareScreen(DashScreen):
             for run in found.runs
         ]
         return ("run", "seed", *names, "images_per_s"), rows
+
+
+def _x_ticks(first: float, last: float, count: int) -> list[tuple[float, str]]:
+    return [(place, f"{place:g}") for place in raster.ticks(first, last, count)]
 
 
 def _around(values: list[float]) -> tuple[float, float]:

@@ -24,6 +24,9 @@ class Confirm(Question[bool]):
     Confirm #title { text-style: bold; }
     Confirm Horizontal { height: auto; align-horizontal: right; margin-top: 1; }
     Confirm Button { margin-left: 2; min-width: 12; }
+    Confirm.-low > Vertical { padding: 0 1; }
+    Confirm.-low Horizontal { margin-top: 0; }
+    Confirm.-low Button { height: 1; border: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),

@@ -19,7 +19,8 @@ from dgcctl.tui.state import gate_maps, run_facts
 from dgcctl.tui.state.gate_maps import FIGURES, GateMap, Head, Layer
 from dgcctl.tui.state.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
-from dgcctl.tui.widgets.chart import Chart, ChartSpec, Trace
+from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Listing, Row
 
@@ -32,6 +33,7 @@ class GatesScreen(OneRunScreen):
     GatesScreen #below { height: 40%; min-height: 9; max-height: 20; }
     GatesScreen #head { width: 42; padding: 0 1; background: $surface; height: 1fr; }
     GatesScreen #schedule { width: 1fr; }
+    GatesScreen.-low #below { display: none; }
     """
 
     def __init__(self, run_id: str) -> None:

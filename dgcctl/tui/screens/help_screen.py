@@ -34,10 +34,10 @@ class HelpScreen(DashScreen):
         yield Bar()
         yield Listing(
             (
-                ListColumn("where", 10),
+                ListColumn("where", 10, drop=1),
                 ListColumn("key", 13),
-                ListColumn("id", 12),
-                ListColumn("what it does"),
+                ListColumn("id", 12, drop=2),
+                ListColumn("what it does", least=24),
             ),
             id="keys",
         )

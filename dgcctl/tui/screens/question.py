@@ -22,6 +22,7 @@ class Question(ModalScreen[Answer]):
     """
 
     DEFAULT_CSS = "Question #wait { height: auto; color: $warning; }"
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012  Textual's own declaration
 
     def __init__(self) -> None:
         super().__init__()

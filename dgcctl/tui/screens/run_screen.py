@@ -4,7 +4,9 @@ of records.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -15,20 +17,29 @@ from textual.widgets import Input
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import keys, run_head
 from dgcctl.tui.screens.base import ExportTable, OneRunScreen
-from dgcctl.tui.state import curves, drawer_rows, run_facts, view
+from dgcctl.tui.screens.labelled import LabelField, LabelledScreen
+from dgcctl.tui.state import chart_choice, curves, drawer_rows, run_facts, view
+from dgcctl.tui.state.chart_choice import Page
 from dgcctl.tui.state.curves import ChartOptions, Curves
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import GUTTER, Chart
+from dgcctl.tui.widgets.chart_spec import ChartSpec
 from dgcctl.tui.widgets.drawer import Drawer
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Listing
 
-CHARTS = 6
+CHARTS = 12
 METRICS = "metrics"
+_SEARCHES = {
+    METRICS: "metric name",
+    "charts": "charts: words of their names; a|b: one of them, !a: without, a*: the whole name",
+}
+NARROW = 60  # columns of screen; with fewer, charts stand below each other
+LOW = 16  # lines of screen; with fewer, one line tells of the run and the rest is a chart
 
 
-class RunScreen(OneRunScreen):
+class RunScreen(OneRunScreen, LabelledScreen):
     name_for_files = "run"
     own_keys = keys.RUN + keys.ACTING
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
@@ -46,6 +57,9 @@ class RunScreen(OneRunScreen):
         self._window: tuple[float, float] | None = None
         self._cursor: float | None = None
         self._alone = ""
+        self._text = ""  # what the names of the charts have to hold
+        self._usage = False
+        self._page = Page((), 0, 0)
         self._targets: list[Target] = []
 
     def compose(self) -> ComposeResult:
@@ -56,13 +70,14 @@ class RunScreen(OneRunScreen):
                 yield Chart(id=f"chart{index}")
         yield Drawer(id="drawer")
         yield Input(placeholder="search", id="search")
+        yield LabelField()
         yield KeyLine()
 
     def on_mount(self) -> None:
         self.curves = Curves(self.host.store)
         self.charts = list(self.query(Chart))
         self.drawer = self.query_one(Drawer)
-        self.query_one(Input).cursor_blink = False
+        self.query_one("#search", Input).cursor_blink = False
         run = self.host.store.runs.get(self.run_id)
         self._targets = run_facts.targets(run_facts.recipe_of(run.dir)) if run else []
         self.host.screen_changed()
@@ -89,10 +104,16 @@ class RunScreen(OneRunScreen):
             return
         store = self.host.store
         target = self._targets[0] if self._targets else None
-        self.query_one(Bar).show(run_head.title(run, store.view, self.drawer.kind))
         told = run_head.lines(store, run, target, store.overlay(self.run_id), wide=self.wide)
-        self.query_one("#now", Lines).show(*told)
+        low = self.size.height < LOW
+        now = self.query_one("#now", Lines)
+        now.styles.height = 1 if low else 3
+        now.show(*(told[2:] if low and run_head.reason_line(run) else told))
         self._draw_charts()
+        filtered = f"charts with {self._text!r}  " if self._text else ""
+        which = "usage  " if self._usage else filtered
+        title = run_head.title(store, run, which + self._page.told, wide=self.wide)
+        self.query_one(Bar).show(title)
         if self.drawer.kind:
             self.drawer.show(
                 drawer_rows.find(self.drawer.kind, self.drawer.search, store, run, self._targets)
@@ -101,13 +122,23 @@ class RunScreen(OneRunScreen):
     def _chart_options(self) -> ChartOptions:
         kept = self.host.store.view
         return ChartOptions(
-            kept.axis, kept.weight, kept.log, self._window, self._cursor, self.host.palette.theme
+            kept.axis,
+            kept.weight,
+            kept.log,
+            self._window,
+            self._cursor,
+            self.host.palette.theme,
+            kept.clip,
         )
 
     def _draw_charts(self) -> None:
         metrics = self._metrics()
         overlay = self.host.store.overlay(self.run_id)
         extent = self._extent()
+        if not metrics:
+            none = ChartSpec(("none", self._text), "", empty=f"no chart has {self._text!r}: / asks")
+            self.charts[0].display = True
+            self.charts[0].show(none)
         for chart, metric in zip(self.charts, metrics, strict=False):
             target = next((t for t in self._targets if metric == f"eval.{t.metric}"), None)
             chart.show(
@@ -121,27 +152,33 @@ class RunScreen(OneRunScreen):
         )
 
     def _metrics(self) -> list[str]:
-        """The metrics that have a chart now: pinned ones first, as many as there is room for."""
-        pinned = self.host.store.view.metrics
-        wanted = [*pinned, *(name for name in curves.default_metrics() if name not in pinned)]
+        """The metrics that have a chart now, as many as there is room for."""
+        run = self.run_shown
         columns, count = self._room()
-        if self._alone:
-            wanted, columns, count = [self._alone], 1, 1
-        self.query_one("#charts").styles.grid_size_columns = columns
+        names = [self._alone] if self._alone else []
+        if not names and run is not None:
+            names = chart_choice.names_of(self.host.store, run, usage=self._usage, text=self._text)
+        self._page = chart_choice.page(names, self._page.number, count)
+        shown = self._page.shown
+        self.query_one("#charts").styles.grid_size_columns = min(columns, max(1, len(shown)))
         for index, chart in enumerate(self.charts):
-            chart.display = index < count
-        return wanted[:count]
+            chart.display = index < len(shown)
+        return list(shown)
 
     def _room(self) -> tuple[int, int]:
         """Columns and number of charts that this screen has room for."""
-        columns = 3 if self.size.width >= 150 else 2
+        width, wanted = self.size.width, self.host.store.view.panels
+        if wanted:
+            return math.ceil(math.sqrt(wanted)), wanted
+        columns = 1 if width < NARROW else 3 if width >= 150 else 2
         height = max(1, self.size.height - 5)
         lines = (
             height * (2 if self.wide else 1) // (3 if self.wide else 2)
             if self.drawer.kind
             else height
         )
-        return columns, min(CHARTS, columns * max(1, min(2, lines // 8)))
+        rows = max(1, lines // 16) if lines >= 48 else min(2, lines // 8)
+        return columns, min(CHARTS, columns * max(1, rows))
 
     def redraw(self) -> None:
         super().redraw()
@@ -192,7 +229,31 @@ class RunScreen(OneRunScreen):
         """The focused chart alone, or all again."""
         shown = self._metrics()
         focused = next((index for index, chart in enumerate(self.charts) if chart.has_focus), 0)
-        self._alone = "" if self._alone else shown[min(focused, len(shown) - 1)]
+        self._alone = "" if self._alone or not shown else shown[min(focused, len(shown) - 1)]
+        self.look()
+
+    def action_page(self, by: int) -> None:
+        self._page = replace(self._page, number=max(0, self._page.number + by))
+        self.look()
+
+    def action_panels(self) -> None:
+        self.host.store.view.next_panels()
+        self.look()
+
+    def action_clip(self) -> None:
+        self.host.store.view.clip = not self.host.store.view.clip
+        self.look()
+
+    def action_usage(self) -> None:
+        """Charts of CPU, GPU and memory, or the others again."""
+        self._usage, self._alone = not self._usage, ""
+        self._page = replace(self._page, number=0)
+        self.look()
+
+    def action_alone(self) -> None:
+        """The marked runs out of the charts, or back."""
+        self.host.store.view.alone = not self.host.store.view.alone
+        self.host.screen_changed()
         self.look()
 
     # --- keys: drawer, search, marks --------------------------------------------------------------
@@ -204,27 +265,48 @@ class RunScreen(OneRunScreen):
         self._focus()
         self.look()
 
+    def action_follow(self) -> None:
+        """The log at its end, where it stays as it grows."""
+        if self.drawer.kind != "log":
+            self.action_drawer("log")
+        self.drawer.listing.action_edge(1)
+        self.look()
+
+    @property
+    def _searched(self) -> str:
+        """What the field is about: a list that is open, else the charts."""
+        return self.drawer.kind or "charts"
+
     def action_search(self) -> None:
-        if self.drawer.kind not in ("log", METRICS):
-            self.action_drawer(METRICS)
         field = self.query_one("#search", Input)
-        field.placeholder = "metric name" if self.drawer.kind == METRICS else "text in the log"
+        field.placeholder = _SEARCHES.get(self._searched, f"text in the {self._searched}")
         field.add_class("on")
         field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        self.drawer.search = event.value
+        if self._searched == "charts":
+            self._text, self._alone = event.value.strip(), ""
+            self._page = replace(self._page, number=0)
+        else:
+            self.drawer.search = event.value
         self.host.look_soon()
 
     def on_input_submitted(self) -> None:
         self.query_one("#search").remove_class("on")
-        self.drawer.listing.focus()
+        self._focus()
 
     def _close_search(self) -> None:
         field = self.query_one("#search", Input)
-        field.value = ""
+        with field.prevent(Input.Changed):
+            field.value = ""
         field.remove_class("on")
         self.drawer.search = ""
+
+    def focus_rows(self) -> None:
+        self._focus()
+
+    def on_listing_moved(self) -> None:
+        self.drawer.tell()
 
     def on_listing_opened(self, event: Listing.Opened) -> None:
         """Enter on a metric shows its chart alone."""
@@ -261,8 +343,12 @@ class RunScreen(OneRunScreen):
         self.host.open_gates(self.run_id)
 
     def action_back(self) -> None:
-        """Drop, in this order: the search, the cursor, the zoom, the chart alone; then leave."""
-        if self.query_one("#search").has_class("on") or self.drawer.search:
+        """Drop, in this order: a field, the search, the cursor, the zoom, the chart alone, the
+        filter of charts, the charts of the machine; then leave.
+        """
+        if self.leave_label():
+            pass
+        elif self.query_one("#search").has_class("on") or self.drawer.search:
             self._close_search()
             self._focus()
         elif self._cursor is not None:
@@ -271,6 +357,8 @@ class RunScreen(OneRunScreen):
             self._window = None
         elif self._alone:
             self._alone = ""
+        elif self._text or self._usage:
+            self._text, self._usage = "", False
         else:
             super().action_back()
             return
@@ -278,7 +366,9 @@ class RunScreen(OneRunScreen):
 
     def export_table(self) -> ExportTable:
         overlay = self.host.store.overlay(self.run_id)
+        run = self.run_shown
+        names = self._metrics() if run is not None else []
         rows = curves.table_at(
-            self.curves, self.host.store, overlay, self._metrics(), self.host.store.view.axis
+            self.curves, self.host.store, overlay, names, self.host.store.view.axis
         )
         return ("run", "metric", self.host.store.view.axis, "value"), rows

@@ -4,46 +4,36 @@ chosen one.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Horizontal
 from textual.widgets import Input
 
 from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
-from dgcctl.core.runs.record import computing_keys
-from dgcctl.tui import keys
-from dgcctl.tui.screens.base import DashScreen, ExportTable, head
-from dgcctl.tui.state import run_facts, view
+from dgcctl.tui import keys, run_head
+from dgcctl.tui.screens.base import ExportTable, head
+from dgcctl.tui.screens.labelled import LabelField, LabelledScreen
+from dgcctl.tui.state import curves, run_rows, view
 from dgcctl.tui.state.alerts import DISK_LOW
 from dgcctl.tui.state.curves import ChartOptions, Curves
-from dgcctl.tui.state.store import ROLES, ShownRuns, bar_role, reason, share_done, state_text
+from dgcctl.tui.state.run_rows import GROUP
+from dgcctl.tui.state.store import ROLES, ShownRuns, reason, state_text
 from dgcctl.tui.state.view import View
-from dgcctl.tui.widgets.bar import Bar, Lines, progress
-from dgcctl.tui.widgets.chart import EMPTY, Chart
+from dgcctl.tui.widgets.bar import Bar, Lines
+from dgcctl.tui.widgets.chart import Chart
+from dgcctl.tui.widgets.chart_spec import EMPTY
 from dgcctl.tui.widgets.keyline import KeyLine
-from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
+from dgcctl.tui.widgets.virtual_table import Listing, Row
 
-COLUMNS = (
-    ListColumn("", 2), ListColumn("state", 12), ListColumn("run"), ListColumn("progress", 13),
-    ListColumn("epoch", 7, True, 3), ListColumn("best", 6, True), ListColumn("last", 6, True, 1),
-    ListColumn("age", 4, True, 2),
-)  # fmt: skip
-WIDE_BAR = 40  # cells of progress where there is room for whole names
-WIDE_COLUMNS = tuple(
-    replace(column, width=WIDE_BAR + 5) if column.title == "progress" else column
-    for column in COLUMNS
-)
-GROUP = "group:"
 PREVIEW_AT = 30  # lines of screen from which there is room for it
 SETTLE = 0.15  # seconds the cursor rests before a log is read
 
 
-class RunsScreen(DashScreen):
+class RunsScreen(LabelledScreen):
     name_for_files = "runs"
     own_keys = keys.RUNS + keys.ACTING
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings(own_keys)]
@@ -51,7 +41,7 @@ class RunsScreen(DashScreen):
     RunsScreen #filter { display: none; }
     RunsScreen #filter.on { display: block; }
     RunsScreen #about { height: 2; padding: 0 1; background: $surface; }
-    RunsScreen #preview { height: 40%; display: none; }
+    RunsScreen #previews { height: 40%; display: none; }
     """
 
     def compose(self) -> ComposeResult:
@@ -62,22 +52,28 @@ class RunsScreen(DashScreen):
             id="filter",
         )
         yield Listing(
-            COLUMNS, id="runs", empty="no runs yet: press n to start one, or `dgcctl train demo`"
+            run_rows.COLUMNS,
+            id="runs",
+            empty="no runs yet: press n to start one, or `dgcctl train demo`",
         )
         yield Lines(id="about", height=2)
-        yield Chart(id="preview")
+        with Horizontal(id="previews"):
+            yield Chart(id="preview-error")
+            yield Chart(id="preview-loss")
+        yield LabelField()
         yield KeyLine()
 
     def on_mount(self) -> None:
         self.curves = Curves(self.host.store)
         self.listing = self.query_one(Listing)
-        self.query_one(Input).cursor_blink = False
+        self.previews = list(self.query(Chart))
+        self.query_one("#filter", Input).cursor_blink = False
         self.query_one("#filter").set_class(bool(self.host.store.view.filter), "on")
         self.listing.focus()
         super().on_mount()
 
     def on_resize(self) -> None:
-        self.query_one("#preview").display = self._previews
+        self.query_one("#previews").display = self._previews
         self.look()
 
     @property
@@ -88,21 +84,30 @@ class RunsScreen(DashScreen):
 
     def show_now(self) -> None:
         shown = self.host.store.shown()
-        rows = (
-            self._grouped(shown.runs)
-            if self.host.store.view.grouped
-            else [self._row(run) for run in shown.runs]
-        )
+        grouped = self.host.store.view.grouped
+        rows = self._grouped(shown.runs) if grouped else [self._row(run) for run in shown.runs]
         self.listing.empty = (
             "looking for runs" if not self.host.store.listed else self._nothing(shown)
         )
-        self.listing.show(rows, WIDE_COLUMNS if self.wide else COLUMNS)
+        columns = run_rows.columns(self.host.store, self.size.width, wide=self.wide)
+        self.listing.show(rows, columns)
+        self._share(len(rows))
         self._head(shown)
         self._about()
+
+    def _share(self, rows: int) -> None:
+        """A short list leaves its lines to the charts."""
+        height = self.size.height
+        wanted = max(height * 2 // 5, min(height * 13 // 20, height - rows - 6))
+        charts = self.query_one("#previews")
+        if charts.styles.height is None or charts.styles.height.value != wanted:
+            charts.styles.height = wanted
 
     def _nothing(self, shown: ShownRuns) -> str:
         if self.host.store.folder_gone:
             return f"folder {self.host.options.runs_dir} is gone"
+        if shown.hidden:
+            return f"all {shown.hidden} are hidden: H shows them"
         if self.host.store.runs:
             return "no run passes the filter: / changes it"
         return "no runs yet: press n to start one, or run `dgcctl train demo`"
@@ -114,6 +119,8 @@ class RunsScreen(DashScreen):
             for state in dict.fromkeys(states)
         ]
         limits = [(f"filter: {store.view.filter}  ", "accent")] if store.view.filter else []
+        if shown.hidden:
+            limits.append((f"{shown.hidden} hidden  ", "warn"))
         problem = [(shown.problem, "bad")] if shown.problem else []
         if store.folder_gone:
             problem = [(f"folder {self.host.options.runs_dir} is gone", "bad")]
@@ -141,87 +148,53 @@ class RunsScreen(DashScreen):
         return [(f"{', '.join(told)} (as last time)  ", "accent")] if told else []
 
     def _row(self, run: Run, indent: str = "") -> Row:
-        store = self.host.store
-        signs = ("●" if run.id in store.view.marks else " ") + (
-            "▴" if run.id in store.view.pins else " "
-        )
-        share = share_done(run)
-        return Row(
-            run.id,
-            (
-                (signs, "accent"),
-                (state_text(run.state), ROLES.get(run.state, "")),
-                indent + (run.id if self.wide else run_facts.short_id(run.id)),
-                (f"{progress(share, WIDE_BAR if self.wide else 8)} {share:4.0%}", bar_role(run)),
-                f"{run.status.epoch}/{run.status.epochs}",
-                numbers.decimals(store.best(run), 2),
-                numbers.decimals(store.last(run), 2),
-                (numbers.age(self.host.clock.now() - run.status.started), "dim"),
-            ),
-        )
+        store, now, width = self.host.store, self.host.clock.now(), self.size.width
+        return run_rows.row(store, run, now, width, wide=self.wide, indent=indent)
 
     def _grouped(self, found: Sequence[Run]) -> list[Row]:
         """Runs that differ in nothing but the seed, under their mean and spread."""
-        groups: dict[str, list[Run]] = {}
-        for run in found:
-            keys_of = computing_keys(run.recipe, without=("seed",))
-            groups.setdefault(run.name + repr(sorted(keys_of.items(), key=str)), []).append(run)
         rows = []
-        for members in groups.values():
-            rows += [self._group_row(members), *(self._row(run, "  ") for run in members)]
+        for members in run_rows.grouped(found):
+            rows.append(run_rows.group_row(self.host.store, members))
+            rows += [self._row(run, "  ") for run in members]
         return rows
-
-    def _group_row(self, members: list[Run]) -> Row:
-        done = [
-            value
-            for run in members
-            if run.state == "done" and (value := self.host.store.last(run)) is not None
-        ]
-        seeds = _ranges(sorted({int(run.recipe.get("seed", 0)) for run in members}))
-        spread = f" ± {statistics.stdev(done):.2f}" if len(done) > 1 else ""
-        mean = f"{statistics.fmean(done):.2f}{spread} n={len(done)}" if done else "none done"
-        cells = (
-            "",
-            f"{len(members)} run{'s' if len(members) > 1 else ''}",
-            f"{mean}  {members[0].name}",
-            f"seeds {seeds}",
-        )
-        return Row(GROUP + members[0].id, tuple((cell, "head") for cell in cells))
 
     def _about(self) -> None:
         """Two lines on the run under the cursor, and its curve."""
         run = self._current()
         if run is None:
             self.query_one("#about", Lines).show()
-            self.query_one("#preview", Chart).show(EMPTY)
+            for chart in self.previews:
+                chart.show(EMPTY)
             return
         values = run.recipe
         told = [(f"{name} {values[key]}  ", "dim") for key, name in _TOLD.items() if key in values]
+        why = "bad" if run.problem or run.state == "failed" else ""
+        sign = self.host.store.sign(run.id)
         self.query_one("#about", Lines).show(
-            [(run.id, "head"), "  ", *told],
-            [
-                (
-                    reason(run) or str(values.get("title", "")),
-                    "bad" if run.problem or run.state == "failed" else "",
-                )
-            ],
+            [(f"{sign.letter} {run.id}", f"s{sign.colour}"), "  ", *told],
+            [*run_head.labels(run), (reason(run) or str(values.get("title", "")), why)],
         )
-        if self.query_one("#preview").display:
+        if self.query_one("#previews").display:
             self._preview(run)
 
     def _preview(self, run: Run) -> None:
-        runs = self.host.store.overlay(run.id)
+        """The error beside the loss (of a script's run the first two that it has)."""
+        store, kept = self.host.store, self.host.store.view
+        runs = store.overlay(run.id)
+        names = curves.previewed(store, run)
         options = ChartOptions(
-            self.host.store.view.axis, 0.0, self.host.store.view.log, theme=self.host.palette.theme
+            kept.axis, kept.weight, kept.log, theme=self.host.palette.theme, clip=kept.clip
         )
-        extent = self.curves.extent(runs, ("step.loss",), options.axis)
-        self.query_one("#preview", Chart).show(
-            self.curves.chart_spec("step.loss", runs, options, extent)
-        )
+        extent = self.curves.extent(runs, names, options.axis)
+        for chart, name in zip(self.previews, names, strict=True):
+            target = curves.target_of(run) if name == curves.ERROR else None
+            chart.show(self.curves.chart_spec(name, runs, options, extent, target))
 
     def redraw(self) -> None:
         super().redraw()
-        self.query_one("#preview", Chart).draw()
+        for chart in self.previews:
+            chart.draw()
         self.look()
 
     # --- which run --------------------------------------------------------------------------------
@@ -268,9 +241,14 @@ class RunsScreen(DashScreen):
         self._leave_filter()
 
     def action_back(self) -> None:
-        """Escape drops the filter."""
+        """Escape closes the field of tags and notes, else it drops the filter."""
+        if self.leave_label():
+            return
         self.query_one("#filter", Input).value = ""
         self._leave_filter()
+
+    def focus_rows(self) -> None:
+        self.listing.focus()
 
     def _leave_filter(self) -> None:
         self.query_one("#filter").set_class(bool(self.host.store.view.filter), "on")
@@ -294,9 +272,29 @@ class RunsScreen(DashScreen):
         self.host.store.view.grouped = not self.host.store.view.grouped
         self.look()
 
+    def action_hide(self) -> None:
+        """Take the run out of the list and of all charts, or bring it back; go on to the next."""
+        run_id = self.subject()
+        if run_id is None:
+            return
+        kept, rows = self.host.store.view, self.listing.rows
+        at = self.listing.cursor
+        following = rows[at + 1 if at + 1 < len(rows) else at - 1].key
+        view.toggle(kept.hidden, run_id)
+        self.listing.go(following)
+        self.host.screen_changed()
+        self.look()
+
+    def action_show_hidden(self) -> None:
+        self.host.store.view.show_hidden = not self.host.store.view.show_hidden
+        self.look()
+
     def action_sort(self) -> None:
         self.host.store.view.next_sort()
-        self.notify(f"sorted by {self.host.store.view.sort}", timeout=2)
+        self.look()
+
+    def action_reverse(self) -> None:
+        self.host.store.view.reverse = not self.host.store.view.reverse
         self.look()
 
     def action_diff(self) -> None:
@@ -347,14 +345,3 @@ _TOLD = {
     "optim.lr": "lr",
     "train.batch_size": "batch",
 }
-
-
-def _ranges(numbers: list[int]) -> str:
-    """`0-3,7` of [0, 1, 2, 3, 7]."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -4,7 +4,7 @@ the UI thread).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dgc.errors import DgcError
@@ -15,6 +15,7 @@ from dgcctl.core.compare.rundiff import Difference, diff_runs
 from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, figures, other_data
 from dgcctl.core.runs.record import RunRecord, read_record
 from dgcctl.tui.state import curves, run_facts
+from dgcctl.tui.state.sign import Sign
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Row
 
 MAX_PATCH = 400
@@ -74,16 +75,22 @@ def _merged(diffs: list[list[Difference]]) -> list[tuple[str, str, tuple[object,
 
 def metric_columns() -> tuple[ListColumn, ...]:
     return (
-        ListColumn("run", least=26), ListColumn("seed", 5, True, 3),
-        ListColumn("top-1 %", 14, True),
-        ListColumn("top-5 %", 13, True, 2), ListColumn("loss", 14, True, 4),
-        ListColumn("dense", 7, True, 5),
-        ListColumn("promised", 8, True, 1), ListColumn("executed", 8, True),
-        ListColumn("images/s", 8, True),
+        ListColumn("run", least=26), ListColumn("seed", 5, True, 4),
+        ListColumn("top-1 error", 14, True),
+        ListColumn("top-5 error", 13, True, 3), ListColumn("loss", 14, True, 5),
+        ListColumn("dense", 7, True, 6),
+        ListColumn("promised", 8, True, 2), ListColumn("executed", 8, True),
+        ListColumn("images/s", 8, True, 1),
     )  # fmt: skip
 
 
-def metric_rows(found: ComparedRuns, speed: dict[str, float | None], *, wide: bool) -> list[Row]:
+def metric_rows(
+    found: ComparedRuns,
+    speed: dict[str, float | None],
+    sign: Callable[[str], Sign],
+    *,
+    wide: bool,
+) -> list[Row]:
     """Each group of seeds with mean, spread and n; below it its runs."""
     rows = []
     by_id = {run.id: run for run in found.runs}
@@ -91,9 +98,7 @@ def metric_rows(found: ComparedRuns, speed: dict[str, float | None], *, wide: bo
         rows.append(_group_row(index, group))
         for run_id in group.runs:
             name = run_id if wide else run_facts.short_id(run_id)
-            rows.append(
-                _run_row(by_id[run_id], found.runs.index(by_id[run_id]), name, speed.get(run_id))
-            )
+            rows.append(_run_row(by_id[run_id], sign(run_id), name, speed.get(run_id)))
         rows += [Row(f"note {index} {note}", ((f"  ! {note}", "warn"),)) for note in group.notes]
     return rows + [Row(problem, ((problem, "bad"),)) for problem in found.problems]
 
@@ -114,17 +119,16 @@ def _spread(summary: Summary | None) -> str:
     return f"{summary.mean:.3g}" + ("" if summary.std is None else f" ± {summary.std:.2g}")
 
 
-def _run_row(run: RunRecord, index: int, shown: str, images_per_s: float | None) -> Row:
+def _run_row(run: RunRecord, sign: Sign, shown: str, images_per_s: float | None) -> Row:
     values = figures(run)
     errors = [f"{values[name]:.3g}" if name in values else "-" for name in metrics.ALWAYS]
     costs = [numbers.rough_count(values.get(name)) for name in _COSTS[:3]]
-    name: Cell = (f"  {curves.LETTERS[index % 26]} {shown}", f"s{index}")
+    name: Cell = (f"  {sign.letter} {shown}", f"s{sign.colour}")
     return Row(run.id, (name, str(run.seed), *errors, *costs, curves.shorten(images_per_s)))
 
 
-def difference_columns(count: int) -> tuple[ListColumn, ...]:
-    letters = tuple(ListColumn(curves.LETTERS[index % 26]) for index in range(count))
-    return (ListColumn("in", 11), ListColumn("key", 24), *letters)
+def difference_columns(letters: Sequence[str]) -> tuple[ListColumn, ...]:
+    return (ListColumn("in", 11), ListColumn("key", 24), *map(ListColumn, letters))
 
 
 def difference_rows(found: ComparedRuns) -> list[Row]:

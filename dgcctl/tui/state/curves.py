@@ -14,18 +14,23 @@ from dgc.run import metrics
 from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import raster
-from dgcctl.tui.state import series
+from dgcctl.tui.state import machine, series
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.run_facts import Target
 from dgcctl.tui.state.series import Floats, Points
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import Axis
-from dgcctl.tui.widgets.chart import ChartSpec, Trace
+from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
 
 _TITLES = {
-    "eval.top1_error": "top-1 %", "eval.top5_error": "top-5 %", "perf.images_per_s": "images/s",
+    "eval.top1_error": "top-1 error", "eval.top5_error": "top-5 error",
+    "perf.images_per_s": "images/s", "perf.cpu": "CPU %", "perf.rss": "memory, peak bytes",
+    "perf.gpu_memory": "GPU memory, peak bytes", "perf.data_ms": "waiting for images, ms",
+    **machine.TITLES,
 }  # fmt: skip
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+ERROR = "eval.top1_error"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ class ChartOptions:
     window: tuple[float, float] | None = None
     cursor: float | None = None
     theme: str = ""
+    clip: bool = False
+
+
+def previewed(store: Store, run: Run) -> tuple[str, str]:
+    """The two metrics of a run that are shown beside each other in the list: its error and its
+    loss, or what it has instead.
+    """
+    if "model.name" in run.recipe:
+        return ERROR, "step.loss"
+    names = [*store.feed(run.id).names(), "step.loss", ERROR]
+    first = next((name for name in names if name.startswith("eval.")), names[0])
+    return first, next(name for name in names if name != first)
+
+
+def target_of(run: Run) -> Target | None:
+    """The error that its recipe expects."""
+    return None if run.target is None else Target("top1_error", *run.target, source="recipe")
 
 
 def default_metrics() -> tuple[str, ...]:
@@ -85,7 +107,7 @@ class Curves:
         for run in runs:
             feed = self._store.feed(run.id)
             for name in metrics:
-                x = self.x_of(feed, feed.points(name), axis)
+                x = self.x_of(feed, self._store.points(run.id, name), axis)
                 ends.append(float(x[-1]) if len(x) else 0.0)
         return 0.0, max(ends)
 
@@ -99,9 +121,8 @@ class Curves:
     ) -> ChartSpec:
         """One chart of one metric over several runs; the first run is the one in front."""
         traces, keys = [], []
-        for index, run in enumerate(runs):
-            found = self._traces(metric, run, index, options)
-            traces += found
+        for run in runs:
+            traces += self._traces(metric, run, options, raw=run is runs[0])
             keys.append((run.id, *self._state(run.id, metric)))
         window = options.window or extent
         empty = "reading the log" if self._reads(runs) else "no values yet"
@@ -115,7 +136,9 @@ class Curves:
             log=options.log and metric != "step.inactive",
             cursor=options.cursor,
             target=target.value if target else None,
+            clip=options.clip,
             x_text=x_text(options.axis),
+            x_ticks=x_ticks(options.axis),
             empty=empty,
         )
 
@@ -127,26 +150,27 @@ class Curves:
     def _state(self, run_id: str, metric: str) -> tuple[object, ...]:
         """Changes where the points of a metric change."""
         feed = self._store.feed(run_id)
-        points = feed.points(metric)
+        points = self._store.points(run_id, metric)
         end = float(points.step[-1]) if len(points) else 0.0
         return (
             len(points),
             end,
             len(feed.resumes),
             id(feed),
+            self._store.sign(run_id),
             feed.steps_per_epoch if feed.start else 0,
         )
 
-    def _traces(self, metric: str, run: Run, index: int, options: ChartOptions) -> list[Trace]:
-        feed = self._store.feed(run.id)
-        points = feed.points(metric)
+    def _traces(self, metric: str, run: Run, options: ChartOptions, *, raw: bool) -> list[Trace]:
+        """The line of a run; `raw` puts its values as they are behind the smoothed ones."""
+        feed, sign = self._store.feed(run.id), self._store.sign(run.id)
+        points = self._store.points(run.id, metric)
         x = self.x_of(feed, points, options.axis)
-        letter = LETTERS[index % len(LETTERS)]
         if options.weight <= 0 or never_smoothed(metric):
-            return [Trace(letter, x, points.value, index)]
+            return [Trace(sign.letter, x, points.value, sign.colour)]
         smoothed = self._smooth(run.id, metric, points.value, options.weight)
-        front = [Trace(letter, x, points.value, index, faint=True)] if index == 0 else []
-        return [*front, Trace(letter, x, smoothed, index)]
+        behind = [Trace(sign.letter, x, points.value, sign.colour, faint=True)] if raw else []
+        return [*behind, Trace(sign.letter, x, smoothed, sign.colour)]
 
     def _smooth(self, run_id: str, metric: str, values: Floats, weight: float) -> Floats:
         state = (weight, *self._state(run_id, metric))
@@ -164,6 +188,21 @@ def x_text(axis: Axis) -> Callable[[float], str]:
     if axis == "epoch":
         return lambda value: f"epoch {value:.1f}"
     return lambda value: f"step {value:,.0f}"
+
+
+def x_ticks(axis: Axis) -> Callable[[float, float, int], list[tuple[float, str]]]:
+    """Round places on an axis with their texts."""
+    if axis == "time":
+        return lambda first, last, count: [
+            (place, numbers.spaced_duration(place))
+            for place in raster.time_ticks(first, last, count)
+        ]
+    write = "{:,.0f}" if axis == "step" else "{:g}"
+    return lambda first, last, count: [
+        (place, write.format(place))
+        for place in raster.ticks(first, last, count)
+        if axis != "step" or place == int(place)
+    ]
 
 
 def zoomed(
@@ -193,7 +232,7 @@ def table_at(
     for run in runs:
         feed = store.feed(run.id)
         for metric in metrics:
-            points = feed.points(metric)
+            points = store.points(run.id, metric)
             columns.append((run.id, metric, curves.x_of(feed, points, axis), points.value))
     return (
         (name, metric, x, y)

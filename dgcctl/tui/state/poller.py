@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from dgc.errors import IntegrityError
 from dgc.run.files import read_bounded
 from dgc.run.paths import RunDir
 from dgc.run.status import State, inferred_state
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import labels, listing
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui.state.feed import FeedBatch, Follower
 from dgcctl.tui.state.processes import Sample
@@ -26,6 +28,7 @@ SCAN_EVERY = 1.0  # seconds between two looks at the records of all runs (two st
 LIST_EVERY = 5.0  # the folder is listed anew at least so often, even if its time did not change
 SAMPLE_EVERY = 2.0
 DISK_EVERY = 10.0
+_TAIL = 16_384  # bytes at the end of a log in which its last account of the speed is looked for
 FOLLOW_AT_MOST = 16  # logs of running runs that are read though nobody looks at them (for alerts)
 
 
@@ -35,6 +38,7 @@ class Listed:
 
     runs: tuple[Run, ...]
     best: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, float] = field(default_factory=dict)  # images/s when it was last written
     gone: bool = False  # whether the folder was there and is no longer
 
 
@@ -67,6 +71,7 @@ class Catalogue:
         self._last: tuple[Run, ...] | None = None
         self._seen = self.gone = False
         self.best: dict[str, float] = {}
+        self.speed: dict[str, float] = {}
 
     def look(self, now: float) -> tuple[Run, ...] | None:
         """The runs, newest first, or None where nothing changed."""
@@ -108,12 +113,17 @@ class Catalogue:
 
     def _read(self, run: RunDir) -> Run:
         # status.json is replaced at every heartbeat, metrics.json at every evaluation: what is
-        # shown of a run in the list stands in these two
-        signature = (_mtime(run.status), _mtime(run.metrics))
+        # shown of a run in the list stands in these two, and in what a person said of it
+        signature = (_mtime(run.status), _mtime(run.metrics), _mtime(run.file(labels.FILE)))
         known = self._known.get(run.path)
         if known is not None and known[0] == signature and self._still(known[1]):
             return known[1]
         fresh = listing.read_run(run)
+        # read here, in this thread: the screen needs them of every run that it lists
+        _ = fresh.recipe, fresh.target, fresh.given
+        speed = last_speed(run)
+        if speed is not None:
+            self.speed[run.id] = speed
         best = best_of_curve(run.file("plots") / "eval.csv")
         if best is not None:
             self.best[run.id] = best
@@ -133,6 +143,22 @@ def best_of_curve(path: Path) -> float | None:
         return min(float(row.split(",")[column]) for row in rows)
     except (OSError, IntegrityError, ValueError, IndexError):
         return None
+
+
+def last_speed(run: RunDir) -> float | None:
+    """Images a second as the log last said it; None where it does not (near its end)."""
+    try:
+        with run.events.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL))
+            lines = file.read(_TAIL).splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        if b'"perf"' in line:
+            with contextlib.suppress(orjson.JSONDecodeError, TypeError, ValueError, KeyError):
+                return float(orjson.loads(line)["images_per_s"])
+    return None
 
 
 def _same(one: Run, other: Run) -> bool:
@@ -217,7 +243,8 @@ class Poller:
         found = self._catalogue.look(now)
         if found is not None:
             self._runs = found
-            self._post(Listed(found, dict(self._catalogue.best), self._catalogue.gone))
+            known = self._catalogue
+            self._post(Listed(found, dict(known.best), dict(known.speed), known.gone))
 
     def _follow(self) -> bool:
         live = [run.dir for run in self._runs if run.state == State.RUNNING][:FOLLOW_AT_MOST]

@@ -20,8 +20,10 @@ from dgc.talk import shown
 
 Axis = Literal["step", "epoch", "time"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-SMOOTHING = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
-SORTS = ("age", "state", "recipe", "error", "progress")
+PANELS = (0, 1, 2, 4, 6, 9, 12)  # charts a page; 0: as many as have room
+SMOOTHING = (0.0, 0.6, 0.8, 0.9, 0.95, 0.99)
+LIGHT = 1  # how much is smoothed unasked
+SORTS = ("age", "state", "recipe", "error", "progress", "lr", "seed", "speed")
 
 
 @dataclass
@@ -29,13 +31,20 @@ class View:
     filter: str = ""
     marks: list[str] = field(default_factory=list)
     pins: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    show_hidden: bool = False
+    alone: bool = False  # a run's charts without the marked ones
+    clip: bool = False
+    panels: int = 0
+    signs: dict[str, int] = field(default_factory=dict)  # the number of each run, for good
     metrics: list[str] = field(default_factory=list)
     theme: str = ""
-    smoothing: int = 0
+    smoothing: int = LIGHT
     axis: Axis = "step"
     log: bool = False
     grouped: bool = False
     sort: str = "age"
+    reverse: bool = False
     drawer: str = ""
 
     @property
@@ -44,6 +53,9 @@ class View:
 
     def smoother(self, by: int) -> None:
         self.smoothing = 0 if by == 0 else max(0, min(len(SMOOTHING) - 1, self.smoothing + by))
+
+    def next_panels(self) -> None:
+        self.panels = PANELS[(PANELS.index(self.panels) + 1) % len(PANELS)]
 
     def next_axis(self) -> None:
         self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
@@ -98,9 +110,14 @@ def _checked(items: Any) -> View:
 
 
 def _allowed(key: str, value: Any) -> bool:
+    if key == "signs":
+        return all(type(number) is int and number >= 0 for number in value.values())
+    if isinstance(value, list):
+        return all(isinstance(entry, str) for entry in value)
     choices: dict[str, Sequence[Any]] = {
         "axis": AXES,
         "sort": SORTS,
+        "panels": PANELS,
         "smoothing": range(len(SMOOTHING)),
     }
     return key not in choices or value in choices[key]

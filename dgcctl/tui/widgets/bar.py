@@ -77,8 +77,8 @@ class Bar(Lines):
 
 
 def progress(share: float, width: int) -> str:
-    """`████▌···`: eighths of a cell, so that a slow run is seen to move."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    full, part = divmod(eighths, 8)
-    text = "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
-    return text + "·" * (width - len(text))
+    """`━━━━╾───`: a thin line, half a cell at a time."""
+    halves = round(max(0.0, min(1.0, share)) * width * 2)
+    full, part = divmod(halves, 2)
+    text = "━" * full + ("╾" if part else "")
+    return text + "─" * (width - len(text))

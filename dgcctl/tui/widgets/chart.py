@@ -5,9 +5,7 @@ knows no run.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.cells import cell_len
@@ -23,37 +21,10 @@ from dgcctl.tui import raster
 from dgcctl.tui.palette import palette_of
 from dgcctl.tui.state import series
 from dgcctl.tui.state.series import Floats, Spans
+from dgcctl.tui.widgets.chart_spec import EMPTY, ChartSpec, Trace
 
 GUTTER = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """One line. `label` is a letter; `faint` draws it behind (the raw values under a smoothed
-    line).
-    """
-
-    label: str
-    x: Floats
-    y: Floats
-    colour: int = 0
-    faint: bool = False
-    spot: bool = False  # a point of a scatter: a sign and its letter
-
-
-@dataclass(frozen=True, eq=False)
-class ChartSpec:
-    """What a chart shows. Two specs of the same `key` look the same, so the second is not drawn."""
-
-    key: tuple[Any, ...]
-    title: str
-    traces: list[Trace] = field(default_factory=list)
-    window: tuple[float, float] = (0.0, 1.0)
-    log: bool = False
-    cursor: float | None = None
-    target: float | None = None
-    x_text: Callable[[float], str] = raster.short
-    empty: str = "no values yet"
+FEW = 4  # a curve with less than a value every so many columns has a dot on each
 
 
 def _cut(text: str, room: int) -> str:
@@ -62,14 +33,7 @@ def _cut(text: str, room: int) -> str:
 
 def _one_cell_each(text: str) -> str:
     """A canvas has one letter a cell: wider ones would move all that stands to their right."""
-    return (
-        text
-        if len(text) == cell_len(text)
-        else "".join(c if cell_len(c) == 1 else "?" for c in text)
-    )
-
-
-EMPTY = ChartSpec(("empty",), "", empty="")
+    return "".join(c if cell_len(c) == 1 else "?" for c in text)
 
 
 class Chart(Canvas, can_focus=True):
@@ -146,10 +110,7 @@ class Chart(Canvas, can_focus=True):
             drawn = [
                 (trace, self._reduced(index, trace)) for index, trace in enumerate(self.spec.traces)
             ]
-            bounds = raster.limits(
-                [edge for _, spans in drawn for edge in (spans.low, spans.high)]
-                + self._target_values()
-            )
+            bounds = self._bounds(drawn)
             self._title()
             if bounds is None:
                 self._text(GUTTER + 1, 1 + self._height // 2, self.spec.empty, "dim")
@@ -158,12 +119,21 @@ class Chart(Canvas, can_focus=True):
             self._axes()
             self._target()
             self._cursor()
-            for trace, spans in sorted(
-                # Faint ones below, the run in front last: it is on top where lines cross.
-                drawn,
-                key=lambda pair: (not pair[0].faint, -pair[0].colour),
-            ):
+            # Faint ones below, the run in front last: it is on top where lines cross.
+            behind = [pair for pair in drawn if pair[0].faint]
+            for trace, spans in (*behind, *[pair for pair in drawn[::-1] if not pair[0].faint]):
                 self._line(trace, spans)
+            self._letters(drawn)
+
+    def _bounds(self, drawn: list[tuple[Trace, Spans]]) -> tuple[float, float] | None:
+        """The lowest and the highest value of the chart."""
+        if self.spec.clip:
+            lines = [(t, s) for t, s in drawn if not t.faint] or drawn
+            found = raster.robust_limits([[s.low, s.high] for _, s in lines])
+            if found is not None:
+                return raster.limits([np.array(found), *self._target_values()])
+        edges = [edge for _, spans in drawn for edge in (spans.low, spans.high)]
+        return raster.limits(edges + self._target_values())
 
     def _reduced(self, index: int, trace: Trace) -> Spans:
         """The visible part of a trace as spans; kept, for most keys leave it as it is."""
@@ -215,7 +185,7 @@ class Chart(Canvas, can_focus=True):
         above).
         """
         spec = self.spec
-        found = []
+        found = [("clipped", "warn")] if spec.clip and spec.traces else []
         for trace in spec.traces:
             if not trace.faint and not trace.spot and len(trace.y):
                 value = self._value(trace)
@@ -233,26 +203,41 @@ class Chart(Canvas, can_focus=True):
     def _axes(self) -> None:
         bottom = 1 + self._height
         wanted = max(2, self._height // 3)
-        places = (raster.log_ticks if self.spec.log else raster.ticks)(
-            self._low, self._high, wanted
-        )
-        for place in places:
-            row = self._row(place)
-            value = 10**place if self.spec.log else place
-            self._text(0, row, raster.short(value).rjust(GUTTER - 1)[: GUTTER - 1], "dim")
-            self._text(GUTTER, row, "┄" * self._width, "grid")
+        log = self.spec.log
+        places = (raster.log_ticks if log else raster.ticks)(self._low, self._high, wanted)
         for row in range(1, bottom):
             self._text(GUTTER - 1, row, "│", "grid")
+        for place in raster.between(places, self._low, self._high, log=log):
+            self._text(GUTTER - 1, self._row(place), "┤", "grid")
+        texts = raster.labels([10**place if log else place for place in places])
+        for place, text in zip(places, texts, strict=True):
+            row = self._row(place)
+            self._text(0, row, text.rjust(GUTTER - 1)[: GUTTER - 1], "dim")
+            self._text(GUTTER - 1, row, "┼" + "┄" * self._width, "grid")
         self._x_axis(bottom)
 
     def _x_axis(self, row: int) -> None:
         first, last = self.spec.window
         left, right = self.spec.x_text(first), self.spec.x_text(last)
-        self._text(GUTTER, row, left, "dim")
-        self._text(self.size.width - 1 - cell_len(right), row, right, "dim")
+        begin = self.size.width - 1 - cell_len(right)
         if self.spec.cursor is not None:
-            self._text(GUTTER, row, " " * self._width, "dim")
             self._pointer(row, self.spec.x_text(self.spec.cursor))
+            return
+        self._text(GUTTER, row, left, "dim")
+        if begin >= GUTTER:
+            self._text(begin, row, right, "dim")
+        self._x_ticks(row, GUTTER + cell_len(left) + 1, begin - 2)
+
+    def _x_ticks(self, row: int, first: int, last: int) -> None:
+        """Round places between the two ends, as many as have room between columns."""
+        if self.spec.x_ticks is None:
+            return
+        wanted = max(2, self._width // 14)
+        for place, text in self.spec.x_ticks(*self.spec.window, wanted):
+            begin = self._column(place) - cell_len(text) // 2
+            if begin > first and begin + cell_len(text) <= last:
+                self._text(begin, row, text, "dim")
+                first = begin + cell_len(text) + 1
 
     def _pointer(self, row: int, text: str) -> None:
         """`▲` under the cursor, its text on the side that has room (cut where neither has)."""
@@ -287,29 +272,62 @@ class Chart(Canvas, can_focus=True):
             for x, y in zip(trace.x.tolist(), self._scale(trace.y).tolist(), strict=True):
                 self._text(self._column(x), self._row(y), f"◆{trace.label}", f"s{trace.colour}")
             return
-        style = palette_of(self.app).text("faint" if trace.faint else f"s{trace.colour}")
+        style = palette_of(self.app).text(f"{'f' if trace.faint else 's'}{trace.colour}")
         dash = trace.colour if palette_of(self.app).plain else 0
         if len(spans.at):
             bits = raster.cells(spans, self._low, self._high, self._width, self._height, dash)
             for column, row, character in raster.characters(bits):
                 self._buffer[row + 1][column + GUTTER] = character
                 self._styles[row + 1][column + GUTTER] = style
-        self._marks(spans, trace)
-
-    def _marks(self, spans: Spans, trace: Trace) -> None:
-        """A cross where a value is no number; the letter at the end of each line where there are
-        several.
-        """
+        if not trace.faint:
+            self._points(trace)
+        self._outside(trace, spans)
         for column in spans.broken.tolist():
             self._text(GUTTER + column // 2, self._height, "✗", "bad")
-        if (
-            len(spans.at)
-            and not trace.faint
-            and sum(not other.faint for other in self.spec.traces) > 1
+
+    def _points(self, trace: Trace) -> None:
+        """A dot on each value where they are few, so that one sees how often it was measured."""
+        first, last = self.spec.window
+        inside = (trace.x >= first) & (trace.x <= last) & np.isfinite(trace.y)
+        if not 0 < np.count_nonzero(inside) <= max(1, self._width // FEW):
+            return
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = self._scale(trace.y[inside])
+        for x, y in zip(trace.x[inside].tolist(), values.tolist(), strict=True):
+            if self._low <= y <= self._high:
+                self._text(self._column(x), self._row(y), "•", f"s{trace.colour}")
+
+    def _outside(self, trace: Trace, spans: Spans) -> None:
+        """Where a curve lies beyond an edge of a clipped chart."""
+        if not self.spec.clip:
+            return
+        for beyond, row, mark in (
+            (spans.high > self._high, 1, "▴"),
+            (spans.low < self._low, self._height, "▾"),
         ):
-            middle = float(spans.low[-1] + spans.high[-1]) / 2
-            column = min(GUTTER + int(spans.at[-1]) // 2 + 1, self.size.width - 1)
-            self._text(column, self._row(middle), trace.label, f"s{trace.colour}")
+            for column in {int(at) // 2 for at in spans.at[beyond]}:
+                self._text(
+                    GUTTER + column, row, mark, f"{'f' if trace.faint else 's'}{trace.colour}"
+                )
+
+    def _letters(self, drawn: list[tuple[Trace, Spans]]) -> None:
+        """The letter at the end of each line where there are several, none on another's, the
+        highest above.
+        """
+        lines = [(t, s) for t, s in drawn if not t.faint and not t.spot and len(s.at)]
+        ends = [(float(s.low[-1] + s.high[-1]) / 2, t, int(s.at[-1]) // 2) for t, s in lines]
+        taken: set[tuple[int, int]] = set()
+        for value, trace, end in sorted(ends, key=lambda e: -e[0]) if len(ends) > 1 else []:
+            column = min(GUTTER + end + 1, self.size.width - len(trace.label))
+            cells = range(column, column + len(trace.label))
+            row = self._free_row(self._row(value), cells, taken)
+            taken |= {(row, cell) for cell in cells}
+            self._text(column, row, trace.label, f"s{trace.colour}")
+
+    def _free_row(self, wanted: int, cells: range, taken: set[tuple[int, int]]) -> int:
+        """The nearest row in which no letter stands yet, of two the lower."""
+        rows = sorted(range(1, 1 + self._height), key=lambda row: (abs(row - wanted), -row))
+        return next((r for r in rows if not any((r, c) in taken for c in cells)), wanted)
 
     def _text(self, x: int, y: int, text: str, role: str) -> None:
         """Write into the canvas, cut at its edges."""

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from dgcctl.tui.widgets.bar import Lines
-from dgcctl.tui.widgets.virtual_table import ListColumn, Listing, Row
+from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Listing, Row
 
 COLUMNS: dict[str, tuple[ListColumn, ...]] = {
     "log": (ListColumn("log.txt"),),
@@ -53,6 +53,7 @@ class Drawer(Vertical):
         super().__init__(id=id)
         self.kind = ""
         self.search = ""
+        self._found = SearchResult([], 0, 0)
 
     def compose(self) -> ComposeResult:
         yield Lines(id="drawer-title", height=1)
@@ -76,14 +77,20 @@ class Drawer(Vertical):
         changed = listing.columns != COLUMNS[self.kind]
         at_end = listing.cursor >= len(listing.rows) - 1
         listing.empty = f"nothing contains {self.search!r}" if self.search else EMPTY[self.kind]
+        if listing.highlight != self.search:
+            listing.highlight = self.search
+            listing.refresh()
         listing.show(found.rows, COLUMNS[self.kind])
         if self.kind == "log" and (at_end or changed):
             listing.action_edge(1)
         elif changed:
             listing.action_edge(0)
-        self._title(found)
+        self._found = found
+        self.tell()
 
-    def _title(self, found: SearchResult) -> None:
+    def tell(self) -> None:
+        """How many rows there are, and whether the log follows its end."""
+        found = self._found
         text = (
             f"{found.kept} of {found.total} contain {self.search!r}"
             if self.search
@@ -92,5 +99,14 @@ class Drawer(Vertical):
         shown = len(found.rows)
         cut = f", the first {shown} shown: / narrows" if shown < found.kept else ""
         self.query_one("#drawer-title", Lines).show(
-            [(f" {self.kind} ", "head"), (f"{text}{cut}", "dim")]
+            [(f" {self.kind} ", "head"), (f"{text}{cut}  ", "dim"), *self._following()]
         )
+
+    def _following(self) -> list[Cell]:
+        """Whether the log moves on with what is written."""
+        listing = self.listing
+        if self.kind != "log" or not listing.rows:
+            return []
+        if listing.cursor >= len(listing.rows) - 1:
+            return [("▼ follows the end", "accent")]
+        return [(f"line {listing.cursor + 1}, stands still: F follows", "warn")]

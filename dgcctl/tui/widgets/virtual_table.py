@@ -4,7 +4,7 @@ costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,6 +75,7 @@ class Listing(ScrollView, can_focus=True):
         self.columns = tuple(columns)
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
+        self.highlight = ""  # a text that stands out in the rows (case does not matter)
         self._empty = empty
 
     # --- content ----------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Listing(ScrollView, can_focus=True):
             return self._line([(column.title, "head") for column in self.columns], None)
         position = y - 1 + self.scroll_offset.y
         if position < len(self.rows):
-            return self._line(self.rows[position].cells, self._row_style(position))
+            return self._line(self.rows[position].cells, self._row_style(position), self.highlight)
         if not self.rows and y == 1:
             text = _fit(f" {shown(self.empty)}", self.size.width, ListColumn(""))
             return self._strip([Segment(text, palette_of(self.app).style("dim"))])
@@ -183,14 +184,17 @@ class Listing(ScrollView, can_focus=True):
             return None
         return palette_of(self.app).style("select" if self.has_focus else "blurred")
 
-    def _line(self, cells: Sequence[Cell], over: Style | None) -> Strip:
+    def _line(self, cells: Sequence[Cell], over: Style | None, highlight: str = "") -> Strip:
         palette = palette_of(self.app)
         segments = []
         for (index, width), cell in zip(self._widths(), self._kept(cells), strict=False):
             text, role = (cell, "") if isinstance(cell, str) else cell
             style = palette.style(role)
             fitted = _fit(shown(text), width, self.columns[index])
-            segments.append(Segment(fitted, style + over if over else style))
+            style = style + over if over else style
+            matched = style + palette.style("match")
+            parts = _parts(fitted, highlight)
+            segments += [Segment(part, matched if hit else style) for part, hit in parts]
             segments.append(Segment(" ", over or Style.null()))
         return self._strip(segments, over)
 
@@ -222,6 +226,22 @@ class Listing(ScrollView, can_focus=True):
 
     def _needed(self, kept: Sequence[int]) -> int:
         return sum((self.columns[i].width or self.columns[i].least) + 1 for i in kept)
+
+
+def _parts(text: str, wanted: str) -> Iterator[tuple[str, bool]]:
+    """The text in pieces, and whether each is what is looked for."""
+    begin, folded = 0, text.lower()
+    # lower case may be longer than the text (`İ`): then nothing stands out
+    while wanted and len(folded) == len(text):
+        at = folded.find(wanted.lower(), begin)
+        if at < 0:
+            break
+        if at > begin:
+            yield text[begin:at], False
+        begin = at + len(wanted)
+        yield text[at:begin], True
+    if begin < len(text):
+        yield text[begin:], False
 
 
 def _tail(text: str, width: int) -> str:
