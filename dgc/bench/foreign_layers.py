@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dgc.bench.foreign import Case
+from dgc.bench.foreign_networks import Case
 from dgc.conversion.report import LayerReport
 from dgc.infer.compile import NativeModule
 from dgc.kernels.cpu import library
@@ -23,14 +23,14 @@ PRODUCTS = (Kind.CONV, Kind.WINO, Kind.DEPTHWISE, Kind.CONV8, Kind.LINEAR)
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleTime:
     """What one module of a network takes in its plan."""
 
     ms: float
     kinds: tuple[str, ...]
 
 
-def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, Part] | None:
+def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, ModuleTime] | None:
     """By module, in the order of the plan; None where there is no plan of the whole network."""
     plan, loaded = NativeModule(model).plan_for(x[:1]), library.load()
     if plan is None or loaded is None:
@@ -43,7 +43,7 @@ def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, 
     for op, path, ms in zip(plan.ops, plan.paths, best, strict=True):
         before, kinds = found.get(path, (0.0, {}))
         found[path] = before + float(ms), kinds | {_kind(op): None}
-    return {path: Part(ms, tuple(kinds)) for path, (ms, kinds) in found.items()}
+    return {path: ModuleTime(ms, tuple(kinds)) for path, (ms, kinds) in found.items()}
 
 
 def _kind(op: Op) -> str:
@@ -77,7 +77,9 @@ def rows(made: Case, factor: float) -> list[dict[str, Any]]:
     return [*found, last]
 
 
-def _row(layer: LayerReport, dense: dict[str, Part], after: dict[str, Part]) -> dict[str, Any]:
+def _row(
+    layer: LayerReport, dense: dict[str, ModuleTime], after: dict[str, ModuleTime]
+) -> dict[str, Any]:
     before, now = dense.get(layer.name), after.get(layer.name)
     return {
         "layer": layer.name,
@@ -92,5 +94,5 @@ def _row(layer: LayerReport, dense: dict[str, Part], after: dict[str, Part]) -> 
     }
 
 
-def _sum(found: Iterable[Part]) -> float:
+def _sum(found: Iterable[ModuleTime]) -> float:
     return round(sum(part.ms for part in found), 4)

@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from dgc.bench import machine
-from dgc.bench.foreign import BARS, BENCHMARK, ENGINES, OWN, Case, case, measure
 from dgc.bench.foreign_layers import rows as layer_rows
+from dgc.bench.foreign_networks import BARS, BENCHMARK, ENGINES, OWN, Case, case, measure
 from dgc.bench.place import writable
 from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.errors import DgcError

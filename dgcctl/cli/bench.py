@@ -67,6 +67,24 @@ GateFactors = Annotated[
         help="Of a network of torchvision or timm when it is converted; 0.25 and 0.5 by default.",
     ),
 ]
+Batches = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--batch", min=1, help="Batch sizes; 1 and 32 by default, 1 for other libraries' networks."
+    ),
+]
+Threads = Annotated[
+    list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")
+]
+Budget = Annotated[
+    float, typer.Option("--budget", help="Seconds of timing for each row of the table.")
+]
+Progress = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--progress", min=0, max=1, help="With --train, of the schedule; 0, 0.5 and 0.9 by default."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="JSON file to add the rows to; table and plots are put beside it."),
@@ -76,27 +94,13 @@ Out = Annotated[
 def bench(
     network: Models = None,
     gate_factor: GateFactors = None,
-    batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Batch sizes; 1 and 32 by default.")
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", min=1, help="Threads; 1 and 2 by default.")
-    ] = None,
+    batch: Batches = None,
+    threads: Threads = None,
     precision: InPrecision = Precision.FLOAT32,
-    budget: Annotated[
-        float, typer.Option("--budget", help="Seconds of timing for each row of the table.")
-    ] = 60.0,
+    budget: Budget = 60.0,
     layers: Layers = False,
     train: Train = False,
-    progress: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--progress",
-            min=0,
-            max=1,
-            help="With --train, of the schedule; 0, 0.5 and 0.9 by default.",
-        ),
-    ] = None,
+    progress: Progress = None,
     plan: PlanFile = None,
     out: Out = None,
 ) -> None:
@@ -107,12 +111,10 @@ def bench(
     and OpenVINO to it.
     """
     foreign = _foreign(network or [])
+    if foreign and (train or plan or precision is not Precision.FLOAT32):
+        raise UsageError("--model of another library: leave out --train, --plan and --precision")
     if gate_factor and not foreign:
         raise UsageError("--gate-factor is for --model torchvision/NAME or timm/NAME")
-    if foreign and (train or plan or precision is not Precision.FLOAT32):
-        raise UsageError(
-            f"--model {(network or [''])[0]}: leave out --train, --plan and --precision"
-        )
     if precision is not Precision.FLOAT32 and (train or layers or plan):
         raise UsageError(f"--precision {precision}: leave out --train, --layers and --plan")
     if plan is not None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dgc.bench import foreign, foreign_layers, foreign_report, timing
+from dgc.bench import foreign_layers, foreign_report, timing
+from dgc.bench import foreign_networks as foreign
 from dgc.bench.rows import read_report
 from dgc.infer import NativeModule
 from dgc.kernels.cpu import library
@@ -71,7 +72,7 @@ def test_a_bar_is_missed_where_the_time_is_too_long() -> None:
         (["--gate-factor", "0.5"], "--gate-factor is for --model torchvision/NAME or timm/NAME"),
         (["--model", "vgg"], "--model 'vgg': there are 'condensenet', 'resnet18', 'densenet86',"),
         (["--model", NAME, "--model", "resnet18"], "have a table of their own: ask twice"),
-        (["--model", NAME, "--train"], f"--model {NAME}: leave out --train"),
+        (["--model", NAME, "--train"], "--model of another library: leave out --train"),
         (["--model", "torchvision/resnet51"], "model.name = torchvision/resnet51: torchvision has"),
     ],
 )

@@ -44,7 +44,7 @@ BARS: dict[str, dict[float, float]] = {
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedNetwork:
     model: nn.Module
     report: ConversionReport
     macs: int  # as executed at the end of the schedule
@@ -58,7 +58,7 @@ class Case:
     x: Tensor
     dense: nn.Module
     dense_macs: int
-    converted: dict[float, Converted]
+    converted: dict[float, ConvertedNetwork]
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def case(name: str, gate_factors: Sequence[float], heads: int = 4, batch: int = 
         with torch.enable_grad():
             report = convert(model, x[:1], heads=heads, gate_factor=factor)
         set_progress(model, 1.0)
-        found[factor] = Converted(model.eval(), report, count(model, SIZE).executed)
+        found[factor] = ConvertedNetwork(model.eval(), report, count(model, SIZE).executed)
     return Case(name, x, dense, count(dense, SIZE).executed, found)
 
 
