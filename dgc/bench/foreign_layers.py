@@ -32,6 +32,44 @@ class ModuleTime:
 
 def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, ModuleTime] | None:
     """By module, in the order of the plan; None where there is no plan of the whole network."""
+    timed = _timed(model, x, rounds)
+    if timed is None:
+        return None
+    found: dict[str, tuple[float, dict[str, None]]] = {}
+    for op, path, ms in timed:
+        before, known = found.get(path, (0.0, {}))
+        found[path] = before + ms, known | {_kind(op): None}
+    return {path: ModuleTime(ms, tuple(known)) for path, (ms, known) in found.items()}
+
+
+def kinds(made: Case, rounds: int = ROUNDS) -> list[dict[str, Any]]:
+    """What all operations of each kind take, dense and at each gate_factor: how many there are and
+    their milliseconds, one thread. Empty without native plans of the whole.
+    """
+    models = {"dense": made.dense, **{f"{f:g}": one.model for f, one in made.converted.items()}}
+    found: dict[str, dict[str, Any]] = {}
+    for column, model in models.items():
+        timed = _timed(model, made.x, rounds)
+        if timed is None:
+            return []
+        for op, _, ms in timed:
+            row = found.setdefault(_kind_of_product(op), {})
+            count, total = row.get(column, (0, 0.0))
+            row[column] = (count + 1, round(total + ms, 4))
+    order = sorted(found.items(), key=lambda kv: -max(total for _, total in kv[1].values()))
+    return [{"kind": kind, **columns} for kind, columns in order]
+
+
+def _kind_of_product(op: Op) -> str:
+    if op.kind != Kind.CONV:
+        return _kind(op)
+    size = {1: "1x1", 9: "3x3", 25: "5x5", 49: "7x7"}.get(op.taps, f"{op.taps} taps")
+    groups = "dynamic" if op.dynamic else "grouped" if op.heads > 1 else "static"
+    return f"conv {size}, {groups}" + (", over outputs" if op.lanes else "")
+
+
+def _timed(model: nn.Module, x: torch.Tensor, rounds: int) -> list[tuple[Op, str, float]] | None:
+    """Each operation of the plan, its module and its best milliseconds."""
     plan, loaded = NativeModule(model).plan_for(x[:1]), library.load()
     if plan is None or loaded is None:
         return None
@@ -39,11 +77,7 @@ def parts(model: nn.Module, x: torch.Tensor, rounds: int = ROUNDS) -> dict[str, 
     for row in seconds:
         plan.run(x[:1], loaded, 1, row)
     best = seconds.min(axis=0) * 1e3
-    found: dict[str, tuple[float, dict[str, None]]] = {}
-    for op, path, ms in zip(plan.ops, plan.paths, best, strict=True):
-        before, kinds = found.get(path, (0.0, {}))
-        found[path] = before + float(ms), kinds | {_kind(op): None}
-    return {path: ModuleTime(ms, tuple(kinds)) for path, (ms, kinds) in found.items()}
+    return list(zip(plan.ops, plan.paths, map(float, best), strict=True))
 
 
 def _kind(op: Op) -> str:
@@ -64,14 +98,14 @@ def rows(made: Case, factor: float) -> list[dict[str, Any]]:
     names = {layer.name for layer in one.report.layers}
     found = [_row(layer, dense, after) for layer in one.report.layers]
     rest = [_sum(p for n, p in side.items() if n not in names) for side in (dense, after)]
-    kinds = dict.fromkeys(k for n, p in after.items() if n not in names for k in p.kinds)
+    others = dict.fromkeys(k for n, p in after.items() if n not in names for k in p.kinds)
     last = {
         "layer": "all the rest",
         "macs_dense": None,
         "macs": None,
         "ms_dense": rest[0],
         "ms": rest[1],
-        "how": ", ".join(kinds),
+        "how": ", ".join(others),
         "why": "",
     }
     return [*found, last]

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from dgc.bench import machine
+from dgc.bench.foreign_layers import kinds
 from dgc.bench.foreign_layers import rows as layer_rows
 from dgc.bench.foreign_networks import BARS, BENCHMARK, ENGINES, OWN, Case, case, measure
 from dgc.bench.place import writable
@@ -74,6 +75,7 @@ def _one(report: BenchReport, key: str, name: str, a: argparse.Namespace) -> Non
             for row in rows:
                 say(orjson.dumps(asdict(row)).decode())
             report.add_run(rows)
+            report.beside.setdefault("parts", {})[name] = kinds(made)
             write_report(a.out, report)
 
 
@@ -109,7 +111,10 @@ def markdown(report: BenchReport) -> str:
         "MACs: converted over dense, gates included.",
         "",
     ]
-    return "\n".join([*lines, *_runs(report), *_notes(report), *_layers(report)]) + "\n"
+    return (
+        "\n".join([*lines, *_runs(report), *_notes(report), *_parts(report), *_layers(report)])
+        + "\n"
+    )
 
 
 def _runs(report: BenchReport) -> list[str]:
@@ -143,6 +148,30 @@ def _ms(value: float | None) -> str:
 
 def _notes(report: BenchReport) -> list[str]:
     return [line for note in report.beside.get("notes", []) for line in (note, "")]
+
+
+def _parts(report: BenchReport) -> list[str]:
+    """By kind of operation, and the time that all MACs would take at the peak of one core."""
+    lines: list[str] = []
+    peak = report.machine.get("peak_gmacs")
+    for name, rows in report.beside.get("parts", {}).items():
+        columns = [c for c in ("dense", "0.25", "0.5") if any(c in row for row in rows)]
+        lines += [f"## {name}: where the time goes, milliseconds of one thread (operations)", ""]
+        cells = [
+            [row["kind"], *(f"{row[c][1]:.2f} ({row[c][0]})" if c in row else "" for c in columns)]
+            for row in rows
+        ]
+        sums = [sum(row[c][1] for row in rows if c in row) for c in columns]
+        cells.append(["all", *(f"{total:.2f}" for total in sums)])
+        said = report.beside.get("networks", {}).get(name, {})
+        macs = [
+            said.get("macs_dense") if c == "dense" else said.get(c, {}).get("macs") for c in columns
+        ]
+        if peak:
+            bound = [f"{m / peak / 1e6:.2f}" if m else "" for m in macs]
+            cells.append(["its MACs at the peak of one core", *bound])
+        lines += _table([["kind", *columns], *cells])
+    return lines
 
 
 def _layers(report: BenchReport) -> list[str]:
