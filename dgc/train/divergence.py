@@ -43,16 +43,22 @@ def diverged(session: Session, info: StepInfo, values: dict[str, Any]) -> Diverg
 
 
 def diverged_in_evaluation(session: Session, error: DivergedError) -> DivergedError:
-    """What all ranks end with whose evaluation met NaN: no figure is written, and no checkpoint of
-    that moment.
-    """
+    """What all ranks end with whose last evaluation met NaN: no figure is written."""
     told = DivergedError(
-        f"diverged by the evaluation after step {session.position.step} (epoch"
+        f"diverged by the last evaluation, after step {session.position.step} (epoch"
         f" {session.position.epoch}): {error}; last checkpoint: {_newest(session)}; a lower"
-        " optim.lr may help"
+        " optim.lr or more epochs may help"
     )
     told.shared = True  # type: ignore[attr-defined]
     return told
+
+
+def unanswered(session: Session, error: DivergedError) -> str:
+    """What is logged where an evaluation before the last one met NaN."""
+    return (
+        f"the evaluation after step {session.position.step} (epoch {session.position.epoch}) has no"
+        f" figure: {error}; the training goes on, for its own numbers are finite"
+    )
 
 
 def _newest(session: Session) -> str:

@@ -15,7 +15,7 @@ from dgc.run.files import crash_point, write_json
 from dgc.run.metrics import StepInfo
 from dgc.run.trusted_code import trust_words_of
 from dgc.train import recorder
-from dgc.train.divergence import diverged_in_evaluation
+from dgc.train.divergence import diverged_in_evaluation, unanswered
 from dgc.train.evaluation import EvaluationStoppedError, Figures, evaluate
 from dgc.train.evaluation_record import record_evaluation, write_result, write_verdict
 from dgc.train.gate_map import gate_map
@@ -123,7 +123,7 @@ def close_epoch(session: Session) -> None:
     # a diverged step is found here, before its network is evaluated
     flush(session)
     crash_point("train.epoch-end")
-    figures = evaluate_epoch(session) if evaluation_due(session) else None
+    figures = evaluate_if_due(session)
     write_rows(session, figures)
     # asked of the step that was just made; the epoch moves on first, so that a checkpoint of this
     # moment says that it is closed
@@ -151,6 +151,27 @@ def evaluation_due(session: Session) -> bool:
     return (
         done % session.recipe.eval.every_epochs == 0 or session.position.step >= session.last_step
     )
+
+
+def evaluate_if_due(session: Session) -> Figures | None:
+    """Figures; None where none are due, or where the network answers NaN though its training is
+    finite.
+
+    BatchNorm's running statistics lag behind weights that move fast, and gates, which nothing
+    bounds, can make numbers overflow by them alone. A later epoch often recovers, so the training
+    goes on without a figure; the last evaluation is its result, and ends it.
+    """
+    if not evaluation_due(session):
+        return None
+    try:
+        return evaluate_epoch(session)
+    except DivergedError as error:
+        if session.position.step >= session.last_step:
+            # the epoch stays open: a resumed run evaluates again
+            save(session)
+            raise diverged_in_evaluation(session, error) from error
+        session.recorder.log(unanswered(session, error), "warning")
+        return None
 
 
 def evaluate_epoch(session: Session) -> Figures:
@@ -181,8 +202,6 @@ def evaluate_epoch(session: Session) -> Figures:
                 found = found.beside(figures())
     except EvaluationStoppedError:
         save_and_stop(session, asked)
-    except DivergedError as error:
-        raise diverged_in_evaluation(session, error) from error
     if records:
         write_gate_map(session, records)
     return found

@@ -16,6 +16,7 @@ _SMALL = 64  # up to this size a network begins at full resolution, as on CIFAR
 
 def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     """The recipe, checked. `found`: what dgc.jobs.measure_images says of the folder."""
+    batch_size = 64 if found["train"] >= 640 else 16
     tree = {
         "name": name_of(folder),
         "title": (
@@ -24,8 +25,8 @@ def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
         "source": "ours",
         "model": _model(model, found),
         "data": _data(folder, found),
-        "optim": {"lr": 0.1 if found["train"] >= 2000 else 0.05},
-        "train": {"epochs": 60, "batch_size": 64 if found["train"] >= 640 else 16},
+        "optim": {"lr": _learning_rate(model, batch_size)},
+        "train": {"epochs": 60, "batch_size": batch_size},
         "eval": {"batch_size": 100},
         "origin": {
             "data.mean": f"measured: {found['measured']:,} training images, pixels / 255",
@@ -59,6 +60,14 @@ def _model(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     if name == "dydensenet":
         own |= {"stages": [14, 14, 14], "growth": [8, 16, 32]}
     return own
+
+
+def _learning_rate(model: str, batch_size: int) -> float:
+    """That of the paper's recipes, in proportion to the batch (Goyal et al. 2017): dydensenet is
+    trained on CIFAR at 0.1 with 64 images, the others on ImageNet at 0.1 with 256. At 0.1 for a
+    small batch the gates of dyresnet18 overflow before BatchNorm's statistics have settled.
+    """
+    return round(0.1 * batch_size / (64 if model == "dydensenet" else 256), 6)
 
 
 def _data(folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:

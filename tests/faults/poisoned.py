@@ -3,7 +3,7 @@
 
 MODE `loss`: the sample's image is NaN; `grads`: forward is sound, and the gradient that comes back
 from it is NaN; `evaluation`: training is sound, and in evaluation the network answers NaN on one
-image.
+image; `first-evaluation`: only after the first epoch.
 """
 
 import sys
@@ -46,8 +46,12 @@ def poison(session, mode: str, sample: int) -> None:
                 images[marked_now[0]] = torch.nan
             yield images, labels, indices
 
-    if mode == "evaluation":
-        session.module.register_forward_hook(_one_nan)
+    if mode.endswith("evaluation"):
+        session.module.register_forward_hook(
+            lambda *call: (
+                call[-1] if mode != "evaluation" and session.position.epoch else _one_nan(*call)
+            )
+        )
         return
     session.train.epoch = poisoned
     if mode == "grads":

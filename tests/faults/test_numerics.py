@@ -30,7 +30,7 @@ def poisoned_sample() -> int:
     return int(order(3, 0, 44)[-1])
 
 
-def run_poisoned(run, mode: str, ranks: int = 1):
+def run_poisoned(run, mode: str, ranks: int = 1, *more: str):
     module = [
         "-m",
         "tests.faults.poisoned",
@@ -38,6 +38,7 @@ def run_poisoned(run, mode: str, ranks: int = 1):
         str(poisoned_sample()),
         "--run-dir",
         str(run.path),
+        *more,
     ]
     launcher = (
         ["-m", "dgc.train.launch", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
@@ -97,30 +98,62 @@ def test_on_one_rank_of_two(tmp_path, fault_table):
         check_end(run, run_poisoned(run, "loss", ranks=2), rank=1)
 
 
+NO_ANSWER = (
+    "the network answers NaN or Inf on 1 of 30 images, so no error can be told: its weights or"
+    " BatchNorm statistics are untrained, have diverged or are damaged"
+)
+
+
+def no_figure(step, epoch):
+    return (
+        f"the evaluation after step {step} (epoch {epoch}) has no figure: {NO_ANSWER}; the training"
+        " goes on, for its own numbers are finite"
+    )
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_an_evaluation_that_meets_nan(ranks, tmp_path, fault_table):
-    """argmax of NaN is no answer: no figure, nothing kept as best, and what stood before stands."""
+def test_evaluations_that_meet_nan(ranks, tmp_path, fault_table):
+    """argmax of NaN is no answer: no figure, nothing kept as best. What was trained is kept."""
     run = make_run(tmp_path / "run")
     with (
         fault_table.case(
-            39, f"NaN only in evaluation, {ranks} rank(s): no figure, no best"
+            39, f"NaN only in evaluation, {ranks} rank(s): no figure, no best, weights kept"
         ) as case,
         case.run(),
     ):
-        done = run_poisoned(run, "evaluation", ranks)
-        assert done.returncode == ExitCode.DIVERGED
-        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert lines == [
-            "error: diverged by the evaluation after step 6 (epoch 0): the network answers NaN or"
-            " Inf on 1 of 30 images, so no error can be told: its weights or BatchNorm statistics"
-            " are untrained, have diverged or are damaged; last checkpoint: step-000004; a lower optim.lr may help"
+        for more in ((), ("--resume",)):  # a resumed run evaluates again, and ends as it did
+            done = run_poisoned(run, "evaluation", ranks, *more)
+            assert done.returncode == ExitCode.DIVERGED
+            lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            assert lines == [
+                f"error: diverged by the last evaluation, after step 18 (epoch 2): {NO_ANSWER}; last"
+                " checkpoint: step-000018; a lower optim.lr or more epochs may help"
+            ]
+            assert logged(run, "eval") == []
+            for path in (run.metrics, run.best, run.verdict):
+                assert not path.exists()
+            assert str(read_status(run).state) == "failed"
+        texts = [row["text"] for row in logged(run, "alert")]
+        assert [text for text in texts if "no figure" in text] == [
+            no_figure(6, 0),
+            no_figure(12, 1),
         ]
-        assert logged(run, "eval") == []
-        assert [path.name for path in (run.metrics, run.best, run.verdict) if path.exists()] == []
-        assert str(read_status(run).state) == "failed"
         newest = checkpoint_store.newest_valid(run)
         assert newest is not None
-        assert newest[0].step == 4
+        assert newest[0].step == 18
+
+
+def test_an_evaluation_that_recovers(tmp_path, fault_table):
+    run = make_run(tmp_path / "run")
+    with (
+        fault_table.case(39, "NaN in the first evaluation alone: warned, and trained on") as case,
+        case.run(),
+    ):
+        done = run_poisoned(run, "first-evaluation")
+        assert done.returncode == 0, done.stderr
+        assert [row["text"] for row in logged(run, "alert")] == [no_figure(6, 0)]
+        assert [row["step"] for row in logged(run, "eval")] == [12, 18]
+        assert str(read_status(run).state) == "done"
 
 
 def test_exploding_learning_rate(tmp_path, fault_table):
