@@ -314,6 +314,8 @@ def main() -> int:
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     names = [name for family in MODELS.values() for name in family]
     wanted = given.only or [name for name in names if _open(rows.get(name), given.engine)]
+    if given.engine:  # small ones first
+        wanted.sort(key=lambda name: rows[name]["dense"])
     began = time.monotonic()
     for name in [] if given.report else wanted:
         if time.monotonic() - began > given.seconds:
