@@ -14,7 +14,7 @@ from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
-from dgcctl.core import collector, numbers, settings
+from dgcctl.core import garbage, numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary, other_data
 from dgcctl.core.compare.seeds import compare as compare_runs
@@ -41,7 +41,7 @@ Where = Annotated[
 
 
 @tabular
-@collector.paused()
+@garbage.left_alone()
 def compare(
     run: Annotated[
         list[str] | None,

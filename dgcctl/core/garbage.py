@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def paused() -> Iterator[None]:
+def left_alone() -> Iterator[None]:
     """Without it; for work that ends soon."""
     was_on = gc.isenabled()
     gc.disable()
