@@ -90,7 +90,7 @@ def read_record(run: RunDir) -> RunRecord:
     }
     return RunRecord(
         run=run,
-        recipe=script_values(run) if by_script else _recipe_of(run),
+        recipe=script_values(run) if by_script else recipe_of(run),
         status=read_status(run),
         verdict=_json_or_empty(run.verdict),
         own_code=dict(_json_or_empty(run.own_code).get("packages") or {}),
@@ -98,7 +98,7 @@ def read_record(run: RunDir) -> RunRecord:
     )
 
 
-def _recipe_of(run: RunDir) -> dict[str, Any]:
+def recipe_of(run: RunDir) -> dict[str, Any]:
     """As `flat_recipe` of its file. The trainer's record of that very file says the same, and is
     read twenty times as fast.
     """
