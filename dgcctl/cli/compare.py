@@ -14,7 +14,7 @@ from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
-from dgcctl.core import numbers, settings
+from dgcctl.core import garbage, numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary, other_data
 from dgcctl.core.compare.seeds import compare as compare_runs
@@ -32,7 +32,7 @@ _TITLES = {
     "macs_promised": "MACs promised",
     "macs_executed": "MACs executed",
     "parameters": "parameters",
-    "seconds": "time",
+    "seconds": "took",
 }
 Where = Annotated[
     list[str] | None,
@@ -41,6 +41,7 @@ Where = Annotated[
 
 
 @tabular
+@garbage.left_alone()
 def compare(
     run: Annotated[
         list[str] | None,

@@ -17,7 +17,7 @@ from dgc.talk import shown
 from dgcctl.cli._ui import diagnostics, options, output, run_columns, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
-from dgcctl.core import settings
+from dgcctl.core import garbage, settings
 from dgcctl.core.launch.log_tail import log_lines
 from dgcctl.core.runs import filters
 from dgcctl.core.runs import listing as core
@@ -53,6 +53,7 @@ app = App("List, show, compare, follow and keep runs.", COMMANDS)
 
 @app.command("ls")
 @tabular
+@garbage.left_alone()
 def ls(
     terms: Annotated[
         list[str] | None,

@@ -112,7 +112,7 @@ def _find(folder: Path, name: str) -> study.Search:
 def _show(found: study.Search, form: output.Form) -> None:
     columns = [
         TableColumn("trial", right=True),
-        TableColumn("swept", "values", in_files="overrides"),
+        TableColumn("swept", "values", in_files="values"),
         TableColumn("state", style=summary.state_style),
         TableColumn(found.asked.metric, show=_figure, right=True),
         TableColumn("best", show=lambda value: "best" if value else ""),

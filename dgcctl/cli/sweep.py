@@ -23,7 +23,7 @@ from dgcctl.core.sweep.grid import Axis, parse_axis
 
 _COUNTS = ("trials", "done", "running", "pending", "stopped", "failed", "died")
 # values that are the same in all trials tell nothing in a table; a file has them all
-_VALUES = TableColumn("swept", "values", in_files="overrides")
+_VALUES = TableColumn("swept", "values", in_files="values")
 _TRIAL_COLUMNS = [
     TableColumn("trial", right=True),
     _VALUES,
@@ -114,7 +114,7 @@ def _plan(recipe: str, fixed: list[str], parsed: list[Any], form: output.Form) -
     rows = [
         {
             "trial": trial.index,
-            "overrides": " ".join(trial.overrides),
+            "values": " ".join(trial.overrides),
             "swept": values,
             "digest": trial.digest,
         }
@@ -166,7 +166,7 @@ def _show(found: sweeps.Sweep, form: output.Form) -> None:
         sweeps.trial_rows(found),
         form,
         sweep=found.plan.id,
-        axes=found.plan.axes,
+        values=found.plan.axes,
     )
 
 
@@ -174,7 +174,7 @@ def _list(folder: Any, form: output.Form) -> None:
     columns = [
         TableColumn("id", "sweep"),
         *(TableColumn(name, right=True) for name in _COUNTS),
-        TableColumn("axes", "values"),
+        TableColumn("values"),
     ]
     output.table(
         "sweeps", columns, sweeps.summary_rows(sweeps.list_sweeps(folder, diagnostics.warn)), form

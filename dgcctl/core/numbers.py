@@ -102,10 +102,6 @@ def age(seconds: float) -> str:
     return "<1m"
 
 
-def ago(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{duration(seconds)} ago"
-
-
 def when(moment: float | None) -> str:
     """A moment in UTC."""
     return "-" if not moment else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))

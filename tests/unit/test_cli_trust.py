@@ -195,7 +195,7 @@ def test_tags_and_notes_afterwards(folder, capsys):
 def test_a_sweep_is_planned_without_being_run(folder, capsys):
     said = run(capsys, "sweep", "demo", "optim.lr=0.05,0.1", "seed=0..1", "--dry-run", "--json").out
     rows = json.loads(said)["trials"]
-    assert rows[0]["overrides"] == "optim.lr=0.05 seed=0"
+    assert rows[0]["values"] == "optim.lr=0.05 seed=0"
     assert len({row["digest"] for row in rows}) == 4
     assert not (folder / "runs" / "sweeps").exists()
 
@@ -208,7 +208,7 @@ def test_a_sweeps_table_shows_what_tells_trials_apart_and_its_file_all(folder, c
     ]  # fmt: skip
     assert "train.epochs" not in "".join(lines)
     rows = list(csv.DictReader(io.StringIO(run(capsys, *given, "--csv").out)))
-    assert [row["overrides"] for row in rows] == [
+    assert [row["values"] for row in rows] == [
         "optim.lr=0.05 train.epochs=2", "optim.lr=0.1 train.epochs=2",
     ]  # fmt: skip
     assert json.loads(run(capsys, *given, "--json").out)["trials"][0]["swept"] == "optim.lr=0.05"

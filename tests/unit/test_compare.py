@@ -107,7 +107,7 @@ def test_a_seed_that_ran_seven_times_counts_once(tmp_path):
     assert len(group.runs) == 9
     assert group.seeds == [0, 1]
     assert group.notes == [
-        "seed 0 counts once, by its first run a0; left out: a1, a2, a3, a4, a5, a6",
+        "seed 0 counts once, by its first run a0; left out: a1, a2, a3 and 3 more",
         "seed 1 counts once, by its first run b; left out: c (with another result)",
     ]
 

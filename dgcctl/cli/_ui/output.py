@@ -27,7 +27,7 @@ from rich.cells import cell_len
 
 from dgc.errors import ResourceError
 from dgc.talk import shown
-from dgcctl.cli._ui import streams, table_widths
+from dgcctl.cli._ui import names, streams, table_widths
 from dgcctl.cli._ui.diagnostics import clean, paint, plain
 
 SCHEMA_VERSION = 1
@@ -63,7 +63,7 @@ class TableColumn:
 
     @property
     def head(self) -> str:
-        return self.title or self.key.replace("_", " ")
+        return self.title or names.HEADS.get(self.key) or self.key.replace("_", " ")
 
 
 def form_of(

@@ -19,14 +19,14 @@ _COLUMNS = (
     TableColumn("id", "run"),
     TableColumn("state", style=summary.state_style),
     TableColumn("epochs_done", "epoch", right=True),
-    TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
-    TableColumn("macs_executed", "MACs executed", numbers.short_count, right=True),
-    TableColumn("seconds", "took", numbers.duration, right=True),
-    TableColumn("age", "started", numbers.ago, right=True),
+    TableColumn("top1_error", show=numbers.percent, right=True),
+    TableColumn("macs_executed", show=numbers.short_count, right=True),
+    TableColumn("seconds", show=numbers.duration, right=True),
+    TableColumn("age", show=numbers.age, right=True),
     TableColumn("reason", show=lambda value: str(value or "")),
 )
 _KNOWN = {column.key: column for column in _COLUMNS} | {
-    "top5_error": TableColumn("top5_error", "top-5 error", numbers.percent, right=True)
+    "top5_error": TableColumn("top5_error", show=numbers.percent, right=True)
 }
 
 

@@ -78,7 +78,11 @@ def _values(run: RunRecord) -> dict[str, Any]:
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: inner for key, inner in flatten(value) if key.rpartition(".")[2] not in _MOMENTARY}
+    return {
+        key: inner
+        for key, inner in flatten(value).items()
+        if key.rpartition(".")[2] not in _MOMENTARY
+    }
 
 
 def _code(run: RunRecord) -> dict[str, Any]:

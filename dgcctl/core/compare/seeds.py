@@ -174,6 +174,9 @@ def figures(run: RunRecord) -> dict[str, float]:
     }
 
 
+_NAMED = 3  # repetitions that a note names; a thousand would fill the screen
+
+
 def _notes(
     members: list[RunRecord],
     done: list[RunRecord],
@@ -183,7 +186,10 @@ def _notes(
     notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
     by_id = {run.id: run for run in done}
     for first, again in repeated.items():
-        named = ", ".join(_repetition(by_id[first], by_id[other]) for other in again)
+        told = [_repetition(by_id[first], by_id[other]) for other in again]
+        told.sort(key=lambda text: "(" not in text)  # those that say something of themselves first
+        named = ", ".join(told[:_NAMED])
+        named += f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
         notes.append(
             f"seed {by_id[first].seed} counts once, by its first run {first}; left out: {named}"
         )

@@ -196,7 +196,8 @@ def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     """
     if key in values:
         return key
-    found = [name for name in values if name.rpartition(".")[2] == key]
+    end = f".{key}"
+    found = [name for name in values if name.endswith(end)]
     if len(found) > 1:
         raise UsageError(f"filter: {key} can be {' or '.join(found)}: give the whole key")
     return found[0] if found else key

@@ -81,6 +81,10 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """What a listing shows."""
+        return dict(self._row)
+
+    @cached_property
+    def _row(self) -> dict[str, Any]:
         status = self.status
         return {
             "id": self.id,
@@ -116,7 +120,7 @@ class Run:
             **self.metrics,
             **self.recipe,
             **top,
-            **self.row(),
+            **self._row,
             "note": given.note or None,
             "name": self.name,
             "age": self.age,
@@ -210,6 +214,8 @@ def read_run(run: RunDir) -> Run:
 
 def repeated_by(run: RunDir) -> str:
     """The id of the run that `rerun` repeated into this folder; empty for a training."""
+    if not os.path.lexists(f"{run.path}/rerun.json"):  # as most have none, in a third of the time
+        return ""
     try:
         return str(read_json(run.file("rerun.json")).get("of") or "an unknown run")
     except FileNotFoundError:

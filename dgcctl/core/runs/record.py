@@ -4,20 +4,23 @@ ones an error.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dgc.errors import UsageError
+from dgc.recipe.load import Recipe, is_semantic, load_recipe
 from dgc.recipe.load import flatten as flatten_recipe
-from dgc.recipe.load import is_semantic, load_recipe
 from dgc.run.events import METRIC_KINDS, Event, EventKind, live_rows, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
-from dgcctl.core.runs.recipe_values import script_values
+from dgcctl.core.runs.recipe_values import recorded_tree, script_values
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,30 @@ def read_record(run: RunDir) -> RunRecord:
     }
     return RunRecord(
         run=run,
-        recipe=script_values(run) if by_script else flat_recipe(run.recipe),
+        recipe=script_values(run) if by_script else recipe_of(run),
         status=read_status(run),
         verdict=_json_or_empty(run.verdict),
         own_code=dict(_json_or_empty(run.own_code).get("packages") or {}),
         **parts,
     )
+
+
+def recipe_of(run: RunDir) -> dict[str, Any]:
+    """As `flat_recipe` of its file. The trainer's record of that very file says the same, and is
+    read twenty times as fast.
+    """
+    tree = recorded_tree(run)
+    if tree:
+        with contextlib.suppress(ValidationError):  # of another release, with other keys
+            return dict(flatten_recipe(Recipe.model_validate(_frozen(tree))))
+    return flat_recipe(run.recipe)
+
+
+def _frozen(value: Any) -> Any:
+    """With tuples where JSON has lists, as a recipe has them."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:

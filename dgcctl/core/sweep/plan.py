@@ -352,14 +352,14 @@ def _summary(sweep: Sweep) -> dict[str, Any]:
     return {
         "id": sweep.plan.id,
         "recipe": sweep.plan.recipe,
-        "axes": " ".join(sweep.plan.axes),
+        "values": " ".join(sweep.plan.axes),
         "trials": len(states),
         **counts,
     }
 
 
 def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """One row a trial: overrides, those of them that are not the same in all trials (`swept`),
+    """One row a trial: its values, those of them that are not the same in all trials (`swept`),
     state, and the result where there is one.
     """
     told = swept([trial.overrides for trial in sweep.plan.trials])
@@ -383,7 +383,7 @@ def _trial_row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     reason = (seen.problem if run.path.exists() else "") or seen.status.reason
     return {
         "trial": trial.index,
-        "overrides": " ".join(trial.overrides),
+        "values": " ".join(trial.overrides),
         "state": sweep.state(trial).value,
         "top1_error": metrics.get("top1_error"),
         "run": trial.run,

@@ -18,6 +18,7 @@ from dgcctl.tui import keys, raster
 from dgcctl.tui.screens.base import DashScreen, ExportTable, head
 from dgcctl.tui.state import comparison, curves
 from dgcctl.tui.state.comparison import ComparedRuns
+from dgcctl.tui.state.run_rows import WHOLE_ID
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart
 from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
@@ -100,7 +101,9 @@ class CompareScreen(DashScreen):
         listing = self.query_one(Listing)
         if self._section == "figures":
             listing.show(
-                comparison.metric_rows(found, self._speed(), self.host.store.sign, wide=self.wide),
+                comparison.metric_rows(
+                    found, self._speed(), self.host.store.sign, wide=self.size.width >= WHOLE_ID
+                ),
                 comparison.metric_columns(),
             )
         elif self._section == "differences":

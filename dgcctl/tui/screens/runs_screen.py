@@ -156,7 +156,8 @@ class RunsScreen(LabelledScreen):
         rows = []
         for members in run_rows.grouped(found):
             rows.append(run_rows.group_row(self.host.store, members))
-            rows += [self._row(run, "  ") for run in members]
+            # one blank where two would cost the end of a name
+            rows += [self._row(run, "  " if self.wide else " ") for run in members]
         return rows
 
     def _about(self) -> None:

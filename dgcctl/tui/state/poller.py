@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from dgc.errors import IntegrityError
-from dgc.run.files import read_bounded
+from dgc.run.files import open_regular, read_bounded
 from dgc.run.paths import RunDir
 from dgc.run.status import State, inferred_state
 from dgcctl.core.runs import labels, listing
@@ -148,11 +148,11 @@ def best_of_curve(path: Path) -> float | None:
 def last_speed(run: RunDir) -> float | None:
     """Images a second as the log last said it; None where it does not (near its end)."""
     try:
-        with run.events.open("rb") as file:
+        with open_regular(run.events) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL))
             lines = file.read(_TAIL).splitlines()
-    except OSError:
+    except (OSError, IntegrityError):
         return None
     for line in reversed(lines):
         if b'"perf"' in line:

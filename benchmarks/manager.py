@@ -1,0 +1,161 @@
+"""How long the manager takes over many runs: listed with columns and a filter, and compared.
+
+    python -m benchmarks.manager [--runs 5000] [--times 5]
+
+writes benchmarks/results/manager.json and manager.md. Each time is that of a whole process, from its
+start to its end, by the wall clock; the files of the runs are put out of the system's cache before
+each (`posix_fadvise`), so that each start is a cold one. The runs are made up, with the files that a
+training leaves and in their sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.dashboard import machine
+from dgc.bench.place import writable
+from dgc.bench.rows import BenchReport, BenchRow, write_report
+from dgc.errors import UsageError
+from dgc.recipe.load import as_record
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from tests.tui import synthetic
+from tests.tui.synthetic import Spec
+
+RESULTS = Path(__file__).parent / "results"
+RATES, SEEDS = (0.3, 0.1, 0.03, 0.01), 5
+COMPARED = 1000
+_LISTED = (
+    "runs",
+    "ls",
+    "--columns",
+    "lr,seed,model.gate_factor,top1_error",
+    "state=done",
+    "lr<0.2",
+)
+# what is asked, its bar in seconds, the words
+QUESTIONS = (
+    ("{runs:,} runs: `runs ls --columns lr,seed,model.gate_factor,top1_error state=done lr<0.2`", 1.0, _LISTED),
+    ("{runs:,} runs: `runs ls`", None, ("runs", "ls")),
+    ("{runs:,} runs: `runs ls --json`", None, ("runs", "ls", "--json")),
+    ("{compared:,} of {runs:,} runs: `runs compare name=compared`", 2.0, ("runs", "compare", "name=compared")),
+)  # fmt: skip
+
+
+def make(folder: Path, count: int) -> None:
+    """Finished runs of a few recipes, some of them to be compared."""
+    for name, first, last in (
+        ("compared", 0, min(COMPARED, count)),
+        ("others", min(COMPARED, count), count),
+    ):
+        templates = [_template(folder.parent / "made", name, number) for number in range(20)]
+        for index in range(first, last):
+            _copy(*templates[index % len(templates)], folder, index)
+
+
+def _template(folder: Path, name: str, number: int) -> tuple[RunDir, dict[str, bytes]]:
+    """A run as a training leaves it, and its files."""
+    rate, seed = RATES[number % len(RATES)], number // len(RATES)
+    spec = Spec(
+        recipe=name, suffix=f"{name[:1]}{number:05d}", lr=rate, seed=seed, gates=False, log_lines=20,
+        started=synthetic.T0 + number, final_error=8 + rate + seed / 10,
+    )  # fmt: skip
+    run = synthetic.make(folder, spec)
+    write_json(run.recipe_json, as_record(run.recipe))
+    files = {
+        str(file.relative_to(run.path)): file.read_bytes()
+        for file in run.path.rglob("*")
+        if file.is_file()
+    }
+    return run, files
+
+
+def _copy(made: RunDir, files: dict[str, bytes], folder: Path, index: int) -> None:
+    """Under an id of its own; to the manager, twenty of them repeat each other."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(synthetic.T0 + 60 * index))
+    target = folder / f"{stamp}-{made.id.split('-')[1]}-{index:06x}"
+    for name, data in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(data)
+
+
+def cool(folder: Path) -> None:
+    """Put the files out of the cache, so that they are read from the disk again."""
+    os.sync()
+    for place, _, names in os.walk(folder):
+        for name in names:
+            file = os.open(os.path.join(place, name), os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def timed(folder: Path, words: tuple[str, ...]) -> float:
+    """Seconds of one process. Raises CalledProcessError where it fails."""
+    command = [sys.executable, "-m", "dgcctl", *words, "--runs-dir", str(folder)]
+    cool(folder)
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    try:
+        figures, shown = writable(asked.out / "manager.json"), writable(asked.out / "manager.md")
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return int(error.exit_code)
+    report = BenchReport("manager")
+    key = report.add_machine(machine())
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "runs"
+        folder.mkdir()
+        make(folder, asked.runs)
+        for question, bar, words in QUESTIONS:
+            values = [timed(folder, words) for _ in range(asked.times)]
+            name = question.format(runs=asked.runs, compared=min(COMPARED, asked.runs))
+            report.rows.append(_row(name, values, bar, key))
+            write_report(figures, report)
+    shown.write_text(as_markdown(report))
+    sys.stdout.write(as_markdown(report))
+    return 0 if all(row.passed is not False for row in report.rows) else 1
+
+
+def _row(name: str, values: list[float], bar: float | None, key: str) -> BenchRow:
+    median = statistics.median(values)
+    return BenchRow(
+        "manager", name, unit="s", n=len(values), median=round(median, 3), high=round(max(values), 3),
+        spread="worst", bar=bar, passed=None if bar is None else median <= bar, machine=key,
+        values=tuple(round(value, 3) for value in values),
+    )  # fmt: skip
+
+
+def as_markdown(report: BenchReport) -> str:
+    facts = report.machine
+    lines = [
+        "# The manager's speed", "",
+        f"Measured {facts['date']} on {facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
+        f"Python {facts['python']}. `python -m benchmarks.manager` repeats it. Each time is that of a whole "
+        "process; before each, the files of the runs are put out of the system's cache.", "",
+        "| question | median | worst | n | bar | |", "|--|--:|--:|--:|--:|--|",
+    ]  # fmt: skip
+    for row in report.rows:
+        held = {None: "", True: "holds", False: "**misses**"}[row.passed]
+        bar = "" if row.bar is None else f"{row.bar:g} s"
+        lines.append(f"| {row.name} | {row.median:g} s | {row.high:g} | {row.n} | {bar} | {held} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
