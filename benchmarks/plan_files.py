@@ -1,36 +1,76 @@
 """Plan files beside ONNX Runtime and OpenVINO with the dense network: time to load, first image, the
 others, memory. Every row is a process of its own; they take turns, so that a busy minute is shared.
 
-    python benchmarks/plan_files.py [--seconds 3] [--rounds 3] [--out benchmarks/results/plan_files.json]
+    python -m benchmarks.plan_files [--seconds 3] [--rounds 3]
+        [--out benchmarks/results/plan_files.json]
 
-Weights are random: the bits are those of the module's own plan, which is checked first.
+Weights are random. First each file is run by NumPy and by examples/plan.c and compared with the
+module's own plan, bit for bit. With --out the table is written beside the figures, as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import dgc
 import dgc.runtime
 from dgc.bench.machine import facts
-from dgc.bench.networks import build
 from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.infer.onnx_file import save_onnx
+from dgc.models import create_model
+from dgc.run.files import atomic_write
 
-SIZES = {"densenet86": 32, "resnet18": 224, "condensenet": 224}
+ROOT = Path(__file__).resolve().parents[1]
+# what the recipe of the demo says of its network
+DEMO = {"stem": "cifar", "num_classes": 10, "heads": 4, "squeeze_rate": 16, "gate_factor": 0.25,
+        "stages": (2, 2, 2), "growth": (8, 16, 32), "bottleneck": 4, "group_3x3": 4}  # fmt: skip
+SIZES = {
+    "imagenet_dydensenet_h4": 224,
+    "imagenet_dyresnet18_h4": 224,
+    "cifar10_dydensenet86_h4": 32,
+    "cifar100_dydensenet86_h4": 32,
+    "demo": 32,
+    "resnet50 (converted)": 224,
+}
+
+
+def made(name: str, form: str) -> nn.Module:
+    if name == "demo":
+        return create_model("dydensenet", form=form, **DEMO)
+    if name != "resnet50 (converted)":
+        return create_model(name, form=form)
+    import torchvision
+
+    net: nn.Module = torchvision.models.resnet50()
+    if form == "dgc":
+        dgc.convert(net, torch.randn(1, 3, 224, 224), heads=4, gate_factor=0.5)
+    return net
+
+
+def build(name: str, form: str) -> nn.Module:
+    """In evaluation mode: BatchNorm statistics from a few passes over noise, final pruning."""
+    torch.manual_seed(0)
+    net, side = made(name, form).train(), min(SIZES[name], 112)
+    if form == "dgc":
+        dgc.set_progress(net, 0.999)
+    with torch.no_grad():
+        for _ in range(8):
+            net(torch.randn(8, 3, side, side))
+    return net.eval()
+
 
 # What each process runs; argv: file, batch, threads, seconds. Prints one line of JSON.
 COMMON = """
@@ -100,37 +140,60 @@ def measure(program: str, file: Path, batch: int, threads: int, seconds: float) 
     return found
 
 
-def same_bits(net: nn.Module, file: Path, size: int) -> bool:
+def same_bits(net: nn.Module, file: Path, size: int) -> dict[str, bool]:
+    """Whether the logits of three images are those of the module's plan, to the last bit."""
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     wanted = dgc.compile_for_inference(net)(x).numpy()
-    return bool(np.array_equal(dgc.runtime.load(file)(x.numpy()), wanted))
+    by_numpy = dgc.runtime.load(file)(x.numpy())
+    return {
+        "same_bits_numpy": by_numpy.tobytes() == wanted.tobytes(),
+        "same_bits_c": by_c(file, x.numpy()) == wanted.tobytes(),
+    }
+
+
+def by_c(file: Path, images: Any) -> bytes:
+    """The answers of examples/plan.c."""
+    flags = subprocess.check_output([sys.executable, "-m", "dgc.runtime", "--cflags"], text=True)
+    compiler = shutil.which("cc") or shutil.which("gcc") or "clang"
+    with tempfile.TemporaryDirectory() as scratch:
+        program, taken, out = (Path(scratch, name) for name in ("plan", "images", "logits"))
+        words = [compiler, str(ROOT / "examples/plan.c"), *shlex.split(flags), "-o", str(program)]
+        subprocess.run(words, check=True)
+        taken.write_bytes(images.tobytes())
+        subprocess.run([program, file, taken, out, "2"], check=True)
+        return out.read_bytes()
 
 
 def rows_of(name: str, folder: Path, given: argparse.Namespace) -> list[BenchRow]:
-    torch.manual_seed(0)
-    size = SIZES[name]
+    size, label = SIZES[name], name.split()[0]
     net, dense = build(name, "dgc"), build(name, "dense")
-    plan = dgc.save_plan(net, torch.zeros(1, 3, size, size), folder / f"{name}.dgc")
-    onnx = save_onnx(dense, torch.zeros(1, 3, size, size), folder / f"{name}-dense.onnx")
-    equal = same_bits(net, plan, size)
-    ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "plan file (DGC)": lambda: measure(PLAN, plan, given.batch, given.threads, given.seconds),
-        "ONNX Runtime (dense)": lambda: measure(
-            ONNXRUNTIME, onnx, given.batch, given.threads, given.seconds
-        ),
-        "OpenVINO (dense)": lambda: measure(
-            OPENVINO, onnx, given.batch, given.threads, given.seconds
-        ),
+    example = torch.zeros(1, 3, size, size)
+    plan = dgc.save_plan(net, example, folder / f"{label}.dgc")
+    plan8 = dgc.save_plan(net, example, folder / f"{label}-int8.dgc", precision="int8")
+    onnx = save_onnx(dense, example, folder / f"{label}-dense.onnx")
+    ways: dict[str, tuple[str, Path]] = {
+        "plan file (DGC)": (PLAN, plan),
+        "plan file, 8 bits (DGC)": (PLAN, plan8),
+        "ONNX Runtime (dense)": (ONNXRUNTIME, onnx),
+        "OpenVINO (dense)": (OPENVINO, onnx),
     }
+    more: dict[str, dict[str, object]] = {
+        way: {"file_mb": file.stat().st_size / 1e6} for way, (_, file) in ways.items()
+    }
+    more["plan file (DGC)"] |= same_bits(net, plan, size)
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for _ in range(given.rounds):
-        for way, call in ways.items():
-            found[way].append(call())
-    return [_row(name, way, rows, given, equal) for way, rows in found.items()]
+        for way, (program, file) in ways.items():
+            found[way].append(measure(program, file, given.batch, given.threads, given.seconds))
+    return [_row(name, way, rows, given, more[way]) for way, rows in found.items()]
 
 
 def _row(
-    name: str, way: str, rows: list[dict[str, Any]], given: argparse.Namespace, equal: bool
+    name: str,
+    way: str,
+    rows: list[dict[str, Any]],
+    given: argparse.Namespace,
+    known: dict[str, object],
 ) -> BenchRow:
     middle = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     each = [row["ms"] for row in rows]
@@ -139,8 +202,42 @@ def _row(
     return BenchRow(
         "plan_files", way, name, "dgc" if own else "dense", way.split(" (")[0], threads=given.threads,
         batch=given.batch, n=len(rows), median=middle["ms"], low=min(each), high=max(each),
-        spread="range of processes", more=more | ({"same_bits": equal} if own else {}),
+        spread="range of processes", precision="int8" if "8 bits" in way else "float32",
+        more=more | known,
     )  # fmt: skip
+
+
+def markdown(report: BenchReport) -> str:
+    m = report.machine
+    packages = ", ".join(f"{k} {v}" for k, v in (m.get("packages") or {}).items() if v)
+    lines = [
+        "# Plan files beside ONNX Runtime and OpenVINO with the dense network",
+        "",
+        f"`python -m benchmarks.plan_files`; {m.get('cpu')}, kernels {m.get('isa')}, Python"
+        f" {m.get('python')}, {packages}; {m.get('date')}.",
+        "",
+        "Each row is the median of n processes, which took turns with the others of its network:"
+        " load (the file opened, checked or compiled), the first image after that, steady time for"
+        " an image (range of the processes), resident memory of the process at the end (Python and"
+        " libraries included). Float32 but for the rows in 8 bits; random weights. Same bits: the"
+        " file through NumPy and through C against the plan of the module, three images.",
+        "",
+        "| network | batch, threads | | load, ms | first, ms | steady, ms/image | resident, MB"
+        " | file, MB | same bits NumPy, C | n |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|--:|",
+    ]
+    for r in report.rows:
+        if r.median is None or r.low is None or r.high is None:
+            continue
+        e = r.more
+        bits = [e[k] for k in ("same_bits_numpy", "same_bits_c") if k in e]
+        lines.append(
+            f"| {r.network} | {r.batch}, {r.threads} | {r.name} | {e['load_ms']:.1f}"
+            f" | {e['first_ms']:.1f} | {r.median:.2f} ({r.low:.2f} to {r.high:.2f})"
+            f" | {e['resident_mb']:.0f} | {e['file_mb']:.1f}"
+            f" | {', '.join('yes' if b else 'NO' for b in bits)} | {r.n} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -164,10 +261,11 @@ def main() -> None:
             ]
             report.add_run(rows)
             for row in rows:
-                figures = ", ".join(f"{k} {v:.1f}" for k, v in row.more.items())
+                figures = ", ".join(f"{k} {v:.6g}" for k, v in row.more.items())
                 print(f"{name} {row.name}: {row.median:.2f} ms/image, {figures}", flush=True)
     if given.out:
         write_report(given.out, report)
+        atomic_write(given.out.with_suffix(".md"), markdown(report).encode())
 
 
 if __name__ == "__main__":

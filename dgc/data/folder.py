@@ -7,8 +7,9 @@ them.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -181,9 +182,8 @@ def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, 
     """(level, line) of what is not trained on, for the start of a run."""
     said = []
     if quarantined:
-        said.append(
-            ("warning", f"{len(quarantined):,} files are left out, as data.quarantine says")
-        )
+        files = "1 file is" if len(quarantined) == 1 else f"{len(quarantined):,} files are"
+        said.append(("warning", f"{files} left out, as data.quarantine says"))
     if pictures := _pictures(skipped):
         said.append(
             (
@@ -282,7 +282,15 @@ def check_classes(root: Path, train: list[str], val: list[str], num_classes: int
 
 def _some(names: set[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(written, sorted(names)[:5])) + more
+    return ", ".join(map(_told_apart, sorted(names)[:5])) + more
+
+
+def _told_apart(name: str) -> str:
+    """In quotes where blanks at an end, in escapes where accents of two spellings look the same."""
+    text = written(name)
+    if unicodedata.normalize("NFC", text) != text or unicodedata.normalize("NFD", text) != text:
+        return ascii(text)
+    return text if text == text.strip() else repr(text)
 
 
 def check_left(listings: Sequence[Listing]) -> None:
@@ -303,6 +311,16 @@ def check_left(listings: Sequence[Listing]) -> None:
                 f" image of {_some(empty)}: put good images there, or remove the class from train"
                 " and val"
             )
+
+
+def same_halves(root: Path) -> list[str]:
+    """A warning where train and val are one folder, under two names."""
+    if _identity(root / "train") != _identity(root / "val"):
+        return []
+    return [
+        f"{written(str(root))}: train and val are the same folder, so errors are those of images"
+        " that the network was trained on"
+    ]
 
 
 # --- the quarantine file --------------------------------------------------------------------------
@@ -329,6 +347,20 @@ def read_quarantine(file: Path | None) -> frozenset[str]:
                     f"{written(str(file))}:{number}: {error}: write a backslash in a name twice"
                 ) from error
     return frozenset(names)
+
+
+def unmet(root: Path, names: Iterable[str], met: Collection[str]) -> list[str]:
+    """A warning where lines of the quarantine name no file of the data folder."""
+    missed = sorted(written(name) for name in names if name not in met)
+    if not missed:
+        return []
+    lines = "1 line" if len(missed) == 1 else f"{len(missed):,} lines"
+    return [
+        f"{lines} of data.quarantine leave nothing out, for {written(str(root))} has no such file:"
+        f" {missed[0]}"
+        + (f" and {len(missed) - 1:,} more" if len(missed) > 1 else "")
+        + "; names are relative to it, as train/<class>/<image>"
+    ]
 
 
 def quarantine_line(problem: Problem) -> str:

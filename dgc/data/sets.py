@@ -31,7 +31,8 @@ class Images:
 
     `classes` are the names by label, `quarantined` the files that were left out, `folders` the
     names of the class folders by label (where images lie in folders), all as `written`; `skipped`
-    counts the files of the folder that are no images by extension.
+    counts the files of the folder that are no images by extension; `doubts` are warnings about the
+    folder.
     """
 
     name: str
@@ -42,10 +43,12 @@ class Images:
     quarantined: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
     folders: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def notes(self) -> list[tuple[str, str]]:
         """(level, line) of what lies in the folder and is not used."""
-        return folder.notes(self.quarantined, self.skipped)
+        said = [("warning", doubt) for doubt in self.doubts]
+        return said + folder.notes(self.quarantined, self.skipped)
 
     def describe(self) -> dict[str, Any]:
         """The record for data.json: counts and digests of what is used."""
@@ -193,7 +196,13 @@ def _open_folder(
     left_out = tuple(written(name) for listing in listings for name in listing.quarantined)
     skipped = listings[0].skipped + listings[1].skipped
     folders = tuple(map(written, listings[0].classes))
-    return Images(name, root, sets[0], sets[1], classes or folders, left_out, skipped, folders)
+    doubts = (
+        *folder.unmet(root, names, {name for listing in listings for name in listing.quarantined}),
+        *folder.same_halves(root),
+    )
+    return Images(
+        name, root, sets[0], sets[1], classes or folders, left_out, skipped, folders, doubts
+    )
 
 
 def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | None) -> FolderSet:

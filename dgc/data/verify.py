@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,9 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     downloaded.
 
     Of an image folder also "turned", the number of images with an EXIF orientation (which nothing
-    here applies), and "skipped", the number of files that are no images by extension; "structure",
-    what is wrong with the folders themselves, rows as of "bad".
+    here applies), "in_both", pairs of equal images in train and val, and "skipped", the number of
+    files that are no images by extension; "structure", what is wrong with the folders themselves,
+    rows as of "bad".
 
     train and val hold {"samples", "sha256", "digest_of"} of what is good. `full`: digest of every
     byte, however many. Raises DataError only where there is nothing to look at.
@@ -100,6 +103,7 @@ def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
     facts["bad"] = [problem.told() for problem in bad if not problem.structural]
     facts["structure"] = [problem.told() for problem in bad if problem.structural]
     facts["turned"] = sum(turned for _, _, turned in looked)
+    facts["in_both"] = _in_both(root, listings)
     facts["skipped"] = dict(sum((listing.skipped for listing in listings), Counter()))
     good = _without(root, listings, frozenset(unwritten(problem.file) for problem in bad))
     return facts | {listing.split: _facts(listing, full) for listing in good}
@@ -121,6 +125,38 @@ def _seen(path: Path) -> tuple[str, bool]:
         return "", image_file.check(path)
     except DataError as error:
         return str(error), False
+
+
+def _in_both(root: Path, listings: Sequence[Listing]) -> list[list[str]]:
+    """[name in train, name in val] of images that lie in both halves, byte for byte: what is
+    measured on them says nothing of new images.
+    """
+    # by size first, which is there without reading: few files have one that the other half has too
+    halves = [_by(_size, root, listing.names) for listing in listings]
+    sizes = set(halves[0]) & set(halves[1])
+    sums = [_by(_sum, root, [name for size in sizes for name in half[size]]) for half in halves]
+    same = sorted(set(sums[0]) & set(sums[1]) - {None}, key=lambda found: sums[1][found])
+    return [[written(sums[0][one][0]), written(name)] for one in same for name in sums[1][one]]
+
+
+def _by(key: Callable[[Path], object], root: Path, names: Sequence[str]) -> dict[object, list[str]]:
+    found: dict[object, list[str]] = {}
+    for name in names:
+        found.setdefault(key(root / name), []).append(name)
+    return found
+
+
+def _size(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        facts = path.stat()
+        return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+    return None
+
+
+def _sum(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return None
 
 
 def _odd_classes(root: Path, listings: Sequence[Listing]) -> list[Problem]:

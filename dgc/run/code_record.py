@@ -58,8 +58,8 @@ def own_code_facts(run: RunDir | None = None) -> dict[str, Any]:
     try:
         root = own_checkout()
     except GitError as error:
-        return _nowhere(str(error))
-    return code_facts(root, run) if root is not None else _nowhere(why_no_checkout(_package()))
+        return nowhere(str(error))
+    return code_facts(root, run) if root is not None else nowhere(why_no_checkout(_package()))
 
 
 def code_facts(root: Path, run: RunDir | None = None) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def code_facts(root: Path, run: RunDir | None = None) -> dict[str, Any]:
     )
     try:
         if not git.has_commits(root):
-            return _nowhere(_no_commit(root))
+            return nowhere(_no_commit(root))
         record = checkout.read(root, target, secrets=settings.record_secrets(), package=package)
     except GitError as error:
-        return _nowhere(str(error))
+        return nowhere(str(error))
     if run is not None and record.patch:
         atomic_write(run.file("git.patch"), record.patch)
     return record.facts() | {"version": dgc.__version__}
@@ -125,7 +125,7 @@ def _no_commit(root: Path) -> str:
     return f"the git repository {root} has no commit yet: `git add -A`, `git commit`"
 
 
-def _nowhere(problem: str) -> dict[str, Any]:
+def nowhere(problem: str) -> dict[str, Any]:
     return {"commit": None, "restorable": False, "problem": problem, "version": dgc.__version__}
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import dgc
 from dgc import settings
 from dgc.errors import ArgumentError, DgcError, ExitCode, ResourceError, UsageError
 from dgc.run import checkpoint_store, code_record, git, provenance
@@ -112,14 +111,18 @@ def _code(script: Path | None, run: RunDir) -> dict[str, Any]:
     place = script.parent if script is not None else Path.cwd()
     try:
         root = git.toplevel(place)
-    except DgcError as error:
-        return {"commit": None, "problem": str(error), "version": dgc.__version__}
-    if root is None:
-        problem = f"{place} is in no git checkout, so the script itself is all that is recorded"
-        if script is not None:
-            atomic_write(run.file("script.py"), script.read_bytes())
-        return {"commit": None, "problem": problem, "version": dgc.__version__}
-    return code_record.code_facts(root, run)
+    except git.GitError as error:  # a record that lacks the code is better than no run
+        root, problem = None, str(error)
+    else:
+        problem = f"{place} is in no git checkout"
+    facts = code_record.code_facts(root, run) if root else code_record.nowhere(problem)
+    if script is None:
+        why = "the script came from no file, and is not recorded"
+        return {**facts, "restorable": False, "problem": why}
+    if not facts.get("commit"):
+        atomic_write(run.file("script.py"), script.read_bytes())
+        facts["problem"] = f"{facts['problem']}, so the script itself is all that is recorded"
+    return facts
 
 
 class ScriptRun:

@@ -7,6 +7,7 @@ import errno
 import functools
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,9 +120,17 @@ _KINDS = {"F": "floating-point samples", "I": "samples of 32 bits or with a sign
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        # not waiting: opening a named pipe would, for whoever writes into it
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError("a named pipe, socket or device: no image can be read from it")
+            return file.read()
     except OSError as error:
         raise DataError(unreadable(path, error)) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def unreadable(path: Path, error: OSError) -> str:

@@ -108,7 +108,8 @@ def save_and_stop(session: Session, stop: Stop) -> None:
     # the request is met only once the state is safe
     save(session)
     session.control.clear()
-    raise stop.error(session.position.step, trust_words_of(session.run.recipe_json))
+    trust = trust_words_of(session.run.recipe_json)
+    raise stop.error(session.position.step, session.run.id, trust)
 
 
 # --- the end of an epoch --------------------------------------------------------------------------

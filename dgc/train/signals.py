@@ -33,11 +33,11 @@ class Stop(enum.IntEnum):
     PREEMPTED = 2  # SIGTERM, SIGUSR1
     INTERRUPTED = 3  # SIGINT
 
-    def error(self, step: int, trust: str = "") -> DgcError:
+    def error(self, step: int, run_id: str, trust: str = "") -> DgcError:
         """The error that a run ends with once its state is saved. `trust`: what a command to go on
         has to say about code of the user's.
         """
-        how = f"saved at step {step}; go on with `dgcctl resume{trust}`"
+        how = f"saved at step {step}; go on with `dgcctl resume {run_id}{trust}`"
         if self is Stop.PREEMPTED:
             return PreemptedError(f"preempted: {how}")
         if self is Stop.INTERRUPTED:

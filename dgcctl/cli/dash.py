@@ -104,6 +104,8 @@ def _open(app: DashApp) -> None:
     app.run()
     if app.failure is not None:
         raise app.failure
+    if app.return_code == 128 + signal.SIGTERM:
+        raise typer.Exit(app.return_code)
 
 
 def _keys_file(flag: Path | None) -> Path | None:

@@ -170,6 +170,10 @@ def _beside(found: dict[str, Any]) -> list[tuple[str, Any]]:
                 ),
             )
         )
+    if found.get("in_both"):
+        (first, again), more = found["in_both"][0], found["in_both"][1:]
+        others = f", and {numbers.count(len(more))} more" if more else ""
+        lines.append(("in both", f"train and val hold the same image: {first} is {again}{others}"))
     if found.get("skipped"):
         kinds = ", ".join(
             f"{numbers.count(count)} {kind}" for kind, count in sorted(found["skipped"].items())

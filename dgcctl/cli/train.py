@@ -107,10 +107,10 @@ def train(
     _check_ranks(wanted, how.ranks)
     judged.say_what_no_longer_holds([wanted])
     _require_target(wanted, how)
-    if dry_run:
-        _say_what_would_be_done(wanted, folder, how)
-        return None
     found = _unfinished(wanted, folder) if resume else None
+    if dry_run:
+        _say_what_would_be_done(wanted, folder, how, found)
+        return None
     if found is not None:
         return _go_on(found, how, allow_change=False)
     class_folders.look(wanted.data.name, wanted.data.dir, wanted.model.num_classes)
@@ -210,16 +210,22 @@ def _command(run: str, how: How) -> list[str]:
     return [*launcher.module_command("dgc.train", how.ranks), "--run-dir", run, *how.arguments]
 
 
-def _say_what_would_be_done(recipe: Recipe, folder: Path, how: How) -> None:
+def _say_what_would_be_done(
+    recipe: Recipe, folder: Path, how: How, unfinished: RunDir | None
+) -> None:
     """The resolved recipe on stdout, the rest of the plan on stderr."""
-    command = _command(str(folder / f"<utc>-{recipe.name}-<id>"), how)
+    run = folder / f"<utc>-{recipe.name}-<id>" if unfinished is None else unfinished.path
+    if unfinished is not None:
+        how = replace(how, arguments=(*how.arguments, "--resume"))
+    command = _command(str(run), how)
     if how.json:
         output.document(
             recipe=recipe.model_dump(), digest=recipe.digest(), runs_dir=folder, command=command
         )
         return
     output.write(dump_recipe(recipe))
-    diagnostics.note(f"would make {folder}/<utc>-{recipe.name}-<id> and start: {' '.join(command)}")
+    plan = "make" if unfinished is None else "go on with"
+    diagnostics.note(f"would {plan} {run} and start: {' '.join(command)}")
 
 
 def _carry_out(run: RunDir, recipe: Recipe, how: How, heard: SignalRelay) -> int | None:

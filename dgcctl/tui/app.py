@@ -38,7 +38,7 @@ from dgcctl.tui.state.feed import FeedBatch
 from dgcctl.tui.state.poller import Catalogue, News, Poller
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import ViewStore
-from dgcctl.tui.suspend import guard_sigcont
+from dgcctl.tui.suspend import guard_sigcont, leave_at_sigterm
 from dgcctl.tui.widgets.keyline import ShownKey
 
 FRAME = 0.05
@@ -125,6 +125,7 @@ class DashApp(App[None]):
         self._first_screens()
         if not self.is_headless:  # else the process is not ours
             self.set_timer(collector.SETTLED, collector.settle)
+            leave_at_sigterm(self.exit)
 
     def _first_screens(self) -> None:
         from dgcctl.tui.screens.runs_screen import RunsScreen

@@ -93,7 +93,11 @@ def test_a_dashboard_that_is_killed_takes_nothing_with_it(
         try:
             terminal.wait_for(lambda: terminal.shows("running"), "the dashboard")
             terminal.process.send_signal(signum)
-            terminal.process.wait(GUARD)
+            ended = terminal.process.wait(GUARD)
+            if signum == signal.SIGTERM:  # by the usual way out: the terminal is put back
+                assert ended == 128 + signum
+                terminal.wait_for(lambda: terminal.shows("\x1b[?1049l"), "the other screen")
+                assert terminal.shows("\x1b[?25h")
             assert_training_goes_on(run, process)
         finally:
             terminal.end()

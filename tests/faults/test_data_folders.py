@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -308,6 +309,69 @@ def test_a_quarantined_file_is_left_out_and_recorded(folder, tmp_path, fault_tab
         assert len(images.train) == 12
         assert set(images.describe()["quarantined"]) == {f"train/class0/{name}" for name in bad}
         assert len(list(train_loader(images.train, seed=0, batch_size=4, **NORM).epoch(0))) == 3
+
+
+def test_lines_of_a_quarantine_that_name_nothing_are_said(folder, tmp_path):
+    listed = tmp_path / "typed.txt"
+    listed.write_text("train/class0/000.jpg\tbad\nval/class0/nosuch.jpg\tgone\nclass1/001.jpg\n")
+    images = open_images(name="image_folder", dir=folder, quarantine=listed)
+    assert len(images.train) == 11
+    assert [text for level, text in images.notes() if level == "warning"] == [
+        f"2 lines of data.quarantine leave nothing out, for {folder} has no such file:"
+        " class1/001.jpg and 1 more; names are relative to it, as train/<class>/<image>",
+        "1 file is left out, as data.quarantine says",
+    ]
+
+
+def test_halves_that_are_one_folder_are_said(folder):
+    shutil.rmtree(folder / "val")
+    (folder / "val").symlink_to("train")
+    images = open_images(name="image_folder", dir=folder)
+    assert images.notes() == [
+        (
+            "warning",
+            f"{folder}: train and val are the same folder, so errors are those of images that the"
+            " network was trained on",
+        )
+    ]
+
+
+def test_verify_names_images_that_lie_in_both_halves(folder):
+    assert verify("image_folder", folder)["in_both"] == []
+    shutil.copy(folder / "train/class0/001.jpg", folder / "val/class0/copied.jpg")
+    shutil.copy(folder / "train/class2/003.jpg", folder / "val/class1/other.jpg")
+    assert verify("image_folder", folder)["in_both"] == [
+        ["train/class0/001.jpg", "val/class0/copied.jpg"],
+        ["train/class2/003.jpg", "val/class1/other.jpg"],
+    ]
+    done = run_tool("verify", "image_folder", "--data-dir", folder)
+    assert done.returncode == 0
+
+
+def test_a_named_pipe_is_no_image_and_nobody_waits_for_it(folder):
+    os.mkfifo(folder / "train/class1/pipe.png")
+    why = "a named pipe, socket or device: no image can be read from it"
+    assert verify("image_folder", folder)["bad"] == [
+        {"file": "train/class1/pipe.png", "reason": why}
+    ]
+    loader = train_loader(
+        open_images(name="image_folder", dir=folder).train, seed=0, batch_size=4, **NORM
+    )
+    with pytest.raises(DataError, match=why):
+        list(loader.epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ("cafe\u0301", "caf\u00e9", r"only in train: 'cafe\u0301'; only in val: 'caf\xe9'"),
+        ("b", "b ", "only in train: b; only in val: 'b '"),
+    ],
+)
+def test_names_that_look_alike_are_told_apart(train, val, said, folder):
+    (folder / "train/class1").rename(folder / "train" / train)
+    (folder / "val/class1").rename(folder / "val" / val)
+    assert said in refused(dir=folder)
 
 
 def test_quarantine_file_that_cannot_be_read(folder, tmp_path):

@@ -65,7 +65,7 @@ def test_finishes_saves_and_leaves(number, code, moment, zygote, tmp_path, fault
         assert status.state == State.STOPPED
         assert status.exit_code == code
         assert said.strip() == status.reason
-        assert f"saved at step {status.step}; go on with `dgcctl resume`" in said
+        assert f"saved at step {status.step}; go on with `dgcctl resume {run.id}`" in said
         assert saved_step(run) == status.step
         assert [row["step"] for row in logged(run, "step")] == list(range(1, status.step + 1))
 

@@ -7,6 +7,9 @@ import sys
 import torch
 
 import dgc
+from dgc.kernels.cpu import library
+from dgc.kernels.cpu.int8 import Convolution, kept_of
+from dgc.kernels.cpu.layout import Window
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.reference import masked_conv2d
 from tests.one_layer import native_conv2d
@@ -33,6 +36,32 @@ for k in (1, 3, 5):
                     size,
                     stride,
                 )
+native = library.load()
+for k in (1, 3, 5):  # in bytes: deep ones go by tiles where the machine has them
+    for heads, channels, outs in ((1, 8, 5), (4, 32, 8), (2, 300, 40), (3, 24, 17)):
+        for size in (1, 7, 14, 33) if channels < 100 or many else (9,):
+            for stride, dynamic in ((1, True), (2, True), (1, False)):
+                own = channels if dynamic else channels // heads
+                norm = torch.randn(2, channels) if size == 14 else (None, None)
+                window = Window((k, k), stride, (k // 2, k // 2), (1, 1))
+                layer = Convolution(
+                    torch.randn(heads * outs, own, k, k),
+                    heads,
+                    window,
+                    (size, size + 1),
+                    dynamic,
+                    bias=torch.randn(heads * outs),
+                    in_scale=norm[0],
+                    in_shift=norm[1],
+                    signed=size != 7,
+                    relu=stride == 2,
+                )
+                x = torch.randn(2, channels, size, size + 1)
+                gates = torch.relu(torch.randn(2, heads, channels))
+                kept = kept_of(gates) if dynamic else None
+                y = layer.run(native, x if size != 7 else x.abs(), kept)
+                z = layer.run(native, x if size != 7 else x.abs(), kept, reference=True)
+                assert torch.equal(y, z), (k, heads, channels, outs, size, stride, dynamic)
 for k in (1, 3, 5):
     for heads, own, outs in ((1, 8, 5), (4, 8, 8), (2, 40, 32), (3, 2, 7)):
         for size in (5, 8, 17, 33):
@@ -60,8 +89,11 @@ for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 64)):
         model(torch.randn(6, 3, size, size))
         model(torch.randn(6, 3, size, size))
     engine = dgc.compile_for_inference(model.eval())
+    in_bytes = dgc.compile_for_inference(model, precision="int8")
     for batch in (1, 3):
         x = torch.randn(batch, 3, size, size)
         assert engine.plan_for(x) is not None
         assert torch.isfinite(engine(x)).all()
+        assert in_bytes.plan_for(x) is not None
+        assert torch.isfinite(in_bytes(x)).all()
 print("clean")

@@ -134,7 +134,9 @@ static void edit(Bytes& file, const Edit& e) {
         if (e.place >= 224)  // the number of another operation
             return void(*number = ((int64_t*)&ops[(e.value & 0x7fff) % program->count])[e.field %
                                                                                  (sizeof op / 8)]);
-        if (e.place >= 192 && op.offsets > 0)  // a table of taps
+        if (e.place >= 208 && op.index > 0)  // two numbers of a table of channels or pixels
+            number = at<int64_t>(file, block->offset + uint64_t(op.index) + e.field % 32u * 8);
+        else if (e.place >= 192 && op.offsets > 0)  // a table of taps
             number = at<int64_t>(file, block->offset + uint64_t(op.offsets) + e.field % 32u * 8);
     }
     if (number) *number = edited(*number, e);

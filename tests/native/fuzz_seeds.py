@@ -29,6 +29,35 @@ class Sum(nn.Module):
         return last
 
 
+class Foreign(nn.Module):
+    """What people's networks have beside convolutions: depthwise kernels, squeeze and excitation,
+    shuffled channels, upsampling, activations, vectors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 8, 3, padding=1)
+        self.depth = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.coarse = nn.Conv2d(8, 8, 5, 2, 2, groups=8)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.along = nn.Conv1d(1, 1, 3, padding=1)
+        self.norm, self.last = nn.BatchNorm1d(8), nn.Linear(8 * 24, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.depth(nn.functional.hardswish(self.first(x))))
+        small = self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        x = x * torch.sigmoid(small)
+        near = torch.sigmoid(self.along(x.mean((2, 3))[:, None]))[:, 0]
+        x = x * near[:, :, None, None]
+        x = nn.functional.channel_shuffle(x, 2)
+        everywhere = x.mean((2, 3), keepdim=True)
+        x = x + nn.functional.interpolate(everywhere, size=(8, 12), mode="bilinear")
+        half = nn.functional.relu6(self.coarse(x))
+        x = x + nn.functional.interpolate(half, scale_factor=2, mode="bilinear")
+        x = nn.functional.avg_pool2d(nn.functional.gelu(x), 2, 2)
+        return torch.softmax(self.last(x.flatten(1)), 1)
+
+
 def networks() -> list[tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     heads = {"heads": 2, "gate_factor": 0.5}
@@ -50,6 +79,7 @@ def networks() -> list[tuple[nn.Module, Tensor]]:
     found = [(tiles, torch.zeros(1, 4, 8, 8)), (panel, torch.zeros(1, 4, 18, 18))]
     found.append((Sum(), torch.zeros(1, 2, 6, 7)))
     found.append((nn.Sequential(nn.Conv2d(1, 1, 1)), torch.zeros(1, 1, 3, 3)))
+    found.append((Foreign(), torch.zeros(1, 2, 8, 12)))
     for net, _ in found:
         dgc.set_progress(net, 1.0)
         net.eval()
@@ -66,7 +96,7 @@ def write(folder: Path) -> list[Path]:
             else {}
         )
         files.append(dgc.save_plan(net, x, folder / f"{i}.dgc", **more))
-        if i < 3:
+        if i != 3:
             files.append(dgc.save_plan(net, x, folder / f"{i}-int8.dgc", precision="int8"))
     return files
 

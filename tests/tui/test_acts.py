@@ -233,8 +233,26 @@ async def test_a_wrong_change_is_told_in_the_words_of_the_recipe_reader(
         await press(pilot, ["n"])
         dash.screen.query_one("#names").go("demo")
         await press(pilot, ["enter", *"train.epoch=3", "enter"])
-        assert "did you mean" in frames.notified(dash)
+        assert isinstance(dash.screen, Ask)  # what is typed next is no act
+        assert "not started: " in text(dash)
+        assert "did you mean" in text(dash)
+        assert dash.screen.query_one(Input).value == "train.epoch=3"
+        await press(pilot, ["q", "escape"])
+        assert not isinstance(dash.screen, Ask)
+        assert dash.return_code is None
     assert started == []
+
+
+async def test_a_change_may_have_blanks_in_quotes(runs: Path, started: list[list[str]]) -> None:
+    async with frames.opened(runs, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["n"])
+        dash.screen.query_one("#names").go("demo")
+        await press(pilot, ["enter", *'title="two words" seed=7', "enter"])
+        await frames.until(pilot, lambda: isinstance(dash.screen, RunScreen))
+        name = dash.screen.run_id
+        await frames.until(pilot, lambda: dash.store.runs[name].state == "queued")
+        assert dash.store.runs[name].recipe["title"] == "two words"
+    assert len(started) == 1
 
 
 async def test_readonly_hides_the_acts_and_their_keys_do_nothing(

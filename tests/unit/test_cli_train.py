@@ -178,6 +178,9 @@ def test_resume_of_a_recipe_finds_its_unfinished_run(
     run = wait_for_step(tmp_path, 2, process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=GUARD)
+    planned = dgcctl("train", "demo", *LONG, "train.max_steps=40", "--resume", "--dry-run")
+    assert f"would go on with {run.path} and start: " in planned.stderr
+    assert planned.stderr.rstrip().endswith("--resume")
     done = dgcctl("train", "demo", *LONG, "train.max_steps=40", "--resume")
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path).id == run.id

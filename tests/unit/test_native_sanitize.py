@@ -42,7 +42,9 @@ def _runtime(name: str) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # it builds the kernels first
 @pytest.mark.skipif(not TOOLS, reason="needs cmake and a C++ compiler")
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize(
+    "isa", ["baseline", "avx2", "avx2,-vnni", "avx512", "avx512,-amx", "avx512,-vnni"]
+)
 def test_the_kernels_are_clean_under_the_sanitizers(sanitized: Path, isa: str) -> None:
     runtimes = " ".join(
         _runtime(name) for name in ("libasan.so", "libstdc++.so.6")

@@ -23,6 +23,7 @@ from dgc.errors import IntegrityError
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import CONSTANTS, Kind, Op
 from dgc.runtime import native, writer
+from tests.native.fuzz_seeds import Foreign
 from tests.plan_files import Forged, images, lay_out, network, plan_of
 from tests.waiting import GUARD
 
@@ -203,6 +204,22 @@ def test_lists_of_channels_share_memory_with_nothing_else(forged: Forged) -> Non
     mean = first(forged, Kind.MEAN)
     mean.out.arena, mean.out.offset = select.list.arena, select.list.offset
     assert "overlaps a list of selected channels" in refusal(forged.bytes())
+
+
+def test_an_image_over_the_one_that_it_is_made_of_is_refused(forged: Forged) -> None:
+    """Found by the fuzzer: kernels copy whole rows, and those of one image overlapped."""
+    pool = first(forged, Kind.POOL)
+    pool.dst.arena, pool.dst.offset = pool.src.arena, pool.src.offset + 16
+    assert "src: overlaps the image that is written" in refusal(forged.bytes())
+
+
+@pytest.mark.parametrize("kind", [Kind.SOFTMAX, Kind.ALONG])
+def test_a_vector_that_begins_elsewhere_is_refused(kind: Kind) -> None:
+    """Found by the fuzzer: only some operations write into the middle of a vector."""
+    forged = Forged(plan_of(Foreign(), torch.zeros(1, 2, 8, 12)))
+    assert refusal(forged.bytes()) == ""
+    first(forged, kind).out_first = 1
+    assert "where the results begin" in refusal(forged.bytes())
 
 
 def test_a_million_operations_are_refused(forged: Forged) -> None:

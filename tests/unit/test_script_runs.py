@@ -173,6 +173,38 @@ def test_weights_and_pictures(tmp_path: Path) -> None:
         run.log(6, loss=1.0)
 
 
+@pytest.mark.parametrize("case", ["no git", "another's", "no commit", "none", "stdin"])
+def test_what_git_refuses_ends_no_script(case: str, script: Path, tmp_path: Path) -> None:
+    """The run goes on; its record says what it lacks, and keeps the script itself."""
+    place = tmp_path / "place"
+    place.mkdir()
+    own = place / "own.py"
+    own.write_text(script.read_text())
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_CONFIG_GLOBAL": os.devnull}
+    if case == "no git":
+        env["PATH"] = str(tmp_path / "nothing")
+    elif case != "none":
+        subprocess.run(["git", "init", "-q", str(place)], check=True)
+    if case == "another's":
+        env["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+    words = ["-"] if case == "stdin" else [str(own)]
+    done = subprocess.run(
+        [sys.executable, *words, str(tmp_path / "runs"), "end"],
+        input=own.read_text() if case == "stdin" else "",
+        env=env, cwd=place, capture_output=True, text=True, check=False, timeout=GUARD,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = recorded(tmp_path / "runs")
+    facts = json.loads(run.dir.git.read_text())
+    assert facts["restorable"] is False
+    if case == "stdin":
+        assert facts["problem"] == "the script came from no file, and is not recorded"
+    else:
+        assert facts["problem"].endswith("so the script itself is all that is recorded")
+        assert run.dir.file("script.py").read_bytes() == own.read_bytes()
+    assert "its code cannot be restored from its record" in run.dir.log.read_text()
+
+
 def test_tied_weights_are_saved_under_both_names(tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     net[1].weight = net[0].weight

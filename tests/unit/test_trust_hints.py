@@ -51,8 +51,11 @@ def test_every_hint_of_a_run_trusts_what_is_trusted_now(
     killed = outcome.failure(run, -9)
     assert str(killed).endswith(f"log.txt, then {resume}")
     assert str(launch.explain(run, {0: 0, 1: -9})).endswith(f"): {resume}")
-    stopped = Stop.PREEMPTED.error(12, trust_words_of(run.recipe_json))
-    assert str(stopped) == f"preempted: saved at step 12; go on with `dgcctl resume{words}`"
+    stopped = Stop.PREEMPTED.error(12, "20260101T000000Z-x-1", trust_words_of(run.recipe_json))
+    assert (
+        str(stopped)
+        == f"preempted: saved at step 12; go on with `dgcctl resume 20260101T000000Z-x-1{words}`"
+    )
     whole = make_run(tmp_path / "20260102T000000Z-own-bbb222", state=State.STOPPED)
     write_json(whole.recipe_json, read_json(run.recipe_json))
     with pytest.raises(UsageError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,12 +36,13 @@ class Ask(Question[str | None]):
     Ask > Vertical { width: 76; max-width: 95%; height: auto; padding: 1 2; }
     Ask > Vertical { border: round $accent; background: $surface; }
     Ask #title { text-style: bold; }
+    Ask #refused { color: $error; height: auto; max-height: 8; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back")]
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, changes: str = "", refused: str = "") -> None:
         super().__init__()
-        self._name = shown(name)
+        self._name, self._changes, self._refused = shown(name), changes, shown(refused)
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -50,8 +52,9 @@ class Ask(Question[str | None]):
                 " back.",
                 markup=False,
             )
+            yield Static(self._refused, id="refused", markup=False)
             yield self.waiting()
-            yield Input(placeholder="optim.lr=0.05 train.epochs=3 seed=1")
+            yield Input(self._changes, placeholder="for instance: optim.lr=0.05 seed=1")
 
     def answers(self, event: Key | Paste) -> bool:
         """Text may be typed at once; it starts nothing."""
@@ -147,15 +150,19 @@ class RecipesScreen(DashScreen):
     def action_start(self) -> None:
         name = self.names.current
         if name is not None and not self.host.options.readonly:
-            self.app.push_screen(Ask(name), lambda changes: self._start(name, changes))
+            self._ask(Ask(name), name)
+
+    def _ask(self, question: Ask, name: str) -> None:
+        self.app.push_screen(question, lambda changes: self._start(name, changes))
 
     def _start(self, name: str, changes: str | None) -> None:
         if changes is None:
             return
         try:
-            self.host.start_recipe(self.host.options.recipes()[name], changes.split())
-        except (DgcError, OSError) as error:
-            self.notify(str(error), title="not started", severity="error", timeout=10)
+            self.host.start_recipe(self.host.options.recipes()[name], shlex.split(changes))
+        except (DgcError, OSError, ValueError) as error:
+            # asked again, with what was typed: keys meant for the text must not become acts
+            self._ask(Ask(name, changes, f"not started: {error}"), name)
 
     def export_table(self) -> ExportTable:
         return ("key", "value", "why"), [

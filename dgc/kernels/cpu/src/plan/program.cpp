@@ -64,6 +64,7 @@ class Check {
     bool region(const RegionUse& use);
     bool constant(const ConstantUse& use) const;
     bool absent() const;
+    bool apart() const;
     bool touch(const char* name, int64_t arena, int64_t offset, int64_t floats, Access access);
     bool list_of(const DgcRegion& r, int64_t channels, int64_t heads) const;
 };
@@ -189,6 +190,22 @@ bool Check::absent() const {
     return none || wrong("an operand", "is there, and the operation has no use for it");
 }
 
+// Whether an image that is written lies beside those that are read, or in the very place of one:
+// kernels copy whole rows, which must not overlap.
+bool Check::apart() const {
+    const DgcTensor& d = op().dst;
+    for (const ImageUse& use : row_->images) {
+        if (!use.name || use.access != READS || (use.present && !use.present(op()))) continue;
+        const DgcTensor& s = op().*use.at;
+        const bool same = s.offset == d.offset && s.plane == d.plane && alike(s, d);
+        if (s.arena != d.arena || d.plane == 0 || same) continue;
+        if (s.offset < plus(d.offset, times(d.channels, d.plane)) &&
+            d.offset < plus(s.offset, times(s.channels, s.plane)))
+            return wrong(use.name, "overlaps the image that is written");
+    }
+    return true;
+}
+
 bool Check::operation() {
     row_ = row_of(op().kind);
     for (const ConstantUse& use : row_->constants)
@@ -203,7 +220,7 @@ bool Check::operation() {
     for (const RegionUse& use : row_->regions)
         if (use.name && (use.access == WRITES || use.access == MAKES_LIST) && !region(use))
             return false;
-    if (!absent()) return false;
+    if (!absent() || !apart()) return false;
     const char* broken = row_->rule ? row_->rule({op(), program_, block_}) : nullptr;
     return !broken || wrong(broken, "is not what its kernel relies on");
 }

@@ -300,8 +300,12 @@ inline const char* vector_rule(const Place& p) {
     const DgcOp& op = p.op;
     if (op.mode > DGC_TIMES) return "what is computed";
     if (op.index && !index_inside(p, 0, op.outs, 0, op.channels)) return "a number that is not";
-    if (!op.index && op.channels < op.outs) return "more results than numbers";
+    if (!op.index && op.channels != op.outs) return "as many results as numbers";
     return norm_rule(p);
+}
+
+inline const char* from_start_rule(const Place& p) {
+    return p.op.out_first == 0 ? nullptr : "where the results begin";
 }
 
 // infer/depthwise.h
@@ -469,7 +473,7 @@ constexpr Row kRows[] = {
      {{"in", &DgcOp::in, READS, DGC_COUNT(times(op.heads, op.taps, op.outs))},
       {"out", &DgcOp::out, WRITES, DGC_COUNT(times(op.heads, op.taps, op.outs))}},
      {},
-     nullptr},
+     from_start_rule},
     {DGC_ALONG,
      BOTH,
      "ALONG",
@@ -478,8 +482,8 @@ constexpr Row kRows[] = {
      {{"in", &DgcOp::in, READS, DGC_COUNT(op.channels)},
       {"out", &DgcOp::out, WRITES, DGC_COUNT(op.outs)}},
      {{"weight", &DgcOp::weight, 4, DGC_COUNT(op.taps), true},
-      {"bias", &DgcOp::bias, 4, DGC_COUNT(1), false}},
-     nullptr},
+      {"bias", &DgcOp::bias, 4, [](const DgcOp&) -> int64_t { return 1; }, false}},
+     from_start_rule},
     {DGC_DEPTHWISE,
      IN_FLOATS,
      "DEPTHWISE",
