@@ -121,6 +121,13 @@ floors: install-dev
 matrix: install-dev
 	$(BIN)/python -m tests.matrix $(MATRIX)
 
+# sweeps and searches on a real Slurm, two nodes on this machine (root; installs Debian's packages of Slurm if they are absent)
+cluster: install-dev
+	command -v slurmctld >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge; }
+	$(PIP) install -q 'optuna>=4.0' </dev/null
+	$(BIN)/python -u -m tests.cluster
+
 screenshots: install-dev
 	$(BIN)/python -m tests.tui.screenshots
 

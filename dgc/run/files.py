@@ -177,6 +177,21 @@ def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
         raise disk_error(error, path, len(data)) from error
 
 
+def make_shared_folder(path: Path) -> None:
+    """Make a folder that all users of its parent need. Where others may write into the parent they
+    may here too, whatever the mask of whoever comes first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    mode = stat.S_IMODE(path.parent.stat().st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        with contextlib.suppress(OSError):  # a disk without such rights
+            path.chmod(mode)
+
+
 def temporary_name(name: str) -> str:
     """A name that `clear_leftovers` knows as this process's unfinished work."""
     return f".tmp-{os.getpid()}-{name}"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgcctl.cli._ui import diagnostics, options, output, summary
+from dgcctl.cli._ui import diagnostics, on_cluster, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
@@ -51,6 +51,11 @@ def search(
         str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
     ] = "",
     on_end: options.OnEnd = None,
+    launcher: options.Launcher = "local",
+    sbatch: options.Sbatch = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Slurm tasks at once.")
+    ] = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     *,
@@ -69,6 +74,9 @@ def search(
     if recipe == "show":
         _show(_find(folder, (values or ["latest"])[0]), form)
         return None
+    on_slurm = on_cluster.asked(launcher, sbatch, {"--on-end": on_end})
+    if jobs and not on_slurm:
+        raise UsageError("--jobs: of --launcher slurm; here start the same command once more")
     found = study.open_or_create(
         folder,
         recipe,
@@ -80,6 +88,11 @@ def search(
         name=name,
         allow=require,
     )
+    if on_slurm:
+        ended = len(found.frozen()) - len(found.still_due())
+        return on_cluster.give(
+            "search", found.path, [str(trials)] * max(0, trials - ended), jobs, sbatch
+        )
     return _run(found, trials, form, on_end)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.run.names import checked_name
-from dgcctl.cli._ui import diagnostics, judged, options, output, summary
+from dgcctl.cli._ui import diagnostics, judged, on_cluster, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
@@ -63,6 +63,8 @@ def sweep(
         str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
     ] = "",
     on_end: options.OnEnd = None,
+    launcher: options.Launcher = "local",
+    sbatch: options.Sbatch = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     dry_run: options.DryRun = False,
@@ -88,12 +90,18 @@ def sweep(
         )
     if name:
         checked_name(name, "--name")
+    on_slurm = on_cluster.asked(launcher, sbatch, {"--fail-fast": fail_fast, "--on-end": on_end})
     fixed = _fixed(options.data_override(data_dir), parsed)
     if dry_run:
         _plan(recipe, fixed, parsed, form)
         return None
     found = sweeps.open_or_create(folder, recipe, fixed, parsed, name, require)
     judged.say_what_no_longer_holds(sweeps.recipes(found))
+    if on_slurm:
+        due = sweeps.due(found, retry_failed=retry_failed)
+        return on_cluster.give(
+            "sweep", found.path, [str(trial.index) for trial in due], jobs, sbatch
+        )
     return _run(found, form, jobs, fail_fast, retry_failed, on_end)
 
 

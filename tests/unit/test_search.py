@@ -190,3 +190,35 @@ def test_the_command_shows_and_lists_searches(unkilled, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith(f"{unkilled.asked.id},9,0,")
     assert main(["search", "show", "none", *runs]) == 2
     assert "no such search" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # the real trainer, twice eight trials
+def test_a_search_killed_ten_times_with_the_real_trainer_is_the_unkilled_one(tmp_path):
+    small = ["model.stages=[1,1,1]", "model.growth=[4,4,4]", "data.limit_train=44"]
+    small += ["data.limit_val=30", "train.epochs=3", "train.batch_size=8", "train.threads=1"]
+    small += ["eval.batch_size=16", "checkpoint.every_steps=3", "optim.lr=log:0.001..0.3"]
+    words = ["-m", "dgcctl", "search", "demo", *small, "--trials", "8", "--seed", "1"]
+
+    def command(folder):
+        return [sys.executable, "-u", *words, "--runs-dir", str(folder)]
+
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(
+            command(tmp_path / "killed"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        # what it is to do and a trial's beginning, and every second time that trial's end too
+        for _ in range(2 + kills % 2):
+            process.stderr.readline()
+        assert process.poll() is None, "there was nothing left to kill"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    for name in ("killed", "unkilled"):
+        subprocess.run(command(tmp_path / name), check=True, capture_output=True)
+    killed, unkilled = (
+        next(study.list_searches(tmp_path / name)) for name in ("killed", "unkilled")
+    )
+    assert len(killed.rows()) == 8 == len(list_runs(tmp_path / "killed"))
+    assert told(killed) == told(unkilled)
+    assert killed.best() == unkilled.best()

@@ -72,6 +72,16 @@ def data_override(folder: Path | None) -> list[str]:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+Launcher = Annotated[
+    str,
+    typer.Option("--launcher", metavar="local|slurm", help="Here, or as an array of Slurm tasks."),
+]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sbatch", metavar="OPTION", help="An option for sbatch, as --sbatch=--partition=gpu."
+    ),
+]
 OnEnd = Annotated[
     str | None,
     typer.Option(

@@ -17,6 +17,7 @@ from dgc.run.checkpoint_store import list_checkpoints
 from dgc.run.files import (
     file_digest,
     fsync_dir,
+    make_shared_folder,
     read_bounded,
     read_json,
     remove_tree,
@@ -161,7 +162,7 @@ def throw_away(run: RunDir) -> RunDir:
     """Move a run into the trash beside it. Raises LockedError where it is running."""
     _refuse_running(run)
     trash = run.path.parent / TRASH
-    trash.mkdir(exist_ok=True)
+    make_shared_folder(trash)
     return _moved(run, trash)
 
 

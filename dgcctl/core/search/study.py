@@ -26,7 +26,7 @@ import orjson
 
 from dgc.errors import IntegrityError, RecipeError, UsageError
 from dgc.recipe.load import Recipe, dump_recipe, find_recipe, load_recipe
-from dgc.run.files import read_json, write_json
+from dgc.run.files import make_shared_folder, read_json, write_json
 from dgc.run.names import checked_name, is_one_component
 from dgcctl.core.search.space import parse_choices
 from dgcctl.core.sweep.plan import Plan, Sweep, Trial, every, planned_trial, trial_rows
@@ -264,7 +264,8 @@ def open_or_create(
     asked = [base, list(values), sampler, pruner, seed, metric]
     digest = hashlib.sha256(orjson.dumps(asked)).hexdigest()[:10]
     path = runs / FOLDER / (name or f"{Path(recipe).stem}-{digest}")
-    path.mkdir(parents=True, exist_ok=True)
+    make_shared_folder(path.parent)
+    path.mkdir(exist_ok=True)
     with filelock.FileLock(path / "ask.lock"):
         if not (path / "plan.json").is_file():
             (path / "base.yaml").write_text(base, encoding="utf-8")

@@ -22,9 +22,15 @@ from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.runs.tail import Tail
 from dgcctl.core.search.study import Claim, Search
 from dgcctl.core.sweep.plan import Sweep, TrialState, forget_unbegun, prepare
-from dgcctl.core.sweep.pool import TRAINER, Signals
+from dgcctl.core.sweep.pool import STOPPING, TRAINER, Signals
+from dgcctl.core.sweep.take_over import free_lost_lock
 
 _POLL_SECONDS = 0.1
+_CODES: dict[int, int] = {
+    signal.SIGINT: int(ExitCode.INTERRUPTED),
+    signal.SIGTERM: int(ExitCode.TERMINATED),
+    signal.SIGUSR1: int(ExitCode.PREEMPTED),
+}
 _STOP = (
     "early_stop"  # Optuna keeps the reason, so that a killed worker's successor stops the run too
 )
@@ -45,19 +51,24 @@ def work(
     trainer: Sequence[str] = TRAINER,
     say: Callable[[str], None] = print,
     on_end: str | None = None,
+    most: int | None = None,
+    signals: Sequence[signal.Signals] = STOPPING,
 ) -> SearchOutcome:
-    """Train until the search has so many trials, and nobody's is left. A signal stops the trainer
-    gently; calling again goes on. `on_end`: a command that is told of each trial's end.
+    """Train until the search has so many trials, and nobody's is left, or `most` were taken here. A
+    signal stops the trainer gently; calling again goes on. `on_end`: a command that is told of each
+    trial's end.
     """
     outcome, ends = SearchOutcome(), OnEnd(on_end, say)
     passed: set[int] = set()
-    with Signals() as signals:
-        while not signals.received:
+    taken = 0
+    with Signals(signals) as heard:
+        while not heard.received and taken != most:
             claim = search.claim(trials, frozenset(passed))
             if claim is None:
                 break
+            taken += 1
             try:
-                at_work = _AtWork(search, claim, trainer, say, signals)
+                at_work = _AtWork(search, claim, trainer, say, heard)
                 if not at_work.run():
                     passed.add(claim.number)
                     outcome.left.append(claim.trial.index)
@@ -65,9 +76,7 @@ def work(
                 ends.look()
             finally:
                 claim.release()
-        if signals.received:
-            interrupted = signals.received == signal.SIGINT
-            outcome.interrupted = int(ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED)
+        outcome.interrupted = _CODES.get(heard.received, 0)
     ends.finish()
     return outcome
 
@@ -102,6 +111,18 @@ class _AtWork:
         process = None
         if self.sweep.state(self.claim.trial) is not TrialState.RUNNING and not self.reason:
             process = self._start()
+        if not self._watched(process):
+            return False
+        # a trainer that somebody left behind, and that ended without a result: it goes on here
+        if process is None and not self.reason:
+            state = self.sweep.state(self.claim.trial)
+            process = self._start() if state is TrialState.DIED else None
+            if process is not None and not self._watched(process):
+                return False
+        return self._finish()
+
+    def _watched(self, process: subprocess.Popen[bytes] | None) -> bool:
+        """Report until the trainer ends; False where a signal came before that."""
         tail = Tail(self.dir)
         while self._goes_on(process):
             if self.signals.received:
@@ -110,12 +131,14 @@ class _AtWork:
             self._report(tail)
             time.sleep(_POLL_SECONDS)
         self._report(tail)
-        return self._finish()
+        return True
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         trial = self.claim.trial
         if self.sweep.state(trial) in (TrialState.DONE, TrialState.FAILED):
             return None
+        if os.environ.get("SLURM_JOB_ID") and free_lost_lock(self.dir):
+            self.say(f"trial {trial.index}: the node that had it is lost")
         run, resume = prepare(self.sweep, trial)
         begun = "resumed" if resume else "started"
         self.say(f"trial {trial.index}: {begun} ({' '.join(trial.overrides)})")

@@ -25,7 +25,7 @@ import orjson
 from dgc.errors import DgcError, IntegrityError, RecipeError, UsageError
 from dgc.recipe.load import Recipe, dump_recipe, find_recipe, load_recipe
 from dgc.run import provenance
-from dgc.run.files import read_json, write_json
+from dgc.run.files import make_shared_folder, read_json, write_json
 from dgc.run.names import checked_name, is_one_component
 from dgc.run.paths import RunDir
 from dgc.run.process import boot_id, is_process, process_start
@@ -156,7 +156,8 @@ def open_or_create(
         time.time(),
         planned,
     )
-    path.mkdir(parents=True, exist_ok=True)
+    make_shared_folder(path.parent)
+    path.mkdir(exist_ok=True)
     # The plan last: a sweep is one only where its plan stands.
     (path / "base.yaml").write_text(base, encoding="utf-8")
     write_json(path / "plan.json", asdict(plan))

@@ -27,6 +27,7 @@ from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.sweep.plan import Sweep, Trial, TrialState, due, forget_unbegun, prepare
 
 TRAINER = (sys.executable, "-m", "dgc.train")
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.1
 
 
@@ -48,15 +49,14 @@ class _Job:
 
 
 class Signals:
-    """While entered, SIGINT and SIGTERM are remembered instead of ending this process."""
+    """While entered, these signals are remembered instead of ending this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[signal.Signals] = STOPPING) -> None:
+        self.numbers = numbers
         self.received = 0
 
     def __enter__(self) -> Signals:
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._before = {number: signal.signal(number, self._note) for number in self.numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
