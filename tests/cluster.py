@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ import psutil
 
 from dgc.run.paths import RunDir
 from dgc.run.status import read_status
+from tests.waiting import wait_for
 
 NODES = ("node1", "node2")
-GUARD_SECONDS = 900.0
 RECIPE = (
     "demo",
     "model.stages=[1,1,1]",
@@ -132,11 +131,7 @@ class Cluster:
         ).stdout.strip()
 
     def wait(self, ready: Callable[[], Any], what: str) -> None:
-        end = time.monotonic() + GUARD_SECONDS
-        while not ready():
-            if time.monotonic() > end:
-                raise TimeoutError(f"{what}: not within {GUARD_SECONDS:.0f} s")
-            time.sleep(0.3)
+        wait_for(ready, what, by=self.daemons["munged"], pause=0.3)
 
     def kill_node(self, node: str) -> None:
         """As a power cut would: slurmd and all that runs on the node, at once."""

@@ -19,6 +19,9 @@ from dgcctl.core.search.worker import work
 _Sampler = Annotated[
     str, typer.Option("--sampler", metavar="|".join(study.SAMPLERS), help="Who chooses values.")
 ]
+_Tasks = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Slurm tasks at once.")
+]
 _Pruner = Annotated[
     str, typer.Option("--pruner", metavar="|".join(study.PRUNERS), help="Who ends trials early.")
 ]
@@ -53,9 +56,7 @@ def search(
     on_end: options.OnEnd = None,
     launcher: options.Launcher = "local",
     sbatch: options.Sbatch = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Slurm tasks at once.")
-    ] = None,
+    jobs: _Tasks = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
     *,
@@ -89,11 +90,14 @@ def search(
         allow=require,
     )
     if on_slurm:
-        ended = len(found.frozen()) - len(found.still_due())
-        return on_cluster.give(
-            "search", found.path, [str(trials)] * max(0, trials - ended), jobs, sbatch
-        )
+        return on_cluster.give("search", found.path, _tasks(found, trials), jobs, sbatch)
     return _run(found, trials, form, on_end)
+
+
+def _tasks(found: study.Search, trials: int) -> list[str]:
+    """An argument for each trial that has no result yet."""
+    ended = len(found.frozen()) - len(found.still_due())
+    return [str(trials)] * max(0, trials - ended)
 
 
 def _run(found: study.Search, trials: int, form: output.Form, on_end: str | None) -> int:

@@ -84,12 +84,7 @@ def sweep(
         _show(sweeps.find_sweep(folder, (axes or ["latest"])[0]), form)
         return None
     parsed = [parse_axis(axis) for axis in axes or []]
-    if not parsed:
-        raise UsageError(
-            "sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2"
-        )
-    if name:
-        checked_name(name, "--name")
+    _require_axes(parsed, name)
     on_slurm = on_cluster.asked(launcher, sbatch, {"--fail-fast": fail_fast, "--on-end": on_end})
     fixed = _fixed(options.data_override(data_dir), parsed)
     if dry_run:
@@ -98,11 +93,18 @@ def sweep(
     found = sweeps.open_or_create(folder, recipe, fixed, parsed, name, require)
     judged.say_what_no_longer_holds(sweeps.recipes(found))
     if on_slurm:
-        due = sweeps.due(found, retry_failed=retry_failed)
-        return on_cluster.give(
-            "sweep", found.path, [str(trial.index) for trial in due], jobs, sbatch
-        )
+        due = [str(trial.index) for trial in sweeps.due(found, retry_failed=retry_failed)]
+        return on_cluster.give("sweep", found.path, due, jobs, sbatch)
     return _run(found, form, jobs, fail_fast, retry_failed, on_end)
+
+
+def _require_axes(parsed: list[Axis], name: str) -> None:
+    if not parsed:
+        raise UsageError(
+            "sweep: name at least one key with its values, as optim.lr=0.05,0.1 or seed=0..2"
+        )
+    if name:
+        checked_name(name, "--name")
 
 
 def _fixed(folder: list[str], parsed: list[Axis]) -> list[str]:

@@ -22,8 +22,8 @@ from dgcctl.core.launch import slurm_array
 from dgcctl.core.launch.launcher import is_running
 from dgcctl.core.sweep.grid import parse_axis
 from dgcctl.core.sweep.plan import TrialState, open_or_create
+from dgcctl.core.sweep.sweep_task import run_trial
 from dgcctl.core.sweep.take_over import free_lost_lock
-from dgcctl.core.sweep.task import run_trial
 from tests.waiting import wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -68,7 +68,7 @@ def test_one_task_a_trial_and_a_second_array_only_after_the_first(slurm, capsys)
         "ARGUMENTS=(0 1 2)",
     ):
         assert line in lines
-    assert "-m dgcctl.core.sweep.task" in lines[-1]
+    assert "-m dgcctl.core.sweep.sweep_task" in lines[-1]
     (slurm / "queue").write_text("17_1\n17_2\n")
     assert sweep(slurm, "--launcher", "slurm") == ExitCode.LOCKED
     assert "2 tasks are still queued or running in Slurm (17_1, 17_2)" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def give(
         return int(ExitCode.DONE)
     array = slurm_array.Array(
         folder.name,
-        f"dgcctl.core.{command}.task",
+        f"dgcctl.core.{command}.{command}_task",
         folder,
         tuple(arguments),
         at_once,

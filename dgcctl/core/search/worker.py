@@ -54,22 +54,23 @@ def work(
     most: int | None = None,
     signals: Sequence[signal.Signals] = STOPPING,
 ) -> SearchOutcome:
-    """Train until the search has so many trials, and nobody's is left, or `most` were taken here. A
-    signal stops the trainer gently; calling again goes on. `on_end`: a command that is told of each
-    trial's end.
+    """Train until the search has so many trials, and nobody's is left, or `most` got their result
+    here. A signal stops the trainer gently; calling again goes on. `on_end`: a command that is told
+    of each trial's end.
     """
     outcome, ends = SearchOutcome(), OnEnd(on_end, say)
     passed: set[int] = set()
-    taken = 0
+    ended = 0
     with Signals(signals) as heard:
-        while not heard.received and taken != most:
+        while not heard.received and ended != most:
             claim = search.claim(trials, frozenset(passed))
             if claim is None:
                 break
-            taken += 1
             try:
                 at_work = _AtWork(search, claim, trainer, say, heard)
-                if not at_work.run():
+                if at_work.run():
+                    ended += 1
+                else:
                     passed.add(claim.number)
                     outcome.left.append(claim.trial.index)
                 ends.begin(at_work.dir)

@@ -1,4 +1,4 @@
-"""`python -m dgcctl.core.sweep.task SWEEP TRIAL`: one trial of a sweep, as a Slurm task."""
+"""`python -m dgcctl.core.sweep.sweep_task SWEEP TRIAL`: one trial of a sweep, as a Slurm task."""
 
 from __future__ import annotations
 
@@ -68,15 +68,16 @@ def _ended_by(number: int) -> int:
     return int(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], say: Callable[[str], None] = print) -> int:
+    """What it says goes to the task's file, slurm-JOB_TASK.out beside the plan."""
     try:
         found = open_sweep(Path(arguments[0]))
         code = run_trial(found, found.plan.trials[int(arguments[1])])
     except DgcError as error:
-        print(error, file=sys.stderr)
+        say(f"error: {error}")
         return int(error.exit_code)
     if code == ExitCode.PREEMPTED:
-        print(slurm_array.queue_again())
+        say(slurm_array.queue_again())
     return code
 
 

@@ -1,5 +1,4 @@
-"""`python -m dgcctl.core.search.task SEARCH TRIALS`: one trial of a search as a task of a Slurm
-array.
+"""`python -m dgcctl.core.search.search_task SEARCH TRIALS`: one trial of a search, as a Slurm task.
 
 Which trial is decided when the task begins: one that was left first, else the next that Optuna
 draws.
@@ -8,25 +7,26 @@ draws.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dgc.errors import DgcError, ExitCode
 from dgcctl.core.launch import slurm_array
 from dgcctl.core.search.study import open_search
 from dgcctl.core.search.worker import work
-from dgcctl.core.sweep.task import SIGNALS
+from dgcctl.core.sweep.sweep_task import SIGNALS
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], say: Callable[[str], None] = print) -> int:
+    """What it says goes to the task's file, slurm-JOB_TASK.out beside the plan."""
     try:
         found = open_search(Path(arguments[0]))
         outcome = work(found, trials=int(arguments[1]), most=1, signals=SIGNALS)
     except DgcError as error:
-        print(error, file=sys.stderr)
+        say(f"error: {error}")
         return int(error.exit_code)
     if outcome.interrupted == ExitCode.PREEMPTED:
-        print(slurm_array.queue_again())
+        say(slurm_array.queue_again())
     return outcome.interrupted or int(ExitCode.FAILED if outcome.left else ExitCode.DONE)
 
 
