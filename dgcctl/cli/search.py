@@ -69,11 +69,8 @@ def search(
     stopped run with the reason.
     """
     folder = settings.runs_dir(runs_dir)
-    if recipe == "ls":
-        _list(folder, form)
-        return None
-    if recipe == "show":
-        _show(_find(folder, (values or ["latest"])[0]), form)
+    if recipe in ("ls", "show"):
+        _look(folder, recipe, values, form)
         return None
     on_slurm = on_cluster.asked(launcher, sbatch, {"--on-end": on_end})
     if jobs and not on_slurm:
@@ -92,6 +89,13 @@ def search(
     if on_slurm:
         return on_cluster.give("search", found.path, _tasks(found, trials), jobs, sbatch)
     return _run(found, trials, form, on_end)
+
+
+def _look(folder: Path, what: str, values: list[str] | None, form: output.Form) -> None:
+    if what == "ls":
+        _list(folder, form)
+    else:
+        _show(_find(folder, (values or ["latest"])[0]), form)
 
 
 def _tasks(found: study.Search, trials: int) -> list[str]:
