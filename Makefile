@@ -37,7 +37,7 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz dist clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz dist docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make slow       the full form of every heavy suite; one by one: faults distributed bursts graphs sanitize"
 	@echo "make bench      the benchmarks; results go to benchmarks/results/"
 	@echo "make matrix     the tests for each instruction set, load and order; make floors: on the lowest dependencies"
+	@echo "make docs       the documentation as pages, into build/site"
 	@echo "make format     put the sources into form"
 
 # --- installing -----------------------------------------------------------------------------------------------------
@@ -148,6 +149,11 @@ sanitize: install-dev
 # an sdist and wheels, checked, into dist/ (release/README.md)
 dist: install-dev
 	$(BIN)/python -m release.dist
+
+# the documentation as pages, into build/site: no broken link, nothing from a network
+docs: install-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo build/site/index.html
 
 bench: install
 	$(PIP) install -e '.[bench]' </dev/null

@@ -118,6 +118,17 @@ class TerminatedError(DgcError):
     exit_code = ExitCode.TERMINATED
 
 
+class OlderNameWarning(FutureWarning):
+    """A name of before, which is still understood: its message says what to write instead, and
+    until when.
+    """
+
+
+def older_name(old: str, new: str) -> str:
+    """What such a warning says. The older name goes with the release after the next."""
+    return f"{old} is the older name of {new}: write that; from dgcctl 0.3 on it is unknown"
+
+
 def error_of(code: int, text: str) -> DgcError:
     """What a process that ended with `code` would have raised: the most general class that has this
     code.

@@ -23,7 +23,7 @@ def run() -> NoReturn:
     from dgcctl.cli._ui import streams
 
     streams.prepare()
-    one_line_warnings(_say_warning)
+    one_line_warnings(_say_warning, _say_older_name)
     from dgcctl.cli.main import main
 
     try:
@@ -41,6 +41,13 @@ def _say_warning(text: str) -> None:
     from dgcctl.cli._ui import diagnostics
 
     diagnostics.detail(f"warning: {text}")
+
+
+def _say_older_name(text: str) -> None:
+    """What a user wrote, and can mend: said always."""
+    from dgcctl.cli._ui import diagnostics
+
+    diagnostics.warn(text)
 
 
 def _leave(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:

@@ -4,11 +4,12 @@ dgc.layers.dispatch.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, get_args
 
 from torch import nn
 
-from dgc.errors import ArgumentError
+from dgc.errors import ArgumentError, OlderNameWarning, older_name
 from dgc.kernels import gpu
 from dgc.kernels.cpu import library, train_passes
 
@@ -48,6 +49,14 @@ def set_backend(model: nn.Module, backend: Backend) -> None:
             module.backend = backend
 
 
+def chosen_backend(backend: Backend, method: Backend | None) -> Backend:
+    """What a layer was given, under today's name or the older one. Raises ArgumentError."""
+    if method is not None:
+        warnings.warn(older_name("method=", "backend="), OlderNameWarning, stacklevel=3)
+    check_backend(method or backend)
+    return method or backend
+
+
 def check_backend(backend: object) -> None:
     """Raise ArgumentError for a word that is none."""
     if backend not in BACKENDS:
@@ -69,5 +78,7 @@ def unavailable(backend: Backend, device: str = "cpu") -> str:
     return ""
 
 
-# the older name of `set_backend`, kept for whoever calls it
-set_method = set_backend
+def set_method(model: nn.Module, backend: Backend) -> None:
+    """The older name of `set_backend`."""
+    warnings.warn(older_name("dgc.set_method", "dgc.set_backend"), OlderNameWarning, stacklevel=2)
+    set_backend(model, backend)

@@ -16,7 +16,7 @@ from dgc.kernels.cpu.train_passes import PassShape
 from dgc.layers import dispatch, gating, selection, support
 from dgc.layers.algorithms import dgc_conv2d
 from dgc.layers.algorithms.native_layer import LayerSetting, NativeLayer
-from dgc.layers.backend import Backend, HasBackend, check_backend
+from dgc.layers.backend import Backend, HasBackend, chosen_backend
 from dgc.layers.cost import Cost, conv_macs
 from dgc.layers.dispatch import Dispatch
 from dgc.layers.fused import FusedLayer, Setting
@@ -65,8 +65,7 @@ class DynamicGroupConv2d(HasBackend):
     ) -> None:
         super().__init__()
         _check(locals())
-        self.backend = method or backend
-        check_backend(self.backend)
+        self.backend = chosen_backend(backend, method)
         self.in_channels, self.out_channels, self.kernel_size = (
             in_channels,
             out_channels,

@@ -12,17 +12,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from dgc.errors import RecipeError
+from dgc.errors import OlderNameWarning, RecipeError, older_name
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
 from dgc.recipe.dump import dump_tree
-from dgc.recipe.schema import Sections, default_of
+from dgc.recipe.schema import OLDER_KEYS, Sections, default_of
 
 # These do not change what is computed: they are outside the digest, and a resumed run may change
 # them.
@@ -106,11 +107,18 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
             f"{path.parent}: a script recorded this run (dgc.run.start), so it has no recipe: start"
             " the script again"
         )
-    return parse_recipe(yaml12.read_text(path), str(path), overrides)
+    text = yaml12.read_text(path)
+    # what a run recorded is nobody's to change, and says what it always said
+    recorded = path.with_name("status.json").exists()
+    return parse_recipe(text, str(path), overrides, recorded=recorded)
 
 
-def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Like load_recipe, from a text; `name` stands for the file in messages."""
+def parse_recipe(
+    text: str, name: str, overrides: Sequence[str] = (), *, recorded: bool = False
+) -> Recipe:
+    """Like load_recipe, from a text; `name` stands for the file in messages. `recorded`: of its
+    older names nothing is said.
+    """
     document = yaml12.load(text, name)
     if document.tree is None and not document.problems:
         raise RecipeError(
@@ -126,11 +134,27 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     own_values.adapt(before, document.tree, overridden)
     if wrong := messages.find(document, overridden, Sections):
         raise RecipeError(wrong)
+    given = None if recorded else name
+    for line in _older_names(document.tree, given, overridden):
+        warnings.warn(line, OlderNameWarning, stacklevel=3)
     try:
         return Recipe.model_validate(document.tree)
     # messages.find has asked the same questions, so this is our own mistake
     except ValidationError as error:
         raise RecipeError(messages.in_words(name, error, Sections)) from error
+
+
+def _older_names(
+    tree: dict[str, Any], file: str | None, overridden: Mapping[str, str]
+) -> Iterator[str]:
+    """A line for each key of before; without a file of those of the command line alone."""
+    train = tree.get("train")
+    if not isinstance(train, dict):
+        return
+    for old, new in OLDER_KEYS.items():
+        typed = f"train.{old}" in overridden
+        if old in train and (typed or file is not None):
+            yield ("" if typed else f"{file}: ") + older_name(f"train.{old}", f"train.{new}")
 
 
 def _apply(document: yaml12.Document, overrides: Sequence[str]) -> dict[str, str]:

@@ -327,6 +327,10 @@ def with_newer_names(train: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+# keys of `train` of before -> today's
+OLDER_KEYS = {"channels_last": "memory_format", "method": "backend"}
+
+
 def _rename(train: dict[str, Any], old: str, new: str, value: Any) -> None:
     if train.setdefault(new, value) != value:
         raise PydanticCustomError(

@@ -9,10 +9,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from dgc.errors import OlderNameWarning
 
-def one_line_warnings(say: Callable[[str], None]) -> None:
+
+def one_line_warnings(
+    say: Callable[[str], None], say_older_name: Callable[[str], None] | None = None
+) -> None:
     """Say each warning once, by its first line; those that differ in a number or a letter alone are
-    one.
+    one. `say_older_name`: another voice for our own names of before, which are the user's to mend.
     """
     seen: set[str] = set()
 
@@ -28,6 +32,7 @@ def one_line_warnings(say: Callable[[str], None]) -> None:
         kind = re.sub(r"\d+|\([^)]*\)", "", text)
         if kind not in seen:
             seen.add(kind)
-            say(text)
+            older = issubclass(category, OlderNameWarning)
+            (say_older_name if older and say_older_name else say)(text)
 
     warnings.showwarning = show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from dgc.recipe.meanings import keys
@@ -45,7 +46,8 @@ def page() -> str:
             if key.default
             else "(empty)"
         )
-        allowed = key.allowed.replace("|", "\\|")
+        # a pattern is full of what Markdown would read as its own
+        allowed = re.sub(r"(?<=like )(\S+)", r"`\1`", key.allowed).replace("|", "\\|")
         lines.append(f"| `{key.name}` | {allowed} | {default} | {key.meaning} |")
     return "\n".join(lines) + "\n"
 

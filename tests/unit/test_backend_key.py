@@ -4,18 +4,26 @@ line.
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from dgc.errors import RecipeError, UsageError
+from dgc.errors import OlderNameWarning, RecipeError, UsageError
 from dgc.kernels.cpu import train_passes
 from dgc.layers import iter_dgc
 from dgc.recipe.load import Recipe, dump_recipe, find_recipe, load_recipe, parse_recipe
+from dgc.recipe.schema import OLDER_KEYS
 from dgc.train.build import build_model
 from tests.unit.test_train_options import losses, run_it
+from tests.waiting import GUARD
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -29,6 +37,54 @@ def test_the_key_and_its_older_name() -> None:
     assert recipe("train.method=plain", "train.backend=plain").train.backend == "plain"
     again = parse_recipe(dump_recipe(recipe("train.method=masked")), "recipe.yaml")
     assert again.train.backend == "masked"
+
+
+def test_an_older_key_is_said_once_to_whoever_wrote_it(tmp_path: Path) -> None:
+    """In a file and on the command line; of what a run recorded nothing is said."""
+    file = tmp_path / "recipe.yaml"
+    written = dump_recipe(recipe()).replace("backend: auto", "method: plain")
+    file.write_text(written)
+    told = "train.method is the older name of train.backend: write that; from dgcctl 0.3 on it is"
+    with pytest.warns(OlderNameWarning, match=rf"recipe\.yaml: {re.escape(told)} unknown$"):
+        assert load_recipe(file).train.backend == "plain"
+    wanted = r"^train\.channels_last is the older name of train\.memory_format"
+    with pytest.warns(OlderNameWarning, match=wanted):
+        assert recipe("train.channels_last=true").train.memory_format == "channels_last"
+    (tmp_path / "status.json").write_text("{}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_recipe(file).train.backend == "plain"
+        assert recipe("train.backend=plain").train.backend == "plain"
+    with pytest.warns(OlderNameWarning):
+        load_recipe(file, ["train.method=masked"])
+
+
+def test_every_older_key_is_read_and_warned_of() -> None:
+    values = {"channels_last": "true", "method": "plain"}
+    assert OLDER_KEYS.keys() == values.keys()
+    for old, new in OLDER_KEYS.items():
+        with pytest.warns(OlderNameWarning, match=f"train.{old} is the older name of train.{new}"):
+            found = recipe(f"train.{old}={values[old]}")
+        assert getattr(found.train, new) != getattr(recipe().train, new)
+
+
+def test_the_command_line_says_it_on_one_line(tmp_path: Path) -> None:
+    words = ["train", "demo", "train.method=plain", "--dry-run", "--runs-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "dgcctl", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GUARD,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "backend: plain" in done.stdout
+    said = [line for line in done.stderr.splitlines() if "older name" in line]
+    assert said == [
+        "warning: train.method is the older name of train.backend: write that; from dgcctl 0.3 on it"
+        " is unknown"
+    ]
 
 
 def test_auto_is_what_recipes_meant_before_the_key_was_there() -> None:

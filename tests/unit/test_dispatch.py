@@ -121,8 +121,10 @@ def test_a_layer_of_a_network_is_refused_by_name_too() -> None:
     dgc.set_backend(net, "native")
     with pytest.raises(ValueError, match=r"backend='native': .*: use backend='auto'"):
         net.double()(torch.randn(1, 8, 3, 3).double())
-    dgc.set_method(net, "plain")  # the older name
+    with pytest.warns(dgc.errors.OlderNameWarning, match=r"dgc\.set_method is the older name of"):
+        dgc.set_method(net, "plain")
     assert net.double()(torch.randn(2, 8, 3, 3).double()).shape == (2, 8, 3, 3)
-    assert DynamicGroupConv2d(8, 8, method="masked").backend == "masked"
+    with pytest.warns(dgc.errors.OlderNameWarning, match=r"method= is the older name of backend="):
+        assert DynamicGroupConv2d(8, 8, method="masked").backend == "masked"
     with pytest.raises(ValueError, match="backend='fast': one of auto, native"):
         DynamicGroupConv2d(8, 8, backend="fast")  # type: ignore[arg-type]
