@@ -36,6 +36,7 @@ PLAN = 'dgc.save_plan(model, torch.zeros(1, 3, 32, 32), "model.dgc")\n'
 BEFORE = {
     "own-network.md": """
 import torch, torchvision
+images = torch.randn(2, 3, 224, 224)
 torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), "mine.pth")
 """,
     "deploy.md": NETWORK + PLAN,
