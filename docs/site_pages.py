@@ -67,7 +67,10 @@ def linked(name: str) -> Iterator[str]:
 
 
 def _resolved(name: str, target: str) -> str:
-    return os.path.normpath(posixpath.join(posixpath.dirname(name), target))
+    found = os.path.normpath(posixpath.join(posixpath.dirname(name), target))
+    # a folder's first page stands for it
+    pages = (f"{found}/{page}" for page in ("README.md", "PLAN.md"))
+    return next((page for page in pages if (ROOT / page).is_file()), found)
 
 
 def site_place(name: str) -> str:
