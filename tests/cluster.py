@@ -285,10 +285,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="dgcctl-cluster-"))
     cluster = Cluster(folder)
-    failed = 0
+    failed, wanted = 0, sys.argv[1:] or ["sweep", "search"]
     try:
         cluster.start()
-        wanted = sys.argv[1:] or ["sweep", "search"]
         for check, trials in (
             (Check(cluster, "sweep", "seed=0..2", "optim.lr=0.05,0.1"), 6),
             (Check(cluster, "search", "optim.lr=log:0.01..0.3", "--trials", "20",
@@ -309,7 +308,7 @@ def main() -> int:
         sys.stdout.flush()
     if not failed:
         shutil.rmtree(folder)
-    print(f"{2 - failed} passed, {failed} failed")
+    print(f"{len(wanted) - failed} passed, {failed} failed")
     return failed
 
 

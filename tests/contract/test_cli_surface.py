@@ -101,7 +101,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_a_terminal_and_a_pipe_get_the_same_bytes_but_for_colour() -> None:
-    """`script` lends a terminal; carriage returns are the terminal's own."""
+    """Where it has room for the table. Carriage returns are the terminal's own."""
     command = f"{sys.executable} -m dgcctl recipes ls"
     piped = subprocess.run(
         command.split(), cwd=ROOT, capture_output=True, text=True, check=True
@@ -113,7 +113,7 @@ def test_a_terminal_and_a_pipe_get_the_same_bytes_but_for_colour() -> None:
 
 
 def _in_a_terminal(command: list[str], environment: dict[str, str]) -> str:
-    """What a command writes to a terminal of 40 columns."""
+    """What a command writes to a terminal of 300 columns."""
     import pty
 
     master, slave = pty.openpty()
@@ -123,7 +123,7 @@ def _in_a_terminal(command: list[str], environment: dict[str, str]) -> str:
         stdout=slave,
         stderr=slave,
         stdin=slave,
-        env={**environment, "COLUMNS": "40"},
+        env={**environment, "COLUMNS": "300"},
     )
     os.close(slave)
     chunks = []
