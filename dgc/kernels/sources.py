@@ -61,6 +61,7 @@ def sources_digest(package: Path) -> str | None:
     files = [path for path in folder.rglob("*") if path.suffix in _COUNTED]
     if not files:
         return None
+    # by name: the order in which a file system lists them must not count
     named = sorted((path.relative_to(folder).as_posix(), path) for path in files)
     # older sources: their flags stand in the project's file
     if not (folder / "kernels.cmake").exists():

@@ -58,9 +58,11 @@ class Parts(NamedTuple):
 
 def run(layers: Sequence[Parts], x_BCHW: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C + all growth, H, W); sets each layer's gate L1."""
+    # one flat list: autograd sees tensors that are arguments, not those inside of modules
     parameters = [t for p in layers for t in p.parameters]
     out: tuple[Tensor, Tensor] = _Block.apply(tuple(layers), x_BCHW, *parameters)
     for part, gate_l1 in zip(layers, out[1].unbind(), strict=True):
+        # as the layer's own forward would have left it
         part.dynamic._last_gate_l1 = gate_l1
     return out[0]
 
@@ -100,7 +102,9 @@ class _Links(NamedTuple):
     def of(
         cls, s: _Setting, parameters: Sequence[Tensor], input_moments: Moments, second: Moments
     ) -> _Links:
+        # moments of the batch in both: see dispatch.BLOCK
         rules = [Rule(eps, True) for eps in s.eps]
+        # moments are of channels, not of layers: a layer takes those of the channels it reads
         front = (input_moments.mean[: s.width], input_moments.var[: s.width])
         first = Normaliser.of([*parameters[0:2], *front], rules[0])
         return cls(first, Normaliser.of([*parameters[6:8], *second], rules[1]))
@@ -223,6 +227,7 @@ class _Walk:
             _Links.of(s, own, self.input_moments, Moments(mean, var)),
             Gated.from_saved(gates),
         )
+        # from behind: the grouped convolution first, whose gradient is that of the layer's channels
         grad_y, grad_weight_2, grad_norm_2 = self._static(s, own, y, links.second)
         front, fronts_grad = self.buffer[:, : s.width], self.grad[:, : s.width]
         given = (
@@ -240,6 +245,7 @@ class _Walk:
         # added to what the layers behind have left there
         sums = train_passes.grad_input(*given, grad_pooled, fronts_grad, add=True)
         norm = norm_grads(links.first, sums, front.numel() // s.width)
+        # x * a + b of this layer's BatchNorm; what else reads these channels adds its own to it
         self.a[: s.width] += norm.a
         self.b[: s.width] += norm.b
         return (

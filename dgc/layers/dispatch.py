@@ -226,6 +226,7 @@ def _dynamic(call: LayerCall, _: tuple[bool, bool, bool]) -> Dispatch:
 
 
 def _refusal(call: LayerCall) -> str:
+    # only these two can be refused: every other backend has a row that takes all calls
     needs = _NATIVE if call.backend == "native" else _TRITON
     wanting = next(need for need in needs if not need(call))
     return f"backend={call.backend!r}: {_WANTING[wanting]}: use backend='auto'"
@@ -354,12 +355,15 @@ class BlockCall(NamedTuple):
     x: Tensor
 
 
+# in training alone: the block takes moments of the
+# batch, which BatchNorm does not use in evaluation
 def _trains(c: BlockCall) -> bool:
     return bool(c.block.training and c.layers and can_fuse(c.x) and torch.is_grad_enabled())
 
 
 def _nobody_looks_inside(c: BlockCall) -> bool:
     """A hook on a part would not be called."""
+    # a hook on the block itself is called; its parts are never called as modules
     globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
     return not globally and not any(hooked(m) for m in c.block.modules() if m is not c.block)
 
@@ -369,6 +373,7 @@ def _made_of_what_kernels_know(c: BlockCall) -> bool:
         _norm_in_training(p.dynamic.norm)
         and _norm_in_training(p.norm)
         and p.dynamic.kernels
+        # the block hands out no gates: whoever counts them goes layer by layer
         and p.dynamic.gate_record is None
         and p.dynamic.bias is None
         and p.conv.bias is None
@@ -392,6 +397,7 @@ def whole_block(call: BlockCall) -> bool:
 
 def _norm_in_training(norm: nn.Module | None) -> bool:
     return (
+        # exactly what norm.move_on can do: batch moments, and running ones that follow by momentum
         type(norm) is nn.BatchNorm2d
         and norm.training
         and norm.affine

@@ -64,6 +64,7 @@ class DynamicGroupConv2d(HasBackend):
         method: Backend | None = None,  # the older name of `backend`
     ) -> None:
         super().__init__()
+        # before anything is built: locals() are the arguments alone as long as nothing was assigned
         _check(locals())
         self.backend = chosen_backend(backend, method)
         self.in_channels, self.out_channels, self.kernel_size = (
@@ -99,6 +100,7 @@ class DynamicGroupConv2d(HasBackend):
         """Kaiming normal (fan-out of one head for the convolution, fan-in for the gates), gate bias
         1, as released; a bias of the outputs starts at 0.
         """
+        # each output is computed by one head, so the fan-out is that of a head, not of the layer
         fan_out = self.kernel_size**2 * self.out_channels // self.heads
         nn.init.normal_(self.weight, 0.0, math.sqrt(2 / fan_out))
         nn.init.normal_(self.fc1, 0.0, math.sqrt(2 / self.in_channels))
@@ -147,6 +149,8 @@ class DynamicGroupConv2d(HasBackend):
         `input_norm`, a BatchNorm whose ReLU'd output is the layer's input; and `input_moments`, the
         moments of x where it has computed them already.
         """
+        # at most two: a dense network may hand over the
+        # BatchNorm that stands in front of the layer's own
         norms = [norm for norm in (input_norm, self.norm) if norm is not None]
         found = dispatch.dynamic(self._call(x_BCHW, norms))
         if found.algorithm in dispatch.WHOLE_LAYER:
@@ -155,6 +159,8 @@ class DynamicGroupConv2d(HasBackend):
             for norm in norms:
                 x_BCHW = torch.relu(norm(x_BCHW))
             y_BOHW = self._composed(found, x_BCHW)
+        # last and outside of the algorithms, none of which
+        # knows a bias: it is in the order of the outputs
         return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
     def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.LayerCall:
@@ -195,6 +201,7 @@ class DynamicGroupConv2d(HasBackend):
         """The layer as one autograd function."""
         # autocast is applied by hand, once: inside an autograd function it would not see backward
         dtype = compute_dtype(x_BCHW)
+        # the gates' matrices stay as they are: gates are computed in the parameters' precision
         x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
         with without_autocast(x_BCHW):
             chain = self._chain(x_BCHW, norms, input_moments)
@@ -212,6 +219,7 @@ class DynamicGroupConv2d(HasBackend):
                 outputs = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
             else:
                 outputs = FusedLayer.apply(self._setting(found, chain), *given)
+        # the L1 term is an output of the function, so that its gradient comes in beside that of y
         y_BOHW, self._last_gate_l1, selected_BGC = outputs
         self._record(selected_BGC)
         return cast("Tensor", y_BOHW)
@@ -244,7 +252,9 @@ class DynamicGroupConv2d(HasBackend):
         """The BatchNorms on this batch, in order; in training their statistics move on."""
         chain: list[Normaliser] = []
         for norm in norms:
+            # the caller's moments are those of x, which only the first BatchNorm sees as it is
             first = not chain
+            # an intermediate activation lives for its moments alone; the algorithm makes it again
             inputs = x_BCHW if first else chain[-1].activate(x_BCHW)
             chain.append(
                 normaliser(
@@ -295,9 +305,13 @@ class DynamicGroupConv2d(HasBackend):
         conv = conv_macs(self.weight.shape, y_OHW)
         matrices, channels = self.fc1.numel() + self.fc2.numel(), self.fc2_bias.numel()
         hidden = self.heads * self.fc1.shape[1]
+        # to the unit what the authors' counter says (tests/unit/test_macs.py): pooling, both
+        # matrices, their bias, the hidden ReLU, and two for each gate
         gating = math.prod(x_CHW) + matrices + channels + hidden + 2 * channels
         selected = conv * (self.in_channels - self.n_inactive) // self.in_channels
         bias = 0 if self.bias is None else math.prod(y_OHW)
+        # a converted layer without BatchNorm stands for
+        # a bare convolution, which has no ReLU to count
         dense = conv + bias + (relu if self.baseline_has_norm else 0)
         rest = relu + gating + bias
         return Cost(dense, rest + conv * self.gate_factor, rest + selected)
@@ -319,6 +333,7 @@ class DynamicGroupConv2d(HasBackend):
         return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # from the Python number, which is the truth
         self.inactive_channels.fill_(self.n_inactive)  # averaging buffers makes it a fraction
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight_key != "weight":
@@ -326,6 +341,8 @@ class DynamicGroupConv2d(HasBackend):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         saved, own = prefix + self.weight_key, prefix + "weight"
+        # a key of its own (see weight_key): what lies under plain `weight` is then the weights of a
+        # dense convolution, which have this shape and another order. They are refused, not loaded
         if saved != own:
             *_, missing, unexpected, _ = args
             dense = own in state_dict
@@ -335,6 +352,8 @@ class DynamicGroupConv2d(HasBackend):
             if dense:
                 unexpected.append(own)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        # the base class knows the attribute's name alone;
+        # the user is told the key that was looked for
         if saved != own and own in missing:
             missing[missing.index(own)] = saved
         stored = state_dict.get(prefix + "inactive_channels")
@@ -348,6 +367,7 @@ class DynamicGroupConv2d(HasBackend):
                 f" {self.in_channels - 1}"
             )
             return
+        # both alike: what was loaded is pruned this far until somebody says otherwise
         self.n_inactive = self.n_traced = int(n)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -383,10 +403,12 @@ def _check(given: Mapping[str, Any]) -> None:
         if given[name] % given["heads"]:
             raise ArgumentError(f"{name}={given[name]} is no multiple of heads={given['heads']}")
     factor = given["gate_factor"]
+    # bool first: True is an int to Python, and would pass as a share of 1
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
         raise ArgumentError(
             f"gate_factor={factor!r} must be a number in (0, 1], the share of channels that is kept"
         )
+    # as schedule.inactive_channels rounds: what it would reach must leave one channel on
     if round(given["in_channels"] * (1 - factor)) >= given["in_channels"]:
         raise ArgumentError(
             f"gate_factor={factor!r} keeps no channel of in_channels={given['in_channels']}"

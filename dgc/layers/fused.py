@@ -104,8 +104,10 @@ def _backward(
         return layer.backward(grad_y[rows], inputs[-1][rows], pooled[rows], gates[rows], selected)
 
     # a few samples at a time, so that the copy that is made again stays in the cache
+    # the first piece says which shapes and dtypes its sums have; the others are added to them
     first, *others = pieces(inputs[-1])
     found, *totals = piece(first)
+    # `found` is cut into pieces along the batch, `totals` are sums over it
     if others:  # one piece alone, as on a GPU, is not copied
         grad_a = torch.empty_like(inputs[-1])
         grad_a[first] = found
@@ -120,6 +122,7 @@ def _backward(
 def pieces(x_BCHW: Tensor) -> list[slice]:
     """Groups of samples whose activations fit into a CPU's cache; a GPU takes all at once."""
     samples = x_BCHW.shape[0]
+    # at least one sample, however large it is
     step = samples if x_BCHW.is_cuda else max(1, PIECE * samples // max(1, x_BCHW.numel()))
     return [slice(first, first + step) for first in range(0, samples, step)]
 

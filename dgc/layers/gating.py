@@ -39,6 +39,7 @@ def gates_backward(
     h_BGS = hidden(pooled_BC, fc1_GSC)
     grad_GBC = grad_BGC.transpose(0, 1)
     grad_fc2 = torch.bmm(grad_GBC.transpose(1, 2), h_BGS.transpose(0, 1))
+    # the hidden ReLU passes nothing where it gave 0, as PyTorch's
     grad_h = torch.bmm(grad_GBC, fc2_GCS).transpose(0, 1) * (h_BGS > 0)
     grad_BN = grad_h.reshape(-1, g * s)
     grad_fc1 = (grad_BN.t() @ pooled_BC).view(g, s, c)

@@ -43,6 +43,7 @@ def _stage_start(p: float) -> float:
     """The last of a few common points of the schedule before p, so that all compiled layers change
     together.
     """
+    # all that are to go are off, and stay off: the last graph may count on every one of them
     if p >= PRUNING_END:
         return p
     width = (PRUNING_END - PRUNING_START) / TRACED_STAGES

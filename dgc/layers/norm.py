@@ -46,12 +46,22 @@ class Normaliser(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # `rule` is no tensor: it goes beside them through autograd's context
         return self[:4]
 
     def activate(self, x_BCHW: Tensor) -> Tensor:
         """relu(BN(x)), one copy."""
         return F.batch_norm(
-            x_BCHW, self.mean, self.var, self.weight, self.bias, False, 0.0, self.rule.eps
+            # as in evaluation, with the batch's moments in
+            # the place of the running ones: nothing moves on
+            x_BCHW,
+            self.mean,
+            self.var,
+            self.weight,
+            self.bias,
+            False,
+            0.0,
+            self.rule.eps,
         ).relu_()
 
     def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,9 +115,11 @@ def chain_backward(
     """
     grad_norms: list[Tensor | None] = []
     for i in reversed(range(len(chain))):
+        # a link's ReLU lies behind it; for the last one the caller may have done it already
         if i + 1 < len(inputs):
             grad = relu_backward_(grad, inputs[i + 1])
         grad, grad_weight, grad_bias = chain[i].backward(grad, inputs[i])
+        # in front, since the walk is backwards; mean and variance have no gradient of their own
         grad_norms[:0] = [grad_weight, grad_bias, None, None]
     return grad, grad_norms
 
@@ -117,6 +129,7 @@ def through_pool(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
     would load sympy.
     """
     step = y.grad_fn
+    # a pooling that hands its input on (nn.Identity) leaves no step
     if step is None:
         return grad
     if len(step.next_functions) == 1 and getattr(step.next_functions[0][0], "variable", None) is x:
@@ -141,6 +154,7 @@ def moments(
 
         return Moments(*passes.moments(passes.planes(x_BCHW)))
     if x_BCHW.is_cuda:
+        # in one launch: two passes pay on the CPU alone
         var, mean = torch.var_mean(x_BCHW.to(dtype), (0, 2, 3), correction=0)
         return Moments(mean, var)
     if support.moments_native(x_BCHW, dtype, kernels=kernels):

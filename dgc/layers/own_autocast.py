@@ -24,4 +24,5 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
+    # autocast inside such a function would be applied in forward and be gone in backward
     return torch.autocast(device_type(x), enabled=False)

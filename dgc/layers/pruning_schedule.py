@@ -82,6 +82,7 @@ class PruningSchedule:
         """Go on where `state_dict` was called. Raises ArgumentError for another length of training,
         which would prune at another pace.
         """
+        # progress is a share: last_step of one length says nothing in another
         if state["steps"] != self.steps:
             raise ArgumentError(
                 f"the state is of a schedule over {state['steps']} steps, and this one is over"
@@ -91,5 +92,6 @@ class PruningSchedule:
         self._set()
 
     def _set(self) -> None:
+        # averaging moves weights; how many channels are off is a plain number of each copy
         for model in (self.model, *self.averaged):
             set_progress(model, self.progress)

@@ -26,6 +26,8 @@ def norm_relu_conv(
     `kernels`: by the C++ kernels where they can work and the convolution has groups;
     `triton`: by the GPU's, where they can.
     """
+    # as dynamic layers do: autocast is applied by hand,
+    # once, before the function with a backward of its own
     call = dispatch.StaticCall.of(norm, conv, x_BCHW, kernels=kernels, triton=triton)
     algorithm = dispatch.static(call)
     if algorithm == "modules":
@@ -116,6 +118,7 @@ class _NormReluConv(torch.autograd.Function):
         x = _laid_out(x, weight, ctx.numbers)
         # the activations once more, then the convolution's, the ReLU's and the BatchNorm's backward
         a_BCHW = link.activate(x)
+        # PyTorch's own backward, given the activations that were made again
         grad_a, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad.contiguous(memory_format=_layout(x)),
             a_BCHW,
@@ -156,6 +159,8 @@ class _NormReluPool(torch.autograd.Function):
         return (
             None,
             None,
+            # a copy: where pooling hands its input on this is autograd's
+            # own gradient, and the ReLU's backward writes in place
             *link.backward(relu_backward_(grad_a.clone(), a_BCHW.detach()), x),
             None,
             None,

@@ -22,6 +22,7 @@ from dgc.train.signals import Signals, die_with_parent
 
 
 def main(argv: list[str] | None = None) -> int:
+    # the order is the point: what must hold before torch is loaded comes before what loads it
     signals = Signals()
     signals.install()  # before torch is imported, which takes seconds
     wait_politely(os.environ)
@@ -96,6 +97,7 @@ def keep_errors(run: RunDir, rank: int) -> None:
     """Ranks other than the first write their stderr to RUN/ranks/rank-N.err, where the launcher
     looks for the cause.
     """
+    # each rank a file of its own: on one terminal their lines would run into each other
     if rank == 0 or not run.path.is_dir():
         return
     folder = run.file("ranks")
@@ -109,8 +111,10 @@ def keep_errors(run: RunDir, rank: int) -> None:
 def report(error: DgcError) -> int:
     """One line on stderr; what all ranks share is said by the first alone."""
     first = os.environ.get("RANK", "0") == "0"
+    # a launcher of ours sees all ranks end, and says which of them was lost
     told_by_launcher = isinstance(error, RankError) and settings.launched()
     if not told_by_launcher and (first or not getattr(error, "shared", False)):
+        # a requested stop is no error, and is not said as one
         if error.exit_code < ExitCode.PREEMPTED:
             say_error(error)
         else:
@@ -122,6 +126,8 @@ def place(error: BaseException) -> str:
     """`dgc/train/step.py:41: `, where the innermost frame of our own code stood;
     "" where none is.
     """
+    # frames outside of the package (PyTorch's, the
+    # standard library's) say nothing about our mistake
     package = Path(__file__).resolve().parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename).resolve()

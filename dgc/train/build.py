@@ -58,6 +58,7 @@ def placed(
                 "train.sync_batchnorm = true needs CUDA devices (PyTorch has none for the CPU): set"
                 " it false"
             )
+        # before it is moved: conversion makes new modules
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     memory_format = FORMATS[layout or choose(recipe, device)]
     return model.to(device=device, dtype=DTYPES[recipe.train.dtype]).to(memory_format=memory_format)

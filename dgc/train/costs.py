@@ -73,6 +73,7 @@ def of_checkpoint(
 ) -> dict[str, int]:
     """MACs of the network of a checkpoint: it stores how many channels of each layer are off."""
     model = recorded_networks.recorded(recipe, structure)
+    # the checkpoint's own numbers, since nobody knows how far its schedule had come
     for name, layer in iter_dgc(model):
         layer.set_inactive(int(tensors[f"{name}.inactive_channels"].item()))
     return three_ways(CostMeter(model, recipe.data.image_size).now())

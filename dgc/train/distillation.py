@@ -37,6 +37,7 @@ class Teacher:
         with torch.no_grad():
             wanted_BC = F.log_softmax(self.module(images_BCHW).float() / self.temperature, 1)
         said_BC = F.log_softmax(logits_BC / self.temperature, 1)
+        # T^2 keeps the gradient as large at any temperature (section 2 of the paper)
         distance = F.kl_div(said_BC, wanted_BC, reduction="batchmean", log_target=True)
         return (1 - self.weight) * cross_entropy + self.weight * self.temperature**2 * distance
 

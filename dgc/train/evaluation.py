@@ -83,6 +83,7 @@ def evaluate(
     size = chunk_size(ranks.device)
     total = -(-samples // size)
     slots = torch.zeros(total, _SLOT, dtype=torch.float64, device=ranks.device)
+    # restored in the end: the caller goes on training
     training = model.training
     model.eval()
     try:
@@ -143,6 +144,7 @@ def summarize(slots: Tensor) -> Figures:
         )
         error.shared = True  # type: ignore[attr-defined]
         raise error
+    # fsum rounds once: the sum of all chunks does not depend on how they were dealt
     wrong1, wrong5, loss = (math.fsum(column) for column in columns[:3])
     top5 = 100 * wrong5 / samples if ranked else None
     return Figures(100 * wrong1 / samples, top5, loss / samples, samples)

@@ -21,6 +21,7 @@ def explained(session: Session) -> Iterator[None]:
     """
     try:
         yield
+    # these say what happened, but not where in the training
     except (DataError, ResourceError, RankError) as error:
         raise type(error)(_with_place(session, str(error) + _rescued(session, error))) from error
     except DgcError:  # says already what is wrong and where
@@ -65,6 +66,7 @@ _NO_MEMORY = (
 
 def translate(session: Session, error: BaseException) -> DgcError | None:
     """The DgcError for a memory, disk, worker or rank trouble; None for a fault of our own."""
+    # in this order: memory troubles come under several names, one of them a RuntimeError
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         mark in str(error) for mark in _NO_MEMORY
     ):

@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     try:
         _launch(argv, run)
     except DgcError as error:
+        # ranks have spoken already where they knew the
+        # cause; what none of them could say is told here
         if isinstance(error, RankError) or not _told(run, error):
             if run is not None and run.recipe.is_file():
                 settle(run, error)
@@ -66,6 +68,8 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
     starved = oom.kills()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
+        # no restarts: a rank that was lost takes its state
+        # along, and `dgcctl resume` knows how to go on
         torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         raise explain(
@@ -89,6 +93,7 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
     torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause. `starved`:
     meanwhile the system killed something for want of memory.
     """
+    # the system's signals before exit codes: a rank that was killed is why others failed
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and code != -15}
     if killed:
         rank = min(killed)
@@ -104,6 +109,7 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
     own = {
         rank: code for rank, code in exit_codes.items() if code > 0 and code != ExitCode.RANK_DIED
     }
+    # several may fail of one cause: the lowest rank is as good as any, and the same each time
     rank, code = min((own or exit_codes).items())
     return error_of(
         code, (run and last_line(run, rank)) or f"rank {rank} ended with exit code {code}"

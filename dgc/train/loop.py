@@ -29,6 +29,7 @@ def train(session: Session) -> None:
     """From where the session stands to the end of the recipe. Raises what Stop.error gives when
     asked to stop.
     """
+    # closing is apart from training: a run that was killed between the two comes back to the second
     while not session.finished:
         train_epoch(session)
         close_epoch(session)
@@ -57,6 +58,7 @@ def train_epoch(session: Session) -> None:
 def timed_batches(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
     """The batches, with the time spent waiting for them added up."""
     while True:
+        # next() instead of a for: what is timed is the wait alone, not the step that follows
         began = time.monotonic()
         batch = next(batches, None)
         session.waited += time.monotonic() - began
@@ -88,6 +90,7 @@ def train_step(session: Session, images_BCHW: Tensor, labels_B: Tensor) -> None:
     )
     session.steps.add(info, row)
     position.batch += 1
+    # the status names the step before its figures are known: they are on the device still
     session.recorder.status.step = position.step
     crash_point("train.step")
     if session.steps.full:
@@ -133,10 +136,12 @@ def close_epoch(session: Session) -> None:
     session.position.batch = 0
     crash_point("train.epoch-closed")
     session.recorder.status.epoch = session.position.epoch
+    # before the requests: a checkpoint written below holds what is best so far
     best = figures is not None and take_best(session, figures)
     request = session.control.poll()
     if best or save_due or session.finished or request.save:
         save(session, best=best)
+    # at the end nothing is left to stop; the run is done, not stopped
     if request.stop and not session.finished:
         save_and_stop(session, request.stop)
 
@@ -200,7 +205,10 @@ def evaluate_epoch(session: Session) -> Figures:
         if session.ema is not None:
             session.ranks.spread_(session.ema.tensors().values())
             with session.ema.in_its_place():
+                # the same modules with other numbers in them: nothing is built or compiled anew
                 found = found.beside(figures())
+    # outside of the `with`: gates are not recorded any
+    # more, averaged weights are back in their place
     except EvaluationStoppedError:
         save_and_stop(session, asked)
     if records:
@@ -239,6 +247,7 @@ def take_best(session: Session, figures: Figures) -> bool:
     """Remember the best evaluation; True where this is one and the recipe keeps it."""
     best = session.progress.best
     if best is not None and best["value"] <= figures.top1_error:
+        # a tie keeps the older one, which took fewer steps
         return False
     session.progress.best = {
         "step": session.position.step,
@@ -253,6 +262,7 @@ def finish(session: Session) -> None:
     # an exchange that is still in flight would meet a group that is gone
     session.control.settle()
     crash_point("train.finish")
+    # ranks other than the first write nothing; a run without an evaluation has nothing to judge
     if not session.recorder.active or session.progress.last_eval is None:
         return
     session.recorder.write_curves()

@@ -123,6 +123,8 @@ def prepare(
     foreign.check_name(recipe.model.name)
     begun = options.resume and bool(list_checkpoints(run))
     if recipe.model.init is not None and not begun:
+        # a run that has a checkpoint needs its first
+        # weights no more, nor the file that they were in
         initial.require_file(recipe)
     teacher_file = find_teacher(recipe)
     # the first rank alone at first: it may download and unpack what the others then find

@@ -69,6 +69,7 @@ class Mixing:
         """How this batch is mixed; None where nothing is."""
         if not self.mixup and not self.cutmix:
             return None
+        # all of a batch's draws at once: their number does not depend on which of them are used
         draws = mixing_draws(self.seed, epoch, batch, 3 + 2 * _TRIES)
         cut = draws[0] < 0.5 if self.mixup and self.cutmix else bool(self.cutmix)
         share = _beta(self.cutmix if cut else self.mixup, draws[3:])
@@ -122,4 +123,5 @@ def _beta(alpha: float, draws: list[float]) -> float:
         x, y = first ** (1 / alpha), second ** (1 / alpha)
         if 0 < x + y <= 1:
             return float(x / (x + y))
+    # all pairs are refused at most once in 2^64 batches
     return 0.5

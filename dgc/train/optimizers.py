@@ -57,6 +57,7 @@ class GuardedOptimizer(ABC):
         `weight_decay`.
         """
         parameters = dict(named)
+        # what GradScaler walks over to look for infinities; groups by decay are our own
         self.param_groups = [{"params": list(parameters.values())}]
         self.state: State = {
             kind: {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -65,6 +66,7 @@ class GuardedOptimizer(ABC):
         self.tripped = tripped
         self.options = options
         self.lr = 0.0
+        # one call of a kernel for each decay, not one for each parameter
         by_decay: dict[float, dict[str, Tensor]] = {}
         for name, value in parameters.items():
             decay = (decays or {}).get(name, weight_decay)
@@ -75,6 +77,7 @@ class GuardedOptimizer(ABC):
         ]
 
     def step(self) -> None:
+        # fp16's own verdict on this step falls back to 0, ours never does: either skips the update
         scaled: Tensor | None = getattr(self, "found_inf", None)
         found = self.tripped if scaled is None else torch.maximum(self.tripped, scaled)
         for group in self.groups:

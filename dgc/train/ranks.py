@@ -70,6 +70,8 @@ class Ranks:
         if self.first:
             try:
                 outcome[0] = (work(), None)
+            # an error of another kind ends this rank alone;
+            # the others lose contact with it, and say so
             except DgcError as error:
                 outcome[0] = (None, error)
         with _as_rank_error():
@@ -100,6 +102,7 @@ class Ranks:
         for tensor in tensors:
             by_type.setdefault(tensor.dtype, []).append(tensor)
         for group in by_type.values():  # one message a type: there may be hundreds of small ones
+            # copied through one tensor: a broadcast of each would be as many round trips
             flat = torch.cat([tensor.detach().flatten() for tensor in group])
             with _as_rank_error():
                 torch.distributed.broadcast(flat, src=0)
@@ -113,7 +116,10 @@ class Ranks:
             return model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=device_ids, gradient_as_bucket_view=True
+            # gradients are views of the buckets: no second copy of all of them
+            model,
+            device_ids=device_ids,
+            gradient_as_bucket_view=True,
         )
 
 
@@ -129,6 +135,7 @@ class Agreement:
         self._ranks = ranks
         # a group of its own, on the CPU: it must not wait in line with the gradients
         self._group: Any = torch.distributed.new_group(backend="gloo") if ranks.world > 1 else None
+        # one tensor for all exchanges: `settle` reads it before it is filled anew
         self._values = torch.zeros(size, dtype=torch.int32)
         self._pending: Any = None
 

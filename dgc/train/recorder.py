@@ -72,6 +72,7 @@ class Recorder:
 
     def _keep_start(self) -> None:
         """A resumed run began when it was first started."""
+        # a status that cannot be read (a run just made, a damaged file) is no reason not to train
         with contextlib.suppress(OSError, DgcError):
             self._before = read_status(self.run)
             if self._before.state != State.QUEUED:
@@ -101,6 +102,7 @@ class Recorder:
         if not self.active or self._events is None:
             return
         self.status.state, self.status.reason, self.status.exit_code = state, reason, exit_code
+        # the event first: a reader that sees the end in status.json finds it in the log
         with contextlib.suppress(OSError, DgcError):
             self.event(EventKind.END, state=str(state), reason=reason, step=self.status.step)
             self._events.sync()
@@ -117,6 +119,7 @@ class Recorder:
 
     def write_status(self) -> None:
         if self.active:
+            # the heartbeat and the loop write the same file
             with self._lock:
                 self.status.heartbeat = time.time()
                 write_status(self.run, self.status)
@@ -131,6 +134,7 @@ class Recorder:
         """STEP events of several steps, in one write."""
         if self._events is not None and rows:
             self._events.append_lines(encode_event(EventKind.STEP, row) for row in rows)
+            # thinned out here: the log has every step, the curves have what a chart can show
             self._train_rows += [row for row in rows if row["step"] % self._every == 0]
 
     def evaluation(self, row: dict[str, Any]) -> None:
@@ -169,6 +173,7 @@ class Recorder:
             folder = self.run.file("plots")
             folder.mkdir(exist_ok=True)
             _write_csv(folder / "train.csv", metrics.train_columns(), self._train_rows)
+            # averaged weights have columns only where there are averaged weights
             found = {key for row in self._eval_rows for key in row}
             _write_csv(folder / "eval.csv", metrics.eval_columns(found), self._eval_rows)
 

@@ -31,6 +31,7 @@ class Control:
         self, run: RunDir, ranks: Ranks, signals: Signals, recipe: CheckpointSection
     ) -> None:
         self._run, self._ranks, self._signals, self._recipe = run, ranks, signals, recipe
+        # two numbers: why to stop, and whether to save
         self._agreement = Agreement(ranks, 2)
         self._saved = time.monotonic()
         self._polled = 0.0
@@ -43,6 +44,7 @@ class Control:
         """
         # the first rank alone sees files and clock; signals may reach any of them
         self._look()
+        # the weightier reason wins: a signal says more than a file
         wanted = [max(self._signals.stop, self._asked.stop), int(self._asked.save)]
         stop, save = self._agreement.exchange(wanted)
         # the answer to a save that was asked for before the last save is met already
@@ -60,6 +62,8 @@ class Control:
         self._asked = Request(self._asked.stop, False)
         self._stale = self._ranks.world > 1
         if self._ranks.first:
+            # a request that came while the checkpoint was
+            # written is met by it: no step was made meanwhile
             self._file("checkpoint").unlink(missing_ok=True)
 
     def settle(self) -> None:
@@ -79,6 +83,7 @@ class Control:
     def _look(self) -> None:
         """Ask the clock and, a few times a second, the folder (first rank only)."""
         now = time.monotonic()
+        # files are looked at some times a second, not at each step: they may lie on a network
         if not self._ranks.first or now - self._polled < _POLL_SECONDS:
             return
         self._polled = now

@@ -44,6 +44,7 @@ def save(session: Session, *, best: bool = False) -> None:
     is written.
     """
     flush(session)
+    # the best one is written again: only then is it known that it is the best
     if session.saved_at == session.position and not best:
         return
     # gathered before the first rank writes: a checkpoint holds the random state of every rank
@@ -89,6 +90,7 @@ def rescue(session: Session, folder: Path) -> str:
     """Where the run's folder refuses: write the state elsewhere. Returns what to say about it."""
     rescued, step = RunDir(folder / session.run.id), session.position.step
     try:
+        # the random state of this rank alone: the others may be waiting elsewhere
         rescued.checkpoints.mkdir(parents=True, exist_ok=True)
         written = checkpoint_store.commit(rescued, step, _encode(session, [seeding.random_state()]))
     except (OSError, DgcError) as error:
@@ -102,6 +104,7 @@ def rescue(session: Session, folder: Path) -> str:
 def _purge(session: Session) -> None:
     recipe = session.recipe.checkpoint
     best = session.progress.best
+    # the best one stands outside of the count of the newest
     kept = {best["step"]} if recipe.keep_best and best else set()
     checkpoint_store.purge(session.run, recipe.keep_last, kept)
 
@@ -132,6 +135,7 @@ def preflight(session: Session) -> None:
     kept = [*session.updater.optimizer.state.values(), session.ema.tensors() if session.ema else {}]
     tensors += [tensor for kind in kept for tensor in kind.values()]
     one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    # one more than are kept: the new one is whole before an old one goes
     needed = one * (session.recipe.checkpoint.keep_last + session.recipe.checkpoint.keep_best + 1)
     if (free := free_bytes(session.run.path)) < needed:
         raise ResourceError(
@@ -169,9 +173,11 @@ def resume(session: Session) -> None:
     Raises UsageError (no checkpoint; or something changed and was not allowed to), IntegrityError
     (none is whole).
     """
+    # one rank decides for all: each for itself might find another one newest on a slow file system
     found, files, passed_over, differences = session.ranks.from_first(lambda: _newest(session))
     progress, saved = state.decode_state(files)
     _load(session, files, progress, saved, str(found.path))
+    # a resumed run carries its notes on: once not exact, it stays so
     progress.notes += (
         [f"not exact from step {progress.position.step}: {'; '.join(differences)}"]
         if differences
@@ -215,6 +221,7 @@ def _load(
     if session.ema is not None:
         session.ema.load(state.averaged_weights(files, session.ema.tensors(), origin))
     session.updater.scaler.load_state_dict(saved["scaler"])
+    # fewer ranks than before leave states over, more ranks begin with their own
     if session.ranks.rank < len(saved["random"]):
         seeding.restore_random_state(saved["random"][session.ranks.rank])
     # another number of threads sums in another order: the run keeps the one that it began with
@@ -287,10 +294,12 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Each difference that can change results, in words; threads are put back to what they were
     instead.
     """
+    # read by today's schema: a key that the older recipe did not know has its default there
     recipes = [parse_recipe(facts["recipe"], "recipe.yaml") for facts in (before, now)]
     changes = [
         f"{key} was {old!r}, is {new!r}" for key, old, new in diff_recipes(*recipes, semantic=True)
     ]
+    # an older checkpoint may lack a key: that counts as a change, since nobody knows
     for key in ("world_size", "torch", "device", "cpu_capability", "kernels"):
         if before.get(key) != now[key] and (key, before.get(key), now[key]) != _RENAMED:
             changes.append(f"{key} was {before.get(key, 'not recorded')}, is {now[key]}")
@@ -311,6 +320,7 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     changes += [f"teacher digest was {old}, is {new}"] if old != new else []
     own = [facts.get("own_code", {}) for facts in (before, now)]
     changes += trusted_code.differences(*own)
+    # as above: what was not recorded counts as changed
     for name, version in now["packages"].items():
         if before["packages"].get(name) != version:
             changes.append(f"{name} was {before['packages'].get(name)}, is {version}")
@@ -321,5 +331,6 @@ def clean_up(run: RunDir) -> None:
     """Clear what dead writers left half done."""
     run.checkpoints.mkdir(exist_ok=True)
     run.control.mkdir(exist_ok=True)
+    # under the lock, so that no half-written file of a living writer is among them
     for folder in (run.path, run.checkpoints, run.gates, run.file("plots")):
         clear_leftovers(folder)

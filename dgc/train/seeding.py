@@ -21,10 +21,12 @@ def set_switches(
     unequally.
     """
     if deterministic:
+        # read when cuBLAS starts, so it must stand there before the first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiled:
         # for torch.compile too, whose modules take seconds to import
         torch.use_deterministic_algorithms(deterministic)
+    # the same switch; this way to set it imports none of torch.compile's modules
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # a debugging aid that costs a pass over memory
     torch._C._set_deterministic_fill_uninitialized_memory(False)
@@ -39,6 +41,7 @@ def set_switches(
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators, those of all devices included."""
     random.seed(seed)
+    # NumPy takes no more than 32 bits
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
@@ -52,6 +55,7 @@ def random_state() -> dict[str, Any]:
         "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
     }
+    # asking for it would start CUDA in a process that does not use it
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
     return state

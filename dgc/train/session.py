@@ -124,6 +124,7 @@ class Session:
 
     def _learning_rate(self, p: float) -> float:
         optim = self.recipe.optim
+        # in steps, so that a warm-up of half an epoch is possible
         warmup = round(optim.warmup_epochs * self.batches)
         # counted in steps of the schedule: max_steps cuts it off and does not squeeze it
         step = self.position.epoch * self.batches + self.position.batch
@@ -132,6 +133,7 @@ class Session:
         if optim.schedule == "multistep":
             milestones = optim.milestones
             return schedule.multistep(self.position.epoch, optim.lr, milestones, optim.gamma)
+        # the cosine begins where the warm-up ends, and still ends at 0 with the last step
         if warmup:
             p = (step - warmup) / (self.recipe.train.epochs * self.batches - warmup)
         return schedule.cosine(p, optim.lr)

@@ -68,6 +68,7 @@ class Signals:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.stop is Stop.NO:
+            # the first request is only noted: the loop meets it between two steps
             self._first = now
             self.stop = Stop.INTERRUPTED if number == signal.SIGINT else Stop.PREEMPTED
         elif now - self._first > _SAME_REQUEST_SECONDS:
@@ -76,6 +77,7 @@ class Signals:
 
 def leave_at_once(code: int) -> None:
     """End without saving or cleaning up, data workers included."""
+    # os._exit runs no handler that would end them, and they would outlive us
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)

@@ -55,6 +55,7 @@ def encode(
     """
     state = {"progress": asdict(progress), **extra}
     return {
+        # on the CPU and contiguous, so that it loads on any device and in any memory format
         MODEL: safetensors.torch.save(_portable(model.state_dict())),
         # by name: an order of parameters would tie checkpoints to the code that made them
         OPTIM: safetensors.torch.save(_portable(_named(optimizer))),
@@ -106,6 +107,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 
 
 def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], origin: str) -> None:
+    # all of them at once: one message a wrong recipe, not one a key
     problems = [
         *(f"{key} is missing" for key in expected.keys() - found.keys()),
         *(f"{key} is unknown" for key in found.keys() - expected.keys()),

@@ -89,16 +89,19 @@ class Updater:
         """
         # how many channels are off is set from outside, before the forward of each step
         set_progress(self.module, p)
+        # None, not zero: a parameter that the loss does not reach is then found by the optimizer
         self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
         images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         images_BCHW = images_BCHW.to(memory_format=self.memory_format)
         sums = self._backward(images_BCHW, target, global_batch)
+        # after backward, before the update, which a tripped guard keeps from being made
         norm = self._guard(sums)
         self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
         self.scaler.update()
         tensors = StepTensors(*sums, self.optimizer.tripped[0], norm, self.module, self.ranks.first)
         columns = [metric.column for metric in metrics.STEP_METRICS if metric.column]
+        # read by nobody here: the row stays on the device until the buffer is full
         return torch.stack([column(tensors).double() for column in columns])
 
     def probe(
@@ -136,6 +139,8 @@ class Updater:
         totals: list[tuple[Tensor, Tensor, Tensor]] = []
         chunks = list(_chunks(images_BCHW, target, self.accumulate))
         for number, (x_BCHW, y) in enumerate(chunks, 1):
+            # as a share of all ranks' images: parts may be of different
+            # sizes, and their means must add up to the whole mean
             share = len(x_BCHW) / global_batch
             # gradients travel once a step, with the last part
             with without_sync(self.forward) if number < len(chunks) else nullcontext():
@@ -186,6 +191,7 @@ class Updater:
         scale: Tensor | None = getattr(self.scaler, "_scale", None)
         norm = norm if scale is None else norm / scale
         if self.clip_grad_norm is not None:  # as torch.nn.utils.clip_grad_norm_
+            # one factor for all of them, taken on the device: whether it is below 1 is not asked
             torch._foreach_mul_(gradients, (self.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 

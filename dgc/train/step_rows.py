@@ -27,6 +27,7 @@ def flush(session: Session) -> None:
         if values["bad"]:
             bad = info, values
             break
+        # the log stays whole up to the bad step, the sums of the epoch leave it out
         _count(session, values["loss"], values["wrong"], info.samples)
     session.recorder.rows(written)
     if bad is not None:
@@ -35,6 +36,7 @@ def flush(session: Session) -> None:
 
 
 def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
+    # weighed by samples: the last batch of an epoch may be short
     sums = session.progress.epoch_sums
     for key, value in (("loss", loss * samples), ("wrong", wrong), ("samples", samples)):
         sums[key] = sums.get(key, 0.0) + value
@@ -43,6 +45,7 @@ def _count(session: Session, loss: float, wrong: float, samples: int) -> None:
 def _report_speed(session: Session, steps: int) -> None:
     # of all steps since the last look; a clock a step would make the device wait
     now, computed = time.monotonic(), time.process_time()
+    # two looks may fall into one tick of the clock
     seconds = max(now - session.steps_began, 1e-9)
     per_step = seconds / steps
     session.recorder.event(

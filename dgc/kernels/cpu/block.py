@@ -69,13 +69,16 @@ class BlockBuilder:
         """The block: `sizes` are the floats of workspace per thread, per sample and of scratch,
         `io` those of an input and an output; `exact` says that it is a plan in 8 bits.
         """
+        # the header names the operations' place, which is known only now: behind the last constant
         listed = (Op * len(ops))(*ops)
         head = Program(self._end, len(ops), *sizes, *io, int(exact))
         block = pages(_up(self._end + ctypes.sizeof(listed)) // 4).view(np.uint8)
         for start, array in self._placed:
+            # flat, whatever the array's shape: the kernels know the shape from the operation
             block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
         _put(block, 0, head)
         _put(block, self._end, listed)
+        # the constants are in the block; a second `build` must not find those of the first
         self._placed.clear()
         return block
 

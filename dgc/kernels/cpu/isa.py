@@ -64,6 +64,7 @@ def choose(text: str, machine: Mapping[str, Sequence[str]]) -> Choice | None:
     words = _read(text)
     if words.level == NONE:
         return None
+    # the last level is the widest that both the machine and the library have
     level = words.level or list(machine)[-1]
     if level not in machine:
         raise UsageError(f"{VARIABLE}={text}: this machine has {', '.join(machine)}")
@@ -73,6 +74,7 @@ def choose(text: str, machine: Mapping[str, Sequence[str]]) -> Choice | None:
             raise UsageError(
                 f"{VARIABLE}={text}: {level} has no {feature} on this machine (it has {has})"
             )
+    # in the order of the library's bits, whatever the order in the variable
     features = tuple(name for name in machine[level] if name not in words.without)
     return Choice(LEVELS.index(level), features)
 
@@ -80,6 +82,7 @@ def choose(text: str, machine: Mapping[str, Sequence[str]]) -> Choice | None:
 @cache
 def _read(text: str) -> _Words:
     words = [word.strip() for word in text.split(",") if word.strip()]
+    # before anything is compared: records and scripts from before the rename go on working
     names = [_OLD_NAMES.get(word, word) for word in words if not word.startswith("-")]
     without = [word.removeprefix("-") for word in words if word.startswith("-")]
     levels = [name for name in names if name in (*ALL_LEVELS, NONE)]
@@ -90,6 +93,7 @@ def _read(text: str) -> _Words:
     if len(levels) > 1:
         raise UsageError(f"{VARIABLE}={text}: one level at most, given {' and '.join(levels)}")
     if both := set(wanted) & set(without):
+        # a wish that contradicts itself is a slip of the user's, not a choice for us to make
         raise UsageError(f"{VARIABLE}={text}: {min(both)} is asked for and left out")
     return _Words(levels[0] if levels else None, tuple(wanted), tuple(without))
 

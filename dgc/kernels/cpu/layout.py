@@ -54,6 +54,7 @@ class Layout:
 
     def floats(self, channels: int) -> int:
         """With room for the taps that look behind the last plane."""
+        # vectors are read whole: the last tap of the last pixel may reach so far
         return channels * self.plane + self.lead + 4 * ALIGN
 
     def mask(self) -> NDArray[np.int32]:
@@ -92,6 +93,8 @@ class Window:
 
         `phases` are those of the output; the input has stride * phases.
         """
+        # where the window's upper left pixel lies, and
+        # each tap from there, in pixels of the whole image
         s, (kh, kw) = self.stride * phases, self.kernel
         found = []
         for p in range(phases**2):
@@ -100,6 +103,7 @@ class Window:
                  p % phases * self.stride + j * self.dilation[1] - self.padding[1])
                 for i in range(kh) for j in range(kw)
             ]  # fmt: skip
+            # Python's // and % round down: a pixel in the padding gets row or column -1, not 0
             found.append([(y % s, x % s, y // s, x // s) for y, x in at])
         return found
 
@@ -108,6 +112,8 @@ class Window:
         s = self.stride * phases
         shifts = [x for taps in self.places(phases) for *_, x in taps]
         columns, outputs = -(-size[1] // s), -(-self.output(size)[1] // phases)
+        # room for what the leftmost tap reads before a row, for what
+        # the rightmost one reads behind it, and for the outputs
         return max(columns + max(0, -min(shifts)), outputs + max(0, max(shifts)), outputs)
 
     def lead(self, size: tuple[int, int], phases: int, row: int) -> int:
@@ -116,6 +122,7 @@ class Window:
         shifts = [y * row + x for taps in self.places(phases) for *_, y, x in taps]
         length = up(-(-size[0] // s) * row)
         reach = up(-(-self.output(size)[0] // phases) * row) + max(shifts) - length
+        # to the multiple of a vector, so that sub-planes begin at one too
         return up(max(0, -min(shifts), reach))
 
     def input_layout(self, size: tuple[int, int], phases: int, row: int) -> Layout:

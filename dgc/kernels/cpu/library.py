@@ -74,6 +74,7 @@ def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
     """(library, its file, why not)."""
     named = os.environ.get(ELSEWHERE)
     path = Path(named) if named else library_of(Path(__file__).parents[2])
+    # no library is no error: plain PyTorch computes the same, in more time
     if path is None:
         return (
             None,
@@ -87,6 +88,7 @@ def _open() -> tuple[ctypes.CDLL | None, Path | None, str]:
         found = (handle.dgc_abi_version(), handle.dgc_op_size(), handle.dgc_train_size())
     except (OSError, AttributeError) as e:
         return None, path, f"{path.name} cannot be loaded: {e}; plain PyTorch is used"
+    # before any structure is handed over: a library of another version would read other fields
     wanted = (ABI_VERSION, ctypes.sizeof(Op), ctypes.sizeof(Train))
     if found != wanted:
         return (
@@ -125,6 +127,7 @@ def load() -> Library | None:
     """
     handle, path, _ = _open()
     if handle is None or path is None:
+        # a misspelt variable is told also where there is nothing to choose from
         check(os.environ.get(FORCE, ""))
         return None
     choice = _chosen(handle, os.environ.get(FORCE, ""))

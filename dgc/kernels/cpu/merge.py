@@ -23,6 +23,7 @@ def merge(blocks: Sequence[Bytes]) -> tuple[Bytes, list[int]]:
     for block in blocks:
         program, ops = program_of(block), ops_of(block)
         moved = {}
+        # by their bytes: programs of one network for several image sizes have the same weights
         for start, stop in _constants(program, ops):
             data = block[start:stop].tobytes()
             digest = hashlib.blake2b(data).digest()
@@ -47,6 +48,7 @@ def _up(n: int) -> int:
 
 def _constants(program: Program, ops: Sequence[Op]) -> list[tuple[int, int]]:
     """Where the constants that operations name begin and end: each reaches to the next one."""
+    # operations say where a constant begins, not how long it is
     starts = {getattr(op, name) for op in ops for name in CONSTANTS}
     starts |= {getattr(op, name).mask for op in ops for name in IMAGES}
     ordered = [*sorted(starts - {0}), program.ops]

@@ -98,6 +98,7 @@ class PassShape:
 
     def pack(self, weight_OCkk: Tensor) -> Tensor:
         """(O, C or C / G, kh, kw) as (G, C, T, J)."""
+        # outputs last: the kernels read neighbouring outputs as one vector
         by_head = weight_OCkk.detach().view(self.heads, self.outs, -1, self.taps)
         return by_head.permute(0, 2, 3, 1).contiguous()
 
@@ -122,6 +123,7 @@ class _Geometry(NamedTuple):
 def _geometry(shape: PassShape) -> _Geometry:
     w = shape.window
     out = w.output(shape.size)
+    # such a convolution reads pixels as they lie: no planes are laid out, length 0 says so
     if shape.taps == 1 and shape.stride == 1 and not any(shape.padding):
         nothing = np.zeros(1, np.int64)
         return _Geometry(out, 0, 0, 0, nothing, nothing)
@@ -130,6 +132,7 @@ def _geometry(shape: PassShape) -> _Geometry:
     (taps,) = w.places(1)
     phase = np.array([py * shape.stride + px for py, px, _, _ in taps], np.int64)
     shift = np.array([y * row + x for _, _, y, x in taps], np.int64)
+    # padding may give more rows of output than there are of input: planes hold either
     length = max(layout.length, -(-out[0] * row // 16) * 16)
     reach = int(np.abs(shift).max()) + length - layout.length
     return _Geometry(out, row, -(-max(layout.lead, reach) // 16) * 16, length, phase, shift)
@@ -156,6 +159,7 @@ def _convolution(
     _image(t, x)
     t.out_height, t.out_width = g.out
     t.heads, t.outs, t.taps, t.own = shape.heads, shape.outs, shape.taps, shape.own
+    # dynamic outputs are shuffled: neighbours in memory belong to different heads
     t.out_step, t.head_step = (1, shape.outs) if shape.static else (shape.heads, 1)
     t.planes = Planes(
         shape.stride, g.row, g.lead, g.length, g.phase.ctypes.data, g.shift.ctypes.data
@@ -176,11 +180,14 @@ def _convolution(
 def _run(op: Pass, t: Train) -> None:
     loaded = library.load()
     assert loaded is not None
+    # never more threads than samples: each has a share of its own, and scratch for it
     t.op, t.threads = int(op), min(torch.get_num_threads(), t.samples)
     room = loaded.handle.dgc_train_room
     room.restype = c_int64
+    # asked of the library, which alone knows how it cuts its scratch
     t.scratch_step = room(ctypes.byref(t))
     scratch = torch.empty(
+        # passes over single planes need none
         t.threads * t.scratch_step if op >= Pass.FORWARD or op == Pass.CHOOSE else 0
     )
     t.scratch = scratch.data_ptr()
@@ -265,6 +272,7 @@ def grad_weight(
     """Gradients of the packed weights (G, C, T, J), and of the selected gates (B, G, K)."""
     t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)
+    # one for each thread, added up here in their order: no thread waits, and no sum depends on luck
     grads = x.new_zeros(min(torch.get_num_threads(), len(x)), *weight.shape)
     heard = None if selected is None else torch.zeros_like(selected.gates)
     t.grad_weight, t.grad_gate = grads.data_ptr(), _address(heard)
@@ -291,6 +299,7 @@ def grad_input(
     """
     t = _convolution(shape, x, affine, selected, weight)
     t.y, t.y_step = grad_y.data_ptr(), grad_y.stride(0)
+    # in double and per thread, as above: BatchNorm takes differences of these sums
     sums = torch.zeros(min(torch.get_num_threads(), len(x)), 2, shape.channels, dtype=torch.float64)
     t.grad_pooled, t.sums = _address(grad_pooled), sums.data_ptr()
     t.grad_x, t.grad_x_step, t.add = out.data_ptr(), out.stride(0), int(add)

@@ -39,6 +39,7 @@ inline void add_affine_sample(const DgcTrain& t, int64_t sample, int64_t, const 
 typedef void (*Visit)(const DgcTrain&, int64_t sample, int64_t thread, const Room&);
 
 inline Visit visit_of(const DgcTrain& t) {
+    // one table instead of a branch a sample: the pass is the same for the whole batch
     switch (t.pass) {
         case DGC_MOMENTS:
             return moments_sample;
@@ -62,6 +63,7 @@ inline void work(const DgcTrain& t, int64_t thread) {
     const Room room = room_of(t, thread);
     if (t.pass >= DGC_FORWARD) __builtin_memset(room.in, 0, (floats_in(t) + floats_out(t)) * 4);
     const Visit visit = visit_of(t);
+    // whole samples: each is visited by one worker, which alone writes what belongs to it
     const int64_t end = t.samples * (thread + 1) / t.threads;
     for (int64_t s = t.samples * thread / t.threads; s < end; ++s) visit(t, s, thread, room);
 }
@@ -77,6 +79,8 @@ void train(const DgcTrain& t) {
     DGC_CHECK(t.own == 0 || t.own * t.heads == t.channels);
     DGC_CHECK(t.planes.length % kAlign == 0 && t.planes.lead % kAlign == 0);
 #ifdef _OPENMP
+    // a parallel region may give fewer threads than
+    // were asked for: each then takes every n-th share
     if (t.threads > 1) {
 #pragma omp parallel num_threads(int(t.threads))
         for (int64_t i = omp_get_thread_num(); i < t.threads; i += omp_get_num_threads())

@@ -13,6 +13,7 @@ namespace DGC_ISA {
 inline int64_t* taps_of(const DgcTrain& t, int64_t phase, int64_t* taps) {
     int64_t n = 0;
     for (int64_t i = 0; i < t.taps; ++i) {
+        // a tap reads one sub-plane, so the gradient that comes through it goes to that one alone
         if (!flat(t) && t.planes.phase[i] != phase) continue;
         taps[1 + 2 * n] = i * t.outs;
         taps[2 + 2 * n++] = flat(t) ? 0 : -t.planes.shift[i];
@@ -31,8 +32,10 @@ inline void back_head(const DgcTrain& t, int64_t sample, int64_t head, const Pie
                   phases = flat(t) ? 1 : t.planes.stride * t.planes.stride;
     for (int64_t phase = 0; phase < phases; ++phase) {
         const int64_t* taps = taps_of(t, phase, (int64_t*)room.line);
+        // with a stride wider than the kernel some pixels are never read: they get nothing
         if (taps[0] == 0) continue;
         for (int64_t k = 0; k < s.count; ++k) {
+            // pointers for a tile: chosen channels lie apart, in the weights and in the planes
             w[k] = weights_of(t, head) + s.row(k) * t.taps * t.outs;
             to[k] = room.in + s.channel(k) * plane_in(t) + phase * phase_plane(t) + t.planes.lead;
         }
@@ -54,7 +57,10 @@ struct Pair {
 
 DGC_INLINE V finish_vector(const Finish& f, V grad, V x, Pair& sums) {
     V g = grad + f.pooled;
+    // ReLU lets through where its input is above zero,
+    // or NaN: the negation keeps a broken value visible
     if (f.affine.on) g = keep(g, ~(x * f.affine.scale + f.affine.shift <= V{}));
+    // before the factor: BatchNorm's backward wants the sums of g itself (see native_norm.py)
     sums.g += g;
     sums.gx += g * (x - f.mean);
     return g * f.factor;
@@ -68,6 +74,7 @@ inline void finish_row(const Finish& f, const float* grad, const float* x, float
         store(to + i, f.add ? load(to + i) + g : g);
     }
     if (i == n) return;
+    // a partial vector's sums apart: its lanes beyond the row are no pixels
     Pair last = {V{}, V{}};
     const V g = finish_vector(f, load_part(grad + i, n - i), load_part(x + i, n - i), last);
     sums.g += first_of(last.g, n - i), sums.gx += first_of(last.gx, n - i);
@@ -97,6 +104,7 @@ inline void finish_channel(const DgcTrain& t, int64_t sample, int64_t thread, in
             finish_row(f, row, x + y * t.width, to + y * t.width, t.width, sums);
         }
     }
+    // lanes are added up once a channel and sample, into double: a thread sums over its whole share
     if (!t.sums) return;
     t.sums[thread * 2 * t.channels + c] += sum(sums.g);
     t.sums[(thread * 2 + 1) * t.channels + c] += sum(sums.gx);
@@ -105,6 +113,7 @@ inline void finish_channel(const DgcTrain& t, int64_t sample, int64_t thread, in
 inline void back_sample(const DgcTrain& t, int64_t sample, int64_t thread, const Room& room) {
     for (int64_t i = 0; i < pieces(t); ++i) {
         const Piece p = piece_at(t, i);
+        // all heads add to the same planes, so what the last piece left must go
         __builtin_memset(room.in, 0, t.channels * plane_in(t) * 4);
         for (int64_t head = 0; head < t.heads; ++head) back_head(t, sample, head, p, room);
         for (int64_t c = 0; c < t.channels; ++c) finish_channel(t, sample, thread, c, p, room);

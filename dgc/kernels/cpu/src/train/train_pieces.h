@@ -43,6 +43,7 @@ struct Planes {  // of the output's gradient, at the first pixel of a head's fir
 inline Planes gradient(const DgcTrain& t, int64_t sample, int64_t head, const Piece& p,
                        const Room& room) {
     const float* y = t.y + sample * t.y_step + head * t.head_step * pixels_out(t);
+    // as it lies where whole vectors are pixels of this piece: nothing is copied
     if (flat(t) && p.count % VL == 0) return {y + p.first, t.out_step * pixels_out(t)};
     float* to = room.out + head * t.outs * plane_out(t);
     for (int64_t j = 0; j < t.outs; ++j) {
@@ -66,6 +67,7 @@ inline void locate(const DgcTrain& t, const Chosen& s, int32_t* where) {
                   (k == 0 || s.channel(k) > s.channel(k - 1)));
         const int64_t plane = s.channel(k) * plane_in(t) + t.planes.lead;
         if (flat(t))
+            // 32 bits: places within the planes of one sample
             where[k] = int32_t(plane);
         else
             for (int64_t i = 0; i < t.taps; ++i)

@@ -30,6 +30,7 @@ DGC_INLINE bool flat(const DgcTrain& t) {
 
 // Pixels of a piece of a 1x1 convolution.
 DGC_INLINE int64_t piece(const DgcTrain& t) {
+    // a multiple of 48: the widest tile of every vector length (3 x 16, 3 x 8, 3 x 4) divides it
     const int64_t fit = kFlatFloats / (t.channels + outputs(t)) / 48 * 48,
                   all = round_up(pixels_in(t));
     return smaller(all, larger_of(fit, 96));

@@ -33,6 +33,7 @@ __attribute__((noinline)) void sum_terms(const Terms& t, const Rows& r) {
     V acc[MR][NV] = {};
     for (int64_t i = 0; i < t.count; ++i) {
         const float* w = t.w + i * t.step;
+        // a term's vectors are loaded once and meet all MR outputs while they are in registers
         add_products(acc, t.x + t.where[i], [&](int m) { return w[m]; });
     }
 #pragma GCC unroll 8
@@ -145,6 +146,7 @@ struct Lanes {
 template <int NJ>
 DGC_INLINE void settle(const Lanes& s, int64_t term, const V (&raw)[NJ]) {
     const float *w = s.weight + s.rows[term] * s.outs, gate = s.gate ? s.gate[s.owner[term]] : 1.0f;
+    // straight to where they belong: raw sums of all terms would not stay near
     float* grad = s.grad + s.rows[term] * s.outs;
     V heard = V{};
 #pragma GCC unroll 8

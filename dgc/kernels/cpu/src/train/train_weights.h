@@ -9,6 +9,8 @@
 namespace DGC_ISA {
 
 DGC_INLINE bool over_outputs(const DgcTrain& t) {
+    // few pixels are few steps of a sum over pixels, whose lanes must be
+    // added up in the end; many outputs fill lanes that need no such sum
     return t.outs % VL == 0 && pixels_out(t) <= kLanePixels;
 }
 
@@ -38,8 +40,11 @@ inline void correlate_lanes(const DgcTrain& t, int64_t sample, int64_t head, con
     const int64_t count = s.count * t.taps;
     int32_t *rows = (int32_t*)room.panel, *owner = rows + count;
     for (int64_t i = 0; i < count; ++i)
+        // a tile takes terms of several channels, so each
+        // term says which weights and which gate are its own
         owner[i] = int32_t(i / t.taps), rows[i] = int32_t(s.row(owner[i]) * t.taps + i % t.taps);
     transposed(t, sample, head, p, room.out);
+    // a piece of a 1x1 convolution is one long row
     const int64_t height = flat(t) ? 1 : t.out_height, width = flat(t) ? p.count : t.out_width;
     const Lanes lanes = {room.in, room.where, room.out, t.outs,    height,  width,   t.planes.row,
                          rows,    owner,      s.gate,   to.weight, to.grad, to.gates};
@@ -53,6 +58,7 @@ inline float deposit(const float* raw, const float* weight, float* grad, float g
     int64_t i = 0;
     for (; i + VL <= n; i += VL) {
         const V r = load(raw + i);
+        // y depends on w * g: its gradient times g is the weight's, times w the gate's
         store(grad + i, load(grad + i) + r * gate);
         heard += r * load(weight + i);
     }
@@ -75,6 +81,7 @@ inline void correlate_pixels(const DgcTrain& t, int64_t sample, int64_t head, co
         const float gate = s.gate ? s.gate[k] : 1.0f;
         const float heard =
             deposit(room.panel + k * chunk, to.weight + row, to.grad + row, gate, chunk);
+        // a gate's gradient comes together from all pieces of the image
         if (to.gates) to.gates[k] += heard;
     }
 }
