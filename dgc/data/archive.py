@@ -41,6 +41,7 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive, "r:*") as tar:
             for member in _checked(tar, archive):
                 _write(tar, member, folder)
+    # whatever it was, a half-unpacked folder would be taken for the data by the next start
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno is not None:
@@ -58,12 +59,15 @@ def _checked(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
     for number, member in enumerate(tar):
         total += member.size
         path = PurePosixPath(member.name)
+        # two members of one name: what was checked first could be written over by the second
         reason = _unsafe(member) or ("comes twice" if path in names else None)
         names.add(path)
         if reason:
             raise UnsafeFileError(
                 f"{archive}: refused: member {member.name!r} {reason}; nothing was kept"
             )
+        # asked before anything of the member is written: sizes
+        # stand in the headers, so a bomb is told by its list
         if number >= MAX_ENTRIES:
             raise UnsafeFileError(
                 f"{archive}: refused: more than {MAX_ENTRIES:,} members, from {member.name!r} on"
@@ -78,6 +82,8 @@ def _checked(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
 
 def _unsafe(member: tarfile.TarInfo) -> str | None:
     path = PurePosixPath(member.name)
+    # a backslash or a drive's colon is an absolute
+    # name elsewhere, where the folder may be copied to
     if path.is_absolute() or "\\" in member.name or ":" in member.name:
         return "has an absolute name"
     if ".." in path.parts:
@@ -97,5 +103,6 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = tar.extractfile(member)
     if source is not None:
+        # x: a file that is there already is not ours to write through
         with source, target.open("xb") as stream:
             shutil.copyfileobj(source, stream, _CHUNK)

@@ -63,4 +63,5 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _padded(images: Tensor, size: int) -> Tensor:
+    # a real image once more: no kind of input that the data set does not have
     return torch.cat([images, images[-1:].expand(size - len(images), *images.shape[1:])])

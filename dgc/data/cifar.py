@@ -90,7 +90,9 @@ def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) 
     """
     if _is_there(source, root, repair):
         return
+    # what a killed download left; a living one of another process stays
     clear_leftovers(root)
+    # an archive that the user put there needs no network, so it is asked for first
     if (root / source.archive).is_file():
         _install(source, root, root / source.archive)
         return
@@ -99,6 +101,7 @@ def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) 
     if not download:
         raise absent(source, root, "data.download is false")
     with _made(root), FileLock(root / ".download.lock"):
+        # again under the lock: another process may have fetched it while we waited
         if not _is_there(source, root, repair):
             _download(source, root)
 
@@ -128,6 +131,7 @@ def absent(source: Source, root: Path, reason: str) -> DataError:
 @contextlib.contextmanager
 def _made(root: Path) -> Iterator[None]:
     """Make a folder, and remove what was made of it where the body fails."""
+    # noted before it is made: only what was not there before is removed again
     made = [path for path in (root, *root.parents) if not path.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,7 @@ def _made(root: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (root / ".download.lock").unlink()
         with contextlib.suppress(OSError):
+            # from the inside out; a folder that is not empty stays, and so do those around it
             for path in made:
                 path.rmdir()
         raise
@@ -155,6 +160,7 @@ def _download(source: Source, root: Path) -> None:
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         download_url(source.url, temporary, source.archive)
+        # verified before it is unpacked, and in a folder of its own: `root` sees whole files only
         _install(source, root, temporary / source.archive)
     except (OSError, RuntimeError, ValueError) as error:
         raise absent(source, root, f"{source.url}: {' '.join(str(error).split())}") from error
@@ -179,6 +185,7 @@ def _install(source: Source, root: Path, archive: Path) -> None:
 def _swap(new: Path, target: Path, old: Path) -> None:
     """Put `new` in the place of `target`, which comes back where that fails."""
     if target.exists():
+        # a rename over a folder that is not empty is refused, so the old one steps aside
         os.replace(target, old)
     try:
         os.replace(new, target)
@@ -206,11 +213,14 @@ def _split(train: bool) -> str:
 
 def _batch(file: Path, md5: str, key: str) -> tuple[Pixels, Labels]:
     try:
+        # the digest was checked just now, on these very
+        # bytes; the unpickler below is the second wall
         batch = _Arrays(io.BytesIO(verified(file, md5)), encoding="latin1").load()
     except UnsafeFileError as error:
         raise UnsafeFileError(
             f"{file}: refused: it needs {error}, which no array needs: remove {file.parent}"
         ) from error
+    # CIFAR's files have channels in front, one image a row
     images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.asarray(batch[key], np.int64)
 
@@ -238,6 +248,7 @@ class _Arrays(pickle.Unpickler):
     _KNOWN = frozenset({"_reconstruct", "ndarray", "dtype"})
 
     def find_class(self, module: str, name: str) -> Any:
+        # by name, and only of numpy: arrays are rebuilt by this function and nothing else
         if module.split(".")[0] == "numpy" and name in self._KNOWN:
             return getattr(np, name) if hasattr(np, name) else _reconstruct
         raise UnsafeFileError(f"{module}.{name}")

@@ -55,6 +55,7 @@ def _folder_digest(images: FolderSet, full: bool) -> tuple[str, str]:
     whole = full or sum(sizes) <= MAX_CONTENT_BYTES
     digest = hashlib.sha256(images.labels.tobytes())
     for index, size in enumerate(sizes):
+        # names count: the labels alone would not tell two images that changed places
         digest.update(bytes(images.names[index]) + b"\0" + str(size).encode() + b"\0")
         if whole and size:
             digest.update(hashlib.sha256(_of_file(images, index, Path.read_bytes)).digest())

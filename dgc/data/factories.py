@@ -56,4 +56,5 @@ def eval_loader(
     `batch_size` is how many images this rank loads at once.
     """
     sampler = EvalSampler(len(images), batch_size, rank, world_size, chunk_size(device))
+    # nothing is drawn at random in an evaluation, so the seed says nothing
     return Loader(images, sampler, Normalise(mean, std, dtype, device), seed=0, workers=workers)

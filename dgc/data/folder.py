@@ -86,6 +86,8 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
         )
     for name in folders:
         listing.classes.append(name)
+        # what is left out or cannot be used counts too: such
+        # a folder is not empty, and is told of elsewhere
         before, skipped = _found(listing), listing.skipped.copy()
         for image in _walk(listing, f"{split}/{name}", above):
             if image in quarantine:
@@ -95,6 +97,8 @@ def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Li
                 listing.labels.append(len(listing.classes) - 1)
         if _found(listing) == before:
             others = _pictures(listing.skipped - skipped)
+            # a folder of pictures that nobody here can read
+            # is no empty one, and the user should see which
             instead = f" ({others} that cannot be read here)" if others else ""
             listing.problem(
                 f"{split}/{name}",
@@ -126,6 +130,7 @@ def _entries(listing: Listing, name: str) -> list[os.DirEntry[str]]:
         listing.problem(
             name,
             f"cannot list this folder ({os.strerror(error.errno or 0)}){_instead(listing, name)}",
+            # a class folder (train/x) is structural, what lies deeper is a file's matter
             structural=name.count("/") < 2,
         )
         return []
@@ -222,6 +227,8 @@ def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
     if is_litter(entry.name):
         listing.skipped[LITTER] += 1
         return False
+    # hidden folders (.git, .ipynb_checkpoints) are nobody's
+    # class; what is called like an image is looked at
     if entry.name.startswith(".") and not _is_image(entry.name):
         return False
     try:
@@ -239,6 +246,7 @@ def _walk(listing: Listing, name: str, above: tuple[tuple[int, int], ...]) -> It
     # By device and inode, for a link may lead here under any name. (Two links to one folder
     # beside each other are fine: its images are there twice, as asked.)
     if here in above:
+        # told, not skipped: a loop of links is a mistake that the user wants to know of
         listing.problem(name, "a symbolic link that leads back to a folder above it")
         return
     for entry in _entries(listing, name):
@@ -256,6 +264,7 @@ def raise_problems(listings: Sequence[Listing]) -> None:
     problems = [(listing.root, problem) for listing in listings for problem in listing.problems]
     if not problems:
         return
+    # the first one is enough to act on, and the command names them all
     root, (file, reason, _) = problems[0]
     more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
     # `data verify` wants both halves; a single folder of classes (`eval --data-dir`) has none
@@ -281,6 +290,7 @@ def check_classes(root: Path, train: list[str], val: list[str], num_classes: int
 
 
 def _some(names: set[str]) -> str:
+    # five names fit a line; a set has no order, so they are sorted
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(map(_told_apart, sorted(names)[:5])) + more
 
@@ -338,7 +348,9 @@ def read_quarantine(file: Path | None) -> frozenset[str]:
         raise DataError(f"{file}: cannot read the quarantine file ({error})") from error
     names = set()
     for number, line in enumerate(lines, 1):
+        # behind a tab stands the reason that `data verify` wrote; it is for people
         text = line.split("\t")[0].strip(" \r")
+        # the whole line and not `text`: a name may begin with blanks and a number sign
         if text and not line.startswith("#"):
             try:
                 names.add(unwritten(text))

@@ -134,7 +134,9 @@ class Loader:
         self._maker = _Maker(images, seed)
         self._tasks = _Tasks(sampler)
         self._step, self._registered = 0, False
+        # counted now: a kill of before is not the cause of one that comes
         self._starved = oom.kills()
+        # PyTorch warns of more workers than cores, which is the user's choice
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._loader = self._data_loader() if workers else None
@@ -161,6 +163,7 @@ class Loader:
         """End the workers now. Also done at exit, so that an interpreter with idle workers does not
         wait for them.
         """
+        # a private attribute again (see `_source`): PyTorch offers no end but the collector's
         iterator = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
@@ -192,6 +195,7 @@ class Loader:
 
         Raises DataError (a sample that cannot be read, named) and ResourceError (a worker died).
         """
+        # before `iter`: workers are handed the tasks when it is called
         self._tasks.epoch, self._tasks.start, self._step = epoch, start_batch, start_batch
         source = self._source()
         while True:
@@ -245,12 +249,14 @@ class Loader:
         """The one line for a RuntimeError of PyTorch that says a worker died; None for any other
         error.
         """
+        # by the words of PyTorch's message: it raises a plain RuntimeError for this
         if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))):
             return None
         pid = int(found.group(1).split(",")[0])
         number = next(
             (place for place, worker in enumerate(self._workers()) if worker.pid == pid), None
         )
+        # none for a worker that PyTorch has already taken off its list
         code = None if number is None else self._workers()[number].exitcode
         return self._death(number, self._cause(code, str(error)))
 
@@ -295,10 +301,13 @@ _NAMES = {
 
 def _cause(exitcode: int | None, text: str, *, starved: bool) -> str:
     """Why a worker died. `starved`: meanwhile the system killed something for want of memory."""
+    # negative: ended by a signal; else PyTorch's text may name one
     number = -exitcode if exitcode is not None and exitcode < 0 else 0
     number = number or next((int(value) for name, value in _NAMES.items() if name in text), 0)
     if number:
         name = signal.Signals(number)
+        # SIGKILL is said to be want of memory only where the
+        # system counted such a kill: a person may have sent it
         known = name in _CAUSES and (starved or name is not signal.SIGKILL)
         return f"signal {number}, {_CAUSES[name] if known else name.name}"
     return f"exit code {exitcode}" if exitcode is not None else "no exit code"
@@ -313,6 +322,7 @@ def _own_child_handler() -> Iterator[None]:
     try:
         yield
     finally:
+        # signals can be set by the main thread alone; in any other PyTorch set none
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGCHLD, before)
 

@@ -31,6 +31,8 @@ class Normalise:
         )
         # a tensor, since CUDA divides by a Python number by multiplying with its reciprocal
         self.full = torch.tensor(255, dtype=dtype, device=device)
+        # every value that a byte can have, through the arithmetic
+        # of `_scale`: the table is equal to it bit for bit
         levels = torch.arange(256, device=device).to(dtype).expand(3, 1, 256)
         self.tables = self._scale(levels)[:, 0].cpu().numpy()
 
@@ -50,6 +52,7 @@ class Normalise:
         B, H, W, C = pixels.shape
         out = np.empty((B, 3, H, W), self.tables.dtype)
         for channel, table in enumerate(self.tables):
+            # a grey image with equal numbers for all channels: looked up once, copied twice
             if C == 1 and channel and np.array_equal(table, self.tables[channel - 1]):
                 out[:, channel] = out[:, channel - 1]
             else:

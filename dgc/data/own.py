@@ -69,6 +69,7 @@ class OwnSet(ImageSet):
     def digest(self) -> tuple[str, str]:
         """(what went into it, SHA-256)."""
         made = hashlib.sha256(self.labels.tobytes())
+        # two recipes that use other parts of one source saw other data
         made.update(self.chosen.tobytes())
         own = getattr(self.source, "digest", None)
         if not callable(own):
@@ -108,6 +109,7 @@ def _half(name: str, build: Any, split: str, args: Mapping[str, Any]) -> Any:
 @contextlib.contextmanager
 def _in_one_line(name: str, what: str) -> Iterator[None]:
     """What the user's code raises, or makes NumPy raise, as a DataError with its place."""
+    # the user's code may raise anything; a traceback into our package would only mislead
     try:
         yield
     except DgcError:
@@ -117,6 +119,7 @@ def _in_one_line(name: str, what: str) -> Iterator[None]:
 
 
 def _classes(name: str, made: Sequence[Any], num_classes: int | None) -> tuple[str, ...]:
+    # told by either half, else counted: numbers from 0 on are names enough
     told = next((h.classes for h in made if getattr(h, "classes", None) is not None), ())
     highest = max((int(_labels(name, half).max(initial=-1)) for half in made), default=-1)
     classes = tuple(map(str, told)) or tuple(map(str, range(num_classes or highest + 1)))
@@ -135,6 +138,7 @@ def _classes(name: str, made: Sequence[Any], num_classes: int | None) -> tuple[s
 def _labels(name: str, half: Any) -> Labels:
     given = half[1] if _in_memory(half) else getattr(half, "labels", None)
     labels = np.asarray(given if given is not None else [])
+    # bool is no np.integer, and a label that is a float was a mistake somewhere
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{name}: gives {type(half).__name__}, and should give (images, labels), or an object"
@@ -151,6 +155,7 @@ def _in_memory(half: Any) -> bool:
 
 def _set(name: str, half: Any, view: View, limit: int | None, classes: int) -> ImageSet:
     labels = _labels(name, half)
+    # one random subset for both forms, as for the data sets that come with the package
     chosen = subset(len(labels), limit)
     if not _in_memory(half):
         return OwnSet(name, half, labels, np.asarray(chosen), view)

@@ -41,6 +41,7 @@ def rand_augment(x_BHWC: Pixels, draws: Uniforms, operations: int, magnitude: in
     grey = x_BHWC.shape[3] == 1
     for place, pixels in enumerate(x_BHWC):
         image = Image.fromarray(pixels[..., 0] if grey else pixels)
+        # two numbers a time, used or not: what follows does not depend on what was chosen
         for which, sign in draws[place].reshape(operations, 2):
             chosen = int(which * len(OPERATIONS))
             image = _apply(functional, image, chosen, magnitude / _LEVELS, sign < 0.5)
@@ -115,6 +116,7 @@ def erase(images_BCHW: Tensor, draws: Uniforms, probability: float) -> Tensor:
     """
     height, width = images_BCHW.shape[2:]
     for image_CHW, numbers in zip(images_BCHW, draws, strict=True):
+        # the first number decides whether, so a higher probability erases the same images and more
         if numbers[0] < probability and (box := _box(height, width, numbers[1:])):
             top, left, h, w = box
             image_CHW[:, top : top + h, left : left + w] = 0
@@ -127,6 +129,7 @@ def _box(height: int, width: int, draws: Uniforms) -> tuple[int, int, int, int] 
     """
     low, high = map(math.log, _ERASED_RATIO)
     for area, ratio, down, right in draws.reshape(_TRIES, 4):
+        # torchvision draws the logarithm evenly: 1:3 is as likely as 3:1
         first, last = _ERASED_AREA
         target = height * width * (first + area * (last - first))
         aspect = math.exp(low + ratio * (high - low))

@@ -34,6 +34,7 @@ def _absorb(state: _Words, words: _Words) -> _Words:
 def _stream(purpose: int, seed: int, epoch: int) -> _Words:
     """The state (1,) that belongs to one purpose in one epoch of one seed."""
     state = np.zeros(1, np.uint64)
+    # absorbed one after the other: (1, 2) and (2, 1) are different places
     for number in (purpose, seed, epoch):
         state = _absorb(state, np.array([number], np.uint64))
     return state
@@ -45,12 +46,14 @@ def uniforms(
     """(B, draws) numbers in [0, 1): row b depends on (seed, epoch, indices_B[b]) alone."""
     samples = _absorb(_stream(purpose, seed, epoch), indices_B.astype(np.uint64))
     words = _absorb(samples[:, None], np.arange(draws, dtype=np.uint64)[None])
+    # the upper 53 bits, which is what a double holds: never 1.0, and evenly spread
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order(seed: int, epoch: int, count: int) -> Indices:
     """A permutation of range(count): the order of an epoch."""
     words = _absorb(_stream(_ORDER, seed, epoch), np.arange(count, dtype=np.uint64))
+    # sorting hashes shuffles; stable, so that two equal ones have one order everywhere
     return np.argsort(words, kind="stable")
 
 
@@ -58,6 +61,7 @@ def subset(count: int, limit: int | None) -> Indices:
     """`limit` of range(count), rising, spread over the whole set; the same in every run."""
     if limit is None or limit >= count:
         return np.arange(count)
+    # without seed and epoch: the same images in each run that is limited to as many
     words = _absorb(_stream(_SUBSET, 0, 0), np.arange(count, dtype=np.uint64))
     return np.sort(np.argsort(words, kind="stable")[:limit])
 

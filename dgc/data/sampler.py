@@ -41,6 +41,7 @@ class TrainSampler:
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
+        # whole batches, and the short one if it is large enough for everybody
         return whole + (rest >= 2 * self.world_size * self.accumulate)
 
     def tasks(self, epoch: int, start: int = 0) -> Iterator[Task]:
@@ -50,6 +51,7 @@ class TrainSampler:
         indices = order(self.seed, epoch, self.count)
         for step in range(start, len(self)):
             batch = indices[step * self.batch_size : (step + 1) * self.batch_size]
+            # nearly equal parts that together are the batch: a short batch is shared out too
             first, last = (
                 len(batch) * part // self.world_size for part in (self.rank, self.rank + 1)
             )

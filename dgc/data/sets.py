@@ -93,6 +93,7 @@ def open_images(
     Raises UsageError (an unknown name), DataError (absent, empty, another number of classes),
     IntegrityError, UnsafeFileError. Nothing is created where it fails.
     """
+    # a user's function is known by its prefix; whether it may run is asked where it would
     if name not in NAMES and not trusted_code.is_own(name):
         raise UsageError(f"unknown data set {name!r}: there are {', '.join(NAMES)}")
     if name == "fashion_mnist" and dir is not None:
@@ -107,6 +108,7 @@ def open_images(
             rand_augment_magnitude=rand_augment_magnitude,
             random_erasing=random_erasing,
         ),
+        # evaluation sees no augmentation, whatever the recipe trains with
         View("none", image_size, crop_padding, resize),
     )
     limits = limit_train, limit_val
@@ -165,6 +167,7 @@ def _fashion_mnist() -> list[tuple[Pixels, Labels]]:
     """
     margin = ((0, 0), (2, 2), (2, 2))
     with np.load(fashion_mnist_file(), allow_pickle=False) as arrays:
+        # never a pickle, not even in a file of our own
         return [
             (np.pad(arrays[f"x_{split}"], margin)[..., None], arrays[f"y_{split}"].astype(np.int64))
             for split in ("train", "test")
@@ -192,6 +195,8 @@ def _open_folder(
     folder.check_classes(root, listings[0].classes, listings[1].classes, num_classes)
     folder.check_left(listings)
     sets = [folder_set(root, *parts) for parts in zip(listings, views, limits, strict=True)]
+    # a folder of 1,000 classes under the name imagenet is
+    # taken for ImageNet; another number has no known names
     classes = class_names(name) if len(listings[0].classes) == 1000 else ()
     left_out = tuple(written(name) for listing in listings for name in listing.quarantined)
     skipped = listings[0].skipped + listings[1].skipped
@@ -228,6 +233,7 @@ def check_there(name: str, root: Path) -> None:
         ) from error
     if not there:
         raise class_folders.missing(name, root)
+    # is_dir says nothing of what lies in it: a folder may be there and closed
     if not os.access(root, os.R_OK | os.X_OK):
         raise DataError(
             f"{root}: this folder may not be read: change its permissions, or name another with"

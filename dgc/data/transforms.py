@@ -38,6 +38,7 @@ def crop_flip(x_BHWC: Pixels, draws: Uniforms, padding: int) -> Pixels:
     places = 2 * padding + 1
     rows_BH = (draws[:, 0] * places).astype(np.intp)[:, None] + np.arange(H)
     columns_BW = (draws[:, 1] * places).astype(np.intp)[:, None] + np.arange(W)
+    # mirrored by its columns' numbers: one gather does crop and flip
     columns_BW = np.where(draws[:, 2:3] < 0.5, columns_BW[:, ::-1], columns_BW)
     cropped: Pixels = padded[
         np.arange(B)[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]
@@ -51,11 +52,15 @@ def random_box(width: int, height: int, draws: Uniforms) -> Box:
 
     draws: (>= 22,). After ten tries without a fit: the largest centred box of an allowed ratio.
     """
+    # the first box that fits, of tries with numbers of
+    # their own: as torchvision, but without a state
     for area, ratio in draws[: 2 * _TRIES].reshape(_TRIES, 2):
         target = width * height * (_AREA[0] + area * (_AREA[1] - _AREA[0]))
         aspect = math.exp(math.log(_RATIO[0]) + ratio * (math.log(_RATIO[1]) - math.log(_RATIO[0])))
         w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
         if 0 < w <= width and 0 < h <= height:
+            # the same numbers whichever try it was: the
+            # place does not depend on how many were needed
             top = int(draws[2 * _TRIES] * (height - h + 1))
             left = int(draws[2 * _TRIES + 1] * (width - w + 1))
             return left, top, left + w, top + h
@@ -64,6 +69,7 @@ def random_box(width: int, height: int, draws: Uniforms) -> Box:
 
 def _central_box(width: int, height: int) -> Box:
     w, h = width, height
+    # too narrow or too wide for any allowed ratio: as much of it as one allows, from the middle
     if width / height < _RATIO[0]:
         h = round(width / _RATIO[0])
     elif width / height > _RATIO[1]:

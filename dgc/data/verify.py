@@ -53,6 +53,7 @@ def verify(name: str, given: str | Path | None = None, *, full: bool = False) ->
     root = data_dir(name, given) if name in _CIFAR else fashion_mnist_file().parent
     bad = _bad_cifar(name, root) if name in _CIFAR else _bad_fashion_mnist()
     facts = {"name": name, "dir": str(root), "bad": [problem.told() for problem in bad]}
+    # nothing is opened that is damaged: the digests below would be of what is left of it
     if bad:
         return facts | {"classes": None} | dict.fromkeys(folder.SPLITS, _NOTHING)
     return facts | _good(
@@ -95,6 +96,7 @@ def _bad_cifar(name: str, root: Path) -> list[Problem]:
 def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
     check_there(name, root)
     listings = [folder.scan(root, split) for split in folder.SPLITS]
+    # a list: it is gone through twice
     looked = list(_look_at(root, listings))
     bad = [*(problem for listing in listings for problem in listing.problems)]
     bad += [Problem(written(name), reason) for name, reason, _ in looked if reason]
@@ -105,6 +107,7 @@ def _verify_folder(name: str, root: Path, full: bool) -> dict[str, Any]:
     facts["turned"] = sum(turned for _, _, turned in looked)
     facts["in_both"] = _in_both(root, listings)
     facts["skipped"] = dict(sum((listing.skipped for listing in listings), Counter()))
+    # a second listing, without what is bad: counts and digests are of what a training would see
     good = _without(root, listings, frozenset(unwritten(problem.file) for problem in bad))
     return facts | {listing.split: _facts(listing, full) for listing in good}
 
@@ -135,6 +138,7 @@ def _in_both(root: Path, listings: Sequence[Listing]) -> list[list[str]]:
     halves = [_by(_size, root, listing.names) for listing in listings]
     sizes = set(halves[0]) & set(halves[1])
     sums = [_by(_sum, root, [name for size in sizes for name in half[size]]) for half in halves]
+    # in the order of names in val, which is what the user will look at
     same = sorted(set(sums[0]) & set(sums[1]) - {None}, key=lambda found: sums[1][found])
     return [[written(sums[0][one][0]), written(name)] for one in same for name in sums[1][one]]
 

@@ -45,6 +45,7 @@ def settle_worker(parent: int, _: int) -> None:
         threading.Thread(target=_await_parent_signal, daemon=True).start()
     else:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # a trainer that is killed cannot end its workers: the kernel does
     with contextlib.suppress(OSError, AttributeError):
         when_parent_ends(signal.SIGKILL)()
     if os.getppid() != parent:  # it died before this worker could ask to be told
@@ -53,5 +54,6 @@ def settle_worker(parent: int, _: int) -> None:
 
 def _await_parent_signal() -> None:
     while True:
+        # from our parent alone: a SIGTERM to the whole group is the trainer's to answer
         if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
             os._exit(0)

@@ -87,6 +87,7 @@ def read(
 
     `package`: a folder whose code is recorded even where git is told to ignore it.
     """
+    # the commit behind a tag or branch, and an error where there is none
     commit = git.text(root, "rev-parse", "--verify", "HEAD^{commit}")
     needed = Needed(root, package, loaded_from(root))
     collector = Collector(root, target, secrets, needed)
@@ -99,10 +100,13 @@ def read(
     with tempfile.TemporaryDirectory(prefix="dgc-record-") as folder:
         index = _Index(root, Path(folder))
         record.sparse, record.hidden = index.unhide()
+        # changed in time or size but not in content, perhaps: held
+        # against the record too, since a filter may hide a change
         suspects = [name for name in index.touched() if is_code(name) and not is_secret(name)]
         changes, without = _sorted_out(index.changes(), collector)
         record.patch = index.patch(without)
         record.problem = _prove(record, {*changes, *suspects} - set(without), Path(folder))
+    # what the code does not need comes last, as far as the limits allow
     done = set(first)
     collector.take_untracked(name for name in names if name not in done)
     record.problem = "; ".join(filter(None, (record.problem, collector.found.problem())))
@@ -116,12 +120,15 @@ def _sorted_out(changes: list[Change], collector: Collector) -> tuple[list[str],
     for change in changes:
         why = _reason_against(change, secrets=collector.secrets)
         (without if why else kept).append(change.name)
+        # what stays out of the patch is named, so that whoever restores knows what is missing
         if why:
             collector.leave_out(change.name, why)
     return kept, without
 
 
 def _reason_against(change: Change, *, secrets: bool) -> str:
+    # a commit says at which commit a submodule is;
+    # what changed inside of it is another repository's
     if _GITLINK in change.modes:
         return SUBMODULE
     if not secrets and is_secret(change.name):
@@ -160,7 +167,9 @@ class _Index:
         were hidden.
         """
         listed = [(entry[:1], entry[2:]) for entry in git.names(self.git("ls-files", "-v", "-z"))]
+        # lower case: assume-unchanged; S: skip-worktree, as in a sparse checkout
         marked = [name for tag, name in listed if tag.islower() or tag == "S"]
+        # lexists: a link that leads nowhere is here all the same
         here = [name for name in marked if os.path.lexists(self.root / name)]
         absent = sum(tag in "Ss" and not os.path.lexists(self.root / name) for tag, name in listed)
         if here:
@@ -180,6 +189,7 @@ class _Index:
     def changes(self) -> list[Change]:
         """Tracked files that differ from HEAD, submodules included."""
         answer = git.names(self.git(*git.LIST, "--ignore-submodules=none", "HEAD"))
+        # `-z` gives heads and names in turn; a name may hold anything but a NUL
         pairs = list(zip(answer[::2], answer[1::2], strict=True))
         heads = [head.split() for head, _ in pairs]
         sizes = self._sizes([head[2] for head in heads])
@@ -187,6 +197,7 @@ class _Index:
             Change(
                 name,
                 (head[0].lstrip(":"), head[1]),
+                # before or now: a large file that was emptied is large in the patch too
                 max(sizes.get(head[2], 0), _size(self.root / name)),
             )
             for head, (_, name) in zip(heads, pairs, strict=True)
@@ -222,6 +233,7 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
         # one alone has lost something (a mode, a file's end).
         if record.patch:
             git.run(record.root, *_BACKWARDS, env=env, data=record.patch)
+        # a file that is gone, or a link, is held in the patch alone
         here = [name for name in sorted(names) if _is_file(record.root / name)]
         tree = _checked_out(record.root, here, folder, env)
     except GitError as error:
@@ -258,6 +270,7 @@ def _checked_out(root: Path, names: list[str], folder: Path, env: dict[str, str]
     the proof.
     """
     tree = folder / "tree"
+    # checkout-index stops at a name that it does not know
     known = set(git.names(git.run(root, "ls-files", "-z", env=env)))
     asked = b"".join(os.fsencode(name) + b"\0" for name in names if name in known)
     if asked:

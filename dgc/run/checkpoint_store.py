@@ -137,9 +137,12 @@ def _manifest_digest(body: Mapping[str, Any]) -> str:
 def list_checkpoints(run: RunDir) -> list[Checkpoint]:
     """What stands there, oldest first, unchecked."""
     found = []
+    # a run that never began has no such folder, which is no fault
     for entry in run.checkpoints.iterdir() if run.checkpoints.is_dir() else []:
         if match := _STEP.fullmatch(entry.name):
             found.append(Checkpoint(entry, int(match[1]), bool(match[2])))
+    # of one step the superseded folder comes first, so
+    # that going backwards meets the newer one first
     return sorted(found, key=lambda checkpoint: (checkpoint.step, not checkpoint.superseded))
 
 
@@ -215,12 +218,14 @@ def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
     """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those
     there are.
     """
+    # a superseded folder is no offer: it is there only while its successor is being put in place
     standing = {
         str(found.step): found.path for found in list_checkpoints(run) if not found.superseded
     }
     pointers = {
         name: path for name, path in (("best", run.best), ("last", run.last)) if path.exists()
     }
+    # the pointers' words first: `best` and `last` are no numbers
     if step in pointers:
         return run.path / str(read_json(pointers[step])["path"])
     if step in standing:
@@ -261,6 +266,7 @@ def structure_in(files: Mapping[str, bytes], where: str) -> dict[str, Any] | Non
 
 def checked_structure(found: Any, where: str) -> dict[str, Any]:
     """A structure that may come from a file of strangers. Raises IntegrityError."""
+    # checked value by value: nothing of a stranger's JSON may be taken for what it should be
     builder = found.get("builder") if isinstance(found, dict) else None
     name, given = (
         (builder.get("name"), builder.get("arguments")) if isinstance(builder, dict) else (0, 0)

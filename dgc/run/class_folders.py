@@ -70,8 +70,10 @@ def look(name: str, given: str | None, num_classes: int) -> None:
             names = [
                 entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir()
             ]
+    # what cannot be listed is told by those who read it, with all that they know
     except OSError:
         return
+    # none at all may be another layout, of which the reader says more
     if names and len(names) != num_classes:
         raise wrong_number(root, len(names), num_classes)
 

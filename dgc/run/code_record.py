@@ -46,6 +46,7 @@ def own_checkout() -> Path | None:
     if root is None:
         return None
     init = (package / "__init__.py").relative_to(root)
+    # tracked, not merely inside: an environment lies in a project's folder without being part of it
     return root if git.run(root, "ls-files", "-z", "--", f":(top,literal){init}") else None
 
 
@@ -74,6 +75,7 @@ def code_facts(root: Path, run: RunDir | None = None) -> dict[str, Any]:
         None,
     )
     try:
+        # checked before the record: without a commit there is nothing a patch could start from
         if not git.has_commits(root):
             return nowhere(_no_commit(root))
         record = checkout.read(root, target, secrets=settings.record_secrets(), package=package)
@@ -98,11 +100,13 @@ def why_no_checkout(package: Path) -> str:
             f"git does not track the package in {root}: `git add {package.relative_to(root)}`, `git"
             " commit`"
         )
+    # git sees no checkout; a folder that looks like one still deserves a word
     place = next(
         (folder / ".git" for folder in package.parents if (folder / ".git").exists()), None
     )
     if place is None:
         return f"{_NO_CHECKOUT} ({package.parent})"
+    # a worktree or a submodule: .git is a file that leads elsewhere
     if place.is_file():
         target = (
             git.readable(place.read_bytes()[:1000])
@@ -182,6 +186,7 @@ def left_out(facts: Mapping[str, Any]) -> list[str]:
 
 def left_out_count(facts: Mapping[str, Any]) -> int:
     """How many were left out, named or not."""
+    # counts of older records may be missing; the names that are there are a lower bound
     return max(len(left_out_names(facts)), int(facts.get("left_out_count") or 0))
 
 

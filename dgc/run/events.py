@@ -66,12 +66,14 @@ def encode_event(kind: str, fields: Mapping[str, Any], *, now: float | None = No
 def decode_event(line: bytes) -> Event | None:
     """The event of one line without its newline, or None where the line is damaged."""
     body, mark, tail = line.rpartition(b',"crc":"')
+    # the length first: a checksum is eight hexadecimal digits, whatever stands in their place
     if not mark or len(tail) != 10 or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(body):
         return None
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
+    # JSON that is no event is damage too: the checksum is no proof of who wrote it
     return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
 
 
@@ -150,6 +152,7 @@ class EventReader:
                 # Whoever appends may be in the middle of a line: what follows the last newline is
                 # left for the next poll.
                 data = file.read(self._chunk)
+        # a run that has not begun to log is a run without events
         except FileNotFoundError:
             return []
         complete = data.rfind(b"\n") + 1
@@ -223,6 +226,7 @@ def metric_digest(events: Iterable[Event]) -> str:
     """SHA-256 over the metric rows without their clock:
     equal for two runs that computed the same.
     """
+    # as JSON with sorted keys: the order in which a writer named its fields says nothing
     digest = hashlib.sha256()
     for row in live_rows(events):
         digest.update(

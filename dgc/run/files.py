@@ -48,6 +48,7 @@ class CrashPoints:
         self._seen: Counter[str] = Counter()
 
     def __call__(self, name: str) -> None:
+        # the usual case first: each commit passes a dozen of these
         if not self._name or name != self._name:
             return
         self._seen[name] += 1
@@ -166,6 +167,7 @@ def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
     # Beside the target: a rename is atomic only within one file system.
     temporary = path.with_name(temporary_name(path.name))
     try:
+        # the name that readers know is there only when all of its bytes are on the disk
         write_durably(temporary, data, point=point)
         crash_point(f"{point}.before-rename")
         os.replace(temporary, path)
@@ -186,6 +188,7 @@ def make_shared_folder(path: Path) -> None:
         path.mkdir()
     except FileExistsError:
         return
+    # by the parent's rights, and not by the mask: what a team shares stays shared
     mode = stat.S_IMODE(path.parent.stat().st_mode)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         with contextlib.suppress(OSError):  # a disk without such rights
@@ -224,16 +227,19 @@ def remove_tree(path: Path) -> None:
 
 def _exists(pid: int) -> bool:
     try:
+        # signal 0 asks whether it could be sent
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        # somebody else's process, and so a living one
         return True
     return True
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> Exception:
     """The one-line ResourceError for a disk that refuses; any other OSError comes back as it is."""
+    # a fault of ours (a wrong path, a missing folder) must not be called a full disk
     if error.errno not in _DISK_ERRNOS:
         return error
     return ResourceError(
@@ -248,6 +254,7 @@ def free_bytes(path: Path) -> int:
     asked).
     """
     for folder in (path, *path.parents):
+        # the path may not exist yet: the next folder above it that does
         with contextlib.suppress(OSError):
             facts = os.statvfs(folder)
             return facts.f_bavail * facts.f_frsize
@@ -275,6 +282,8 @@ def as_utf8(value: Any) -> Any:
     text.
     """
     if isinstance(value, str):
+        # two kinds of what is no UTF-8: bytes of a name as
+        # Python keeps them, and halves of surrogate pairs
         escaped = all(
             "\udc80" <= letter <= "\udcff" or not "\ud800" <= letter <= "\udfff" for letter in value
         )

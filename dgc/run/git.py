@@ -103,6 +103,7 @@ def run(
     except OSError as error:
         raise GitError(f"git cannot be started ({error.strerror})") from error
     if done.returncode:
+        # by its own words where it says any: an exit code alone means nothing to a user
         raise GitError(_reason(done.stderr) or f"git {arguments[0]} ended with {done.returncode}")
     return done.stdout
 
@@ -112,6 +113,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
+        # all of git's variables but those that say which repositories may be read
         if not key.startswith("GIT_") or key.startswith(_KEPT)
     }
     return {**kept, **_FIXED_ENVIRONMENT, **(extra or {})}
@@ -121,6 +123,7 @@ def _reason(stderr: bytes) -> str:
     """What git complained of: its first `fatal:` or `error:`, else its last line; never raw control
     characters.
     """
+    # in one line, whatever a hook or a file name put there
     lines = [readable(line.strip()) for line in stderr.splitlines() if line.strip()]
     loud = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (loud or lines[-1:] or [""])[0] + _advice(lines)

@@ -86,6 +86,8 @@ def _guard(run: RunDir) -> filelock.BaseFileLock:
 
 
 def _own_record() -> dict[str, Any]:
+    # what an owner is known by for good: a pid is given
+    # again, with the start time and the boot it is not
     pid, host = os.getpid(), socket.gethostname()
     return {
         "host": host,

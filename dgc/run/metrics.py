@@ -138,6 +138,7 @@ def charts() -> list[StepMetric]:
 
 def reported() -> list[tuple[StepMetric, str]]:
     """Those that the report draws, in its order, and what it calls them."""
+    # those without a chart of their own come last, in the table's order (sorted is stable)
     shown = [metric for metric in logged() if metric.report is not None]
     ordered = sorted(shown, key=lambda metric: 99 if metric.chart is None else metric.chart)
     return [(metric, metric.report or metric.title) for metric in ordered]

@@ -43,6 +43,7 @@ class Needed:
         """
         if name in self._loaded:
             return True
+        # a folder may be a repository of its own, which git names and does not look into
         return self.inside(name) and (
             is_code(name) or name.endswith("/") or (self.root / name).is_dir()
         )
@@ -53,6 +54,7 @@ class Needed:
     def first(self, names: list[str]) -> list[str]:
         """The needed ones of these names, those of the package before those of other modules."""
         wanted = [name for name in names if self.covers(name)]
+        # the package first: the number of copies is bounded, and it is what computes
         return sorted(wanted, key=lambda name: not self.inside(name))
 
     def not_tracked(self) -> Iterator[str]:
@@ -81,6 +83,7 @@ class Needed:
     def _leads_out(self, link: Path) -> bool:
         if not (link.is_dir() or (link.is_file() and is_code(link.name))):
             return False
+        # an absolute link means another file elsewhere; a relative one may still lead out
         return link.readlink().is_absolute() or not link.resolve().is_relative_to(
             self.root.resolve()
         )
@@ -91,6 +94,7 @@ def loaded_from(root: Path) -> list[str]:
     environment is no part.
     """
     found: list[str] = []
+    # a copy: imports in another thread change it
     for module in list(sys.modules.values()):
         file = getattr(module, "__dict__", {}).get("__file__")
         name = _below(root, file) if isinstance(file, str) else None
@@ -100,6 +104,7 @@ def loaded_from(root: Path) -> list[str]:
 
 
 def _below(root: Path, file: str) -> str | None:
+    # by name and by where it really lies: a checkout may be reached through a link
     for path in (Path(os.path.abspath(file)), Path(os.path.realpath(file))):
         environment = not _ENVIRONMENTS.isdisjoint(path.parts) or _in_environment(root, path)
         if path.is_relative_to(root) and not environment:
@@ -109,4 +114,5 @@ def _below(root: Path, file: str) -> str | None:
 
 def _in_environment(root: Path, path: Path) -> bool:
     prefix = Path(sys.prefix)
+    # an environment inside the checkout is no code of the project
     return prefix != root and prefix.is_relative_to(root) and path.is_relative_to(prefix)

@@ -22,6 +22,7 @@ def kills() -> int:
             lines = Path(place).read_text().splitlines()
         except OSError:
             continue
+        # the first counter that is there counts: a container's own before the machine's
         counts = [line.split()[1] for line in lines if line.startswith("oom_kill ")]
         if counts and counts[0].isdigit():
             return int(counts[0])

@@ -104,6 +104,7 @@ class RunDir:
 def create_run(runs: Path, recipe_name: str) -> RunDir:
     """Make `runs/<utc>-<recipe>-<id>/`, new and empty."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    # time for people, random letters for two that begin in one second
     run = RunDir(runs / f"{stamp}-{checked_name(recipe_name, 'name')}-{secrets.token_hex(3)}")
     run.path.mkdir(parents=True)
     return run

@@ -24,6 +24,7 @@ def process_start(pid: int) -> float:
     """
     try:
         process = psutil.Process(pid)
+        # a zombie has a start time still, but computes nothing any more
         if process.status() == psutil.STATUS_ZOMBIE:
             return 0.0
         return float(process.create_time()) if not _BOOT_ID.exists() else _start_after_boot(pid)
@@ -33,6 +34,7 @@ def process_start(pid: int) -> float:
 
 def _start_after_boot(pid: int) -> float:
     """Field 22 of /proc/PID/stat; the name before it, in parentheses, may hold anything."""
+    # from the last parenthesis on: a process may be called anything, brackets and blanks too
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
@@ -44,6 +46,7 @@ def boot_id() -> str:
 
 def is_process(pid: int, start_token: float, boot: str) -> bool:
     """Whether the process that was recorded by these three still lives on this machine."""
+    # another boot means another process, whatever pid and start say
     return boot == boot_id() and start_token > 0 and process_start(pid) == start_token
 
 

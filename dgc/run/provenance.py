@@ -42,6 +42,7 @@ def record_code(run: RunDir, argv: Sequence[str] | None = None) -> list[Sentence
         write_json(
             run.argv, {"argv": list(sys.argv if argv is None else argv), "cwd": str(Path.cwd())}
         )
+    # once: a resumed run keeps the record of its first start, changes since stand in RESUME events
     if run.git.exists():
         return []
     facts = code_facts(None, run)
@@ -72,6 +73,7 @@ def code_digest() -> str:
     digest = hashlib.sha256()
     for path in _computing_sources(package):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    # an installation ships no sources of the kernels, but the library says what it was made of
     digest.update(b"kernels\0" + kernels_digest(package).encode())
     return digest.hexdigest()
 
@@ -90,6 +92,7 @@ def packages() -> dict[str, str]:
     for folder in sys.path:
         for info in Path(folder).glob("*.dist-info"):
             name, _, version = info.name.removesuffix(".dist-info").partition("-")
+            # the first on the path is the one that an import would find
             found.setdefault(name.replace("_", "-"), version)
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 

@@ -85,6 +85,7 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
+        # JSON would turn 1 and "1" into one key without a word
         if odd := next((key for key in value if not isinstance(key, str)), None):
             raise ArgumentError(f"{where}: {odd!r} is no text, and names of values are")
         return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
@@ -99,6 +100,7 @@ def _plain(value: Any, where: str) -> Any:
 
 def _script() -> Path | None:
     """The file of whoever called `start`; None in a notebook or an interpreter."""
+    # the first frame that is not ours; a notebook's has no file
     for frame in inspect.stack()[1:]:
         path = Path(frame.filename)
         if path.resolve() != Path(__file__).resolve() and path.name != "__init__.py":
@@ -152,6 +154,7 @@ class ScriptRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        # SystemExit(0) is how scripts end well
         if error is None or (isinstance(error, SystemExit) and not error.code):
             self.finish(State.DONE)
         elif isinstance(error, KeyboardInterrupt):
@@ -254,6 +257,7 @@ class ScriptRun:
                 EventKind.END, state=str(state), reason=reason, step=self.status.step
             )
             self._events.sync()
+        # closed also where the disk refused: a descriptor is not given back by an error
         self._events.close()
         with contextlib.suppress(OSError, DgcError):
             self._write_status()
@@ -286,6 +290,7 @@ def _figures(given: Mapping[str, Any]) -> dict[str, float]:
             number = float(value)
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"{name} = {value!r} is no number") from error
+        # whole numbers stay whole, for those who compare runs
         found[name] = (
             int(value) if isinstance(value, int) and not isinstance(value, bool) else number
         )

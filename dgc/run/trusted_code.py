@@ -41,6 +41,7 @@ def package_of(name: str) -> str:
 def require_trust(key: str, name: str) -> None:
     """Raise UnsafeFileError (5) where the package of a name is not trusted. Nothing is imported."""
     package = package_of(name)
+    # by the package, which is what a person can know; a single function's name says nothing
     if is_own(name) and package not in settings.trusted_code():
         raise UnsafeFileError(
             f"{key} = {name}: this runs code of {package}, which was not trusted: nothing of it was"
@@ -60,6 +61,7 @@ def trust_words(names: Iterable[str]) -> str:
     """
     packages = {package_of(name) for name in names if is_own(name)}
     known = sorted(packages & settings.trusted_code())
+    # trust is only repeated, never suggested: a record may come from a stranger
     return "".join(f" --trust-code {package}" for package in known)
 
 
@@ -90,6 +92,8 @@ def load(key: str, name: str) -> Callable[..., Any]:
         raise UsageError(f"{key} = {name}: {module_name} has no function {attribute}")
     package = package_of(name)
     home = str(getattr(found, "__module__", ""))
+    # a trusted package may import a function from one
+    # that is not: it is held against where it was defined
     if home.partition(".")[0] != package or not _inside(found, package):
         raise UnsafeFileError(
             f"{key} = {name}: {attribute} is defined in {home or 'no module'}, outside of"
@@ -102,11 +106,13 @@ def load(key: str, name: str) -> Callable[..., Any]:
 
 def _imported(key: str, name: str, module: str) -> ModuleType:
     """The working directory is looked at last, so that it hides nothing that is installed."""
+    # appended, not put in front: a file here must not take the place of a library
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # missing is what was named, or a parent of it; else something that it imports is missing
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"{key} = {name}: no module {error.name} here: start where it lies (now in"
@@ -130,6 +136,7 @@ def _fault(error: BaseException, roots: Iterable[str] = ()) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<")
     ]
+    # the last line of the user's own code, if one is among them: what called it is ours
     own = [frame for frame in frames if any(frame.filename.startswith(root) for root in roots)]
     where = "".join(f"{frame.filename}:{frame.lineno}: " for frame in (own or frames)[-1:])
     return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
@@ -138,6 +145,7 @@ def _fault(error: BaseException, roots: Iterable[str] = ()) -> str:
 def _inside(found: Callable[..., Any], package: str) -> bool:
     """Whether the source of a function lies in the package's own folder."""
     try:
+        # unwrapped: a decorator of another package would hide where the function lies
         file = Path(inspect.getfile(inspect.unwrap(found))).resolve()
     except TypeError:  # compiled into the interpreter
         return False

@@ -51,6 +51,7 @@ class Copied:
         self.left_out_reasons[why] += 1
         if needed:
             self.lacking[readable(name)] = why
+        # all that the code needs is named, however many; of the rest as many as a person reads
         if needed or len(self.left_out) < LISTED_LIMIT:
             self.left_out[readable(name)] = why
 
@@ -110,6 +111,7 @@ class Collector:
             return "a symbolic link"
         if not path.exists():
             return _NOWHERE
+        # a folder's content may be anything, and without end
         if path.is_dir():
             return "a symbolic link to a folder"
         return "looks like a secret" if not self.secrets and is_secret(str(path.resolve())) else ""
@@ -125,6 +127,7 @@ class Collector:
 
     def _holds_results(self, folder: Path) -> bool:
         """Whether a folder belongs to a run or a sweep (also to the one that is being made)."""
+        # each folder is asked once: thousands of files lie in few of them
         if folder not in self._results:
             has = {name: (folder / name).exists() for name in _MARKS}
             run = has["recipe.yaml"] and (has["status.json"] or has["argv.json"] or has["control"])
@@ -146,6 +149,7 @@ class Collector:
         path = self.root / name
         if readable(name) != name:
             return "its name holds bytes that are no UTF-8, or control characters"
+        # a link further up leads out of the checkout with everything below it
         if self._needs(name) and any(
             (self.root / folder).is_symlink() for folder in Path(name).parents
         ):
