@@ -78,6 +78,7 @@ def hold(path: Path, say: Say) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(path), path.with_suffix(".holder")
     try:
+        # without waiting at first: only who must wait is worth a line
         lock.acquire(timeout=0)
     except Timeout:
         say(
@@ -94,6 +95,7 @@ def hold(path: Path, say: Say) -> Iterator[None]:
         holder.write_text(json.dumps(facts), encoding="utf-8")
         yield
     finally:
+        # before the lock: whoever comes next must not read of a holder that is gone
         holder.unlink(missing_ok=True)
         lock.release()
 
@@ -142,10 +144,13 @@ class PinFile:
     def set(self, name: str, pin: Pin) -> None:
         """Pin a digest; what was pinned before moves to `history`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # read, changed and written under one guard: two downloads may pin at the same time
         with FileLock(self.path.with_name(self.path.name + ".guard")):
             entries = self._read()
             old = entries.get(name)
             history = old.pop("history", []) if old else []
+            # the history is of digests: the same one pinned
+            # again (confirmed by another host) adds nothing
             if old and old["sha256"] != pin.sha256:
                 history.append(old)
             entries[name] = {**asdict(pin), "history": history}
@@ -162,6 +167,8 @@ class PinFile:
             if content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema_version {content['schema_version']}")
             entries = dict(content["checkpoints"])
+            # every entry, not only the one that is asked for:
+            # a damaged file must not be written back in part
             for entry in entries.values():
                 self._pin(entry)
             return entries

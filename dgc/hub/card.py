@@ -82,9 +82,12 @@ def read_card(document: Any, where: str) -> Card:
     """
     try:
         how = document["preprocessing"]
+        # only what this release does is accepted: another
+        # crop would give other figures without a word
         if how.get("crop", _CROP) != _CROP:
             raise ValueError(f"crop {how['crop']!r}")
         mean, std = (_three(how[key]) for key in ("mean", "std"))
+        # a standard deviation is divided by
         if not all(value > 0 for value in std):
             raise ValueError(f"std {std}")
         resize, size, channels = (
@@ -114,6 +117,7 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def _positive(value: Any) -> int:
+    # type, not isinstance: True is an int to Python
     if type(value) is not int or not 0 < value <= 1 << 16:
         raise ValueError(f"{value!r} is no size")
     return value
@@ -144,6 +148,7 @@ def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | Non
     A checkpoint of before there were cards is described by its run's recipe and data.json.
     """
     state = json.loads(files.get(STATE_FILE, b"{}"))
+    # a checkpoint lies in <run>/checkpoints/step-N, so the run is two folders up
     run = run or RunDir(folder.parent.parent)
     if text := state.get("stands_on", {}).get("recipe"):
         recipe = parse_recipe(text, f"{folder}/{STATE_FILE}")
@@ -200,6 +205,7 @@ def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
         raise IntegrityError(
             f"{beside}: is no record of an export ({error!r} is missing)"
         ) from error
+    # the digest is of the whole file: a header that was changed counts as well
     found = sha256_of(weights)
     if found != told:
         raise IntegrityError(

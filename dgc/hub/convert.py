@@ -63,6 +63,7 @@ def convert(
     time than the size justifies, and where the file is no longer the one that was inspected.
     """
     source = inspected.path
+    # in the same folder: a rename is atomic within one file system only
     temporary = weights.with_name(temporary_name(weights.name))
     try:
         job = {
@@ -99,6 +100,7 @@ def _record(
 def _commit(temporary: Path, weights: Path, record: Mapping[str, Any]) -> None:
     """Weights first, the record that names their digest second."""
     temporary.chmod(0o644)
+    # renamed only when its bytes are on the disk; a folder's fsync alone says nothing of them
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -117,6 +119,7 @@ def existing(weights: Path, source_sha256: str) -> Converted | None:
     """An earlier conversion of the same source, whole and unchanged; None means:
     convert (again).
     """
+    # anything that is wrong with it means to convert again, which repairs it
     try:
         record = json.loads(weights.with_suffix(".json").read_bytes())
         fits = (
@@ -149,6 +152,7 @@ def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str
             f"{subject}: reading it took more than {seconds:g} s; refused"
         ) from None
     finally:
+        # also after an error of ours: a child that reads a stranger's file must not be left running
         _end(process)
     return _reply(subject, process.returncode, output, talk)
 
@@ -157,6 +161,7 @@ def _environment() -> dict[str, str]:
     """Our environment, with the package findable wherever the child starts; no GPU is needed to
     read a file.
     """
+    # in front: the child must import this package, not one that is installed
     path = os.pathsep.join(filter(None, (str(_SOURCES), os.environ.get("PYTHONPATH"))))
     return {
         **os.environ,
@@ -177,6 +182,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _reply(subject: Path, code: int, output: bytes, talk: bytes) -> dict[str, Any]:
     try:
         reply = json.loads(output)
+    # no reply: the process was ended, by a limit or by what it read; its last words may say how
     except ValueError:
         last = (talk.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:200]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -189,4 +195,5 @@ def _reply(subject: Path, code: int, output: bytes, talk: bytes) -> dict[str, An
 
 
 def _about(subject: Path, message: str) -> str:
+    # each error names its file once
     return message if subject.name in message else f"{subject}: {message}"

@@ -136,6 +136,7 @@ def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
     read-only.
     """
     path = cache.file(entry.file)
+    # absent is no error here: the caller downloads, or says what to do
     if not path.is_file():
         return None
     digest, pins = sha256_of(path), PinFile(cache.pins)
@@ -147,6 +148,8 @@ def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
         str(path),
         "move it away, or trust it with `dgcctl ckpt download --repin`",
     )
+    # a file from before there were pins, or from another
+    # cache: trusted on first use, as a download is
     if pin is None:
         pin = Pin(digest, path.stat().st_size, f"cache:{path}", now())
         # a read-only cache without a pin is used, and pinned nowhere
@@ -173,6 +176,7 @@ def _fetch(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> Fe
     pin = PinFile(cache.pins).get(entry.name)
     candidates = _candidates(entry, cache, options)
     best = candidates[0]
+    # before any pin is asked: hosts that disagree are a reason to trust none of them
     if any(other.sha256 != best.sha256 for other in candidates):
         _drop(candidates)
         told = ", ".join(f"{c.host} gives sha256 {c.sha256}" for c in candidates)
@@ -203,6 +207,7 @@ def _candidates(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) 
         try:
             found.append(_candidate(entry, cache, link, options))
         except HostError as error:
+            # a host that cannot give it is no error as long as another can
             reasons.append(f"{link.host}: {error}")
             if position + 1 < len(entry.links):
                 options.say(
@@ -210,6 +215,7 @@ def _candidates(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) 
                 )
         if found and not options.cross_check:
             return found
+    # with --cross-check one host that failed is enough: the comparison was the point
     if not found or reasons:
         _drop(found)
         wanted = "not every host gave the file to compare" if found else "no host gave the file"
@@ -242,6 +248,7 @@ def _candidate(
 def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _Candidate:
     size, (least, most) = part.stat().st_size, entry.size_range
     kind = filetype.sniff(filetype.read_head(part))
+    # a web page or a picture where a checkpoint should be: another host may do better
     if kind not in (filetype.ZIP, filetype.LEGACY):
         raise HostError(f"gave {kind} ({size:,} bytes) in place of the file")
     if not least <= size <= most:
@@ -256,6 +263,7 @@ def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _
         raise HostError(f"gave a damaged file: {error}") from error
     except Exception:
         discard(part)
+        # what was refused as unsafe is not kept for a second try
         raise
 
 
@@ -275,9 +283,11 @@ def _commit(
     inspection = replace(best.inspection, path=path)
     fsync_dir(path.parent)
     _drop(candidates)
+    # more than one host: they have been compared, and gave the same bytes
     hosts = tuple(c.host for c in candidates) if len(candidates) > 1 else ()
     pins = PinFile(cache.pins)
     old = pins.get(entry.name)
+    # pinned as it is already: the older date and origin say more
     if old and old.sha256 == best.sha256 and not hosts:
         return Fetched(path, best.sha256, best.url, old, inspection)
     pin = Pin(best.sha256, size, best.url, now(), hosts)
@@ -304,6 +314,7 @@ def import_file(
     try:
         with hold(cache.lock(entry.file), say):
             part = cache.part(entry.file, "import")
+            # a copy: the user's file stays where it is, and may change while it is looked at
             shutil.copyfile(source, part)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -322,6 +333,7 @@ def _guarded(
     entry: ReleasedCheckpoint, candidate: _Candidate, pin: Pin | None, cache: Cache
 ) -> None:
     try:
+        # the inspection was of the user's file, so the copy must be the same bytes
         if sha256_of(candidate.part) != candidate.sha256:
             raise IntegrityError(f"{candidate.url}: was changed while it was copied; refused")
         _check_digest(
@@ -342,6 +354,7 @@ def identify(
     """Which released checkpoint a file is, by the names and shapes of its tensors; None where it is
     none of them.
     """
+    # of torch's tensors in the file, without reading them: names, types and shapes are enough
     tensors = scan.state_dict_of(inspected)
     layout = layout_digest((key, spec.dtype, spec.shape) for key, spec in tensors.items())
     return next((entry for entry in registry.values() if entry.layout_sha256 == layout), None)

@@ -68,6 +68,7 @@ def is_html(head: bytes) -> bool:
     allowed).
     """
     text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    # a byte-order mark and blanks go first: servers put both before a page
     return text.startswith(
         (b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml", b"<meta", b"<title")
     )
@@ -83,11 +84,13 @@ def sniff(head: bytes) -> str:
         if head.startswith(magic):
             return kind
     if is_html(head):
+        # a page whose owner is known gets a name that says what to do about it
         return next((kind for mark, kind in _PAGES if mark in head.lower()), "an HTML page")
     return _sniff_structure(head)
 
 
 def _sniff_structure(head: bytes) -> str:
+    # in order of how sure a mark is: these have no magic number at the very beginning
     if head[257:262] == b"ustar":
         return TAR
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
@@ -109,6 +112,7 @@ def read_head(path: Path) -> bytes:
     """
     try:
         mode = path.stat().st_mode
+        # asked before it is opened: opening a FIFO would wait for somebody to write
         if stat.S_ISREG(mode):
             with path.open("rb") as file:
                 return file.read(HEAD)
@@ -163,6 +167,7 @@ def read_header(path: Path) -> Header:
     if kind != SAFETENSORS:
         raise IntegrityError(f"{path}: looks like {kind}, not a safetensors file")
     size, file_bytes = int.from_bytes(head[:8], "little"), path.stat().st_size
+    # before it is read: the length is the file's own claim
     if size > min(MAX_HEADER, file_bytes - 8):
         raise IntegrityError(
             f"{path}: claims a header of {size:,} bytes in a file of {file_bytes:,} (at most"
@@ -185,6 +190,7 @@ def with_metadata(content: bytes, metadata: Mapping[str, str], where: Path) -> b
         entries = None
     if not isinstance(entries, dict):
         raise IntegrityError(f"{where}: not a safetensors file (no header of tensors)")
+    # what the header said of itself stays; ours is added
     entries["__metadata__"] = {**entries.get("__metadata__", {}), **metadata}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # numbers begin at a multiple of eight
@@ -195,6 +201,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     # json takes the last of two equal names, another reader may take the first: such a file has
     # no one meaning.
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # fewer names than pairs: one of them stood there twice
         found = dict(pairs)
         if len(found) != len(pairs):
             raise ValueError("a name twice")
@@ -221,6 +228,7 @@ def _checked(path: Path, entries: dict[str, Any], payload: int) -> Header:
                 tuple(entry["shape"]),
                 entry["data_offsets"],
             )
+            # type, not isinstance: True is an int to Python, and a shape of True is a lie
             numbers_good = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
             size = math.prod(shape) * _BYTES[dtype] if numbers_good else -1
         except (KeyError, TypeError, ValueError) as error:
@@ -248,5 +256,6 @@ def _no_gaps(path: Path, spans: list[tuple[int, int]], payload: int) -> None:
                 f"{path}: tensors overlap or leave a gap at byte {min(begin, at)} of the numbers"
             )
         at = end
+    # and behind the last tensor nothing
     if at != payload:
         raise IntegrityError(f"{path}: {payload - at:,} bytes that belong to no tensor")

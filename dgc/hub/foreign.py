@@ -37,10 +37,12 @@ def build(name: str, num_classes: int, args: Mapping[str, Any] | None = None) ->
     Raises UsageError for an unknown name or arguments that it does not take.
     """
     make, given = _builder(name), dict(args or {})
+    # refused by the argument's name: a library asks the network without another word
     if not trusted_code.is_own(name) and (loads := next((k for k in LOADING if k in given), None)):
         raise UsageError(f"model.name = {name}: {loads} would fetch or open weights: refused")
     try:
         model = make(num_classes=num_classes, **given)
+    # whatever a library raises here is about what the recipe says
     except Exception as error:
         raise UsageError(
             f"model.name = {name}: cannot be built with num_classes={num_classes}"
@@ -55,6 +57,7 @@ def build(name: str, num_classes: int, args: Mapping[str, Any] | None = None) ->
 
 def library(name: str) -> dict[str, str]:
     """The library of a network and its version; {} where it is ours or the user's own code."""
+    # ours and the user's own names have no slash
     package, slash, _ = name.partition("/")
     return {package: metadata.version(package)} if slash else {}
 
@@ -73,6 +76,7 @@ def _torchvision(name: str) -> Callable[..., Any]:
     wanted, known = name.removeprefix(TORCHVISION), models.list_models(module=models)
     if wanted not in known:
         raise UsageError(f"model.name = {name}: torchvision has {_near(wanted, known)}")
+    # weights=None whatever the library's default is: nothing is downloaded
     return lambda **given: models.get_model(wanted, weights=None, **given)
 
 
@@ -90,6 +94,7 @@ def _timm(name: str) -> Callable[..., Any]:
 
 
 def _near(wanted: str, known: list[str]) -> str:
+    # three near ones: a library knows a thousand
     near = difflib.get_close_matches(wanted, known, 3, 0.5)
     return f"no {wanted}; near it are {', '.join(near)}" if near else f"no {wanted}"
 

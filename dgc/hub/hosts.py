@@ -43,6 +43,7 @@ class Bases:
 def download_url(link: Link, bases: Bases) -> str:
     """The address that answers with the file itself, if the host is in a good mood."""
     if link.host == "gdrive":
+        # confirm=t: the answer to the virus-scan form, given before it is asked
         query = urlencode({"export": "download", "confirm": "t", "id": link.target})
         return f"{(bases.gdrive or GDRIVE).rstrip('/')}/uc?{query}"
     if link.host == "onedrive":
@@ -54,6 +55,7 @@ def _moved(url: str, base: str, extra: str) -> str:
     parts = urlsplit(url)
     if base:
         over = urlsplit(base)
+        # scheme and host are replaced, path and query stay: a mirror is asked the same
         parts = parts._replace(scheme=over.scheme, netloc=over.netloc)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, extra)))))
 
@@ -65,6 +67,7 @@ def human_url(link: Link) -> str:
 
 def plain_http_allowed(url: str, bases: Bases) -> bool:
     """Unencrypted transfers only to an address that somebody configured, or to this machine."""
+    # what somebody configured is their choice; anything else must not be readable on the way
     configured = {urlsplit(base).netloc for base in (bases.gdrive, bases.onedrive) if base}
     return urlsplit(url).netloc in configured or urlsplit(url).hostname in (
         "127.0.0.1",
@@ -91,8 +94,10 @@ def after_page(link: Link, page: str, url: str) -> str:
             f"Google Drive quota exceeded for {link.target}; retry in 24 h or use another mirror"
         )
     form = _form(page)
+    # the virus-scan page has a form that leads on; every other page is the end
     if link.host == "gdrive" and form.action and ("confirm" in form.fields or "virus" in lower):
         following = urljoin(url, form.action)
+        # the answers of a form go where it says, so that must be the same owner
         if not _same_owner(following, url):
             raise HostError(
                 f"the form of Google Drive leads to {urlsplit(following).hostname}; not followed"
@@ -112,7 +117,9 @@ def _page_words(link: Link, page: str, url: str) -> str:
 def _same_owner(url: str, origin: str) -> bool:
     host = urlsplit(url).hostname or ""
     return urlsplit(url).netloc == urlsplit(origin).netloc or any(
-        host == domain or host.endswith("." + domain) for domain in _GOOGLE
+        # Google gives the file from a domain of its own for content
+        host == domain or host.endswith("." + domain)
+        for domain in _GOOGLE
     )
 
 
@@ -135,6 +142,7 @@ class _Form(HTMLParser):
             self.fields[values["name"]] = values.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
+        # a title ends with any tag: one that is never closed must not take the page in
         self._in_title = False
         self._open = self._open and tag != "form"
 

@@ -79,14 +79,17 @@ def tensors(path: Path) -> dict[str, Tensor]:
     if filetype.sniff(filetype.read_head(path)) == filetype.SAFETENSORS:
         from safetensors.torch import load_file
 
+        # for its check alone: a header that lies is refused before the library reads it
         filetype.read_header(path)
         return _bare(load_file(path))
+    # first without running anything, then by torch, weights only: two walls
     inspect(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsafeFileError(f"refused: {path}: holds more than weights ({first})") from error
+    # what training scripts wrap a state dict in
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -102,6 +105,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 def _bare(content: Mapping[Any, Tensor]) -> dict[str, Tensor]:
     """Without the prefix that DataParallel or torch.compile put before every key."""
+    # one after the other: a compiled network in DataParallel has both
     named = {str(key): value for key, value in content.items()}
     for prefix in _PREFIXES:
         if named and all(key.startswith(prefix) for key in named):
@@ -112,6 +116,7 @@ def _bare(content: Mapping[Any, Tensor]) -> dict[str, Tensor]:
 def told_structure(path: Path) -> Mapping[str, Any]:
     """The structure beside a checkpoint's weights, or in the header of an export; {}: none."""
     beside = path.with_name(STRUCTURE_FILE)
+    # a checkpoint's structure is a file beside it; an export carries it in its header
     if path.name in (MODEL_FILE, EMA_FILE) and beside.is_file():
         return _decoded(beside.read_text(encoding="utf-8"), str(beside))
     if filetype.sniff(filetype.read_head(path)) != filetype.SAFETENSORS:
@@ -150,7 +155,9 @@ def load(model: nn.Module, start: Start, reset: Sequence[str]) -> None:
     def free(key: str) -> bool:
         return any(fnmatchcase(key, pattern) for pattern in reset)
 
+    # what is to start afresh is not even looked at: it may have any shape
     given = {key: value for key, value in start.tensors.items() if not free(key)}
+    # counts of batches: older files lack them, and only a cumulative mean would need them
     bookkeeping = ("num_batches_tracked",)
     problems = [
         *(f"{key} is missing" for key in wanted if key not in given and not free(key)

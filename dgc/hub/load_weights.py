@@ -87,6 +87,7 @@ def load_pretrained(
     (5).
     """
     entry, cache, options = find_entry(name), cache or Cache.default(), options or FetchOptions()
+    # within the `with`: where the cache cannot be written the converted file is gone after it
     with converted(entry, download(entry, cache, options), cache, options) as result:
         model = create_network(entry.name)
         load_weights(model, result.weights)
@@ -99,13 +100,16 @@ def converted(
 ) -> Iterator[Converted]:
     """The converted weights of a fetched checkpoint; kept in the cache where it can be written."""
     weights = cache.converted(entry.name)
+    # before the lock, as in `download`: a cache that is only read needs none
     if found := existing(weights, fetched.sha256):
         yield found
         return
     try:
         with hold(cache.lock(weights.name), options.say):
+            # what a converter that was killed left behind
             clear_leftovers(cache.folder)
             found = existing(weights, fetched.sha256) or _convert(entry, fetched, weights, options)
+    # a cache of somebody else's: converted each time, beside it
     except PermissionError:
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
             yield _convert(entry, fetched, Path(folder, weights.name), options)
@@ -129,6 +133,7 @@ def load_weights(model: nn.Module, weights: Path) -> None:
     from safetensors.torch import load_file
 
     header = filetype.read_header(weights)
+    # shapes from the header: nothing is read into memory that will not fit
     mine: dict[str, Any] = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     theirs = {key: shape for key, (_, shape) in header.tensors.items()}
     wrong = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
@@ -201,6 +206,7 @@ def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
     classes and preprocessing it changes none of these. Raises UsageError where a recipe is needed
     and not given, or is for another network; IntegrityError, UnsafeFileError as loading does.
     """
+    # by its first bytes, not by its name
     if filetype.sniff(filetype.read_head(path)) != filetype.SAFETENSORS:
         return _open_released(path, recipe)
     told = _told(path)
@@ -209,6 +215,7 @@ def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
             f"{path}: no record {path.stem}.json beside it, so say with --recipe which network it"
             " is for"
         )
+    # bare weights: the recipe is all that is known
     if told is None:
         assert recipe is not None
         return _open(Told(recipe, card_of(recipe)), path, path.name)
@@ -221,6 +228,7 @@ def _told(path: Path) -> Told | None:
     """What a weights file says of itself: in the record beside it, the checkpoint it lies in, or
     its own header.
     """
+    # from the surest on: a record beside it has a digest, a checkpoint has one of each file
     if beside := record_beside(path):
         recipe, record = beside
         where = str(path.with_suffix(".json"))
@@ -253,6 +261,7 @@ def _open(told: Told, weights: Path, title: str, entry: ReleasedCheckpoint | Non
 
 
 def _open_released(path: Path, recipe: Recipe | None) -> Opened:
+    # with a recipe the user says which network it is; else the registry may know the layout
     inspected = inspect(path)
     entry = identify(inspected, load_registry()) if recipe is None else None
     if entry is not None:
@@ -271,6 +280,7 @@ def _open_released(path: Path, recipe: Recipe | None) -> Opened:
         weights = Path(folder, MODEL_FILE)
         network, arguments = recipe.model.name, recipe.model.kwargs()
         found = convert(inspected, network, weights, arguments=arguments, origin=str(path))
+        # one of our own exports in the released format knows more than the recipe
         text = found.record["facts"].get(METADATA_KEY)
         if isinstance(text, str):  # one of our own exports
             told = told_in(text, f"{path}: its record")

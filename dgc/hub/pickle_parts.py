@@ -32,6 +32,7 @@ class BoundedReader:
         return self._at
 
     def read(self, size: int, /) -> bytes:
+        # before it is read: the length is the pickle's own claim
         if size > MAX_LITERAL:
             raise IntegrityError(
                 f"{self._label}: a literal of {size:,} bytes at offset {self._at}; not a checkpoint"
@@ -41,6 +42,7 @@ class BoundedReader:
         return chunk
 
     def readline(self) -> bytes:
+        # no newline within the limit: as much as `read` takes, which refuses it
         stop = self._data.find(b"\n", self._at, min(self._at + MAX_LITERAL, self._end))
         return self.read((stop + 1 if stop >= 0 else self._end) - self._at)
 

@@ -76,12 +76,14 @@ def dry_run(reader: Reader, label: str, depth: int = 0) -> DryRun:
     """
     machine = Machine(label, depth)
     try:
+        # bounded by count: a large file of tiny instructions would keep us for hours
         for count, (opcode, arg, position) in enumerate(opcodes(reader)):
             if count >= MAX_OPCODES:
                 raise TooLongError(
                     f"{label}: more than {MAX_OPCODES:,} pickle instructions; not a checkpoint"
                 )
             machine.step(opcode, arg, position)
+    # a hostile pickle may pop what is not there: the machine's own errors are the pickle's fault
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{label}: broken pickle at offset {machine.position} ({type(error).__name__})"
@@ -111,6 +113,7 @@ class Machine:
 
     def step(self, opcode: str, arg: Any, position: int) -> None:
         self.position = position
+        # literals are looked into as well: see _look_inside
         if opcode in _LITERALS:
             self._literal(arg)
             return
@@ -152,6 +155,7 @@ class Machine:
             )
 
     def _mark(self, _: Any) -> None:
+        # a mark opens a stack of its own; what stood before it waits in _marks
         self._marks.append(self._stack)
         self._stack = []
 
@@ -171,6 +175,7 @@ class Machine:
         self._stack.append(tuple(items))
 
     def _append(self, items: list[Any]) -> None:
+        # type, not isinstance, here and below: of the values that the machine itself makes
         if type(self._stack[-1]) is not list:
             raise TypeError
         self._stack[-1].extend(items)
@@ -182,6 +187,7 @@ class Machine:
             raise TypeError
         if len(items) % 2:
             raise IndexError
+        # keys of a checkpoint are names or numbers; others would need code of theirs to compare
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
                 raise IntegrityError(
@@ -200,6 +206,7 @@ class Machine:
         self._set_items(items)
 
     def _put(self, index: Any) -> None:
+        # MEMOIZE has no index: it counts by itself
         self._memo[len(self._memo) if index is None else index] = self._stack[-1]
 
     def _get(self, index: Any) -> None:
@@ -238,6 +245,7 @@ class Machine:
         )
 
     def _inst(self, arg: Any) -> None:
+        # INST calls what it names; checked first, so that the refusal says which name it was
         self._need(str(arg).replace(" ", ".", 1))
         raise UnsafeFileError(
             f"refused: {self.label} uses the pickle instruction INST at offset {self.position}"
@@ -249,6 +257,8 @@ class Machine:
     def _call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Global) or type(arguments) is not tuple:
+            # a call of what is no name, or with no tuple of
+            # arguments, is nothing that torch.save writes
             raise TypeError
         if function.name == "collections.OrderedDict":
             self._stack.append(self._ordered(arguments))
@@ -270,11 +280,13 @@ class Machine:
         return made
 
     def _rebuild(self, name: str, arguments: tuple[Any, ...]) -> TensorSpec:
+        # a parameter is its tensor: whether it is trained is not kept
         if name.endswith("_parameter"):
             if not isinstance(arguments[0], TensorSpec):
                 raise TypeError
             return arguments[0]
         storage, offset, shape, stride = arguments[:4]
+        # numbers that later products are made of: a float or a bool among them is refused
         numbers = (offset, *shape, *stride)
         if not isinstance(storage, StorageSpec) or any(type(n) is not int for n in numbers):
             raise TypeError

@@ -43,6 +43,7 @@ def fresh(recipe: Recipe, *, weights: bool = True) -> Fresh:
     converted network bring their layers with them.
     """
     network = recipe.model
+    # counted or rebuilt networks need no weights, and must not need their file
     start = initial.read(recipe) if weights and network.init else None
     if not foreign.is_foreign(network.name):
         model = create_model(network.name, **network.kwargs())
@@ -53,6 +54,8 @@ def fresh(recipe: Recipe, *, weights: bool = True) -> Fresh:
     check_answers(model, recipe)
     if start is not None and start.layers:
         check_same_numbers(start, recipe)
+        # `keys` of the structure is of the whole network that
+        # was saved; a new head of other shape is allowed here
         try:
             rebuild(model, {**start.structure, "keys": None})
         except IntegrityError as error:
@@ -85,6 +88,7 @@ def _converted(model: nn.Module, recipe: Recipe) -> ConversionReport:
 
 def example(recipe: Recipe, count: int = 1) -> torch.Tensor:
     """Images of the recipe's size; always the same, and torch's generator is left alone."""
+    # a generator of its own: the seed's numbers are for weights, and stay what they were
     generator = torch.Generator().manual_seed(0)
     size = recipe.data.image_size
     return torch.randn(count, 3, size, size, generator=generator)
@@ -94,8 +98,11 @@ def check_answers(model: nn.Module, recipe: Recipe) -> None:
     """Raise UsageError where a network does not answer (images, classes), in training too."""
     name, classes = recipe.model.name, recipe.model.num_classes
     for training in (False, True):
+        # a copy: statistics of BatchNorm move in training,
+        # and the real network has seen nothing yet
         twin = copy.deepcopy(model).train(training)
         try:
+            # dropout would draw from the generator that the training goes on with
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 answer = twin(example(recipe, 2))
         except Exception as error:
@@ -122,6 +129,7 @@ def check_same_numbers(start: Start, recipe: Recipe) -> None:
             f"{where}: are weights of a converted network, and model.form = {network.form}: start"
             " from the dense one, or take form: dgc"
         )
+    # the default section says nothing; any other says something that would be passed over
     if network.convert != type(network.convert)():
         raise UsageError(
             f"{where}: are weights of a converted network, which brings its layers with it: leave"
@@ -194,6 +202,7 @@ def recorded(recipe: Recipe, found: Mapping[str, Any] | None) -> nn.Module:
     Raises IntegrityError where its library makes another network now.
     """
     if found is None:
+        # which layers were converted cannot be told from names and shapes with certainty
         if foreign.is_foreign(recipe.model.name) and recipe.model.form == "dgc":
             raise IntegrityError(
                 f"{recipe.model.name}: weights alone do not say which layers were converted:"
@@ -207,6 +216,7 @@ def recorded(recipe: Recipe, found: Mapping[str, Any] | None) -> nn.Module:
     try:
         return rebuild(model, found)
     except IntegrityError as error:
+        # another version of the library is the likeliest cause, so it is named
         raise IntegrityError(f"{name}: {error}{_versions(found)}") from error
 
 

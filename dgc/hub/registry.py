@@ -81,6 +81,7 @@ def load_registry(path: Path | None = None) -> dict[str, ReleasedCheckpoint]:
     """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot
     be used.
     """
+    # a registry of the user's own goes before the shipped one
     chosen = path or settings.registry()
     source = chosen or files("dgc.hub").joinpath("registry.json")
     try:
@@ -97,6 +98,7 @@ def load_registry(path: Path | None = None) -> dict[str, ReleasedCheckpoint]:
 
 
 def _entry(name: str, fields: dict[str, Any]) -> ReleasedCheckpoint:
+    # they become paths in the cache: a folder in them would lead out of it
     if not (is_one_component(name) and is_one_component(str(fields["file"]))):
         raise ValueError(
             f"{name!r}, {fields['file']!r}: should be names of files, without a folder"
@@ -149,6 +151,7 @@ def layout_digest(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
     `module.` prefix.
     """
     lines = [
+        # sorted, and without the prefix: files of the same network differ in both
         f"{key.removeprefix('module.')} {dtype} {'x'.join(map(str, shape))}"
         for key, dtype, shape in tensors
     ]

@@ -50,6 +50,7 @@ def main() -> int:
 
 def _run(job: Mapping[str, Any]) -> Reply:
     jobs: dict[str, Callable[..., Reply]] = {"convert": convert, "released": write_released}
+    # by name from a fixed table: a job is data
     return jobs[job["task"]](**{key: value for key, value in job.items() if key != "task"})
 
 
@@ -61,9 +62,11 @@ def convert(file: str, sha256: str, name: str, out: str, arguments: Mapping[str,
     """
     import torch
 
+    # here and not above: what the caller imports of this file must not load torch
     from dgc.models import create_model
 
     path = Path(file)
+    # one thread needs less memory, and the limit counts what threads reserve
     torch.set_num_threads(1)
     limit_process(path.stat().st_size)
     # The inspection is of the bytes, not of the name: whoever could put another file in its place
@@ -85,6 +88,7 @@ def read_foreign(path: Path, model: Any, name: str) -> tuple[dict[str, Any], Rep
     from dgc.models.released import from_released
 
     content = _read(path)
+    # older files are a bare state dict
     state = content.get("state_dict", content)
     tensors = _only_tensors(path, state)
     try:
@@ -99,9 +103,11 @@ def _read(path: Path) -> dict[str, Any]:
     import torch
 
     try:
+        # weights_only: torch's own list of what a pickle may do, after ours
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(f"refused: {path}: {_first_line(error)}") from error
+    # what says already what it is goes through; all else is a file that torch cannot read
     except (MemoryError, DgcError):
         raise
     except Exception as error:
@@ -145,9 +151,11 @@ def _leftovers(content: dict[str, Any], state: dict[str, Any]) -> Reply:
     prefixed = sum(key.startswith("module.") for key in state)
     stripped = [f"the prefix module. of {prefixed} keys"] if prefixed else []
     facts: dict[str, Any] = {}
+    # a bare state dict has nothing beside its tensors
     for key, value in content.items() if state is not content else []:
         if key == "state_dict":
             continue
+        # our own record is long; of strangers only short texts are kept
         plain = value if key == _RECORD and isinstance(value, str) else _plain(value)
         if plain is None:
             stripped.append(f"{key} ({_size_words(value)})")
@@ -177,6 +185,7 @@ def _size_words(value: Any) -> str:
 def _tensors_in(value: Any, depth: int = 0) -> int:
     if hasattr(value, "dim"):
         return 1
+    # bounded: a list may hold itself
     if depth > 4 or not isinstance(value, dict | list | tuple):
         return 0
     return sum(
@@ -210,12 +219,15 @@ def limit_process(file_bytes: int) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _lower(resource.RLIMIT_AS, in_use + 8 * file_bytes + _HEADROOM)
     _lower(resource.RLIMIT_CPU, CPU_SECONDS)
+    # what is written is about as large as what was read
     _lower(resource.RLIMIT_FSIZE, 4 * file_bytes + (64 << 20))
+    # no core dump: it would write a stranger's bytes to the disk
     _lower(resource.RLIMIT_CORE, 0)
 
 
 def _lower(kind: int, wanted: int) -> None:
     _, hard = resource.getrlimit(kind)
+    # never above what the system allows: raising it would fail
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(kind, (limit, limit))
 

@@ -68,6 +68,7 @@ def inspect(path: Path) -> Inspection:
     """
     head = filetype.read_head(path)
     kind = filetype.sniff(head)
+    # an empty file cannot be mapped
     if not head:
         _wrong_kind(path, kind)
     # Mapped, not read: of gigabytes that claim to be a checkpoint, only what is looked at is read.
@@ -78,6 +79,8 @@ def inspect(path: Path) -> Inspection:
         elif kind == filetype.LEGACY:
             program = _torch_legacy(path, data)
         else:
+            # first by the danger in it, then by its kind: a
+            # pickle that runs something is called by its name
             _look_for_danger(path, data, kind)
             _wrong_kind(path, kind)
         value, digest = _top_level(path, program), hashlib.sha256(data).hexdigest()
@@ -91,6 +94,7 @@ def _wrong_kind(path: Path, kind: str) -> NoReturn:
 
 
 def _top_level(path: Path, program: DryRun) -> dict[Any, Any]:
+    # a dict, or the ordered one that torch saves
     value = program.value.items if isinstance(program.value, Ordered) else program.value
     if type(value) is not dict:
         raise IntegrityError(
@@ -110,6 +114,7 @@ def _torch_legacy(path: Path, data: mmap.mmap) -> DryRun:
     _, _, system, program, keys = programs
     if not isinstance(system.value, dict) or system.value.get("little_endian") is not True:
         raise IntegrityError(f"{path}: was not written on a little-endian machine")
+    # the list of storages follows the pickle, and must be the same ones, each once
     if type(keys.value) is not list or sorted(map(str, keys.value)) != sorted(program.storages):
         raise IntegrityError(f"{path}: its list of storages does not match its pickle")
     at = window.tell()
@@ -123,6 +128,7 @@ def _torch_legacy(path: Path, data: mmap.mmap) -> DryRun:
 
 def _legacy_block(path: Path, data: mmap.mmap, at: int, program: DryRun, key: str) -> int:
     """One storage: int64 count, then the numbers. Returns where the next one starts."""
+    # as the pickle claims it: what lies there must agree
     spec = program.storages[key]
     if at + 8 + spec.nbytes > len(data):
         raise IntegrityError(
@@ -167,6 +173,7 @@ def _check_directory(path: Path, data: mmap.mmap) -> None:
             f"{path}: the end of the zip archive is missing (cut file, or bytes after the end)"
         )
     _, _, _, _, count, size, offset, comment = _EOCD.unpack_from(data, at)
+    # the values that mean: look into the larger record
     if count == 0xFFFF or 0xFFFFFFFF in (size, offset):
         count, size, offset = _zip64(path, data, at)
     if comment or count > MAX_MEMBERS or size > MAX_DIRECTORY or offset + size > at:
@@ -179,6 +186,7 @@ def _check_directory(path: Path, data: mmap.mmap) -> None:
 def _zip64(path: Path, data: mmap.mmap, end: int) -> tuple[int, int, int]:
     where = (
         struct.unpack_from("<Q", data, end - 12)[0]
+        # the locator is 20 bytes before the end record, and says where the larger one lies
         if data[end - 20 : end - 16] == b"PK\x06\x07"
         else len(data)
     )
@@ -192,12 +200,14 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
     """Members by name; names are unique, nothing is compressed or encrypted, nothing overlaps."""
     infos = archive.infolist()
     members = {info.filename: info for info in infos}
+    # a dict keeps the last of two equal names; other readers keep the first
     if len(members) != len(infos):
         raise IntegrityError(f"{path}: two members of the zip archive have the same name")
     # Overlapping members are how a zip bomb grows, and how one name can have two contents.
     at = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if (
+            # bit 0: encrypted
             info.flag_bits & 1
             or info.header_offset < at
             or info.header_offset + info.compress_size > file_bytes
@@ -205,6 +215,7 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
             raise IntegrityError(
                 f"{path}: member {info.filename!r} overlaps another, is encrypted or is cut"
             )
+        # 30 bytes of a local header at least; its name and extra field come on top
         at = info.header_offset + 30 + info.compress_size
     return members
 
@@ -215,6 +226,7 @@ def _refuse_other_zips(
     """TorchScript, .pt2, .npz and whatever else is no torch.save archive: what is dangerous comes
     first.
     """
+    # what claims to be large and is packed is not even opened for a look
     for info in members.values():
         if info.compress_type != zipfile.ZIP_STORED and info.file_size > 1 << 26:
             raise IntegrityError(
@@ -233,6 +245,7 @@ def _refuse_other_zips(
         )
     if all(name.endswith(".npy") for name in names):
         _wrong_kind(path, "a NumPy .npz archive")
+    # exactly one: with two of them readers would disagree
     if sum(name.endswith("/data.pkl") for name in names) != 1:
         _wrong_kind(path, "a zip archive without a data.pkl")
     for info in members.values():
@@ -251,6 +264,7 @@ def _scan_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     if folder.rpartition("/")[2] == "data" and leaf.isdigit():
         return
     with archive.open(info) as member:
+        # as much of it as any pickle of a checkpoint needs
         content = member.read(min(info.file_size, filetype.HEAD * 256))
     label = f"{path.name}:{info.filename}"
     _danger_in(content, label)
@@ -263,10 +277,12 @@ def _zip_program(
     root = pickle_name.removesuffix("data.pkl")
     content = archive.read(pickle_name)
     program = dry_run(BoundedReader(content, 0, len(content), path.name), path.name)
+    # absent in older files, which were written on little-endian machines alone
     if members.get(root + "byteorder") and archive.read(root + "byteorder") != b"little":
         raise IntegrityError(f"{path}: was not written on a little-endian machine")
     for key, spec in program.storages.items():
         info = members.get(f"{root}data/{key}")
+        # digits only: `_scan_member` has passed such members over as numbers
         if info is None or info.file_size != spec.nbytes or not key.isdigit():
             there = info.file_size if info else 0
             raise IntegrityError(
@@ -305,6 +321,7 @@ def _look_for_danger(path: Path, data: mmap.mmap, kind: str) -> None:
 
 def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     with (
+        # a broken archive is refused for what it is; here only danger is looked for
         contextlib.suppress(tarfile.TarError, OSError, ValueError),
         tarfile.open(path, "r:") as archive,
     ):
@@ -321,12 +338,14 @@ def _danger_in(content: Any, label: str) -> None:
     names a global.
     """
     start = _npy_payload(content) if content[:6] == b"\x93NUMPY" else 0
+    # archives in archives are how a look is evaded: none of ours has one
     if content[:4] == b"PK\x03\x04" and ":" in label:
         raise UnsafeFileError(f"refused: {label} is an archive inside an archive")
     if start is None:
         return
     window = BoundedReader(content, start, len(content), label)
     try:
+        # one after the other: a harmless pickle in front must not hide a second one
         while window.tell() < len(content):
             dry_run(window, label)
     except TooLongError:

@@ -62,6 +62,7 @@ class Validators:
 
     @property
     def if_range(self) -> str:
+        # a weak ETag (W/) says `equivalent`, not `the same bytes`
         strong = self.etag if self.etag.startswith('"') else ""
         return strong or self.last_modified
 
@@ -105,12 +106,14 @@ class Transfer:
 
     def _is_enough(self, state: tenacity.RetryCallState) -> bool:
         attempts = (
+            # who does not answer twice in a row will not answer five times either
             min(self._policy.attempts, 2) if _is_unreachable(state) else self._policy.attempts
         )
         return state.attempt_number >= attempts
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         """Twice as long each time, a little by chance, and never less than the server asked for."""
+        # by chance: clients that were cut off together must not come back together
         own = tenacity.wait_exponential(multiplier=self._policy.backoff)(state)
         return max(own * random.uniform(0.8, 1.2), _asked_for(state))
 
@@ -119,6 +122,7 @@ class Transfer:
         HostError where it cannot.
         """
         try:
+            # a client an attempt: cookies and connections of a broken one are not taken along
             with self._client() as client:
                 return self._attempt(client, link, part)
         except httpx.ProxyError as error:
@@ -127,6 +131,7 @@ class Transfer:
             raise UnreachableError(f"cannot be reached ({_words(error)})") from error
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise HostError(_words(error)) from error
+        # broken off in the middle: what came is kept, and the next attempt goes on from there
         except httpx.HTTPError as error:
             raise TryAgain(f"transfer broken off ({_words(error)}); {_got(part)}") from error
         except OSError as error:
@@ -134,6 +139,7 @@ class Transfer:
 
     def _client(self) -> httpx.Client:
         timeout = httpx.Timeout(self._policy.stall, connect=self._policy.connect)
+        # unpacked on the way: lengths and ranges are of the file itself
         headers = {"Accept-Encoding": "identity", "User-Agent": "dgcctl"}
         hooks = {"request": [self._check_scheme]}
         return httpx.Client(
@@ -145,11 +151,13 @@ class Transfer:
         )
 
     def _check_scheme(self, request: httpx.Request) -> None:
+        # asked of each request, so of redirections too
         if request.url.scheme != "https" and not plain_http_allowed(str(request.url), self._bases):
             raise HostError(f"leads to {request.url.host} without encryption; refused")
 
     def _attempt(self, client: httpx.Client, link: Link, part: Path) -> str:
         url = download_url(link, self._bases)
+        # a page may lead to the next one (a form), but not for ever
         for _ in range(_MAX_PAGES):
             known = _resumable(part, url)
             headers = (
@@ -170,6 +178,7 @@ class Transfer:
             _range_refused(response, part, known)
             return None
         _check_status(response)
+        # the login page may come with any content: the address alone says what it is
         if is_login(str(response.url)):
             after_page(link, "", str(response.url))
         chunks = self._chunks(response)
@@ -180,6 +189,7 @@ class Transfer:
             return _page(first, chunks)
         start = _start(response, part, known)
         validators = _validators(response, url, start)
+        # a note first: bytes without their validators could never be continued
         if not start:
             _note(part, validators)
         self._store(part, start, first, chunks, validators.total)
@@ -190,9 +200,11 @@ class Transfer:
         """The body; raises TryAgain where less than `stall_bytes` come in `stall` seconds."""
         encoded = response.headers.get("content-encoding", "identity") != "identity"
         since, got = time.monotonic(), 0
+        # raw where nothing is packed: the bytes of the file, as they are counted
         for chunk in response.iter_bytes() if encoded else response.iter_raw():
             got += len(chunk)
             if time.monotonic() - since > self._policy.stall:
+                # slower than this is as good as dead: a mirror may be quick
                 if got < self._policy.stall_bytes:
                     raise TryAgain(f"stalled: {got} bytes in {self._policy.stall:g} s")
                 since, got = time.monotonic(), 0
@@ -202,6 +214,7 @@ class Transfer:
         self, part: Path, start: int, first: bytes, chunks: Iterator[bytes], total: int | None
     ) -> None:
         with part.open("r+b" if start else "wb") as file:
+            # a server that starts anew (200) writes over what was there
             file.truncate(start)
             done = file.seek(start)
             for chunk in _chain(first, chunks):
@@ -263,6 +276,7 @@ def _page(first: bytes, chunks: Iterator[bytes]) -> str:
     content = bytearray(first)
     for chunk in chunks:
         content += chunk
+        # a page of megabytes is none of those that are known
         if len(content) > _PAGE_LIMIT:
             break
     return content.decode("utf-8", "replace")
@@ -312,6 +326,7 @@ def _note_path(part: Path) -> Path:
 
 
 def _note(part: Path, validators: Validators) -> None:
+    # the new note must not vouch for the bytes of an older part
     part.unlink(missing_ok=True)
     _note_path(part).write_text(json.dumps(asdict(validators)), encoding="utf-8")
 
@@ -319,6 +334,7 @@ def _note(part: Path, validators: Validators) -> None:
 def _resumable(part: Path, url: str) -> Validators | None:
     """The validators of a part that can be continued from this address; otherwise None."""
     with contextlib.suppress(OSError, ValueError, TypeError):
+        # a note that cannot be read is no note
         known = Validators(**json.loads(_note_path(part).read_text(encoding="utf-8")))
         size = _size(part)
         if (

@@ -51,6 +51,7 @@ def export_own(
     its classes.
     """
     folder = checkpoint_folder(run, step)
+    # every digest, also of files that are not exported: a damaged checkpoint is not given away
     files = read_verified(folder)
     target = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
     told = _record(run, folder, files, ema=ema)
@@ -63,8 +64,10 @@ def export_own(
     beside = target.with_suffix(".json")
     _refuse_existing(target, beside)
     target.parent.mkdir(parents=True, exist_ok=True)
+    # weights first, then the record that names their digest, as everywhere
     atomic_write(target, weights, point="export")
     atomic_write(beside, (json.dumps(record, indent=2) + "\n").encode(), point="export-record")
+    # read-only: an export that changes after it was given away is another one
     for path in (target, beside):
         path.chmod(0o444)
     return target, beside
@@ -98,6 +101,7 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
     ]
     if not rows:
         return None
+    # what was measured, without what says where
     figures = {key: rows[-1][key] for key in _FIGURES if rows[-1].get(key) is not None}
     return {**figures, **_costs_at(run, rows[-1], events)}
 
@@ -109,6 +113,8 @@ def _costs_at(run: RunDir, row: Mapping[str, Any], events: list[Any]) -> dict[st
     known = read_json(run.metrics) if run.metrics.exists() else {}
     costs = {key: known[key] for key in _COSTS if key in known}
     last = [row for row in live_rows(events) if row["kind"] == EventKind.EVAL][-1]
+    # metrics.json counts the network of the last
+    # evaluation; an earlier one may have been pruned less
     if row is not last and _inactive(run, row) != _inactive(run, last):
         costs.pop("macs_executed", None)
     return costs
@@ -149,6 +155,7 @@ def export_released(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(temporary_name(out.name))
     try:
+        # by the child alone: this process has no torch
         with tempfile.TemporaryDirectory(prefix="dgcctl-") as scratch:
             weights = Path(scratch, MODEL_FILE)
             weights.write_bytes(files[weights_file(run, files, ema=ema)])
@@ -175,6 +182,7 @@ def _released_facts(
     record = _record(run, folder, files, ema=ema)
     metrics = record["metrics"] or {}
     error = metrics.get("ema_top1_error" if ema else "top1_error")
+    # of the checkpoint itself, where it says it: an evaluation may be older
     place = json.loads(files.get(STATE_FILE, b"{}")).get("progress", {}).get("position", {})
     epoch = place.get("epoch", metrics.get("epoch", 0))
     best = 0.0 if error is None else 100.0 - float(error)
