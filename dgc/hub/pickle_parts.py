@@ -16,6 +16,21 @@ from dgc.errors import IntegrityError
 MAX_LITERAL = 1 << 20  # bytes; a checkpoint's strings are the names of its keys
 
 
+# storage class -> (dtype as written in our own records, bytes an element)
+STORAGES = {
+    "FloatStorage": ("float32", 4),
+    "DoubleStorage": ("float64", 8),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+}
+
+
 class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...

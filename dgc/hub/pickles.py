@@ -19,6 +19,7 @@ from typing import Any
 
 from dgc.errors import IntegrityError, UnsafeFileError
 from dgc.hub.pickle_parts import (
+    STORAGES,
     BoundedReader,
     Global,
     Ordered,
@@ -31,19 +32,6 @@ from dgc.hub.pickle_parts import (
 MAX_OPCODES = 200_000  # the largest released file needs 32,000, twice that with an optimizer
 MAX_DEPTH = 3
 
-# storage class -> (dtype as written in our own records, bytes an element)
-STORAGES = {
-    "FloatStorage": ("float32", 4),
-    "DoubleStorage": ("float64", 8),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-}
 ALLOWED = frozenset(
     {
         "collections.OrderedDict",

@@ -35,6 +35,7 @@ from dgc.layers.support import (
     is_supported,
     norm_tensors,
     splittable,
+    trains_on_batch,
 )
 
 Algorithm = Literal["native", "triton", "product", "per_sample", "per_head", "masked", "gathered"]
@@ -370,8 +371,8 @@ def _nobody_looks_inside(c: BlockCall) -> bool:
 
 def _made_of_what_kernels_know(c: BlockCall) -> bool:
     return all(
-        _norm_in_training(p.dynamic.norm)
-        and _norm_in_training(p.norm)
+        trains_on_batch(p.dynamic.norm)
+        and trains_on_batch(p.norm)
         and p.dynamic.kernels
         # the block hands out no gates: whoever counts them goes layer by layer
         and p.dynamic.gate_record is None
@@ -393,14 +394,3 @@ BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
 def whole_block(call: BlockCall) -> bool:
     """Whether a dense block is computed as one, over one buffer."""
     return all(need(call) for need in BLOCK)
-
-
-def _norm_in_training(norm: nn.Module | None) -> bool:
-    return (
-        # exactly what norm.move_on can do: batch moments, and running ones that follow by momentum
-        type(norm) is nn.BatchNorm2d
-        and norm.training
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-    )

@@ -48,6 +48,18 @@ def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm
     )
 
 
+def trains_on_batch(norm: nn.Module | None) -> bool:
+    """Whether `norm` is a plain BatchNorm2d that normalises by its batch and moves statistics on."""
+    return (
+        # exactly what norm.move_on can do: batch moments, and running ones that follow by momentum
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
+
+
 def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
     """Whether the C++ kernels were built and take these: float32 on the CPU, planes as they come,
     no autocast.

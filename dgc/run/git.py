@@ -166,7 +166,7 @@ def toplevel(folder: Path) -> Path | None:
     try:
         answer = run(folder, "rev-parse", "--show-toplevel")
     except GitError as error:
-        # three ways to say that no checkout is here (the last: no such folder); all else is a refusal
+        # three ways to say that no checkout is here (the last: no such folder)
         if any(
             said in str(error)
             for said in ("not a git repository", "must be run in a work tree", "cannot change")
