@@ -49,7 +49,7 @@ def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm
 
 
 def trains_on_batch(norm: nn.Module | None) -> bool:
-    """Whether `norm` is a plain BatchNorm2d that normalises by its batch and moves statistics on."""
+    """Whether `norm` is a plain BatchNorm2d that takes its batch's moments and follows them."""
     return (
         # exactly what norm.move_on can do: batch moments, and running ones that follow by momentum
         type(norm) is nn.BatchNorm2d

@@ -74,6 +74,7 @@ def left_behind() -> Iterator[Finding]:
     places = (
         gitstate.toplevel(folder) for folder in (Path.cwd(), Path(dgc.__file__).resolve().parent)
     )
+    # each repository once: the working directory is often that of the code
     for place in dict.fromkeys(places):
         for tree in leftovers.remove(place):
             yield Finding("killed reruns", f"removed {tree}")
@@ -88,6 +89,7 @@ def _python() -> Finding:
 
 def _torch(say: Callable[[str], None]) -> Iterator[Finding]:
     """What the process that imports torch found, or why it could not."""
+    # the version of ours needs no torch, so it is there also where torch is broken
     yield Finding("dgcctl", dgc.__version__)
     try:
         found = query("dgc.jobs.doctor", [], say=say)
@@ -111,6 +113,7 @@ def _torch(say: Callable[[str], None]) -> Iterator[Finding]:
 def _torch_version(facts: dict[str, Any]) -> Finding:
     version = str(facts["torch"])
     build = f"CUDA {facts['cuda_build']}" if facts["cuda_build"] else "CPU build"
+    # major and minor alone; a local part (+cpu, +cu130) is no number
     numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
     if numbers < MIN_TORCH:
         floor = ".".join(map(str, MIN_TORCH))
@@ -140,6 +143,7 @@ def _gpus(facts: dict[str, Any]) -> Iterator[Finding]:
             "GPU",
             "none",
             Level.NOTE,
+            # no problem: small studies run without one
             f"{why}: the demo and small studies train on the CPU, the paper's recipes want a GPU",
         )
 
@@ -208,6 +212,7 @@ def _folder(name: str, folder: Path) -> Finding:
     """Whether it can be written, itself or the nearest folder above it that exists; and the room
     there.
     """
+    # the folder itself may not exist yet, and is then made in this one
     existing = next(
         parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
     )

@@ -37,6 +37,7 @@ def prepare(recipe: str, out: Path) -> dict[str, Any]:
     """Check that the data is there and write its digest and counts. Raises DataError, saying what
     is missing.
     """
+    # in a process of its own: this one must not load torch
     data: dict[str, Any] = dict(
         query("dgc.jobs.metadata", ["--recipe", str(find_recipe(recipe)), "--data-only"])["data"]
     )
@@ -56,6 +57,8 @@ def train(recipe: str, out: Path, folder: Path, say: Say) -> RunDir:
     run = _taken_up(wanted, out, folder, say) or _new_run(wanted, out, folder)
     _wait_while_running(run, say)
     if listing.read_run(run).state != State.DONE:
+        # last.json: without a checkpoint there is nothing
+        # to go on from, and it starts from the beginning
         resume = ["--resume"] if run.last.exists() else []
         say(f"run {run.id}: {'resumed' if resume else 'started'}")
         run_to_end(
@@ -63,6 +66,7 @@ def train(recipe: str, out: Path, folder: Path, say: Say) -> RunDir:
             [*launcher.module_command("dgc.train"), "--run-dir", str(run.path.absolute()), *resume],
         )
     run_archive.export(run, out)
+    # marked after the export: a kill in between exports once more, which is harmless
     _mark(run, out, exported=True)
     return run
 
@@ -82,16 +86,19 @@ def _mark(run: RunDir, out: Path, *, exported: bool) -> None:
 
 def _taken_up(wanted: Recipe, out: Path, folder: Path, say: Say) -> RunDir | None:
     """The newest run for this output that was never exported, if it computes what is wanted now."""
+    # the newest first; of runs that were exported none is taken up, they are done
     for seen in listing.list_runs(folder):
         mark = _read_mark(seen.dir)
         if mark is None or mark.get("out") != str(out) or mark.get("exported"):
             continue
+        # the recipe first: who changed it wants another training, whatever the code
         if load_recipe(seen.dir.recipe).digest() != wanted.digest():
             say(f"run {seen.id} was interrupted, but its recipe differs: a new one is started")
         elif mark.get("code") != provenance.code_digest():
             say(f"run {seen.id} was interrupted, but its code differs: a new one is started")
         elif seen.state in (*listing.RESUMABLE, State.RUNNING, State.DONE):
             return seen.dir
+        # only the newest of this output counts: an older one was given up before
         return None
     return None
 
@@ -120,6 +127,7 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
 
     The final ones, not the best: the best are chosen on the very images that are measured here.
     """
+    # an export that was changed would be measured as if it were the run's
     changed = run_archive.check_export(exported)
     if changed:
         raise UsageError(
@@ -145,6 +153,7 @@ def _figures(answer: dict[str, Any]) -> dict[str, Any]:
     metrics.json.
     """
     flat = {**answer, **{f"macs_{key}": value for key, value in answer.get("macs", {}).items()}}
+    # times differ from run to run, and DVC would see another result each time
     left_out = (*_TIMES, "world_size", "chunk")
     return {
         key: value
@@ -167,6 +176,7 @@ def report(recipe: str, exported: Path, evaluation: Path, out: Path, pictures: P
     wanted = load_recipe(find_recipe(recipe))
     facts = read_record(RunDir(exported))
     figures = read_json(evaluation)
+    # the recipe of now: its title and expectations may have been mended since
     expected = [vars(row) for row in wanted.expect]
     verdicts = [
         {

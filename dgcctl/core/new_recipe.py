@@ -16,6 +16,7 @@ _SMALL = 64  # up to this size a network begins at full resolution, as on CIFAR
 
 def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
     """The recipe, checked. `found`: what dgc.jobs.measure_images says of the folder."""
+    # of a few hundred images, batches of 64 would be few steps an epoch
     batch_size = 64 if found["train"] >= 640 else 16
     tree = {
         "name": name_of(folder),
@@ -35,12 +36,14 @@ def text(folder: Path, model: str, found: Mapping[str, Any]) -> str:
         },
     }
     written = dump_tree(tree)
+    # what is written must load: a name or number of the folder may not fit a recipe
     parse_recipe(written, f"{tree['name']}.yaml")
     return written
 
 
 def check_model(folder: Path, model: str) -> None:
     """Raise RecipeError for a network that no recipe may name, before any image is read."""
+    # numbers that fit: only the network is in question
     grey = {"image_size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
     text(folder, model, {"classes": 10, "train": 1, "measured": 1, "side": 32, **grey})
 

@@ -76,6 +76,7 @@ def duration(seconds: float | None, gap: str = "") -> str:
     """
     if seconds is None:
         return "-"
+    # whole seconds, and rounded down: a duration never says more than has passed
     whole = int(max(0.0, seconds))
     for big, small, span, letters in (
         (86400, 3600, 24, "dh"),

@@ -51,6 +51,7 @@ def apply_project_file(environment: MutableMapping[str, str], start: Path | None
     UsageError.
     """
     path = project_file(start or Path.cwd())
+    # a project without a file is the usual case
     if path is None:
         return
     try:
@@ -80,6 +81,7 @@ def _text(path: Path, key: str, value: Any) -> str:
             return ",".join(names)
         raise UsageError(f"{path}: {key} = {value!r} should be the name of a package, or a list")
     if key not in _SWITCHES and isinstance(value, str):
+        # relative to the file, not to where the command was typed
         return str(path.parent / Path(value).expanduser())
     wanted = "true or false" if key in _SWITCHES else "a path in quotes"
     raise UsageError(f"{path}: {key} = {value!r} should be {wanted}")
@@ -110,6 +112,7 @@ def present_runs_dir(flag: Path | None = None) -> Path:
     runs.
     """
     folder = runs_dir(flag)
+    # a default that is not there is no mistake; a name that somebody gave is
     default = _DEFAULTS.get("DGCCTL_RUNS_DIR") == str(folder) or not settings.runs_dir_is_named()
     if (flag or not default) and not folder.is_dir():
         source = "--runs-dir" if flag else "DGCCTL_RUNS_DIR"
@@ -141,5 +144,6 @@ def run_argument(path: Path) -> str:
     """What to type for the run in the folder `path`: its id where commands find it by that, else
     the folder. For the shell, so that a command can be copied as it stands.
     """
+    # by the id only where commands would look there
     here = path.absolute().parent == runs_dir().absolute()
     return path.name if here else shlex.quote(str(path))

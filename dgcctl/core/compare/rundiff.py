@@ -59,12 +59,14 @@ def diff_runs(a: RunRecord, b: RunRecord) -> RunDiff:
 
 
 def _section(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
+    # in the order of the first run, then what only the second has
     for key in dict.fromkeys([*a, *b]):
         if a.get(key) != b.get(key):
             yield Difference(name, key, a.get(key), b.get(key))
 
 
 def _comparable(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    # in one record and not in the other: that says when it was written, not how it ran
     alone = _LATER & (a.keys() ^ b.keys())
     first, second = (
         {key: value for key, value in side.items() if key not in alone} for side in (a, b)
@@ -74,6 +76,7 @@ def _comparable(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], d
 
 def _values(run: RunRecord) -> dict[str, Any]:
     """The recipe without the reasons given for its values."""
+    # why a value was chosen changes nothing that is computed
     return {key: value for key, value in run.recipe.items() if key != "origin"}
 
 
@@ -99,6 +102,7 @@ def code_files(run: RunDir) -> dict[str, str]:
         *sorted(path for path in untracked.rglob("*") if path.is_file()),
     ]
     return {
+        # bounded and never raw: a record may come from anybody
         str(path.relative_to(run.path)): read_bounded(path).decode("utf-8", errors="replace")
         for path in files
         if path.is_file()

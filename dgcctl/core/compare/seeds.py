@@ -67,7 +67,9 @@ def compare(runs: Sequence[RunRecord], *, over: Iterable[str] = ("seed",)) -> li
     _check_keys(pooled, runs)
     groups: dict[bytes, list[RunRecord]] = {}
     for run in runs:
+        # the order of the groups is that of the runs as they were given
         groups.setdefault(_identity(run, pooled), []).append(run)
+    # what is the same in all groups says nothing about any of them
     keys = varied_keys([_shown(members[0], pooled) for members in groups.values()])
     return [_group(members, keys, pooled) for members in groups.values()]
 
@@ -81,6 +83,7 @@ def other_data(runs: Sequence[RunRecord]) -> str:
     }
     if len(names) < 2:
         return ""
+    # two data sets of one name are told apart by their digests, others by their names
     twice = len(set(names.values())) < len(names)
     told = [f"{name} {digest[:12]}" if twice else name for digest, name in names.items()]
     return f"not the same data ({', '.join(told)}): figures of different data do not compare"
@@ -102,6 +105,7 @@ def _check_keys(pooled: Iterable[str], runs: Sequence[RunRecord]) -> None:
 
 def _identity(run: RunRecord, pooled: tuple[str, ...]) -> bytes:
     content = {"recipe": computing_keys(run.recipe, without=pooled), "data": run.data.get("digest")}
+    # the digest of the data is part of it: a mean over different data means nothing
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
@@ -123,6 +127,7 @@ def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:
 
 def _group(members: list[RunRecord], keys: list[str], pooled: tuple[str, ...]) -> SeedGroup:
     shown = _shown(members[0], pooled)
+    # all members are listed, only finished ones are counted
     done = [run for run in members if run.state is State.DONE]
     counted, repeated = _one_a_seed(done, pooled)
     return SeedGroup(
@@ -146,12 +151,14 @@ def _one_a_seed(
     """
     kept: dict[bytes, RunRecord] = {}
     repeated: dict[str, list[str]] = {}
+    # by their start, so that it does not depend on the order of the listing
     for run in sorted(done, key=lambda run: (run.status.started, run.id)):
         values = [run.recipe.get(key) for key in dict.fromkeys((*pooled, "seed"))]
         first = kept.setdefault(orjson.dumps(values), run)
         if first is not run:
             repeated.setdefault(first.id, []).append(run.id)
     chosen = {run.id for run in kept.values()}
+    # in the order of the listing again
     return [run for run in done if run.id in chosen], repeated
 
 
@@ -170,6 +177,7 @@ def figures(run: RunRecord) -> dict[str, float]:
     return {
         key: float(values[key])
         for key in (*RESULT_KEYS, *COST_KEYS)
+        # bool is a number to Python, and none to a table
         if isinstance(values.get(key), int | float) and not isinstance(values[key], bool)
     }
 
@@ -183,6 +191,7 @@ def _notes(
     counted: list[RunRecord],
     repeated: dict[str, list[str]],
 ) -> list[str]:
+    # every run that is not counted is named, so that nobody has to count
     notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
     by_id = {run.id: run for run in done}
     for first, again in repeated.items():
@@ -210,6 +219,7 @@ def _results(run: RunRecord) -> list[float | None]:
 def _mixed(done: list[RunRecord]) -> list[str]:
     """What of the circumstances is not the same in all runs of a group (their mean mixes it)."""
     seen: dict[str, set[Any]] = {
+        # commit and patch together: two trees of one commit may differ
         "code": {(run.git.get("commit"), run.git.get("patch_sha256")) for run in done},
         "machine": {(run.status.host, run.env.get("device")) for run in done},
         "torch": {

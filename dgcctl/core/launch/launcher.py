@@ -60,10 +60,12 @@ class RankOptions:
         given.setdefault("nproc-per-node", "1")
         if self.rdzv_backend is None and self.rdzv_endpoint is not None:
             given["rdzv-backend"] = "c10d"
+        # several machines meet at an endpoint; one alone needs none, and torchrun finds a free port
         alone = [] if self.nnodes not in (None, "1") or self.rdzv_endpoint else ["--standalone"]
         return alone + [f"--{key}={value}" for key, value in given.items()]
 
     def _check(self) -> None:
+        # auto and its like count devices, on the machine where torchrun runs
         if self.nproc_per_node not in (None, "auto", "gpu", "cpu") and not _positive(
             self.nproc_per_node
         ):
@@ -106,9 +108,11 @@ def create(runs: Path, name: str, recipe_text: str, argv: Mapping[str, Any]) -> 
     run = _new_folder(runs, name)
     try:
         atomic_write(run.recipe, recipe_text.encode(), point="recipe")
+        # where it was asked for counts: relative paths of the recipe are from there
         write_json(
             run.argv, {"dgcctl": dgc.__version__, "cwd": str(Path.cwd()), **argv}, point="argv"
         )
+        # the code of now: it may be edited before the trainer starts
         provenance.record_code(run)
         write_status(run, Status(state=State.QUEUED))
     except BaseException:  # half a run is none, and must not be listed as one
@@ -142,6 +146,7 @@ class Process:
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=output,
+            # one file for both: lines stay in the order in which they were said
             stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
             env=dict(env),
             # A group of its own: Ctrl-C in our terminal would else reach the trainer twice, from
@@ -190,6 +195,7 @@ class Process:
 
     def kill_group(self, grace: float = 2.0) -> None:
         """End all that is left of the group: SIGTERM, then SIGKILL."""
+        # twice: time to clean up first, and then no more
         for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
             if not self._group_alive():
                 return
@@ -225,6 +231,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     ask = when_parent_ends(signal.SIGTERM)
 
     def tie() -> None:
+        # asked in the child, between fork and exec: only there it is about our own end
         ask()
         # The parent may have died between fork and the request above; nobody would tell us then.
         if os.getppid() != parent:
@@ -243,6 +250,7 @@ def start_training(
     """Start a trainer on a run, its output appended to log.txt. Detached, it outlives us."""
     with run.log.open("ab") as log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        # before the start, and flushed: `outcome` looks for the line to find what was said since
         log.write(os.fsencode(f"{stamp} start: {shlex.join(command)}\n"))
         log.flush()
         return Process(command, output=log, env=env or child_environment(), tied=not detach)
@@ -251,6 +259,7 @@ def start_training(
 def child_environment(**extra: str | None) -> dict[str, str]:
     """Our environment, unbuffered and without colour, for a child whose output goes to a file."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # of ours, it would speak against NO_COLOR
     env.pop("FORCE_COLOR", None)
     return {**env, **{key: value for key, value in extra.items() if value is not None}}
 
@@ -288,6 +297,7 @@ class SignalRelay:
             if not self._begun():
                 self._give_up(process)
                 return
+            # one at a time, in their order: a second SIGTERM means something else than the first
             signum = self._waiting.pop(0)
             self.passed.append(signum)
             # A trainer knows no SIGHUP: a terminal that was closed means save and stop.
@@ -297,6 +307,7 @@ class SignalRelay:
         return self._run is None or is_running(self._run)
 
     def _give_up(self, process: Process) -> None:
+        # nothing is saved before the run is taken up, so there is nothing to wait for
         if signal.SIGINT in self._waiting and not self.gave_up:
             self.gave_up = signal.SIGINT
             process.end_now()
@@ -313,6 +324,7 @@ def is_running(run: RunDir) -> bool:
     """Whether a living trainer has taken the run up."""
     try:
         return inferred_state(read_status(run)) is State.RUNNING
+    # a status of another release or half a file: not known to run
     except (OSError, DgcError, ValueError, TypeError):
         return False
 

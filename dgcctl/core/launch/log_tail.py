@@ -14,6 +14,7 @@ def log_lines(path: Path, last: int) -> list[str]:
     try:
         with open_regular(path) as file:
             file.seek(0, 2)
+            # the end alone: a log of days may have gigabytes
             file.seek(max(0, file.tell() - (1 << 20)))
             data = file.read(1 << 20)
     except OSError:

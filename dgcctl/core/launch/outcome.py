@@ -32,11 +32,13 @@ def failure(
     if code == 0:
         return None
     status, lines = _status(run), _last_start(_said(run))
+    # an account that is older than this start is about another one
     if status is not None and status.exit_code and status.heartbeat >= since:
         return error_of(
             status.exit_code,
             status.reason or f"run {run.id} ended with exit code {status.exit_code}",
         )
+    # the last error line: later ones are said by those who stop because of it
     said = next((match for line in reversed(lines) if (match := _ERROR_LINE.match(line))), None)
     return error_of(code, said[1]) if said and code > 0 else _unexplained(run, code, lines, starved)
 
@@ -62,6 +64,7 @@ def without_checkpoint(said: str) -> str:
 def settle(run: RunDir, error: DgcError) -> None:
     """Write the end of a run whose trainer ended before it could write anything itself."""
     status = _status(run)
+    # queued: the trainer never wrote a word of its own; else its own account stands
     if status is not None and status.state == State.QUEUED:
         state, code = State.FAILED, int(error.exit_code)
         write_status(run, replace(status, state=state, reason=str(error), exit_code=code))
@@ -76,6 +79,7 @@ def _status(run: RunDir) -> Status | None:
 
 def _unexplained(run: RunDir, code: int, lines: list[str], starved: bool) -> DgcError:
     if code < 0:
+        # SIGKILL is said to be want of memory only where the system counted such a kill
         hungry = starved and -code == signal.SIGKILL
         hint = ", out of memory" if hungry else ""
         text = (

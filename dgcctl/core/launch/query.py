@@ -35,6 +35,7 @@ def query(
     **env: str | None,
 ) -> dict[str, Any]:
     """The answer of a process. Raises the DgcError that it ended with."""
+    # in a file: stdout may be written to by any library, and would be no answer then
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
         answer = Path(folder) / "answer.json"
         command = [*launcher.module_command(module, ranks), *arguments, "--json", str(answer)]
@@ -46,6 +47,7 @@ def query(
             raise error_of(
                 wrong, _reason(said, code, module) + (", out of memory" if hungry else "")
             )
+        # read while the folder is there
         value = read_json(answer)
     value.pop("schema_version", None)
     return value
@@ -57,6 +59,7 @@ def _run(command: Sequence[str], say: Say, env: dict[str, str]) -> tuple[int, li
     A question has nothing to save: Ctrl-C ends us, and so the process, at once.
     """
     kept: list[str] = []
+    # tied: a question that nobody waits for any more ends with us
     with Process(command, output=subprocess.PIPE, env=env, tied=True) as process:
         for line in process.lines():
             (kept.append if _is_error(line, kept) else say)(line)
@@ -65,6 +68,7 @@ def _run(command: Sequence[str], say: Say, env: dict[str, str]) -> tuple[int, li
 
 def _is_error(line: str, kept: list[str]) -> bool:
     """An error line, and whatever follows it."""
+    # what follows an error line belongs to it
     return bool(kept) or line.startswith(("error: ", "Traceback "))
 
 

@@ -27,17 +27,21 @@ def run_to_end(
     onlooker: Onlooker | None = None,
 ) -> None:
     """Start a trainer on a run, pass signals on, wait. Raises its error."""
+    # both before the start: what was there already is no sign of this end
     began, starved = time.time(), oom.kills()
     with launcher.hearing() as heard, launcher.start_training(run, command, env=env) as process:
+        # after the start only: what was heard meanwhile is passed on now
         heard.attach(process, run)
         while (code := process.poll()) is None:
             if onlooker is not None:
                 onlooker.look()
             heard.deliver()
             time.sleep(POLL_SECONDS)
+    # once more: the last figures came after the last look
     if onlooker is not None:
         onlooker.look()
         onlooker.clear()
+    # before the outcome: a run that never began has no end of its own to tell
     heard.raise_if_given_up()
     error = outcome.failure(run, code, began, starved=oom.kills() > starved)
     if error is not None:

@@ -68,10 +68,12 @@ def _check(recipe: Recipe, job: Job) -> None:
             f"--time {job.time}: should be [days-]hours:minutes:seconds, as 24:00:00 or 2-12:00:00"
         )
     for option in job.extra:
+        # a line break in an option would be a line of our script
         if not option.startswith("-") or "\n" in option:
             raise UsageError(
                 f"--sbatch {option!r}: should be one option of sbatch, as --constraint=a100"
             )
+    # before it waits in a queue for hours
     check_world_size(recipe, job.nodes * job.ranks_per_node)
 
 

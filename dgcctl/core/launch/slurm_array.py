@@ -81,6 +81,7 @@ def start(array: Array) -> str:
     where an array of the same folder still has tasks, UsageError where there is no Slurm.
     """
     text = script(array)
+    # two arrays on one folder would take the same trials
     left = still_queued(array.folder)
     if left:
         raise LockedError(
@@ -97,6 +98,7 @@ def still_queued(folder: Path) -> list[str]:
     try:
         job = str(read_json(folder / _NOTE)["job"])
         done = subprocess.run(
+            # int(): the note is a file, and goes into a command line
             ["squeue", "--noheader", "--array", f"--jobs={int(job)}", "--format=%i"],
             capture_output=True,
             text=True,

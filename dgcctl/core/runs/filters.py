@@ -63,6 +63,7 @@ class Term:
 
     def holds(self, run: Filterable) -> bool:
         if not self.sign:
+            # case does not matter in ids: they are typed by hand
             return self.value.lower() in run.id.lower()
         if self.sign == ":":
             return self.value in (run.values.get("tags") or [])
@@ -78,6 +79,7 @@ def parse_filter(text: str) -> Filter:
     """The alternatives of a filter; an empty text is one that everything fits. Raises UsageError
     for a term that is none, a quote that is not closed, an `or` with nothing beside it.
     """
+    # counted first: the expression below would take an open quote for a letter
     if text.count('"') % 2 or text.count("'") % 2:
         raise UsageError(f"filter {text!r}: a quote is not closed")
     groups: list[list[Term]] = [[]]
@@ -110,6 +112,7 @@ def _term(word: str) -> Term:
     # `lr=>5` would be read as `=` with the value `>5`, and find nothing without a word.
     if match and match[3] and match[3][0] not in "<>=!~":
         return Term(match[1], "=" if match[2] == "==" else match[2], match[3])
+    # a bare word is a part of an id, so it can hold only what an id holds
     if match or not re.fullmatch(r"[\w.-]+", word):
         raise UsageError(
             f"filter term {word!r}: write key=value (or != > >= < <= ~), tag:name, or a part of an"
@@ -123,10 +126,12 @@ def select(runs: Iterable[RunT], wanted: Filter) -> list[RunT]:
     where all runs have numbers, another case.
     """
     listed = list(runs)
+    # asked of the whole listing before any run is left out: a mistake is one whichever runs fit
     if listed:
         for term in (term for group in wanted for term in group):
             _require_known(term, listed)
     fits = [run for run in listed if _fits(run, wanted)]
+    # asked only where nothing fits: a rare value is no mistake
     if not fits and listed:
         for term in (term for group in wanted for term in group):
             _require_possible_value(term, listed)
@@ -138,12 +143,14 @@ def _fits(run: Filterable, wanted: Filter) -> bool:
 
 
 def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
+    # what some run has is possible
     if term.sign != "=" or any(term.holds(run) for run in runs):
         return
     values = [run.values.get(resolve_key(term.key, run.values)) for run in runs]
     told = [value for value in values if value is not None]
     for word in _listed(term.value):
         near = next((str(v) for v in told if str(v).lower() == word.lower()), None)
+        # another case is the likeliest slip
         if near is not None:
             raise UsageError(f"filter: no run has {term.key}={word} (did you mean {near}?)")
         numbers = told and all(_is_number(value) for value in told)
@@ -164,10 +171,12 @@ def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
     """A key that no run has is a mistake, not an empty answer."""
     if term.sign in ("", ":"):
         return
+    # one run that has the key is enough: others may be from an older release
     if any(resolve_key(term.key, run.values) in run.values for run in runs):
         _require_possible(term)
         return
     names = sorted(
+        # twenty are enough for names: a folder may hold thousands
         {name for run in runs[:20] for key in run.values for name in (key, key.rpartition(".")[2])}
     )
     near = difflib.get_close_matches(term.key, names, n=1, cutoff=0.5)
@@ -199,6 +208,7 @@ def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     end = f".{key}"
     found = [name for name in values if name.endswith(end)]
     if len(found) > 1:
+        # never the first that comes: `lr` may mean two things
         raise UsageError(f"filter: {key} can be {' or '.join(found)}: give the whole key")
     return found[0] if found else key
 
@@ -208,6 +218,7 @@ def compare(value: Any, sign: str, wanted: str, key: str = "") -> bool:
     `!=`. `=` takes lists and ranges.
     """
     if sign == "!=":
+        # so that `!=` is true of what is absent: it is not equal to anything
         return not compare(value, "=", wanted, key)
     if sign == "=":
         return any(_equal(value, word, key) for word in _listed(wanted))
@@ -237,6 +248,7 @@ def _equal(value: Any, word: str, key: str) -> bool:
     number = number_of(word, key)
     if _is_number(value) and number is not None:
         return bool(value == number)
+    # as it is written in a recipe: true and not True
     return _text(value) == word
 
 
@@ -253,11 +265,13 @@ def number_of(text: str, key: str = "") -> float | None:
     try:
         return float(text)
     except ValueError:
+        # not a number; perhaps a span or a date, where such a key is asked for
         pass
     leaf = key.rpartition(".")[2]
     if (span := _SPAN.fullmatch(text)) and leaf in ("age", "seconds"):
         return float(span[1]) * _UNITS[span[2]]
     if leaf in ("started", "heartbeat") and _DATE.fullmatch(text):
         moment = datetime.fromisoformat(text.rstrip("Z"))
+        # UTC, as everything that is shown
         return moment.replace(tzinfo=UTC).timestamp()
     return None

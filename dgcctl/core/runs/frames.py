@@ -48,6 +48,7 @@ class Runs(Sequence[Run]):
         Raises UsageError where pandas is not installed.
         """
         pandas = _pandas()
+        # what is another number at each look would make two equal tables differ
         rows = [
             {key: value for key, value in run.values.items() if key not in _CLOCKS}
             for run in self._found
@@ -79,6 +80,7 @@ class Runs(Sequence[Run]):
             for event in live_rows(read_events(run.dir))
             if event["kind"] == EventKind(kind)
         ]
+        # without rows the columns would be unknown to those who ask for them
         table = pandas.DataFrame(rows, columns=None if rows else ["run", "step", "epoch", "t"])
         table["t"] = pandas.to_datetime(table["t"], unit="s", utc=True)
         return table
@@ -91,6 +93,7 @@ def runs(filter: str = "", *, runs_dir: Path | str | None = None) -> Runs:
     `runs_dir`: default $DGCCTL_RUNS_DIR, the project file dgcctl.toml, or ./runs, as for commands.
     Raises UsageError for a filter that cannot be read, or a folder that was named and is not there.
     """
+    # as the commands find it, but the environment stays as it is: a notebook lives on
     folder = _folder(runs_dir)
     return Runs(filters.select(list_runs(folder), filters.parse_filter(filter)))
 
@@ -124,4 +127,5 @@ def _pandas() -> Any:
     try:
         return importlib.import_module("pandas")
     except ModuleNotFoundError:
+        # from None: the import error says nothing more than the sentence
         raise UsageError("a table needs pandas: pip install 'dgcctl[pandas]'") from None

@@ -23,9 +23,11 @@ def overrides(init: str | None, teacher: str | None, runs: Path) -> list[str]:
 def _override(given: str | None, runs: Path, key: str, option: str) -> list[str]:
     if given is None:
         return []
+    # a file goes before a run of that name: it is what was typed
     file = Path(given).expanduser()
     if not file.is_file():
         file = _of_run(given, runs, option)
+    # as JSON: a path may hold what YAML would read as something else
     return [f"{key}={json.dumps(str(file.absolute()))}"]
 
 

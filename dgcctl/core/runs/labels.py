@@ -32,6 +32,7 @@ def read(run: RunDir) -> Labels:
     try:
         found = read_json(run.file(FILE))
     except (OSError, IntegrityError):
+        # labels are a convenience: a damaged file hides no run
         return Labels()
     tags = found.get("tags")
     listed = tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
@@ -61,6 +62,7 @@ def note(run: RunDir, text: str) -> Labels:
 
 def _write(run: RunDir, labels: Labels) -> Labels:
     document: dict[str, Any] = {"tags": list(labels.tags), "note": labels.note}
+    # no file where nobody said anything, so that a listing has none to open
     if labels == Labels():
         run.file(FILE).unlink(missing_ok=True)
     else:

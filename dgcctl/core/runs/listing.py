@@ -67,6 +67,7 @@ class Run:
     def target(self) -> tuple[float, float] | None:
         """The top-1 error that its recipe expects, and the tolerance; None where it names none."""
         expected = self._tree.get("expect")
+        # value by value: a recipe.json may come from another release, or from anybody
         for row in expected if isinstance(expected, list | tuple) else ():
             if isinstance(row, dict) and row.get("metric") == "top1_error":
                 value, tolerance = row.get("value"), row.get("tolerance", 0.0)
@@ -114,8 +115,10 @@ class Run:
         the age.
         """
         top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
+        # the recipe's tags and those given later, as one list: a filter knows no difference
         given = self.given
         top["tags"] = [*(top.get("tags") or []), *given.tags]
+        # later ones win: what the run's own row says goes before a recipe key of that name
         return {
             **self.metrics,
             **self.recipe,
@@ -153,6 +156,7 @@ def user_name(number: int) -> str:
 
 def recipe_name(run_id: str) -> str:
     """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
+    # both ends are needed: a folder with one hyphen is no run of ours
     stamp, _, rest = run_id.partition("-")
     name, _, tail = rest.rpartition("-")
     return name if stamp and name and tail else run_id
@@ -171,6 +175,7 @@ def stamp_of(moment: float) -> str:
 def iterate(runs: Path) -> Iterator[RunDir]:
     """The run directories in a folder, newest first (an absent folder holds none)."""
     try:
+        # one scandir for all, which knows folders without asking each
         with os.scandir(runs) as entries:
             names = [
                 entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
@@ -188,6 +193,7 @@ def _may_be_run(run: RunDir) -> bool:
     unreadable.
     """
     try:
+        # either will do: a run that was made a moment ago has no status yet
         return bool(run.status.exists() or run.recipe.exists())
     except OSError:
         return bool(_STAMPED.match(run.id))
@@ -202,6 +208,7 @@ def read_run(run: RunDir) -> Run:
     """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
     try:
         status = read_status(run)
+        # inferred now: what says `running` may be dead
         return Run(run, status, str(inferred_state(status)), metrics=_metrics(run))
     except FileNotFoundError:
         return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
@@ -225,6 +232,7 @@ def repeated_by(run: RunDir) -> str:
 
 
 def _no_status(run: RunDir) -> Status:
+    # when the folder was last changed is the best guess for its place in a list
     try:
         started = run.path.stat().st_mtime
     except OSError:
@@ -275,6 +283,7 @@ def find_run(reference: str | Path, runs: Path) -> RunDir:
     """
     text = str(reference)
     path = Path(text)
+    # a path by its look, or the folder of a run right here
     if ("/" in text or text == ".") or _is_file(path / "status.json"):
         return _by_path(path)
     known = list(iterate(runs))
@@ -299,6 +308,7 @@ def _by_path(path: Path) -> RunDir:
     run = RunDir(path.resolve())
     if _is_file(run.status) or _is_file(run.recipe):
         return run
+    # asked before `there is no such folder`: it is there, and somebody's
     if run.path.is_dir() and is_closed(run):
         raise ResourceError(f"{path}: permission denied: ask its owner, or name another run")
     if not path.exists():
@@ -323,6 +333,7 @@ def latest(known: list[RunDir]) -> RunDir:
     """The newest training that may be read: by the second in its id, then by when its recipe was
     written. A repetition (`rerun`) is meant only where there is nothing else.
     """
+    # those of others that may not be read are passed over, unless there are no others
     known = [run for run in known if not is_closed(run)] or known
     return _newest(known, _is_training) or _newest(known, lambda _: True) or known[0]
 
@@ -353,6 +364,7 @@ def _newest(known: list[RunDir], fits: Callable[[RunDir], bool]) -> RunDir | Non
     first = next((run for run in known if fits(run)), None)
     if first is None:
         return None
+    # within one second the id's random letters say nothing of the order
     stamp = first.id.partition("-")[0]
     return max((run for run in known if run.id.partition("-")[0] == stamp and fits(run)), key=_made)
 
@@ -366,6 +378,7 @@ def _made(run: RunDir) -> int:
 
 def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
     found = [run for run in known if text in (run.id, *short_forms(run.id))]
+    # a whole form before a beginning: an id may be another one's prefix
     found = found or [
         run
         for run in known

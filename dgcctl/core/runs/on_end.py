@@ -68,6 +68,8 @@ class Telling:
         self._until = time.monotonic() + seconds
         self._said = bytearray()
         self._process = subprocess.Popen(
+            # a shell, since the user wrote a command line; the run's
+            # facts come by the environment, never as a part of that line
             ["/bin/sh", "-c", command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -82,6 +84,7 @@ class Telling:
     def _read(self) -> None:
         stream = self._process.stdout
         with contextlib.suppress(OSError, ValueError):
+            # read on and dropped: a pipe that nobody empties would hold the command up
             while stream is not None and (piece := os.read(stream.fileno(), 1 << 16)):
                 self._said += piece[: max(0, _KEPT - len(self._said))]
 
@@ -93,6 +96,7 @@ class Telling:
         if code is None:
             self.kill()
             return self._keep(f"was ended after {self._seconds:g} s")
+        # what it said last may still be on its way
         self._reader.join(1.0)
         if code < 0:
             return self._keep(f"was killed by signal {-code}")
@@ -108,6 +112,7 @@ class Telling:
         text = bytes(self._said)
         # a disk that is full, or a run that is gone by now, is no concern of the run
         with contextlib.suppress(OSError, DgcError):
+            # nothing said and nothing wrong: no file
             if text or problem:
                 head = f"{problem}\n".encode() if problem else b""
                 atomic_write(self.run.file(FILE), head + text)
@@ -137,6 +142,7 @@ class OnEnd:
 
     def look(self) -> bool:
         """Say what has ended badly; whether some still go on."""
+        # a copy: what has ended leaves the list
         for telling in list(self._at_work):
             outcome = telling.outcome()
             if outcome is not None:
@@ -147,6 +153,7 @@ class OnEnd:
 
     def finish(self) -> None:
         """Wait for all of them. Whoever interrupts this ends them."""
+        # Ctrl-C while we wait is meant for the command, too
         try:
             while self.look():
                 time.sleep(_POLL_SECONDS)
@@ -158,6 +165,7 @@ class OnEnd:
 def leave_behind(command: str | None, run: RunDir, pid: int) -> None:
     """Start a process that waits for a training which goes on without us, and tells of its end."""
     if command:
+        # absolute: that process may be started with another working directory
         words = [str(run.path.absolute()), str(pid), command]
         subprocess.Popen(
             [sys.executable, "-m", "dgcctl.core.runs.on_end", *words],
@@ -172,8 +180,10 @@ def wait_and_tell(run: RunDir, pid: int, command: str) -> None:
     """What that process does. Its one line is in on-end.txt."""
     with contextlib.suppress(psutil.Error):
         trainer = psutil.Process(pid)
+        # a zombie has ended, and only its parent has not looked
         while trainer.is_running() and trainer.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.2)
+    # the trainer's launcher may still have to write its end
     while read_run(run).state in GOING and read_run(run).state != "queued":
         time.sleep(0.2)
     on_end = OnEnd(command, lambda _line: None)

@@ -78,6 +78,7 @@ def read_record(run: RunDir) -> RunRecord:
     """Read a run. Raises UsageError where the folder is no run, RecipeError or IntegrityError where
     it is damaged.
     """
+    # a recipe goes before a config: a script's run has none
     by_script = not run.recipe.is_file() and run.config.is_file()
     if not (run.recipe.is_file() or by_script) or not run.status.is_file():
         raise UsageError(
@@ -104,6 +105,7 @@ def recipe_of(run: RunDir) -> dict[str, Any]:
     """
     tree = recorded_tree(run)
     if tree:
+        # validated like a recipe of today: keys that were added since get their defaults
         with contextlib.suppress(ValidationError):  # of another release, with other keys
             return dict(flatten_recipe(Recipe.model_validate(_frozen(tree))))
     return flat_recipe(run.recipe)

@@ -54,6 +54,7 @@ class Tail:
         state = read_run(self.run)
         events, restarted = self._read()
         if restarted:
+            # lines that were damaged are told of once
             self._reported = 0
         skipped = self._reader.skipped[self._reported :]
         self._reported = len(self._reader.skipped)
@@ -112,6 +113,7 @@ class Progress:
             return
         self.seen = True
         for key in keys:
+            # absent says nothing: what was known stays
             value: Any = event.get(key)
             if value is not None:
                 setattr(self, key, value)
