@@ -67,7 +67,6 @@ class Run:
     def target(self) -> tuple[float, float] | None:
         """The top-1 error that its recipe expects, and the tolerance; None where it names none."""
         expected = self._tree.get("expect")
-        # value by value: a recipe.json may come from another release, or from anybody
         for row in expected if isinstance(expected, list | tuple) else ():
             if isinstance(row, dict) and row.get("metric") == "top1_error":
                 value, tolerance = row.get("value"), row.get("tolerance", 0.0)
@@ -156,7 +155,6 @@ def user_name(number: int) -> str:
 
 def recipe_name(run_id: str) -> str:
     """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
-    # both ends are needed: a folder with one hyphen is no run of ours
     stamp, _, rest = run_id.partition("-")
     name, _, tail = rest.rpartition("-")
     return name if stamp and name and tail else run_id
@@ -175,7 +173,6 @@ def stamp_of(moment: float) -> str:
 def iterate(runs: Path) -> Iterator[RunDir]:
     """The run directories in a folder, newest first (an absent folder holds none)."""
     try:
-        # one scandir for all, which knows folders without asking each
         with os.scandir(runs) as entries:
             names = [
                 entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
@@ -208,7 +205,6 @@ def read_run(run: RunDir) -> Run:
     """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
     try:
         status = read_status(run)
-        # inferred now: what says `running` may be dead
         return Run(run, status, str(inferred_state(status)), metrics=_metrics(run))
     except FileNotFoundError:
         return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
@@ -232,7 +228,6 @@ def repeated_by(run: RunDir) -> str:
 
 
 def _no_status(run: RunDir) -> Status:
-    # when the folder was last changed is the best guess for its place in a list
     try:
         started = run.path.stat().st_mtime
     except OSError:
@@ -283,7 +278,6 @@ def find_run(reference: str | Path, runs: Path) -> RunDir:
     """
     text = str(reference)
     path = Path(text)
-    # a path by its look, or the folder of a run right here
     if ("/" in text or text == ".") or _is_file(path / "status.json"):
         return _by_path(path)
     known = list(iterate(runs))
