@@ -20,6 +20,7 @@ def write_report(
     drawn = plots(shown)
     files = write_pictures(drawn, pictures) if pictures else []
     target.parent.mkdir(parents=True, exist_ok=True)
+    # pictures first: a page that is there has its pictures beside it
     atomic_write(target, page(shown, drawn).encode(), point="report")
     return [target, *files]
 

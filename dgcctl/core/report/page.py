@@ -51,6 +51,7 @@ class Section:
 
 def page(views: Sequence[RunView], drawn: Sequence[Plot]) -> str:
     """The whole page. What comes from records is escaped by the template, all of it."""
+    # one recipe gives the page its title; of several their names do
     recipes = list(dict.fromkeys(str(view.facts.recipe["name"]) for view in views))
     title = views[0].facts.recipe.get("title") if len(recipes) == 1 else ""
     made: list[Section | None] = [_results(views), _verdicts(views), *map(_picture, drawn)]
@@ -64,6 +65,7 @@ def page(views: Sequence[RunView], drawn: Sequence[Plot]) -> str:
 
 @cache
 def _template() -> Template:
+    # beside this file: the template is part of the package
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -76,6 +78,7 @@ def _template() -> Template:
 
 def _without_controls(value: object) -> object:
     """Control characters of a record written out; what is HTML already stays."""
+    # what is Markup was made here, of parts that were escaped
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -91,6 +94,7 @@ def _data_text(view: RunView) -> str:
     data = view.facts.data
     counts = [f"{data[key]:,} {key}" for key in ("train", "val") if isinstance(data.get(key), int)]
     digest = str(data.get("digest", ""))[:12]
+    # facts of data sets of one's own may lack any of these
     return " ".join(
         [
             str(view.facts.recipe.get("data.name")),
@@ -144,6 +148,7 @@ def _results(views: Sequence[RunView]) -> Section:
     names = {view.facts.id: view for view in views}
     rows = [_result_row(group, names[group.runs[0]]) for group in groups]
     head = ["recipe", *(title for _, title, _ in _RESULT), "n"]
+    # of single runs there is no spread, and the sentence would only ask for one
     spread = any(summary.std is not None for group in groups for summary in group.metrics.values())
     return Section(
         "Result",
@@ -157,6 +162,7 @@ def _results(views: Sequence[RunView]) -> Section:
 
 
 def _result_row(group: SeedGroup, view: RunView) -> list[str | Cell]:
+    # runs of a group may lack a figure; the most that any figure has is what it rests on
     n = max((summary.n for summary in group.metrics.values()), default=0)
     return [
         Cell(view.label, swatch=colour(view.group)),
@@ -190,6 +196,7 @@ def _picture(plot: Plot) -> Section:
 
 
 def _cost(views: Sequence[RunView]) -> Section | None:
+    # reversed, so that the first run of each group is the one that stays
     first = {view.group: view for view in reversed(views)}
     rows = [_cost_row(first[group]) for group in sorted(first) if _macs(first[group])]
     if not rows:
@@ -252,6 +259,7 @@ _ENVIRONMENT = (
 
 def _environment(views: Sequence[RunView]) -> Section:
     """One column a distinct environment."""
+    # runs of one environment share a column: a study on one machine has one
     seen: dict[tuple[str, ...], list[str]] = {}
     for view in views:
         seen.setdefault(tuple(_fact(view, key) for key in _ENVIRONMENT), []).append(view.facts.id)
@@ -260,6 +268,7 @@ def _environment(views: Sequence[RunView]) -> Section:
         *([f"{len(runs)} runs" for runs in seen.values()] if len(seen) > 1 else ["value"]),
     ]
     rows = [[key, *(values[index] for values in seen)] for index, key in enumerate(_ENVIRONMENT)]
+    # a line that says nothing in any column is left out
     known = [row for row in rows if any(cell != "-" for cell in row[1:])]
     return Section("Environment", table(head, known))
 

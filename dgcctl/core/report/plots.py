@@ -54,6 +54,8 @@ class Plot:
         """
         buffer = io.StringIO()
         with mpl.rc_context({**_STYLE, "svg.hashsalt": self.name}):
+            # hashsalt: ids by the plot's name, so that the
+            # same run gives the same bytes; no date either
             self.figure.savefig(buffer, format="svg", metadata={"Date": None})
         text = buffer.getvalue()
         return text[text.index("<svg") :]
@@ -61,6 +63,7 @@ class Plot:
     def png(self) -> bytes:
         buffer = io.BytesIO()
         with mpl.rc_context(_STYLE):
+            # the name of the drawing library is no fact of the run
             self.figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
         return buffer.getvalue()
 
@@ -78,6 +81,7 @@ def plots(views: Sequence[RunView]) -> list[Plot]:
 
 
 def colour(group: int) -> str:
+    # more groups than colours: they come round again, and the labels still tell
     return COLOURS[group % len(COLOURS)]
 
 
@@ -90,11 +94,13 @@ def curves(views: Sequence[RunView]) -> Plot | None:
         ("top-1 error on held-out images, %", lambda view: view.val_error),
         *((title, partial(_of_steps, metric.name)) for metric, title in metrics.reported()),
     ]
+    # a metric that no run has would be an empty frame
     panels = [panel for panel in panels if any(panel[1](view).x for view in views)]
     if not panels:
         return None
     figure = Figure(figsize=(9.6, 2.7 * -(-len(panels) // 2)), layout="constrained")
     axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).flat
+    # panels may leave the last place empty: strict=False, and it is hidden below
     for ax, (title, pick) in zip(axes, panels, strict=False):
         _draw(ax, views, pick, title)
     for ax in list(axes)[len(panels) :]:
@@ -113,6 +119,7 @@ def _of_steps(name: str, view: RunView) -> Series:
 def _draw(ax: Any, views: Sequence[RunView], pick: Callable[[RunView], Series], title: str) -> None:
     for view in views:
         series = pick(view)
+        # of few points each is shown: a line alone would hide how few there are
         few = len(series.x) <= 40
         ax.plot(
             series.x,
@@ -140,6 +147,7 @@ def _epochs(ax: Any) -> None:
 
 def _target(ax: Any, views: Sequence[RunView]) -> None:
     """The published or expected error, and its tolerance."""
+    # a set: runs of one recipe expect the same
     seen = {
         (e["value"], e["tolerance"])
         for view in views
@@ -192,6 +200,7 @@ def pruning(views: Sequence[RunView]) -> Plot | None:
     left.set_title("share of input channels switched off")
     right.set_title("MACs of the dynamic layers, as a share of dense ones")
     for ax in (left, right):
+        # a share is drawn to 1 even where little was pruned, so that plots compare
         ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
         _epochs(ax)
     handles, names = right.get_legend_handles_labels()
@@ -205,6 +214,7 @@ def pruning(views: Sequence[RunView]) -> Plot | None:
 
 def gate_views(views: Sequence[RunView]) -> list[RunView]:
     """One run of each group that recorded gate maps: the first."""
+    # gate maps of one seed stand for all: a mean over them would show no run
     first: dict[int, RunView] = {}
     for view in views:
         if view.gates:
@@ -255,6 +265,7 @@ def _numbers(ax: Any, layers: Sequence[dict[str, Any]], key: str) -> None:
     for row, layer in enumerate(layers):
         for column, head in enumerate(layer["heads"]):
             value = float(head.get(key) or 0.0)
+            # the colour map is dark below
             tone = "black" if value > 0.6 else "white"
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=tone)
 
@@ -267,6 +278,7 @@ def layer_costs(views: Sequence[RunView]) -> Plot | None:
     shown = [view for view in gate_views(views) if view.facts.model.get("layers")]
     if not shown:
         return None
+    # layers that cost nothing would only make the picture long
     rows = [row for row in shown[0].facts.model["layers"] if row.get("dense")]
     figure = Figure(figsize=(9.6, 1.0 + 0.2 * len(rows)), layout="constrained")
     ax = figure.subplots()

@@ -48,9 +48,11 @@ class RunView:
 
 def views(runs: Sequence[RunRecord]) -> list[RunView]:
     """All runs of a report, labelled by what differs between them."""
+    # without the seed: runs that differ in nothing else are one group
     recipes = [computing_keys(run.recipe, without=["seed"]) for run in runs]
     keys = varied_keys(recipes)
     groups: list[dict[str, Any]] = []
+    # many curves in one picture: fewer points each
     bins = max(MANY_BINS, BINS // len(runs))
     found = []
     for run, recipe in zip(runs, recipes, strict=True):
@@ -69,7 +71,11 @@ def _view(run: RunRecord, label: str, group: int, bins: int) -> RunView:
 
     def curve(rows: list[Event], key: str) -> Series:
         return binned(
-            rows, key, lambda row: row["step"] / per_epoch, bins if rows is steps else len(rows)
+            # evaluations are few, and each is shown
+            rows,
+            key,
+            lambda row: row["step"] / per_epoch,
+            bins if rows is steps else len(rows),
         )
 
     return RunView(
@@ -85,6 +91,7 @@ def _view(run: RunRecord, label: str, group: int, bins: int) -> RunView:
 
 def steps_per_epoch(run: RunRecord) -> float:
     """Optimizer steps of one epoch: counted where a whole one was run, else as planned."""
+    # of the first epoch, whose steps are counted whole only when a later one has begun
     rows = run.of_kind(EventKind.STEP)
     first = sum(row["epoch"] == rows[0]["epoch"] for row in rows) if rows else 0
     if rows and rows[-1]["epoch"] > rows[0]["epoch"]:
@@ -111,6 +118,7 @@ def binned(rows: Sequence[Event], key: str, place: Callable[[Event], float], bin
 def gate_maps(run: RunRecord) -> list[dict[str, Any]]:
     """The gate maps of all epochs, in order; unreadable ones are left out."""
     found = []
+    # the names have leading zeros, so that their order is that of the epochs
     for path in sorted(run.run.gates.glob("epoch-*.json")):
         try:
             found.append(read_json(path))
@@ -123,6 +131,7 @@ def _notes(run: RunRecord) -> list[str]:
     notes = [
         str(event.get("text", ""))
         for event in run.of_kind(EventKind.ALERT)
+        # info is for the log; what warned belongs into the report
         if event.get("level") != "info"
     ]
     resumes = run.of_kind(EventKind.RESUME)
@@ -169,6 +178,7 @@ def inactive_share(view: RunView) -> Series:
 def short_names(names: Sequence[str]) -> list[str]:
     """Layer names without the parts that all of them begin or end with."""
     parts = [shown(name).split(".") for name in names]
+    # one part is left of each name: a layer without a name is no layer
     while len(parts) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
         parts = [part[1:] for part in parts]
     while len(parts) > 1 and all(len(part) > 1 and part[-1] == parts[0][-1] for part in parts):

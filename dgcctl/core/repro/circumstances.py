@@ -27,6 +27,7 @@ NOW, BEFORE = ("dgc.jobs.doctor", "dgc.train.main"), ("dgc.doctor", "dgc.train.e
 
 def uses_kernels(facts: RunRecord) -> bool:
     """Whether compiled kernels had a part in what a run computed."""
+    # on a GPU the C++ kernels compute nothing, whatever they are
     on_cpu = str(facts.env.get("device", "")).startswith("cpu")
     return on_cpu and facts.env.get("kernels", NO_KERNELS) != NO_KERNELS
 
@@ -37,11 +38,13 @@ def examine(tree: Path, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
 
     Raises CannotImportError where the trainer of that code cannot be imported.
     """
+    # by a file that older code does not have: nothing of that code is imported to find out
     doctor, trainer = NOW if (tree / "dgc" / "train" / "main.py").exists() else BEFORE
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as place:
         answer = Path(place) / "answer.json"
         words = [
             sys.executable,
+            # -P: the folder of the boot file must not be searched for modules
             "-P",
             str(run_in_tree.__file__),
             str(tree),
@@ -65,6 +68,7 @@ def examine(tree: Path, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
         )
         if done.returncode and last.startswith(run_in_tree.CANNOT_IMPORT):
             raise CannotImportError(last.removeprefix(run_in_tree.CANNOT_IMPORT))
+        # older code answers nothing, or dies: the reason is what it said last
         try:
             return read_json(answer)
         except (OSError, DgcError):
@@ -108,6 +112,7 @@ def changes(
 
 
 def _starting_weights(facts: RunRecord) -> Iterator[str]:
+    # a record is data: what is no mapping says nothing
     told = facts.model.get("init")
     if not isinstance(told, Mapping):
         return
@@ -120,6 +125,7 @@ def _kernels(facts: RunRecord, found: Mapping[str, Any], why: str) -> Iterator[s
     native = found.get("native", {})
     on_gpu = not str(facts.env.get("device", "")).startswith("cpu")
     without = facts.env.get("kernels", NO_KERNELS) == NO_KERNELS and not native.get("available")
+    # nothing was recorded, or the record can be met: then there is no difference to tell
     if on_gpu or "kernels" not in facts.env or without or level(facts, found) is not None:
         return
     now, reason = (
@@ -150,6 +156,7 @@ def _torch(facts: RunRecord, found: Mapping[str, Any]) -> Iterator[str]:
 
 def _versions(facts: RunRecord) -> Iterator[str]:
     before, now = facts.env.get("packages", {}), provenance.packages()
+    # what was not recorded is not held against what is here
     for name in PACKAGES:
         if name in before and before[name] != now.get(name):
             yield f"{name} was {before[name]}, is {now.get(name) or 'not installed'}"

@@ -52,6 +52,7 @@ class MetricCheck:
 
     @property
     def difference(self) -> float:
+        # what only one of them has is as far apart as can be
         if self.recorded is None or self.repeated is None:
             return math.inf
         return abs(self.recorded - self.repeated)
@@ -73,6 +74,7 @@ class Comparison:
 
     @property
     def bitwise(self) -> bool:
+        # no rows are no proof: two empty logs are equal
         return self.first is None and not self.tensors and self.rows > 0
 
     @property
@@ -108,12 +110,14 @@ def first_difference(
     """Where two lists of metric rows part (None: they are the same, to the last bit of every
     number).
     """
+    # side by side as far as both go; a missing end is asked for afterwards
     for a, b in zip(recorded, repeated, strict=False):
         parted = _row_difference(a, b)
         if parted is not None:
             return parted
     if len(recorded) == len(repeated):
         return None
+    # the first row that only one of them has
     longer = max(recorded, repeated, key=len)[min(len(recorded), len(repeated))]
     present, absent = f"{len(recorded)} rows", f"{len(repeated)} rows"
     return FirstDifference(str(longer["kind"]), int(longer["step"]), "row", present, absent)
@@ -133,6 +137,7 @@ def _row_difference(a: Event, b: Event) -> FirstDifference | None:
 
 def final_metrics(rows: Iterable[Event]) -> dict[str, float]:
     """The numbers of the last row of each kind, as `kind.key`."""
+    # a dict keeps the last of each kind
     last = {row["kind"]: row for row in rows if row["kind"] in METRIC_KINDS}
     return {
         f"{kind}.{key}": value
@@ -152,6 +157,7 @@ def check_metrics(
     """
     a, b = final_metrics(recorded), final_metrics(repeated)
     names = sorted({*a, *b})
+    # all names before any comparison: a misspelt tolerance would be no tolerance, in silence
     for key in tolerances:
         _require_known(key, names)
     return [
@@ -178,6 +184,7 @@ def _require_known(key: str, names: Sequence[str]) -> None:
 
 
 def _tolerance(name: str, tolerances: Mapping[str, float]) -> float | None:
+    # the most exact name counts first
     for key in (name, name.rpartition(".")[2], "*"):
         if key in tolerances:
             return tolerances[key]
@@ -195,6 +202,7 @@ def parse_tolerances(items: Iterable[str]) -> dict[str, float]:
 
 
 def _tolerance_pair(item: str) -> tuple[str, float]:
+    # from the right: a metric's name holds no `=`, and a number alone has none
     name, _, text = item.rpartition("=")
     try:
         value = float(text)
@@ -221,6 +229,7 @@ def _differing_files(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[str
 
 def last_manifest(run: RunDir) -> dict[str, str]:
     """File name -> SHA-256 of the tensor files of the last checkpoint ({} where there is none)."""
+    # last.json: both runs ended, so their last checkpoints are of the same step
     try:
         folder = run.path / str(read_json(run.last)["path"])
         files = read_json(folder / "MANIFEST.json").get("files", {})

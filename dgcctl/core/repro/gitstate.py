@@ -47,6 +47,7 @@ def trouble(folder: Path) -> str:
 
 def has_commit(folder: Path, commit: str) -> bool | None:
     """Whether the repository around `folder` holds a commit; None where there is no repository."""
+    # no repository and a repository without the commit are two different answers
     if toplevel(folder) is None:
         return None
     try:
@@ -62,6 +63,8 @@ def repository_of(record: Mapping[str, Any]) -> Path | None:
     """
     commit = record.get("commit")
     recorded = record.get("root")
+    # where it was recorded first: the same checkout may
+    # have another branch by now, but the commit is there
     places = [Path(str(recorded))] if recorded else []
     places += [Path(__file__).resolve().parent, Path.cwd()]
     return next((place for place in places if commit and has_commit(place, str(commit))), None)
@@ -73,6 +76,7 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
     """
     files: dict[str, str] = {}
     if record.get("patch_sha256"):
+        # what is restored is held against these, so that a record that was edited is found out
         files["git.patch"] = str(record["patch_sha256"])
     untracked = record.get("untracked") or {}
     if isinstance(untracked, Mapping):
@@ -104,10 +108,13 @@ def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> I
         # Before the worktree: a rerun that is killed leaves a folder that a later one knows as
         # nobody's.
         leftovers.own(parent)
+        # --force: an earlier worktree that lost its folder
+        # must not be in the way; --detach: no branch moves
         git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
         restore_changes(run, tree, record)
         yield tree
     finally:
+        # by git first, which forgets it then; the folder goes either way
         _remove_worktree(repository, tree)
         shutil.rmtree(parent, ignore_errors=True)
 
@@ -121,6 +128,7 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
     patch = run.file("git.patch")
     if patch.is_file() and patch.stat().st_size:
         try:
+            # whitespace is part of what ran
             git(tree, "apply", "--binary", "--whitespace=nowarn", str(patch.resolve()))
         except UsageError as error:
             raise IntegrityError(
@@ -128,6 +136,7 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
             ) from error
     for name, digest in recorded_files(record).items():
         source = run.file(name)
+        # by the digest that git.json has: the file beside it may have been changed
         found = sha256_of(source) if source.is_file() else "absent"
         if found != digest:
             raise IntegrityError(
@@ -156,5 +165,6 @@ def _copy_into(source: Path, folder: Path, tree: Path) -> None:
 def _remove_worktree(repository: Path, tree: Path) -> None:
     try:
         git(repository, "worktree", "remove", "--force", str(tree))
+    # git may refuse, or be gone; the folder is ours to remove all the same
     except DgcError:
         shutil.rmtree(tree, ignore_errors=True)

@@ -39,7 +39,9 @@ def put_into(tree: Path, say: Say) -> FoundKernels:
     digest = sources_digest(package)
     if digest is None:
         return FoundKernels(None, "this code has no kernels")
+    # from the nearest on: only who has none of them builds
     found = _installed(digest) or _built_before(digest) or _built_now(tree, digest, say)
+    # a copy: the worktree is removed, and what the cache has stays
     if found.library is not None:
         shutil.copy(found.library, folder_of(package) / FILE)
     return found
@@ -53,6 +55,7 @@ def _installed(digest: str) -> FoundKernels | None:
 
 def _kept(digest: str) -> Path:
     """Where kernels built for a digest lie in the user's cache."""
+    # by digest and machine: a cache folder may be shared between machines
     return settings.cache_dir() / "kernels" / f"{digest}-{platform.machine()}" / FILE
 
 
@@ -73,6 +76,7 @@ def _built_now(tree: Path, digest: str, say: Say) -> FoundKernels:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-") as folder:
+            # built beside and renamed: another rerun sees a whole library or none
             os.replace(_build(tree, Path(folder)), target)
     except subprocess.CalledProcessError as error:
         return FoundKernels(None, f"they cannot be built: {_reason(error)}")
@@ -88,6 +92,7 @@ def _lacking_tool() -> str:
     """What is missing to build them, and where it can be had."""
     if not shutil.which("cmake", path=_path()):
         return "there is no cmake to build them: `pip install cmake`"
+    # looked for before the build, whose own words about it are a page
     if not any(shutil.which(name) for name in _compilers()):
         return "there is no C++ compiler to build them: install one, e.g. g++"
     return ""
@@ -106,6 +111,7 @@ def _path() -> str:
 def _build(tree: Path, folder: Path) -> Path:
     """Build a tree's kernels in a folder, as an installation does. Raises CalledProcessError."""
     environment = {**os.environ, "PATH": _path()}
+    # cmake's own default is make
     if not shutil.which("make") and shutil.which("ninja", path=_path()):
         environment.setdefault("CMAKE_GENERATOR", "Ninja")
     for words in (
@@ -131,6 +137,7 @@ def _reason(error: subprocess.CalledProcessError) -> str:
     lines = [
         line.strip() for line in f"{error.stderr}\n{error.stdout}".splitlines() if line.strip()
     ]
+    # compilers say it in many lines; the first that names an error is where it began
     return next(
         (line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message"
     )

@@ -40,6 +40,7 @@ def remove(repository: Path | None) -> list[Path]:
 
 def _dead(repository: Path) -> Iterator[Path]:
     for line in git.run(repository, "worktree", "list", "--porcelain").splitlines():
+        # the first line of each entry is its folder; other lines are passed over
         tree = Path(os.fsdecode(line.removeprefix(b"worktree ")))
         ours = (
             line.startswith(b"worktree ")
@@ -56,6 +57,7 @@ def _may_live(folder: Path) -> bool:
     """
     try:
         owner = read_json(folder / OWNER)
+        # by start time and boot, too: a pid is given again
         return is_process(int(owner["pid"]), float(owner["start_token"]), str(owner["boot"]))
     except (OSError, DgcError, KeyError, TypeError, ValueError):
         return folder.exists()
@@ -66,5 +68,6 @@ def _removed(repository: Path, tree: Path) -> bool:
         git.run(repository, "worktree", "remove", "--force", str(tree))
     except git.GitError:
         return False
+    # its parent is ours as well: mkdtemp made it for this one worktree
     shutil.rmtree(tree.parent, ignore_errors=True)
     return True

@@ -35,6 +35,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     receipt = read_json(path)
     steps = receipt.get("steps")
+    # each step's digest goes into the next: the last one stands for all
     if not steps or receipt.get("digest") != steps[-1].get("digest"):
         raise IntegrityError(
             f"{path}: no whole determinism receipt: make one with `dgcctl fingerprint -o FILE`"
@@ -44,6 +45,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> ReceiptDiff:
     """Hold two receipts together. Raises UsageError where they hashed different things."""
+    # other seeds or networks differ by right, and that would say nothing of the machines
     for key in ("seed", "network"):
         if a.get(key) != b.get(key):
             raise UsageError(

@@ -79,12 +79,14 @@ def repeat(
             f" {settings.run_argument(run.path)}{trusted_code.trust_words_of(run.recipe_json)}`"
         )
     place = _current(say) if current_code else _code_of(facts, repository, say)
+    # the worktree lives as long as the run: workers import from it while they train
     with place as tree:
         try:
             # All that may make somebody decide against it is said before a run directory is made.
             env = _prepare(facts, tree, agree, say)
         except circumstances.CannotImportError as error:
             raise DgcError(_not_imported(facts, tree, str(error), current=current_code)) from error
+        # as bytes: the digest of the recipe must not change by being read and written
         recipe = facts.run.recipe.read_bytes() if data_dir is None else _moved(facts, data_dir)
         again = _new_run(facts, runs, recipe)
         try:
@@ -94,6 +96,7 @@ def repeat(
             _forget_if_nothing_began(again)
             if not current_code or error.exit_code >= ExitCode.PREEMPTED:
                 raise
+            # a signal is no fault of the code, and needs no such word
             text = f"the current code was run, not that of {run.id}: {error}"
             raise error_of(error.exit_code, text) from error
     return again
@@ -113,6 +116,7 @@ def _not_imported(facts: RunRecord, tree: Path, fault: str, *, current: bool) ->
     named = [
         f"{name} was left out of the record ({why})"
         for name, why in lacking.items()
+        # a file that was left out, and that the fault names, is the likeliest cause
         if Path(name).stem in re.findall(r"\w+", fault)
     ]
     said = named or code_record.left_out(facts.git)
@@ -134,6 +138,7 @@ def _prepare(facts: RunRecord, tree: Path, agree: Agree | None, say: kernels.Say
     if agree is not None:
         here = circumstances.examine(tree, _folder(facts), env)
         level = circumstances.level(facts, here)
+        # said to the trainer, not chosen by it: a wider level would compute other bits
         env |= {"DGC_NATIVE_ISA": level} if level else {}
         built = built_from(found.library or library_of(tree / "dgc") or Path())
         agree(circumstances.changes(facts, here, "" if found.library else found.words, built))
@@ -173,6 +178,7 @@ def command(facts: RunRecord, again: RunDir, tree: Path, trainer: str) -> list[s
 
 
 def _ranks(facts: RunRecord) -> list[str]:
+    # the first start: a resumed run had as many ranks, or it would not have been exact
     starts = facts.of_kind(EventKind.START)
     size = int(starts[0].get("world_size") or 1) if starts else 1
     if size == 1:
@@ -188,6 +194,7 @@ def _folder(facts: RunRecord) -> Path:
         recorded = Path(str(read_json(facts.run.argv).get("cwd", ".")))
     except FileNotFoundError:
         return Path.cwd()
+    # the folder may be gone; a relative data.dir is then looked for here
     return recorded if recorded.is_dir() else Path.cwd()
 
 
@@ -214,6 +221,7 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
         "dgc.jobs.metadata",
         [f"--run-dir={facts.run.path}", f"--data-dir={data_dir.absolute()}", "--data-only"],
     )
+    # the images' digest decides, not the folder's name
     if (now := found["data"].get("digest")) != (recorded := facts.data.get("digest")):
         raise IntegrityError(
             f"{data_dir.absolute()}: these are not the images of {facts.id}: their digest was"
@@ -226,6 +234,7 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
 def _forget_if_nothing_began(again: RunDir) -> None:
     """A repetition that could not start (its images are gone) is no run, as with `train`."""
     status = read_status(again)
+    # a data folder that is gone is found in the first second, and leaves nothing worth a folder
     if not status.step and status.exit_code in (ExitCode.USAGE, ExitCode.DATA):
         shutil.rmtree(again.path, ignore_errors=True)
 
@@ -233,6 +242,7 @@ def _forget_if_nothing_began(again: RunDir) -> None:
 def _new_run(facts: RunRecord, runs: Path, recipe: bytes) -> RunDir:
     name = str(facts.recipe["name"])
     again = create_run(runs, name)
+    # before the status: a reader that finds the run can tell what it repeats
     atomic_write(again.recipe, recipe)
     write_json(again.file("rerun.json"), {"of": facts.id, "path": str(facts.run.path.resolve())})
     write_status(again, Status(state=State.QUEUED))
@@ -251,6 +261,7 @@ def _code_of(
     """
     commit = facts.git.get("commit")
     _clear(facts.git, repository, say)
+    # the given repository first, then where the record says, then what is near
     here = (
         repository
         or gitstate.repository_of(facts.git)
@@ -260,6 +271,7 @@ def _code_of(
     if commit and here and gitstate.has_commit(here, str(commit)):
         say(f"code: {_words(facts.git)}")
         return gitstate.recorded_code(facts.run, facts.git, here)
+    # without the commit: an installed package of the same digest is the same code
     if facts.git.get("code") == provenance.code_digest():
         say("code: the installed one, whose digest is that of the record")
         return contextlib.nullcontext(_own_code())
@@ -303,6 +315,7 @@ def _environment(facts: RunRecord) -> dict[str, str]:
     was held to.
     """
     threads, limits = facts.env.get("threads"), facts.env.get("instruction_limits")
+    # what the user set counts only where the record says nothing
     number = str(threads) if isinstance(threads, int) else os.environ.get("OMP_NUM_THREADS")
     env = launcher.child_environment(OMP_NUM_THREADS=number)
     left_out = (

@@ -41,6 +41,7 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
     appears whole or not at all, and is read-only. Raises UsageError where the target stands already
     or the run is running, and for an archive of another kind.
     """
+    # a suffix of another packer would otherwise become a folder of that name
     if target.name.lower().endswith(_OTHER_ARCHIVES) and not target.name.lower().endswith(
         tuple(_ARCHIVES)
     ):
@@ -50,6 +51,7 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
         )
     if target.exists():
         raise UsageError(f"{target}: stands already; an export is never changed: give another name")
+    # asked before anything is copied: files of a running run change under the copy
     if inferred_state(read_status(run)) is State.RUNNING:
         raise UsageError(
             f"{run.id}: is running; export it when it is done, or stop it: `dgcctl runs stop"
@@ -63,6 +65,7 @@ def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]
     )
     try:
         _archive(run, names, temporary, mode) if mode else _folder(run, names, temporary)
+    # also Ctrl-C: an export is there whole or not at all
     except BaseException:
         remove_tree(temporary)
         raise
@@ -76,6 +79,7 @@ def exported_files(run: RunDir, checkpoints: str = "best") -> Iterator[str]:
     kept = _kept_checkpoints(run, checkpoints)
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
+        # the lock and half-written files are of the machine, not of the run
         if not path.is_file() or any(
             name.startswith(left) or f"/{left}" in name for left in _LEFT_OUT
         ):
@@ -97,6 +101,7 @@ def _kept_checkpoints(run: RunDir, wanted: str) -> set[str]:
 
 def _sums(run: RunDir, names: list[str]) -> bytes:
     return "".join(f"{file_digest(run.file(name))}  {name}\n" for name in names).encode(
+        # names of any bytes: sha256sum writes them as they are
         errors="surrogateescape"
     )
 
@@ -119,6 +124,7 @@ def _archive(run: RunDir, names: list[str], temporary: Path, mode: str) -> None:
         return
     with tarfile.open(temporary, mode) as archive:  # type: ignore[call-overload]
         for name in names:
+            # recursive=False: files alone, so that a link to a folder brings nothing in
             archive.add(run.file(name), f"{run.id}/{name}", recursive=False)
         sums = _sums(run, names)
         entry = tarfile.TarInfo(f"{run.id}/{DIGESTS}")
@@ -127,6 +133,7 @@ def _archive(run: RunDir, names: list[str], temporary: Path, mode: str) -> None:
 
 
 def _zip(run: RunDir, names: list[str], temporary: Path) -> None:
+    # strict_timestamps: a file from before 1980 must not make a zip impossible
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for name in names:
             archive.write(run.file(name), f"{run.id}/{name}")
@@ -143,6 +150,7 @@ def check_export(folder: Path) -> list[str]:
         )
     except FileNotFoundError:
         raise IntegrityError(f"{folder}: no export of a run ({DIGESTS} is expected)") from None
+    # two blanks, as sha256sum has it: `sha256sum -c` checks an export without us
     pairs = [line.split("  ", 1) for line in lines]
     return [name for digest, name in pairs if file_digest(folder / name) != digest]
 
@@ -173,6 +181,7 @@ def bring_back(run: RunDir) -> RunDir:
 
 def _moved(run: RunDir, folder: Path) -> RunDir:
     target = folder / run.id
+    # never into its place: two runs of one name are two runs
     if target.exists():
         raise UsageError(f"{target} is there already: move one of the two away")
     os.rename(run.path, target)
@@ -182,6 +191,7 @@ def _moved(run: RunDir, folder: Path) -> RunDir:
 def _refuse_running(run: RunDir) -> None:
     try:
         status = read_status(run)
+    # a record that cannot be read is no sign of life
     except (FileNotFoundError, IntegrityError):
         return
     if inferred_state(status) is State.RUNNING:

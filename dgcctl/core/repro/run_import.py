@@ -47,6 +47,7 @@ def import_runs(source: Path, runs: Path) -> Iterator[ImportedRun]:
     with contextlib.ExitStack() as stack:
         if source.is_file():
             folder = runs / temporary_name("import")
+            # unpacked inside the runs folder: the rename at the end is then within one file system
             stack.callback(remove_tree, folder)
             _unpack(source, folder)
         else:
@@ -62,6 +63,7 @@ def import_runs(source: Path, runs: Path) -> Iterator[ImportedRun]:
 
 def _runs_in(folder: Path) -> Iterator[RunDir]:
     one = RunDir(folder.resolve())
+    # one run, or a folder of them: told by what lies right in it
     if one.status.is_file() or one.recipe.is_file():
         yield one
         return
@@ -75,11 +77,13 @@ def _take(run: RunDir, runs: Path) -> ImportedRun:
         raise IntegrityError(f"{seen.problem}: cannot be imported")
     if seen.state in (State.RUNNING, State.QUEUED):
         raise UsageError(f"{run.path}: is {seen.state}: import it when it is done")
+    # an export vouches for each of its files; a folder that was copied by hand does not
     if (run.path / DIGESTS).is_file() and (changed := check_export(run.path)):
         raise IntegrityError(
             f"{run.path}: changed since it was exported: {', '.join(changed[:3])}"
             + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         )
+    # before a name is chosen: the same run under another name is no second run
     if there := _same_run(run, runs):
         return ImportedRun(there, "already here")
     target = RunDir(runs / _name(seen))
@@ -100,11 +104,13 @@ def _name(run: listing.Run) -> str:
     began = listing.stamp_of(run.status.started)
     recipe = str(run.recipe.get("name") or run.id)
     recipe = recipe if is_one_component(recipe) else "run"
+    # of its own log: two imports of one export get one name
     return f"{began}-{recipe}-{'-'.join(_identity(run.dir))[:6]}"
 
 
 def _identity(run: RunDir) -> list[str]:
     """What two copies of a run have in common and no two runs: the log holds each moment."""
+    # the recipe too: runs that were broken off before they logged have equal logs
     return [file_digest(path) for path in (run.events, run.recipe) if path.is_file()]
 
 
@@ -126,6 +132,7 @@ def _size(path: Path) -> int:
 def _copy(run: RunDir, target: RunDir) -> None:
     names = list(exported_files(run, "all"))
     for name in names:
+        # lstat: a link could bring in a file from anywhere
         if not stat.S_ISREG(run.file(name).lstat().st_mode):
             raise IntegrityError(f"{run.file(name)}: is a link: a run is made of files alone")
     _require_room(sum(run.file(name).stat().st_size for name in names), target.path.parent)
@@ -138,6 +145,7 @@ def _copy(run: RunDir, target: RunDir) -> None:
             copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.file(name), copy)
+            # the dates are part of what a person knows a run by
             shutil.copystat(run.file(name), copy)
             copy.chmod(0o644)
         os.rename(temporary, target.path)
@@ -165,6 +173,7 @@ def _unpack(source: Path, folder: Path) -> None:
         else:
             _untar(source, folder)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        # an error of the disk is told as such by who called
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise IntegrityError(f"{source}: cannot be unpacked ({error})") from error
@@ -173,8 +182,10 @@ def _unpack(source: Path, folder: Path) -> None:
 def _unzip(source: Path, folder: Path) -> None:
     with zipfile.ZipFile(source) as archive:
         entries = archive.infolist()
+        # before anything is written: the list says how large it will be
         _require_room(sum(entry.file_size for entry in entries), folder)
         for entry in entries:
+            # the upper half: a Unix mode, where the archive was made on one
             kind = entry.external_attr >> 16
             _require_file(source, entry.filename, link=bool(kind) and stat.S_ISLNK(kind))
             if not entry.is_dir():
@@ -187,6 +198,7 @@ def _untar(source: Path, folder: Path) -> None:
         _require_room(sum(entry.size for entry in entries), folder)
         for entry in entries:
             _require_file(source, entry.name, link=not (entry.isreg() or entry.isdir()))
+            # filter="data" as a second wall: links, devices, absolute names
             archive.extract(entry, folder, filter="data")
 
 

@@ -30,6 +30,7 @@ def use(tree: Path) -> None:
         spec = None if finder is PathFinder else finder.find_spec("dgc", None, None)
         if spec is not None and tree not in Path(spec.origin or "/").resolve().parents:
             sys.meta_path.remove(finder)
+    # in front of everything, the folder of the program included
     sys.path.insert(0, str(tree))
     # The trainer's own children (ranks, the loader's workers where they are spawned) start clean.
     os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -53,6 +54,7 @@ def try_import(tree: Path, name: str) -> None:
         importlib.import_module(name)
     except Exception as error:  # noqa: BLE001 - it is what was asked for
         if (
+            # missing is the module that was asked for, or a package that it lies in
             isinstance(error, ModuleNotFoundError)
             and error.name
             and f"{name}.".startswith(f"{error.name}.")
@@ -70,6 +72,7 @@ def _place(tree: Path, error: Exception) -> str:
     """
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
+        # a syntax error is raised where it was read, and names the file that has it
         frames.append((error.filename, error.lineno))
     inside = [frame for frame in frames if tree in Path(frame[0]).resolve().parents]
     file, line = (inside or frames)[-1]
@@ -78,6 +81,7 @@ def _place(tree: Path, error: Exception) -> str:
 
 
 def main() -> None:
+    # resolved before chdir: it may have been given relative to here
     tree, folder, module = Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3]
     if module == "--import":
         name, module = sys.argv[4:6]
@@ -89,8 +93,10 @@ def main() -> None:
         try_import(tree, name)
     else:
         use(tree)
+    # after the import: the working directory must not be where `dgc` is found
     os.chdir(folder)
     sys.argv = [module, *sys.argv[4:]]
+    # as `python -m` would, so that the program sees itself as it always does
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

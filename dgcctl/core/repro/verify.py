@@ -47,6 +47,7 @@ def verify(run: RunDir, *, recompute: Recompute | None = None) -> list[Check]:
     it needs torch).
     """
     facts = read_record(run)
+    # from what is read in a moment to what takes long
     checks = [
         *_recipe(facts),
         *_code(facts),
@@ -63,6 +64,7 @@ def verify(run: RunDir, *, recompute: Recompute | None = None) -> list[Check]:
 
 def equal(name: str, recorded: Any, found: Any, detail: str = "") -> Check:
     if recorded is None:
+        # an older release recorded less; what was not recorded cannot be wrong
         return Check(name, Outcome.UNCHECKED, recorded, found, detail or "nothing was recorded")
     return Check(
         name, Outcome.OK if recorded == found else Outcome.MISMATCH, recorded, found, detail
@@ -86,6 +88,7 @@ def _code(facts: RunRecord) -> Iterator[Check]:
         problem = str(facts.git.get("problem") or "the run was not started in a git checkout")
         yield Check("git commit", Outcome.UNCHECKED, detail=problem)
     elif (repository := gitstate.repository_of(facts.git)) is not None:
+        # that it is here is the finding; whether it gives the code back is asked next
         yield equal("git commit", commit, commit)
         yield from _patch(facts, repository)
     else:
@@ -98,6 +101,7 @@ def _code(facts: RunRecord) -> Iterator[Check]:
         if (check := equal(name, recorded, file_digest(facts.run.file(name)))).outcome
         is not Outcome.OK
     ]
+    # one line where all agree, one a file where one does not
     yield from wrong or [equal("uncommitted sources", len(files), len(files), "files, by digest")]
 
 
@@ -122,6 +126,7 @@ def _commit_that_is_not_here(facts: RunRecord, commit: str) -> Check:
 def _patch(facts: RunRecord, repository: Path) -> Iterator[Check]:
     path = facts.run.file("git.patch")
     if path.is_file():
+        # in an index of its own: nothing of the checkout is touched
         problem = checkout.applies(repository, str(facts.git["commit"]), read_bounded(path))
         yield equal("git.patch applies to the commit", True, not problem, problem)
 
@@ -170,10 +175,12 @@ def _log(facts: RunRecord) -> Iterator[Check]:
         f"at offset {damaged}" if damaged else "",
     )
     steps = facts.of_kind(EventKind.STEP)
+    # a step twice or not at all would be a log that was put together
     numbers = [row["step"] for row in steps]
     if facts.by_script:  # it logs which steps it likes
         return
     yield equal("event log: steps without a gap", True, numbers == list(range(1, len(numbers) + 1)))
+    # only of a run that is done: any other may have been killed between two writes
     if facts.state is State.DONE:
         yield equal("event log: last step", facts.status.step, numbers[-1] if numbers else 0)
 
@@ -208,6 +215,7 @@ def _checkpoints(facts: RunRecord) -> Iterator[Check]:
     for pointer in (facts.run.last, facts.run.best):
         if pointer.is_file():
             path = str(read_json(pointer)["path"])
+            # a pointer to what is not there would be followed by a resume
             yield equal(pointer.name, path, path if (facts.run.path / path).is_dir() else "absent")
 
 
@@ -223,6 +231,7 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
 
 def _recomputed(facts: RunRecord, recompute: Recompute) -> Iterator[Check]:
     try:
+        # needs torch, and perhaps the images: what cannot be computed here is told as unchecked
         found = recompute(facts.run)
     except DgcError as error:
         yield Check("data and model", Outcome.UNCHECKED, detail=str(error))

@@ -21,6 +21,7 @@ class Choice:
 
     def distribution(self) -> Any:
         """As Optuna has it."""
+        # here, so that a command line that is refused does not wait for Optuna
         from optuna.distributions import (
             CategoricalDistribution,
             FloatDistribution,
@@ -55,6 +56,7 @@ def parse_choices(texts: Sequence[str]) -> tuple[list[str], list[Choice]]:
     for text in texts:
         key, _, given = text.partition("=")
         one = parse_range(given)
+        # a step on a logarithmic scale, or one value: what a sweep knows and Optuna does not
         if one is not None and one.first < one.last and not (one.log and one.step):
             choices.append(Choice(key, one))
             continue
@@ -63,6 +65,7 @@ def parse_choices(texts: Sequence[str]) -> tuple[list[str], list[Choice]]:
             choices.append(Choice(axis.key, None, axis.values))
         else:
             fixed.append(f"{axis.key}={split_values(given)[0]}")
+    # counted: two ranges of one key would be two numbers of one trial
     for choice in choices:
         if [*(other.key for other in choices)].count(choice.key) > 1:
             raise UsageError(f"{choice.key} is searched twice: give all its values at once")

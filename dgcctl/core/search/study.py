@@ -73,6 +73,7 @@ class Search:
     def _study(self, drawn: int) -> Any:
         """The study, with a sampler whose numbers are those of the trial that comes next."""
         optuna = self.optuna
+        # a number a trial: a sampler that starts anew must not draw the first trial's numbers again
         seed = (self.asked.seed * 1_000_003 + drawn) % 2**32
         samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
         pruners = {
@@ -80,6 +81,7 @@ class Search:
             "median": optuna.pruners.MedianPruner,
             "halving": optuna.pruners.SuccessiveHalvingPruner,
         }
+        # under the lock of the journal: another worker may be writing its line now
         with self._journal_lock():
             _cut_torn_line(self.path / "journal.log")
         backend = optuna.storages.journal.JournalFileBackend(
@@ -98,12 +100,14 @@ class Search:
 
     def frozen(self) -> list[Any]:
         """Optuna's record of the trials that became runs, in order."""
+        # in the journal, not in memory: trials of other workers are there too
         return [one for one in self.study.get_trials(deepcopy=False) if "run" in one.user_attrs]
 
     def sweep(self) -> Sweep:
         """The trials so far as those of a sweep, whose runs are made and read in one way."""
         trials = [Trial(**one.user_attrs["run"]) for one in self.frozen()]
         for trial in trials:
+            # the name becomes a folder, and the journal is a file
             if not is_one_component(str(trial.run)):
                 raise IntegrityError(f"{self.path}: the run {trial.run!r} is no name")
         axes = list(self.asked.values)
@@ -115,6 +119,7 @@ class Search:
         """A trial that nobody has: one that was begun and left (but `passed`), or a new one while
         there are fewer than `trials`. None where there is nothing to do.
         """
+        # one at a time: what is drawn depends on the results so far
         with filelock.FileLock(self.path / "ask.lock"):
             for one in self.study.get_trials(deepcopy=False):
                 if one.state.is_finished():
@@ -125,6 +130,7 @@ class Search:
                     return claim
             if len(self.frozen()) >= trials:
                 return None
+            # asked for only while there are too few: trials that others are at work on count
             return self._taken(self._ask())
 
     def _taken(self, number: int) -> Claim | None:
@@ -145,6 +151,7 @@ class Search:
         values make a recipe.
         """
         for _ in range(_REFUSED):
+            # refused ones count: they used up a draw
             every_trial = self.study.get_trials(deepcopy=False)
             drawn = sum(bool({"run", "refused"} & set(one.user_attrs)) for one in every_trial)
             self.study = self._study(drawn)
@@ -158,6 +165,7 @@ class Search:
                 self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
                 continue
             self.allow(recipe)
+            # the index among those that became runs: refused ones have no run, and no number
             trial = planned_trial(recipe, len(self.frozen()), overrides)
             asked.set_user_attr("run", asdict(trial))
             return int(asked.number)
@@ -173,6 +181,7 @@ class Search:
         done = self.optuna.trial.TrialState.COMPLETE
         ended = [one for one in self.frozen() if one.state is done]
         least = min(ended, key=lambda one: one.value, default=None)
+        # the first of equal ones, whatever the order of their ends
         return None if least is None else int(least.user_attrs["run"]["index"])
 
     def rows(self) -> list[dict[str, Any]]:
@@ -219,6 +228,7 @@ def _cut_torn_line(journal: Path) -> None:
     """
     if not journal.is_file():
         return
+    # the whole journal: it is read by Optuna anyway, and the torn line is at its end
     data = journal.read_bytes()
     if not data.endswith(b"\n"):
         with journal.open("r+b") as file:
@@ -232,6 +242,7 @@ def require_optuna() -> Any:
         import optuna.storages.journal
     except ImportError:
         raise UsageError("a search needs Optuna: pip install 'dgcctl[search]'") from None
+    # Optuna logs each trial to stderr, where our own lines are
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

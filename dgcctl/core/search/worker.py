@@ -64,6 +64,7 @@ def work(
     with Signals(signals) as heard:
         while not heard.received and ended != most:
             claim = search.claim(trials, frozenset(passed))
+            # no trial is free: others have them all, or all are done
             if claim is None:
                 break
             try:
@@ -75,6 +76,7 @@ def work(
                     outcome.left.append(claim.trial.index)
                 ends.begin(at_work.dir)
                 ends.look()
+            # whatever came: a trial that is not released waits for the end of this process
             finally:
                 claim.release()
         outcome.interrupted = _CODES.get(heard.received, 0)
@@ -98,6 +100,7 @@ class _AtWork:
         self.sweep: Sweep = search.sweep()
         self.dir = self.sweep.run_dir(claim.trial)
         self.optuna_trial = search.handle(claim.number)
+        # what an earlier worker reported is not reported again: Optuna takes each epoch once
         self.told = set(self._frozen().intermediate_values)
         self.reason = str(self._frozen().user_attrs.get(_STOP, ""))
 
@@ -128,9 +131,11 @@ class _AtWork:
         while self._goes_on(process):
             if self.signals.received:
                 self._pass_on(process)
+                # what the trial has so far is saved; who goes on resumes it
                 return False
             self._report(tail)
             time.sleep(_POLL_SECONDS)
+        # once more: the last evaluation came after the last look
         self._report(tail)
         return True
 
@@ -138,6 +143,7 @@ class _AtWork:
         trial = self.claim.trial
         if self.sweep.state(trial) in (TrialState.DONE, TrialState.FAILED):
             return None
+        # a node that is gone cannot free its lock: Slurm says that it gave the task to us
         if os.environ.get("SLURM_JOB_ID") and free_lost_lock(self.dir):
             self.say(f"trial {trial.index}: the node that had it is lost")
         run, resume = prepare(self.sweep, trial)
@@ -166,11 +172,13 @@ class _AtWork:
             value, epoch = event.get(self.search.asked.metric), event.get("epoch")
             if event["kind"] != EventKind.EVAL or epoch in self.told or self.reason:
                 continue
+            # NaN is no figure that a search could compare
             if isinstance(value, int | float) and math.isfinite(value):
                 self.told.add(epoch)
                 self.optuna_trial.report(float(value), epoch)
                 self._ask_pruner()
         if self.reason and self.sweep.state(self.claim.trial) is TrialState.RUNNING:
+            # asked as the dashboard asks: the trainer saves, and its own words stay true
             self.dir.control.mkdir(exist_ok=True)
             (self.dir.control / "stop").touch()
 
@@ -195,12 +203,14 @@ class _AtWork:
         state = self.sweep.state(self.claim.trial)
         values = self._frozen().intermediate_values
         if state is TrialState.DONE and values:
+            # the last evaluation, not the best: the trial is judged as a run is
             value = values[max(values)]
             self.search.study.tell(number, value)
             self.say(f"trial {index}: done, {self.search.asked.metric} {value:.6g}")
             return True
         log = self.sweep.log(self.claim.trial)
         if state in (TrialState.FAILED, TrialState.DONE):
+            # done without a figure failed as well, for the search
             self.search.study.tell(number, state=states.FAIL)
             self.say(f"trial {index}: {state}, no {self.search.asked.metric} (log: {log})")
             return True
@@ -219,6 +229,7 @@ class _AtWork:
     def _pass_on(self, process: subprocess.Popen[bytes] | None) -> None:
         if process is None:
             return
+        # before the trainer has taken its run up there is nothing to save
         number = self.signals.received if is_running(self.dir) else signal.SIGKILL
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

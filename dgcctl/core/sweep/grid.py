@@ -34,6 +34,7 @@ def parse_axis(text: str) -> Axis:
             f"{text!r}: write a swept key as key=value,value or key=first..last, as"
             " optim.lr=0.05,0.1"
         )
+    # ranges are written out, so that a list may hold both
     values = tuple(itertools.chain.from_iterable(_expand(part) for part in split_values(given)))
     seen: dict[Any, str] = {}
     for value in values:
@@ -54,6 +55,7 @@ def _meaning(value: str) -> Any:
     itself.
     """
     document = yaml12.load(value, value)
+    # by its meaning: what a recipe would read is what makes two trials equal
     return ("text", value) if document.problems else _comparable(document.tree)
 
 
@@ -62,6 +64,7 @@ def _comparable(tree: Any) -> Any:
         return ("mapping", tuple(sorted((key, _comparable(item)) for key, item in tree.items())))
     if isinstance(tree, list | tuple):
         return ("list", tuple(_comparable(item) for item in tree))
+    # a kind beside each value: to Python True is 1, in a recipe it is not
     kind = (
         "number"
         if isinstance(tree, int | float) and not isinstance(tree, bool)
@@ -93,6 +96,7 @@ class _Splitter:
         for character in characters:
             if self.quote:
                 self._quoted(character, characters)
+            # a backslash inside brackets is YAML's own
             elif character == "\\" and not self.closing:
                 following = next(characters, "")
                 self.part += following if following == "," else character + following
@@ -115,11 +119,13 @@ class _Splitter:
             self.quote, self.closed = "", character
 
     def _plain(self, character: str) -> None:
+        # a quote in the middle of a value is a letter, as YAML has it
         begins = not self.part.strip() or self.part.rstrip()[-1] in "[{,:"
         doubled = character == "'" == self.closed  # YAML's '' inside '...'
         self.closed = ""
         if doubled or (character in "'\"" and begins):
             self.quote = character
+        # a bracket opens where a value begins; within others it may stand anywhere
         elif character in "[{" and (begins or self.closing):
             self.closing += "]" if character == "[" else "}"
         elif self.closing and character == self.closing[-1]:

@@ -130,6 +130,7 @@ class Pool:
 
     def collect(self) -> list[_Job]:
         """Take the jobs that ended out of their slots."""
+        # a list first: taking jobs out while going through them would pass some over
         ended = [job for job in self.active if not self._runs(job)]
         for job in ended:
             self.active.remove(job)
@@ -204,6 +205,7 @@ def run_sweep(
                 pool.start(waiting.pop(0))
             time.sleep(_POLL_SECONDS)
             pool.collect()
+            # those that run are waited for; nothing new begins
             if fail_fast and pool.outcome.failed:
                 waiting = []
         if signals.received:
