@@ -35,6 +35,7 @@ class Alert:
 
 def plateau(errors: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     """Whether the last evaluations did not improve on the best one before them."""
+    # with fewer evaluations the first ones, which fall fast, would be most of what is compared
     if len(errors) <= 2 * PLATEAU_EVALS:
         return False
     before, lately = errors[:-PLATEAU_EVALS], errors[-PLATEAU_EVALS:]
@@ -62,6 +63,7 @@ class AlertMonitor:
         self._ended.discard(run_id)
 
     def look(self, store: Store) -> list[Alert]:
+        # states of all runs; of the log only those that are read: a folder may hold thousands
         found = [alert for run in store.runs.values() for alert in self._state(run)]
         for run_id, feed in store.feeds.items():
             if run_id in store.runs and feed.caught_up:
@@ -140,6 +142,7 @@ class AlertMonitor:
 
     def _reached(self, run: Run, feed: Feed) -> list[tuple[str, Alert]]:
         if run.id not in self._targets:
+            # read once: a recipe does not change while its run trains
             self._targets[run.id] = targets(recipe_of(run.dir))
         facts = []
         for target in self._targets[run.id]:

@@ -32,6 +32,7 @@ class Page:
 def page(names: Sequence[str], number: int, room: int) -> Page:
     """The page of this number, or the last one."""
     room = max(1, room)
+    # the number may be from before charts went or the screen shrank
     number = max(0, min(number, (len(names) - 1) // room))
     first = number * room
     return Page(tuple(names[first : first + room]), first, len(names), number)
@@ -52,9 +53,11 @@ def names_of(store: Store, run: Run, *, usage: bool, text: str) -> list[str]:
     if usage:
         found = [name for name in machine.CHARTS if name in known or name in seen_here]
         return [name for name in found if _says_something(store, run, name)]
+    # a script's run that logged something has charts of what it logged, and no empty ones of ours
     training = "model.name" in run.recipe or not logged
     usual = [name for name in curves.default_metrics() if name in known or training]
     everything = dict.fromkeys([*store.view.metrics, *usual, *logged])
+    # a filter may name what the machine does; unasked it stays out of the way
     if text:
         everything = dict.fromkeys([*everything, *seen_here])
     return [name for name in everything if matches(name, text)]
@@ -75,6 +78,7 @@ def matches(name: str, text: str) -> bool:
 
 def _holds(told: Sequence[str], word: str) -> bool:
     if word.startswith("!"):
+        # `!` alone is a word that is not typed to its end
         return len(word) == 1 or not _holds(told, word[1:])
     parts = [part for part in word.split("|") if part]
     return not parts or any(

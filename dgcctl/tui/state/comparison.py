@@ -43,6 +43,7 @@ def read(dirs: Sequence[RunDir]) -> ComparedRuns:
             found.append(read_record(run))
         except (DgcError, OSError, ValueError, TypeError) as error:
             problems.append(f"{run.id}: {str(error).splitlines()[0]}")
+    # all against the first: pairs of all with all would be more than anybody reads
     diffs = [diff_runs(found[0], other) for other in found[1:]]
     patch = [line for diff in diffs for line in diff.patch][:MAX_PATCH]
     return ComparedRuns(

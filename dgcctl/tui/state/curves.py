@@ -53,6 +53,7 @@ def previewed(store: Store, run: Run) -> tuple[str, str]:
     if "model.name" in run.recipe:
         return ERROR, "step.loss"
     names = [*store.feed(run.id).names(), "step.loss", ERROR]
+    # a script's run may have neither: its first evaluation and whatever else there is
     first = next((name for name in names if name.startswith("eval.")), names[0])
     return first, next(name for name in names if name != first)
 
@@ -103,6 +104,7 @@ class Curves:
         self, runs: Sequence[Run], metrics: Sequence[str], axis: Axis
     ) -> tuple[float, float]:
         """From 0 to the furthest point of any of the runs."""
+        # not 0: a chart without points still has an axis to divide
         ends = [1e-9]
         for run in runs:
             feed = self._store.feed(run.id)
@@ -133,6 +135,7 @@ class Curves:
             title=title_of(metric),
             traces=traces,
             window=window,
+            # a count of channels that may be 0 has no logarithm to show
             log=options.log and metric != "step.inactive",
             cursor=options.cursor,
             target=target.value if target else None,
@@ -151,6 +154,7 @@ class Curves:
         """Changes where the points of a metric change."""
         feed = self._store.feed(run_id)
         points = self._store.points(run_id, metric)
+        # the last point too: a resume can leave as many points as there were
         end = float(points.step[-1]) if len(points) else 0.0
         return (
             len(points),
@@ -174,6 +178,7 @@ class Curves:
 
     def _smooth(self, run_id: str, metric: str, values: Floats, weight: float) -> Floats:
         state = (weight, *self._state(run_id, metric))
+        # smoothed anew only where the points or the weight changed: a frame has no time for more
         kept = self._smoothed.get((run_id, metric))
         if kept is None or kept[0] != state:
             kept = (state, series.smooth(values, weight))
@@ -199,6 +204,7 @@ def x_ticks(axis: Axis) -> Callable[[float, float, int], list[tuple[float, str]]
         ]
     write = "{:,.0f}" if axis == "step" else "{:g}"
     return lambda first, last, count: [
+        # steps are whole: half of one is no place
         (place, write.format(place))
         for place in raster.ticks(first, last, count)
         if axis != "step" or place == int(place)

@@ -68,6 +68,7 @@ def _checkpoints(run: Run, feed: Feed) -> list[Row]:
     """Saved states, newest first; those that were deleted since are said to be."""
     last = run_facts.document(run.dir, "last.json").get("step")
     best = run_facts.document(run.dir, "best.json").get("step")
+    # by its path: a checkpoint that a resume wrote again is listed once
     saved = {event.get("path"): event for event in feed.checkpoints}
     return [_checkpoint(run, event, last, best) for event in reversed(saved.values())]
 
@@ -153,6 +154,7 @@ def _resumed(event: dict[str, Any]) -> str:
 def _metrics(store: Store, feed: Feed, search: str) -> SearchResult:
     """Names first: with 12,000 of them only those that are shown cost anything."""
     names = feed.names()
+    # names alone are searched: their values are asked for those that are shown
     kept = [name for name in names if search in name.lower()]
     pins = set(store.view.metrics)
     rows = [

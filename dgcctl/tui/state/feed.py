@@ -43,10 +43,12 @@ class Rows:
 
 
 def _numbers(event: Event) -> Iterator[tuple[str, float]]:
+    # type and not isinstance: this is asked for each number of each line, and bool is none
     for name, value in event.items():
         kind = type(value)
         if (kind is float or kind is int) and name not in _NO_METRIC:
             yield name, value
+    # NaN and infinities stand as text beside the line: JSON has no word for them
     for name, text in event.get("nonfinite", {}).items():
         yield name, float(text)
 
@@ -77,6 +79,7 @@ def sort_events(events: Iterable[Event]) -> list[Rows | Event]:
                 parts.append(open_rows[kind])
             open_rows[kind].add(event)
         else:
+            # rows before and after a resume must not be one block: those before are cut back
             if kind == EventKind.RESUME:
                 open_rows = {}
             parts.append(event)
@@ -98,11 +101,13 @@ class Follower:
         """What is new, or None. Never raises for what may happen to a file that is being written or
         taken away.
         """
+        # a stat is enough where nothing changed, which is nearly always
         facts = self._facts()
         if facts == self._seen:
             return None
         try:
             return self._read(facts)
+        # remembered: what cannot be read is told once, and looked at again when it changes
         except OSError as error:
             self._seen = facts
             return FeedBatch(
@@ -146,6 +151,7 @@ class MetricTable:
 
     def add(self, part: Rows) -> None:
         self.generation += 1
+        # positions of a part count from its beginning, those of the table from the first row of all
         base = self.step.size
         self.step.extend(part.steps)
         self.time.extend(part.times)
@@ -158,6 +164,7 @@ class MetricTable:
     def void_after(self, step: float) -> None:
         """Drop the rows that a resume replays."""
         self.generation += 1
+        # steps grow: rows of a resume are cut by a search, not by going through them
         keep = int(np.searchsorted(self.step.view, step, "right"))
         self.step.truncate(keep)
         self.time.truncate(keep)
@@ -249,6 +256,7 @@ class Feed:
         return kept[1]
 
     def _gather(self, table: MetricTable, metric: str) -> Points:
+        # the clock of a resumed run may have been set back: on the axis of time no curve goes back
         rows = table.rows[metric].view.astype(np.int64)
         seconds = (
             np.maximum.accumulate(table.time.view[rows] - self.started)
@@ -273,6 +281,7 @@ class Feed:
 
     @property
     def started(self) -> float:
+        # a log that lost its first line begins with its first row
         return float(self.start.get("t", 0.0)) or min(
             (float(table.time.view[0]) for table in self.tables.values() if table.time.size),
             default=0.0,

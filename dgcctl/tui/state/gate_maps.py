@@ -58,6 +58,7 @@ def read(run: RunDir, file: str) -> GateMap | str:
     """A gate map of a run, or why it cannot be shown."""
     path = run.path / file
     try:
+        # the name comes from the log: a record is data
         if not path.resolve().is_relative_to(run.path.resolve()):
             return f"{file}: lies outside the run"
         document = read_json(path)
@@ -84,6 +85,7 @@ def _head(head: dict[str, Any]) -> Head:
 
 def shade(value: float, width: int = 7) -> str:
     """A value in [0, 1] as a number and a shaded bar, so that it reads without colour: ` 63 ▓▓`."""
+    # NaN is unequal to itself
     bounded = min(1.0, max(0.0, value)) if value == value else 0.0
     room = max(1, width - 5)
     dark = SHADES[max(1, round(bounded * (len(SHADES) - 1)))]
@@ -98,6 +100,7 @@ def short_names(names: list[str]) -> list[str]:
     if len(parts) < 2:
         return names
     first, last = _shared(parts), _shared([part[::-1] for part in parts])
+    # a name of which nothing would be left stays whole
     kept = [".".join(part[first : len(part) - last]) or ".".join(part) for part in parts]
     return [name.replace("denseblock_", "block_").replace("denselayer_", "layer_") for name in kept]
 

@@ -132,6 +132,7 @@ class Catalogue:
 
     def _still(self, run: Run) -> bool:
         """Whether an unchanged record still means the same: a running one may have died."""
+        # a dead trainer changes no file: only its absence says so
         return run.state != State.RUNNING or inferred_state(run.status) is State.RUNNING
 
 
@@ -150,6 +151,7 @@ def last_speed(run: RunDir) -> float | None:
     try:
         with open_regular(run.events) as file:
             file.seek(0, os.SEEK_END)
+            # the end alone: a log of days may have gigabytes, and its speed stands near the end
             file.seek(max(0, file.tell() - _TAIL))
             lines = file.read(_TAIL).splitlines()
     except (OSError, IntegrityError):
@@ -247,6 +249,7 @@ class Poller:
             self._post(Listed(found, dict(known.best), dict(known.speed), known.gone))
 
     def _follow(self) -> bool:
+        # a bounded number: each follower holds the columns of its log in memory
         live = [run.dir for run in self._runs if run.state == State.RUNNING][:FOLLOW_AT_MOST]
         wanted = {run.id: run for run in (*live, *self._watched)}
         busy = False
@@ -278,6 +281,7 @@ class Poller:
     def _look_at_disk(self) -> None:
         with contextlib.suppress(OSError):
             free = self._free_bytes(self._catalogue.runs_dir)
+            # in steps of 256 MiB: each byte that is written would be news
             if self._free is None or (free >> 28) != (self._free >> 28):
                 self._free = free
                 self._post(Disk(free))

@@ -60,6 +60,7 @@ def best_error(feed: Feed | None) -> float | None:
 
 def last_error(run: Run, feed: Feed | None) -> float | None:
     """Top-1 error of the last evaluation."""
+    # the log is newer than metrics.json while it is open
     last = feed.last(TOP1) if feed else None
     return _number(run.metrics.get("top1_error")) if last is None else last
 

@@ -105,6 +105,7 @@ def _target(target: tuple[float, float] | None) -> str:
 def grouped(found: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but the seed, together."""
     groups: dict[str, list[Run]] = {}
+    # a group is what computes the same: labels, places and saving intervals do not part it
     for run in found:
         keys_of = computing_keys(run.recipe, without=("seed",))
         groups.setdefault(run.name + repr(sorted(keys_of.items(), key=str)), []).append(run)

@@ -28,6 +28,7 @@ class GrowingArray:
 
     def extend(self, values: Any) -> None:
         needed = self.size + len(values)
+        # doubled: as many copies as there are digits, not as there are points
         if needed > len(self._data):
             grown = np.empty(max(needed, 2 * len(self._data)))
             grown[: self.size] = self.view
@@ -78,6 +79,7 @@ def smooth(values: Floats, weight: float) -> Floats:
         else _full_counts(len(values), weight)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
+        # before the first number there is nothing to average
         return np.where(finite, sums / counts, np.nan)
 
 

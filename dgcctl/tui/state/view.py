@@ -76,6 +76,7 @@ class ViewStore:
     """The remembered view of one runs folder (nowhere: nothing is remembered)."""
 
     def __init__(self, state_dir: Path | None, runs_dir: Path) -> None:
+        # by a digest: a path may be longer than a name of a file, and holds slashes
         name = hashlib.sha256(os.fsencode(runs_dir.resolve())).hexdigest()[:16]
         self.path = state_dir / f"{name}.json" if state_dir else None
 
