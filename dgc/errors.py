@@ -133,9 +133,11 @@ def error_of(code: int, text: str) -> DgcError:
     """What a process that ended with `code` would have raised: the most general class that has this
     code.
     """
+    # breadth first: the most general class of a code comes before its children
     kinds: list[type[DgcError]] = [DgcError]
     for kind in kinds:
         if kind.exit_code == code:
+            # in one line: it came from a log, which may have put a break into it
             return kind(" ".join(text.split("\n")))
         kinds += kind.__subclasses__()
     return DgcError(" ".join(text.split("\n")))

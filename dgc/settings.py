@@ -178,6 +178,7 @@ def check() -> None:
         gdrive_url,
         onedrive_url,
     ):
+        # each raises by itself, with its variable's name
         read()
     rank_timeout(1.0)
     on_end_seconds()
@@ -202,6 +203,7 @@ def _seconds(name: str, default: float) -> float:
     try:
         seconds = float(given)
     except ValueError:
+        # NaN fails the comparison below as well, so one message serves both
         seconds = math.nan
     if not (0 < seconds < math.inf):
         raise _wrong(name, "should be a number of seconds above 0, as 600")
@@ -214,6 +216,7 @@ def _path(name: str) -> Path | None:
         return None
     try:
         return Path(given).expanduser()
+    # ~name of a user that is not here
     except RuntimeError as error:
         raise _wrong(name, "no such user's home folder: write the whole path") from error
 

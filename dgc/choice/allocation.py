@@ -100,9 +100,11 @@ def allocate(
     """
     _check(model, images, budget, unit, labels)
     tried = check_shares(shares)
+    # a copy: shares are tried on it, and the caller's network is as it was also after an error
     given = copy.deepcopy(model).eval()
     damages = _damages(given, images, labels, tried)
     calls = _calls(given, images[:1])
+    # a layer that these images do not reach would be given the smallest share, unseen
     unused = [name for name in damages if not calls.get(name)]
     if unused:
         raise ArgumentError(f"{unused[0]} is not called on these images: what it keeps is open")
@@ -158,6 +160,7 @@ def _damages(
                 total += F.nll_loss(found, labels[at : at + BATCH], reduction="sum").item()
         return total / len(images)
 
+    # with labels the damage is what is added to the loss that the network has now
     first = 0.0 if labels is None else measure()
     found: dict[str, list[float]] = {}
     for name, _, value in by_layer(model, shares, measure):
@@ -175,6 +178,7 @@ def _calls(model: nn.Module, image: Tensor) -> Calls:
 
     def noting(name: str) -> Any:
         def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # a clone: what is given may be overwritten in place by what comes next
             found.setdefault(name, []).append((inputs[0].clone(), tuple(output.shape[1:])))
 
         return note
@@ -198,6 +202,7 @@ def _macs(model: nn.Module, calls: Calls, shares: Sequence[float]) -> dict[str, 
 def _layer_macs(
     layer: DynamicGroupConv2d, calls: Sequence[tuple[Tensor, tuple[int, ...]]], share: float
 ) -> float:
+    # counted by the layer itself, at the end of its schedule with this share
     before, layer.gate_factor = layer.gate_factor, share
     try:
         return sum(layer.cost(tuple(x.shape[1:]), y).promised for x, y in calls)
@@ -227,6 +232,7 @@ class _Whole:
     ) -> None:
         self.model, self.image, self.unit, self.shares = model, image, unit, shares
         self.costs = list(costs.values())
+        # any share would do: what is left of the whole without the layers is the same
         middle = [len(shares) // 2] * len(costs)
         # what is no dynamic layer costs the same whatever they keep
         self.rest = self._alone(middle) - self._sum(middle)
@@ -250,6 +256,7 @@ class _Whole:
 def _shared(model: nn.Module, shares: Sequence[float]) -> Iterator[None]:
     """Within the block each layer keeps its share."""
     layers = [layer for _, layer in iter_dgc(model)]
+    # all three: a schedule may stand anywhere, and is put back where it stood
     before = [(layer.gate_factor, layer.n_inactive, layer.n_traced) for layer in layers]
     try:
         for layer, share in zip(layers, shares, strict=True):
@@ -276,7 +283,9 @@ def _fit(
         cost = whole.of(taken)
         if cost <= budget:
             return taken, cost
+        # by as much as it was over: layers together cost a little else than the sum of each alone
         inner -= cost - budget
+    # measured once more: the smallest shares may fit though no other choice did
     least = whole.of([0] * len(items))
     if least <= budget:
         return [0] * len(items), least
@@ -306,6 +315,7 @@ def _result(
         )
         for name, option, options in zip(names, taken, items, strict=True)
     )
+    # measured or counted whole, as the chosen shares were: both figures are of one kind
     fitting = [at for at in range(len(tried)) if whole.of([at] * len(items)) <= budget]
     one = max(fitting, default=None)
     return Allocation(

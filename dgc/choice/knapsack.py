@@ -20,6 +20,7 @@ def choose(items: Sequence[Sequence[Option]], budget: float) -> list[int] | None
     is, but for what is left of the budget in the end: it goes to whatever option still fits and
     takes away most.
     """
+    # only options on the hull can be the best ones for some budget, but for what is left over
     hulls = [_hull(options) for options in items]
     taken = [0] * len(items)
     left = budget - sum(options[hull[0]].cost for options, hull in zip(items, hulls, strict=True))
@@ -30,6 +31,7 @@ def choose(items: Sequence[Sequence[Option]], budget: float) -> list[int] | None
         for item, (options, hull) in enumerate(zip(items, hulls, strict=True))
         for position, (a, b) in enumerate(itertools.pairwise(hull))
     )
+    # a step of a hull is only possible from the option before it
     for _, item, position in steps:  # of one item they come in the order of its hull
         options, hull = items[item], hulls[item]
         price = options[hull[position + 1]].cost - options[hull[position]].cost
@@ -50,6 +52,8 @@ def _filled(items: Sequence[Sequence[Option]], chosen: list[int], left: float) -
         ]
         if not better:
             return chosen
+        # the one that takes away most; of equal ones the
+        # first, so that the choice is always the same
         _, item, number = min(better)
         left -= items[item][number].cost - items[item][chosen[item]].cost
         chosen[item] = number
@@ -66,6 +70,7 @@ def _hull(options: Sequence[Option]) -> list[int]:
     for number in order:
         if hull and options[number].damage >= options[hull[-1]].damage:
             continue  # costs as much or more, and is no better
+        # from above: a line from the option before to the next one passes below it
         while len(hull) > 1 and _gain(options[hull[-2]], options[hull[-1]]) <= _gain(
             options[hull[-1]], options[number]
         ):

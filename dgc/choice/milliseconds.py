@@ -41,6 +41,7 @@ def layer(
     """
     contenders = []
     for share in shares:
+        # each share is a plan of its own: how many channels are on is fixed when it is made
         twin = copy.deepcopy(one)
         twin.set_inactive(inactive(twin, share))
         contenders.append(compile_for_inference(nn.Sequential(twin)))
@@ -56,10 +57,12 @@ def _interleaved(models: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[
     counts = []
     for model, x in zip(models, inputs, strict=True):
         model(x)  # makes the plan
+        # so many calls that one look takes SECONDS, whatever the layer costs
         counts.append(max(1, int(SECONDS / max(_timed(model, x, 1), 1e-6))))
     best = [float("inf")] * len(models)
     for _ in range(ROUNDS):
         for at, (model, x) in enumerate(zip(models, inputs, strict=True)):
+            # the least of the rounds: whatever disturbs a measurement makes it longer
             best[at] = min(best[at], _timed(model, x, counts[at]))
     return [1000 * seconds for seconds in best]
 

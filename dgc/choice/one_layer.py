@@ -37,6 +37,7 @@ def share_now(layer: DynamicGroupConv2d) -> float:
 @contextmanager
 def keeping(layer: DynamicGroupConv2d, share: float) -> Iterator[None]:
     """Within the block the layer keeps this share of its channels."""
+    # before any other share is set: an error in between puts this one back
     before = (layer.n_inactive, layer.n_traced)
     layer.set_inactive(inactive(layer, share))
     try:

@@ -33,6 +33,7 @@ class Numbers:
 
     def checked(self, where: str = "") -> Numbers:
         """Itself, where they make a layer at all."""
+        # a layer wide enough for any number of heads: only the numbers are in question
         wide = 1024 * max(1, self.heads) if isinstance(self.heads, int) else 1024
         try:
             with torch.device("meta"):
@@ -73,6 +74,7 @@ def convert(
     Raises ArgumentError for numbers that do not fit, a name that means no convolution, and where
     nothing would be converted; the network is then as it was.
     """
+    # everything is looked at before anything is replaced
     found = _places(model)
     numbers = Numbers(heads, gate_factor, squeeze_rate).checked()
     wanted = {
@@ -83,6 +85,7 @@ def convert(
     rules.check_patterns(found, {**wanted, "layers": own})
     for pattern, given in own.items():
         numbers.changed(given).checked(f"layers: {pattern!r}: ")
+    # one run of the original: which layers are called, with what, and what the network answers
     first, uses = watch(model, example, found)
     shared = rules.shared_weights(model)
     chosen = [
@@ -93,11 +96,13 @@ def convert(
     if not made:
         raise ArgumentError(f"nothing to convert: {_reasons(chosen)}")
     replaced = [(place, _layer(place.conv, row)) for place, row in made]
+    # all at once: the example is run once more, on what came of it
     swap(model, dict(replaced))
     try:
         difference, note = compare(
             model, example, first, replaced, lambda: _in_double(model, example, replaced)
         )
+    # also where the comparison is interrupted: a network is converted whole, or as it was
     except BaseException:
         swap(model, {place: place.conv for place, _ in replaced})
         raise
@@ -120,6 +125,7 @@ def _places(model: nn.Module) -> list[Place]:
 
 def _numbers(place: Place, default: Numbers, own: Mapping[str, Mapping[str, Any]]) -> Numbers:
     """Those of the layer: the last name that means it wins."""
+    # in the order in which they were given, so that a general name may be followed by a special one
     for pattern, given in own.items():
         if _meant(place, (pattern,)):
             default = default.changed(given)
@@ -146,14 +152,17 @@ def _decide(
         return left("excluded")
     if not uses:
         return left("not called on the example")
+    # before the costs: what no dynamic layer can be has none
     if why := rules.why_not(conv, numbers.heads, shared):
         return left(why)
+    # a mean over one pixel is the pixel: gates would choose by the value that they gate
     if all(x[1:] == (1, 1) for x, _ in uses):
         return left("its input is a single pixel")
     rate = start.narrowed(conv, numbers.heads, numbers.squeeze_rate)
     with torch.device("meta"):
         layer = start.blank(conv, numbers.heads, numbers.gate_factor, rate)
     promised = sum(layer.cost(x, y).promised for x, y in uses)
+    # by the authors' count at the end of the schedule: what the layer will cost when it is trained
     if promised > dense * (1 - LEAST_GAIN):
         return left("its gates would cost what it saves")
     gates = sum(p.numel() for p in (layer.fc1, layer.fc2, layer.fc2_bias))
@@ -228,6 +237,7 @@ def swap(model: nn.Module, layers: Mapping[Place, nn.Module]) -> None:
     """Put each module under all names of its place."""
     for place, layer in layers.items():
         for name in place.names:
+            # under each of its names: a module that is used twice is one object at two places
             parent, _, last = name.rpartition(".")
             holder = model.get_submodule(parent)
             if last not in holder._modules:

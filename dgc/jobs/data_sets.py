@@ -35,6 +35,7 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
         dir=options.data_dir,
         download=False,
         quarantine=options.quarantine,
+        # no images are made here: only counts and digests are asked for
         image_size=32,
     )
     return images.describe()
@@ -43,12 +44,14 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
 def _download(options: argparse.Namespace) -> dict[str, Any]:
     if options.name not in ("cifar10", "cifar100"):
         raise UsageError(f"{options.name} cannot be downloaded: only cifar10 and cifar100 can")
+    # repair: who asks for a download has damaged files replaced, too
     cifar.ensure(
         cifar.source(options.name),
         data_dir(options.name, options.data_dir),
         download=True,
         repair=True,
     )
+    # read as a training would: a download that cannot be used is told at once
     return verify(options.name, options.data_dir)
 
 

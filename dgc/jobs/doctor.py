@@ -51,6 +51,7 @@ def native_facts() -> dict[str, Any]:
     from dgc.kernels import cpu
 
     try:
+        # a wrong setting is a finding, not the end of the report
         return cpu.describe()
     except UsageError as error:
         return {"available": False, "error": str(error)}

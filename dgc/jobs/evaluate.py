@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             if ranks.first:
                 write_json(given.json, answer)
     except DgcError as error:
+        # what all ranks raise is said by the first alone
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "shared", False):
             say_error(error)
         return int(error.exit_code)
@@ -101,7 +102,10 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     recipe = as_the_weights_say(found, opened)
     switches = recipe.train
     seeding.set_switches(
-        deterministic=switches.deterministic, threads=switches.threads, tf32=switches.tf32
+        # as in training: other switches give other last bits
+        deterministic=switches.deterministic,
+        threads=switches.threads,
+        tf32=switches.tf32,
     )
     data = ranks.alone_first(
         lambda: open_labelled(opened, recipe, given.data_dir, given.limit, subset=given.subset)
@@ -110,9 +114,11 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         for line in data.notes:
             say(line)
     held = expectation(opened, data, given.limit, ranks)
+    # before anything is measured: an evaluation may take hours
     if given.check:
         _check_is_judged(held)
     whole = data
+    # all images: whether they are the ones that are expected is told by the digest of the whole set
     if given.limit is not None:
         whole = ranks.alone_first(
             lambda: open_labelled(opened, recipe, given.data_dir, None, subset=given.subset)
@@ -184,6 +190,7 @@ def in_precision(
         paired.keep(logits_BC, labels_B)
 
     figures, seconds = timed(runner, images, recipe, ranks, watch)
+    # in float32 by the same engine: what differs is then the precision alone
     _, exact = choose_engine("native", model, ranks.device)
     other, _ = timed(exact, images, recipe, ranks, paired.compare)
     beside = {"against_float32": paired.facts(other.top1_error, ranks)}
@@ -263,6 +270,7 @@ class Confusion:
 
     def add(self, logits_BC: Tensor, labels_B: Tensor) -> None:
         classes = len(self.counts_CC)
+        # each pair of labels is one number, so that one count does for the whole matrix
         places_B = labels_B * classes + logits_BC.argmax(1)
         self.counts_CC += torch.bincount(places_B, minlength=classes * classes).view(
             classes, classes
@@ -273,6 +281,7 @@ def expectation(opened: Opened, data: Labelled, limit: int | None, ranks: Ranks)
     """`expected`: what these figures can be held against; `not_judged`: why nothing, where
     something was expected.
     """
+    # published and recorded figures are of certain images: on others they say nothing
     rows = published(opened.entry) if opened.entry else wished(opened.recipe)
     why = ranks.from_first(lambda: why_not_judged(opened, data, limit)) if rows else ""
     return {"expected": [] if why else rows, "not_judged": why or None}
@@ -293,6 +302,7 @@ def wished(recipe: Recipe) -> list[dict[str, Any]]:
 
 def published(entry: ReleasedCheckpoint) -> list[dict[str, Any]]:
     """What the authors report for a released network; met where the last published digit is."""
+    # half of the last digit that was published
     values = {"top1_error": entry.top1_error, "top5_error": entry.top5_error}
     return [
         {"metric": metric, "expected": value, "tolerance": 0.005, "source": entry.source}
@@ -316,6 +326,7 @@ def plot(counts_CC: Tensor, names: tuple[str, ...], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    # set for the whole process, which draws this one picture
     mpl.rcParams["text.parse_math"] = False  # a $ in a class name is a letter
     shares_CC = counts_CC.double() / counts_CC.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(figsize=(6, 5.5), layout="constrained")

@@ -77,6 +77,7 @@ SAVERS = {"onnx": save_onnx, "pt2": save_pt2}
 def staged(file: Path) -> Iterator[Path]:
     """A name beside `file`, which becomes it at the end, or is gone."""
     temporary = file.with_name(temporary_name(file.name)).with_suffix(file.suffix)
+    # the suffix stays: exporters look at it
     try:
         yield temporary
         os.replace(temporary, file)

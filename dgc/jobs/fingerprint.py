@@ -27,6 +27,7 @@ from dgc.run import provenance
 from dgc.talk import run_program
 from dgc.train import seeding
 
+# small enough for seconds, and with each kind of layer in it
 BATCH, SIZE, CLASSES = 16, 32, 10
 NETWORK: dict[str, Any] = {
     "stages": [2, 2, 2],
@@ -62,9 +63,11 @@ def _train(steps: int, device: torch.device) -> Iterator[dict[str, Any]]:
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
+    # a generator of its own: what the network draws must not move the images
     source = torch.Generator().manual_seed(torch.initial_seed())
     digest = hashlib.sha256()
     for step in range(steps):
+        # pruned like a training: gates and thresholds are part of what is compared
         dgc.set_progress(model, step / steps)
         images = torch.randn(BATCH, 3, SIZE, SIZE, generator=source).to(device)
         labels = torch.randint(CLASSES, (BATCH,), generator=source).to(device)

@@ -54,6 +54,7 @@ def known_classes(opened: Opened) -> tuple[str, ...]:
     """
     if opened.card.classes:
         return opened.card.classes
+    # without a card the data set's own names, where their number fits
     names = class_names(opened.entry.classes if opened.entry else opened.recipe.data.name)
     return names if len(names) == opened.recipe.model.num_classes else ()
 
@@ -116,6 +117,7 @@ def _open_own(opened: Opened, recipe: Recipe, folder: Path | None) -> Labelled:
     found = build.open_data(recipe)
     place = written(str(found.dir or found.name))
     labels, note = match(found.folders or found.classes, opened, place, subset=False)
+    # from the folder's order to the labels that the weights know
     found.val.labels = labels[found.val.labels]
     names = known_classes(opened) or found.classes
     notes = (*(line for _, line in found.notes()), *filter(None, [note]))
@@ -194,6 +196,7 @@ def match(found: Sequence[str], opened: Opened, place: str, *, subset: bool) -> 
             )
         )
         return np.arange(classes), said
+    # the last of equal names is in the mapping: others with that name are found by comparing
     labels = {_key(name): label for label, name in enumerate(known)}
     twice = [name for label, name in enumerate(known) if labels[_key(name)] != label]
     # Names may repeat (ImageNet has two classes `crane`); it matters only where one of them is to
@@ -230,6 +233,7 @@ def _key(name: str) -> str:
     """What two spellings of a name have in common: file systems differ in accents, and no folder
     has a slash.
     """
+    # composed: macOS decomposes accents, Linux keeps what was written
     return unicodedata.normalize("NFC", name).replace("/", "_")
 
 
@@ -264,6 +268,7 @@ def images_facts(opened: Opened, whole: Labelled, evaluated: int) -> dict[str, A
         "same": None,
     }
     card = opened.card.data or {}
+    # the digest has the names of files in it, and so of the folder
     if not card.get("sha256") or not _is_called_val(whole.images):
         return facts
     found = describe_set(whole.images, len(whole.classes))
@@ -292,6 +297,7 @@ def why_not_judged(opened: Opened, labelled: Labelled, limit: int | None) -> str
     if recorded:
         same = describe_set(labelled.images, len(labelled.classes))["sha256"] == recorded
         return "" if same else f"it was made for other images than {labelled.place}"
+    # no card: the number of images is all that can be compared
     count, whole = len(labelled.images), _WHOLE.get(labelled.data_set)
     if labelled.elsewhere and count != whole:
         full = f"the {whole:,} images" if whole else "the images"

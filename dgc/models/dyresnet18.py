@@ -37,6 +37,7 @@ class BasicBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
         y_BCHW = self.conv1(x_BCHW)
+        # the BatchNorm goes along: the layer keeps its raw input alone for backward
         if isinstance(self.conv2, DynamicGroupConv2d):
             y_BCHW = self.conv2(y_BCHW, input_norm=self.bn1)
         else:

@@ -33,6 +33,7 @@ def to_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state_dict.items():
         layer, _, part = key.rpartition(".")
         dot = f"{layer}." if layer else ""
+        # what has an fc2_bias beside it is a gated layer; its other parts are told by their names
         if f"{dot}fc2_bias" in state_dict and part in PARTS.values():
             out |= _unstack(dot, part, tensor, state_dict[f"{dot}fc1"].shape[0])
         elif part == "inactive_channels":
@@ -59,6 +60,7 @@ def from_released(
     """
     bare = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
     if model is not None:
+        # in their names and shapes: an error names keys that the user finds in the file
         _require_equal(bare, to_released(model.state_dict()))
     out: dict[str, Tensor] = {}
     stacks: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
@@ -78,6 +80,7 @@ def _own_name(key: str) -> str:
 
 
 def _stack(key: str, pieces: dict[int, Tensor]) -> Tensor:
+    # heads 0 to G - 1, each once: a missing one would shift all that follow
     if (
         sorted(pieces) != list(range(len(pieces)))
         or len({piece.shape for piece in pieces.values()}) != 1
@@ -104,6 +107,7 @@ def _require_equal(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
         for key in shared
         if given[key].dtype != wanted[key].dtype
     ]
+    # values are looked at last: on a network that is another one NaN says nothing
     problems += [
         f"{key} holds NaN or Inf"
         for key in shared
@@ -128,6 +132,7 @@ def _summary(problems: list[str]) -> str:
 def _who(given: Mapping[str, Tensor]) -> str:
     """Which released network the keys and shapes belong to, if any."""
     shapes = {key: tensor.shape for key, tensor in given.items()}
+    # on the meta device: shapes alone, in milliseconds
     for name in RELEASED:
         with torch.device("meta"):
             wanted = to_released(MODELS[name].build(**MODELS[name].numbers).state_dict())
@@ -141,6 +146,7 @@ def read_released(file: str | Path) -> dict[str, Tensor]:
     nothing in it executed.
     """
     try:
+        # torch's own list of what a pickle may do; dgc.hub looks into the file before that
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ArgumentError(f"{file}: no such file") from None

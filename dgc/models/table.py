@@ -58,6 +58,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
         close = difflib.get_close_matches(name, MODELS, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ArgumentError(f"unknown model {name!r}{hint}; known: {', '.join(MODELS)}")
+    # asked here, and not by a TypeError out of a constructor: the message can name what there is
     entry = MODELS[name]
     unknown = sorted(set(overrides) - set(_arguments(entry)))
     if unknown:

@@ -52,6 +52,7 @@ class Gating:
             )  # fmt: skip
             layer.baseline_has_norm = norm
             return layer
+        # a static layer needs whole groups, so its MACs are near those of DGC and seldom equal
         groups = self.static_groups if self.form == "sgc" else 1
         return NormConv2d(
             in_channels,
@@ -105,6 +106,7 @@ class NormConv2d(HasBackend):
         y_BOHW: Tensor = (
             self.conv(x_BCHW) if self.norm is None else self._activated(self.norm, x_BCHW)
         )
+        # groups alone never mix: without a shuffle each would see its own channels for ever
         return shuffle(y_BOHW, self.conv.groups) if self.mix else y_BOHW
 
     def _activated(self, norm: nn.Module, x_BCHW: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ def _crop_padding(augment: str, padding: int, size: int) -> str | None:
 
 
 def _milestones(schedule: str, milestones: Sequence[int], epochs: int) -> str | None:
+    # with cosine nothing reads them: a list that changes nothing is a misunderstanding
     if schedule == "cosine":
         return (
             "optim.milestones is given, but optim.schedule is cosine: use multistep or remove it"
@@ -114,6 +115,7 @@ def _nesterov(nesterov: bool, momentum: float) -> str | None:
 
 def _rule(name: str, *values: object) -> str | None:
     """Keys of another update rule, where they say something."""
+    # what a rule leaves at its default is nobody's wish
     defaults = {key: default_of(f"optim.{key}") for key in ONLY_FOR} | with_rule_defaults(
         {"name": name}
     )
@@ -265,6 +267,7 @@ def run_checks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (a key of the problem, what is wrong).
     `values` holds the valid fields by dotted key.
     """
+    # where a field is wrong by itself, what it should fit cannot be said
     for check, keys in CHECKS:
         if all(key in values for key in keys) and (
             problem := check(*(values[key] for key in keys))

@@ -27,6 +27,7 @@ def _mapping(tree: dict[str, Any], indent: str) -> Iterator[str]:
             yield name
             yield from _mapping(value, indent + "  ")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            # a list of mappings (expect) is read best as a block, any other on one line
             yield name
             for item in value:
                 first, *rest = _mapping(item, indent + "    ")
@@ -49,6 +50,7 @@ def _flow(value: Any) -> str:
 
 
 def _number(value: int | float) -> str:
+    # repr gives the shortest text that reads back to the same number
     text = repr(value)
     if text in ("inf", "-inf"):
         return text.replace("inf", ".inf")
@@ -57,6 +59,7 @@ def _number(value: int | float) -> str:
 
 
 def _string(text: str) -> str:
+    # plain only where YAML 1.1 and 1.2 agree that it is a text
     if (
         _PLAIN.fullmatch(text)
         and text.lower() not in _WORDS_OF_1_1

@@ -61,6 +61,8 @@ class Recipe(Sections):
                 (
                     (key, value)
                     for key, value in flatten(self)
+                    # a key that came later and says nothing new
+                    # is left out: digests of older recipes stay
                     if is_semantic(key) and (key not in _LATER or value != _LATER[key])
                 ),
             )
@@ -77,6 +79,7 @@ def _as_digested(pair: tuple[str, Any]) -> tuple[str, Any]:
     """
     key, value = pair
     if key == "train.memory_format" and value != "auto":
+        # what `auto` means was not written down before, so it has no older name
         return "train.channels_last", value == "channels_last"
     return pair
 
@@ -129,9 +132,11 @@ def parse_recipe(
             (1, "a recipe is a mapping of sections (name: ..., model: ..., ...)")
         ]
         raise RecipeError([f"{name}:{line}: {problem}" for line, problem in problems])
+    # a copy: what the file said itself is compared with what it says after the overrides
     before = copy.deepcopy(document.tree)
     overridden = _apply(document, overrides)
     own_values.adapt(before, document.tree, overridden)
+    # all problems at once, in the words of the file; the validation below finds none any more
     if wrong := messages.find(document, overridden, Sections):
         raise RecipeError(wrong)
     given = None if recorded else name
@@ -173,6 +178,7 @@ def _apply(document: yaml12.Document, overrides: Sequence[str]) -> dict[str, str
         ]
         given[key] = text
         _put(document.tree, key, parsed.tree)
+        # a reason in the file is one for the value that was there
         origin = document.tree.get("origin")
         if isinstance(origin, dict) and key in origin:
             origin[key] = "given on the command line"
@@ -182,6 +188,7 @@ def _apply(document: yaml12.Document, overrides: Sequence[str]) -> dict[str, str
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
+        # an override may name a section that the file does not have
         if not isinstance(tree.get(section), dict):
             tree[section] = {}
         tree = tree[section]
@@ -195,6 +202,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
     tree = recipe.model_dump() | {"model": recipe.model.lines(), "optim": recipe.optim.lines()}
+    # an empty mapping says nothing, and older releases do not know the key
     if not recipe.data.args:
         del tree["data"]["args"]
     return tree
@@ -223,6 +231,7 @@ def diff_recipes(
 def check_world_size(recipe: Recipe, world_size: int) -> None:
     """Raise RecipeError where the global batch cannot be shared by so many processes."""
     batch, parts = recipe.train.batch_size, recipe.train.accumulate
+    # each process needs whole parts, so that every image counts the same
     if batch % (world_size * parts):
         raise RecipeError(
             f"train.batch_size = {batch} cannot be shared by {world_size} processes with"

@@ -32,6 +32,7 @@ _UPPER = ((annotated_types.Lt, "lt", "<"), (annotated_types.Le, "le", "<="))
 def find(document: Document, overridden: dict[str, str], schema: type[BaseModel]) -> list[str]:
     """Every problem of the tree against the schema, in the order of the file's lines."""
     found = list(document.problems)
+    # known to be wrong: what they should fit is not asked
     invalid: set[str] = set()
     for loc, problem in _schema_problems(document.tree, schema):
         invalid.add(_dotted(loc))
@@ -70,6 +71,7 @@ def _schema_problems(tree: Any, schema: type[BaseModel]) -> Iterator[tuple[Loc, 
         schema.model_validate(tree)
     except ValidationError as error:
         known = list(_keys(schema))
+        # thousands of unknown keys are one mistake: nobody needs a hint for each
         for number, item in enumerate(error.errors(include_url=False)):
             if item["type"] == "extra_forbidden":
                 hint = did_you_mean(_dotted(item["loc"]), known) if number < MAX_HINTS else ""
@@ -84,6 +86,7 @@ def in_words(name: str, error: ValidationError, schema: type[BaseModel]) -> list
     """What the schema's own check found, a line each, in the same words as `find`."""
     said = []
     for item in error.errors(include_url=False):
+        # checks of our own say it in their own words; pydantic's are translated
         cause = item.get("ctx", {}).get("error")
         plain = str(cause) if cause is not None else ""
         said.append(plain or _describe(item["type"], item["loc"], item["input"], schema))
@@ -146,6 +149,7 @@ def _field(loc: Loc, schema: type[BaseModel]) -> FieldInfo | None:
     """The field that a location is in (for a place in a list: the field that holds the list)."""
     field: FieldInfo | None = None
     current: type[BaseModel] | None = schema
+    # a place in a list belongs to the field that holds the list
     for part in loc:
         if isinstance(part, int):
             arguments = get_args(field.annotation) if field else ()
@@ -208,6 +212,7 @@ def _valid(tree: dict[str, Any], schema: type[BaseModel], invalid: set[str]) -> 
         given = tree.get(name)
         if inner is None:
             values |= _value(name, field, tree)
+        # a section that is no mapping has its line already; its defaults would answer for it
         elif isinstance(given, dict) or name not in tree:
             if name == "train" and given:
                 given = _newer_names(given)

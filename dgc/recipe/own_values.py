@@ -42,7 +42,9 @@ def adapt(before: Mapping[str, Any], tree: dict[str, Any], given: Mapping[str, s
     `given`: the keys that were overridden; what somebody gives is never replaced.
     """
     changes = sorted(
-        _changes(before, tree, given), key=lambda change: not change[0].startswith("data.")
+        # the data set first: it says best what the expectation was made for
+        _changes(before, tree, given),
+        key=lambda change: not change[0].startswith("data."),
     )
     if not changes:
         return

@@ -263,6 +263,7 @@ def with_rule_defaults(optim: Mapping[str, Any]) -> dict[str, Any]:
     somebody asks for it, and then it is told.
     """
     unasked: dict[str, Any] = {}
+    # of another rule than SGD, whose defaults would be said of it
     if optim.get("name") in ("adamw", "rmsprop"):
         unasked["nesterov"] = False
     if optim.get("name") == "adamw":

@@ -64,6 +64,7 @@ def scalar(text: str) -> str | int | float | bool | None:
     `1:30` are strings.
     """
     if text in _WORDS:
+        # as YAML 1.2: 010 is ten, and a word is no truth value unless it is true or false
         return _WORDS[text]
     if _DECIMAL.fullmatch(text):
         return _whole(text)
@@ -136,6 +137,7 @@ class _Builder:
         self.events = events
         documents = 0
         for event in events:
+            # the events between documents say nothing of a recipe
             if not isinstance(event, yaml.DocumentStartEvent):
                 continue
             documents += 1
@@ -151,9 +153,11 @@ class _Builder:
         self.document.problems.append((event.start_mark.line + 1, text))
 
     def node(self, event: Any, loc: Loc) -> Any:
+        # a key's own line stays: the value may begin on the next one
         self.document.lines.setdefault(loc, event.start_mark.line + 1)
         self.refuse_references(event)
         if isinstance(event, yaml.ScalarEvent):
+            # quoted is a text whatever stands in it
             return scalar(event.value) if event.implicit[0] and event.tag is None else event.value
         if isinstance(event, yaml.AliasEvent):
             return None
@@ -185,6 +189,7 @@ class _Builder:
 
     def sequence(self, loc: Loc) -> tuple[Any, ...]:
         items: list[Any] = []
+        # tuples: a recipe is frozen, and what it was read from is too
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(event, (*loc, len(items))))
         return tuple(items)
@@ -196,6 +201,7 @@ class _Builder:
             key = self.key(event, loc)
             line = event.start_mark.line + 1
             place = (*loc, key)
+            # the first one counts, so that everything else can be checked as well
             if key in seen:
                 where = ".".join(str(part) for part in place)
                 self.problem(
@@ -212,6 +218,7 @@ class _Builder:
             self.refuse_references(event)
             return str(event.value)
         self.problem(event, "a key must be a plain word")
+        # what is under it is read all the same, so that its problems are told too
         self.node(event, (*loc, "?"))
         return "?"
 
@@ -225,9 +232,11 @@ def read_text(path: Path) -> str:
     MAX_BYTES are read.
     """
     try:
+        # before it is opened: a pipe would be waited for
         if not stat.S_ISREG(path.stat().st_mode):
             raise RecipeError(f"{path}: not a file (a recipe is a YAML file)")
         with path.open("rb") as stream:
+            # one byte more than is allowed tells the rest
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from error
@@ -238,6 +247,7 @@ def read_text(path: Path) -> str:
             f"{path}:{_line_at(data, data.index(0))}: a NUL byte: this is not a text file"
         )
     try:
+        # a byte-order mark is what some editors write in front
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = _line_at(data, error.start)
