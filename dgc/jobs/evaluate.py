@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
-from dgc.data import ImageSet, eval_loader
+from dgc.data import ImageSet
 from dgc.data.chunks import chunk_size
 from dgc.errors import DgcError, UsageError
 from dgc.hub.load_weights import Opened, open_named
@@ -34,6 +34,7 @@ from dgc.jobs.labelled import (
     open_labelled,
     why_not_judged,
 )
+from dgc.jobs.network_arguments import add_network
 from dgc.jobs.paired import Paired
 from dgc.kernels.cpu import available, describe
 from dgc.recipe.load import Recipe
@@ -65,15 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dgc.jobs.evaluate")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run-dir", type=Path)
-    what.add_argument("--weights", type=Path)
-    what.add_argument("--pretrained")
-    parser.add_argument(
-        "--step", default="last", help="checkpoint of --run-dir: a step, best or last"
-    )
-    parser.add_argument("--ema", action="store_true", help="averaged weights of --run-dir")
-    parser.add_argument("--recipe", help="network and data of --weights")
+    add_network(parser)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument(
         "--subset", action="store_true", help="--data-dir has only some of the network's classes"
@@ -230,17 +223,7 @@ def timed(
     watch: Callable[[Tensor, Tensor], None],
 ) -> tuple[Figures, float]:
     """Figures of the evaluation, and how long it took with reading the images."""
-    loader = eval_loader(
-        images,
-        batch_size=recipe.eval.batch_size,
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        rank=ranks.rank,
-        world_size=ranks.world,
-        workers=recipe.data.workers,
-        device=ranks.device,
-        dtype=build.DTYPES[recipe.train.dtype],
-    )
+    loader = build.eval_batches(recipe, images, ranks.device, ranks.rank, ranks.world)
     if isinstance(model, OptimizedModule):
         compile_now(model, recipe, ranks.device)
     batches = ((batch.images, batch.labels) for batch in loader.epoch())

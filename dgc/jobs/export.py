@@ -30,6 +30,7 @@ from dgc.infer import save_plan
 from dgc.infer.onnx_file import save_onnx
 from dgc.infer.operators import save_pt2
 from dgc.jobs.labelled import known_classes
+from dgc.jobs.network_arguments import add_network
 from dgc.jobs.reply import reply
 from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, checkpoint_folder
 from dgc.run.files import sha256_of, temporary_name
@@ -112,13 +113,7 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dgc.jobs.export")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--pretrained")
-    source.add_argument("--run-dir", type=Path)
-    source.add_argument("--weights", type=Path)
-    parser.add_argument("--recipe")
-    parser.add_argument("--step", default="last")
-    parser.add_argument("--ema", action="store_true")
+    add_network(parser)
     parser.add_argument("--size", action="append", default=[])
     parser.add_argument("--licence")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")

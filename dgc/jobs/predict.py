@@ -26,6 +26,7 @@ from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import ImageSteps
 from dgc.infer import NativeModule, check_choice, compile_for_inference
 from dgc.jobs.labelled import known_classes
+from dgc.jobs.network_arguments import add_network
 from dgc.jobs.reply import reply
 from dgc.kernels.cpu import available, describe
 from dgc.layers import iter_dgc, record_gates
@@ -120,13 +121,7 @@ def _name(names: Sequence[str], index: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dgc.jobs.predict")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--pretrained")
-    source.add_argument("--run-dir", type=Path)
-    source.add_argument("--weights", type=Path)
-    parser.add_argument("--recipe")
-    parser.add_argument("--step", default="last")
-    parser.add_argument("--ema", action="store_true")
+    add_network(parser)
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--json", type=Path, required=True)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from dgc.choice.one_layer import by_layer, check_shares, share_now
-from dgc.data import eval_loader
 from dgc.errors import UsageError
 from dgc.hub.load_weights import open_named
 from dgc.jobs.labelled import as_the_weights_say, open_labelled
@@ -78,17 +77,7 @@ def _shares(text: str) -> list[float]:
 
 
 def _batches(recipe: Recipe, images: Any, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    loader = eval_loader(
-        images,
-        batch_size=recipe.eval.batch_size,
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        rank=0,
-        world_size=1,
-        workers=recipe.data.workers,
-        device=device,
-        dtype=build.DTYPES[recipe.train.dtype],
-    )
+    loader = build.eval_batches(recipe, images, device)
     return ((batch.images, batch.labels) for batch in loader.epoch())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dgc.data import Images, Loader, data_dir, eval_loader, open_images, train_loader
+from dgc.data import Images, ImageSet, Loader, data_dir, eval_loader, open_images, train_loader
 from dgc.errors import UsageError
 from dgc.hub import recorded_networks
 from dgc.layers import set_backend
@@ -141,7 +141,30 @@ def build_data(
     recipe's dtype.
     """
     images = images or open_data(recipe)
-    common: dict[str, Any] = {
+    train, batch = recipe.train, recipe.train.batch_size
+    common = _loading(recipe, device, rank, world_size)
+    return Data(
+        train_loader(
+            images.train, seed=recipe.seed, batch_size=batch, accumulate=train.accumulate, **common
+        ),
+        eval_batches(recipe, images.val, device, rank, world_size),
+        len(images.train),
+        len(images.val),
+        data_facts(images, recipe),
+    )
+
+
+def eval_batches(
+    recipe: Recipe, images: ImageSet, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Loader:
+    """One rank's share of `images`, as the recipe's evaluation sees them."""
+    common = _loading(recipe, device, rank, world_size)
+    return eval_loader(images, batch_size=recipe.eval.batch_size, **common)
+
+
+def _loading(recipe: Recipe, device: torch.device, rank: int, world_size: int) -> dict[str, Any]:
+    """What both halves are read with."""
+    return {
         "mean": recipe.data.mean,
         "std": recipe.data.std,
         "rank": rank,
@@ -150,16 +173,6 @@ def build_data(
         "device": device,
         "dtype": DTYPES[recipe.train.dtype],
     }
-    train, batch = recipe.train, recipe.train.batch_size
-    return Data(
-        train_loader(
-            images.train, seed=recipe.seed, batch_size=batch, accumulate=train.accumulate, **common
-        ),
-        eval_loader(images.val, batch_size=recipe.eval.batch_size, **common),
-        len(images.train),
-        len(images.val),
-        data_facts(images, recipe),
-    )
 
 
 def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import dgc
 from dgc.errors import IntegrityError
-from dgc.infer.compile import NativeModule
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import block as blocks
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Op, Program, Run
+from tests import plan_files
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="the kernels were not built: no C++ compiler"
@@ -28,30 +27,13 @@ CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "e
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randn(2, 8, 20, 20, generator=torch.Generator().manual_seed(1))
+    return plan_files.images(2)
 
 
 @pytest.fixture
 def plan(images: Tensor) -> NativePlan:
     """All kinds of constants: weights, biases, BatchNorm inside, masks, tables, Winograd's edges."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(8, 16, 5, stride=2, padding=2, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        dgc.DynamicGroupConv2d(16, 32, 3, padding=1, heads=2, gate_factor=0.5),
-        dgc.DynamicGroupConv2d(32, 32, 1, heads=4, gate_factor=0.5),
-        nn.BatchNorm2d(32),
-        nn.MaxPool2d(3, 2, 1),
-        dgc.DynamicGroupConv2d(32, 64, 3, padding=1, heads=2, gate_factor=0.5),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 5),
-    )
-    dgc.set_progress(net, 1.0)
-    found = NativeModule(net.eval()).plan_for(images)
-    assert found is not None
-    return found
+    return plan_files.plan_of(plan_files.network(), images)
 
 
 def run(plan: NativePlan, images: Tensor) -> Tensor:
