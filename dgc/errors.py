@@ -23,6 +23,8 @@ A message is one line: what was given, what is allowed, what to do, and where.
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from typing import ClassVar
 
 
@@ -127,6 +129,34 @@ class OlderNameWarning(FutureWarning):
 def older_name(old: str, new: str) -> str:
     """What such a warning says. The older name goes with the release after the next."""
     return f"{old} is the older name of {new}: write that; from dgcctl 0.3 on it is unknown"
+
+
+# What a wrong path gives; whatever else a system refuses is a matter of disks, rights and memory.
+_WRONG_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
+}
+_ADVICE = {
+    errno.EACCES: ": check its owner and rights",
+    errno.EPERM: ": check its owner and rights",
+    errno.EROFS: ": name another folder",
+    errno.ENOSPC: ": free some space, or name another folder",
+    errno.EDQUOT: ": free some space, or name another folder",
+    errno.EFBIG: ": this file may grow no larger (ulimit -f)",
+    errno.ENOENT: ": check the path",
+}
+
+
+def system_error(error: OSError) -> DgcError:
+    """What the system refused, as a user meets it: where, why, and what can be done about it."""
+    why = (error.strerror or str(error)).lower()
+    if why.startswith("no usable temporary directory"):
+        return ResourceError(f"{why}: free some space, or name a folder with TMPDIR")
+    path = error.filename
+    what = os.fsdecode(path) if isinstance(path, str | bytes) else "the system refused"
+    wrong_path = error.errno in _WRONG_PATH and path is not None
+    kind = UsageError if wrong_path else ResourceError
+    return kind(f"{what}: {why}{_ADVICE.get(error.errno or 0, '')}")
 
 
 def error_of(code: int, text: str) -> DgcError:

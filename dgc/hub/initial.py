@@ -21,7 +21,7 @@ from dgc.hub.card import METADATA_KEY
 from dgc.hub.scan import inspect
 from dgc.recipe.load import Recipe
 from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, STRUCTURE_FILE
-from dgc.run.files import sha256_of
+from dgc.run.files import is_file, sha256_of
 
 SHOWN = 5
 _PREFIXES = ("module.", "_orig_mod.")
@@ -51,7 +51,7 @@ class Start:
 def require_file(recipe: Recipe) -> Path:
     """The file of `model.init`. Raises DataError (3) where it is not there."""
     given = Path(str(recipe.model.init)).expanduser()
-    if not given.is_file():
+    if not is_file(given):
         raise DataError(f"model.init = {given}: no such file")
     return given
 

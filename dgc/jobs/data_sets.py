@@ -16,7 +16,7 @@ from typing import Any
 from dgc.data import cifar
 from dgc.data.sets import NAMES, data_dir, open_images
 from dgc.data.verify import verify, write_quarantine
-from dgc.errors import DataError, DgcError, ExitCode, UsageError
+from dgc.errors import DataError, DgcError, ExitCode, UsageError, system_error
 from dgc.talk import put, run_program, say_error, shown
 
 SCHEMA_VERSION = 1
@@ -106,6 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
     except DgcError as error:
         say_error(error)
         return int(error.exit_code)
+    except OSError as error:
+        refused = system_error(error)
+        say_error(refused)
+        return int(refused.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return 0

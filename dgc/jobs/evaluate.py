@@ -23,7 +23,7 @@ from torch._dynamo import OptimizedModule
 
 from dgc.data import ImageSet
 from dgc.data.chunks import chunk_size
-from dgc.errors import DgcError, UsageError
+from dgc.errors import DgcError, UsageError, system_error
 from dgc.hub.load_weights import Opened, open_named
 from dgc.hub.registry import ReleasedCheckpoint
 from dgc.infer import check_choice, compile_for_inference
@@ -56,11 +56,12 @@ def main(argv: list[str] | None = None) -> int:
             answer = measure(given, ranks)
             if ranks.first:
                 write_json(given.json, answer)
-    except DgcError as error:
+    except (DgcError, OSError) as error:
+        told = system_error(error) if isinstance(error, OSError) else error
         # what all ranks raise is said by the first alone
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "shared", False):
-            say_error(error)
-        return int(error.exit_code)
+            say_error(told)
+        return int(told.exit_code)
     return 0
 
 
@@ -139,15 +140,23 @@ def measure(given: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         **held,
         **beside,
     }
+    return answer | _by_class(given, ranks, confusion, data.classes)
+
+
+def _by_class(
+    given: argparse.Namespace, ranks: Ranks, confusion: Confusion, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """What was asked for of single classes. Collective."""
     counts_CC = ranks.sum_(confusion.counts_CC).cpu()
+    found: dict[str, Any] = {}
     if given.per_class:
-        answer["per_class"] = per_class(counts_CC, data.classes)
+        found["per_class"] = per_class(counts_CC, names)
     if given.plot and ranks.first:
         try:
-            plot(counts_CC, data.classes, given.plot)
+            plot(counts_CC, names, given.plot)
         except OSError as error:  # the figures are there all the same
-            answer["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
-    return answer
+            found["plot_error"] = f"{given.plot}: {(error.strerror or str(error)).lower()}"
+    return found
 
 
 def _check_is_judged(held: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dgc.errors import DgcError, ExitCode
+from dgc.errors import DgcError, ExitCode, system_error
 from dgc.run.files import write_json
 from dgc.run.library_warnings import one_line_warnings
 from dgc.talk import say, say_error
@@ -22,6 +22,10 @@ def reply(file: Path, make: Callable[[], Mapping[str, Any]]) -> int:
     except DgcError as error:
         say_error(error)
         return int(error.exit_code)
+    except OSError as error:  # a folder that may not be looked into, a full disk
+        refused = system_error(error)
+        say_error(refused)
+        return int(refused.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)

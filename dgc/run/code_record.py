@@ -20,6 +20,7 @@ code, version            digest of what computes; version of the package
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def why_no_checkout(package: Path) -> str:
         )
     # git sees no checkout; a folder that looks like one still deserves a word
     place = next(
-        (folder / ".git" for folder in package.parents if (folder / ".git").exists()), None
+        (folder / ".git" for folder in package.parents if os.path.exists(folder / ".git")), None
     )
     if place is None:
         return f"{_NO_CHECKOUT} ({package.parent})"

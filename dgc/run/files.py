@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from dgc import settings
-from dgc.errors import IntegrityError, ResourceError, UsageError
+from dgc.errors import IntegrityError, ResourceError, UsageError, system_error
 
 RECORD_BYTES = 64 << 20  # more than any record of a run ever holds
 _FIRST_PIECE = 1 << 15  # most records have no more
@@ -99,6 +99,18 @@ def _no_file(path: Path) -> IntegrityError:
     return IntegrityError(
         f"{path}: unreadable: a folder, pipe, socket or device stands where a file is expected"
     )
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file stands there. Raises ResourceError where nobody may look: a folder above it is
+    closed. (Path.is_file raises a bare OSError for that, or, from Python 3.14 on, says no.)
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise system_error(error) from error
 
 
 def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:

@@ -19,7 +19,7 @@ from dgc.data import Images
 from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.hub.load_weights import Opened, open_file
 from dgc.recipe.load import Recipe
-from dgc.run.files import sha256_of
+from dgc.run.files import is_file, sha256_of
 from dgc.train import build
 
 
@@ -60,7 +60,7 @@ def find_teacher(recipe: Recipe) -> TeacherFile | None:
     if recipe.train.teacher is None:
         return None
     path = Path(recipe.train.teacher).expanduser()
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             f"train.teacher = {path}: no such file: name a checkpoint's model.safetensors or an"
             " export"

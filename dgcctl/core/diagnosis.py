@@ -58,7 +58,7 @@ def examine(runs: Path, *, say: Callable[[str], None]) -> Iterator[Finding]:
     data = settings.data_dir()
     yield Finding(
         "data folder",
-        f"{data or 'data'} ({'there' if (data or Path('data')).is_dir() else 'not there yet'})",
+        f"{data or 'data'} ({'there' if os.path.isdir(data or 'data') else 'not there yet'})",
     )
     yield Finding(
         "network", "not used (DGCCTL_OFFLINE)" if settings.offline() else "used for downloads only"
@@ -214,7 +214,10 @@ def _folder(name: str, folder: Path) -> Finding:
     """
     # the folder itself may not exist yet, and is then made in this one
     existing = next(
-        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+        # os.path: what may not be looked at is as good as absent
+        parent
+        for parent in (folder.absolute(), *folder.absolute().parents)
+        if os.path.exists(parent)
     )
     free = free_bytes(existing)
     value = f"{folder} ({free / 2**30:.1f} GiB free)"

@@ -16,6 +16,7 @@ ones.
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 import tomllib
 from collections.abc import MutableMapping
@@ -42,7 +43,13 @@ _PACKAGES = "trust_code"
 def project_file(start: Path) -> Path | None:
     """The nearest `dgcctl.toml` at or above `start`."""
     return next(
-        (path for folder in (start, *start.parents) if (path := folder / FILE_NAME).is_file()), None
+        (
+            path
+            for folder in (start, *start.parents)
+            # os.path: a folder that may not be looked into has no project file for this user
+            if os.path.isfile(path := folder / FILE_NAME)
+        ),
+        None,
     )
 
 

@@ -8,7 +8,6 @@ that the processes started from here keep to them too.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -19,16 +18,11 @@ from typing import TextIO
 import typer
 
 from dgc import settings
-from dgc.errors import DgcError, ExitCode, RecipeError, UsageError
+from dgc.errors import DgcError, ExitCode, RecipeError, UsageError, system_error
 from dgc.talk import shown
 from dgcctl.cli._ui import streams
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
-# What a wrong path gives; whatever else a system refuses is a matter of disks, rights and memory.
-_WRONG_PATH = {
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
-}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -152,8 +146,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
     if isinstance(error, OSError):
-        wrong_path = error.errno in _WRONG_PATH and error.filename is not None
-        return int(ExitCode.USAGE if wrong_path else ExitCode.RESOURCES)
+        return int(system_error(error).exit_code)
     return int(ExitCode.RESOURCES if isinstance(error, MemoryError) else ExitCode.FAILED)
 
 
@@ -170,34 +163,10 @@ def error_lines(error: BaseException) -> list[str]:
     if isinstance(error, KeyboardInterrupt):
         return ["interrupted"]
     if isinstance(error, OSError):
-        return [_system_line(error)]
+        return [str(system_error(error))]
     if isinstance(error, MemoryError):
         return ["out of memory: end other programs, or ask for less"]
     return [f"{type(error).__name__}: {error} (a fault of dgcctl itself: `-v` shows where)"]
-
-
-def _system_line(error: OSError) -> str:
-    """What the system refused, where, and what can be done about it."""
-    why = (error.strerror or str(error)).lower()
-    if why.startswith("no usable temporary directory"):
-        return f"{why}: free some space, or name a folder with TMPDIR"
-    what = (
-        os.fsdecode(error.filename)
-        if isinstance(error.filename, str | bytes)
-        else "the system refused"
-    )
-    return f"{what}: {why}{_ADVICE.get(error.errno or 0, '')}"
-
-
-_ADVICE = {
-    errno.EACCES: ": check its owner and rights",
-    errno.EPERM: ": check its owner and rights",
-    errno.EROFS: ": name another folder",
-    errno.ENOSPC: ": free some space, or name another folder",
-    errno.EDQUOT: ": free some space, or name another folder",
-    errno.EFBIG: ": this file may grow no larger (ulimit -f)",
-    errno.ENOENT: ": check the path",
-}
 
 
 def _usage_line(error: typer.TyperException) -> str:

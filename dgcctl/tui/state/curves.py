@@ -5,6 +5,7 @@ widget here.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -148,7 +149,8 @@ class Curves:
     def _reads(self, runs: Sequence[Run]) -> bool:
         """Whether a log is still to be read to its end."""
         unread = [run for run in runs if not self._store.feed(run.id).caught_up]
-        return any(run.dir.events.exists() for run in unread)
+        # os.path: the log of a run that may not be looked into is not read
+        return any(os.path.exists(run.dir.events) for run in unread)
 
     def _state(self, run_id: str, metric: str) -> tuple[object, ...]:
         """Changes where the points of a metric change."""
