@@ -121,8 +121,8 @@ class TerminatedError(DgcError):
 
 
 class OlderNameWarning(FutureWarning):
-    """A name of before, which is still understood: its message says what to write instead, and
-    until when.
+    """A name of before, which is still understood:
+    its message says what to write instead, and until when.
     """
 
 
@@ -160,8 +160,8 @@ def system_error(error: OSError) -> DgcError:
 
 
 def error_of(code: int, text: str) -> DgcError:
-    """What a process that ended with `code` would have raised: the most general class that has this
-    code.
+    """What a process that ended with `code` would have raised:
+    the most general class that has this code.
     """
     # breadth first: the most general class of a code comes before its children
     kinds: list[type[DgcError]] = [DgcError]

@@ -14,8 +14,8 @@ PRUNING_END = 3 / 4
 
 
 def progress(epoch: int, batch: int, epochs: int, batches: int) -> float:
-    """Share of the training done before this batch: (epoch * batches + batch) / (epochs * batches),
-    in [0, 1).
+    """Share of the training done before this batch:
+    (epoch * batches + batch) / (epochs * batches), in [0, 1).
     """
     return (epoch * batches + batch) / (epochs * batches)
 

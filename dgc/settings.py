@@ -139,8 +139,8 @@ def verbosity() -> int:
 
 
 def take_dash_token() -> str:
-    """The token of a served dashboard, taken out of the environment so that no child sees it ("":
-    make one).
+    """The token of a served dashboard,
+    taken out of the environment so that no child sees it ("": make one).
     """
     return os.environ.pop("DGCCTL_DASH_TOKEN", "")
 
@@ -151,8 +151,8 @@ def launched() -> bool:
 
 
 def crash_at_text() -> str:
-    """For tests: `name:n`, the named point and the passage of it at which the process ends ("":
-    nowhere).
+    """For tests: `name:n`, the named point and the passage
+    of it at which the process ends ("": nowhere).
     """
     return _text("DGCCTL_CRASH_AT")
 

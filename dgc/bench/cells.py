@@ -27,8 +27,8 @@ def measure(
     machine: str,
     run: str,
 ) -> list[BenchRow]:
-    """Milliseconds per image of every wanted contender that is installed; why not,
-    for the others.
+    """Milliseconds per image of every wanted contender
+    that is installed; why not, for the others.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(1)

@@ -54,8 +54,8 @@ def best_dense(run: Run) -> tuple[str, float] | None:
 
 
 def best_any(run: Run) -> tuple[str, float] | None:
-    """The fastest dense engine in any precision, and how many times as long as the plan in 8 bits
-    it takes.
+    """The fastest dense engine in any precision,
+    and how many times as long as the plan in 8 bits it takes.
     """
     ours = run.get("native_int8")
     found = [

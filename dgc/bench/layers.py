@@ -20,8 +20,8 @@ CONVOLUTIONS = (Kind.CONV, Kind.WINO)
 
 
 def _plan(name: str) -> tuple[NativePlan | None, Library | None, Tensor]:
-    """The network's plan for one image, what runs it, and the image; None where there are no
-    kernels.
+    """The network's plan for one image, what runs it,
+    and the image; None where there are no kernels.
     """
     side = NETWORKS[name].image
     x = torch.randn(1, 3, side, side)
@@ -46,8 +46,8 @@ def table(name: str, rounds: int = 10) -> list[dict[str, object]]:
 
 
 def states(name: str, rounds: int = 25) -> list[dict[str, object]]:
-    """What the first thread spends in each kind of operation, median: 1 thread, 2 threads, 2 after
-    a rest.
+    """What the first thread spends in each kind of operation, median:
+    1 thread, 2 threads, 2 after a rest.
     """
     plan, loaded, x = _plan(name)
     if plan is None or loaded is None:

@@ -30,8 +30,8 @@ NETWORKS = {
 
 
 def build(name: str, form: str) -> nn.Module:
-    """A network in evaluation mode: BatchNorm statistics from a few passes over noise, final
-    pruning.
+    """A network in evaluation mode:
+    BatchNorm statistics from a few passes over noise, final pruning.
     """
     network = NETWORKS[name]
     side = min(network.image, 112)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 def saved_bytes(net: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes of the distinct storages that `forward` keeps for backward, parameters and buffers of
-    `net` left out.
+    """Bytes of the distinct storages that `forward` keeps for backward,
+    parameters and buffers of `net` left out.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, int] = {}

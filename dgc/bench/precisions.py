@@ -63,8 +63,8 @@ def _noise(x: Tensor) -> Iterator[Any]:
 
 
 def openvino(precision: str, *, quantised: bool) -> Callable[[str, Tensor, int], Call]:
-    """OpenVINO with this precision where nothing is quantised; `quantised` by NNCF,
-    after training.
+    """OpenVINO with this precision where nothing is quantised;
+    `quantised` by NNCF, after training.
     """
 
     def make(name: str, x: Tensor, threads: int) -> Call:

@@ -139,8 +139,8 @@ def write_report(path: Path, report: BenchReport) -> None:
 
 
 def read_report(path: Path, benchmark: str) -> BenchReport:
-    """The report in a file; an empty one where there is none, or nothing in it. Raises
-    IntegrityError.
+    """The report in a file; an empty one where there is none,
+    or nothing in it. Raises IntegrityError.
     """
     if not path.exists() or not path.stat().st_size:
         return BenchReport(benchmark)

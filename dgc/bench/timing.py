@@ -46,8 +46,8 @@ def interleaved(
 
 
 def _timed(call: Callable[[], object]) -> float:
-    """Seconds of one call in steady work: its like go before it until clock and caches are what
-    they stay.
+    """Seconds of one call in steady work:
+    its like go before it until clock and caches are what they stay.
     """
     warm = time.perf_counter() + WARM_S
     while True:

@@ -184,8 +184,8 @@ def _row(
     facts: dict[str, Any],
     common: dict[str, Any],
 ) -> BenchRow:
-    """The ratio is the median of the ratios of neighbouring steps; its spread, their smallest and
-    largest.
+    """The ratio is the median of the ratios of neighbouring steps;
+    its spread, their smallest and largest.
     """
     ratios = [ours / theirs for ours, theirs in zip(seconds, dense or seconds, strict=True)]
     saved, blank = facts["saved_bytes"], _blank(cell, name, common)

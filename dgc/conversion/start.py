@@ -20,8 +20,8 @@ GATE_SHARE = 0.25  # of a layer's weights that its gates may have
 
 
 def narrowed(conv: nn.Conv2d, heads: int, squeeze_rate: int) -> int:
-    """The squeeze rate with which the gates stay within a quarter of the layer's weights, where one
-    hidden unit does.
+    """The squeeze rate with which the gates stay within a quarter
+    of the layer's weights, where one hidden unit does.
     """
     channels = conv.in_channels
     # one head's gates are 2 * width * channels weights and channels biases
@@ -34,8 +34,8 @@ def narrowed(conv: nn.Conv2d, heads: int, squeeze_rate: int) -> int:
 
 
 def blank(conv: nn.Conv2d, heads: int, gate_factor: float, squeeze_rate: int) -> DynamicGroupConv2d:
-    """A layer of the same geometry, with weights of its own. Raises ArgumentError for numbers that
-    cannot be.
+    """A layer of the same geometry, with weights of its own.
+    Raises ArgumentError for numbers that cannot be.
     """
     assert not isinstance(conv.padding, str)
     layer = DynamicGroupConv2d(

@@ -161,8 +161,8 @@ def _against(place: Place, problems: list[str]) -> Any:
 
 
 def off(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """The largest difference as a share of the largest number of its tensor; infinite for other
-    shapes.
+    """The largest difference as a share of the largest number of its tensor;
+    infinite for other shapes.
     """
     if [t.shape for t in found] != [t.shape for t in wanted]:
         return float("inf")

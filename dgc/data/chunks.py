@@ -19,8 +19,8 @@ ON_CPU, ON_GPU = 64, 256
 
 
 class Chunk(NamedTuple):
-    """`images` (chunk, C, H, W), of which the first `len(labels)` are real and the rest repeats the
-    last of them.
+    """`images` (chunk, C, H, W), of which the first `len(labels)`
+    are real and the rest repeats the last of them.
     """
 
     images: Tensor

@@ -35,8 +35,8 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Source:
-    """Where a CIFAR comes from and how it is known again. md5 of the files: as published and used
-    by torchvision.
+    """Where a CIFAR comes from and how it is known again.
+    md5 of the files: as published and used by torchvision.
     """
 
     name: str
@@ -79,8 +79,8 @@ def source(name: str) -> Source:
 
 
 def ensure(source: Source, root: Path, *, download: bool, repair: bool = False) -> None:
-    """Make root/<folder> be there: from the archive in `root`, or from the network where `download`
-    allows it.
+    """Make root/<folder> be there: from the archive in `root`,
+    or from the network where `download` allows it.
 
     `repair`: a folder with damaged files is fetched again (else only its absence counts; reading
     names the damage).

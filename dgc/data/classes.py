@@ -24,8 +24,8 @@ CIFAR100 = (
 
 
 def class_names(dataset: str) -> tuple[str, ...]:
-    """The names by label, for fashion_mnist, cifar10, cifar100 and imagenet; empty for an image
-    folder of one's own.
+    """The names by label, for fashion_mnist, cifar10, cifar100 and imagenet;
+    empty for an image folder of one's own.
     """
     if dataset == "imagenet":
         from torchvision.models import ResNet18_Weights  # slow to import, and only needed here

@@ -22,8 +22,8 @@ MAX_CONTENT_BYTES = 256 << 20
 
 
 def describe_set(images: ImageSet, num_classes: int) -> dict[str, Any]:
-    """{"samples", "per_class", "sha256", "digest_of"}; the last says whether all bytes or names and
-    sizes went in.
+    """{"samples", "per_class", "sha256", "digest_of"};
+    the last says whether all bytes or names and sizes went in.
     """
     kind, digest = content_digest(images)
     counts = np.bincount(images.labels, minlength=num_classes)
@@ -36,8 +36,8 @@ def describe_set(images: ImageSet, num_classes: int) -> dict[str, Any]:
 
 
 def content_digest(images: ImageSet, *, full: bool = False) -> tuple[str, str]:
-    """("content" | "names and sizes", SHA-256 in hex) of the samples and their labels, in their
-    order.
+    """("content" | "names and sizes", SHA-256 in hex)
+    of the samples and their labels, in their order.
     """
     if isinstance(images, ArraySet):
         digest = hashlib.sha256(images.images.numpy().tobytes())
@@ -67,8 +67,8 @@ def _size(path: Path) -> int:
 
 
 def _of_file(images: FolderSet, index: int, ask: Callable[[Path], T]) -> T:
-    """What `ask` says of an image's file. Raises DataError naming a file that cannot be read at
-    all.
+    """What `ask` says of an image's file.
+    Raises DataError naming a file that cannot be read at all.
     """
     try:
         return ask(images.path(index))

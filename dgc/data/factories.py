@@ -28,8 +28,8 @@ def train_loader(
     device: torch.device = _CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Batches of the training set; `batch_size` is global, this rank gets its share (images are on
-    `device`).
+    """Batches of the training set; `batch_size` is global,
+    this rank gets its share (images are on `device`).
 
     Global batch b of an epoch holds the same samples, equally augmented, for any rank count and
     number of workers.
@@ -50,8 +50,8 @@ def eval_loader(
     device: torch.device = _CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Each sample exactly once over all ranks, no padding; the ranks take whole chunks in turn
-    (dgc.data.chunks).
+    """Each sample exactly once over all ranks, no padding;
+    the ranks take whole chunks in turn (dgc.data.chunks).
 
     `batch_size` is how many images this rank loads at once.
     """

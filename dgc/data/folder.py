@@ -28,8 +28,8 @@ LITTER = "left by other systems"
 
 
 class Problem(NamedTuple):
-    """A file or folder that cannot be used (its name relative to the data folder, as `written`),
-    and why.
+    """A file or folder that cannot be used (its name relative
+    to the data folder, as `written`), and why.
 
     `structural`: it is about the folders themselves, which no list of files to leave out can mend.
     """
@@ -45,8 +45,8 @@ class Problem(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of one split: names relative to the data folder, `/` between the parts, sorted;
-    and their classes.
+    """The images of one split: names relative to the data folder,
+    `/` between the parts, sorted; and their classes.
 
     `skipped` counts the other files by extension, and those that other systems leave behind
     (`LITTER`).
@@ -70,8 +70,8 @@ class Listing:
 
 
 def scan(root: Path, split: str, quarantine: frozenset[str] = frozenset()) -> Listing:
-    """List a split; everything that is wrong with its folders is in `problems`,
-    nothing is raised.
+    """List a split; everything that is wrong
+    with its folders is in `problems`, nothing is raised.
     """
     listing = Listing(root, split, quarantine)
     # What a link further down must not lead back to.
@@ -221,8 +221,8 @@ def notes(quarantined: Sequence[str], skipped: Counter[str]) -> list[tuple[str, 
 
 
 def _is_dir(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
-    """Whether an entry of folder `name` is a folder. A link to itself is a problem, unless its name
-    is an image's.
+    """Whether an entry of folder `name` is a folder.
+    A link to itself is a problem, unless its name is an image's.
     """
     if is_litter(entry.name):
         listing.skipped[LITTER] += 1
@@ -337,8 +337,8 @@ def same_halves(root: Path) -> list[str]:
 
 
 def read_quarantine(file: Path | None) -> frozenset[str]:
-    """The names in a quarantine file: one a line as `written`, relative to the data folder; `#`
-    begins a comment.
+    """The names in a quarantine file: one a line as `written`,
+    relative to the data folder; `#` begins a comment.
     """
     if file is None:
         return frozenset()

@@ -54,8 +54,8 @@ class ImageSet(ABC):
 
     @abstractmethod
     def pixels(self, seed: int, epoch: int, indices_B: Indices) -> Pixels:
-        """(B, S, S, C) uint8, C = 1 or 3, augmented with f(seed, epoch, index) where the view says
-        so.
+        """(B, S, S, C) uint8, C = 1 or 3, augmented with f(seed,
+        epoch, index) where the view says so.
         """
 
     @abstractmethod
@@ -82,8 +82,8 @@ class ArraySet(ImageSet):
 
 
 class FolderSet(ImageSet):
-    """Image files. Their names are one array of bytes: a million Python strings would be copied to
-    each worker.
+    """Image files. Their names are one array of bytes:
+    a million Python strings would be copied to each worker.
     """
 
     def __init__(self, root: Path, names: list[str], labels_N: Labels, view: View) -> None:

@@ -37,8 +37,8 @@ from dgc.run import oom
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) normalised, labels (B,) int64, indices (B,) int64: the samples' places in
-    the set.
+    """images (B, 3, S, S) normalised, labels (B,) int64,
+    indices (B,) int64: the samples' places in the set.
     """
 
     images: Tensor
@@ -160,8 +160,8 @@ class Loader:
         return len(self.sampler)
 
     def close(self) -> None:
-        """End the workers now. Also done at exit, so that an interpreter with idle workers does not
-        wait for them.
+        """End the workers now. Also done at exit,
+        so that an interpreter with idle workers does not wait for them.
         """
         # a private attribute again (see `_source`): PyTorch offers no end but the collector's
         iterator = getattr(self._loader, "_iterator", None)
@@ -223,8 +223,8 @@ class Loader:
         return self.epoch()
 
     def _pinned(self, raw: _Raw) -> _Raw:
-        """For a GPU in memory that it copies from while the host goes on. With workers PyTorch's
-        loader has seen to it.
+        """For a GPU in memory that it copies from while the host goes on.
+        With workers PyTorch's loader has seen to it.
         """
         if self.workers or self._normalise.device.type != "cuda":
             return raw
@@ -246,8 +246,8 @@ class Loader:
         return f"epoch {self._tasks.epoch} step {self._tasks.epoch * len(self) + self._step}"
 
     def explain(self, error: BaseException) -> ResourceError | None:
-        """The one line for a RuntimeError of PyTorch that says a worker died; None for any other
-        error.
+        """The one line for a RuntimeError of PyTorch that says a worker died;
+        None for any other error.
         """
         # by the words of PyTorch's message: it raises a plain RuntimeError for this
         if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))):
@@ -315,8 +315,8 @@ def _cause(exitcode: int | None, text: str, *, starved: bool) -> str:
 
 @contextlib.contextmanager
 def _own_child_handler() -> Iterator[None]:
-    """Keep the handler of SIGCHLD: PyTorch's raises in whatever line the process is at, be it a
-    checkpoint's write.
+    """Keep the handler of SIGCHLD:
+    PyTorch's raises in whatever line the process is at, be it a checkpoint's write.
     """
     before = signal.getsignal(signal.SIGCHLD)
     try:

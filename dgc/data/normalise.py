@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 class Normalise:
-    """(B, S, S, C) uint8 on the CPU -> (B, 3, S, S) of `dtype` on `device`; a single channel is
-    repeated.
+    """(B, S, S, C) uint8 on the CPU -> (B, 3, S, S)
+    of `dtype` on `device`; a single channel is repeated.
 
     On the CPU each channel has a table of its 256 values: one pass, one thread, and the very
     numbers that the arithmetic gives. A GPU gets the bytes (a quarter of the floats' traffic) and

@@ -111,8 +111,8 @@ OPERATIONS: tuple[tuple[str, bool, Callable[[Image.Image], float], Operation], .
 
 
 def erase(images_BCHW: Tensor, draws: Uniforms, probability: float) -> Tensor:
-    """In place: a random box of some normalised images becomes 0, which is the mean colour. draws:
-    (B, ERASING_DRAWS).
+    """In place: a random box of some normalised images becomes 0, which is the mean colour.
+    draws: (B, ERASING_DRAWS).
     """
     height, width = images_BCHW.shape[2:]
     for image_CHW, numbers in zip(images_BCHW, draws, strict=True):
@@ -124,8 +124,8 @@ def erase(images_BCHW: Tensor, draws: Uniforms, probability: float) -> Tensor:
 
 
 def _box(height: int, width: int, draws: Uniforms) -> tuple[int, int, int, int] | None:
-    """(top, left, height, width) of torchvision's RandomErasing; None after ten tries without a
-    fit.
+    """(top, left, height, width) of torchvision's RandomErasing;
+    None after ten tries without a fit.
     """
     low, high = map(math.log, _ERASED_RATIO)
     for area, ratio, down, right in draws.reshape(_TRIES, 4):

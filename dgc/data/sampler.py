@@ -13,8 +13,8 @@ from dgc.data.rng import Indices, order
 
 @dataclass(frozen=True)
 class Task:
-    """One batch of one rank: everything a worker needs to make it. `step` counts the batches of the
-    epoch.
+    """One batch of one rank: everything a worker needs to make it.
+    `step` counts the batches of the epoch.
     """
 
     epoch: int
@@ -24,8 +24,8 @@ class Task:
 
 @dataclass(frozen=True)
 class TrainSampler:
-    """The batches of an epoch: global batch b is order[b*B : (b+1)*B], whatever the number of
-    ranks.
+    """The batches of an epoch: global batch b is order[b*B :
+    (b+1)*B], whatever the number of ranks.
 
     The last batch of an epoch may be short, as in the released code; it is left out only where it
     could not give every rank and accumulation step two samples: batch normalisation learns nothing
@@ -60,8 +60,8 @@ class TrainSampler:
 
 @dataclass(frozen=True)
 class EvalSampler:
-    """Each sample once, in order, no padding: rank r takes the whole chunks r, r + world_size, ...
-    of `chunk` samples.
+    """Each sample once, in order, no padding:
+    rank r takes the whole chunks r, r + world_size, ... of `chunk` samples.
 
     `batch_size` says how many of its samples are made at once, and nothing else: see
     dgc.data.chunks.

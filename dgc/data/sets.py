@@ -87,8 +87,8 @@ def open_images(
     quarantine: str | Path | None = None,
     args: Mapping[str, Any] | None = None,
 ) -> Images:
-    """Open a data set; the arguments are the keys of a recipe's `data` section (without mean, std,
-    workers).
+    """Open a data set; the arguments are the keys
+    of a recipe's `data` section (without mean, std, workers).
 
     Raises UsageError (an unknown name), DataError (absent, empty, another number of classes),
     IntegrityError, UnsafeFileError. Nothing is created where it fails.
@@ -162,8 +162,8 @@ def fashion_mnist_file() -> Path:
 
 
 def _fashion_mnist() -> list[tuple[Pixels, Labels]]:
-    """The embedded subset, padded with zeros from 28 to 32 (as in the reference run): (N, 32, 32,
-    1).
+    """The embedded subset, padded with zeros from 28
+    to 32 (as in the reference run): (N, 32, 32, 1).
     """
     margin = ((0, 0), (2, 2), (2, 2))
     with np.load(fashion_mnist_file(), allow_pickle=False) as arrays:
@@ -222,8 +222,8 @@ def folder_set(root: Path, listing: folder.Listing, view: View, limit: int | Non
 
 
 def check_there(name: str, root: Path) -> None:
-    """Raise DataError with what to do where the folder of an image-folder data set is missing or
-    unreadable.
+    """Raise DataError with what to do where the folder
+    of an image-folder data set is missing or unreadable.
     """
     try:
         there = root.is_dir()

@@ -29,8 +29,8 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 def crop_flip(x_BHWC: Pixels, draws: Uniforms, padding: int) -> Pixels:
-    """Pad with zeros, crop at a random place to the old size, mirror half of them. draws: (B, >=
-    3).
+    """Pad with zeros, crop at a random place to the old size,
+    mirror half of them. draws: (B, >= 3).
     """
     B, H, W, C = x_BHWC.shape
     padded = np.zeros((B, H + 2 * padding, W + 2 * padding, C), np.uint8)
@@ -47,8 +47,8 @@ def crop_flip(x_BHWC: Pixels, draws: Uniforms, padding: int) -> Pixels:
 
 
 def random_box(width: int, height: int, draws: Uniforms) -> Box:
-    """(left, top, right, bottom) of torchvision's RandomResizedCrop: 8 to 100 % of the area, ratio
-    3:4 to 4:3.
+    """(left, top, right, bottom) of torchvision's RandomResizedCrop:
+    8 to 100 % of the area, ratio 3:4 to 4:3.
 
     draws: (>= 22,). After ten tries without a fit: the largest centred box of an allowed ratio.
     """

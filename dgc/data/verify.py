@@ -35,8 +35,8 @@ _NOTHING: Mapping[str, Any] = {"samples": 0, "sha256": "", "digest_of": "nothing
 
 
 def verify(name: str, given: str | Path | None = None, *, full: bool = False) -> dict[str, Any]:
-    """{"name", "dir", "classes", "train", "val", "bad": [{"file", "reason"}]}; nothing is
-    downloaded.
+    """{"name", "dir", "classes", "train", "val", "bad":
+    [{"file", "reason"}]}; nothing is downloaded.
 
     Of an image folder also "turned", the number of images with an EXIF orientation (which nothing
     here applies), "in_both", pairs of equal images in train and val, and "skipped", the number of

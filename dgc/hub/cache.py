@@ -113,8 +113,8 @@ def _holder_line(holder: Path) -> str:
 
 @dataclass(frozen=True)
 class Pin:
-    """One trusted digest. `origin` is a URL or `import:PATH`; `confirmed_by` the hosts that gave
-    the same bytes.
+    """One trusted digest. `origin` is a URL or `import:PATH`;
+    `confirmed_by` the hosts that gave the same bytes.
     """
 
     sha256: str

@@ -56,8 +56,8 @@ class Card:
 
 
 def card_of(recipe: Recipe, data_json: Mapping[str, Any] | None = None) -> Card:
-    """The card of a network that was trained with `recipe` on what `data_json` (a run's data.json)
-    describes.
+    """The card of a network that was trained
+    with `recipe` on what `data_json` (a run's data.json) describes.
     """
     data = recipe.data
     mean, std = ((x[0], x[1], x[2]) for x in (data.mean, data.std))
@@ -77,8 +77,8 @@ def card_of(recipe: Recipe, data_json: Mapping[str, Any] | None = None) -> Card:
 
 
 def read_card(document: Any, where: str) -> Card:
-    """What `document` wrote. Raises IntegrityError where it is no such thing: it may come from a
-    file of strangers.
+    """What `document` wrote. Raises IntegrityError where it is no such thing:
+    it may come from a file of strangers.
     """
     try:
         how = document["preprocessing"]
@@ -192,8 +192,8 @@ def card_in(record: Mapping[str, Any], recipe: Recipe, where: str) -> Card:
 
 
 def record_beside(weights: Path) -> tuple[Recipe, dict[str, Any]] | None:
-    """Recipe and record of an exported file, its digest checked; None where no record lies beside
-    it.
+    """Recipe and record of an exported file, its digest checked;
+    None where no record lies beside it.
     """
     beside = weights.with_suffix(".json")
     if not beside.is_file():

@@ -116,8 +116,8 @@ def _commit(temporary: Path, weights: Path, record: Mapping[str, Any]) -> None:
 
 
 def existing(weights: Path, source_sha256: str) -> Converted | None:
-    """An earlier conversion of the same source, whole and unchanged; None means:
-    convert (again).
+    """An earlier conversion of the same source, whole and unchanged;
+    None means: convert (again).
     """
     # anything that is wrong with it means to convert again, which repairs it
     try:
@@ -158,8 +158,8 @@ def run_child(job: Mapping[str, Any], subject: Path, seconds: float) -> dict[str
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, with the package findable wherever the child starts; no GPU is needed to
-    read a file.
+    """Our environment, with the package findable wherever the child starts;
+    no GPU is needed to read a file.
     """
     # in front: the child must import this package, not one that is installed
     path = os.pathsep.join(filter(None, (str(_SOURCES), os.environ.get("PYTHONPATH"))))

@@ -132,8 +132,8 @@ def absent(entry: ReleasedCheckpoint, cache: Cache) -> NetworkError:
 
 
 def cached(entry: ReleasedCheckpoint, cache: Cache) -> Fetched | None:
-    """The file in the cache, its digest checked; None where there is none. Works offline and
-    read-only.
+    """The file in the cache, its digest checked;
+    None where there is none. Works offline and read-only.
     """
     path = cache.file(entry.file)
     # absent is no error here: the caller downloads, or says what to do
@@ -226,8 +226,8 @@ def _candidates(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) 
 def _candidate(
     entry: ReleasedCheckpoint, cache: Cache, link: Link, options: FetchOptions
 ) -> _Candidate:
-    """Fetch from one host and look at what came. A part that was patched together gets one second
-    chance from 0.
+    """Fetch from one host and look at what came.
+    A part that was patched together gets one second chance from 0.
     """
     part = cache.part(entry.file, link.host)
     # The first half may be days old. If the whole is damaged, it was perhaps patched together
@@ -305,8 +305,8 @@ def import_file(
     repin: bool = False,
     say: Say = _silent,
 ) -> Fetched:
-    """Take a file that was fetched by hand (browser, Baidu), and inspected, under the same checks,
-    but for the published size.
+    """Take a file that was fetched by hand (browser, Baidu),
+    and inspected, under the same checks, but for the published size.
 
     Raises as `download` does, and DataError where the file cannot be read.
     """
@@ -351,8 +351,8 @@ def _guarded(
 def identify(
     inspected: Inspection, registry: dict[str, ReleasedCheckpoint]
 ) -> ReleasedCheckpoint | None:
-    """Which released checkpoint a file is, by the names and shapes of its tensors; None where it is
-    none of them.
+    """Which released checkpoint a file is, by the names and shapes of its tensors;
+    None where it is none of them.
     """
     # of torch's tensors in the file, without reading them: names, types and shapes are enough
     tensors = scan.state_dict_of(inspected)

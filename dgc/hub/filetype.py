@@ -64,8 +64,8 @@ _PAGES = (
 
 
 def is_html(head: bytes) -> bool:
-    """True where the first bytes are those of a web page (byte-order mark, blanks and comments
-    allowed).
+    """True where the first bytes are those of a web page (byte-order mark,
+    blanks and comments allowed).
     """
     text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     # a byte-order mark and blanks go first: servers put both before a page
@@ -75,8 +75,8 @@ def is_html(head: bytes) -> bool:
 
 
 def sniff(head: bytes) -> str:
-    """The kind in words, from the first HEAD bytes: 'a zip archive', 'a PNG image', 'an unknown
-    kind of file'.
+    """The kind in words, from the first HEAD bytes:
+    'a zip archive', 'a PNG image', 'an unknown kind of file'.
     """
     if not head:
         return "an empty file"
@@ -105,8 +105,8 @@ def _sniff_structure(head: bytes) -> str:
 
 
 def read_head(path: Path) -> bytes:
-    """The first HEAD bytes of a regular file; a directory, FIFO or device is called by its name and
-    never opened.
+    """The first HEAD bytes of a regular file;
+    a directory, FIFO or device is called by its name and never opened.
 
     Raises DataError where there is no such file, IntegrityError where it is no regular file.
     """
@@ -159,8 +159,8 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Check and return the header. Raises IntegrityError naming the file and
-    what is wrong with it.
+    """Check and return the header.
+    Raises IntegrityError naming the file and what is wrong with it.
     """
     head = read_head(path)
     kind = sniff(head)

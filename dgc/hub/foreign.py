@@ -24,8 +24,8 @@ def is_foreign(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError where there is no such network, UnsafeFileError where its code is not
-    trusted; nothing is built.
+    """Raises UsageError where there is no such network,
+    UnsafeFileError where its code is not trusted; nothing is built.
     """
     if is_foreign(name):
         _builder(name)

@@ -29,8 +29,8 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Start:
-    """`structure` where the weights are of a converted network (`layers` of it), `sha256` of the
-    file.
+    """`structure` where the weights are
+    of a converted network (`layers` of it), `sha256` of the file.
     """
 
     path: Path
@@ -138,8 +138,8 @@ def _decoded(text: str, where: str) -> Mapping[str, Any]:
 
 
 def load(model: nn.Module, start: Start, reset: Sequence[str]) -> None:
-    """Put the weights into the network. All must fit but what `reset` names: that keeps its fresh
-    values.
+    """Put the weights into the network.
+    All must fit but what `reset` names: that keeps its fresh values.
 
     Raises IntegrityError that names keys which are missing, unknown or of another shape, UsageError
     for a pattern of `reset` that means nothing.

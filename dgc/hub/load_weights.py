@@ -50,8 +50,8 @@ from dgc.run.paths import RunDir
 
 
 def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn.Module:
-    """A network by name (`dgc.list_models()`), fresh and in training mode; or with its released
-    weights, in eval mode.
+    """A network by name (`dgc.list_models()`), fresh and in training mode;
+    or with its released weights, in eval mode.
 
     `overrides` are arguments of the network (heads, gate_factor, num_classes, form, ...). With
     `pretrained` the weights are downloaded at the first use (see docs/checkpoints.md); they fit the
@@ -69,8 +69,8 @@ def create_model(name: str, *, pretrained: bool = False, **overrides: Any) -> nn
 
 
 class Pretrained(NamedTuple):
-    """A network in evaluation mode, what its images must go through,
-    and its line of the registry.
+    """A network in evaluation mode,
+    what its images must go through, and its line of the registry.
     """
 
     model: nn.Module
@@ -127,8 +127,8 @@ def _convert(
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:
-    """Load a safetensors file of ours into `model`, strictly. Raises IntegrityError naming the
-    first five keys.
+    """Load a safetensors file of ours into `model`, strictly.
+    Raises IntegrityError naming the first five keys.
     """
     from safetensors.torch import load_file
 
@@ -151,8 +151,8 @@ def load_weights(model: nn.Module, weights: Path) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A network in evaluation mode, a recipe for it, and the card of its weights, which goes before
-    the recipe.
+    """A network in evaluation mode, a recipe for it,
+    and the card of its weights, which goes before the recipe.
 
     `entry`: where it is released.
     """
@@ -225,8 +225,8 @@ def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
 
 
 def _told(path: Path) -> Told | None:
-    """What a weights file says of itself: in the record beside it, the checkpoint it lies in, or
-    its own header.
+    """What a weights file says of itself:
+    in the record beside it, the checkpoint it lies in, or its own header.
     """
     # from the surest on: a record beside it has a digest, a checkpoint has one of each file
     if beside := record_beside(path):

@@ -85,8 +85,8 @@ def dry_run(reader: Reader, label: str, depth: int = 0) -> DryRun:
 
 
 class Machine:
-    """The stack machine. One method an instruction family; an instruction that is not here is
-    refused.
+    """The stack machine. One method an instruction family;
+    an instruction that is not here is refused.
     """
 
     def __init__(self, label: str, depth: int = 0) -> None:
@@ -124,8 +124,8 @@ class Machine:
         self._stack.append(value)
 
     def _look_inside(self, data: bytes) -> None:
-        """A pickle hidden in a string is no danger by itself, but nobody hides one with good
-        intent.
+        """A pickle hidden in a string is no danger by itself,
+        but nobody hides one with good intent.
         """
         # How a pickle of protocol 2 to 5 begins and ends; older ones have no mark, and look like
         # any text.
@@ -281,8 +281,8 @@ class Machine:
         return self._checked(TensorSpec(storage, offset, tuple(shape), tuple(stride)))
 
     def _checked(self, tensor: TensorSpec) -> TensorSpec:
-        """Every element lies inside the storage, and no two share a place (a 1-element storage is
-        no 1 TB tensor).
+        """Every element lies inside the storage,
+        and no two share a place (a 1-element storage is no 1 TB tensor).
         """
         numbers = (tensor.offset, *tensor.shape, *tensor.stride)
         if len(tensor.shape) != len(tensor.stride) or min(numbers) < 0 or len(tensor.shape) > 8:

@@ -26,8 +26,8 @@ from dgc.recipe.load import Recipe
 
 @dataclass(frozen=True)
 class Fresh:
-    """A new network; `start`: the weights that it began with, `report`: what became of its
-    convolutions.
+    """A new network; `start`: the weights that it began with, `report`:
+    what became of its convolutions.
     """
 
     model: nn.Module

@@ -35,8 +35,8 @@ class Link:
 
 @dataclass(frozen=True)
 class ImageSteps:
-    """What the network expects: PIL image -> resize (short side), centre crop, [0, 1], (x - mean) /
-    std.
+    """What the network expects:
+    PIL image -> resize (short side), centre crop, [0, 1], (x - mean) / std.
 
     `channels` 1: the image is made grey, and given three times.
     """
@@ -78,8 +78,8 @@ class ReleasedCheckpoint:
 
 
 def load_registry(path: Path | None = None) -> dict[str, ReleasedCheckpoint]:
-    """All entries by name, in the order of the file. Raises IntegrityError for a file that cannot
-    be used.
+    """All entries by name, in the order of the file.
+    Raises IntegrityError for a file that cannot be used.
     """
     # a registry of the user's own goes before the shipped one
     chosen = path or settings.registry()
@@ -147,8 +147,8 @@ def find_entry(
 
 
 def layout_digest(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
-    """One number for all (key, dtype, shape) of a released state_dict, whatever their order or
-    `module.` prefix.
+    """One number for all (key, dtype, shape) of a released state_dict,
+    whatever their order or `module.` prefix.
     """
     lines = [
         # sorted, and without the prefix: files of the same network differ in both

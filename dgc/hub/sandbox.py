@@ -55,8 +55,8 @@ def _run(job: Mapping[str, Any]) -> Reply:
 
 
 def convert(file: str, sha256: str, name: str, out: str, arguments: Mapping[str, Any]) -> Reply:
-    """Read the released checkpoint `file` of network `name` (with `arguments`) and write it as
-    safetensors to `out`.
+    """Read the released checkpoint `file` of network `name` (with `arguments`)
+    and write it as safetensors to `out`.
 
     The reply is that of `read_foreign`. Raises what that raises.
     """
@@ -145,8 +145,8 @@ def _save(tensors: Mapping[str, Any], out: str, name: str) -> None:
 
 
 def _leftovers(content: dict[str, Any], state: dict[str, Any]) -> Reply:
-    """What was stripped, in words, and the plain facts that are kept in the JSON beside the
-    weights.
+    """What was stripped, in words, and the plain facts
+    that are kept in the JSON beside the weights.
     """
     prefixed = sum(key.startswith("module.") for key in state)
     stripped = [f"the prefix module. of {prefixed} keys"] if prefixed else []
@@ -195,8 +195,8 @@ def _tensors_in(value: Any, depth: int = 0) -> int:
 
 
 def write_released(file: str, out: str, container: str, facts: Mapping[str, Any]) -> Reply:
-    """Write our safetensors `file` the way the authors' code saves and loads: per-head keys,
-    `module.`, torch.save.
+    """Write our safetensors `file` the way the authors' code saves and loads:
+    per-head keys, `module.`, torch.save.
     """
     import torch
     from safetensors.torch import load_file
@@ -210,8 +210,8 @@ def write_released(file: str, out: str, container: str, facts: Mapping[str, Any]
 
 
 def limit_process(file_bytes: int) -> None:
-    """Memory: what is in use, 8 times the file, and 512 MiB. CPU: 120 s. Files written: 4 times the
-    file and 64 MiB.
+    """Memory: what is in use, 8 times the file, and 512 MiB.
+    CPU: 120 s. Files written: 4 times the file and 64 MiB.
 
     Called after torch is imported, whose libraries alone may map gigabytes.
     """

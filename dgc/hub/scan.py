@@ -45,8 +45,8 @@ _TORCH_SMALL = (
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint file holds, as its pickle says and its size confirms; `sha256` is of the
-    bytes that were looked at.
+    """What a checkpoint file holds, as its pickle says and its size confirms;
+    `sha256` is of the bytes that were looked at.
 
     Who has one need not look again: it goes from the download to the conversion, and the process
     that reads the weights compares the digest.
@@ -162,8 +162,8 @@ def _torch_zip(path: Path, file: BinaryIO, data: mmap.mmap) -> DryRun:
 
 
 def _check_directory(path: Path, data: mmap.mmap) -> None:
-    """The end record alone says how many members there are: a million of them are refused before
-    they are listed.
+    """The end record alone says how many members there are:
+    a million of them are refused before they are listed.
     """
     at = len(data) - _EOCD.size
     # Readers of zip search for this record from the end, and each stops somewhere else. A file in
@@ -223,8 +223,8 @@ def _members(path: Path, archive: zipfile.ZipFile, file_bytes: int) -> dict[str,
 def _refuse_other_zips(
     path: Path, data: mmap.mmap, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
 ) -> None:
-    """TorchScript, .pt2, .npz and whatever else is no torch.save archive: what is dangerous comes
-    first.
+    """TorchScript, .pt2, .npz and whatever else is no torch.save archive:
+    what is dangerous comes first.
     """
     # what claims to be large and is packed is not even opened for a look
     for info in members.values():
@@ -256,8 +256,8 @@ def _refuse_other_zips(
 
 
 def _scan_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Dry-run whatever may be a pickle. Storages (data/<key>) are numbers and are never interpreted
-    by anybody.
+    """Dry-run whatever may be a pickle.
+    Storages (data/<key>) are numbers and are never interpreted by anybody.
     """
     folder, _, leaf = info.filename.rpartition("/")
     # (A pickle in there would be numbers to torch, as it is to us.)
@@ -334,8 +334,8 @@ def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _danger_in(content: Any, label: str) -> None:
-    """Raises UnsafeFileError for a pickle (bare, behind an .npy header, one after another) that
-    names a global.
+    """Raises UnsafeFileError for a pickle (bare,
+    behind an .npy header, one after another) that names a global.
     """
     start = _npy_payload(content) if content[:6] == b"\x93NUMPY" else 0
     # archives in archives are how a look is evaded: none of ours has one
@@ -366,8 +366,8 @@ def _npy_payload(content: Any) -> int | None:
 
 
 def state_dict_of(inspection: Inspection) -> dict[str, TensorSpec]:
-    """The tensors of `state_dict` (or of the top level, where there is none) without `module.`
-    prefixes.
+    """The tensors of `state_dict` (or of the top level,
+    where there is none) without `module.` prefixes.
     """
     inner = inspection.value.get("state_dict", inspection.value)
     items = inner.items if isinstance(inner, Ordered) else inner

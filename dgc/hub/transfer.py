@@ -38,8 +38,8 @@ _LONGEST_PAUSE = 60.0  # seconds
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient to be. Times in seconds; `stall_bytes` is the least that must come in `stall`
-    seconds.
+    """How patient to be. Times in seconds;
+    `stall_bytes` is the least that must come in `stall` seconds.
     """
 
     attempts: int = 5
@@ -51,8 +51,8 @@ class Policy:
 
 @dataclass(frozen=True)
 class Validators:
-    """What a later request must find unchanged. `total` is the length of the whole file where the
-    server said it.
+    """What a later request must find unchanged.
+    `total` is the length of the whole file where the server said it.
     """
 
     url: str
@@ -68,8 +68,8 @@ class Validators:
 
 
 class TryAgain(Exception):  # noqa: N818 (not an error yet)
-    """This attempt failed in a way that another may not; `seconds`: how long the server asked to
-    be left alone (Retry-After).
+    """This attempt failed in a way that another may not; `seconds`:
+    how long the server asked to be left alone (Retry-After).
     """
 
     def __init__(self, reason: str, seconds: float = 0.0) -> None:
@@ -262,8 +262,8 @@ def _check_status(response: httpx.Response) -> None:
 
 
 def _retry_after(text: str) -> float:
-    """Seconds to wait by a Retry-After header, which gives seconds or a date; 0 where it is
-    neither.
+    """Seconds to wait by a Retry-After header,
+    which gives seconds or a date; 0 where it is neither.
     """
     if text.isdigit():
         return float(text)
@@ -283,8 +283,8 @@ def _page(first: bytes, chunks: Iterator[bytes]) -> str:
 
 
 def _range_refused(response: httpx.Response, part: Path, known: Validators | None) -> None:
-    """416: the part is as long as the file (then it is complete), or belongs to another file (then
-    start anew).
+    """416: the part is as long as the file (then it is complete),
+    or belongs to another file (then start anew).
     """
     total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", ""))
     if known and total and int(total[1]) == _size(part) == known.total:

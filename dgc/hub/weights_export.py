@@ -92,8 +92,8 @@ def _record(run: RunDir, folder: Path, files: Mapping[str, bytes], *, ema: bool)
 
 
 def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
-    """Figures of the evaluation after `step`, and what the network costs; None where there was no
-    evaluation.
+    """Figures of the evaluation after `step`, and what the network costs;
+    None where there was no evaluation.
     """
     events = read_events(run) if run.events.exists() else []
     rows = [
@@ -107,8 +107,8 @@ def metrics_at(run: RunDir, step: int) -> dict[str, Any] | None:
 
 
 def _costs_at(run: RunDir, row: Mapping[str, Any], events: list[Any]) -> dict[str, Any]:
-    """What the network of an evaluation costs; `macs_executed` only where as much was pruned as in
-    metrics.json.
+    """What the network of an evaluation costs;
+    `macs_executed` only where as much was pruned as in metrics.json.
     """
     known = read_json(run.metrics) if run.metrics.exists() else {}
     costs = {key: known[key] for key in _COSTS if key in known}
@@ -137,8 +137,8 @@ def _refuse_existing(*paths: Path) -> None:
 def export_released(
     run: RunDir, out: Path, step: str = "last", container: str = "legacy", *, ema: bool = False
 ) -> Path:
-    """Write a file that the authors' code loads; `container` is `legacy` (torch < 1.6) or `zip`;
-    `ema`: the averaged weights.
+    """Write a file that the authors' code loads;
+    `container` is `legacy` (torch < 1.6) or `zip`; `ema`: the averaged weights.
     """
     if container not in ("legacy", "zip"):
         raise UsageError(

@@ -31,8 +31,8 @@ class Check:
 
 
 def verify(entry: ReleasedCheckpoint, cache: Cache, options: FetchOptions) -> list[dict[str, Any]]:
-    """The rows for a checkpoint in the cache. Raises NetworkError where it is not there, and what
-    loading raises.
+    """The rows for a checkpoint in the cache.
+    Raises NetworkError where it is not there, and what loading raises.
     """
     try:
         fetched = cached(entry, cache)

@@ -45,8 +45,8 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def native_facts() -> dict[str, Any]:
-    """Whether the C++ kernels are in use, for which instruction set, and if not why not; "error": a
-    wrong setting.
+    """Whether the C++ kernels are in use, for which instruction set,
+    and if not why not; "error": a wrong setting.
     """
     from dgc.kernels import cpu
 

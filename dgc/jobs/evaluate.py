@@ -202,8 +202,8 @@ def in_precision(
 def choose_engine(
     wanted: str, model: nn.Module, device: torch.device, precision: str = "float32"
 ) -> tuple[str, nn.Module]:
-    """(name, network) of the way to run it; `auto` is native on a CPU that has it. Raises
-    UsageError.
+    """(name, network) of the way to run it;
+    `auto` is native on a CPU that has it. Raises UsageError.
     """
     if precision != "float32" and wanted in ("eager", "compile"):
         raise UsageError(
@@ -243,8 +243,8 @@ def timed(
 
 @torch.no_grad()
 def compile_now(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
-    """Have torch.compile meet the batches that will come: that takes minutes and is no part of the
-    speed.
+    """Have torch.compile meet the batches that will come:
+    that takes minutes and is no part of the speed.
     """
     size = recipe.data.image_size
     model(
@@ -270,8 +270,8 @@ class Confusion:
 
 
 def expectation(opened: Opened, data: Labelled, limit: int | None, ranks: Ranks) -> dict[str, Any]:
-    """`expected`: what these figures can be held against; `not_judged`: why nothing, where
-    something was expected.
+    """`expected`: what these figures can be held against;
+    `not_judged`: why nothing, where something was expected.
     """
     # published and recorded figures are of certain images: on others they say nothing
     rows = published(opened.entry) if opened.entry else wished(opened.recipe)

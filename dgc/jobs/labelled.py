@@ -33,8 +33,8 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with the labels of the weights, and the names of these. `place`: where they are, for a
-    message.
+    """Images with the labels of the weights, and the names of these.
+    `place`: where they are, for a message.
 
     `elsewhere`: they are not the ones that the recipe names. `notes`: what a user should know of
     them, a line each.
@@ -49,8 +49,8 @@ class Labelled:
 
 
 def known_classes(opened: Opened) -> tuple[str, ...]:
-    """Names of the classes by label: as the weights' card has them, else of a known data set that
-    fits; or ().
+    """Names of the classes by label:
+    as the weights' card has them, else of a known data set that fits; or ().
     """
     if opened.card.classes:
         return opened.card.classes
@@ -69,8 +69,8 @@ def as_the_weights_say(recipe: Recipe, opened: Opened) -> Recipe:
 def open_labelled(
     opened: Opened, recipe: Recipe, folder: Path | None, limit: int | None, *, subset: bool = False
 ) -> Labelled:
-    """The images to evaluate: the recipe's, or those in `folder` (a data folder, or one of class
-    folders alone).
+    """The images to evaluate: the recipe's,
+    or those in `folder` (a data folder, or one of class folders alone).
 
     Raises DataError where they cannot be read or their classes are not those of the weights; with
     `subset` it is enough that each of their classes is one.
@@ -219,8 +219,8 @@ def match(found: Sequence[str], opened: Opened, place: str, *, subset: bool) -> 
 
 
 def _wordnet(found: Sequence[str], known: Sequence[str]) -> bool:
-    """Whether folders are called by ImageNet's numbers, and the network's classes by their words:
-    the order is one.
+    """Whether folders are called by ImageNet's numbers,
+    and the network's classes by their words: the order is one.
     """
     return (
         len(known) == 1000
@@ -230,8 +230,8 @@ def _wordnet(found: Sequence[str], known: Sequence[str]) -> bool:
 
 
 def _key(name: str) -> str:
-    """What two spellings of a name have in common: file systems differ in accents, and no folder
-    has a slash.
+    """What two spellings of a name have in common:
+    file systems differ in accents, and no folder has a slash.
     """
     # composed: macOS decomposes accents, Linux keeps what was written
     return unicodedata.normalize("NFC", name).replace("/", "_")
@@ -253,8 +253,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def images_facts(opened: Opened, whole: Labelled, evaluated: int) -> dict[str, Any]:
-    """Name, absolute folder and number of the images, and whether they are those that the weights'
-    card names.
+    """Name, absolute folder and number of the images,
+    and whether they are those that the weights' card names.
 
     `whole`: all of them, also where --limit leaves some out. `same` is None where nothing was
     recorded, and for a folder that is called otherwise than `val`, whose digest would be another
@@ -285,8 +285,8 @@ def _is_called_val(images: ImageSet) -> bool:
 
 
 def why_not_judged(opened: Opened, labelled: Labelled, limit: int | None) -> str:
-    """Why what the recipe or the authors' table expects does not hold for these images; empty where
-    it does.
+    """Why what the recipe or the authors' table expects does not hold
+    for these images; empty where it does.
 
     It was made for certain images: those that the weights' card names by digest, else those of the
     data set, all of them.

@@ -31,8 +31,8 @@ from dgc.train.state import MODEL
 
 
 def measure(recipe: Recipe, *, model: bool = True, run: RunDir | None = None) -> dict[str, Any]:
-    """Load data and network of a recipe. Raises DataError where only the data was asked for and is
-    not there.
+    """Load data and network of a recipe.
+    Raises DataError where only the data was asked for and is not there.
     """
     if not model:
         return {"data": build.data_facts(build.open_data(recipe))}
@@ -55,8 +55,8 @@ def _model_facts(recipe: Recipe, run: RunDir | None) -> dict[str, Any]:
 
 
 def _result(recipe: Recipe, run: RunDir) -> dict[str, Any]:
-    """{"step", "macs"} of the checkpoint whose figures are in metrics.json; else {"step",
-    "why_not"}.
+    """{"step", "macs"} of the checkpoint whose figures are in metrics.json;
+    else {"step", "why_not"}.
     """
     steps = (
         [row["step"] for row in live_rows(read_events(run)) if row["kind"] == EventKind.EVAL]

@@ -11,8 +11,8 @@ from dgc.train.ranks import Ranks
 
 
 class Paired:
-    """Logits of a first pass, held against those of a second over the same images in the same
-    order.
+    """Logits of a first pass, held against those
+    of a second over the same images in the same order.
     """
 
     def __init__(self) -> None:

@@ -38,8 +38,8 @@ from dgc.talk import run_program, say
 def predict(
     opened: Opened, names: Sequence[str], images: Sequence[Path], top: int = 5
 ) -> list[dict[str, Any]]:
-    """One entry an image. Raises DataError naming an image that cannot be read, before any is
-    run.
+    """One entry an image. Raises DataError naming an image
+    that cannot be read, before any is run.
     """
     return _seen(opened, names, [(path, _prepared(opened, path)) for path in images], top)
 
@@ -87,8 +87,8 @@ def prepare(path: Path, how: ImageSteps) -> Tensor:
 
 
 def look(model: nn.Module, x_BCHW: Tensor, names: Sequence[str], top: int) -> dict[str, Any]:
-    """The best classes of one image (1, 3, S, S) and the channels that each head of each layer
-    chose for it.
+    """The best classes of one image (1, 3, S, S)
+    and the channels that each head of each layer chose for it.
     """
     dtype = next(model.parameters()).dtype
     plain = nn.Module() if isinstance(model, NativeModule) else model  # a plan keeps no lists

@@ -30,8 +30,8 @@ class Built:
 
 
 def folder_of(package: Path) -> Path:
-    """Where a package (the folder `dgc`) has its kernels: the library,
-    and `src` with the sources.
+    """Where a package (the folder `dgc`) has its kernels:
+    the library, and `src` with the sources.
     """
     there = [package / place for place in PLACES if (package / place).is_dir()]
     return there[0] if there else package / PLACES[0]
@@ -43,8 +43,8 @@ def library_of(package: Path) -> Path | None:
 
 
 def built_from(library: Path) -> Built | None:
-    """What a library was built from (None: it does not say, as those built before it was written
-    into them).
+    """What a library was built from (None:
+    it does not say, as those built before it was written into them).
     """
     try:
         found = _WORDS.search(library.read_bytes())
@@ -54,8 +54,8 @@ def built_from(library: Path) -> Built | None:
 
 
 def sources_digest(package: Path) -> str | None:
-    """The digest of the kernels' sources and flags in a package, as kernels.cmake counts it; None
-    without sources.
+    """The digest of the kernels' sources and flags in a package,
+    as kernels.cmake counts it; None without sources.
     """
     folder = folder_of(package) / "src"
     files = [path for path in folder.rglob("*") if path.suffix in _COUNTED]
@@ -72,8 +72,8 @@ def sources_digest(package: Path) -> str | None:
 
 
 def kernels_digest(package: Path) -> str:
-    """The digest of a package's kernels: that of the sources, else the library's; "none" where
-    there is neither.
+    """The digest of a package's kernels: that of the sources,
+    else the library's; "none" where there is neither.
     """
     digest = sources_digest(package)
     if digest is None:

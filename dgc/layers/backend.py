@@ -40,8 +40,8 @@ class HasBackend(nn.Module):
 
 
 def set_backend(model: nn.Module, backend: Backend) -> None:
-    """Let all layers of this library in `model` compute with one backend: auto, native, plain,
-    masked, gathered or triton.
+    """Let all layers of this library in `model` compute with one backend:
+    auto, native, plain, masked, gathered or triton.
     """
     check_backend(backend)
     for module in model.modules():

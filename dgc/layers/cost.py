@@ -24,7 +24,7 @@ class Cost(NamedTuple):
 
 
 def conv_macs(weight_shape: Sequence[int], output_shape: Sequence[int]) -> int:
-    """Products of a convolution without bias: outputs (O, H, W) times weights per output (of a
-    group).
+    """Products of a convolution without bias:
+    outputs (O, H, W) times weights per output (of a group).
     """
     return math.prod(output_shape[-3:]) * math.prod(weight_shape[1:])

@@ -161,8 +161,8 @@ def _note(input_moments: Moments, where: slice, found: Moments) -> None:
 def _forward(
     part: Parts, s: _Setting, own: Sequence[Tensor], buffer: Tensor, input_moments: Moments
 ) -> tuple[list[Tensor], Tensor]:
-    """One layer: its channels go into the buffer. Returns what backward needs (SAVED tensors), and
-    the gate L1.
+    """One layer: its channels go into the buffer.
+    Returns what backward needs (SAVED tensors), and the gate L1.
     """
     front, pixels = buffer[:, : s.width], buffer.shape[2] * buffer.shape[3]
     count = len(buffer) * pixels
@@ -199,8 +199,8 @@ def _forward(
 
 
 class _Walk:
-    """The way back: a buffer of gradients, and what mean and variance of each channel are still to
-    add to it.
+    """The way back: a buffer of gradients,
+    and what mean and variance of each channel are still to add to it.
     """
 
     def __init__(self, buffer: Tensor, input_moments: Moments, grad: Tensor) -> None:
@@ -219,8 +219,8 @@ class _Walk:
     def back(
         self, s: _Setting, own: Sequence[Tensor], saved: Sequence[Tensor], grad_l1: Tensor
     ) -> tuple[Tensor, ...]:
-        """One layer: the gradient of its input joins the buffer's, those of its parameters are
-        returned.
+        """One layer: the gradient of its input joins the buffer's,
+        those of its parameters are returned.
         """
         y, mean, var, *gates = saved
         links, gated = (

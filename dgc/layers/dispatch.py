@@ -81,8 +81,8 @@ class LayerCall(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """An algorithm and the number of channels that each head reads (those beyond C - n have gate
-    0).
+    """An algorithm and the number of channels
+    that each head reads (those beyond C - n have gate 0).
     """
 
     algorithm: Algorithm
@@ -159,8 +159,8 @@ def selected_if_half_off(c: LayerCall) -> int:
 
 
 def selected_in_lanes(c: LayerCall) -> int:
-    """The selected ones, filled up to whole vectors; all, where those are more than three
-    quarters.
+    """The selected ones, filled up to whole vectors;
+    all, where those are more than three quarters.
     """
     filled = -(-c.selected // LANES) * LANES
     return filled if 4 * filled <= 3 * c.channels else c.channels

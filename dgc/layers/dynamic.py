@@ -128,8 +128,8 @@ class DynamicGroupConv2d(HasBackend):
 
     @property
     def gate_l1(self) -> Tensor:
-        """Sum over heads of the mean over (B, C) of the gates of the last forward, before any was
-        switched off.
+        """Sum over heads of the mean over (B, C)
+        of the gates of the last forward, before any was switched off.
         """
         if self._last_gate_l1 is None:
             raise ArgumentError(
@@ -318,16 +318,16 @@ class DynamicGroupConv2d(HasBackend):
         return Cost(dense, rest + conv * self.gate_factor, rest + selected)
 
     def gates(self, a_BCHW: Tensor) -> Tensor:
-        """Gates (B, G, C) of an activated input before selection; never in less than the
-        parameters' precision.
+        """Gates (B, G, C) of an activated input before selection;
+        never in less than the parameters' precision.
         """
         with without_autocast(a_BCHW):
             pooled_BC = a_BCHW.mean((2, 3), dtype=self.fc1.dtype)
             return gating.gates(pooled_BC, self.fc1, self.fc2, self.fc2_bias)
 
     def _switch_off(self, gates_BGC: Tensor) -> tuple[Tensor, int]:
-        """Selected gates, and how many zeros each row has at least. A traced graph takes n from the
-        buffer.
+        """Selected gates, and how many zeros each row has at least.
+        A traced graph takes n from the buffer.
         """
         if torch.compiler.is_compiling():
             return selection.switch_off_traced(gates_BGC, self.inactive_channels), self.n_traced
@@ -372,8 +372,8 @@ class DynamicGroupConv2d(HasBackend):
         self.n_inactive = self.n_traced = int(n)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to one forward: a tensor inside a graph can be neither copied nor
-        pickled.
+        """Without what belongs to one forward:
+        a tensor inside a graph can be neither copied nor pickled.
         """
         return {**self.__dict__, "_last_gate_l1": None, "gate_record": None}
 

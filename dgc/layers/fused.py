@@ -33,8 +33,8 @@ PIECE = 1 << 20  # numbers of one copy of a piece's activations
 
 
 class Setting(NamedTuple):
-    """What is fixed for one call: how the BatchNorms in front work, in order, and the numbers of
-    the layer.
+    """What is fixed for one call:
+    how the BatchNorms in front work, in order, and the numbers of the layer.
     """
 
     rules: tuple[Rule, ...]
@@ -44,8 +44,8 @@ class Setting(NamedTuple):
 
 
 class FusedLayer(torch.autograd.Function):
-    """(x, weight, fc1, fc2, fc2_bias, then weight, bias, mean and variance of every norm) -> (y,
-    gate L1, gates).
+    """(x, weight, fc1, fc2, fc2_bias, then weight, bias,
+    mean and variance of every norm) -> (y, gate L1, gates).
 
     The gates are those that were left on, without a gradient.
     """
@@ -128,8 +128,8 @@ def pieces(x_BCHW: Tensor) -> list[slice]:
 
 
 class _Layer(NamedTuple):
-    """What the backward of every piece of a batch shares; `grad_l1` is the gradient of each gate
-    from the L1 term.
+    """What the backward of every piece of a batch shares;
+    `grad_l1` is the gradient of each gate from the L1 term.
     """
 
     setting: Setting
@@ -142,8 +142,8 @@ class _Layer(NamedTuple):
     def backward(
         self, grad_y: Tensor, raw: Tensor, pooled: Tensor, gates: Tensor, selected: Selected
     ) -> tuple[Tensor, ...]:
-        """Gradients for the output of the last norm (before its ReLU), weight, fc1, fc2 and
-        fc2_bias.
+        """Gradients for the output of the last norm (before its ReLU),
+        weight, fc1, fc2 and fc2_bias.
         """
         a_BCHW = raw if self.norm is None else self.norm.activate(raw)
         grads = ALGORITHMS[self.setting.dispatch.algorithm].backward(
@@ -161,8 +161,8 @@ class _Layer(NamedTuple):
         )
 
     def _gates(self, grad_BGK: Tensor, gates_BGC: Tensor, selected: Selected) -> Tensor:
-        """Of the gates before their ReLU: selected ones hear from the convolution, all positive
-        ones from the L1 term.
+        """Of the gates before their ReLU:
+        selected ones hear from the convolution, all positive ones from the L1 term.
         """
         channels, dtype = gates_BGC.shape[-1], gates_BGC.dtype
         # channels that only fill up a vector were given gate 0 and must not hear anything

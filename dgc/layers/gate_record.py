@@ -9,8 +9,8 @@ from torch import Tensor
 
 @dataclass
 class GateRecord:
-    """`selected` (G, C): in how many samples head g selected channel c. `samples`: how many were
-    seen.
+    """`selected` (G, C): in how many samples head g selected channel c.
+    `samples`: how many were seen.
 
     `real`: only so many of the first samples of a batch count, the others pad it (None: all do).
     """

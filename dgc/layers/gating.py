@@ -19,8 +19,8 @@ def hidden(pooled_BC: Tensor, fc1_GSC: Tensor) -> Tensor:
 
 
 def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tensor) -> Tensor:
-    """g_i = ReLU(W2_i ReLU(W1_i p) + b_i) for every head, before any channel is switched off: (B,
-    G, C).
+    """g_i = ReLU(W2_i ReLU(W1_i p) + b_i) for every head,
+    before any channel is switched off: (B, G, C).
     """
     # heads in front, for one batched product over all of them
     h_GBS = hidden(pooled_BC, fc1_GSC).transpose(0, 1)
@@ -31,8 +31,8 @@ def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tens
 def gates_backward(
     grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for the pooled input, fc1, fc2 and fc2_bias; grad_BGC is that before the outer
-    ReLU.
+    """Gradients for the pooled input, fc1, fc2 and fc2_bias;
+    grad_BGC is that before the outer ReLU.
     """
     g, s, c = fc1_GSC.shape
     # made again rather than kept: it is small, and two products of it are needed

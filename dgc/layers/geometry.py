@@ -20,8 +20,8 @@ class Geometry(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The channels each head reads: `gate` (B, G, K) and their `index` (B, G, K); index None: all
-    C, in order.
+    """The channels each head reads: `gate` (B, G, K)
+    and their `index` (B, G, K); index None: all C, in order.
     """
 
     gate: Tensor
@@ -29,8 +29,8 @@ class Selected(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of an algorithm: `x` (B, C, H, W), `gate` (B, G, K) as selected, `weight` (O, C, k,
-    k).
+    """Gradients of an algorithm: `x` (B, C, H, W),
+    `gate` (B, G, K) as selected, `weight` (O, C, k, k).
     """
 
     x: Tensor

@@ -35,8 +35,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Rows in the order of the forward, and their sums in whole MACs (truncated, as the authors'
-    counter does).
+    """Rows in the order of the forward, and their sums
+    in whole MACs (truncated, as the authors' counter does).
     """
 
     rows: list[Row]
@@ -53,8 +53,8 @@ class Complexity:
 def count(
     model: nn.Module, image_size: int | tuple[int, int], in_channels: int = 3, device: str = "meta"
 ) -> Complexity:
-    """Complexity of `model` for one image (in_channels, H, W); the model itself is neither run nor
-    changed.
+    """Complexity of `model` for one image (in_channels, H, W);
+    the model itself is neither run nor changed.
 
     Works on any network that runs on the meta device. `executed` holds for the present `n_inactive`
     of each layer: call `dgc.set_progress(model, 1.0)` first to see the end of the schedule. A

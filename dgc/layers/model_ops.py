@@ -27,8 +27,8 @@ def iter_dgc(model: nn.Module) -> Iterator[tuple[str, DynamicGroupConv2d]]:
 
 
 def set_progress(model: nn.Module, p: float) -> None:
-    """Set the number of inactive channels of every DGC layer for training progress p in [0, 1] (see
-    dgc.schedule).
+    """Set the number of inactive channels of every DGC layer
+    for training progress p in [0, 1] (see dgc.schedule).
     """
     if not 0 <= p <= 1:
         raise ArgumentError(f"p={p!r}: progress is a number from 0 (start) to 1 (end of training)")
@@ -40,8 +40,8 @@ def set_progress(model: nn.Module, p: float) -> None:
 
 
 def _stage_start(p: float) -> float:
-    """The last of a few common points of the schedule before p, so that all compiled layers change
-    together.
+    """The last of a few common points of the schedule before p,
+    so that all compiled layers change together.
     """
     # all that are to go are off, and stay off: the last graph may count on every one of them
     if p >= PRUNING_END:
@@ -51,8 +51,8 @@ def _stage_start(p: float) -> float:
 
 
 def gate_l1(model: nn.Module) -> Tensor:
-    """Sum over layers and heads of the mean gate of the last forward (a scalar with a graph); 0
-    without DGC layers.
+    """Sum over layers and heads of the mean gate
+    of the last forward (a scalar with a graph); 0 without DGC layers.
 
     A layer that is used more than once in a forward counts with its last use.
     """
@@ -65,8 +65,8 @@ def gate_l1(model: nn.Module) -> Tensor:
 
 @contextmanager
 def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
-    """While open, every DGC layer of `model` counts its choices; yields {layer name:
-    GateRecord}.
+    """While open, every DGC layer of `model` counts its choices;
+    yields {layer name: GateRecord}.
     """
     layers = dict(iter_dgc(model))
     records = {name: _start(layer) for name, layer in layers.items()}
@@ -79,8 +79,8 @@ def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
 
 
 def count_only(model: nn.Module, real: int | None) -> None:
-    """Let records that are open count the first `real` samples of the batches to come (None: all of
-    them).
+    """Let records that are open count the first `real` samples
+    of the batches to come (None: all of them).
     """
     for _, layer in iter_dgc(model):
         if layer.gate_record is not None:

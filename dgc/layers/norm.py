@@ -107,8 +107,8 @@ def activations(chain: tuple[Normaliser, ...], x_BCHW: Tensor) -> list[Tensor]:
 def chain_backward(
     chain: tuple[Normaliser, ...], grad: Tensor, inputs: list[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """From the gradient before the last ReLU to that of the raw input, and those of weights and
-    biases.
+    """From the gradient before the last ReLU to that
+    of the raw input, and those of weights and biases.
 
     `inputs`: the raw input and what follows; one more than the chain has links where `grad` is
     behind its last ReLU.
@@ -125,8 +125,8 @@ def chain_backward(
 
 
 def through_pool(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of a leaf x from that of y; of a single step by that step: torch.autograd.grad
-    would load sympy.
+    """The gradient of a leaf x from that of y;
+    of a single step by that step: torch.autograd.grad would load sympy.
     """
     step = y.grad_fn
     # a pooling that hands its input on (nn.Identity) leaves no step
@@ -201,8 +201,8 @@ def normaliser(
     kernels: bool = True,
     triton: bool = False,
 ) -> Normaliser:
-    """What `norm` does to this batch; in training its running statistics move on, as
-    nn.BatchNorm2d's do.
+    """What `norm` does to this batch;
+    in training its running statistics move on, as nn.BatchNorm2d's do.
 
     `input_moments`: the batch's moments where the caller has them already.
     """

@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def switch_off(gates_BGC: Tensor, n_inactive: int) -> Tensor:
-    """Zero every gate that is <= the n-th smallest of its sample and head, ties included. NaN stays
-    NaN.
+    """Zero every gate that is <= the n-th smallest
+    of its sample and head, ties included. NaN stays NaN.
     """
     if n_inactive == 0:
         return gates_BGC

@@ -54,8 +54,8 @@ def norm_relu_conv(
 def norm_relu_pool(
     norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor, *, triton: bool = False
 ) -> Tensor:
-    """pool(relu(norm(x))) for a pooling module, keeping x alone for backward where norm is a plain
-    BatchNorm2d.
+    """pool(relu(norm(x))) for a pooling module,
+    keeping x alone for backward where norm is a plain BatchNorm2d.
     """
     if not (
         support.can_fuse(x_BCHW) and support.splittable(norm, x_BCHW) and not pool._forward_hooks
@@ -78,8 +78,8 @@ def _numbers(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
 
 
 def narrow_groups(weight_shape: Sequence[int], groups: int) -> bool:
-    """Whether the CPU's grouped convolution is several times faster in channels-last (measured: O/G
-    <= 4).
+    """Whether the CPU's grouped convolution is several times faster
+    in channels-last (measured: O/G <= 4).
     """
     return groups > 1 and weight_shape[0] // groups <= 4
 

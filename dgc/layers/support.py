@@ -14,8 +14,8 @@ from dgc.layers.own_autocast import compute_dtype
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Whether functions with a backward of their own may be used: tracing and torch.func take the
-    plain operations.
+    """Whether functions with a backward of their own may be used:
+    tracing and torch.func take the plain operations.
     """
     if isinstance(x, torch.fx.Proxy):  # the inference engine reads the network
         return False
@@ -32,8 +32,8 @@ def is_nchw_contiguous(x: Tensor) -> bool:
 
 
 def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether `norm` is the plain BatchNorm2d that can be taken apart (no SyncBatchNorm, subclass
-    or hook).
+    """Whether `norm` is the plain BatchNorm2d
+    that can be taken apart (no SyncBatchNorm, subclass or hook).
     """
     # exactly BatchNorm2d: a subclass may compute anything; a hook expects the module to be called;
     # momentum None is a cumulative mean, which `norm.move_on` does not make
@@ -61,8 +61,8 @@ def trains_on_batch(norm: nn.Module | None) -> bool:
 
 
 def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
-    """Whether the C++ kernels were built and take these: float32 on the CPU, planes as they come,
-    no autocast.
+    """Whether the C++ kernels were built and take these:
+    float32 on the CPU, planes as they come, no autocast.
     """
     return (
         is_nchw_contiguous(x_BCHW)

@@ -20,8 +20,8 @@ from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, in
 
 
 class DenseLayer(nn.Module):
-    """DGC 1x1 (C -> bottleneck * growth), BN, ReLU, grouped 3x3 (-> growth), concatenated behind
-    the input.
+    """DGC 1x1 (C -> bottleneck * growth), BN, ReLU,
+    grouped 3x3 (-> growth), concatenated behind the input.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """Dense layers one after the other. Each channel's moments are computed once, not again in
-    every layer.
+    """Dense layers one after the other.
+    Each channel's moments are computed once, not again in every layer.
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

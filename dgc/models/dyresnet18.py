@@ -18,8 +18,8 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class BasicBlock(nn.Module):
-    """[BN ReLU DGC] BN ReLU [BN ReLU DGC] BN + identity, ReLU; the downsampling path is [BN ReLU
-    DGC 1x1] BN.
+    """[BN ReLU DGC] BN ReLU [BN ReLU DGC] BN + identity, ReLU;
+    the downsampling path is [BN ReLU DGC 1x1] BN.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, gating: Gating) -> None:
@@ -50,8 +50,8 @@ class BasicBlock(nn.Module):
 
 
 class DyResNet18(HasBackend):
-    """Takes (B, 3, H, W), returns logits (B, num_classes). Source: released code,
-    `models/dyresnet.py`.
+    """Takes (B, 3, H, W), returns logits (B, num_classes).
+    Source: released code, `models/dyresnet.py`.
 
     stem='imagenet': 7x7/2 convolution, BN, ReLU, 3x3/2 max-pool; stem='cifar': 3x3 convolution, BN,
     ReLU. `gate_factors` gives layers a gate_factor of their own, see dgc.set_gate_factors.

@@ -142,8 +142,8 @@ def _who(given: Mapping[str, Tensor]) -> str:
 
 
 def read_released(file: str | Path) -> dict[str, Tensor]:
-    """The `state_dict` of a released checkpoint (zip or pre-1.6 container),
-    nothing in it executed.
+    """The `state_dict` of a released checkpoint (zip
+    or pre-1.6 container), nothing in it executed.
     """
     try:
         # torch's own list of what a pickle may do; dgc.hub looks into the file before that
@@ -164,8 +164,8 @@ def read_released(file: str | Path) -> dict[str, Tensor]:
 
 
 def load_released(file: str | Path, name: str, **overrides: Any) -> nn.Module:
-    """Network `name` (see `list_models`) with the weights of a released checkpoint, in evaluation
-    mode.
+    """Network `name` (see `list_models`)
+    with the weights of a released checkpoint, in evaluation mode.
 
     Nothing in the file is executed. Raises IntegrityError where a key is missing, extra or
     misshapen.

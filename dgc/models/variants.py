@@ -42,8 +42,8 @@ class Gating:
         *,
         norm: bool,
     ) -> nn.Module:
-        """The convolution of this form; `norm` says whether a baseline keeps BatchNorm and ReLU in
-        front.
+        """The convolution of this form;
+        `norm` says whether a baseline keeps BatchNorm and ReLU in front.
         """
         if self.form == "dgc":
             layer = DynamicGroupConv2d(
@@ -72,8 +72,8 @@ class Gating:
 
 
 class NormConv2d(HasBackend):
-    """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]: the static parts of the
-    networks.
+    """[BatchNorm, ReLU,] convolution without bias [, channel shuffle]:
+    the static parts of the networks.
 
     `recompute_activations`: keep the raw input alone for backward, and make the
     activated one again.
@@ -140,8 +140,8 @@ def own_shares(model: nn.Module, form: Form, gate_factors: Mapping[str, float] |
 
 
 def initialise(model: nn.Module) -> None:
-    """Released initialisation: convolutions normal(0, sqrt(2 / (k*k*out))), biases of linear layers
-    0.
+    """Released initialisation: convolutions normal(0,
+    sqrt(2 / (k*k*out))), biases of linear layers 0.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

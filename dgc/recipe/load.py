@@ -52,8 +52,8 @@ class Recipe(Sections):
         return self
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what the recipe computes: labels, places and saving intervals do not
-        change it.
+        """SHA-256 (hex) of what the recipe computes:
+        labels, places and saving intervals do not change it.
         """
         semantic = dict(
             map(
@@ -90,8 +90,8 @@ def is_semantic(key: str) -> bool:
 
 
 def flatten(recipe: Sections) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every field; lists, `expect` and `origin` are values, None where
-    nothing is given.
+    """(dotted key, value) of every field;
+    lists, `expect` and `origin` are values, None where nothing is given.
     """
     for key, value in recipe.model_dump().items():
         if isinstance(value, dict) and key != "origin":
@@ -101,8 +101,8 @@ def flatten(recipe: Sections) -> Iterator[tuple[str, Any]]:
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply `dotted.key=value` overrides. Raises RecipeError with every
-    problem, a line each.
+    """Read a recipe file and apply `dotted.key=value` overrides.
+    Raises RecipeError with every problem, a line each.
     """
     path = Path(path)
     if path.name == "recipe.yaml" and not path.exists() and path.with_name("config.json").exists():
@@ -119,8 +119,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(
     text: str, name: str, overrides: Sequence[str] = (), *, recorded: bool = False
 ) -> Recipe:
-    """Like load_recipe, from a text; `name` stands for the file in messages. `recorded`: of its
-    older names nothing is said.
+    """Like load_recipe, from a text; `name` stands for the file in messages.
+    `recorded`: of its older names nothing is said.
     """
     document = yaml12.load(text, name)
     if document.tree is None and not document.problems:
@@ -209,8 +209,8 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def as_record(path: Path) -> dict[str, Any]:
-    """What recipe.json says of a recipe file: the resolved recipe, and the digest of the file that
-    it is of. Raises RecipeError.
+    """What recipe.json says of a recipe file: the resolved recipe,
+    and the digest of the file that it is of. Raises RecipeError.
     """
     text = yaml12.read_text(path)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -220,8 +220,8 @@ def as_record(path: Path) -> dict[str, Any]:
 def diff_recipes(
     first: Recipe, second: Recipe, *, semantic: bool = False
 ) -> list[tuple[str, Any, Any]]:
-    """(dotted key, value in first, value in second) where they differ; `semantic` leaves out what
-    computes the same.
+    """(dotted key, value in first, value in second) where they differ;
+    `semantic` leaves out what computes the same.
     """
     right = dict(flatten(second))
     pairs = [(key, value, right[key]) for key, value in flatten(first)]
@@ -249,8 +249,8 @@ def check_world_size(recipe: Recipe, world_size: int) -> None:
 
 
 def recipes_dir() -> Path:
-    """The folder of the shipped recipes: inside the package where it is installed, beside it in a
-    checkout.
+    """The folder of the shipped recipes:
+    inside the package where it is installed, beside it in a checkout.
     """
     package = Path(__file__).resolve().parents[1]
     installed = package / "recipes"

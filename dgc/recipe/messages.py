@@ -51,8 +51,8 @@ def find(document: Document, overridden: dict[str, str], schema: type[BaseModel]
 def _located(
     document: Document, overridden: dict[str, str], loc: Loc, problem: str
 ) -> tuple[int, str]:
-    """(line in the file, problem); line 0 and the override's text where an override put the value
-    there.
+    """(line in the file, problem);
+    line 0 and the override's text where an override put the value there.
     """
     key = _dotted(loc)
     for given, text in overridden.items():
@@ -122,8 +122,8 @@ def _dotted(loc: Sequence[str | int]) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """` (did you mean X?)`, or nothing: the nearest dotted key, or the same last word in another
-    section.
+    """` (did you mean X?)`, or nothing:
+    the nearest dotted key, or the same last word in another section.
     """
     # The right word in the wrong section comes first: no spelling is nearer than that.
     same_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
@@ -161,8 +161,8 @@ def _field(loc: Loc, schema: type[BaseModel]) -> FieldInfo | None:
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """What a field takes, in words: `a number > 0`, `cosine or multistep`, `a list of whole numbers
-    > 0`.
+    """What a field takes, in words: `a number > 0`,
+    `cosine or multistep`, `a list of whole numbers > 0`.
     """
     if field.description:
         return field.description

@@ -36,8 +36,8 @@ _BORROWED = "not known for these images: "
 
 
 def adapt(before: Mapping[str, Any], tree: dict[str, Any], given: Mapping[str, str]) -> None:
-    """Take from `tree` (a recipe with its overrides) what was only true of `before` (the same
-    without them).
+    """Take from `tree` (a recipe with its overrides)
+    what was only true of `before` (the same without them).
 
     `given`: the keys that were overridden; what somebody gives is never replaced.
     """
@@ -70,8 +70,8 @@ def notes(origin: Mapping[str, str]) -> list[str]:
 def _changes(
     before: Mapping[str, Any], tree: Mapping[str, Any], given: Mapping[str, str]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(key, value in the file, value now) of the overridden keys that say what is learnt, and by
-    which network.
+    """(key, value in the file, value now)
+    of the overridden keys that say what is learnt, and by which network.
     """
     for key in given:
         section, _, name = key.partition(".")
@@ -86,8 +86,8 @@ def _changes(
 
 
 def _says_what(key: str, old: Any, tree: Mapping[str, Any]) -> bool:
-    """A folder says what is learnt only where the file names one of an image folder; else it is a
-    place.
+    """A folder says what is learnt only where the file names one
+    of an image folder; else it is a place.
     """
     if key == "data.dir":
         return old is not None and _value(tree, "data.name") == "image_folder"

@@ -65,8 +65,8 @@ Augment = Literal["none", "crop_flip", "resized_crop_flip"]
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys, wrong types, NaN and infinity are errors; nothing is
-    converted.
+    """Base of all sections: unknown keys, wrong types,
+    NaN and infinity are errors; nothing is converted.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -108,8 +108,8 @@ class ConvertSection(Section):
 
 
 class ModelSection(Section):
-    """The network. Of ours, all keys but `name` and those about starting weights go to
-    dgc.create_model as they are.
+    """The network. Of ours, all keys but `name`
+    and those about starting weights go to dgc.create_model as they are.
     """
 
     name: Annotated[str, Field(pattern=NETWORK, description=NETWORKS)]
@@ -151,8 +151,8 @@ class ModelSection(Section):
         return self.name in OURS
 
     def kwargs(self) -> dict[str, Any]:
-        """The arguments of dgc.create_model(self.name, **kwargs): those of a dydensenet only where
-        it is one.
+        """The arguments of dgc.create_model(self.name, **kwargs):
+        those of a dydensenet only where it is one.
         """
         unsaid = {key for key in UNSAID if key in STARTING or not getattr(self, key)}
         values = self.model_dump(exclude={"name", *ONLY_FOREIGN, *unsaid}, exclude_none=True)
@@ -161,8 +161,8 @@ class ModelSection(Section):
         }
 
     def lines(self) -> dict[str, Any]:
-        """What a written recipe says of it: nothing that belongs to networks of the other kind, nor
-        that none is started from.
+        """What a written recipe says of it:
+        nothing that belongs to networks of the other kind, nor that none is started from.
         """
         values = self.model_dump()
         dropped = {*ONLY_FOREIGN} if self.is_ours else {*ONLY_OURS}

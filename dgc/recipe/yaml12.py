@@ -43,8 +43,8 @@ _NAN = re.compile(r"\.(nan|NaN|NAN)")
 
 @dataclass
 class Document:
-    """A tree of dict, tuple and scalars; the line (from 1) of each place in it; what was wrong on
-    the way.
+    """A tree of dict, tuple and scalars;
+    the line (from 1) of each place in it; what was wrong on the way.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Document:
 
 
 def scalar(text: str) -> str | int | float | bool | None:
-    """The value of a plain (unquoted) scalar in the YAML 1.2 core schema: `010` is 10, `no` and
-    `1:30` are strings.
+    """The value of a plain (unquoted) scalar in the YAML 1.2 core schema:
+    `010` is 10, `no` and `1:30` are strings.
     """
     if text in _WORDS:
         # as YAML 1.2: 010 is ten, and a word is no truth value unless it is true or false
@@ -86,8 +86,8 @@ def _whole(text: str) -> int | float:
 
 
 def load(text: str, name: str) -> Document:
-    """Read one YAML document. All problems are collected in `.problems`; only a syntax error ends
-    the reading.
+    """Read one YAML document. All problems are collected in `.problems`;
+    only a syntax error ends the reading.
     """
     document = Document(name)
     builder = _Builder(document)
@@ -228,8 +228,8 @@ def _short_tag(tag: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a recipe file. Raises RecipeError for what cannot be one, before more than
-    MAX_BYTES are read.
+    """The text of a recipe file.
+    Raises RecipeError for what cannot be one, before more than MAX_BYTES are read.
     """
     try:
         # before it is opened: a pipe would be waited for

@@ -31,8 +31,8 @@ _BACKWARDS = ("apply", "--cached", "--reverse", "--check", "--binary", "-")
 
 @dataclass(frozen=True)
 class Change:
-    """A tracked file that is not as it was committed; its size before or now,
-    whichever is larger.
+    """A tracked file that is not as it was committed;
+    its size before or now, whichever is larger.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Record:
 def read(
     root: Path, target: Path | None = None, *, secrets: bool = False, package: Path | None = None
 ) -> Record:
-    """Record the checkout at `root`, copying files below `target`. Raises GitError, also where
-    nothing is committed.
+    """Record the checkout at `root`, copying files below `target`.
+    Raises GitError, also where nothing is committed.
 
     `package`: a folder whose code is recorded even where git is told to ignore it.
     """
@@ -163,8 +163,8 @@ class _Index:
         return git.run(self.root, *arguments, env=self.env, data=data)
 
     def unhide(self) -> tuple[int, list[str]]:
-        """Show git the files that it was told to overlook; how many are not checked out, and which
-        were hidden.
+        """Show git the files that it was told to overlook;
+        how many are not checked out, and which were hidden.
         """
         listed = [(entry[:1], entry[2:]) for entry in git.names(self.git("ls-files", "-v", "-z"))]
         # lower case: assume-unchanged; S: skip-worktree, as in a sparse checkout
@@ -181,8 +181,8 @@ class _Index:
         return absent, [git.readable(name) for name in here]
 
     def touched(self) -> list[str]:
-        """Files whose time or size is not that of the index: changed, or changed back, or changed
-        behind a filter.
+        """Files whose time or size is not that of the index:
+        changed, or changed back, or changed behind a filter.
         """
         return git.names(self.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
 
@@ -224,8 +224,8 @@ class _Index:
 
 
 def _prove(record: Record, names: set[str], folder: Path) -> str:
-    """Hold the files against what the record restores; keep whole what a patch cannot carry. "" or
-    what is wrong.
+    """Hold the files against what the record restores;
+    keep whole what a patch cannot carry. "" or what is wrong.
     """
     try:
         env = put_together(record.root, record.commit, record.patch, folder)
@@ -249,8 +249,8 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
 
 
 def put_together(root: Path, commit: str, patch: bytes, folder: Path) -> dict[str, str]:
-    """Put a commit and a patch into an index in `folder`; git uses it with the variables returned.
-    Raises GitError.
+    """Put a commit and a patch into an index in `folder`;
+    git uses it with the variables returned. Raises GitError.
     """
     env = {
         "GIT_INDEX_FILE": str(folder / "restored"),
@@ -266,8 +266,8 @@ def put_together(root: Path, commit: str, patch: bytes, folder: Path) -> dict[st
 
 
 def _checked_out(root: Path, names: list[str], folder: Path, env: dict[str, str]) -> Path:
-    """A folder with these files as git would check them out: filters and line ends are a part of
-    the proof.
+    """A folder with these files as git would check them out:
+    filters and line ends are a part of the proof.
     """
     tree = folder / "tree"
     # checkout-index stops at a name that it does not know

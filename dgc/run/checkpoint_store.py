@@ -56,8 +56,8 @@ class Checkpoint:
 
 
 def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
-    """Write one checkpoint, all of it or nothing; its name is visible only when its bytes are on
-    the disk.
+    """Write one checkpoint, all of it or nothing;
+    its name is visible only when its bytes are on the disk.
 
     Raises ResourceError (path, bytes needed and free) where the disk refuses; older checkpoints
     stay.
@@ -116,8 +116,8 @@ def refused(error: OSError, target: Path, needed: int) -> ResourceError:
 
 
 def encode_manifest(step: int, files: Mapping[str, bytes]) -> bytes:
-    """Digests of all files, and a digest over those, so that the list itself cannot be edited
-    unnoticed.
+    """Digests of all files, and a digest over those,
+    so that the list itself cannot be edited unnoticed.
     """
     listed = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -215,8 +215,8 @@ def newest_valid(run: RunDir) -> tuple[Checkpoint, dict[str, bytes], list[str]] 
 
 
 def checkpoint_folder(run: RunDir, step: str = "last") -> Path:
-    """The folder of a checkpoint by `best`, `last` or a step number. Raises UsageError naming those
-    there are.
+    """The folder of a checkpoint by `best`, `last` or a step number.
+    Raises UsageError naming those there are.
     """
     # a superseded folder is no offer: it is there only while its successor is being put in place
     standing = {
@@ -298,8 +298,8 @@ def repair_pointer(run: RunDir, pointer: Path, step: int | None, **facts: Any) -
 
 
 def purge(run: RunDir, keep_last: int, keep_steps: Collection[int] = ()) -> list[int]:
-    """Remove all but the newest `keep_last` and `keep_steps`; a half-removed one never bears a
-    checkpoint's name.
+    """Remove all but the newest `keep_last` and `keep_steps`;
+    a half-removed one never bears a checkpoint's name.
     """
     standing = list_checkpoints(run)
     steps = {checkpoint.step for checkpoint in standing}
@@ -324,8 +324,8 @@ def _remove(checkpoint: Checkpoint) -> None:
 
 
 def set_aside_after(run: RunDir, step: int) -> list[str]:
-    """Rename checkpoints later than `step` to `bad-*`: the run goes on from `step`, they were
-    passed over.
+    """Rename checkpoints later than `step` to `bad-*`:
+    the run goes on from `step`, they were passed over.
     """
     moved = []
     for checkpoint in list_checkpoints(run):

@@ -55,8 +55,8 @@ def wrong_number(root: Path, found: int, num_classes: int) -> DataError:
 
 
 def look(name: str, given: str | None, num_classes: int) -> None:
-    """Before anything is started: raise DataError where the folder is missing or has another number
-    of classes.
+    """Before anything is started:
+    raise DataError where the folder is missing or has another number of classes.
 
     All else that may be wrong with it is found by those who read it.
     """

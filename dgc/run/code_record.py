@@ -88,8 +88,8 @@ def code_facts(root: Path, run: RunDir | None = None) -> dict[str, Any]:
 
 
 def why_no_checkout(package: Path) -> str:
-    """Why a package belongs to no checkout; for a folder that looks like one, with what to do about
-    it.
+    """Why a package belongs to no checkout;
+    for a folder that looks like one, with what to do about it.
     """
     if not {"site-packages", "dist-packages"}.isdisjoint(package.parts):
         return f"{_NO_CHECKOUT} ({package.parent})"
@@ -138,8 +138,8 @@ def nowhere(problem: str) -> dict[str, Any]:
 
 
 def sentences(facts: Mapping[str, Any]) -> list[Sentence]:
-    """What the user should know of a record: what was copied, what was left out and why, whether it
-    can be restored.
+    """What the user should know of a record: what was copied,
+    what was left out and why, whether it can be restored.
     """
     said: list[Sentence] = []
     if facts.get("restorable") is False:

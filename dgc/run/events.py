@@ -46,8 +46,8 @@ _CLOCK_KEYS = ("t", "crc")
 
 
 def encode_event(kind: str, fields: Mapping[str, Any], *, now: float | None = None) -> bytes:
-    """One line of the log: JSON, NaN and infinities as null plus `nonfinite`; last the CRC-32 of
-    what precedes it.
+    """One line of the log: JSON, NaN and infinities as null plus `nonfinite`;
+    last the CRC-32 of what precedes it.
     """
     event: Event = {"kind": str(kind), **fields, "t": time.time() if now is None else now}
     nonfinite = {
@@ -78,8 +78,8 @@ def decode_event(line: bytes) -> Event | None:
 
 
 class EventWriter:
-    """Appends to events.jsonl: one os.write a line on an O_APPEND descriptor, a torn tail cut off
-    at opening.
+    """Appends to events.jsonl: one os.write a line on an O_APPEND descriptor,
+    a torn tail cut off at opening.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -105,8 +105,8 @@ class EventWriter:
         self.append_lines([encode_event(kind, fields)])
 
     def append_lines(self, lines: Iterable[bytes]) -> None:
-        """Write whole lines in one call; where the disk refuses, none of them stays
-        (ResourceError).
+        """Write whole lines in one call;
+        where the disk refuses, none of them stays (ResourceError).
         """
         data = b"".join(lines)
         size = os.fstat(self._descriptor).st_size
@@ -197,8 +197,8 @@ def read_events(run: RunDir) -> list[Event]:
 
 
 def live_rows(events: Iterable[Event]) -> list[Event]:
-    """The metric rows that count: those that a resume replayed are dropped, so that no step stands
-    twice.
+    """The metric rows that count:
+    those that a resume replayed are dropped, so that no step stands twice.
 
     A resume at a step keeps the rows up to it; where it says `closed: false`, the epoch that ends
     at this step was not closed, and its EPOCH and EVAL rows come again.

@@ -42,8 +42,8 @@ def _escaped(letter: str) -> str:
 
 
 def unwritten(text: str) -> str:
-    """The name that a text stands for. Raises ValueError for an escape that `written` does not
-    write.
+    """The name that a text stands for.
+    Raises ValueError for an escape that `written` does not write.
     """
     if "\\" not in text:
         return text

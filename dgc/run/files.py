@@ -35,8 +35,8 @@ _LEFTOVER = re.compile(r"\.tmp-(\d+)-")
 
 
 class CrashPoints:
-    """Counts passages of named points and kills the process at the one that
-    the environment names.
+    """Counts passages of named points
+    and kills the process at the one that the environment names.
     """
 
     def __init__(self, spec: str = "") -> None:
@@ -114,8 +114,8 @@ def is_file(path: Path) -> bool:
 
 
 def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
-    """The bytes of such a file. Raises IntegrityError where there are more than `limit`, before
-    they are read.
+    """The bytes of such a file.
+    Raises IntegrityError where there are more than `limit`, before they are read.
     """
     descriptor = _descriptor(path)
     pieces: list[bytes] = []
@@ -134,8 +134,8 @@ def read_bounded(path: Path, limit: int = RECORD_BYTES) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes, in hexadecimal. Raises IntegrityError for a pipe, a device, a
-    folder.
+    """Digest of a file's bytes, in hexadecimal.
+    Raises IntegrityError for a pipe, a device, a folder.
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -157,8 +157,8 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, point: str = "file") -> None:
-    """Write a new file and fsync it. Not atomic by itself: for a temporary name, or inside a
-    temporary folder.
+    """Write a new file and fsync it. Not atomic by itself:
+    for a temporary name, or inside a temporary folder.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
@@ -171,8 +171,8 @@ def write_durably(path: Path, data: bytes, *, point: str = "file") -> None:
 
 
 def atomic_write(path: Path, data: bytes, *, point: str = "file") -> None:
-    """Replace `path` by `data`: after a crash at any moment it holds the old bytes or the new ones,
-    whole.
+    """Replace `path` by `data`:
+    after a crash at any moment it holds the old bytes or the new ones, whole.
 
     Raises ResourceError (path and free bytes named) where the disk refuses; the old file stays.
     """
@@ -213,8 +213,8 @@ def temporary_name(name: str) -> str:
 
 
 def clear_leftovers(folder: Path) -> list[str]:
-    """Remove the unfinished work of dead processes in `folder` (files and folders) and return its
-    names.
+    """Remove the unfinished work of dead processes
+    in `folder` (files and folders) and return its names.
 
     What a living process is writing stays, except under our own pid: then it was left by a namesake
     that is gone.
@@ -262,8 +262,8 @@ def disk_error(error: OSError, path: Path, needed: int) -> Exception:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes an ordinary user may still write on the file system of `path` (0 where it cannot be
-    asked).
+    """Bytes an ordinary user may still write on the file system
+    of `path` (0 where it cannot be asked).
     """
     for folder in (path, *path.parents):
         # the path may not exist yet: the next folder above it that does
@@ -290,8 +290,8 @@ def write_json(path: Path, value: Mapping[str, Any], *, point: str = "json") -> 
 
 
 def as_utf8(value: Any) -> Any:
-    """The value with each byte of a name that is not UTF-8 spelt out (`\\xff`): JSON holds only
-    text.
+    """The value with each byte of a name that
+    is not UTF-8 spelt out (`\\xff`): JSON holds only text.
     """
     if isinstance(value, str):
         # two kinds of what is no UTF-8: bytes of a name as
@@ -308,8 +308,8 @@ def as_utf8(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises IntegrityError where it is no file, no object or from a newer
-    schema.
+    """Read a JSON object. Raises IntegrityError where it is no file,
+    no object or from a newer schema.
     """
     try:
         value = orjson.loads(read_bounded(path))

@@ -120,8 +120,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _reason(stderr: bytes) -> str:
-    """What git complained of: its first `fatal:` or `error:`, else its last line; never raw control
-    characters.
+    """What git complained of: its first `fatal:` or `error:`,
+    else its last line; never raw control characters.
     """
     # in one line, whatever a hook or a file name put there
     lines = [readable(line.strip()) for line in stderr.splitlines() if line.strip()]
@@ -151,8 +151,8 @@ def names(answer: bytes) -> list[str]:
 
 
 def readable(name: bytes | str) -> str:
-    """A name as text that can be written and shown: bytes that are no UTF-8 and control characters
-    are escaped.
+    """A name as text that can be written and shown:
+    bytes that are no UTF-8 and control characters are escaped.
     """
     known = os.fsencode(name) if isinstance(name, str) else name
     shown = known.decode("utf-8", "backslashreplace")
@@ -160,8 +160,8 @@ def readable(name: bytes | str) -> str:
 
 
 def toplevel(folder: Path) -> Path | None:
-    """Root of the checkout that holds `folder`; None where there is none. Raises GitError where git
-    may not look.
+    """Root of the checkout that holds `folder`; None where there is none.
+    Raises GitError where git may not look.
     """
     try:
         answer = run(folder, "rev-parse", "--show-toplevel")
@@ -177,8 +177,8 @@ def toplevel(folder: Path) -> Path | None:
 
 
 def has_commits(root: Path) -> bool:
-    """Whether anything was committed where the checkout stands. Raises GitError where git may not
-    look.
+    """Whether anything was committed where the checkout stands.
+    Raises GitError where git may not look.
     """
     try:
         run(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")

@@ -29,8 +29,8 @@ _GUARD_SECONDS = 30.0
 
 @contextlib.contextmanager
 def run_lock(run: RunDir) -> Iterator[str]:
-    """Own the run until the end of the block; yields a note where a dead owner's lock was taken
-    over ('' if none).
+    """Own the run until the end of the block;
+    yields a note where a dead owner's lock was taken over ('' if none).
 
     Raises LockedError naming the owner. A lock from another host is never taken over.
     """
@@ -72,8 +72,8 @@ def release(run: RunDir) -> None:
 
 
 def read_owner(run: RunDir) -> dict[str, Any] | None:
-    """Who holds the run: {host, boot, pid, start_token, since}, or None. A damaged record counts as
-    none.
+    """Who holds the run: {host, boot, pid, start_token, since}, or None.
+    A damaged record counts as none.
     """
     try:
         return read_json(lock_path(run))

@@ -31,8 +31,8 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class StepMetric:
-    """One figure of each step. `name` is its key in the log and in tables; `title` stands over its
-    chart.
+    """One figure of each step. `name` is its key in the log and in tables;
+    `title` stands over its chart.
 
     `column` makes a scalar tensor of a dgc.train.step.StepTensors on each rank; it stays on the
     device, and is added up over the ranks. `value` makes the figure of what the host knows and of

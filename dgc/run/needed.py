@@ -21,8 +21,8 @@ _ENVIRONMENTS = frozenset(("site-packages", "dist-packages"))
 
 @dataclass
 class Needed:
-    """The package (a folder of the checkout, None: no package is known) and the names of loaded
-    files.
+    """The package (a folder of the checkout, None:
+    no package is known) and the names of loaded files.
     """
 
     root: Path
@@ -38,8 +38,8 @@ class Needed:
         self._loaded = frozenset(self.loaded)
 
     def covers(self, name: str) -> bool:
-        """Whether the running code can need a file (or, as git lists those, a folder with a
-        repository of its own).
+        """Whether the running code can need a file (or,
+        as git lists those, a folder with a repository of its own).
         """
         if name in self._loaded:
             return True
@@ -58,8 +58,8 @@ class Needed:
         return sorted(wanted, key=lambda name: not self.inside(name))
 
     def not_tracked(self) -> Iterator[str]:
-        """Needed files that git does not track, ignored ones too, and links that lead out of the
-        checkout.
+        """Needed files that git does not track, ignored ones too,
+        and links that lead out of the checkout.
         """
         if self.package is not None:
             below = git.run(
@@ -90,8 +90,8 @@ class Needed:
 
 
 def loaded_from(root: Path) -> list[str]:
-    """The sources of this process's modules that lie in a checkout; what is installed in an
-    environment is no part.
+    """The sources of this process's modules that lie in a checkout;
+    what is installed in an environment is no part.
     """
     found: list[str] = []
     # a copy: imports in another thread change it

@@ -16,8 +16,8 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def process_start(pid: int) -> float:
-    """Start time of a process, which with pid and boot names it for good (0.0: there is none, or it
-    has ended).
+    """Start time of a process, which with pid and boot names it for good (0.0:
+    there is none, or it has ended).
 
     On Linux in seconds since the machine came up: the start by the wall clock moves whenever that
     clock is set.

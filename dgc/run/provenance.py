@@ -54,8 +54,8 @@ def record_code(run: RunDir, argv: Sequence[str] | None = None) -> list[Sentence
 
 
 def code_facts(root: Path | None = None, run: RunDir | None = None) -> dict[str, Any]:
-    """git.json (see dgc.run.code_record) of the running code, or of the checkout at `root`; copies
-    go into `run`, if given.
+    """git.json (see dgc.run.code_record) of the running code,
+    or of the checkout at `root`; copies go into `run`, if given.
 
     `code` is the digest of what computes.
     """
@@ -85,8 +85,8 @@ def _computing_sources(package: Path) -> Iterator[Path]:
 
 
 def packages() -> dict[str, str]:
-    """Name -> version of every installed distribution, by the names of their folders (reading them
-    takes a second).
+    """Name -> version of every installed distribution,
+    by the names of their folders (reading them takes a second).
     """
     found: dict[str, str] = {}
     for folder in sys.path:
@@ -111,8 +111,8 @@ def machine() -> dict[str, Any]:
 
 
 def instruction_limits() -> dict[str, str]:
-    """The variables of the environment that hold PyTorch to a narrower instruction set, where they
-    are set.
+    """The variables of the environment that hold PyTorch
+    to a narrower instruction set, where they are set.
     """
     return {name: os.environ[name] for name in INSTRUCTION_LIMITS if name in os.environ}
 

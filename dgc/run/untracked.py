@@ -31,8 +31,8 @@ _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY")
 
 @dataclass
 class Copied:
-    """File -> SHA-256 of what was copied, file -> why of what was not, and a count of what is
-    neither code nor recipe.
+    """File -> SHA-256 of what was copied, file -> why of what was not,
+    and a count of what is neither code nor recipe.
 
     Named in `left_out` are all files that the running code needs (`lacking`) and at most
     LISTED_LIMIT others; `left_out_count` and `left_out_reasons` count all of them.
@@ -56,8 +56,8 @@ class Copied:
             self.left_out[readable(name)] = why
 
     def problem(self) -> str:
-        """Why the code cannot be restored from what was copied; "" where nothing that it needs is
-        lacking.
+        """Why the code cannot be restored from what was copied;
+        "" where nothing that it needs is lacking.
         """
         return (
             f"sources of the package were left out: {grouped(self.lacking, {})}"
@@ -173,8 +173,8 @@ class Collector:
         return ""
 
     def _write(self, name: str, data: bytes) -> None:
-        """Not fsynced one by one, which takes minutes for a thousand: git.json, written after, has
-        the digests.
+        """Not fsynced one by one, which takes minutes for a thousand:
+        git.json, written after, has the digests.
         """
         self._bytes += len(data)
         self.found.files[name] = hashlib.sha256(data).hexdigest()

@@ -94,8 +94,8 @@ def check(run: RunDir) -> None:
 
 
 def keep_errors(run: RunDir, rank: int) -> None:
-    """Ranks other than the first write their stderr to RUN/ranks/rank-N.err, where the launcher
-    looks for the cause.
+    """Ranks other than the first write their stderr to RUN/ranks/rank-N.err,
+    where the launcher looks for the cause.
     """
     # each rank a file of its own: on one terminal their lines would run into each other
     if rank == 0 or not run.path.is_dir():
@@ -123,8 +123,8 @@ def report(error: DgcError) -> int:
 
 
 def place(error: BaseException) -> str:
-    """`dgc/train/step.py:41: `, where the innermost frame of our own code stood;
-    "" where none is.
+    """`dgc/train/step.py:41: `, where the innermost frame
+    of our own code stood; "" where none is.
     """
     # frames outside of the package (PyTorch's, the
     # standard library's) say nothing about our mistake

@@ -91,16 +91,16 @@ class Data:
 
 
 def open_data(recipe: Recipe) -> Images:
-    """The recipe's images. Raises DataError (with what to do) where they are missing or do not
-    fit.
+    """The recipe's images. Raises DataError (with what to do)
+    where they are missing or do not fit.
     """
     options = recipe.data.model_dump(exclude={"mean", "std", "workers"})
     return open_images(**options, num_classes=recipe.model.num_classes)
 
 
 def at_its_place(recipe: Recipe, data_json: Path, given: Path | None = None) -> Recipe:
-    """The recipe with its images' folder (and quarantine file) where a run found them, from
-    wherever it is read.
+    """The recipe with its images' folder (and quarantine file)
+    where a run found them, from wherever it is read.
 
     A relative data.dir means another folder in another working directory, so the absolute one that
     the run recorded goes before it, while it is there; `given` goes before both.
@@ -137,8 +137,8 @@ def build_data(
     world_size: int = 1,
     images: Images | None = None,
 ) -> Data:
-    """Loaders of one rank over `images` (default: the recipe's), normalised on `device` in the
-    recipe's dtype.
+    """Loaders of one rank over `images` (default:
+    the recipe's), normalised on `device` in the recipe's dtype.
     """
     images = images or open_data(recipe)
     train, batch = recipe.train, recipe.train.batch_size
@@ -176,8 +176,8 @@ def _loading(recipe: Recipe, device: torch.device, rank: int, world_size: int) -
 
 
 def data_facts(images: Images, recipe: Recipe | None = None) -> dict[str, Any]:
-    """data.json: what `Images.describe` says, one digest over both halves, and the places as the
-    recipe names them.
+    """data.json: what `Images.describe` says, one digest over both halves,
+    and the places as the recipe names them.
     """
     facts = images.describe()
     # of both halves: a run whose held-out images changed did not see the same data

@@ -58,8 +58,8 @@ def three_ways(counted: Complexity) -> dict[str, int]:
 
 
 def now_and_at_the_end(model: nn.Module, image_size: int) -> dict[str, Any]:
-    """{"macs", SCHEDULE_END, "parameters"}: as the network is, and as it is pruned when its
-    schedule ends.
+    """{"macs", SCHEDULE_END, "parameters"}:
+    as the network is, and as it is pruned when its schedule ends.
     """
     meter = CostMeter(model, image_size)
     now = meter.now()

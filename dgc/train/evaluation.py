@@ -132,8 +132,8 @@ def score(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
 
 
 def summarize(slots: Tensor) -> Figures:
-    """Add the slots up in order. Raises DivergedError where logits were not finite: the largest of
-    NaN is no answer.
+    """Add the slots up in order.
+    Raises DivergedError where logits were not finite: the largest of NaN is no answer.
     """
     columns = slots.cpu().t().tolist()
     samples, bad, ranked = (int(sum(column)) for column in columns[3:])

@@ -41,8 +41,8 @@ def evaluation_row(epoch: int, step: int, figures: Figures) -> dict[str, Any]:
 
 
 def write_result(session: Session) -> None:
-    """metrics.json: the last evaluation, and what the network costs at this point of its
-    pruning.
+    """metrics.json: the last evaluation,
+    and what the network costs at this point of its pruning.
     """
     row = session.progress.last_eval
     if session.recorder.active and row is not None:
@@ -67,8 +67,8 @@ def write_verdict(session: Session) -> None:
 
 
 def verdicts(recipe: Recipe, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each expectation of the recipe against the run's last evaluation, of the figures that it
-    has.
+    """Each expectation of the recipe against the run's last evaluation,
+    of the figures that it has.
     """
     return [
         {

@@ -16,8 +16,8 @@ from dgc.train.session import Session
 
 @contextmanager
 def explained(session: Session) -> Iterator[None]:
-    """Within the block every known trouble becomes a DgcError that says where, and which checkpoint
-    is the last.
+    """Within the block every known trouble becomes a DgcError
+    that says where, and which checkpoint is the last.
     """
     try:
         yield
@@ -35,8 +35,8 @@ def explained(session: Session) -> Iterator[None]:
 
 
 def _rescued(session: Session, error: BaseException) -> str:
-    """Rescue the state from a disk that refused (nothing else is a reason to), if asked to; what to
-    say about it.
+    """Rescue the state from a disk that refused (nothing else
+    is a reason to), if asked to; what to say about it.
 
     Not where the log refused: its rows are lost, so the last checkpoint is what goes with the log.
     """
@@ -88,8 +88,8 @@ def translate(session: Session, error: BaseException) -> DgcError | None:
 
 
 def _one_image(session: Session, error: ValueError) -> DgcError | None:
-    """Batch normalisation of a single value per channel: one image in a batch, and maps of 1 x
-    1.
+    """Batch normalisation of a single value per channel:
+    one image in a batch, and maps of 1 x 1.
     """
     if "more than 1 value per channel" not in str(error):
         return None

@@ -20,8 +20,8 @@ _LISTED = 4
 def gate_map(
     model: nn.Module, records: Mapping[str, GateRecord], macs: Mapping[str, Any], ranks: Ranks
 ) -> list[Any]:
-    """One entry a DGC layer: per head active share, entropy, the most and the least chosen
-    channels; MACs beside.
+    """One entry a DGC layer: per head active share, entropy,
+    the most and the least chosen channels; MACs beside.
 
     `macs` maps a layer's name to its row of dgc.layers.macs (may be empty). Collective: all ranks
     call it.

@@ -87,8 +87,8 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
 
 
 def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = False) -> DgcError:
-    """The one cause among the ends of the ranks: a signal, else a rank's own error, else a lost
-    contact.
+    """The one cause among the ends of the ranks:
+    a signal, else a rank's own error, else a lost contact.
 
     torchrun ends the remaining ranks with SIGTERM, so that signal is nobody's cause. `starved`:
     meanwhile the system killed something for want of memory.
@@ -117,8 +117,8 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
 
 
 def _stopped(run: RunDir | None, number: int) -> DgcError:
-    """torchrun itself was told to stop: its ranks have saved, and left their code in
-    status.json.
+    """torchrun itself was told to stop:
+    its ranks have saved, and left their code in status.json.
     """
     with contextlib.suppress(OSError, DgcError):
         if run is not None and (status := read_status(run)).exit_code:
@@ -153,8 +153,8 @@ def _told(run: RunDir | None, error: DgcError) -> bool:
 
 
 def settle(run: RunDir, error: DgcError) -> None:
-    """Write the end of a run whose first rank could not, or that mistook another rank's end for its
-    own.
+    """Write the end of a run whose first rank could not,
+    or that mistook another rank's end for its own.
     """
     with contextlib.suppress(OSError, DgcError):
         # as the first rank would have: state and reason first, then the END event
@@ -171,8 +171,8 @@ def settle(run: RunDir, error: DgcError) -> None:
 
 
 def _step(run: RunDir) -> int:
-    """The last step that is known of: the first rank's status is some seconds old if it was itself
-    killed.
+    """The last step that is known of:
+    the first rank's status is some seconds old if it was itself killed.
     """
     steps = [0]
     with contextlib.suppress(OSError, DgcError):

@@ -26,8 +26,8 @@ from dgc.train.step_rows import flush, restart_clock
 
 
 def train(session: Session) -> None:
-    """From where the session stands to the end of the recipe. Raises what Stop.error gives when
-    asked to stop.
+    """From where the session stands to the end of the recipe.
+    Raises what Stop.error gives when asked to stop.
     """
     # closing is apart from training: a run that was killed between the two comes back to the second
     while not session.finished:
@@ -160,8 +160,8 @@ def evaluation_due(session: Session) -> bool:
 
 
 def evaluate_if_due(session: Session) -> Figures | None:
-    """Figures; None where none are due, or where the network answers NaN though its training is
-    finite.
+    """Figures; None where none are due,
+    or where the network answers NaN though its training is finite.
 
     BatchNorm's running statistics lag behind weights that move fast, and gates, which nothing
     bounds, can make numbers overflow by them alone. A later epoch often recovers, so the training
@@ -181,8 +181,8 @@ def evaluate_if_due(session: Session) -> Figures | None:
 
 
 def evaluate_epoch(session: Session) -> Figures:
-    """Figures on the validation set, of the averaged weights too, and the gate map of this
-    epoch.
+    """Figures on the validation set, of the averaged weights too,
+    and the gate map of this epoch.
     """
     asked = Stop.NO
 

@@ -43,8 +43,8 @@ from dgc.train.step_buffer import StepBuffer
 
 
 def run_training(run: RunDir, options: Options, signals: Signals) -> None:
-    """Train, or go on training, the run in its directory. Raises DgcError for everything a user can
-    meet.
+    """Train, or go on training, the run in its directory.
+    Raises DgcError for everything a user can meet.
     """
     recipe = build.at_its_place(load_recipe(run.recipe), run.data, options.data_dir)
     # before anything is computed, and before ranks meet: threads and determinism hold for all
@@ -186,8 +186,8 @@ def write_records(session: Session) -> None:
 
 
 def load_or_start(session: Session) -> None:
-    """The state to start from. A run that is refused, because it cannot go on like this, stays as
-    it was.
+    """The state to start from. A run that is refused,
+    because it cannot go on like this, stays as it was.
     """
     try:
         (save.resume if session.options.resume else save.begin)(session)
@@ -198,8 +198,8 @@ def load_or_start(session: Session) -> None:
 
 
 def log_notes(session: Session) -> None:
-    """Write down at the start what of the recipe, of its folder and of its last batch is not
-    used.
+    """Write down at the start what of the recipe,
+    of its folder and of its last batch is not used.
     """
     for line in own_values.notes(session.recipe.origin):
         session.recorder.log(line)
@@ -210,8 +210,8 @@ def log_notes(session: Session) -> None:
 
 
 def last_batch(recipe: Recipe, data: build.Data) -> list[tuple[str, str]]:
-    """A note where the last batch of an epoch is too small to train on. Raises DataError where it
-    is the only one.
+    """A note where the last batch of an epoch is too small to train on.
+    Raises DataError where it is the only one.
     """
     if not len(data.train):
         raise DataError(

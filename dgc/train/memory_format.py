@@ -36,8 +36,8 @@ FASTER: dict[tuple[str, str, str], Format] = {
 
 
 def choose(recipe: Recipe, device: torch.device, run: RunDir | None = None) -> Format:
-    """The format of the recipe's network on a device. A run that has begun keeps the one that it
-    has recorded.
+    """The format of the recipe's network on a device.
+    A run that has begun keeps the one that it has recorded.
     """
     wanted = recipe.train.memory_format
     if wanted != "auto":

@@ -57,8 +57,8 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixing:
-    """The recipe's wish: the two numbers are the alpha of each one's Beta
-    distribution, 0 is off.
+    """The recipe's wish: the two numbers are the alpha
+    of each one's Beta distribution, 0 is off.
     """
 
     seed: int
@@ -93,8 +93,8 @@ def mixed(images_BCHW: Tensor, labels_B: Tensor, mix: Mix | None) -> tuple[Tenso
 
 
 def _neighbours(x: Tensor) -> Tensor:
-    """0 and 1, 2 and 3, ... change places. A batch of an odd size is never mixed, see
-    dgc.train.session.
+    """0 and 1, 2 and 3, ... change places.
+    A batch of an odd size is never mixed, see dgc.train.session.
     """
     pairs = x.view(-1, 2, *x.shape[1:])
     return pairs.flip(1).view(x.shape)

@@ -53,8 +53,8 @@ class GuardedOptimizer(ABC):
         decays: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
-        """`decays`: the weight decay of single parameters, by name; all others have
-        `weight_decay`.
+        """`decays`: the weight decay of single parameters, by name;
+        all others have `weight_decay`.
         """
         parameters = dict(named)
         # what GradScaler walks over to look for infinities; groups by decay are our own

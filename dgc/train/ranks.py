@@ -83,8 +83,8 @@ class Ranks:
         return cast("T", value)
 
     def alone_first(self, work: Callable[[], T]) -> T:
-        """Let every rank do the same, the first one before the others (it downloads, they find it
-        done).
+        """Let every rank do the same,
+        the first one before the others (it downloads, they find it done).
         """
         # None is what goes over the network: a data set is not sent, each rank opens its own
         result: list[T] = []
@@ -124,8 +124,8 @@ class Ranks:
 
 
 class Agreement:
-    """Ranks agree on small integers (the largest wins) one step late, so that nobody waits for the
-    network.
+    """Ranks agree on small integers (the largest wins)
+    one step late, so that nobody waits for the network.
 
     What `exchange` returns is what all ranks put in at the call before; with one process, what was
     just put in.
@@ -192,8 +192,8 @@ def _start_group(ranks: Ranks) -> None:
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
-    """The device of this rank. Raises UsageError where there are more ranks than GPUs, or no GPU at
-    all.
+    """The device of this rank. Raises UsageError where there
+    are more ranks than GPUs, or no GPU at all.
     """
     gpus = torch.cuda.device_count() if wanted != "cpu" else 0
     if wanted == "cuda" and gpus == 0:
@@ -233,8 +233,8 @@ def without_sync(model: nn.Module) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _as_rank_error() -> Iterator[None]:
-    """A broken collective means that another rank is gone or stuck; its own message says nothing a
-    user can use.
+    """A broken collective means that another rank is gone or stuck;
+    its own message says nothing a user can use.
     """
     try:
         yield
@@ -249,8 +249,8 @@ def first_line(error: BaseException) -> str:
 
 
 def is_rank_loss(error: BaseException) -> bool:
-    """Whether a RuntimeError out of a backward pass is really a broken collective (DDP runs them
-    there).
+    """Whether a RuntimeError out of a backward pass
+    is really a broken collective (DDP runs them there).
     """
     text = str(error)
     return any(

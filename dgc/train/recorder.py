@@ -94,8 +94,8 @@ class Recorder:
             self._thread.join()
 
     def close(self, state: State, reason: str = "", exit_code: int = 0) -> None:
-        """The last status and the END event. A disk that refuses them must not hide why the run
-        ended.
+        """The last status and the END event.
+        A disk that refuses them must not hide why the run ended.
         """
         # the heartbeat ends first, or it would write `running` over the last state
         self._quiet()
@@ -190,8 +190,8 @@ def _write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any
 
 
 def environment(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
-    """env.json: machine, interpreter, packages, torch's build, device, threads, determinism
-    switches.
+    """env.json: machine, interpreter, packages,
+    torch's build, device, threads, determinism switches.
     """
     return {
         **provenance.machine(),

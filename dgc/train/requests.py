@@ -23,8 +23,8 @@ class Request:
 
 
 class Control:
-    """Merges signals, the files control/stop and control/checkpoint, and the clock of the first
-    rank.
+    """Merges signals, the files control/stop and control/checkpoint,
+    and the clock of the first rank.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Control:
         self._stale = False  # the answer in flight was asked for before the last save
 
     def poll(self) -> Request:
-        """What the ranks agree on. With several ranks an answer is one step old, so that nobody
-        waits for it.
+        """What the ranks agree on. With several ranks an answer
+        is one step old, so that nobody waits for it.
         """
         # the first rank alone sees files and clock; signals may reach any of them
         self._look()

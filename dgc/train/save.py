@@ -128,8 +128,8 @@ def _announce(
 
 
 def preflight(session: Session) -> None:
-    """Before the first step: is there room for the checkpoints that will stand at once? Raises
-    ResourceError.
+    """Before the first step: is there room for the checkpoints
+    that will stand at once? Raises ResourceError.
     """
     tensors = [*session.module.parameters(), *session.module.buffers()]
     kept = [*session.updater.optimizer.state.values(), session.ema.tensors() if session.ema else {}]
@@ -189,8 +189,8 @@ def resume(session: Session) -> None:
 def _newest(
     session: Session,
 ) -> tuple[checkpoint_store.Checkpoint, dict[str, bytes], list[str], list[str]]:
-    """The checkpoint to go on from, its files, what was passed over, and the changes since (if they
-    are allowed).
+    """The checkpoint to go on from, its files, what was passed over,
+    and the changes since (if they are allowed).
     """
     newest = checkpoint_store.newest_valid(session.run)
     if newest is None:
@@ -291,8 +291,8 @@ def resume_fingerprint(
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Each difference that can change results, in words; threads are put back to what they were
-    instead.
+    """Each difference that can change results, in words;
+    threads are put back to what they were instead.
     """
     # read by today's schema: a key that the older recipe did not know has its default there
     recipes = [parse_recipe(facts["recipe"], "recipe.yaml") for facts in (before, now)]

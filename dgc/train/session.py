@@ -31,8 +31,8 @@ from dgc.train.step_buffer import StepBuffer
 
 
 class Batches(Protocol):
-    """What the loop asks of a loader; `epoch` yields this rank's (images, labels, indices) from a
-    batch on.
+    """What the loop asks of a loader;
+    `epoch` yields this rank's (images, labels, indices) from a batch on.
     """
 
     def __len__(self) -> int: ...

@@ -53,8 +53,8 @@ class Signals:
         self._first = 0.0
 
     def install(self) -> None:
-        """Take over SIGTERM, SIGUSR1 and SIGINT; a closed terminal (SIGHUP) does not end a
-        training.
+        """Take over SIGTERM, SIGUSR1 and SIGINT;
+        a closed terminal (SIGHUP) does not end a training.
         """
         for number in _CODES:
             signal.signal(number, self._receive)
@@ -84,8 +84,8 @@ def leave_at_once(code: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent ends (Linux), so that no rank outlives its
-    launcher.
+    """Ask the kernel for SIGTERM when the parent ends (Linux),
+    so that no rank outlives its launcher.
     """
     # psutil comes with it: only now, when the handlers stand
     from dgc.run.process import when_parent_ends

@@ -73,8 +73,8 @@ def decode_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, Any]]:
 
 
 def restore(files: Mapping[str, bytes], model: nn.Module, optimizer: State, origin: str) -> None:
-    """Put weights, buffers and the optimizer's state back. Raises IntegrityError where they do not
-    fit this model.
+    """Put weights, buffers and the optimizer's state back.
+    Raises IntegrityError where they do not fit this model.
     """
     load_model(model, safetensors.torch.load(files[MODEL]), origin)
     saved = safetensors.torch.load(files[OPTIM])

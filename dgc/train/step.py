@@ -107,8 +107,8 @@ class Updater:
     def probe(
         self, images_BCHW: Tensor, labels_B: Tensor, p: float, mix: Mix | None = None
     ) -> tuple[float, float]:
-        """Loss and gradient norm of a batch on this rank alone, read at once; for the report of a
-        run that diverged.
+        """Loss and gradient norm of a batch on this rank alone,
+        read at once; for the report of a run that diverged.
         """
         set_progress(self.module, p)
         self.module.zero_grad(set_to_none=True)
@@ -133,8 +133,8 @@ class Updater:
     def _backward(
         self, images_BCHW: Tensor, target: Target, global_batch: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the global batch's mean loss; this rank's part of cross entropy, gate L1 and
-        wrong answers.
+        """Gradients of the global batch's mean loss;
+        this rank's part of cross entropy, gate L1 and wrong answers.
         """
         totals: list[tuple[Tensor, Tensor, Tensor]] = []
         chunks = list(_chunks(images_BCHW, target, self.accumulate))
@@ -175,8 +175,8 @@ class Updater:
         return torch.autocast(device_type, dtype=AMP_TYPES[self.amp])
 
     def _guard(self, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Trip on a loss or a gradient that is not finite, on all ranks together. Returns the
-        gradient norm.
+        """Trip on a loss or a gradient that is not finite, on all ranks together.
+        Returns the gradient norm.
         """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -37,8 +37,8 @@ class StepBuffer:
         self._infos.append(info)
 
     def read(self) -> list[tuple[StepInfo, dict[str, Any]]]:
-        """All rows, summed over ranks, as (what was known, every metric by name); empties the
-        buffer.
+        """All rows, summed over ranks, as (what was known,
+        every metric by name); empties the buffer.
 
         The only place where training reads the device.
         """

@@ -68,8 +68,8 @@ def examine(runs: Path, *, say: Callable[[str], None]) -> Iterator[Finding]:
 
 
 def left_behind() -> Iterator[Finding]:
-    """Worktrees of killed reruns in the repositories around here and of the running code; they are
-    removed.
+    """Worktrees of killed reruns in the repositories around here
+    and of the running code; they are removed.
     """
     places = (
         gitstate.toplevel(folder) for folder in (Path.cwd(), Path(dgc.__file__).resolve().parent)
@@ -209,8 +209,8 @@ def _memory() -> Finding:
 
 
 def _folder(name: str, folder: Path) -> Finding:
-    """Whether it can be written, itself or the nearest folder above it that exists; and the room
-    there.
+    """Whether it can be written,
+    itself or the nearest folder above it that exists; and the room there.
     """
     # the folder itself may not exist yet, and is then made in this one
     existing = next(

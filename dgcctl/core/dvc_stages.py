@@ -34,8 +34,8 @@ Say = Callable[[str], None]
 
 
 def prepare(recipe: str, out: Path) -> dict[str, Any]:
-    """Check that the data is there and write its digest and counts. Raises DataError, saying what
-    is missing.
+    """Check that the data is there and write its digest and counts.
+    Raises DataError, saying what is missing.
     """
     # in a process of its own: this one must not load torch
     data: dict[str, Any] = dict(
@@ -50,8 +50,8 @@ def prepare(recipe: str, out: Path) -> dict[str, Any]:
 
 
 def train(recipe: str, out: Path, folder: Path, say: Say) -> RunDir:
-    """Train, or go on where an interrupted call was, and export to `out`. Raises the trainer's
-    error.
+    """Train, or go on where an interrupted call was, and export to `out`.
+    Raises the trainer's error.
     """
     wanted = load_recipe(find_recipe(recipe))
     run = _taken_up(wanted, out, folder, say) or _new_run(wanted, out, folder)
@@ -122,8 +122,8 @@ def _wait_while_running(run: RunDir, say: Say) -> None:
 
 
 def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
-    """Evaluate an export's final weights as the recipe says now, and hold them against what it
-    expects.
+    """Evaluate an export's final weights as the recipe says now,
+    and hold them against what it expects.
 
     The final ones, not the best: the best are chosen on the very images that are measured here.
     """
@@ -149,8 +149,8 @@ def evaluate(recipe: str, exported: Path, out: Path) -> dict[str, Any]:
 
 
 def _figures(answer: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of an evaluation that a repetition must give again, named as in a run's
-    metrics.json.
+    """The numbers of an evaluation that a repetition must give again,
+    named as in a run's metrics.json.
     """
     flat = {**answer, **{f"macs_{key}": value for key, value in answer.get("macs", {}).items()}}
     # times differ from run to run, and DVC would see another result each time

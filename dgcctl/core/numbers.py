@@ -71,8 +71,8 @@ def _three_digits(value: float) -> str:
 
 
 def duration(seconds: float | None, gap: str = "") -> str:
-    """`42s`, `3m05s`, `2h10m`, `4d03h`; with a gap of one blank `3m 05s`.
-    A negative one is `0s`.
+    """`42s`, `3m05s`, `2h10m`, `4d03h`;
+    with a gap of one blank `3m 05s`. A negative one is `0s`.
     """
     if seconds is None:
         return "-"

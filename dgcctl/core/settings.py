@@ -54,8 +54,8 @@ def project_file(start: Path) -> Path | None:
 
 
 def apply_project_file(environment: MutableMapping[str, str], start: Path | None = None) -> None:
-    """Set each variable that the project file names and the environment does not. Raises
-    UsageError.
+    """Set each variable that the project file names
+    and the environment does not. Raises UsageError.
     """
     path = project_file(start or Path.cwd())
     # a project without a file is the usual case
@@ -112,8 +112,8 @@ def runs_dir_of_project() -> Path | None:
 
 
 def present_runs_dir(flag: Path | None = None) -> Path:
-    """The same, for those who look at runs. Raises UsageError where the folder that was named is
-    not there.
+    """The same, for those who look at runs.
+    Raises UsageError where the folder that was named is not there.
 
     A default that is not there yet (./runs, or what the project file says) is a folder without
     runs.
@@ -131,8 +131,8 @@ def present_runs_dir(flag: Path | None = None) -> Path:
 
 
 def data_dir(flag: Path | None = None) -> Path | None:
-    """The folder that holds the data sets: the flag, else $DGCCTL_DATA_DIR, else None
-    (./data/<name>).
+    """The folder that holds the data sets:
+    the flag, else $DGCCTL_DATA_DIR, else None (./data/<name>).
     """
     return flag or settings.data_dir()
 

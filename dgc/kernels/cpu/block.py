@@ -22,8 +22,8 @@ Bytes = NDArray[np.uint8]
 
 
 def pages(floats: int) -> NDArray[np.float32]:
-    """Zeroed floats in large pages where the system has them: weights and planes touch thousands of
-    small ones.
+    """Zeroed floats in large pages where the system has them:
+    weights and planes touch thousands of small ones.
     """
     # an AddressSanitizer watches what the allocator gives out, not pages
     if ELSEWHERE in os.environ:

@@ -41,8 +41,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Words:
-    """What the variable says: a level or none named, features that must be there, features to leave
-    alone.
+    """What the variable says: a level or none named,
+    features that must be there, features to leave alone.
     """
 
     level: str | None
@@ -56,8 +56,8 @@ def check(text: str) -> None:
 
 
 def choose(text: str, machine: Mapping[str, Sequence[str]]) -> Choice | None:
-    """What to use on a machine with these levels (each with its features); None: no kernels are
-    wanted.
+    """What to use on a machine with these levels (each with its features);
+    None: no kernels are wanted.
 
     Raises UsageError for a word that is unknown, or that names what this machine lacks.
     """

@@ -18,8 +18,8 @@ def up(n: int, to: int = ALIGN) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Planes of height x width pixels in phases**2 sub-planes, rows `row` apart, `lead` zeros
-    before each sub-plane.
+    """Planes of height x width pixels in phases**2 sub-planes,
+    rows `row` apart, `lead` zeros before each sub-plane.
     """
 
     height: int
@@ -73,8 +73,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Window:
-    """A kernel moved over an image: shape, stride, padding, dilation,
-    per dimension but the stride.
+    """A kernel moved over an image: shape, stride,
+    padding, dilation, per dimension but the stride.
     """
 
     kernel: tuple[int, int]
@@ -88,8 +88,8 @@ class Window:
         return spare[0] // self.stride + 1, spare[1] // self.stride + 1
 
     def places(self, phases: int) -> list[list[tuple[int, int, int, int]]]:
-        """For each output sub-plane and tap: input sub-plane (row, column) and shift (rows,
-        columns) in it.
+        """For each output sub-plane and tap:
+        input sub-plane (row, column) and shift (rows, columns) in it.
 
         `phases` are those of the output; the input has stride * phases.
         """
@@ -129,8 +129,8 @@ class Window:
         return Layout(*size, self.stride * phases, row, self.lead(size, phases, row))
 
     def offsets(self, source: Layout, phases: int) -> NDArray[np.int64]:
-        """(phases**2, taps): floats from output position to the tap's pixel, both counted without
-        lead.
+        """(phases**2, taps): floats from output position
+        to the tap's pixel, both counted without lead.
         """
         return np.array(
             [

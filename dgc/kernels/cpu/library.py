@@ -62,8 +62,8 @@ class Library:
             )
 
     def peak(self) -> float:
-        """Measured multiply-adds per second of one core with all operands in
-        registers, in GMAC/s.
+        """Measured multiply-adds per second of one core
+        with all operands in registers, in GMAC/s.
         """
         self.handle.dgc_peak.restype = ctypes.c_double
         return float(self.handle.dgc_peak(self.isa)) / 1e9
@@ -120,8 +120,8 @@ def _chosen(handle: ctypes.CDLL, text: str) -> Choice | None:
 
 
 def load() -> Library | None:
-    """The library with the instruction set to use now, or None where there is none or none is
-    wanted.
+    """The library with the instruction set to use now,
+    or None where there is none or none is wanted.
 
     Raises UsageError if the environment variable DGC_NATIVE_ISA says what cannot be.
     """
@@ -161,8 +161,8 @@ def available() -> bool:
 
 
 def in_use() -> str:
-    """The instruction set of the kernels that compute now, or 'none'; results differ between them
-    in the last bits.
+    """The instruction set of the kernels that compute now, or 'none';
+    results differ between them in the last bits.
 
     Features on top of it are not part of the name, since no kernel uses one: see `facts`.
     """
@@ -171,8 +171,8 @@ def in_use() -> str:
 
 
 def facts() -> dict[str, object]:
-    """For records: kernels, kernel_features (may be used on top), kernels_built_from (sources,
-    flags, compiler).
+    """For records: kernels, kernel_features (may be used on top),
+    kernels_built_from (sources, flags, compiler).
     """
     loaded = load()
     if loaded is None:
@@ -186,8 +186,8 @@ def facts() -> dict[str, object]:
 
 
 def stale() -> str:
-    """A line where the kernels in use were built from other sources than those that lie beside
-    them; else "".
+    """A line where the kernels in use were built
+    from other sources than those that lie beside them; else "".
     """
     loaded, package = load(), Path(__file__).parents[2]
     sources = sources_digest(package)
@@ -203,8 +203,8 @@ def stale() -> str:
 
 
 def describe() -> dict[str, object]:
-    """What is used and why: {available, isa, features, supported, machine_features, openmp,
-    threads, ..., why_not}.
+    """What is used and why: {available, isa, features, supported,
+    machine_features, openmp, threads, ..., why_not}.
 
     Raises UsageError as `load` does.
     """

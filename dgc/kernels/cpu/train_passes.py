@@ -42,8 +42,8 @@ def planes(x: Tensor) -> Tensor:
 
 
 class Affine(NamedTuple):
-    """a = relu(x * scale + shift) of each channel, both (C,); `mean` (C,) is subtracted where sums
-    of x are taken.
+    """a = relu(x * scale + shift) of each channel, both (C,);
+    `mean` (C,) is subtracted where sums of x are taken.
     """
 
     scale: Tensor
@@ -52,8 +52,8 @@ class Affine(NamedTuple):
 
 
 class SelectedChannels(NamedTuple):
-    """Each head's channels, ascending: how many (B, G) and which (B, G, K), int32, and their gates
-    (B, G, K).
+    """Each head's channels, ascending: how many (B, G)
+    and which (B, G, K), int32, and their gates (B, G, K).
     """
 
     counts: Tensor
@@ -70,8 +70,8 @@ class PlaneMoments(NamedTuple):
 
 @dataclass(frozen=True)
 class PassShape:
-    """A convolution at one image size; dynamic, or (`static`) with each group reading its own
-    channels.
+    """A convolution at one image size;
+    dynamic, or (`static`) with each group reading its own channels.
     """
 
     channels: int

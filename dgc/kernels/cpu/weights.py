@@ -16,15 +16,15 @@ def rows(matrix: Tensor) -> Tensor:
 
 
 def row_blocks(n: int) -> list[int]:
-    """Output channels that lie together: sixteens (a line of the cache), then an 8,
-    a 4, a 2, a 1.
+    """Output channels that lie together:
+    sixteens (a line of the cache), then an 8, a 4, a 2, a 1.
     """
     return [16] * (n // 16) + [b for b in (8, 4, 2, 1) if n % 16 & b]
 
 
 def blocks(weight_OCkk: Tensor, groups: int) -> Tensor:
-    """(O, C, kh, kw) as [group][block of output channels][input channel][tap][output channel in the
-    block], flat.
+    """(O, C, kh, kw) as [group][block
+    of output channels][input channel][tap][output channel in the block], flat.
     """
     o, c = weight_OCkk.shape[:2]
     by_group = weight_OCkk.reshape(groups, o // groups, c, -1)

@@ -207,8 +207,8 @@ def norm_sums_kernel(
     BC: tl.constexpr,
     BP: tl.constexpr,
 ):
-    """Of each plane, with g the gradient of BatchNorm's output (through its ReLU): sums of g and of
-    g * (x - mean), (2, B, C).
+    """Of each plane, with g the gradient of BatchNorm's output (through its ReLU):
+    sums of g and of g * (x - mean), (2, B, C).
     """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     b = tl.program_id(1)

@@ -47,8 +47,8 @@ def grouped_input_kernel(
     G: tl.constexpr, OWN: tl.constexpr, J: tl.constexpr, T: tl.constexpr, KW: tl.constexpr,
     STRIDE: tl.constexpr, PAD: tl.constexpr, DIL: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """As grad_input_kernel: the gradient of BatchNorm's output times its scale,
-    and partial sums.
+    """As grad_input_kernel: the gradient
+    of BatchNorm's output times its scale, and partial sums.
     """
     g, tile, b = tl.program_id(1), tl.program_id(0), tl.program_id(2)
     own = tl.arange(0, BC)

@@ -31,8 +31,8 @@ class TritonWindow(NamedTuple):
 
 
 class TritonAffine(NamedTuple):
-    """a = relu(x * scale + shift) of each channel, both (C,) float32; `mean` (C,) is subtracted
-    where sums of x are taken.
+    """a = relu(x * scale + shift) of each channel, both (C,) float32;
+    `mean` (C,) is subtracted where sums of x are taken.
     """
 
     scale: Tensor

@@ -10,8 +10,8 @@ import torch
 
 
 class Tile(NamedTuple):
-    """`rows` and `columns` of what one program computes, `depth` of one product,
-    and how it runs.
+    """`rows` and `columns` of what one program computes,
+    `depth` of one product, and how it runs.
     """
 
     rows: int

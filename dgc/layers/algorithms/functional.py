@@ -24,8 +24,8 @@ def dgc_conv2d(
     heads: int = 4,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Dynamic group convolution of an activated input: y_i = conv(x * g_i, w_i), then the channel
-    shuffle.
+    """Dynamic group convolution of an activated input:
+    y_i = conv(x * g_i, w_i), then the channel shuffle.
 
     x (B, C, H, W); weight (O, C, k, k), head i owns rows i*O/G..(i+1)*O/G; gates (B, G, C), already
     zero where a channel is off, with at least `n_inactive` zeros in each row. Returns (B, O, H',

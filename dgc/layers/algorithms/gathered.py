@@ -15,8 +15,8 @@ from dgc.layers.shuffle import interleave
 
 
 def selected_channels(gates_BGC: Tensor, n_inactive: int) -> tuple[Tensor, Tensor]:
-    """The C - n channels with the largest gates: values and indices, each (B, G, K). Fewer may be
-    above zero.
+    """The C - n channels with the largest gates:
+    values and indices, each (B, G, K). Fewer may be above zero.
     """
     return torch.topk(gates_BGC, gates_BGC.shape[-1] - n_inactive, dim=-1, sorted=False)
 
@@ -51,8 +51,8 @@ def gathered_conv2d(
     padding: int,
     dilation: int,
 ) -> Tensor:
-    """The same as `masked_conv2d` up to rounding, with C - n channels read per head. Returns (B, O,
-    H', W').
+    """The same as `masked_conv2d` up to rounding,
+    with C - n channels read per head. Returns (B, O, H', W').
     """
     gate_BGK, index_BGK = selected_channels(gates_BGC, n_inactive)
     w_BGKJkk = gather_weight(weight_OCkk, index_BGK)

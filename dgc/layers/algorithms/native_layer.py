@@ -23,8 +23,8 @@ from dgc.layers.norm import Rule, activations, chain_backward, chain_of
 
 
 class Gated(NamedTuple):
-    """What the gates said of a batch: the pooled input (B, C), all gates (B, G, C), and what they
-    chose.
+    """What the gates said of a batch:
+    the pooled input (B, C), all gates (B, G, C), and what they chose.
     """
 
     pooled: Tensor
@@ -52,8 +52,8 @@ class Gated(NamedTuple):
     def backward(
         self, heard_BGK: Tensor, grad_l1: Tensor, fc1: Tensor, fc2: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of the pooled input, fc1, fc2, fc2_bias: from the convolution and from the gate
-        L1 (a scalar).
+        """Gradients of the pooled input, fc1, fc2, fc2_bias:
+        from the convolution and from the gate L1 (a scalar).
         """
         # the outer ReLU of the gates: where it is off, neither term gets through
         positive = self.gates > 0
@@ -72,8 +72,8 @@ class LayerSetting(NamedTuple):
 
 
 class NativeLayer(torch.autograd.Function):
-    """A whole layer, as FusedLayer: (x, weight, fc1, fc2, fc2_bias, four tensors a norm) -> (y,
-    gate L1, gates).
+    """A whole layer, as FusedLayer: (x, weight, fc1, fc2,
+    fc2_bias, four tensors a norm) -> (y, gate L1, gates).
     """
 
     @staticmethod

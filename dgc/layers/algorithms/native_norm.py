@@ -48,8 +48,8 @@ def norm_grads(link: Normaliser, sums: tuple[Tensor, Tensor], count: int) -> Nor
 def input_grad(
     link: Normaliser | None, x: Tensor, out: Tensor, sums: tuple[Tensor, Tensor]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Completes the gradient of x in `out`, and returns those of the BatchNorm's weight and
-    bias.
+    """Completes the gradient of x in `out`,
+    and returns those of the BatchNorm's weight and bias.
     """
     if link is None:
         return None, None

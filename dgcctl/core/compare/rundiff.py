@@ -45,8 +45,8 @@ class RunDiff:
 
 
 def diff_runs(a: RunRecord, b: RunRecord) -> RunDiff:
-    """Compare two runs. `patch` is a unified diff of their uncommitted changes (patches and
-    untracked files).
+    """Compare two runs. `patch` is a unified diff
+    of their uncommitted changes (patches and untracked files).
     """
     differences = [
         *_section("recipe", _values(a), _values(b)),
@@ -93,8 +93,8 @@ def _code(run: RunRecord) -> dict[str, Any]:
 
 
 def code_files(run: RunDir) -> dict[str, str]:
-    """The uncommitted sources a run recorded: `git.patch` and every file below `untracked/`, as
-    text.
+    """The uncommitted sources a run recorded:
+    `git.patch` and every file below `untracked/`, as text.
     """
     untracked = run.file("untracked")
     files = [

@@ -41,8 +41,8 @@ class Summary:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in nothing but the seed. `varied` holds the recipe keys in which the groups
-    differ.
+    """Runs that differ in nothing but the seed.
+    `varied` holds the recipe keys in which the groups differ.
     """
 
     varied: dict[str, Any]
@@ -58,8 +58,8 @@ class SeedGroup:
 
 
 def compare(runs: Sequence[RunRecord], *, over: Iterable[str] = ("seed",)) -> list[SeedGroup]:
-    """Group finished and unfinished runs alike; what is unfinished is left out of the figures and
-    said in `notes`.
+    """Group finished and unfinished runs alike;
+    what is unfinished is left out of the figures and said in `notes`.
 
     Runs on other data are never averaged together: the data digest is a part of a group's identity.
     """
@@ -143,8 +143,8 @@ def _group(members: list[RunRecord], keys: list[str], pooled: tuple[str, ...]) -
 def _one_a_seed(
     done: list[RunRecord], pooled: tuple[str, ...]
 ) -> tuple[list[RunRecord], dict[str, list[str]]]:
-    """One run for each value of what is averaged over, the first that was started; kept run ->
-    those it stands for.
+    """One run for each value of what is averaged over,
+    the first that was started; kept run -> those it stands for.
 
     A run repeated with the same seed is no second sample: it would make n larger and the deviation
     smaller.

@@ -49,8 +49,8 @@ class Plot:
     figure: Figure
 
     def svg(self) -> str:
-        """SVG without XML prologue; ids are unlike those of other pictures, so that many fit into
-        one page.
+        """SVG without XML prologue;
+        ids are unlike those of other pictures, so that many fit into one page.
         """
         buffer = io.StringIO()
         with mpl.rc_context({**_STYLE, "svg.hashsalt": self.name}):

@@ -144,8 +144,8 @@ def _notes(run: RunRecord) -> list[str]:
 
 
 def mac_progress(view: RunView) -> dict[str, Series]:
-    """Promised and executed MACs of the dynamic layers over epochs, as shares of the same layers
-    without gates.
+    """Promised and executed MACs of the dynamic layers over epochs,
+    as shares of the same layers without gates.
     """
     shares = {"promised": Series(), "executed": Series()}
     for gates in view.gates:
@@ -161,8 +161,8 @@ def mac_progress(view: RunView) -> dict[str, Series]:
 
 
 def inactive_share(view: RunView) -> Series:
-    """Share of input channels that the schedule has switched off, over epochs, all dynamic layers
-    together.
+    """Share of input channels that the schedule has switched off,
+    over epochs, all dynamic layers together.
     """
     layers = view.gates[-1].get("layers", []) if view.gates else []
     channels = sum(layer.get("in_channels", 0) for layer in layers)

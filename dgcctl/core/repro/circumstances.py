@@ -33,8 +33,8 @@ def uses_kernels(facts: RunRecord) -> bool:
 
 
 def examine(tree: Path, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    """What the code of `tree` finds on this machine: {torch: ..., native: ...}, or {why: ...} where
-    it cannot say.
+    """What the code of `tree` finds on this machine: {torch:
+    ..., native: ...}, or {why: ...} where it cannot say.
 
     Raises CannotImportError where the trainer of that code cannot be imported.
     """
@@ -80,8 +80,8 @@ class CannotImportError(DgcError):
 
 
 def level(facts: RunRecord, found: Mapping[str, Any]) -> str | None:
-    """What DGC_NATIVE_ISA should say so that the record's kernels, or none, are used; None: it
-    cannot be had here.
+    """What DGC_NATIVE_ISA should say so that the record's kernels,
+    or none, are used; None: it cannot be had here.
     """
     recorded, native = facts.env.get("kernels"), found.get("native", {})
     supported = native.get("supported", ())
@@ -96,8 +96,8 @@ def level(facts: RunRecord, found: Mapping[str, Any]) -> str | None:
 def changes(
     facts: RunRecord, found: Mapping[str, Any], why_no_kernels: str, built: Built | None = None
 ) -> list[str]:
-    """Each difference that can change bits, in words. What the record does not name is not held
-    against it.
+    """Each difference that can change bits, in words.
+    What the record does not name is not held against it.
 
     `built` is what the kernels that were found say of themselves.
     """

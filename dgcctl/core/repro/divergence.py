@@ -79,8 +79,8 @@ class Comparison:
 
     @property
     def within(self) -> bool:
-        """Whether every metric that was named is within its tolerance; the others are shown and do
-        not count.
+        """Whether every metric that was named is within its tolerance;
+        the others are shown and do not count.
 
         Only where a tolerance was asked for: equal ends of unequal logs are no reproduction by
         themselves.
@@ -107,8 +107,8 @@ class Comparison:
 def first_difference(
     recorded: Sequence[Event], repeated: Sequence[Event]
 ) -> FirstDifference | None:
-    """Where two lists of metric rows part (None: they are the same, to the last bit of every
-    number).
+    """Where two lists of metric rows part (None:
+    they are the same, to the last bit of every number).
     """
     # side by side as far as both go; a missing end is asked for afterwards
     for a, b in zip(recorded, repeated, strict=False):
@@ -152,8 +152,8 @@ def final_metrics(rows: Iterable[Event]) -> dict[str, float]:
 def check_metrics(
     recorded: Sequence[Event], repeated: Sequence[Event], tolerances: Mapping[str, float]
 ) -> list[MetricCheck]:
-    """Every final metric of both; tolerances by `kind.metric`, metric or `*`. UsageError for an
-    unknown metric.
+    """Every final metric of both; tolerances by `kind.metric`, metric or `*`.
+    UsageError for an unknown metric.
     """
     a, b = final_metrics(recorded), final_metrics(repeated)
     names = sorted({*a, *b})
@@ -166,8 +166,8 @@ def check_metrics(
 
 
 def check_names(rows: Iterable[Event], tolerances: Mapping[str, float]) -> None:
-    """Raise UsageError for a tolerance of a metric that the record has not: before anything is run
-    again.
+    """Raise UsageError for a tolerance of a metric that the record has not:
+    before anything is run again.
     """
     names = sorted(final_metrics(rows))
     for key in tolerances:

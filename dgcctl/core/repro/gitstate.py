@@ -35,8 +35,8 @@ def toplevel(folder: Path) -> Path | None:
 
 
 def trouble(folder: Path) -> str:
-    """Why git cannot answer about the checkout that holds `folder`; "" where it can, or where there
-    is none.
+    """Why git cannot answer about the checkout that holds `folder`;
+    "" where it can, or where there is none.
     """
     try:
         calls.toplevel(folder)
@@ -58,8 +58,8 @@ def has_commit(folder: Path, commit: str) -> bool | None:
 
 
 def repository_of(record: Mapping[str, Any]) -> Path | None:
-    """The repository with a record's commit: where it was recorded, that of the running code, or
-    around here.
+    """The repository with a record's commit:
+    where it was recorded, that of the running code, or around here.
     """
     commit = record.get("commit")
     recorded = record.get("root")
@@ -71,8 +71,8 @@ def repository_of(record: Mapping[str, Any]) -> Path | None:
 
 
 def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
-    """File of the run directory -> SHA-256, as git.json names them: the patch and the untracked
-    sources.
+    """File of the run directory -> SHA-256, as git.json names them:
+    the patch and the untracked sources.
     """
     files: dict[str, str] = {}
     if record.get("patch_sha256"):
@@ -86,8 +86,8 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> Iterator[Path]:
-    """A clean worktree with the code of a run: its commit, its patch, its untracked sources;
-    removed afterwards.
+    """A clean worktree with the code of a run:
+    its commit, its patch, its untracked sources; removed afterwards.
 
     Raises UsageError where the run recorded no commit or the repository lacks it, IntegrityError
     where the patch does not apply.

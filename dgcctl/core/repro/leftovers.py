@@ -26,8 +26,8 @@ def own(folder: Path) -> None:
 
 
 def remove(repository: Path | None) -> list[Path]:
-    """Remove the worktrees of dead reruns from a repository; which they were. What git refuses
-    stays.
+    """Remove the worktrees of dead reruns from a repository;
+    which they were. What git refuses stays.
     """
     if repository is None:
         return []
@@ -52,8 +52,8 @@ def _dead(repository: Path) -> Iterator[Path]:
 
 
 def _may_live(folder: Path) -> bool:
-    """A folder without an owner's record (an older release made it) may still be used; one that is
-    gone is not.
+    """A folder without an owner's record (an older release made it)
+    may still be used; one that is gone is not.
     """
     try:
         owner = read_json(folder / OWNER)

@@ -13,8 +13,8 @@ from dgcctl.core.launch.query import query
 
 @dataclass(frozen=True)
 class ReceiptDiff:
-    """`first` is the first step whose digest differs (None: all are the same); `facts` what differs
-    of the machines.
+    """`first` is the first step whose digest differs (None:
+    all are the same); `facts` what differs of the machines.
     """
 
     first: int | None
@@ -30,8 +30,8 @@ def make(*, steps: int, seed: int, device: str, threads: int | None) -> dict[str
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A receipt from a file. Raises IntegrityError where it is none, or its steps do not lead to
-    its digest.
+    """A receipt from a file. Raises IntegrityError where it is none,
+    or its steps do not lead to its digest.
     """
     receipt = read_json(path)
     steps = receipt.get("steps")

@@ -124,8 +124,8 @@ def _not_imported(facts: RunRecord, tree: Path, fault: str, *, current: bool) ->
 
 
 def _prepare(facts: RunRecord, tree: Path, agree: Agree | None, say: kernels.Say) -> dict[str, str]:
-    """The environment to train in, with the record's kernels and threads; `agree` hears what cannot
-    be had.
+    """The environment to train in, with the record's kernels and threads;
+    `agree` hears what cannot be had.
     """
     found = kernels.FoundKernels(None, "")
     # A worktree of git holds no library: what is compiled is not tracked. Without one of the
@@ -146,8 +146,8 @@ def _prepare(facts: RunRecord, tree: Path, agree: Agree | None, say: kernels.Say
 
 
 def compare(run: RunDir, again: RunDir, tolerances: Mapping[str, float]) -> Repetition:
-    """Hold the repetition against the record: rows, tensors, final metrics. Raises IntegrityError
-    for an empty log.
+    """Hold the repetition against the record: rows, tensors, final metrics.
+    Raises IntegrityError for an empty log.
     """
     a, b = read_record(run), read_record(again)
     if not a.rows:
@@ -199,8 +199,8 @@ def _folder(facts: RunRecord) -> Path:
 
 
 def _moved(facts: RunRecord, data_dir: Path) -> bytes:
-    """The recipe of the record with its images in another folder. Raises IntegrityError where they
-    are others.
+    """The recipe of the record with its images in another folder.
+    Raises IntegrityError where they are others.
     """
     name = str(facts.recipe.get("data.name"))
     if name not in IN_A_FOLDER:
@@ -256,8 +256,8 @@ def _own_code() -> Path:
 def _code_of(
     facts: RunRecord, repository: Path | None, say: kernels.Say
 ) -> contextlib.AbstractContextManager[Path]:
-    """The code of the record: from git; where that has it not, the installed code, if it is the
-    same by its digest.
+    """The code of the record: from git; where that has it not,
+    the installed code, if it is the same by its digest.
     """
     commit = facts.git.get("commit")
     _clear(facts.git, repository, say)
@@ -308,8 +308,8 @@ def _words(git: Mapping[str, Any]) -> str:
 
 
 def _environment(facts: RunRecord) -> dict[str, str]:
-    """Sums depend on the number of threads: the recorded one again, where the recipe does not fix
-    it.
+    """Sums depend on the number of threads:
+    the recorded one again, where the recipe does not fix it.
 
     The kernels are those that lie beside the code; PyTorch is held to the instruction sets that it
     was held to.

@@ -34,8 +34,8 @@ _OTHER_ARCHIVES = (".gz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar",
 
 
 def export(run: RunDir, target: Path, *, checkpoints: str = "best") -> list[str]:
-    """Copy a run to a new folder, or to a .zip, .tar or .tar.gz archive, with SHA256SUMS. Returns
-    the files' names.
+    """Copy a run to a new folder, or to a .zip, .tar or .tar.gz archive, with SHA256SUMS.
+    Returns the files' names.
 
     `checkpoints`: `all`, `none`, or `best` (those that best.json and last.json point to). The copy
     appears whole or not at all, and is read-only. Raises UsageError where the target stands already
@@ -141,8 +141,8 @@ def _zip(run: RunDir, names: list[str], temporary: Path) -> None:
 
 
 def check_export(folder: Path) -> list[str]:
-    """Names of exported files that are absent or changed ([] where all are as they were). Raises
-    IntegrityError.
+    """Names of exported files that are absent or changed ([]
+    where all are as they were). Raises IntegrityError.
     """
     try:
         lines = (

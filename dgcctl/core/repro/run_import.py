@@ -35,8 +35,8 @@ class ImportedRun:
 
 
 def import_runs(source: Path, runs: Path) -> Iterator[ImportedRun]:
-    """Copy the runs of a source into a folder of runs, one after the other, each whole or not at
-    all.
+    """Copy the runs of a source into a folder of runs,
+    one after the other, each whole or not at all.
 
     Raises UsageError for what holds no run, and where another run has the name; IntegrityError
     where an exported file was changed, or an archive would write elsewhere.
@@ -96,8 +96,8 @@ def _take(run: RunDir, runs: Path) -> ImportedRun:
 
 
 def _name(run: listing.Run) -> str:
-    """Its own id, or, where an export was given another name, one made of when it began, its
-    recipe, and its log.
+    """Its own id, or, where an export was given another name,
+    one made of when it began, its recipe, and its log.
     """
     if listing.is_stamped(run.id):
         return run.id
@@ -161,8 +161,8 @@ def _require_room(needed: int, folder: Path) -> None:
 
 
 def _unpack(source: Path, folder: Path) -> None:
-    """An archive's files into a new folder. No name in it leads out of there, and no link is
-    made.
+    """An archive's files into a new folder.
+    No name in it leads out of there, and no link is made.
     """
     if not source.name.lower().endswith(_ARCHIVES):
         raise UsageError(f"{source}: no archive of a run ({', '.join(_ARCHIVES)} are read)")

@@ -21,8 +21,8 @@ CANNOT_IMPORT = "cannot import: "
 
 
 def use(tree: Path) -> None:
-    """Put `tree` first for this process and the ones it starts; end with a message where that
-    fails.
+    """Put `tree` first for this process and the ones it starts;
+    end with a message where that fails.
     """
     # An editable installation puts a finder of its own before all paths; PYTHONPATH alone would
     # lose to it without a word.
@@ -47,8 +47,8 @@ def use(tree: Path) -> None:
 
 
 def try_import(tree: Path, name: str) -> None:
-    """Import a module of the tree, if it has that; a fault in it is said by its file and line, and
-    ends with 1.
+    """Import a module of the tree, if it has that;
+    a fault in it is said by its file and line, and ends with 1.
     """
     try:
         importlib.import_module(name)

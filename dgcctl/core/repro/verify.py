@@ -43,8 +43,8 @@ class Check:
 
 
 def verify(run: RunDir, *, recompute: Recompute | None = None) -> list[Check]:
-    """All checks of a run, in order. `recompute` loads data and model again (a process of its own:
-    it needs torch).
+    """All checks of a run, in order.
+    `recompute` loads data and model again (a process of its own: it needs torch).
     """
     facts = read_record(run)
     # from what is read in a moment to what takes long
@@ -106,8 +106,8 @@ def _code(facts: RunRecord) -> Iterator[Check]:
 
 
 def _commit_that_is_not_here(facts: RunRecord, commit: str) -> Check:
-    """A commit can be lost (`git gc`, another clone) and the code be here all the same: its digest
-    decides.
+    """A commit can be lost (`git gc`, another clone)
+    and the code be here all the same: its digest decides.
     """
     place = Path(str(facts.git.get("root") or Path.cwd()))
     if trouble := gitstate.trouble(place):
@@ -132,8 +132,8 @@ def _patch(facts: RunRecord, repository: Path) -> Iterator[Check]:
 
 
 def _not_in_the_record(facts: RunRecord) -> Iterator[Check]:
-    """What nobody can check, because it was never kept: said, so that `records agree` is not read
-    as more.
+    """What nobody can check, because it was never kept:
+    said, so that `records agree` is not read as more.
     """
     if facts.git.get("commit") is not None and facts.git.get("restorable") is False:
         yield Check("code can be restored", Outcome.UNCHECKED, detail=str(facts.git.get("problem")))
@@ -142,8 +142,8 @@ def _not_in_the_record(facts: RunRecord) -> Iterator[Check]:
 
 
 def _code_that_ran(facts: RunRecord) -> Iterator[Check]:
-    """git.json is written by who starts a run; each checkpoint holds the digest of the code that
-    really computed it.
+    """git.json is written by who starts a run;
+    each checkpoint holds the digest of the code that really computed it.
     """
     for folder in sorted(facts.run.checkpoints.glob("step-*")):
         try:
@@ -155,8 +155,8 @@ def _code_that_ran(facts: RunRecord) -> Iterator[Check]:
 
 
 def _own_code(facts: RunRecord) -> Iterator[Check]:
-    """The user's own code that the recipe named: its files as they are now, each by its digest.
-    None of it is run.
+    """The user's own code that the recipe named:
+    its files as they are now, each by its digest. None of it is run.
     """
     for name, recorded, found in trusted_code.held_against_now(facts.own_code):
         yield equal(f"own code, {name}", recorded, found)

@@ -94,8 +94,8 @@ def parse_filter(text: str) -> Filter:
 
 
 def is_filter(text: str) -> bool:
-    """Whether a word of the command line is a filter and not the name of a run: it has an
-    operator.
+    """Whether a word of the command line is a filter
+    and not the name of a run: it has an operator.
     """
     return text in OR or bool(_TERM.fullmatch(_bare(text))) or text.startswith("tag:")
 
@@ -200,8 +200,8 @@ def _require_possible(term: Term) -> None:
 
 
 def resolve_key(key: str, values: Mapping[str, Any]) -> str:
-    """The full name of a key that may be given by its last part. Raises UsageError where two
-    sections have it.
+    """The full name of a key that may be given by its last part.
+    Raises UsageError where two sections have it.
     """
     if key in values:
         return key

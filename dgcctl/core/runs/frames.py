@@ -87,8 +87,8 @@ class Runs(Sequence[Run]):
 
 
 def runs(filter: str = "", *, runs_dir: Path | str | None = None) -> Runs:
-    """The runs of a folder that fit a filter ("state=done lr>0.05", see `dgcctl runs ls`), the
-    newest first.
+    """The runs of a folder that fit a filter ("state=done lr>0.05",
+    see `dgcctl runs ls`), the newest first.
 
     `runs_dir`: default $DGCCTL_RUNS_DIR, the project file dgcctl.toml, or ./runs, as for commands.
     Raises UsageError for a filter that cannot be read, or a folder that was named and is not there.

@@ -110,8 +110,8 @@ class Run:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Everything that a filter may name: the row, the other metrics, the recipe's dotted keys,
-        the age.
+        """Everything that a filter may name:
+        the row, the other metrics, the recipe's dotted keys, the age.
         """
         top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
         # the recipe's tags and those given later, as one list: a filter knows no difference
@@ -186,8 +186,8 @@ def iterate(runs: Path) -> Iterator[RunDir]:
 
 
 def _may_be_run(run: RunDir) -> bool:
-    """Whether a folder holds a run; one that may not be looked into could, and is listed as
-    unreadable.
+    """Whether a folder holds a run;
+    one that may not be looked into could, and is listed as unreadable.
     """
     try:
         # either will do: a run that was made a moment ago has no status yet
@@ -252,16 +252,16 @@ def list_runs(runs: Path) -> list[Run]:
 
 
 def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
-    """What model.json says a network costs at the end of its pruning schedule; older records called
-    it `macs`.
+    """What model.json says a network costs at the end of its pruning schedule;
+    older records called it `macs`.
     """
     found = model.get("macs_at_end_of_schedule", model.get("macs"))
     return found if isinstance(found, dict) else {}
 
 
 def evaluated_macs(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """{"dense", "promised", "executed"} of the network that metrics.json is about; {} before any
-    evaluation.
+    """{"dense", "promised", "executed"} of the network that metrics.json is about;
+    {} before any evaluation.
     """
     found = {kind: metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
     return found if found["executed"] is not None else {}
@@ -271,8 +271,8 @@ def evaluated_macs(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_run(reference: str | Path, runs: Path) -> RunDir:
-    """The run that an id, a unique prefix (of the id or of its last part), a path, or `latest`
-    names.
+    """The run that an id, a unique prefix (of the id
+    or of its last part), a path, or `latest` names.
 
     Raises UsageError with the nearest ids where there is none or more than one.
     """
@@ -393,8 +393,8 @@ def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
 
 
 def short_forms(run_id: str) -> list[str]:
-    """`demo-0a1b2c` and `0a1b2c` of `20260101T000000Z-demo-0a1b2c`: what the dashboard shows, and
-    the end alone.
+    """`demo-0a1b2c` and `0a1b2c` of `20260101T000000Z-demo-0a1b2c`:
+    what the dashboard shows, and the end alone.
     """
     rest = run_id.partition("-")[2]
     return [rest, rest.rpartition("-")[2]] if rest else []

@@ -18,15 +18,15 @@ RECIPE_BYTES = 1 << 20  # a hundred times the longest
 
 
 def read_values(run: RunDir) -> dict[str, Any]:
-    """Dotted keys and values, without `expect` and `origin`; empty where the recipe cannot be
-    read.
+    """Dotted keys and values, without `expect` and `origin`;
+    empty where the recipe cannot be read.
     """
     return values_of(read_tree(run))
 
 
 def read_tree(run: RunDir) -> dict[str, Any]:
-    """The recipe as it stands; of a script's run what it says of itself; empty where neither can
-    be read.
+    """The recipe as it stands; of a script's run what it says of itself;
+    empty where neither can be read.
     """
     try:
         try:
@@ -53,8 +53,8 @@ def values_of(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def script_values(run: RunDir) -> dict[str, Any]:
-    """What a run says that a script recorded (dgc.run.script): its config, and the labels that a
-    recipe has.
+    """What a run says that a script recorded (dgc.run.script):
+    its config, and the labels that a recipe has.
     """
     try:
         told = read_json(run.config)

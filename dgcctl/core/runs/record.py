@@ -75,8 +75,8 @@ class RunRecord:
 
 
 def read_record(run: RunDir) -> RunRecord:
-    """Read a run. Raises UsageError where the folder is no run, RecipeError or IntegrityError where
-    it is damaged.
+    """Read a run. Raises UsageError where the folder is no run,
+    RecipeError or IntegrityError where it is damaged.
     """
     # a recipe goes before a config: a script's run has none
     by_script = not run.recipe.is_file() and run.config.is_file()
@@ -100,8 +100,8 @@ def read_record(run: RunDir) -> RunRecord:
 
 
 def recipe_of(run: RunDir) -> dict[str, Any]:
-    """As `flat_recipe` of its file. The trainer's record of that very file says the same, and is
-    read twenty times as fast.
+    """As `flat_recipe` of its file.
+    The trainer's record of that very file says the same, and is read twenty times as fast.
     """
     tree = recorded_tree(run)
     if tree:
@@ -133,8 +133,8 @@ def flat_recipe(path: Path) -> dict[str, Any]:
 
 
 def computing_keys(recipe: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The part of a flat recipe that changes what is computed: no labels, places or saving
-    intervals.
+    """The part of a flat recipe that changes what is computed:
+    no labels, places or saving intervals.
     """
     left_out = set(without)
     return {key: value for key, value in recipe.items() if is_semantic(key) and key not in left_out}

@@ -35,8 +35,8 @@ class LogBatch:
 
 
 class Tail:
-    """Follows one run. `poll` returns all that is new; the state is read before the log, so `over`
-    loses no event.
+    """Follows one run. `poll` returns all that is new;
+    the state is read before the log, so `over` loses no event.
 
     With `chunk` (bytes) a poll reads no more than that, so that a reader with a screen stays awake
     over a long log.
@@ -119,8 +119,8 @@ class Progress:
                 setattr(self, key, value)
 
     def pruned(self, gate_factor: float) -> float:
-        """Share of the input channels that every head now leaves out (source: the schedule of
-        dgc.schedule).
+        """Share of the input channels that every head now leaves out (source:
+        the schedule of dgc.schedule).
         """
         from dgc.schedule import PRUNING_END, PRUNING_START
 

@@ -130,8 +130,8 @@ def _cut(text: str) -> str:
 
 
 def _name(key: str) -> str:
-    """A name that MLflow takes: other characters than letters, digits, `_ - . / :` and blanks are
-    an underscore.
+    """A name that MLflow takes: other characters than letters, digits, `_ - .
+    / :` and blanks are an underscore.
     """
     return re.sub(r"[^\w\-. :/]", "_", key)
 
