@@ -18,19 +18,24 @@ def pooled_kernel(
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     b = tl.program_id(1)
     in_c = c < C
+    # One column a pixel of a round, added up across
+    # once at the end: a fixed order, so results repeat.
     total = tl.zeros((BC, BP), tl.float32)
     if NORM:
         factor = tl.load(scale + c, mask=in_c, other=0.0)
         offset = tl.load(shift + c, mask=in_c, other=0.0)
+    # In 64 bits: a batch has more than 2^31 numbers long before a GPU's memory is full.
     plane = x + b.to(tl.int64) * x_step + c[:, None].to(tl.int64) * P
     for first in range(0, P, BP):
         p = first + tl.arange(0, BP)
         inside = in_c[:, None] & (p < P)[None, :]
         a = tl.load(plane + p[None, :], mask=inside, other=0.0).to(tl.float32)
         if NORM:
+            # max(NaN, 0) is 0 without this, and a network that diverged would look healthy.
             a = tl.maximum(
                 a * factor[:, None] + offset[:, None], 0.0, propagate_nan=tl.PropagateNan.ALL
             )
+            # What lies outside was loaded as 0 and is now relu(shift).
             a = tl.where(inside, a, 0.0)
         total += a
     tl.store(out + b * C + c, tl.sum(total, 1) / P, mask=in_c)
@@ -50,6 +55,8 @@ def moments_kernel(x, means, squares, C, P, x_step, BC: tl.constexpr, BP: tl.con
             tl.float32
         )
     mean = tl.sum(total, 1) / P
+    # A second pass over the plane instead of sums of squares: squares minus the mean's square
+    # cancel where a channel's mean is large beside its spread, and may even come out negative.
     square = tl.zeros((BC, BP), tl.float32)
     for first in range(0, P, BP):
         p = first + tl.arange(0, BP)
@@ -78,6 +85,7 @@ def batch_moments_kernel(means, squares, mean, var, B, C, P, BB: tl.constexpr, B
         inside = (b < B)[:, None] & in_c[None, :]
         off = tl.load(means + b[:, None] * C + c[None, :], mask=inside, other=0.0) - middle[None, :]
         within = tl.load(squares + b[:, None] * C + c[None, :], mask=inside, other=0.0)
+        # The parallel form of the variance (Chan et al.): within planes, and between their means.
         spread += tl.where(inside, within + P * off * off, 0.0)
     tl.store(mean + c, middle, mask=in_c)
     tl.store(var + c, tl.sum(spread, 0) / B / P, mask=in_c)
@@ -113,11 +121,14 @@ def norm_grads_kernel(
         plain += tl.load(partial + line, mask=inside, other=0.0)
         centred += tl.load(partial + ROWS * C + line, mask=inside, other=0.0)
     sum_g, sum_gx = tl.sum(plain, 0), tl.sum(centred, 0)
+    # From the variance, and not from scale / weight: a weight may be 0.
     inverse = 1.0 / tl.sqrt(tl.load(var + c, mask=in_c, other=1.0) + eps)
     tl.store(grad_weight + c, sum_gx * inverse, mask=in_c)
     tl.store(grad_bias + c, sum_g, mask=in_c)
     if THROUGH:
         factor = tl.load(weight + c, mask=in_c, other=0.0).to(tl.float32) * inverse
+        # The batch's own mean and variance depend on every pixel: what they add to the gradient is
+        # linear in x, and so needs no more than two numbers a channel.
         slope = -factor * inverse * inverse * sum_gx / count
         tl.store(a + c, slope, mask=in_c)
         middle = tl.load(mean + c, mask=in_c, other=0.0)
@@ -156,21 +167,30 @@ def select_kernel(
     c = tl.arange(0, BC)
     in_c = c < C
     gate = tl.load(raw + (g * B + b) * C + c, mask=in_c, other=0.0)
+    # Written with <=, NaN fails the comparison and stays NaN; a gate of -0.0 becomes 0.
     gate = tl.where(gate <= 0, 0.0, gate)
     n = tl.load(inactive).to(tl.int32)
     bits = gate.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    # Places behind the last channel are larger than
+    # every gate: they are never among the n smallest.
     bits = tl.where(in_c, bits, 0x7FFFFFFF)
     low, high = n * 0, n * 0 + 0x7FFFFFFE
     for _ in range(31):
+        # A sort would need the whole row in order; this
+        # needs 31 sums, one for each bit behind the sign.
         middle = low + (high - low) // 2
         enough = tl.sum((bits <= middle).to(tl.int32), 0) >= n
         low, high = tl.where(enough, low, middle + 1), tl.where(enough, middle, high)
     threshold = low.to(tl.float32, bitcast=True)
+    # Of equal gates at the bound all are off, and with
+    # nothing to switch off only those that are 0 are.
     on = in_c & ((gate != 0) & ((n == 0) | ~(gate <= threshold)))
     row = (b * G + g) * C
     tl.store(gates + row + c, gate, mask=in_c)
     tl.store(left + row + c, tl.where(on, gate, 0.0), mask=in_c)
     one = on.to(tl.int32)
+    # Ascending, by counting those on before it: no two threads write one place,
+    # and the order of the sums over channels is the order of the channels.
     tl.store(channels + row + tl.cumsum(one, 0) - 1, c, mask=on)
     tl.store(counts + b * G + g, tl.sum(one, 0))
     tl.store(sums + b * G + g, tl.sum(tl.where(in_c, gate, 0.0), 0))
@@ -223,6 +243,7 @@ def norm_sums_kernel(
         at = c[:, None] * P + p[None, :]
         value = tl.load(x + b.to(tl.int64) * x_step + at, mask=inside, other=0.0).to(tl.float32)
         g = tl.load(grad + b.to(tl.int64) * grad_step + at, mask=inside, other=0.0).to(tl.float32)
+        # The activated input is not kept: whether ReLU let a pixel pass is computed again from x.
         g = tl.where((value * factor + offset > 0) & inside, g, 0.0)
         plain += g
         centred += g * (value - middle)

@@ -63,6 +63,8 @@ def forward_kernel(
     in_j, in_p = j < J, p < P
     plane = x + b.to(tl.int64) * x_step
     row = (b * G + g) * C
+    # From memory and no constant: a launch that was captured in
+    # a graph must hold for each image's own number of channels.
     count = tl.load(counts + b * G + g)
     total = tl.zeros((BP, BJ), tl.float32)
     # one loop over channels and taps, so that the loads of one round overlap the product before
@@ -70,6 +72,8 @@ def forward_kernel(
         tap = step % T
         k = step // T * BK + tl.arange(0, BK)
         in_k = k < count
+        # Only this list is read: of x, and of the weights.
+        # That is where the time goes that is saved.
         c = tl.load(channels + row + k, mask=in_k, other=0)
         if T == 1 and STRIDE == 1 and PAD == 0:
             at, inside = p, in_p
@@ -79,6 +83,7 @@ def forward_kernel(
         wanted = in_k[:, None] & inside[None, :]
         a = tl.load(plane + c[:, None] * PX + at[None, :], mask=wanted, other=0.0).to(tl.float32)
         if NORM:
+            # BatchNorm and ReLU on the way in, so that the activated input is written nowhere.
             a = a * tl.load(scale + c)[:, None] + tl.load(shift + c)[:, None]
             a = tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
             if T > 1 or PAD > 0:
@@ -89,6 +94,7 @@ def forward_kernel(
             packed + ((g * C + c)[:, None] * T + tap) * J + j[None, :],
             mask=in_k[:, None] & in_j[None, :], other=0.0,
         )  # fmt: skip
+        # Triton's interpreter multiplies bf16 numbers by their bits; tests run in it without a GPU.
         if WIDEN:
             total = tl.dot(tl.trans(a), w.to(tl.float32), total, input_precision=PRECISION)
         else:
@@ -121,6 +127,9 @@ def grad_input_kernel(
         in_o = o < G * J
         g, j = o % G, o // G
         both = in_c[:, None] & in_o[None, :]
+        # The gates multiply the weights here and not dy: all heads then are
+        # one product, G * J deep, where a head's own J would leave most of
+        # a tensor core empty. A channel that is off is a column of zeros.
         gate = tl.load(gates + ((b * G + g) * C)[None, :] + c[:, None], mask=both, other=0.0)
         if T == 1 and STRIDE == 1 and PAD == 0:
             at, inside = p, in_p
@@ -138,6 +147,7 @@ def grad_input_kernel(
             total = tl.dot(w.to(dy.dtype), dy, total, input_precision=PRECISION)
     inside = in_c[:, None] & in_p[None, :]
     spot = c[:, None] * PX + p[None, :]
+    # Gating reads the mean of each plane, so its gradient is the same at every pixel.
     total += tl.load(grad_pooled + b * C + c, mask=in_c, other=0.0)[:, None]
     if NORM:
         value = tl.load(x + b.to(tl.int64) * x_step + spot, mask=inside, other=0.0).to(tl.float32)
@@ -147,11 +157,14 @@ def grad_input_kernel(
         centred = value - tl.load(mean + c, mask=in_c, other=0.0)[:, None]
         rows = tl.num_programs(2) * tl.num_programs(0)
         line = (b * tl.num_programs(0) + tile) * C + c
+        # Each program writes a row of its own and norm_grads_kernel adds
+        # them up in order: atomics would add in another order each time.
         tl.store(partial + line, tl.sum(total, 1), mask=in_c)
         tl.store(partial + rows * C + line, tl.sum(total * centred, 1), mask=in_c)
         total = total * factor
     target = out + b.to(tl.int64) * out_step + spot
     if ADD:
+        # With ADD several layers leave their gradients in one buffer, that of a dense block.
         total += tl.load(target, mask=inside, other=0.0).to(tl.float32)
     tl.store(target, total.to(out.dtype.element_ty), mask=inside)
 
@@ -179,8 +192,14 @@ def grad_weight_kernel(
     both = in_c[:, None] & in_j[None, :]
     w = tl.load(weight + spot, mask=both, other=0.0).to(tl.float32)
     total = tl.zeros((BC, BJ), tl.float32)
+    # A program takes `per` samples in a row: enough programs to
+    # fill the GPU, and few partial results to add up afterwards.
     for b in range(s * per, min(s * per + per, B)):
+        # A sample's own product is kept apart from the total: its gate's gradient is the product
+        # with the weights, its share of the weights' gradient the same product times the gate.
         gate = tl.load(gates + (b * G + g) * C + c, mask=in_c, other=0.0)
+        # What is off takes part in nothing: its channel is not read, and
+        # its gate's gradient is 0, as ReLU and selection would make it.
         on = in_c & (gate != 0)
         own = tl.zeros((BC, BJ), tl.float32)
         plane = x + tl.cast(b, tl.int64) * x_step

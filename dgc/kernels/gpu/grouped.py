@@ -47,9 +47,7 @@ def grouped_input_kernel(
     G: tl.constexpr, OWN: tl.constexpr, J: tl.constexpr, T: tl.constexpr, KW: tl.constexpr,
     STRIDE: tl.constexpr, PAD: tl.constexpr, DIL: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """As grad_input_kernel: the gradient
-    of BatchNorm's output times its scale, and partial sums.
-    """
+    """As grad_input_kernel: BatchNorm's gradient times its scale, and partial sums."""
     g, tile, b = tl.program_id(1), tl.program_id(0), tl.program_id(2)
     own = tl.arange(0, BC)
     c = g * OWN + own
@@ -69,6 +67,7 @@ def grouped_input_kernel(
     value = tl.load(x + b.to(tl.int64) * x_step + spot, mask=inside, other=0.0).to(tl.float32)
     factor = tl.load(scale + c, mask=in_c, other=0.0)[:, None]
     before = value * factor + tl.load(shift + c, mask=in_c, other=0.0)[:, None]
+    # As in grad_input_kernel: partial rows, for norm_grads_kernel to add up in order.
     total = tl.where((before > 0) & inside, total, 0.0)
     centred = value - tl.load(mean + c, mask=in_c, other=0.0)[:, None]
     rows = tl.num_programs(2) * tl.num_programs(0)
@@ -93,6 +92,8 @@ def grouped_weight_kernel(
     c = g * OWN + own
     factor = tl.load(scale + c, mask=in_c, other=0.0)[:, None]
     offset = tl.load(shift + c, mask=in_c, other=0.0)[:, None]
+    # The pixels stay an axis of their own until the end:
+    # one sum across threads instead of one a round.
     total = tl.zeros((BC, BJ, BP), tl.float32)
     for b in range(s * per, min(s * per + per, B)):
         plane = x + tl.cast(b, tl.int64) * x_step

@@ -90,6 +90,8 @@ def pooled(x: Tensor, affine: TritonAffine | None) -> Tensor:
     b, c, h, w = x.shape
     out = torch.empty(b, c, dtype=torch.float32, device=x.device)
     bc, bp = tiles.planes(c, h * w)
+    # Without BatchNorm the kernel is compiled without
+    # these reads, but a pointer has to be handed over.
     scale, shift = (x, x) if affine is None else affine[:2]
     around_conv.pooled_kernel[(triton.cdiv(c, bc), b)](
         x, scale, shift, out, c, h * w, x.stride(0), bc, bp, affine is not None
@@ -106,6 +108,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         x, means, squares, c, h * w, x.stride(0), bc, bp
     )
     mean, var = torch.empty(2, c, dtype=torch.float32, device=x.device)
+    # Two launches: programs cannot wait for each other,
+    # and the second needs all planes of a channel.
     around_conv.batch_moments_kernel[(triton.cdiv(c, 16),)](
         means, squares, mean, var, b, c, h * w, 64, 16
     )
@@ -128,6 +132,7 @@ def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, TritonSelected,
     counts = torch.empty(b, g, dtype=torch.int32, device=raw_GBC.device)
     channels = torch.empty(b, g, c, dtype=torch.int32, device=raw_GBC.device)
     sums = torch.empty(b, g, dtype=torch.float32, device=raw_GBC.device)
+    # A head's channels are one block: select_kernel counts and sums across them.
     block = tiles.power_of_two(c, 16)
     around_conv.select_kernel[(g, b)](
         raw_GBC.contiguous(), inactive_1, gates, left, counts, channels, sums, b, c, g, block,
@@ -138,6 +143,7 @@ def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, TritonSelected,
 
 def pack(weight: Tensor, heads: int) -> Tensor:
     """(G * J, C, k, k) as (G, C, T, J)."""
+    # The outputs of one channel and tap side by side, as the product's right side reads them.
     o, c = weight.shape[:2]
     return weight.view(heads, o // heads, c, -1).permute(0, 2, 3, 1).contiguous()
 
@@ -151,6 +157,8 @@ def forward(
     y = torch.empty(b, len(weight), oh, ow, dtype=x.dtype, device=x.device)
     tile = tiles.forward(x.dtype, oh * ow, outs)
     scale, shift = (x, x) if affine is None else affine[:2]
+    # Pixels, outputs and heads share the grid's first axis:
+    # it takes 2^31 programs, the others (here samples) 65535.
     grid = (triton.cdiv(oh * ow, tile.rows) * triton.cdiv(outs, tile.columns) * window.heads, b)
     precision, widen = _precision(x.dtype)
     dynamic_conv.forward_kernel[grid](
@@ -177,8 +185,10 @@ def grad_weight(
     oh, ow = grad_y.shape[2:]
     tile = tiles.grad_weight(x.dtype, c, outs, oh * ow)
     tiles_c = triton.cdiv(c, tile.rows)
+    # About 1024 programs keep a large GPU busy; more would only be more partial results.
     splits = max(1, min(b, 1024 // (tiles_c * g * taps)))
     per = triton.cdiv(b, splits)
+    # Again, for `per` was rounded up: the last ones might have no sample.
     splits = triton.cdiv(b, per)
     gw = torch.empty(splits, *weight.shape, dtype=torch.float32, device=x.device)
     gate = torch.empty(taps, b, g, c, dtype=torch.float32, device=x.device)

@@ -28,6 +28,7 @@ def power_of_two(n: int, least: int = 1, most: int = 1 << 30) -> int:
 
 def forward(dtype: torch.dtype, pixels: int, outs: int) -> Tile:
     """Rows are pixels, columns the outputs of a head, depth its channels."""
+    # tl.dot takes no side shorter than 16, in any dtype.
     wide = dtype == torch.float32
     columns = power_of_two(outs, 16, 64 if wide else 128)
     rows = power_of_two(pixels, 16, 64 if columns >= 64 else 128)
