@@ -16,6 +16,7 @@ from dgc.bench import machine
 from dgc.bench.foreign_layers import kinds
 from dgc.bench.foreign_layers import rows as layer_rows
 from dgc.bench.foreign_networks import BARS, BENCHMARK, ENGINES, OWN, Case, case, measure
+from dgc.bench.markdown_table import markdown_table
 from dgc.bench.place import writable
 from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.errors import DgcError
@@ -126,7 +127,7 @@ def _runs(report: BenchReport) -> list[str]:
         dense = {row.name: row for row in rows if row.name in (*ENGINES, OWN)}
         found += [_line(report, dense, row) for row in rows if "gate_factor" in row.more]
     found.sort()
-    return _table([head, *found]) if found else []
+    return markdown_table([head, *found]) if found else []
 
 
 def _line(report: BenchReport, dense: dict[str, BenchRow], row: BenchRow) -> list[str]:
@@ -170,7 +171,7 @@ def _parts(report: BenchReport) -> list[str]:
         if peak:
             bound = [f"{m / peak / 1e6:.2f}" if m else "" for m in macs]
             cells.append(["its MACs at the peak of one core", *bound])
-        lines += _table([["kind", *columns], *cells])
+        lines += markdown_table([["kind", *columns], *cells])
     return lines
 
 
@@ -183,7 +184,7 @@ def _layers(report: BenchReport) -> list[str]:
                 lines += ["There is no native plan of the whole network.", ""]
                 continue
             head = ["layer", "M MACs", "then", "ms", "then", "how", "why"]
-            lines += _table([head, *map(_layer, rows), _total(rows)])
+            lines += markdown_table([head, *map(_layer, rows), _total(rows)])
     return lines
 
 
@@ -199,11 +200,6 @@ def _total(rows: list[dict[str, Any]]) -> list[str]:
 
     macs = [f"{total(k) / 1e6:.1f}" for k in ("macs_dense", "macs")]
     return ["all", *macs, *(f"{total(k):.3f}" for k in ("ms_dense", "ms")), "", ""]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    head, *body = rows
-    return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc.bench.contenders import DENSE_ENGINES
+from dgc.bench.markdown_table import markdown_table
 from dgc.bench.networks import NETWORKS
 from dgc.bench.precisions import DENSE_LOWER
 from dgc.bench.rows import BenchReport, BenchRow, write_report
@@ -17,6 +18,23 @@ from dgc.run.files import atomic_write
 
 # contenders that took turns with each other
 Run = dict[str, BenchRow]
+
+# Over the tables. The lines of a page are longer than those of code, hence the backslashes.
+INTRO = """Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file). \
+All contenders of a row
+ran in one process, one call of each after the other, each after a rest (the idle threads of \
+other engines
+spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how many times \
+faster the
+native plan is in that row. `int8 x best dense`: the plan in 8 bits against the fastest dense
+engine in any precision.
+
+"""
+GMACS = """GMAC/s count the multiply-adds of direct convolution, of which Winograd's F(2x2, 3x3) \
+needs 16 in 36: its
+layers may exceed the peak.
+
+"""
 
 
 def write(report: BenchReport, path: Path) -> None:
@@ -95,24 +113,6 @@ def markdown(report: BenchReport) -> str:
 def _runs(found: list[Run]) -> list[str]:
     if not found:
         return []
-    intro = [
-        (
-            "Milliseconds per image, median of n interleaved rounds (quartiles in the JSON file)."
-            " All contenders of a row"
-        ),
-        (
-            "ran in one process, one call of each after the other, each after a rest (the idle"
-            " threads of other engines"
-        ),
-        (
-            "spin) and some calls of its own kind. `x dense`, `x best dense` and `x masked`: how"
-            " many times faster the"
-        ),
-        "native plan is in that row. `int8 x best dense`: the plan in 8 bits against the fastest"
-        " dense",
-        "engine in any precision.",
-        "",
-    ]
     shown = sorted({name for run in found for name in run}, key=_order)
     rows = [["network", "batch", "threads", *shown, "n", "x dense", "x best dense", "x masked"]]
     in_bytes = any(best_any(run) for run in found)
@@ -130,7 +130,7 @@ def _runs(found: list[Run]) -> list[str]:
             ]
             + ([f"{lower[1]:.2f} ({lower[0].removeprefix('dense_')})" if lower else ""] * in_bytes)
         )
-    return intro + _table(rows)
+    return [*INTRO.splitlines(), *markdown_table(rows)]
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -140,11 +140,6 @@ def _order(name: str) -> tuple[int, str]:
 
 def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    head, *body = rows
-    return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *body)] + [""]
 
 
 def _others(report: BenchReport) -> list[str]:
@@ -185,7 +180,7 @@ def _states(report: BenchReport) -> list[str]:
             ]
         )
         lines += [f"## {name}: where the time goes, batch 1, milliseconds of the first thread", ""]
-        lines += _table([["operations", *columns, "rested / not"], *shown])
+        lines += markdown_table([["operations", *columns, "rested / not"], *shown])
     if lines:
         lines += [f"Rested: after {REST_S} s of sleep, as in the rounds of the benchmark.", ""]
     return lines
@@ -194,20 +189,13 @@ def _states(report: BenchReport) -> list[str]:
 def _layers(layers: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines: list[str] = []
     if layers:
-        lines = [
-            (
-                "GMAC/s count the multiply-adds of direct convolution, of which Winograd's F(2x2,"
-                " 3x3) needs 16 in 36: its"
-            ),
-            "layers may exceed the peak.",
-            "",
-        ]
+        lines = GMACS.splitlines()
     for name, rows in layers.items():
         convolutions = [r for r in rows if "gmacs" in r]
         others = [f"{r['kind']} {r['ms']:.2f} ms" for r in rows if "gmacs" not in r]
         keys = ("kind", "channels", "kept", "outputs", "heads", "taps", "size", "ms", "gmacs")
         lines += [f"## {name}: each convolution of the plan, batch 1, 1 thread", ""]
-        lines += _table([list(keys), *([str(r[k]) for k in keys] for r in convolutions)])
+        lines += markdown_table([list(keys), *([str(r[k]) for k in keys] for r in convolutions)])
         lines += ["Everything else: " + ", ".join(others) + ".", ""]
     return lines
 
