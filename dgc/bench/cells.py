@@ -31,12 +31,15 @@ def measure(
     that is installed; why not, for the others.
     """
     torch.set_num_threads(threads)
+    # Noise, and random weights (dgc.bench.networks): what is timed does not depend on what an image
+    # shows, only on how many channels are off, which the schedule says.
     torch.manual_seed(1)
     side = NETWORKS[network].image
     x = torch.randn(batch, 3, side, side)
     calls, missing = {}, {}
     for name in wanted:
         try:
+            # All are made before any is timed, so that compiling and exporting is in nobody's time.
             calls[name] = MAKERS[name](network, x, threads)
         except ImportError as e:
             missing[name] = f"{e.name} is not installed (pip install 'dgcctl[bench]')"

@@ -59,6 +59,8 @@ def onnxruntime_call(onnx: bytes, x: Tensor, threads: int) -> Call:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Operators one after the other: run side by side
+    # they would take more threads than were allowed.
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     feed = {"x": x.numpy()}

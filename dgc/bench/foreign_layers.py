@@ -76,6 +76,8 @@ def _timed(model: nn.Module, x: torch.Tensor, rounds: int) -> list[tuple[Op, str
     seconds = np.zeros((rounds, len(plan.ops)))
     for row in seconds:
         plan.run(x[:1], loaded, 1, row)
+    # The least and no median: one thread alone takes no less
+    # than its work, and what it takes more was somebody else's.
     best = seconds.min(axis=0) * 1e3
     return list(zip(plan.ops, plan.paths, map(float, best), strict=True))
 

@@ -92,6 +92,7 @@ def calls(made: Case, threads: int) -> dict[str, Callable[[], object]]:
     found = {"dense_eager": torch_call(made.dense, made.x)}
     others = {"dense_onnxruntime": onnxruntime_call, "dense_openvino": openvino_call}
     wanted = [n for n in ENGINES if n in others and _installed(n.removeprefix("dense_"))]
+    # Exported once for all: an export takes longer than what it is for.
     onnx = onnx_of(made.dense, made.x) if wanted else b""
     for name in wanted:
         found[name] = others[name](onnx, made.x, threads)
@@ -110,6 +111,8 @@ def measure(made: Case, threads: int, budget_s: float, *, machine: str, run: str
     torch.set_num_threads(threads)
     turns = calls(made, threads)
     samples = interleaved(turns, len(made.x), budget_s)
+    # Against whatever was fastest here: an engine that somebody
+    # else would take must not be left out because it is another's.
     best = min((n for n in ENGINES if n in samples), key=lambda n: samples[n].median)
     rows = []
     for name, sample in samples.items():

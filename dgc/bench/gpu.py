@@ -77,6 +77,7 @@ class GpuTrainer:
         preset, size, classes = NETWORKS[cell.network]
         self.cell, self.way, self.device = cell, WAYS[cell.way], device
         order = torch.channels_last if self.way.channels_last else torch.contiguous_format
+        # Everything is drawn on the host and moved: a device's own generator gives other numbers.
         generator = torch.Generator().manual_seed(1)
         images = torch.randn(cell.batch, 3, size, size, generator=generator)
         self.images = images.to(device).to(memory_format=order)
@@ -125,6 +126,8 @@ class GpuTrainer:
 
     def _captured(self) -> Callable[[], None]:
         plain = self.step
+        # As PyTorch asks: some rounds on another stream first, so that what is made at first use
+        # (workspaces, the optimizer's state) is there before the capture.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -140,12 +143,14 @@ class GpuTrainer:
 def milliseconds(step: Callable[[], None], device: torch.device, count: int) -> list[float]:
     """Of each of `count` steps; several in flight, as in a training."""
     if device.type != "cuda":
+        # On the CPU for the tests alone.
         times = []
         for _ in range(count):
             start = time.perf_counter()
             step()
             times.append(1e3 * (time.perf_counter() - start))
         return times
+    # Events, for the host runs ahead: its clock would time how fast launches are queued.
     marks = [
         torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         for _ in range(count + 1)
@@ -174,6 +179,7 @@ def launches(step: Callable[[], None], device: torch.device) -> int | None:
 
 def measure(cell: Cell, device: torch.device) -> dict[str, Any]:
     """One row; an error is its text."""
+    # Both switches: products in cuBLAS and convolutions in cuDNN ask their own.
     torch.backends.cuda.matmul.allow_tf32 = cell.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = cell.precision == "tf32"
     began = time.perf_counter()
@@ -185,6 +191,7 @@ def measure(cell: Cell, device: torch.device) -> dict[str, Any]:
     finally:
         if device.type == "cuda":
             if WAYS[cell.way].compiled:
+                # Else compiled networks of earlier rows would fill the memory.
                 torch._dynamo.reset()
             torch.cuda.empty_cache()
 
@@ -252,6 +259,8 @@ def main(argv: list[str] | None = None) -> int:
             break
         rows.append(measure(cell, device))
         put(json.dumps(rows[-1]))
+        # The form that reports had before dgc.bench.rows, which needs orjson: a rented GPU machine
+        # may have torch and numpy alone. dgc.bench.older reads it.
         a.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1))
     return 0
 

@@ -60,6 +60,8 @@ def states(name: str, rounds: int = 25) -> list[dict[str, object]]:
     ):
         found = np.zeros((rounds, len(plan.ops)))
         for seconds in found:
+            # After a rest threads have to be woken and caches are
+            # cold, as in a program that is asked now and then.
             time.sleep(rest)
             plan.run(x, loaded, threads, seconds)
         columns[column] = np.median(found, axis=0) * 1e3
@@ -81,6 +83,7 @@ def _row(op: Op, ms: float) -> dict[str, object]:
         op.channels * op.src.height * op.src.width
         + op.outs * op.heads * op.dst.height * op.dst.width
     )
+    # Of the weights only those of channels that are on: the others are not read.
     floats += kept * op.outs * op.heads * op.taps
     return {
         "kind": ("dynamic" if op.dynamic else "static")

@@ -31,6 +31,8 @@ def facts() -> dict[str, object]:
 
 def label() -> str:
     """The machine and its instruction set as part of a file name: "amd-epyc-avx2"."""
+    # Without clock and core count: the same CPU is offered in
+    # several sizes, which are one machine for a file name.
     model = _model().split("@")[0].split("with")[0].lower()
     words = re.sub(r"\((r|tm)\)|\b(processor|cpu|\d+-core)\b", " ", model)
     return "-".join([*re.findall(r"[a-z0-9]+", words), str(describe().get("isa", "plain"))])

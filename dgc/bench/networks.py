@@ -34,6 +34,7 @@ def build(name: str, form: str) -> nn.Module:
     BatchNorm statistics from a few passes over noise, final pruning.
     """
     network = NETWORKS[name]
+    # BatchNorm needs statistics of some kind, no good ones: smaller images are enough.
     side = min(network.image, 112)
     torch.manual_seed(0)
     model = create_model(network.preset, form=form).train()

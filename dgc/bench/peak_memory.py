@@ -17,6 +17,7 @@ def saved_bytes(net: nn.Module, forward: Callable[[], Tensor]) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
+        # By storage and not by tensor: views of one activation are kept once.
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor

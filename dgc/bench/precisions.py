@@ -103,6 +103,7 @@ def _nncf(model: Any, x: Tensor) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
+    # The descriptor and not sys.stdout: what is drawn may come from C++.
     kept = os.dup(1)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)

@@ -32,6 +32,7 @@ def interleaved(
     calls: Mapping[str, Callable[[], object]], images: int, budget_s: float
 ) -> dict[str, Sample]:
     """Rounds of all calls until the budget is spent: at least LEAST, at most MOST."""
+    # Once each, for what is made at the first call.
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -70,6 +70,7 @@ class Process:
         free = psutil.virtual_memory().available
         if free < LEAST_MEMORY:
             raise ContenderFailedError(f"only {free / 1e9:.1f} GB of memory free")
+        # A file and no pipe: nobody reads while it works, and a full pipe would stop it.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the process lives
         command = [
             sys.executable,
@@ -93,6 +94,7 @@ class Process:
     def step(self) -> float:
         assert self.child.stdin is not None
         try:
+            # A line is a step: between them it waits, so never two work at once.
             self.child.stdin.write("\n")
             self.child.stdin.flush()
         except BrokenPipeError:
@@ -135,6 +137,8 @@ def measure(
     cell: TrainingCell, names: Sequence[str], steps: int, *, machine: str, run: str
 ) -> list[BenchRow]:
     """One run: each contender in turn beside the dense twin as it comes."""
+    # The dense twin lives through the whole run, and every other way is timed beside it: the clock
+    # of a shared machine drifts by more than what is to be told apart.
     dense = Process(cell.network, cell.progress, REFERENCE, cell.threads)
     common = {"machine": machine, "run": run, "batch": dense.facts["batch"]}
     try:

@@ -70,6 +70,7 @@ def select(
     regions = regions | {"list": listed}
     if panel is not None:
         regions["panel"] = panel
+    # In the order in which the kernel reads the panel that is made of them.
     packed = None if panel is None else weights.blocks(conv.weight, heads)
     to.scratch = max(to.scratch, up(channels))
     to.emit(

@@ -34,6 +34,7 @@ def lower_conv(to: NodeImages, node: Node) -> None:
     if len(node.inputs) > 1:
         images["residual"] = to.arranged(node.inputs[1], target.layout)
     if depthwise.is_supported(node.conv, w, len(node.inputs)):
+        # None: neither of its two forms fits, and the general kernel computes it.
         source = depthwise_nodes.source(to, node, w, target.layout)
         if source is not None:
             depthwise_nodes.emit(to, node, w, images | {"src": source})
@@ -52,6 +53,9 @@ def _dynamic(to: NodeImages, node: Node, conv: Conv, w: Window, images: dict[str
     if needs_panel(conv, w, out):
         regions["panel"] = new_region(int(conv.weight.numel()), "panel")
     regions["list"] = _selected(to, x, conv, regions.get("panel"))
+    # Where the gates multiply a copy of the input, BatchNorm and ReLU
+    # on the way into that copy cost nothing. Tiles and panels read
+    # the image as it lies, which then is copied through both first.
     inside = (
         "panel" not in regions and not by_tiles(conv, w, out) and layout_matches(x.layout, wanted)
     )

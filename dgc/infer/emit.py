@@ -54,6 +54,7 @@ class Emitter:
     ) -> Step:
         images, regions = images or {}, regions or {}
         placed = {k: self.constant(v) for k, v in (constants or {}).items() if v is not None}
+        # What lives how long follows from these numbers, once all operations are known.
         for used in [*(i.buffer for i in images.values()), *regions.values()]:
             used.uses.append(len(self.steps))
         op = Op(kind=int(kind), **placed, **numbers)
@@ -75,6 +76,7 @@ class Emitter:
             for s in self.steps
             for b in [*(i.buffer for i in s.images.values()), *map(buffer_of, s.regions.values())]
         }
+        # Only now: a buffer may lie where another one was as soon as that has had its last reader.
         sizes = place(list(buffers), [bool(s.op.batched) for s in self.steps])
         for step in self.steps:
             self._place(step)

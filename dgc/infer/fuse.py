@@ -21,11 +21,13 @@ def fuse(output: Node, *, relu_alone: bool = False) -> Node:
     `relu_alone`: no other activation joins a convolution, a linear layer or a sum (plans in 8
     bits).
     """
+    # Rules replace the last node as well; what form the answer has belongs to whichever is last.
     answer = output.answer
 
     def join(node: Node, readers: Readers) -> Node | None:
         return None if relu_alone and not node.relu else _act_into_last(node, readers)
 
+    # Before the rules, which look at who reads a node: nesting changes that.
     _nest_cats(output)
     for rule in (_norm_into_conv, join, _sum_into_conv, join):
         output = _everywhere(output, rule)
@@ -42,6 +44,7 @@ def _nest_cats(output: Node) -> None:
         if node.kind != "cat":
             continue
         parts = tuple(node.inputs)
+        # The longest beginning first: the rest is then least.
         for length in range(len(parts) - 1, 1, -1):
             start = known.get(parts[:length])
             if start is not None and not start.act:
@@ -76,6 +79,7 @@ def _norm_into_conv(node: Node, readers: Readers) -> Node | None:
     if node.kind != "affine" or node.scale is None or node.shift is None:
         return None
     before = node.inputs[0]
+    # Scale and shift pass neither an activation nor a residual.
     if before.act or len(before.inputs) > 1 or not _only_reader(before, readers):
         return None
     if before.conv is not None:
@@ -117,6 +121,7 @@ def _sum_into_conv(node: Node, readers: Readers) -> Node | None:
     for conv, other in (node.inputs, node.inputs[::-1]):
         plain = conv.conv is not None and not conv.act and len(conv.inputs) == 1
         fits = plain and conv.shape == other.shape and _only_reader(conv, readers)
+        # The other must not be made of this one: the convolution would wait for itself.
         if fits and conv not in ordered(other):
             conv.inputs.append(other)
             conv.act, conv.slope = node.act, node.slope

@@ -46,6 +46,7 @@ def pool(to: NodeImages, node: Node) -> None:
     p = node.pool
     assert p is not None
     source, target = to.realised(node.inputs[0]), to.target(node)
+    # The kernel copies each row with its padding, and whatever the last window reaches beyond.
     windows = (target.layout.width - 1) * p.stride[1] + p.kernel[1]
     reach = max(source.layout.width + p.padding[1], windows)
     to.scratch = max(to.scratch, source.layout.width + reach + target.layout.width + 160)

@@ -41,6 +41,8 @@ class Lowering(NodeImages):
     def mean(self, node: Node) -> None:
         before = node.inputs[0]
         inside = Node("affine")
+        # The kernel of means applies scale, shift and ReLU as it reads; any
+        # other activation, or an image that is there already, is read as it is.
         if before.kind == "affine" and before not in self.images:
             if before.relu or not before.act:
                 inside = before
@@ -58,6 +60,7 @@ def _input(to: Lowering, node: Node) -> None:
 def _affine(to: Lowering, node: Node) -> None:
     if vector_nodes.is_vector(to, node):
         vector_nodes.elementwise(to, node, Mode.ALONE)
+    # Any other waits until somebody asks for its image: most readers take it in while they read.
     elif to.inside_cat(node) is not None:
         to.realised(node)
 

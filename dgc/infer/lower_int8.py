@@ -54,6 +54,7 @@ class Int8Lowering(Lowering):
 
     def __init__(self, output: Node, in_shape: tuple[int, int, int]) -> None:
         super().__init__(output, in_shape)
+        # No tiles: convolutions in bytes have one kernel, which reads images row after row.
         self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
         self.stats: dict[Node, Stats] = {}
         self._copies: dict[tuple[Node, Layout], Image] = {}
@@ -73,6 +74,8 @@ class Int8Lowering(Lowering):
             width = up(int(node.conv.scale.numel()))
             self._places[node] = (end, end + width)
             end += 2 * width
+            # By the parts of a concatenation, not the whole: a dense block's images are told of
+            # once, when they are written, and not again for each layer that reads them.
             for leaf, first in leaves(node.inputs[0], 0, self.channels):
                 self._read_by.setdefault(leaf, []).append((node, first))
         return end
@@ -156,6 +159,8 @@ class Int8Lowering(Lowering):
             "in_shift": conv.shift,
         }
         asked = self._asked(node)
+        # What is in registers anyway is counted up as it
+        # is written, which saves a pass over the image.
         if asked:
             stats = self._new_stats(target.channels)
             self.stats[node] = stats
@@ -228,6 +233,7 @@ class Int8Lowering(Lowering):
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
     ) -> Region:
         if relu and scale is None:
+            # The kernel has no ReLU without scale and shift.
             scale, shift = torch.ones(source.channels), torch.zeros(source.channels)
         return self._emit_stats(source, scale, shift).means
 

@@ -90,6 +90,8 @@ def place(buffers: list[Buffer], batched: list[bool]) -> tuple[int, int]:
     """
     number = segments(batched)
     for b in buffers:
+        # Between two operations that run over all samples at once, each thread takes a sample
+        # through all operations: what lives only there is needed once a thread.
         alone = len({number[i] for i in b.uses}) == 1 and not any(batched[i] for i in b.uses)
         b.arena = THREAD if alone else SAMPLE
     return _pack([b for b in buffers if b.arena == THREAD]), _pack(
@@ -101,6 +103,8 @@ def _pack(buffers: list[Buffer]) -> int:
     free: dict[object, list[tuple[int, int]]] = {}  # key -> (last use, offset)
     end = 0
     for b in sorted(buffers, key=lambda b: min(b.uses)):
+        # Of one key only: another image's padding is not
+        # where this one's is, and nobody zeroes it again.
         spots = free.setdefault(b.key, [])
         fit = next((s for s in spots if s[0] < min(b.uses)), None)
         if fit is None:

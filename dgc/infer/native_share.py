@@ -70,6 +70,7 @@ def explain_inference(
     The model is left as it is; where there is no one plan, a copy runs once on the images.
     """
     model = model.original if isinstance(model, NativeModule) else model
+    # compile_parts puts compiled modules into it.
     model = copy.deepcopy(model).eval()
     layers = sum(isinstance(m, DynamicGroupConv2d) for m in model.modules())
     if library.load() is None:
@@ -108,6 +109,7 @@ def _parts(model: nn.Module) -> list[NativePart]:
         if plans:
             taken.append(name)
             inside = sum(isinstance(m, DynamicGroupConv2d) for m in module.modules())
+            # Users know their modules by the names before compiling.
             path = name.replace(".original", "").replace("original.", "")
             found.append(NativePart(path, len(plans[0].ops), inside))
     return found

@@ -23,6 +23,7 @@ def acts(node: Node) -> dict[str, Any]:
     """The numbers of an operation that say which activation follows."""
     if node.relu:
         return {"relu": 1}
+    # Operations hold whole numbers alone; the slope travels as its bits.
     bits = int(np.float32(node.slope).view(np.int32)) & 0xFFFFFFFF
     return {"act": int(node.act), "slope": bits} if node.act else {}
 
@@ -56,6 +57,7 @@ class NodeImages(Emitter):
         copies nothing; None if there is none, or its pixels lie otherwise.
         """
         for reader in self.readers.get(node, []):
+            # An image that is concatenated twice cannot lie in both places.
             if reader.kind != "cat" or reader.inputs.count(node) > 1:
                 continue
             whole = self.target(reader)

@@ -72,6 +72,7 @@ class _Writer:
         """Each head's gates times the image, then one grouped convolution, then the shuffle."""
         heads, outs, channels = conv.groups, int(conv.weight.shape[0]), int(conv.weight.shape[1])
         x = self.affine(x, conv.scale, conv.shift, conv.scale is not None)
+        # Dynamic selection has no operator of its own; a zero gate gives the same numbers.
         gates = self.op("Unsqueeze", self.gates(x, conv), self.constant([3, 4]))
         planes = self.op("Mul", self.op("Unsqueeze", x, self.constant([1])), gates)
         planes = self.op("Reshape", planes, self.constant([0, heads * channels, *size]))
@@ -95,8 +96,10 @@ class _Writer:
         g = self.op("Relu", self.op("Add", g, self.constant(conv.fc2_bias[None].float())))
         if conv.n_inactive == 0:
             return g
+        # The n-th smallest, and only what is larger than it: ties are off, as in the layer.
         smallest, _ = self.two("TopK", g, self.constant([conv.n_inactive]), axis=-1, largest=0)
         last = self.constant([-1])
+        # The last of the n smallest: TopK gives them in order.
         limit = self.op("Slice", smallest, last, self.constant([2**31 - 1]), last)
         chosen = self.op("Cast", self.op("Greater", g, limit), to=self.onnx.TensorProto.FLOAT)
         return self.op("Mul", g, chosen)
@@ -155,6 +158,7 @@ class _Writer:
             return self.op("HardSigmoid", y, alpha=1 / 6, beta=0.5)
         if n.act == Act.LEAKY:
             return self.op("LeakyRelu", y, alpha=n.slope)
+        # Not an operator of its own in opset 17.
         if n.act == Act.SILU:
             return self.op("Mul", y, self.op("Sigmoid", y))
         raise UsageError(f"no ONNX can be made of this network: it has a part {n.act.name.lower()}")
@@ -189,6 +193,8 @@ class _Writer:
         x = self.names[n.inputs[0]]
         if p.counts is None:
             return self.op("MaxPool", x, **shape)
+        # Averages over whole windows, then each is scaled to what PyTorch divides by: ONNX has
+        # other rules for windows that reach beyond the padding.
         sums = self.op("AveragePool", x, count_include_pad=1, **shape)
         whole = p.kernel[0] * p.kernel[1]
         share = (p.counts[0][:, None] * p.counts[1][None] * whole).reshape(1, 1, h, w)

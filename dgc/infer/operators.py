@@ -28,9 +28,11 @@ _plans: dict[int, Plan] = {}
 
 def _plan(file: Tensor) -> Plan:
     """The plan in a tensor of bytes, kept as long as its memory."""
+    # By its memory: each call may hand over another tensor of it.
     key = file.untyped_storage().data_ptr()
     if key not in _plans:
         _plans[key] = from_bytes(file.numpy(), "plan", threads=torch.get_num_threads())
+        # Memory that was given back may be another plan's.
         weakref.finalize(file.untyped_storage(), _plans.pop, key, None)
     return _plans[key]
 

@@ -57,6 +57,7 @@ def save_plan(
     # a plan in 8 bits is the same for any registers
     registers = REGISTERS if chosen == "float32" else REGISTERS[:1]
     plans = [(r, size, _plan(lowering, graphs[size], size, r)) for size in sizes for r in registers]
+    # Weights are most of a file, and the same in every program: each is kept once.
     block, places = merge([plan.block for _, _, plan in plans])
     programs = [
         writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))

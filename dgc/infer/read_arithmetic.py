@@ -29,6 +29,7 @@ def binary(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Foun
         return _constant(trace, name, a, b, out)
     if name == "div":
         raise UnknownError("a number divided by an image")
+    # A number minus an image is the image times -1, plus the number.
     x, s, kind, shape = _scaled(trace, b, a, out)
     if name != "sub":
         scale, shift = (s, 0) if name == "mul" else (1, s)
@@ -54,8 +55,11 @@ def _scaled(trace: Trace, a: Traced, b: Any, out: Tensor) -> tuple[Node, Tensor,
         raise UnknownError("a constant for each image of a batch")
     if value.dim() >= out.dim():
         value = value[0]
+    # In double until the end: scale and shift are folded into weights, which rounds once.
     wide = value.double().expand(tuple(out.shape[1:]))
     if not a.node.one_pixel:
+        # One number for all pixels of a channel can be folded
+        # into a convolution; a number for each cannot.
         if not (wide == wide[..., :1, :1]).all():
             raise UnknownError("a constant for each pixel")
         wide = wide[..., 0, 0]
@@ -81,6 +85,7 @@ def _two(trace: Trace, name: str, a: Traced, b: Traced, out: Tensor) -> Found:
     shape = tuple(out.shape)
     lead = shape[1:-2] if images else shape[1:]
     nodes = [_operand(trace, v, lead, bool(images), len(shape)) for v in (a, b)]
+    # The kernel takes the image first; sums and products may be turned round.
     if images and a.node.one_pixel:
         if name == "sub":
             raise UnknownError("a vector minus an image")

@@ -50,6 +50,7 @@ def convolution(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) ->
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
     padding = _padding(a["padding"], kernel, dilation)
     shape = (int(out.shape[1]), int(out.shape[2]), int(out.shape[3]))
+    # Of squeeze and excitation, mostly: 1x1 convolutions on what was an image.
     if x.one_pixel and shape[1:] == (1, 1):
         return _on_vector(trace, x, weight, bias, padding, dilation, a["groups"]), None, False
     if stride[0] != stride[1]:

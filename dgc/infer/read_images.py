@@ -34,6 +34,7 @@ def max_pool(trace: Trace, name: str, args: Any, kwargs: Any, out: Any) -> Found
     if isinstance(out, tuple) or _pair(a["dilation"]) != (1, 1):
         raise UnknownError("max pooling with dilation or indices")
     x, kernel = _channelwise(trace, a["input"], name), _pair(a["kernel_size"])
+    # PyTorch's own default: windows side by side.
     stride = _pair(a["stride"]) if a["stride"] not in (None, ()) else kernel
     pool = Pool("max", kernel, stride, _pair(a["padding"]))
     return trace.node("pool", [x], _shape(x, out), pool=pool), None, False
@@ -128,6 +129,8 @@ def interpolate(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) ->
 def _weights(size: int, axis: int, x: Node, how: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Which two rows (or columns) each one of the result is made of: asked of PyTorch, one row at a
     time. In float64: in float32 the places of a long row are off by some of its last bits."""
+    # Each row in turn as the only 1 of an image: the result is its share in every row, in whatever
+    # way PyTorch counts (align_corners, scale_factor and so on).
     unit = torch.zeros(1, size, *x.shape[1:], dtype=torch.float64)
     for i in range(size):
         unit[0, i].select(axis, i).fill_(1.0)
@@ -149,6 +152,7 @@ def pad(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Found:
         raise UnknownError(f"padding by {a['mode']}, {a['value']}")
     tables = []
     for size, (before, after) in zip(x.shape[1:], (sides[2:], sides[:2]), strict=True):
+        # Places from 1 on, so that a zero of the padding can be told from the first pixel.
         line = torch.arange(1.0, size + 1).reshape(1, 1, 1, size)
         padded = F.pad(line, (before, after, 0, 0), mode=a["mode"])[0, 0, 0]
         places = padded.to(torch.int32) - 1

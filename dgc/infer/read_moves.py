@@ -31,6 +31,8 @@ def move(trace: Trace, name: str, args: Any, kwargs: Any, result: Any) -> Any:
     nodes = list(dict.fromkeys(whole(v) for v in given))
     if len({n.shape[1:] for n in nodes}) > 1:
         raise UnknownError(f"{name} of images of different size")
+    # Every pixel gets a number of its own, and the operation
+    # moves numbers: what it does to channels is then read off.
     numbered = [_numbers(v, nodes, name in JOINS, whole) for v in given]
     numbers = iter(numbered)
     parts = [next(numbers) if isinstance(v, Traced) else v for v in leaves]
@@ -82,6 +84,8 @@ def _placed(trace: Trace, name: str, moved: Tensor, node: Node) -> tuple[Any, ..
             raise UnknownError(f"{name} that mixes the images of a batch")
         return node, index, False
     if ids.ndim >= 3 and ids.shape[-2:] == (height, width):
+        # By its first pixel, of the first image; whether
+        # all the others went along is then compared.
         index = ids[0, ..., 0, 0] // pixels
         if (ids == _expected(index, total, height, width)).all():
             return node, index, False

@@ -44,6 +44,7 @@ class Layouts:
         }
         self._plain = {size: Layout(*size, 1, self._row(size, 1), 0) for size in self._writers}
         self._shared = {size: self._tiled(size) or plain for size, plain in self._plain.items()}
+        # Only now, for how far apart rows lie decides how many zeros are needed before the first.
         for n in convs:
             self._make_room(n)
             self._room_above(n)

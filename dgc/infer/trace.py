@@ -66,6 +66,7 @@ class Trace:
         """A traced tensor of the shape of `meta` (and in its memory, so that views are known)."""
         made = meta.as_subclass(Traced)
         if made is meta:
+            # The same tensor twice would be one object with two nodes.
             made = meta.view_as(meta).as_subclass(Traced)
         made.node, made.trace, made.spread = node, self, spread
         lead = self.lead(meta, node)
@@ -102,10 +103,14 @@ class Trace:
     def call(self, func: Any, args: Any, kwargs: Any, leaves: list[Any], spec: Any) -> Any:
         """Run the function without content and note what it gives."""
         given = list({id(v): v for v in leaves if isinstance(v, Traced)}.values())
+        # Changes in place are seen by PyTorch's own counter, whatever a function is called.
         before = [v._version for v in given]
         inputs, named = tree_unflatten([_without_content(v) for v in leaves], spec)
+        # Run on tensors without content: the shape of the
+        # result is PyTorch's own, and no number is computed.
         result = func(*inputs, **named)
         made, form = tree_flatten(result)
+        # size(), dim() and their like: an answer about shapes, which is known.
         if not any(isinstance(v, Tensor) for v in made):
             return result
         changed = [v for v, old in zip(given, before, strict=True) if v._version != old]
@@ -147,6 +152,7 @@ class Trace:
 
     def _in_place(self, name: str, changed: list[Traced], new: tuple[Any, ...]) -> Traced:
         target, node = changed[0], new[0]
+        # A change of one tensor is one of all that share its memory: nodes cannot say that.
         views = self._views[target.untyped_storage()._cdata]
         shared = any(v() is not None and v() is not target for v in views)
         if len(changed) > 1 or shared or target.node.kind == "input":
@@ -182,6 +188,7 @@ def followed(model: nn.Module, trace: Trace, leaf: Callable[..., Any]) -> Iterat
     are one operation (or None for all others)."""
     wrapped: list[nn.Module] = []
     for path, module in model.named_modules():
+        # Somebody has put a function of their own there; it is followed as part of its parent.
         if "forward" in module.__dict__:
             continue
         module.__dict__["forward"] = _following(path, module, trace, leaf)

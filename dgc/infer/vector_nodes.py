@@ -47,6 +47,7 @@ def elementwise(to: NodeImages, node: Node, mode: Mode) -> None:
 
 def cat(to: NodeImages, node: Node) -> None:
     out, first = new_region(node.channels, "joined"), 0
+    # Copied, unlike images: vectors are short, and each lies where its own operation put it.
     for part in node.inputs:
         n = part.channels
         regions = {"input": to.vector(part), "out": out}

@@ -50,6 +50,7 @@ def layout(size: tuple[int, int], row: int = 0) -> Layout:
 
 def edges(out: Layout) -> NDArray[np.int32]:
     """(2, length): -1 on tiles that have another one to their left, to their right."""
+    # A tile at the edge has no neighbour there, though another row's lies beside it in memory.
     column = np.arange(out.length) % out.row
     return np.stack([column > 0, column < out.columns - 1]).astype(np.int32) * np.int32(-1)
 
@@ -64,6 +65,7 @@ def points(weight_OCkk: Tensor, heads: int) -> Tensor:
     block], flat.
     """
     o, c = weight_OCkk.shape[:2]
+    # In double, rounded once at the end.
     u = (_G @ weight_OCkk.double() @ _G.T).float().reshape(heads, o // heads, c, 16)
     blocks = weights.row_blocks(o // heads)
     pieces = [

@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=True,
     )
+    # argparse is here for --help alone; it would take --cflags for an option of its own.
     _, words = parser.parse_known_args(arguments)
     try:
         put(answer(words))

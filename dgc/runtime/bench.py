@@ -30,6 +30,7 @@ def measure(
     start = perf_counter()
     plan = load(file, threads=threads[0], chunk=max(batches))
     loaded = perf_counter()
+    # The first image apart: memory is made and the file's pages are read from the disk then.
     plan(np.zeros((1, *plan.shapes[0].image), np.float32))
     first = perf_counter()
     rows = [
@@ -61,6 +62,7 @@ def resident_mb() -> float | None:
     None where Linux does not say.
     """
     try:
+        # statm and not ru_maxrss: what is held now, and not the most that ever was.
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return None

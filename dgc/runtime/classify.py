@@ -32,6 +32,7 @@ def predict(
     for path in images:
         try:
             x = prepare(path, how)
+        # One bad image does not keep back the answers about the others.
         except DataError as error:
             bad.append({"path": str(path), "why": str(error).removeprefix(f"{path}: ")})
         else:
@@ -58,8 +59,10 @@ def best(plan: Plan, logits: Floats, top: int) -> list[dict[str, Any]]:
         raise UsageError(f"{plan.name}: answers with {logits.shape}, which are no classes")
     if not np.isfinite(logits).all():
         raise DivergedError("the network answers NaN or Inf: its weights are untrained or damaged")
+    # In double, minus the largest: exp neither overflows nor loses the small ones.
     powers = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = powers / powers.sum()
+    # Stable: of equal probabilities the smaller index first, on every machine.
     order = np.argsort(-probabilities, kind="stable")[: max(1, top)]
     names = plan.classes
     return [

@@ -26,6 +26,7 @@ def _scaled(width: int, height: int, target: int) -> tuple[int, int]:
     """The sides once the shorter is `target`."""
     if min(width, height) == target:
         return width, height
+    # Cut off and not rounded, as torchvision's Resize does: one pixel more would shift the crop.
     longer = int(target * max(width, height) / min(width, height))
     return (target, longer) if width <= height else (longer, target)
 
@@ -38,6 +39,8 @@ def _fit_long(
 
     A strip of 1 x 60,000 pixels, its shorter side made 256, would be an image of 16 GB.
     """
+    # Pillow takes a box in pixels of the original, fractions
+    # included, and reads only what it needs of it.
     box = [0.0, 0.0, 0.0, 0.0]
     for axis in (0, 1):
         scale = image.size[axis] / sides[axis]

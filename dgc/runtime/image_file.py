@@ -79,6 +79,8 @@ def read_rgb(path: Path) -> Image.Image:
     torchvision's ImageFolder reads, but for 16-bit grey, which Pillow itself would cut off at 255.
     Samples of any other kind have no agreed white, and are refused.
     """
+    # Read whole first: Pillow opens lazily, and an error
+    # of the disk would look like one of the image.
     data = _read(path)
     try:
         return _decode(data)
@@ -98,6 +100,8 @@ def check(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+        # Opened anew: verify leaves an image that cannot be
+        # used, and must be the first that is asked of it.
         with Image.open(path) as image:
             image.verify()
         return turned

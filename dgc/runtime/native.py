@@ -83,6 +83,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 def library() -> Path:
     """The shared library, for a C program to link with."""
+    # A library that was named is the only one: another
+    # that happens to lie here would hide a wrong name.
     named = os.environ.get(ELSEWHERE)
     found = [Path(named)] if named else [p for f in _PLACES for p in f.glob("_dgc_native*.so")]
     if not found:
@@ -104,12 +106,14 @@ def functions() -> ctypes.CDLL:
     """The loaded library. Raises UsageError where there is none that fits."""
     path = library()
     try:
+        # The types of every function: ctypes takes a pointer for an int of 32 bits otherwise.
         handle = ctypes.CDLL(str(path))
         for name, (answer, arguments) in _FUNCTIONS.items():
             function = getattr(handle, name)
             function.restype, function.argtypes = answer, arguments
     except (OSError, AttributeError) as error:
         raise UsageError(f"{path.name} cannot be loaded: {error}; install dgcctl again") from error
+    # Before anything else is called: functions of another version may take other structures.
     if handle.dgc_plan_api() != API:
         raise UsageError(f"{path.name} is of another version; install dgcctl again")
     return handle

@@ -39,6 +39,8 @@ class Preprocessing:
     def normalise(self, pixels_HWC: NDArray[np.uint8]) -> Floats:
         """(H, W, 3) bytes -> the network's input (1, 3, H, W), as training computes it."""
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        # In float32 and in this order, as the loader of
+        # training does: another order gives other last bits.
         x_HWC = (pixels_HWC.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)[None])
 
@@ -61,6 +63,7 @@ class _Runner:
         if not self.handle:
             raise raised(why, plan.name)
         self.images, self._plan = images, plan  # keeps the file mapped
+        # finalize and not __del__: it also runs at exit, while the library is still loaded.
         weakref.finalize(self, c.dgc_runner_free, self.handle)
 
 
@@ -71,6 +74,8 @@ class Plan:
 
     def __init__(self, handle: int, name: str, threads: int, chunk: int) -> None:
         self._handle, self.name, self.threads, self.chunk = handle, name, threads, chunk
+        # Memory to compute in belongs to one thread: two
+        # calls in the same would write over each other.
         self._own = threading.local()
         self.bytes: NDArray[np.uint8] | None = None  # of a plan that lies in memory
         weakref.finalize(self, functions().dgc_plan_close, handle)
@@ -191,6 +196,7 @@ def from_bytes(
 ) -> Plan:
     """The plan in a file's bytes, which must not change while it is in use. Raises as `load`."""
     c, why = functions(), Error()
+    # The kernels load weights by whole lines, so the block has to begin at one.
     if data.ctypes.data % LINE or not data.flags.c_contiguous:
         copied = np.zeros(data.size + LINE, np.uint8)
         start = -copied.ctypes.data % LINE
@@ -200,5 +206,6 @@ def from_bytes(
     if not handle:
         raise raised(why, name)
     plan = Plan(handle, name, usable_cores() if threads is None else threads, chunk)
+    # The library keeps an address and no copy: the bytes have to live as long as the plan.
     plan.bytes = data
     return plan

@@ -94,6 +94,7 @@ def _laid_out(
     end = LINE + len(sections) * _SECTION.size
     table, places = b"", []
     for kind, content in sections.items():
+        # The block begins with a page of the file, so that it can be mapped as it lies.
         step = PAGE if kind == BLOCK else LINE
         start = -(-end // step) * step
         size = len(content)
@@ -106,6 +107,8 @@ def _laid_out(
     head = _HEADER.pack(
         MAGIC, SCHEMA, kernels.abi, end, len(sections), kernels.op_bytes, checksum(table)
     )
+    # The header holds the checksum of the table, and the table those of the sections: one chain, so
+    # a reader trusts no length that was not checked before.
     head += struct.pack("<Q", checksum(head))
     data[: LINE + len(table)] = np.frombuffer(head + table, np.uint8)
     return data
@@ -137,6 +140,8 @@ def _preprocessing(how: Preprocessing) -> bytes:
 
 def _check(data: NDArray[np.uint8]) -> None:
     c, why = functions(), Error()
+    # Its own reader is asked before anything is written: whatever it would
+    # refuse is a fault here, and is told while the network is still at hand.
     plan = c.dgc_plan_from_memory(data.ctypes.data, data.size, ctypes.byref(why))
     if not plan:
         raise raised(why, "the plan that was made")
@@ -150,6 +155,7 @@ def write(data: NDArray[np.uint8], file: Path) -> None:
             f.write(data.data)
             f.flush()
             os.fsync(f.fileno())
+            # NamedTemporaryFile gives it to its owner alone, and a plan is made to be handed on.
             os.chmod(f.name, 0o644)
             os.replace(f.name, file)
         except BaseException:
