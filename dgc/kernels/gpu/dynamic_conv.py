@@ -103,6 +103,10 @@ def forward_kernel(
     tl.store(out, total.to(y.dtype.element_ty), mask=in_p[:, None] & in_j[None, :])
 
 
+# The gates multiply the weights here and not dy: all heads then are one product, G * J deep, where
+# a head's own J would leave most of a tensor core empty. A channel that is off is a column of
+# zeros. Of the sums for BatchNorm each program writes a row of its own, and norm_grads_kernel adds
+# them up in order: atomics would add in another order each time.
 @triton.jit(do_not_specialize=["H", "W", "H_OUT", "W_OUT"])
 def grad_input_kernel(
     grad_y, weight, gates, grad_pooled, x, scale, shift, mean, out, partial,
@@ -127,9 +131,6 @@ def grad_input_kernel(
         in_o = o < G * J
         g, j = o % G, o // G
         both = in_c[:, None] & in_o[None, :]
-        # The gates multiply the weights here and not dy: all heads then are
-        # one product, G * J deep, where a head's own J would leave most of
-        # a tensor core empty. A channel that is off is a column of zeros.
         gate = tl.load(gates + ((b * G + g) * C)[None, :] + c[:, None], mask=both, other=0.0)
         if T == 1 and STRIDE == 1 and PAD == 0:
             at, inside = p, in_p
@@ -157,8 +158,6 @@ def grad_input_kernel(
         centred = value - tl.load(mean + c, mask=in_c, other=0.0)[:, None]
         rows = tl.num_programs(2) * tl.num_programs(0)
         line = (b * tl.num_programs(0) + tile) * C + c
-        # Each program writes a row of its own and norm_grads_kernel adds
-        # them up in order: atomics would add in another order each time.
         tl.store(partial + line, tl.sum(total, 1), mask=in_c)
         tl.store(partial + rows * C + line, tl.sum(total * centred, 1), mask=in_c)
         total = total * factor
@@ -169,6 +168,10 @@ def grad_input_kernel(
     tl.store(target, total.to(out.dtype.element_ty), mask=inside)
 
 
+# A program takes `per` samples in a row: enough programs to fill the GPU, and few partial results
+# to add up afterwards. A sample's own product is kept apart from the total: its gate's gradient is
+# that product with the weights, its share of the weights' gradient the same product times the
+# gate.
 @triton.jit(do_not_specialize=["B", "H", "W", "W_OUT", "per"])
 def grad_weight_kernel(
     grad_y, weight, gates, x, scale, shift, grad_weight, grad_gate,
@@ -192,11 +195,7 @@ def grad_weight_kernel(
     both = in_c[:, None] & in_j[None, :]
     w = tl.load(weight + spot, mask=both, other=0.0).to(tl.float32)
     total = tl.zeros((BC, BJ), tl.float32)
-    # A program takes `per` samples in a row: enough programs to
-    # fill the GPU, and few partial results to add up afterwards.
     for b in range(s * per, min(s * per + per, B)):
-        # A sample's own product is kept apart from the total: its gate's gradient is the product
-        # with the weights, its share of the weights' gradient the same product times the gate.
         gate = tl.load(gates + (b * G + g) * C + c, mask=in_c, other=0.0)
         # What is off takes part in nothing: its channel is not read, and
         # its gate's gradient is 0, as ReLU and selection would make it.

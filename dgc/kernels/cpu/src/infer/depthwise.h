@@ -75,6 +75,7 @@ struct DepthRows {  // what a block of output rows needs to know
 // R output rows at once.
 template <int K, int S, int R>
 __attribute__((noinline)) void depth_rows(const DepthRows& d) {
+    // All weights of a channel in registers, for the whole block of rows.
     V w[K * K];
 #pragma GCC unroll 25
     for (int t = 0; t < K * K; ++t) w[t] = splat(d.weight[t]);
@@ -88,6 +89,7 @@ __attribute__((noinline)) void depth_rows(const DepthRows& d) {
             row_inputs<K, S>(d.from + y * d.from_row + x * S, in);
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
+                // Each row of inputs is loaded once and serves every output row that it is part of.
                 const int i = y - r * S;
                 if (i < 0 || i >= K) continue;
 #pragma GCC unroll 5
@@ -106,6 +108,7 @@ __attribute__((noinline)) void depth_rows(const DepthRows& d) {
 
 template <int K, int S>
 inline void depth_plane(const DgcOp& op, const Context& c, int64_t channel) {
+    // As many rows as leave the sums, weights and inputs in registers.
     constexpr int kTogether = S == 1 ? (K == 3 ? 4 : 2) : 2;
     const DgcTensor &s = op.src, &d = op.dst;
     DepthRows rows = {};

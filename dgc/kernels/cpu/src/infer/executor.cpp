@@ -103,6 +103,8 @@ inline void conv_part(const DgcOp& op, const Context& c, int64_t item, int64_t p
     conv8_item(op, c, item, parts);
 }
 inline void conv_all(const DgcOp& op, const Context& c) {
+    // More items than heads: a head alone may be most
+    // of an operation, and other workers would wait.
     const int64_t parts = conv_parts(op, c);
     const Range mine = share(op.heads * parts, c);
     for (int64_t i = mine.begin; i < mine.end; ++i) conv8_item(op, c, i, parts);
@@ -125,6 +127,7 @@ struct Timer {
     timespec start;
     explicit Timer(const Context& c, const DgcOp& op) : into(nullptr) {
         if (!c.run->seconds || !c.first_worker) return;
+        // One thread's time, not the sum of all: what a caller waits for.
         into = c.run->seconds + (&op - c.ops);
         clock_gettime(CLOCK_MONOTONIC, &start);
     }
@@ -149,6 +152,8 @@ inline Context for_sample(Context c, const DgcRun& run, int64_t sample, int64_t 
     const DgcProgram& p = *c.program;
     c.sample = sample;
     c.bases[0] = run.workspace + owner * p.thread_floats;
+    // All threads' memory first, then the samples': the first
+    // half stays where it is, however many samples follow.
     c.bases[1] = run.workspace + run.threads * (p.thread_floats + p.scratch_floats) +
                  sample * p.sample_floats;
     return c;
@@ -162,6 +167,7 @@ inline void run_batched(const DgcOp& op, const Context& worker) {
     const Item item = item_of(op, worker, &items);
     if (op.kind == kConvolution) parts = conv_parts(op, worker), items = op.heads * parts;
     const Range mine = share(items, worker);
+    // Items outside, samples inside: an item's weights are read from memory once for all of them.
     for (int64_t i = mine.begin; i < mine.end; ++i)
         for (int64_t s = 0; s < run.samples; ++s) {
             const Context c = for_sample(worker, run, s, 0);
@@ -193,6 +199,7 @@ inline void samples_apart(const DgcRun& run, Context worker) {
         } else {
             const int64_t end = stretch(worker, i);
             Context alone = worker;
+            // Every operation shares its items among `threads`: here one worker does them all.
             alone.thread = 0, alone.threads = 1;
             for (int64_t s = worker.thread; s < run.samples; s += worker.threads) {
                 const Context c = for_sample(alone, run, s, worker.thread);
@@ -200,6 +207,7 @@ inline void samples_apart(const DgcRun& run, Context worker) {
             }
             i = end;
         }
+        // A batched operation reads what all workers wrote, and writes what all will read.
         barrier(worker.threads);
     }
 }
@@ -268,6 +276,8 @@ int registers() {
 
 // Multiply-adds per second of one core with everything in registers: what no kernel can exceed.
 double peak() {
+    // As many sums at once as it takes to hide the
+    // latency of a multiply-add, and as registers hold.
     constexpr int kChains = kRegisters >= 32 ? 24 : 12;
     constexpr int64_t kRounds = 1 << 20;
     V acc[kChains] = {};
@@ -285,6 +295,7 @@ double peak() {
         const double rate = double(kRounds) * kChains * VL / s;
         best = rate > best ? rate : best;
     }
+    // Or the compiler would leave out what nobody reads.
     volatile float used = 0;
     for (int k = 0; k < kChains; ++k) used = used + sum(acc[k]);
     return best;

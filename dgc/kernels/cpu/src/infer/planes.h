@@ -65,6 +65,7 @@ inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor& t = op.src;
     const Norm norm = norm_of(op, c, channel);
     const float* plane = at(c, t) + channel * t.plane + t.lead;
+    // Two sums, so that an addition does not wait for the one before.
     V a = V{}, b = V{};
     for (int64_t p = 0; p < subplanes(t); ++p) {
         const float* x = plane + p * t.phase_plane;
@@ -89,6 +90,7 @@ inline void pack_rows(const DgcTensor& d, const float* from, int64_t from_row, c
         for (int64_t x = 0; x < columns; x += VL) {
             const int64_t i = y * d.row + x;
             V pixels = apply(norm, load(from + y * from_row + x));
+            // The last row must not write behind the sub-plane, where another image may lie.
             if (i + VL <= last)
                 store(to + i, pixels);
             else

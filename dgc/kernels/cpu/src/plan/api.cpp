@@ -82,6 +82,7 @@ const FileProgram* size_at(const DgcPlan* plan, int64_t index) {
     const Contents& c = plan->contents;
     for (int64_t i = 0; i < c.program_count; ++i) {
         bool seen = false;
+        // Quadratic, of at most kMostPrograms.
         for (int64_t k = 0; k < i; ++k) seen = seen || same_images(c.programs[i], c.programs[k]);
         if (!seen && index-- == 0) return &c.programs[i];
     }
@@ -168,11 +169,13 @@ DgcPlan* dgc_plan_open(const char* path, DgcError* why) {
     const bool usable = fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
     const size_t size = usable ? size_t(facts.st_size) : 0;
     void* mapped = size ? mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+    // close may set it anew.
     const int failed = errno;
     close(file);
     if (!usable) return no_plan(why, "it is no regular file");
     if (size == 0) return refuse(why, DGC_INTEGRITY, "an empty file, no plan"), nullptr;
     if (mapped == MAP_FAILED) return no_plan(why, strerror(failed));
+    // Every byte is read now anyway, for the checksums: ask the disk for all at once.
     madvise(mapped, size, MADV_WILLNEED);
     return checked(mapped, size, mapped, why);
 }
@@ -262,6 +265,8 @@ int dgc_runner_run(DgcRunner* runner, const float* images, int64_t count, float*
         run.samples = count - done < runner->images ? count - done : runner->images;
         run.input = images + done * runner->shape.in_floats;
         run.output = answers + done * runner->shape.out_floats;
+        // The program was checked when it was opened; that it
+        // fails now means that somebody wrote to the file.
         if (dgc_run(&run, runner->isa) != DGC_DONE)
             return refuse(why, DGC_INTEGRITY, "the plan was changed while it was in use"),
                    DGC_INTEGRITY;

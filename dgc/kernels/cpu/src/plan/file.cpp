@@ -24,12 +24,15 @@ bool header_fits(const char* bytes, int64_t size, DgcError* why) {
     const FileHeader& h = *(const FileHeader*)bytes;
     if (size < int64_t(sizeof h) || memcmp(h.magic, kMagic, sizeof kMagic) != 0)
         return refuse(why, DGC_INTEGRITY, "no plan file (`dgcctl export` writes them)");
+    // Before the checksum: where that lies is a matter of the schema.
     if (h.schema != kSchema)
         return refuse(why, DGC_INTEGRITY,
                       "a plan file of schema %u, and this version reads %u: export it again",
                       h.schema, kSchema);
     if (h.checksum != checksum(bytes, offsetof(FileHeader, checksum)))
         return damaged(why, "its header is not what was written");
+    // A block is read as structures of this library: one of
+    // another layout would be misread, however whole it is.
     if (h.abi != uint32_t(kDgcAbi) || h.op_bytes != sizeof(DgcOp))
         return refuse(why, DGC_INTEGRITY,
                       "written for kernels of version %u, and these are of %d: export it again",
@@ -40,6 +43,7 @@ bool header_fits(const char* bytes, int64_t size, DgcError* why) {
     if (h.unused[0] || h.unused[1] || h.sections < 1 || h.sections > kMostSections ||
         int64_t(sizeof h + h.sections * sizeof(Section)) > size)
         return damaged(why, "its header says what cannot be");
+    // Only after the number of sections was found possible: it says how far this reads.
     if (h.table_checksum != checksum(bytes + sizeof h, h.sections * sizeof(Section)))
         return damaged(why, "its table of sections is not what was written");
     return true;
@@ -63,6 +67,7 @@ bool sections_fit(const char* bytes, int64_t size, const Section* (&found)[SECTI
         if (s.kind <= before || s.kind >= SECTION_END || s.unused)
             return damaged(why, "a section of unknown kind, or one out of order");
         const int64_t step = s.kind == SECTION_BLOCK ? kPage : kLine;
+        // No choice is left to the writer, so no byte can be in two sections, or in none.
         if (s.offset != uint64_t(parts_of(end, step) * step) || s.offset > uint64_t(size) ||
             s.bytes < 1 || s.bytes > uint64_t(size) - s.offset)
             return damaged(why, "a section that does not lie where it should");
@@ -91,6 +96,7 @@ int64_t character(const unsigned char* p, const unsigned char* end) {
         code = code << 6 | (p[i] & 0x3f);
     }
     constexpr uint32_t kLeast[] = {0, 0xa0, 0x800, 0x10000};  // up to 0x9f: more controls
+    // Halves of surrogate pairs: no characters, and other programs stumble over them.
     const bool lone_half = code >= 0xd800 && code < 0xe000;
     return code < kLeast[more] || code > 0x10ffff || lone_half ? 0 : more + 1;
 }

@@ -71,6 +71,7 @@ class Check {
 
 // Every number of an operation but those of its tables: small enough to be multiplied.
 bool Check::numbers() const {
+    // An operation is whole numbers of 64 bits and nothing else.
     const int64_t* number = (const int64_t*)&op();
     for (int64_t i = 0; i < int64_t(sizeof(DgcOp) / 8); ++i)
         if (number[i] < 0 || number[i] > kMostNumber)
@@ -98,12 +99,15 @@ bool Check::touch(const char* name, int64_t arena, int64_t offset, int64_t float
     if (op().batched && arena == 0)
         return wrong(name, "belongs to a thread, and the operation runs over all samples");
     const int64_t first = offset / kAlign, end = first + up16(floats) / kAlign;
+    // A file of a few bytes may name the whole arena in
+    // each of its operations: checking must end, too.
     touched_ += end - first;
     if (touched_ > kMostLines) return wrong(name, "the program touches more memory than any should");
     const bool lists = access == MAKES_LIST || access == READS_LIST;
     const uint32_t now = arena ? 1 : stretch_;
     for (int64_t i = first; i < end; ++i) {
         Line& line = lines_[arena][i];
+        // Never both: an index that was computed as a float would lead a kernel anywhere.
         if ((line.list != 0) != lists)
             return wrong(name, lists ? "is no list of selected channels"
                                      : "overlaps a list of selected channels");
@@ -197,6 +201,7 @@ bool Check::apart() const {
     for (const ImageUse& use : row_->images) {
         if (!use.name || use.access != READS || (use.present && !use.present(op()))) continue;
         const DgcTensor& s = op().*use.at;
+        // In place is fine: each vector is read before it is written.
         const bool same = s.offset == d.offset && s.plane == d.plane && alike(s, d);
         if (s.arena != d.arena || d.plane == 0 || same) continue;
         if (s.offset < plus(d.offset, times(d.channels, d.plane)) &&
@@ -210,6 +215,7 @@ bool Check::operation() {
     row_ = row_of(op().kind);
     for (const ConstantUse& use : row_->constants)
         if (use.name && !constant(use)) return false;
+    // What is read first, then what is written: an operation may not read its own result.
     for (const ImageUse& use : row_->images)
         if (use.name && use.access == READS && !image(use)) return false;
     for (const RegionUse& use : row_->regions)
@@ -258,6 +264,8 @@ bool Check::lists() {
 
 bool Check::all() {
     for (int64_t arena = 0; arena < 2; ++arena) {
+        // By the size that the program claims, which is bounded
+        // (kMostFloats), and zero pages cost nothing before they are touched.
         lines_[arena] = (Line*)calloc(size_t(room(arena) / kAlign + 1), sizeof(Line));
         if (!lines_[arena]) return refuse(why_, DGC_RESOURCES, "no memory to check a program in");
     }
@@ -277,6 +285,7 @@ bool Check::all() {
 }  // namespace
 
 bool check_program(const char* block, int64_t block_bytes, int64_t program, DgcError* why) {
+    // Subtracted on the right: a sum on the left could overflow.
     if (program < 0 || program % 8 || program > block_bytes - int64_t(sizeof(DgcProgram)))
         return refuse(why, DGC_INTEGRITY, "a program does not lie whole inside the block");
     const DgcProgram& p = *(const DgcProgram*)(block + program);

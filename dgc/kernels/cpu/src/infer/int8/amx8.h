@@ -55,8 +55,8 @@ DGC_INLINE void turn(__m512i (&r)[16]) {
 
 // 16 pixels from `start` on, of up to 64 kept channels from the k-th on.
 template <bool AFFINE>
-inline void pack_rows8(const DgcInt8& q, const Four* fours, int64_t count, int64_t start,
-                       const int32_t* mask, V round, uint8_t* to, int64_t step) {
+inline void pack_rows8(const Four* fours, int64_t count, int64_t start, const int32_t* mask,
+                       V round, uint8_t* to, int64_t step) {
     __m512i r[16];
 #pragma GCC unroll 16
     for (int f = 0; f < 16; ++f)
@@ -65,7 +65,6 @@ inline void pack_rows8(const DgcInt8& q, const Four* fours, int64_t count, int64
     turn(r);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) _mm512_store_si512((__m512i*)(to + i * step), r[i]);
-    (void)q;
 }
 
 template <bool AFFINE>
@@ -80,7 +79,7 @@ inline void pack_pixels8(const DgcInt8& q, const Head& h, uint8_t* to, int64_t s
         for (int64_t p = 0; p < t.phases * t.phases; ++p)
             for (int64_t i = 0; i < t.length; i += 16) {
                 const int64_t start = p * t.phase_plane + t.lead + i;
-                pack_rows8<AFFINE>(q, fours, count, start, q.src_mask + p * t.length + i, round,
+                pack_rows8<AFFINE>(fours, count, start, q.src_mask + p * t.length + i, round,
                                    to + start * step + f * 4, step);
             }
     }
@@ -89,6 +88,7 @@ inline void pack_pixels8(const DgcInt8& q, const Head& h, uint8_t* to, int64_t s
 inline void pack_pixels8(const DgcInt8& q, const Head& h, uint8_t* to, int64_t step) {
     const DgcTensor& t = q.src;
     const int zero = int(zero_byte(q));
+    // The padding around each sub-plane is the byte that stands for 0, which taps at the edge read.
     for (int64_t p = 0; p < t.phases * t.phases; ++p)
         __builtin_memset(to + p * t.phase_plane * step, zero, t.lead * step);
     __builtin_memset(to + t.plane * step, zero, (t.lead + 64) * step);
@@ -109,6 +109,7 @@ inline void pack_weights8(const DgcInt8& q, const Head& h, int32_t* to, const in
         }
         for (int64_t tap = 0; tap < q.taps; ++tap)
             for (int64_t o = 0; o < width; o += 16) {
+                // Chosen rows lie apart, where the processor foresees none of them.
                 if (h.kept) fetch_weights(q, h, weights, 4 * f + 8, tap * width + o, own);
                 int32_t* tile = to + o / 16 * block +
                                 (f / kTileFours * q.taps + tap) * kTileNumbers;
@@ -138,6 +139,7 @@ inline void tile_sums(const Deep& d, int64_t i, const int32_t* weights, int32_t*
         for (int64_t t = 0; t < d.taps; ++t, weights += kTileNumbers) {
             const uint8_t* x = pixels + d.offsets[t] * d.step;
             _tile_loadd(4, x, d.step);
+            // Two by two tiles: each that is loaded is multiplied twice.
             if (PX == 2) _tile_loadd(5, x + 16 * d.step, d.step);
             _tile_loadd(6, weights, 64);
             _tile_dpbusd(0, 4, 6);

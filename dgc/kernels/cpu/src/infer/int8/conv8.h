@@ -37,6 +37,8 @@ inline Place place_of(const DgcInt8& q, const Head& h, int64_t first, int64_t su
         const int64_t to = h.sample * q.y_step + o * q.dst.plane + start;
         at.y[m] = q.y + to;
         at.residual[m] = q.residual ? q.residual + to : nullptr;
+        // Two scales in one: of what was read, chosen for this
+        // sample and head, and of the weights of this output.
         at.scale[m] = h.largest / h.levels * q.weight_scale[h.head * q.outs + first + m];
         at.bias[m] = q.bias ? q.bias[o] : 0.0f;
     }
@@ -51,6 +53,8 @@ inline int64_t used_vectors8(const DgcTensor& t) {
 inline void tell(const DgcInt8& q, const Head& h, int64_t first, int64_t count, const Stats* s) {
     for (int64_t m = 0; m < count; ++m) {
         const int64_t o = h.sample * q.heads * q.outs + output_channel(q, h.head, first + m);
+        // NaN is passed on, so that a broken sample is
+        // not selected from as if it were one of zeros.
         q.out_mean[o] = s ? s[m].mean(q.dst.height * q.dst.width) : __builtin_nanf("");
         q.out_top[o] = s ? s[m].top() : __builtin_nanf("");
     }
@@ -75,13 +79,12 @@ struct Packed {  // of a head, in the worker's scratch
 };
 
 // One block of 8 outputs over vectors of pixels whose values begin at `values`.
-inline void one_block(const DgcInt8& q, const Head& h, const Packed& packed, Place& at,
-                      int64_t first, int64_t start, int64_t vectors) {
+inline void one_block(const DgcInt8& q, const Packed& packed, Place& at, int64_t first,
+                      int64_t start, int64_t vectors) {
     at.weights = packed.weights + first / kEight * packed.block;
     if (q.is_signed)
         for (int64_t m = 0; m < kEight; ++m) at.sums[m] = packed.sums[first + m];
     block8(at, smaller(kEight, q.outs - first), start, vectors);
-    (void)h;
 }
 
 inline void whole_planes(const DgcInt8& q, const Head& h, const Packed& packed, Range rows) {
@@ -92,7 +95,7 @@ inline void whole_planes(const DgcInt8& q, const Head& h, const Packed& packed, 
         for (int64_t p = 0; p < q.dst.phases * q.dst.phases; ++p) {
             Place at = place_of(q, h, first, p);
             at.values = packed.values + q.src.lead, at.stats = q.out_top ? stats : nullptr;
-            one_block(q, h, packed, at, first, 0, vectors);
+            one_block(q, packed, at, first, 0, vectors);
         }
         if (q.out_top) tell(q, h, first, smaller(kEight, rows.end - first), stats);
     }
@@ -128,6 +131,7 @@ inline void tile_rows(const DgcInt8& q, const Deep& d, const Place* at, int64_t 
 inline void by_tiles8(const DgcInt8& q, const Head& h, const Packed& packed, const int8_t* none,
                       int32_t* tiles, Range rows) {
     static constexpr TileShape shape{};
+    // For each head and released after it: another library in this thread may use tiles of its own.
     _tile_loadconfig(&shape);
     const int64_t deep = ceil_div(ceil_div(h.kept, 4), kTileFours), step = deep * 64;
     uint8_t* values = (uint8_t*)packed.values;
@@ -170,6 +174,7 @@ inline bool in_pieces(const DgcInt8& q) {
 
 inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Range rows) {
     const int64_t vectors = used_vectors8(q.dst), fours = ceil_div(h.kept, 4);
+    // Whole threes of vectors: as many as the inner kernel takes at once.
     const int64_t fit = kNearBytes / (larger_of(1, fours) * VL * 4) / 3 * 3;
     const int64_t piece = fit < 3 ? 3 : smaller(fit, 24);
     static const int64_t kHere[1] = {0};
@@ -185,7 +190,7 @@ inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Ran
             Place at = place_of(q, h, first, 0);
             at.values = packed.values, at.offsets = kHere, at.plane = some * VL;
             at.stats = q.out_top ? stats + (first - rows.begin) : nullptr;
-            one_block(q, h, packed, at, first, v * VL, some);
+            one_block(q, packed, at, first, v * VL, some);
         }
     }
     if (q.out_top) tell(q, h, rows.begin, count, stats);
@@ -195,6 +200,7 @@ inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Ran
 inline void convolve_head(const DgcInt8& q, int64_t sample, int64_t head, Range rows,
                           uint8_t* scratch) {
     const Head h = head_of(q, sample, head);
+    // NaN in its input: there is no scale for such a sample, and the answer must not look like one.
     if (h.broken()) return say_nan(q, h, rows);
     const Room room = room_of(q);
     Packed packed{};
