@@ -181,6 +181,7 @@ def take(
     """Take a file that was fetched with a browser (or from Baidu) into the cache, under the same
     checks.
     """
+    # By its tensors and not its name: a file fetched by hand is often called something else.
     inspected = scan.inspect(file)
     found = identify(inspected, load_registry())
     entry = find_entry(name) if name else found
@@ -212,6 +213,7 @@ def verify(
     if not Cache.default().file(entry.file).exists():
         raise absent(entry, Cache.default())
     checks = query("dgc.jobs.checkpoints", ["verify", name], say=diagnostics.note)["checks"]
+    # Errors of weights that are not those would mean nothing.
     if evaluate and all(check["passed"] for check in checks):
         checks += _measured(entry, data_dir)
     rows = [{**check, "outcome": "ok" if check["passed"] else "MISMATCH"} for check in checks]
@@ -260,6 +262,7 @@ def _measured(entry: ReleasedCheckpoint, data_dir: Path | None) -> list[dict[str
 
 
 def _figure(name: str, published: float, measured: float) -> dict[str, Any]:
+    # Rounded as the table is: published are two digits or one.
     digits = len(str(published).partition(".")[2])
     rounded = round(measured, digits)
     detail = f"published {published} %, measured {measured:.4f} %"

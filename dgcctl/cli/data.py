@@ -64,6 +64,7 @@ def ls(*, form: output.Form) -> None:
 def _row(name: str) -> dict[str, Any]:
     holds, get = _KNOWN[name]
     folder = None if name == "fashion_mnist" else _folder(name, None)
+    # Empty it is as good as absent: a download that failed leaves one.
     there = folder is None or (folder.is_dir() and any(folder.iterdir()))
     return {
         "name": name,

@@ -96,9 +96,11 @@ def evaluate(
     arguments += [f"--plot={plot.absolute()}"] if plot else []
     ranks = RankOptions(nproc_per_node) if nproc_per_node else None
     found = query("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
+    # What is expected of a figure that this network has not (top-5 of five classes) is left out.
     held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
     _print(name, network.which, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)
+    # Last, when all figures have been shown: the picture is the least of it.
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
     if check:

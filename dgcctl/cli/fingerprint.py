@@ -58,6 +58,7 @@ def fingerprint(
 
 def _make(given: list[dict[str, Any]], target: Path | None, **how: Any) -> dict[str, Any]:
     if given:
+        # Made as the given one was, or there would be nothing to compare.
         how |= {"steps": len(given[0]["steps"]), "seed": given[0]["seed"]}
     made = receipts.make(**how)
     if target is not None:

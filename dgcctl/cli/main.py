@@ -131,6 +131,8 @@ def _root(
 def take_common_flags(arguments: list[str]) -> list[str]:
     """The arguments without -q, -v and --no-color, which are put into the environment instead."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    # Into the environment: processes that a command starts
+    # hear it as well. Behind `--` words are the user's own.
     found = {_COMMON[word] for word in arguments[:end] if word in _COMMON}
     if "no-color" in found:
         os.environ["NO_COLOR"] = "1"
@@ -143,6 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; return its exit code."""
     words = take_common_flags(sys.argv[1:] if arguments is None else arguments)
     try:
+        # Before any variable is read, for the file gives those that are not set.
         apply_project_file(os.environ)
         settings.check()
         return _code(_call(words))

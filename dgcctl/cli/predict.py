@@ -66,6 +66,7 @@ def _by_plan(file: Path, images: list[Path], top: int) -> dict[str, Any]:
     from dgc.runtime.plan import load
 
     found, bad = look(load(file), images, top)
+    # The answer's form is the same on both roads; a plan does not tell which channels it chose.
     with_layers = [{**image, "layers": []} for image in found]
     return {"title": file.name, "images": with_layers, "unreadable": bad}
 

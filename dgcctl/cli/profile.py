@@ -45,6 +45,7 @@ def profile(
     Dense: the same network with plain convolutions. Promised: the authors' counter. Executed: what
     is really multiplied, gates included.
     """
+    # Here too, for a mistake in it is told at once: the job's torch takes seconds to load.
     load_recipe(find_recipe(recipe), overrides or [])
     arguments = [str(find_recipe(recipe)), *(overrides or []), f"--progress={progress}"]
     found = query("dgc.jobs.profile", arguments, say=diagnostics.note)

@@ -72,6 +72,7 @@ def rerun(
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
     recorded = listing.find_run(run, folder)
+    # Before hours of training: a metric that the record does not have.
     check_names(read_record(recorded).rows, tolerances)
     if against is None:
         _begin(recorded, data_dir)
@@ -122,6 +123,7 @@ def _asking(run: str, *, allow_change: bool) -> again.Agree:
             diagnostics.warn(f"{run}: {change}")
         if not changes or allow_change:
             return
+        # In a script nobody answers, and silence is no consent.
         if not sys.stdin.isatty():
             raise UsageError(
                 f"{run}: {changes[0]}{f' (and {len(changes) - 1} more)' if changes[1:] else ''}, so"

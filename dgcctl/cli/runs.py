@@ -93,6 +93,7 @@ def ls(
         for run in chosen:
             output.line(run.id)
         return
+    # Programs get an empty table; a person has been told in a sentence.
     if chosen or form in (output.Form.JSON, output.Form.CSV):
         shown, rows = run_columns.table(chosen, columns, form)
         output.table("runs", shown, rows, form)
@@ -131,6 +132,7 @@ def tail(
         return
     reader = Tail(found)
     show_event = _event_json if json else event_line
+    # The whole log once, and from there on only what is new.
     first = reader.poll()
     for event in first.events[-lines:] if lines else []:
         output.line(show_event(event))

@@ -141,6 +141,7 @@ def export(
     that runs without PyTorch. `dgcctl runs import` takes it in again. With --to it is no record:
     it is what another program shows, in a folder that may hold other runs; nothing is uploaded.
     """
+    # With -o all words are runs; else the last one is the target, as for cp.
     names, target = (words, given) if given is not None else (words[:-1], Path(words[-1]))
     if not names:
         raise UsageError(

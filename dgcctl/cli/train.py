@@ -168,6 +168,7 @@ def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:
 
 def _check_ranks(recipe: Recipe, ranks: RankOptions) -> None:
     """Refuse what cannot be before anything is made or started."""
+    # Raises for what torchrun would refuse, and throws the words away.
     ranks.options()
     counts = [ranks.nproc_per_node or "1", ranks.nnodes or "1"]
     if all(count.isdigit() for count in counts):
@@ -194,11 +195,13 @@ def _unfinished(recipe: Recipe, folder: Path) -> RunDir | None:
             continue
         try:
             past = load_recipe(run.dir.recipe)
+        # An old run that cannot be read any more is none to go on with.
         except (DgcError, OSError):
             continue
         changes = diff_recipes(past, recipe, semantic=True)
         if not changes:
             return run.dir
+        # One reason is enough: whoever wants all asks `dgcctl runs diff`.
         key, before, now = changes[0]
         diagnostics.note(
             f"run {run.id} is unfinished too, but differs ({key}: {before} -> {now}): left as it is"
@@ -339,6 +342,7 @@ def _forget_if_nothing_began(run: RunDir, error: DgcError | OSError, how: How) -
     """
     if not how.fresh or listing.read_run(run).status.step:
         return False
+    # Without model.json the network was never built: its training had not begun.
     unmade = isinstance(error, OSError) or not run.model.exists()
     if diagnostics.exit_code(error) in (ExitCode.USAGE, ExitCode.DATA) or (
         unmade and _is_refusal(error)

@@ -62,6 +62,7 @@ class Trainers:
         """
         resolved = load_recipe(recipe, list(overrides))
         require_trusted(dict(flatten(resolved)))
+        # As the command line would have it, so that the record says how to do the same again.
         argv = {
             "argv": ["dgcctl", "train", str(recipe), *overrides],
             "recipe_file": str(recipe),
@@ -89,6 +90,7 @@ class Trainers:
             for run, process, began in self._processes
             if (code := process.poll()) is not None
         ]
+        # Also ends zombies: nobody else waits for these processes.
         self._processes = [entry for entry in self._processes if entry[1].poll() is None]
         accounts = [(run.id, _account(run, code, began)) for run, code, began in ended]
         return [(run_id, str(error)) for run_id, error in accounts if error is not None]
@@ -96,6 +98,7 @@ class Trainers:
 
 def _account(run: RunDir, code: int, began: float) -> DgcError | None:
     """Why it failed; None where it is done, or stopped because it was asked to."""
+    # It was asked to stop, and did.
     if code == ExitCode.PREEMPTED:
         return None
     error = outcome.failure(run, code, since=began)

@@ -51,6 +51,7 @@ class Glyphs:
             width, height = self.cell
             image = Image.new("L", (width * max(1, cell_len(character)), height), 0)
             draw = ImageDraw.Draw(image)
+            # The font has no braille.
             if ord(character[0]) in BRAILLE:
                 _draw_dots(draw, ord(character[0]) - BRAILLE.start, width, height)
             else:

@@ -55,6 +55,7 @@ def write(taken: Taken, folder: Path) -> list[Path]:
     DgcError.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # One name for all three: the CSV's, which is taken as it is found.
     table = _new_file(
         folder, f"dash-{taken.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(taken.moment))}"
     )
@@ -98,6 +99,7 @@ def _new_file(folder: Path, stem: str) -> Path:
     for number in range(1, 1000):
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.csv"
         try:
+            # Made and not only looked for: another dashboard may export in the same second.
             path.open("x").close()
         except FileExistsError:
             continue

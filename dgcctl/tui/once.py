@@ -23,6 +23,7 @@ async def _frame(app: DashApp, size: tuple[int, int]) -> str:
             await pilot.pause(_STEP)
             if app.complete:
                 break
+        # What was read last is drawn a little later.
         await pilot.pause(3 * _STEP)
         return as_text(app)
 

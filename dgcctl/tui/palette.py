@@ -98,6 +98,7 @@ class Palette:
         """A colour that has gone a good way towards the background."""
         if self.plain or style.color is None:
             return self._roles["faint"]
+        # Blended and not `dim`: how dim a terminal draws is its own affair, and some do not.
         front, back = style.color.get_truecolor(), _BACK[self.theme].get_truecolor()
         return Style(color=Color.from_triplet(blend_rgb(back, front, _FAINT)))
 

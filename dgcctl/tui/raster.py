@@ -79,6 +79,8 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers in [low, high], and at least two."""
     if count < 1 or not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return []
+    # The step among 1, 2, 5 times a power of ten that gives at most as
+    # many as wanted; a finer one where that left fewer than two.
     raw = (high - low) / count
     power = math.floor(math.log10(raw))
     at = next(i for i, factor in enumerate((1, 2, 5, 10)) if factor * 10.0**power >= raw * 0.999)
@@ -96,6 +98,7 @@ _STEPS = (1, 2, 5)
 def _multiples(low: float, high: float, step: float) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
+    # Rounded, for 3 * 0.1 is not 0.3.
     digits = max(0, 2 - math.floor(math.log10(step)))
     return [round(number * step, digits) for number in range(first, last + 1)]
 
@@ -149,6 +152,8 @@ def robust_limits(traces: list[list[Floats]]) -> tuple[float, float] | None:
         return None
     low = min(low for low, _ in ranges)
     highs = sorted(high for _, high in ranges)
+    # The middle one of all curves: a single one that
+    # diverged does not say how high the chart is.
     usual = highs[(len(highs) - 1) // 2]
     high = max(high for high in highs if high - low <= 10 * max(usual - low, 1e-12))
     return limits([np.array([low, high])])

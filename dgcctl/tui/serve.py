@@ -56,6 +56,8 @@ class GuardedServer(Server):
         return check
 
     def _refusal(self, request: web.Request) -> str:
+        # Against DNS rebinding: a page's own name may be made
+        # to point here, but it stays the name it asks by.
         if request.host not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
             return f"refused: this server answers to {HOST}:{self.port} only"
         origin = request.headers.get("Origin")
@@ -65,12 +67,14 @@ class GuardedServer(Server):
         ):
             return "refused: asked by another page"
         given = request.query.get("token") or request.cookies.get(COOKIE, "")
+        # In constant time: how long it takes tells nobody how much of a guess was right.
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             return "refused: open the address with the token that `dgcctl dash --serve` printed"
         return ""
 
     def _let_in(self) -> web.Response:
         """Give the cookie and take the token out of the address bar."""
+        # Out of the address bar, it is in no history and in no picture of the screen.
         response = web.Response(status=303, headers={"Location": "/", "Cache-Control": "no-store"})
         response.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict", path="/")
         return response
@@ -84,6 +88,8 @@ def free_port(wanted: int) -> int:
     """The port to listen on: the wanted one, or any for 0. Raises UsageError where it is taken."""
     with socket.socket() as probe:
         try:
+            # As the server itself binds: a port whose last
+            # connection has just ended is free for it.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, wanted))
         except OSError as error:

@@ -97,6 +97,7 @@ class GatesScreen(OneRunScreen):
                 else "no gate map yet: one is written at every evaluation"
             )
         file = files[self._place(files)]
+        # A file that could not be read is tried again: it may have been half written.
         if file not in self._read or isinstance(self._read[file], str):
             self._read[file] = gate_maps.read(run.dir, file)
         return self._read[file]
@@ -195,6 +196,7 @@ class GatesScreen(OneRunScreen):
     def action_epoch(self, by: int) -> None:
         files = self._files()
         place = max(0, min(len(files) - 1, self._place(files) + by))
+        # The newest stays the newest when another evaluation comes.
         self._chosen = None if place == len(files) - 1 else place
         self.look()
 

@@ -297,6 +297,8 @@ class RunScreen(OneRunScreen, LabelledScreen):
 
     def _close_search(self) -> None:
         field = self.query_one("#search", Input)
+        # Emptied without the message: it would come later,
+        # and end a search that was begun meanwhile.
         with field.prevent(Input.Changed):
             field.value = ""
         field.remove_class("on")

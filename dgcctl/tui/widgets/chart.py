@@ -139,10 +139,13 @@ class Chart(Canvas, can_focus=True):
         """The visible part of a trace as spans; kept, for most keys leave it as it is."""
         how = (self.spec.window, self._width, self.spec.log)
         kept = self._kept.get(index)
+        # By identity: a curve that grew is another array, and
+        # comparing 600,000 numbers would cost what is saved.
         if kept is None or kept[0] is not trace.x or kept[1] is not trace.y or kept[2] != how:
             part = series.visible(trace.x, *self.spec.window)
             y = trace.y[part]
             if self.spec.log:
+                # Not drawn: a logarithm of 0 would be at the lower edge of every chart.
                 y = np.where(y > 0, y, np.nan)
             kept = (
                 trace.x,
@@ -273,6 +276,7 @@ class Chart(Canvas, can_focus=True):
                 self._text(self._column(x), self._row(y), f"◆{trace.label}", f"s{trace.colour}")
             return
         style = palette_of(self.app).text(f"{'f' if trace.faint else 's'}{trace.colour}")
+        # Without colour, lines of several runs are told apart by their dashes.
         dash = trace.colour if palette_of(self.app).plain else 0
         if len(spans.at):
             bits = raster.cells(spans, self._low, self._high, self._width, self._height, dash)

@@ -75,6 +75,7 @@ class Drawer(Vertical):
             return
         listing = self.listing
         changed = listing.columns != COLUMNS[self.kind]
+        # Before the rows change: afterwards the cursor stands where the end was.
         at_end = listing.cursor >= len(listing.rows) - 1
         listing.empty = f"nothing contains {self.search!r}" if self.search else EMPTY[self.kind]
         if listing.highlight != self.search:

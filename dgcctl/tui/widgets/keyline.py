@@ -39,6 +39,7 @@ class KeyLine(Lines):
 
     def tell(self, own: Iterable[ShownKey], always: Iterable[ShownKey]) -> None:
         last = tuple(always)
+        # The keys at the right first: they open what has no room at the left.
         room = self.app.size.width - 2 - sum(key.width for key in last)
         first = tuple(_fitting(own, room))
         gap = max(0, room - sum(key.width for key in first) + 2)

@@ -108,6 +108,7 @@ class Listing(ScrollView, can_focus=True):
                 min(self.cursor, len(fresh) - 1),
             )
         )
+        # With the head, which scrolls along in Textual's count though it stays in sight.
         self.virtual_size = Size(self.size.width, len(fresh) + 1)
         self.refresh()
 
