@@ -96,11 +96,10 @@ def evaluate(
     arguments += [f"--plot={plot.absolute()}"] if plot else []
     ranks = RankOptions(nproc_per_node) if nproc_per_node else None
     found = query("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
-    # What is expected of a figure that this network has not (top-5 of five classes) is left out.
-    held = [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
+    held = _held_all(found)
     _print(name, network.which, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)
-    # Last, when all figures have been shown: the picture is the least of it.
+    # last, when all figures have been shown: the picture is the least of it
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
     if check:
@@ -133,6 +132,11 @@ def _check_plot(plot: Path) -> None:
     if plot.suffix.lower().lstrip(".") not in _PICTURES:
         raise UsageError(f"--plot {plot}: should end with one of .{', .'.join(_PICTURES)}")
     check_target("--plot", plot)
+
+
+def _held_all(found: dict[str, Any]) -> list[dict[str, Any]]:
+    # What is expected of a figure that this network has not (top-5 of five classes) is left out.
+    return [_held(row, found) for row in found["expected"] if found.get(row["metric"]) is not None]
 
 
 def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
