@@ -99,7 +99,6 @@ def evaluate(
     held = _held_all(found)
     _print(name, network.which, found, held, json=json)
     _say_if_others(found.get("data") or {}, network)
-    # last, when all figures have been shown: the picture is the least of it
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
     if check:
