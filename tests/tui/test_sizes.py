@@ -106,7 +106,8 @@ async def test_a_chart_without_room_for_lines_says_its_last_values(
         await frames.settled(pilot)
         assert chart.size.height == 3
         shown = [chart.render_line(y).text.strip() for y in range(3)]
-        assert shown[0].startswith("top-1 %  A 8.444")
+        assert shown[0].startswith("top-1 error  ")
+        assert " 8.444" in shown[0]
         assert shown[1:] == ["", ""]
         y = chart.region.y
         assert [line[: chart.size.width].strip() for line in frames.lines(dash)[y : y + 3]] == shown
