@@ -224,4 +224,5 @@ async def test_a_recipe_with_a_mistake_says_so_and_is_not_started(made_runs: Pat
         assert "mistaken.yaml:37: train.epochs is missing" in lines(dash)[-3]
         await press(pilot, ["enter", "enter"])
         refused = "not started: "
-        assert refused in text(dash) and "train.epochs is missing" in text(dash).split(refused)[1]
+        assert refused in text(dash)
+        assert "train.epochs is missing" in text(dash).split(refused)[1]
