@@ -1,4 +1,4 @@
-"""One share for all layers against shares that `dgc.allocate` chose, at the same budget:
+"""Shares that `dgc.allocate` chose against one share for all layers, and a teacher against none:
 
     python -m benchmarks.allocation FOLDER --data-dir data/cifar10_jpeg [--seeds 0,1,2]
     python -m benchmarks.allocation FOLDER --table docs/studies/allocation
@@ -10,6 +10,7 @@ file a cell: a cell that is there is not computed again. See docs/studies/alloca
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import itertools
 import json
@@ -30,6 +31,7 @@ from torchvision.models.resnet import BasicBlock
 import dgc
 from dgc.layers.macs import count
 from dgc.schedule import cosine
+from dgc.train.distillation import Teacher
 
 WIDTHS, EPOCHS, TUNED, BATCH, RATE, TUNED_RATE = (16, 32, 64), 20, 10, 64, 0.1, 0.05
 BUDGETS = (0.25, 0.5)  # what one share for all layers costs
@@ -94,7 +96,14 @@ class Photos:
             )
 
 
-def train(model: nn.Module, photos: Photos, epochs: int, lr: float, seed: int) -> None:
+def train(
+    model: nn.Module,
+    photos: Photos,
+    epochs: int,
+    lr: float,
+    seed: int,
+    teacher: Teacher | None = None,
+) -> None:
     dice = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(photos.images) // BATCH)
     rule = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=5e-4, nesterov=True)
@@ -104,7 +113,10 @@ def train(model: nn.Module, photos: Photos, epochs: int, lr: float, seed: int) -
     for _ in range(epochs):
         for images, labels in photos.batches(dice):
             rule.param_groups[0]["lr"] = cosine(step / steps, lr)
-            loss = F.cross_entropy(model(images), labels)
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+            if teacher is not None:
+                loss = teacher.taught(loss, logits, images)
             rule.zero_grad()
             (loss if schedule is None else loss + schedule.penalty()).backward()  # type: ignore[no-untyped-call]
             rule.step()
@@ -134,6 +146,7 @@ class Cell:
     budget: float | None = None
     allocated: bool = False
     labels: bool = False
+    taught: bool = False  # by the dense network that it was converted from
 
     def file(self, folder: Path, seed: int) -> Path:
         return folder / f"{self.name}{'' if self.budget is None else f'-{self.budget}'}-{seed}.json"
@@ -144,6 +157,7 @@ CELLS = [DENSE]
 for budget in BUDGETS:
     CELLS += [
         Cell("one-share", budget),
+        Cell("one-share-taught", budget, taught=True),
         Cell("allocated", budget, allocated=True),
         Cell("allocated-by-loss", budget, allocated=True, labels=True),
     ]
@@ -161,6 +175,8 @@ def converted(cell: Cell, seed: int, folder: Path, photos: Photos, held: Photos)
     model = SmallResNet()
     model.load_state_dict(torch.load(folder / f"dense-{seed}.pt", weights_only=True))
     assert cell.budget is not None
+    # the defaults of `train.teacher_temperature` and `train.teacher_weight`
+    teacher = Teacher(copy.deepcopy(model).eval(), 4.0, 0.5, {}) if cell.taught else None
     dgc.convert(model, photos.images[:1], gate_factor=cell.budget)
     shares: dict[str, float] = {}
     if cell.allocated:
@@ -173,7 +189,7 @@ def converted(cell: Cell, seed: int, folder: Path, photos: Photos, held: Photos)
     dgc.set_progress(model, 1.0)
     at_once = error(model, held)
     dgc.set_progress(model, 0.0)
-    train(model, photos, TUNED, TUNED_RATE, seed)
+    train(model, photos, TUNED, TUNED_RATE, seed, teacher)
     dgc.set_progress(model, 1.0)
     macs = count(model, 32).executed
     return {"error": error(model, held), "at_once": at_once, "macs": macs, "shares": shares}
@@ -208,7 +224,7 @@ def table(folder: Path, out: Path) -> None:
         writer.writerows({**row, "shares": json.dumps(row.get("shares", {}))} for row in rows)
     by_cell = {(row["cell"], row["budget"], row["seed"]): row for row in rows}
     for budget, cell, key in itertools.product(
-        BUDGETS, ("allocated", "allocated-by-loss"), ("at_once", "error")
+        BUDGETS, ("allocated", "allocated-by-loss", "one-share-taught"), ("at_once", "error")
     ):
         gains = [
             row[key] - by_cell[cell, budget, seed][key]
