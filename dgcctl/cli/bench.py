@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from dgcctl.cli._ui import diagnostics, output
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
-from dgcctl.core.launch.query import query
 
 
 class Network(StrEnum):
@@ -175,7 +175,10 @@ def _alone(*others: object) -> None:
 def _measure_plan(file: Path, batches: list[int], threads: list[int], budget: float) -> None:
     """In a process of its own, without PyTorch, so that its memory is the plan's."""
     words = [f"--batch={b}" for b in batches] + [f"--threads={t}" for t in threads]
-    found = query("dgc.runtime.bench", [str(file.absolute()), *words, f"--seconds={budget}"])
+    # By subprocess alone, as `dgc.runtime` needs no more than NumPy.
+    module = "dgc.runtime.bench"
+    command = [sys.executable, "-m", module, str(file.absolute()), *words, f"--seconds={budget}"]
+    found = json.loads(_output_of(command, module))
     columns = [
         TableColumn("threads", right=True),
         TableColumn("batch", right=True),
@@ -201,9 +204,14 @@ def _measure(module: str, arguments: list[str], out: Path | None, name: str) -> 
     diagnostics.note("measuring; a row is told when it is there")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", module, *arguments, f"--out={out or Path(folder) / name}"]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        output.write(_output_of(command, module))
+
+
+def _output_of(command: list[str], module: str) -> str:
+    """What a program that measures prints; it says itself why it fails."""
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode < 0:
         raise BenchFailedError(f"python -m {module} was killed by signal {-done.returncode}")
-    if done.returncode:  # it has said why
+    if done.returncode:
         raise typer.Exit(done.returncode)
-    output.write(done.stdout)
+    return done.stdout

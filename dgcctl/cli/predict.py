@@ -17,7 +17,6 @@ from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
-from dgcctl.core.launch.query import query
 
 _WIDTH = 72
 
@@ -49,6 +48,8 @@ def predict(
             raise UsageError(f"--precision {precision}: a plan file has one precision, its own")
         found = _by_plan(network.file, images, top)
     else:
+        from dgcctl.core.launch.query import query
+
         arguments, _ = network.opened(settings.runs_dir(runs_dir))
         words = [*arguments, f"--top={top}", f"--precision={precision}", *map(_plain, images)]
         found = query("dgc.jobs.predict", words, say=diagnostics.note)

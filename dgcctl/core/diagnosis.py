@@ -26,6 +26,12 @@ from dgcctl.core.repro import gitstate, leftovers
 
 MIN_PYTHON = (3, 11)
 MIN_TORCH = (2, 10)
+MIN_GLIBC = (2, 34)
+# (system, machine, C library) -> what was tried there: the table of README.md, and no more
+_TRIED = {
+    ("Linux", "x86_64", "glibc"): "everything was tried",
+    ("Linux", "aarch64", "glibc"): "plan files were tried in an emulator, nothing else",
+}
 LITTLE_DISK = 2 << 30
 LITTLE_MEMORY = 2 << 30
 _PACKAGES = ("torchvision", "numpy", "pillow", "safetensors", "pydantic", "typer", "textual", "dvc")
@@ -50,6 +56,7 @@ class Finding:
 def examine(runs: Path, *, say: Callable[[str], None]) -> Iterator[Finding]:
     """All findings, in the order in which they are worth reading."""
     yield _python()
+    yield platform_finding(platform.system(), platform.machine(), platform.libc_ver())
     yield from _torch(say)
     yield from _packages()
     yield _memory()
@@ -85,6 +92,20 @@ def _python() -> Finding:
     if sys.version_info < MIN_PYTHON:
         return Finding("python", value, Level.PROBLEM, "use Python 3.11 or newer")
     return Finding("python", value)
+
+
+def platform_finding(system: str, machine: str, libc: tuple[str, str]) -> Finding:
+    """Whether this project was tried on such a machine; where it was not, that is said."""
+    name, version = libc
+    value = " ".join(word for word in (system, machine, name, version) if word)
+    tried = _TRIED.get((system, machine, name))
+    numbers = [int(part) for part in version.split(".") if part.isdigit()]
+    if tried and numbers >= list(MIN_GLIBC):
+        return Finding("platform", f"{value} ({tried})")
+    return Finding(
+        "platform", f"{value} (not tried)", Level.NOTE,
+        "it was tried on Linux with glibc 2.34 or newer: `make test` tells about yours",
+    )  # fmt: skip
 
 
 def _torch(say: Callable[[str], None]) -> Iterator[Finding]:

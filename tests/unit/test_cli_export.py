@@ -108,6 +108,50 @@ def test_predict_and_bench_of_a_plan_load_no_torch(plan: Path, photo: Path) -> N
     assert "MB in memory" in done.stdout
 
 
+# What a plan file's commands may import, with what these stand on: all else is as if not installed.
+LITTLE = """
+import sys
+ALLOWED = {"dgc", "dgcctl", "numpy", "PIL", "typer", "rich", "markdown_it", "mdurl", "pygments",
+           "shellingham", "click", "annotated_doc", "typing_extensions", "pydantic", "pydantic_core",
+           "typing_inspection", "annotated_types"}
+class Installed:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        known = top in ALLOWED or top in sys.stdlib_module_names or top[0] == "_"
+        return self.finder.find_spec(name, path, target) if known else None
+sys.meta_path[:] = map(Installed, sys.meta_path)
+from dgcctl.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_predict_and_bench_of_a_plan_need_numpy_pillow_and_typer_alone(
+    plan: Path, photo: Path
+) -> None:
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", LITTLE, *map(str, words)],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=GUARD,
+        )  # fmt: skip
+
+    told = run("predict", "--plan", plan, photo)
+    assert told.returncode == 0, told.stderr
+    assert photo.name in told.stdout
+    found = json.loads(run("predict", "--plan", plan, photo, "--json").stdout)
+    assert len(found["images"][0]["classes"]) == 5
+    timed = run("bench", "--plan", plan, "--budget", "0.1")
+    assert timed.returncode == 0, timed.stderr
+    assert "loaded in" in timed.stdout
+    refused = run("doctor")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: this needs the package psutil, which is not installed: `pip install dgcctl`"
+        " installs all that its commands need\n"
+    )
+
+
 def test_unreadable_images_are_named_and_the_others_answered(
     plan: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -394,6 +394,31 @@ def test_doctor_on_a_machine_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "said", "level"),
+    [
+        (
+            "Linux",
+            "x86_64",
+            ("glibc", "2.36"),
+            "Linux x86_64 glibc 2.36 (everything was tried)",
+            Level.OK,
+        ),
+        ("Linux", "aarch64", ("glibc", "2.34"), "plan files were tried in an emulator", Level.OK),
+        ("Linux", "x86_64", ("glibc", "2.31"), "Linux x86_64 glibc 2.31 (not tried)", Level.NOTE),
+        ("Linux", "x86_64", ("", ""), "Linux x86_64 (not tried)", Level.NOTE),
+        ("Darwin", "arm64", ("", ""), "Darwin arm64 (not tried)", Level.NOTE),
+        ("Windows", "AMD64", ("", ""), "Windows AMD64 (not tried)", Level.NOTE),
+    ],
+)
+def test_doctor_claims_no_platform_that_was_not_tried(
+    system: str, machine: str, libc: tuple[str, str], said: str, level: Level
+) -> None:
+    found = diagnosis.platform_finding(system, machine, libc)
+    assert said in found.value
+    assert found.level is level
+
+
 def test_doctor_says_why_something_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(monkeypatch, {}, {"available": False, "why_not": "no compiler"})
     assert found["native kernels"].level is Level.NOTE

@@ -147,6 +147,8 @@ def exit_code(error: BaseException) -> int:
         return int(ExitCode.INTERRUPTED)
     if isinstance(error, OSError):
         return int(system_error(error).exit_code)
+    if _missing_package(error):
+        return int(ExitCode.USAGE)
     return int(ExitCode.RESOURCES if isinstance(error, MemoryError) else ExitCode.FAILED)
 
 
@@ -166,7 +168,18 @@ def error_lines(error: BaseException) -> list[str]:
         return [str(system_error(error))]
     if isinstance(error, MemoryError):
         return ["out of memory: end other programs, or ask for less"]
+    if package := _missing_package(error):
+        return [
+            f"this needs the package {package}, which is not installed: `pip install dgcctl`"
+            " installs all that its commands need"
+        ]
     return [f"{type(error).__name__}: {error} (a fault of dgcctl itself: `-v` shows where)"]
+
+
+def _missing_package(error: BaseException) -> str:
+    """The package of somebody else that an import did not find (installed with --no-deps, say)."""
+    top = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return "" if top in ("dgc", "dgcctl") else top
 
 
 def _usage_line(error: typer.TyperException) -> str:

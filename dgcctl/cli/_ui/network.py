@@ -1,5 +1,8 @@
 """Which network `eval` and `predict` are about: a released one, that of a run,
 or a weights file.
+
+Imports of what reads runs and recipes stand where they are needed: a plan file is answered without
+what they stand on.
 """
 
 from __future__ import annotations
@@ -11,15 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import UsageError
-from dgc.hub.registry import load_registry
-from dgc.recipe.load import find_recipe
 from dgcctl.cli._ui import options
 from dgcctl.cli._ui.flags import gathered
-from dgcctl.core.runs import listing
 
 
 def complete_released(incomplete: str) -> list[str]:
     """Names of the released networks, for shell completion."""
+    from dgc.hub.registry import load_registry
+
     return [name for name in load_registry() if name.startswith(incomplete)]
 
 
@@ -59,6 +61,9 @@ class Named:
 
     def opened(self, folder: Path) -> tuple[list[str], str]:
         """Arguments for a process of dgc, and a name to show."""
+        from dgc.recipe.load import find_recipe
+        from dgcctl.core.runs import listing
+
         if self.run is not None:
             found = listing.find_run(self.run, folder)
             arguments = [f"--run-dir={found.path.absolute()}", f"--step={self.step}"]

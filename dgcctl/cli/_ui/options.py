@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from dgcctl.core import settings
-from dgcctl.core.runs import listing
 
 
 def complete_run(incomplete: str) -> list[str]:
     """Ids of runs, for shell completion."""
+    from dgcctl.core.runs import listing
+
     try:
         names = ["latest", *(run.id for run in listing.iterate(settings.runs_dir()))]
     except OSError:  # a shell that asks gets no answer instead of an error

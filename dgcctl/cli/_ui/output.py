@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import typer
 from rich.cells import cell_len
 
@@ -109,9 +108,12 @@ def json_text(value: Any, *, indent: bool = False) -> str:
     A name that is not UTF-8 stands as Python keeps it (`\\udcff` for the byte FF).
     """
     try:
+        import orjson
+
         options = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
         text = orjson.dumps(value, default=_plain, option=options).decode()
-    except TypeError:  # half a surrogate is no UTF-8
+    except (TypeError, ModuleNotFoundError):
+        # Half a surrogate is no UTF-8; and the commands of plan files do without orjson.
         text = json.dumps(_finite(value), default=_plain, indent=2 if indent else None)
     narrow = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") not in (
         "utf8",

@@ -8,14 +8,15 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dgc import settings
 from dgc.errors import UsageError
-from dgc.recipe.load import Recipe, flatten
-from dgc.run import trusted_code
+
+if TYPE_CHECKING:
+    from dgc.recipe.load import Recipe
 
 _KEY = "trust_code"
 _KIND = Annotated[
@@ -60,4 +61,8 @@ def require(recipe: Recipe) -> None:
     """Raise UnsafeFileError (5) before anything is made or started, where a recipe names code that
     nobody trusted.
     """
+    # Here, for `predict --plan` takes --trust-code too, and is to need nothing that reads recipes.
+    from dgc.recipe.load import flatten
+    from dgc.run import trusted_code
+
     trusted_code.require_trusted(dict(flatten(recipe)))
