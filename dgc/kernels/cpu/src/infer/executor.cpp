@@ -250,6 +250,7 @@ inline void work(const DgcRun& run, int64_t thread, int64_t workers) {
 
 void execute(const DgcRun& run) {
 #ifdef DGC_DEBUG
+    DGC_CHECK((uintptr_t)run.workspace % (4 * kAlign) == 0);  // whole lines of it are stored at once
     check_program(run);
 #endif
 #ifdef _OPENMP
