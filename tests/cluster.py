@@ -1,4 +1,5 @@
-"""`make cluster`: sweeps and searches on a real Slurm, two nodes on this machine, on loopback.
+"""`make cluster`: trainings, sweeps and searches on a real Slurm, two nodes on this machine, on
+loopback.
 
 Starts munged, slurmctld and two slurmd of its own in a temporary folder, each node under a host name
 of its own (a UTS namespace), and ends them. Needs root, Linux, and Debian's packages slurmctld,
@@ -114,10 +115,14 @@ class Cluster:
         self.wait(lambda: self.said("sinfo", "-h", "-o", "%D %t") == "2 idle", "two idle nodes")
 
     def start_node(self, node: str) -> None:
-        # a host name of its own: else a run could not see that another node had it
+        # a host name of its own: else a run could not see that another node had it; both names
+        # resolve there, as they do on a cluster
+        hosts = self.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(NODES)}\n")
         self._daemon(
-            node, "unshare", "--uts", "sh", "-c", f"hostname {node}; exec slurmd -D -N {node}"
-        )
+            node, "unshare", "--uts", "--mount", "sh", "-c",
+            f"hostname {node}; mount --bind {hosts} /etc/hosts; exec slurmd -D -N {node}",
+        )  # fmt: skip
 
     def _daemon(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as log:
@@ -225,18 +230,23 @@ class Check:
         self.cluster.said("scancel", job)
         print(f"{self.kind}: cancelled {run}")
         run, _ = self.at_work("node2")
-        self.cluster.kill_node("node2")
-        print(f"{self.kind}: killed node2 with {run}")
-        self.cluster.wait(
-            lambda: "down" in self.cluster.said("sinfo", "-h", "-n", "node2", "-o", "%T"),
-            "Slurm's word that node2 is down",
-        )
-        self.cluster.start_node("node2")
+        self.lose("node2", run)
         self.emptied()
         left = [row for row in self.rows() if row["state"] not in ("done", "stopped")]
         print(f"{self.kind}: after the array: {_counts(self.rows())}")
         if left:
             raise AssertionError(f"neither done nor stopped: {left}")
+
+    def lose(self, node: str, run: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Kill a node, do something while Slurm knows it to be down, and start it again."""
+        self.cluster.kill_node(node)
+        print(f"{self.kind}: killed {node} with {run}")
+        self.cluster.wait(
+            lambda: "down" in self.cluster.said("sinfo", "-h", "-n", node, "-o", "%T"),
+            f"Slurm's word that {node} is down",
+        )
+        meanwhile()
+        self.cluster.start_node(node)
 
     def go_on(self, trials: int) -> None:
         """The same command again does what the cancelled task left; all are done then."""
@@ -248,22 +258,61 @@ class Check:
             raise AssertionError(f"not {trials} done trials: {rows}")
 
     def same_here(self) -> None:
-        """Each trial trained here, without a stop, has the same weights."""
-        rows, place = self.rows(), self.cluster.folder / f"{self.kind}-here"
-        for row in rows:
-            (place / row["run"]).mkdir(parents=True)
-            shutil.copy(self.runs / row["run"] / "recipe.yaml", place / row["run"])
-        command = [sys.executable, "-c", TRAIN_HERE, *(str(place / row["run"]) for row in rows)]
+        """Each run trained here, without a stop, has the same weights."""
+        runs, place = sorted(self.runs.glob("2*")), self.cluster.folder / f"{self.kind}-here"
+        here = [place / run.name for run in runs]
+        for run, own in zip(runs, here, strict=True):
+            own.mkdir(parents=True)
+            shutil.copy(run / "recipe.yaml", own)
+        command = [sys.executable, "-c", TRAIN_HERE, *map(str, here)]
         subprocess.run(command, env=self.cluster.env, capture_output=True, check=True)
         unequal = [
-            row["trial"]
-            for row in rows
-            if digest(self.runs / row["run"]) != digest(place / row["run"])
+            run.name for run, own in zip(runs, here, strict=True) if digest(run) != digest(own)
         ]
-        equal = len(rows) - len(unequal)
-        print(f"{self.kind}: {equal} of {len(rows)} digests equal to trainings here")
+        equal = len(runs) - len(unequal)
+        print(f"{self.kind}: {equal} of {len(runs)} digests equal to trainings here")
         if unequal:
-            raise AssertionError(f"other weights than here: trials {unequal}")
+            raise AssertionError(f"other weights than here: {unequal}")
+
+
+class LaunchCheck(Check):
+    """One training by `dgcctl launch slurm`: warned, and then its node killed."""
+
+    def submit(self) -> None:
+        options = ("--gpus-per-node", "0", "--cpus-per-task", "1")
+        log = f"--sbatch=--output={self.cluster.folder}/launch.out"
+        longer = (word.replace("train.epochs=40", "train.epochs=120") for word in RECIPE)
+        print(self.dgcctl("launch", "slurm", *longer, *options, log).strip())
+
+    def trouble(self) -> None:
+        run, job = self.at_work()
+        self.cluster.said("timeout", "5", "scancel", "--signal=USR1", "--batch", job)
+        self.cluster.wait(lambda: self.resumed(run) == 1, "the warned run at work again")
+        print(f"launch: warned {run} (USR1)")
+        node = read_status(RunDir(self.runs / run)).host
+
+        def elsewhere() -> None:
+            """The other node has it: whose lock was freed, for its owner cannot be asked."""
+            self.cluster.wait(lambda: self.resumed(run) == 2, "the training on the other node")
+            now = read_status(RunDir(self.runs / run)).host
+            print(f"launch: {now} goes on with it")
+
+        self.lose(node, run, elsewhere)
+        self.emptied()
+
+    def resumed(self, run: str) -> int:
+        """How often it went on, if it is at work."""
+        found = RunDir(self.runs / run)
+        log = found.events.read_text()
+        return log.count('"resume"') if read_status(found).state == "running" else 0
+
+    def go_on(self, trials: int) -> None:
+        runs = [RunDir(place) for place in self.runs.glob("2*")]
+        states = [read_status(run).state for run in runs]
+        times = runs[0].events.read_text().count('"resume"')
+        print(f"launch: {states[0]}, resumed {times} times")
+        if states != ["done"] * trials:
+            raise AssertionError(f"not {trials} done: {states}")
 
 
 def digest(run: Path) -> str:
@@ -285,10 +334,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="dgcctl-cluster-"))
     cluster = Cluster(folder)
-    failed, wanted = 0, sys.argv[1:] or ["sweep", "search"]
+    failed, wanted = 0, sys.argv[1:] or ["launch", "sweep", "search"]
     try:
         cluster.start()
         for check, trials in (
+            (LaunchCheck(cluster, "launch"), 1),
             (Check(cluster, "sweep", "seed=0..2", "optim.lr=0.05,0.1"), 6),
             (Check(cluster, "search", "optim.lr=log:0.01..0.3", "--trials", "20",
                    "--pruner", "none"), 20),

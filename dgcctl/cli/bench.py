@@ -14,6 +14,7 @@ import typer
 
 from dgc.errors import DgcError, UsageError
 from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
@@ -91,6 +92,7 @@ Out = Annotated[
 ]
 
 
+@tabular
 def bench(
     network: Models = None,
     gate_factor: GateFactors = None,
@@ -103,6 +105,8 @@ def bench(
     progress: Progress = None,
     plan: PlanFile = None,
     out: Out = None,
+    *,
+    form: output.Form,
 ) -> None:
     """Time the project against dense networks in other engines, side by side. Leave the machine
     idle meanwhile.
@@ -119,8 +123,12 @@ def bench(
         raise UsageError(f"--precision {precision}: leave out --train, --layers and --plan")
     if plan is not None:
         _alone(network, layers, train, out)
-        _measure_plan(plan, batch or [1], threads or [1], budget)
+        _measure_plan(plan, batch or [1], threads or [1], budget, form)
         return
+    if form is not output.Form.TEXT:
+        raise UsageError(
+            f"--{form} goes with --plan; else --out FILE keeps the rows as JSON, a table beside it"
+        )
     if train and (batch or layers):
         raise UsageError(
             "--train has its own batch sizes and no table of layers: leave out --batch and --layers"
@@ -172,7 +180,9 @@ def _alone(*others: object) -> None:
         )
 
 
-def _measure_plan(file: Path, batches: list[int], threads: list[int], budget: float) -> None:
+def _measure_plan(
+    file: Path, batches: list[int], threads: list[int], budget: float, form: output.Form
+) -> None:
     """In a process of its own, without PyTorch, so that its memory is the plan's."""
     words = [f"--batch={b}" for b in batches] + [f"--threads={t}" for t in threads]
     # By subprocess alone, as `dgc.runtime` needs no more than NumPy.
@@ -187,7 +197,10 @@ def _measure_plan(file: Path, batches: list[int], threads: list[int], budget: fl
         TableColumn("high", "", _ms, right=True),
         TableColumn("n", right=True),
     ]
-    output.table("rows", columns, found["rows"])
+    facts = {key: value for key, value in found.items() if key not in ("rows", "schema_version")}
+    output.table("rows", columns, found["rows"], form, **facts)
+    if form is not output.Form.TEXT:
+        return
     memory = found["resident_mb"]
     output.line(
         f"loaded in {found['load_ms']:.1f} ms, first image {found['first_ms']:.1f} ms"

@@ -198,13 +198,15 @@ def take(
 
 
 @app.command()
+@tabular
 def verify(
     name: Name,
     evaluate: Annotated[
         bool, typer.Option("--eval", help="Measure the error too (needs the data).")
     ] = False,
     data_dir: options.DataDir = None,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Digest, keys and shapes, parameters and MACs against the table; with --eval the published
     error too.
@@ -226,10 +228,10 @@ def verify(
         TableColumn("found", show=_short),
         TableColumn("detail", show=lambda v: v or ""),
     ]
-    if json:
+    if form is output.Form.JSON:
         output.document(name=name, checks=rows)
     else:
-        output.table("checks", columns, rows)
+        output.table("checks", columns, rows, form)
     wrong = [
         f"{row['name']}{': ' + row['detail'] if row['detail'] else ''}"
         for row in rows

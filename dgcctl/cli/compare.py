@@ -11,7 +11,7 @@ import typer
 from dgc.errors import UsageError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
-from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui import completion, diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import garbage, numbers, settings
@@ -36,7 +36,13 @@ _TITLES = {
 }
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", "-w", metavar="FILTER", help="Every run that fits, e.g. 'tag:study'."),
+    typer.Option(
+        "--where",
+        "-w",
+        metavar="FILTER",
+        help="Every run that fits, e.g. 'tag:study'.",
+        autocompletion=completion.complete_filter,
+    ),
 ]
 
 
@@ -45,7 +51,11 @@ Where = Annotated[
 def compare(
     run: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'tag:study'."),
+        typer.Argument(
+            metavar="RUN|FILTER...",
+            help="Ids, prefixes, paths; or e.g. 'tag:study'.",
+            autocompletion=completion.complete_run_or_filter,
+        ),
     ] = None,
     where: Where = None,
     over: Annotated[

@@ -18,7 +18,7 @@ import typer
 from dgc import settings as environment
 from dgc.errors import UsageError
 from dgc.talk import shown
-from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui import completion, diagnostics, options, output
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 from dgcctl.core.runs import listing
@@ -31,7 +31,7 @@ RunArguments = Annotated[
     typer.Argument(
         metavar="RUN",
         help="Runs to open: the first is shown, the others are laid over.",
-        autocompletion=options.complete_run,
+        autocompletion=completion.complete_run,
     ),
 ]
 Theme = Literal["dark", "light", "plain"]

@@ -79,7 +79,11 @@ def _folder(name: str, given: Path | None) -> Path:
     return given or (settings.data_dir() or Path("data")) / name
 
 
+_BAD = [TableColumn("file"), TableColumn("reason")]
+
+
 @app.command()
+@tabular
 def verify(
     name: Name,
     data_dir: options.DataDir = None,
@@ -94,7 +98,8 @@ def verify(
             help="List the damaged ones, for data.quarantine=FILE.",
         ),
     ] = None,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Read every image; name all that are damaged, in one pass. Ends with 3 where there are any."""
     _require_known(name)
@@ -102,10 +107,7 @@ def verify(
     arguments = ["verify", name, *_where(data_dir), *(["--full"] if full else [])]
     arguments += [f"--write-quarantine={quarantine.absolute()}"] if quarantine else []
     found = query("dgc.jobs.data_sets", arguments, say=diagnostics.note)
-    if json:
-        output.document(**found)
-    else:
-        _print(found)
+    _print(found, form)
     bad, structure = found["bad"], found.get("structure", [])
     if structure:
         raise DataError(_structure_line(found["dir"], structure, len(bad)))
@@ -119,7 +121,16 @@ def verify(
         raise DataError(f"{found['dir']}: {files} cannot be used: mend or remove them, or {listed}")
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], form: output.Form) -> None:
+    if form is output.Form.JSON:
+        output.document(**found)
+    elif form is output.Form.TEXT:
+        _describe(found)
+    else:  # what cannot be used, as one table
+        output.table("bad", _BAD, [*found.get("structure", []), *found["bad"]], form)
+
+
+def _describe(found: dict[str, Any]) -> None:
     lines: list[tuple[str, Any]] = [
         ("data", found["name"]),
         ("folder", found["dir"]),
@@ -145,7 +156,7 @@ def _print(found: dict[str, Any]) -> None:
         )
     if found["bad"]:
         output.line()
-        output.table("bad", [TableColumn("file"), TableColumn("reason")], found["bad"])
+        output.table("bad", _BAD, found["bad"])
 
 
 def _structure_line(folder: str, structure: list[dict[str, str]], bad: int) -> str:
@@ -184,11 +195,13 @@ def _beside(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 @app.command()
+@tabular
 def download(
     name: Name,
     data_dir: options.DataDir = None,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Fetch CIFAR-10 or CIFAR-100 and check it."""
     _require_known(name)
@@ -204,10 +217,7 @@ def download(
             f" {folder}"
         )
     found = query("dgc.jobs.data_sets", ["download", name, *_where(data_dir)], say=diagnostics.note)
-    if json:
-        output.document(**found)
-    else:
-        _print(found)
+    _print(found, form)
 
 
 def _where(folder: Path | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dgc.errors import DgcError
 from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import settings
 from dgcctl.core.diagnosis import Level, examine
@@ -11,7 +12,8 @@ from dgcctl.core.diagnosis import Level, examine
 _STYLES = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
 
 
-def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
+@tabular
+def doctor(runs_dir: options.RunsDir = None, *, form: output.Form) -> None:
     """Python, torch, CPU, GPU, native kernels, packages, memory, folders; what is wrong and what to
     do about it.
 
@@ -24,7 +26,7 @@ def doctor(runs_dir: options.RunsDir = None, json: options.Json = False) -> None
         TableColumn("name", "what"),
         TableColumn("value", "found"),
     ]
-    output.table("findings", columns, rows, output.form_of(json=json))
+    output.table("findings", columns, rows, form)
     for finding in findings:
         if finding.level is Level.NOTE:
             diagnostics.note(f"note: {finding.name}: {finding.advice}")

@@ -12,6 +12,7 @@ import typer
 
 from dgc.errors import ResourceError, TargetMissedError, UsageError
 from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.network import Named, named
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.precision import Precision
@@ -20,6 +21,8 @@ from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers, settings
 from dgcctl.core.launch.launcher import RankOptions
 from dgcctl.core.launch.query import query
+
+_MACS = ("dense", "promised", "executed")
 
 
 class Engine(enum.StrEnum):
@@ -31,6 +34,19 @@ class Engine(enum.StrEnum):
     AUTO = "auto"
 
 
+_CLASSES = [
+    TableColumn("name", "class", most=output.CLASS_NAME),
+    TableColumn("samples", right=True),
+    TableColumn("top1_error", show=numbers.percent, right=True),
+]
+_FIGURES = [
+    TableColumn("name", "evaluated"),
+    TableColumn("samples", right=True),
+    TableColumn("top1_error", show=numbers.percent, right=True),
+    TableColumn("top5_error", show=numbers.percent, right=True),
+    TableColumn("images_per_s", show=numbers.decimals, right=True),
+    *(TableColumn(f"macs_{kind}", show=numbers.count, right=True) for kind in _MACS),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -42,6 +58,7 @@ DataDir = Annotated[
 
 
 @trusting
+@tabular
 @named
 def evaluate(
     engine: Annotated[
@@ -70,8 +87,8 @@ def evaluate(
     nproc_per_node: Annotated[
         str | None, typer.Option("--nproc-per-node", metavar="N|auto", help="Processes (torchrun).")
     ] = None,
-    json: options.Json = False,
     *,
+    form: output.Form,
     network: Named,
 ) -> None:
     """Top-1 error (and top-5 error of more than five classes), images a second, and what the
@@ -97,7 +114,7 @@ def evaluate(
     ranks = RankOptions(nproc_per_node) if nproc_per_node else None
     found = query("dgc.jobs.evaluate", arguments, say=diagnostics.note, ranks=ranks)
     held = _held_all(found)
-    _print(name, network.which, found, held, json=json)
+    _print(name, network.which, found, held, form)
     _say_if_others(found.get("data") or {}, network)
     if found.get("plot_error"):
         raise ResourceError(f"the picture was not written: {found['plot_error']}")
@@ -145,21 +162,22 @@ def _held(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(
-    name: str, which: str, found: dict[str, Any], held: list[dict[str, Any]], *, json: bool
+    name: str, which: str, found: dict[str, Any], held: list[dict[str, Any]], form: output.Form
 ) -> None:
-    if json:
+    if form is output.Form.JSON:
         output.document(name=name, **found, verdicts=held)
         return
-    output.facts(_lines(f"{name}, {which}" if which else name, found, held))
     classes = found.get("per_class")
-    if classes:
-        columns = [
-            TableColumn("name", "class", most=output.CLASS_NAME),
-            TableColumn("samples", right=True),
-        ]
-        columns.append(TableColumn("top1_error", "top-1 error", numbers.percent, right=True))
-        output.line()
-        output.table("classes", columns, classes)
+    if form is output.Form.TEXT:
+        output.facts(_lines(f"{name}, {which}" if which else name, found, held))
+        if classes:
+            output.line()
+            output.table("classes", _CLASSES, classes)
+    elif classes:
+        output.table("classes", _CLASSES, classes, form)
+    else:
+        macs = {f"macs_{kind}": value for kind, value in (found.get("macs") or {}).items()}
+        output.table("figures", _FIGURES, [{"name": name, **macs, **found}], form)
 
 
 def _lines(name: str, found: dict[str, Any], held: list[dict[str, Any]]) -> list[tuple[str, Any]]:
@@ -212,10 +230,7 @@ def _against_float32(
 
 def _macs(found: dict[str, Any]) -> list[tuple[str, Any]]:
     macs = found.get("macs") or {}
-    values = {
-        kind: macs.get(kind, found.get(f"macs_{kind}"))
-        for kind in ("dense", "promised", "executed")
-    }
+    values = {kind: macs.get(kind, found.get(f"macs_{kind}")) for kind in _MACS}
     return [
         (f"MACs, {kind}", numbers.count(value))
         for kind, value in values.items()

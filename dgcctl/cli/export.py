@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dgc.errors import UsageError
-from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui import completion, diagnostics, options, output
 from dgcctl.cli._ui.network import Named, complete_released
 from dgcctl.cli._ui.precision import Precision
 from dgcctl.cli._ui.targets import check_target
@@ -31,7 +31,7 @@ Recipe = Annotated[
         "--recipe",
         metavar="RECIPE",
         help="Network of a FILE that does not know its own.",
-        autocompletion=options.complete_recipe,
+        autocompletion=completion.complete_recipe,
     ),
 ]
 

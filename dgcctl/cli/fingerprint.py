@@ -9,12 +9,14 @@ import typer
 
 from dgc.errors import TargetMissedError, UsageError
 from dgc.run.files import write_json
-from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui import diagnostics, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.core.repro import receipts
 
 
+@tabular
 def fingerprint(
     compare: Annotated[
         list[Path] | None,
@@ -36,7 +38,8 @@ def fingerprint(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads [torch's choice].")
     ] = None,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """A determinism receipt: the hash of some seeded training steps, with the facts of this
     machine.
@@ -51,9 +54,9 @@ def fingerprint(
     if len(given) < 2:
         given.append(_make(given, target, steps=steps, seed=seed, device=device, threads=threads))
     if len(given) == 2:
-        _compare(given, json=json)
+        _compare(given, form)
     else:
-        _show(given[0], json=json)
+        _show(given[0], form)
 
 
 def _make(given: list[dict[str, Any]], target: Path | None, **how: Any) -> dict[str, Any]:
@@ -67,23 +70,28 @@ def _make(given: list[dict[str, Any]], target: Path | None, **how: Any) -> dict[
     return made
 
 
-def _show(receipt: dict[str, Any], *, json: bool) -> None:
-    if json:
+def _show(receipt: dict[str, Any], form: output.Form) -> None:
+    if form is output.Form.JSON:
         output.document(receipt=receipt)
         return
-    rows = [
+    rows: list[tuple[str, Any]] = [
         ("digest", receipt["digest"]),
         ("steps", len(receipt["steps"])),
         ("took", f"{receipt['seconds']:.1f} s"),
     ]
-    output.facts([*rows, *receipt["facts"].items()])
+    rows += receipt["facts"].items()
+    if form is output.Form.TEXT:
+        output.facts(rows)
+    else:
+        columns = [TableColumn("fact"), TableColumn("value")]
+        output.table("facts", columns, [{"fact": key, "value": v} for key, v in rows], form)
 
 
-def _compare(given: list[dict[str, Any]], *, json: bool) -> None:
+def _compare(given: list[dict[str, Any]], form: output.Form) -> None:
     found = receipts.compare(*given)
     rows = [{"fact": key, "a": a, "b": b} for key, a, b in found.facts]
-    form = output.Form.JSON if json else output.Form.TEXT
-    if rows or json:
+    json = form is output.Form.JSON
+    if rows or form is not output.Form.TEXT:
         extra = {"equal": found.first is None, "first_different_step": found.first} if json else {}
         output.table(
             "facts", [TableColumn("fact"), TableColumn("a"), TableColumn("b")], rows, form, **extra
@@ -92,7 +100,7 @@ def _compare(given: list[dict[str, Any]], *, json: bool) -> None:
         raise TargetMissedError(
             f"the receipts differ from step {found.first} of {len(given[0]['steps'])} on"
         )
-    if not json:
+    if form is output.Form.TEXT:
         output.line(
             f"bitwise equal over {len(given[0]['steps'])} steps ({given[0]['digest'][:16]})"
         )

@@ -12,6 +12,7 @@ import typer
 
 from dgc.errors import DataError, UsageError
 from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.network import Named, PlanFile, named_or_plan
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.precision import Precision
@@ -19,9 +20,16 @@ from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
 
 _WIDTH = 72
+_CLASSES = [
+    TableColumn("image"),
+    TableColumn("rank", right=True),
+    TableColumn("name", "class"),
+    TableColumn("probability", show=lambda value: f"{value:.4f}", right=True),
+]
 
 
 @trusting
+@tabular
 @named_or_plan
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
@@ -30,11 +38,16 @@ def predict(
         Precision, typer.Option("--precision", help="int8: no channels are shown.")
     ] = Precision.FLOAT32,
     channels: Annotated[
-        bool, typer.Option("--channels", help="Every chosen channel, no line shortened.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--channels/--no-channels",
+            help="Every chosen channel, no line shortened; or the classes alone.",
+            show_default=False,
+        ),
+    ] = None,
     runs_dir: options.RunsDir = None,
-    json: options.Json = False,
     *,
+    form: output.Form,
     network: Named | PlanFile,
 ) -> None:
     """The best classes of each image, and which channels each head chose.
@@ -53,11 +66,20 @@ def predict(
         arguments, _ = network.opened(settings.runs_dir(runs_dir))
         words = [*arguments, f"--top={top}", f"--precision={precision}", *map(_plain, images)]
         found = query("dgc.jobs.predict", words, say=diagnostics.note)
-    if json:
+    if form is output.Form.JSON:
         output.document(**found)
-    else:
+    elif form is output.Form.TEXT:
         for image in found["images"]:
-            _print(image, _WIDTH if not channels else None)
+            _print_classes(image)
+            if channels is not False:
+                _print_channels(image, None if channels else _WIDTH)
+    else:
+        rows = [
+            {"image": image["path"], "rank": rank, **row}
+            for image in found["images"]
+            for rank, row in enumerate(image["classes"], 1)
+        ]
+        output.table("classes", _CLASSES, rows, form)
     _refuse_unreadable(found["unreadable"], len(images))
 
 
@@ -88,7 +110,7 @@ def _plain(path: Path) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def _print(image: dict[str, Any], width: int | None) -> None:
+def _print_classes(image: dict[str, Any]) -> None:
     output.line(image["path"])
     rows = [{**row, "share": 100 * row["probability"]} for row in image["classes"]]
     columns = [
@@ -97,6 +119,9 @@ def _print(image: dict[str, Any], width: int | None) -> None:
     ]
     output.table("classes", columns, rows)
     output.line()
+
+
+def _print_channels(image: dict[str, Any], width: int | None) -> None:
     if not image["layers"]:  # a plan file does not tell
         return
     columns = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from dgc.recipe.load import (
 from dgc.recipe.load import flatten as flat
 from dgc.recipe.meanings import keys as every_key
 from dgc.recipe.messages import did_you_mean
+from dgc.run.names import checked_name
 from dgc.run.trusted_code import is_own, package_of
 from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
@@ -92,24 +93,23 @@ def _row(name: str, recipe: Recipe) -> dict[str, Any]:
 
 
 @app.command()
+@tabular
 def show(
     recipe: options.RecipeArgument,
     overrides: options.Overrides = None,
     why: Annotated[
         bool, typer.Option("--why", help="Each value with where it comes from.")
     ] = False,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """The whole recipe, every default written out."""
     wanted = load_recipe(find_recipe(recipe), overrides or [])
-    if json:
+    if form is output.Form.JSON:
         output.document(recipe=wanted.model_dump(), digest=wanted.digest(), why=_reasons(wanted))
-    elif why:
-        output.table(
-            "values",
-            [TableColumn("key"), TableColumn("value"), TableColumn("why")],
-            _reasons(wanted),
-        )
+    elif why or form is not output.Form.TEXT:
+        columns = [TableColumn("key"), TableColumn("value"), TableColumn("why")]
+        output.table("values", columns, _reasons(wanted), form)
     else:
         output.write(dump_recipe(wanted))
 
@@ -250,10 +250,14 @@ def cp(
     ] = None,
     yes: options.Yes = False,
 ) -> None:
-    """Copy a recipe, to change it by hand."""
+    """Copy a recipe, to change it by hand. The copy has the name of its file, and so have its
+    runs.
+    """
     source = find_recipe(recipe)
     goal = target or Path(source.name)
     goal = goal / source.name if goal.is_dir() else goal
+    # without an ending no command would take it for a recipe's name
+    goal = goal if goal.suffix else goal.with_name(f"{goal.name}.yaml")
     if goal.exists() and goal.resolve() == source.resolve():
         raise UsageError(
             f"{goal}: is that recipe itself: give another name, e.g. `dgcctl recipes cp {recipe}"
@@ -263,5 +267,9 @@ def cp(
         raise UsageError(f"{goal}: there is no folder {goal.parent}: make it first")
     if goal.exists():
         diagnostics.confirm(f"{goal} exists. Replace it?", yes=yes)
-    shutil.copyfile(source, goal)
+    text = source.read_text(encoding="utf-8")
+    if goal.stem != source.stem:
+        name = checked_name(goal.stem, "recipes cp: the name")
+        text = re.sub(r"(?m)^name:.*$", f"name: {name}", text, count=1)
+    goal.write_text(text, encoding="utf-8")
     output.line(str(goal))

@@ -14,6 +14,7 @@ from dgc.recipe.load import load_recipe
 from dgc.run import code_record
 from dgc.run.paths import RunDir
 from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.cli._ui.watching import Watch
@@ -25,8 +26,14 @@ from dgcctl.core.runs.record import read_record
 
 _NAMED = 8  # of what else differs; a test tool that was installed since brings twenty packages
 
+_Against = Annotated[
+    str | None,
+    typer.Option("--against", metavar="RUN", help="Run nothing: compare with this run instead."),
+]
+
 
 @trusting
+@tabular
 def rerun(
     run: options.RunArgument,
     check: Annotated[
@@ -53,15 +60,11 @@ def rerun(
             "--allow-change", help="Run it although machine or versions differ from the record."
         ),
     ] = False,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against", metavar="RUN", help="Run nothing: compare with this run instead."
-        ),
-    ] = None,
+    against: _Against = None,
     data_dir: options.DataDir = None,
     runs_dir: options.RunsDir = None,
-    json: options.Json = False,
+    *,
+    form: output.Form,
 ) -> None:
     """Restore code, recipe, seed and data of a run in a clean worktree, run it again, compare.
 
@@ -86,7 +89,7 @@ def rerun(
     if not check and against is None:
         output.line(repeated.id)
         return
-    _report(again.compare(recorded, repeated, tolerances), json=json)
+    _report(again.compare(recorded, repeated, tolerances), form)
 
 
 def _watch(run: RunDir, recorded: RunDir) -> Watch:
@@ -135,7 +138,7 @@ def _asking(run: str, *, allow_change: bool) -> again.Agree:
     return agree
 
 
-def _report(found: again.Repetition, *, json: bool) -> None:
+def _report(found: again.Repetition, form: output.Form) -> None:
     comparison = found.comparison
     rows = [
         {
@@ -158,13 +161,13 @@ def _report(found: again.Repetition, *, json: bool) -> None:
         )
     )
     columns.append(TableColumn("within", show=lambda value: "yes" if value else "no"))
-    form = output.Form.JSON if json else output.Form.TEXT
-    output.table("metrics", columns, rows, form, **(_document(found) if json else {}))
+    facts = _document(found) if form is output.Form.JSON else {}
+    output.table("metrics", columns, rows, form, **facts)
     verdict = (
         f"{comparison.verdict} ({comparison.rows} rows, {found.repeated.id} against"
         f" {found.recorded.id})"
     )
-    if not json:
+    if form is output.Form.TEXT:
         output.line(verdict)
     for difference in found.circumstances[:_NAMED]:
         was, now = ("absent" if value is None else value for value in (difference.a, difference.b))

@@ -14,7 +14,7 @@ from dgc.errors import UsageError
 from dgc.run.events import Event, EventKind
 from dgc.run.trusted_code import trust_words_of
 from dgc.talk import shown
-from dgcctl.cli._ui import diagnostics, options, output, run_columns, summary
+from dgcctl.cli._ui import completion, diagnostics, options, output, run_columns, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
 from dgcctl.core import garbage, settings
@@ -61,6 +61,7 @@ def ls(
             metavar="FILTER",
             help="e.g. 'lr>0.05' state=done tag:paper name~demo seed=0..2 'age<2h';"
             " `or` between two.",
+            autocompletion=completion.complete_filter,
         ),
     ] = None,
     runs_dir: options.RunsDir = None,

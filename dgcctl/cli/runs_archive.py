@@ -12,7 +12,7 @@ import typer
 
 from dgc.errors import IntegrityError, UsageError
 from dgcctl.cli import runs_elsewhere
-from dgcctl.cli._ui import diagnostics, options, output
+from dgcctl.cli._ui import completion, diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
@@ -32,7 +32,7 @@ _Runs = Annotated[
     typer.Argument(
         metavar="RUN|FILTER...",
         help="Ids, prefixes, paths, `latest`; or e.g. 'tag:study'.",
-        autocompletion=options.complete_run,
+        autocompletion=completion.complete_run_or_filter,
     ),
 ]
 _To = Annotated[
@@ -114,7 +114,7 @@ def export(
         typer.Argument(
             metavar="RUN|FILTER... [TARGET]",
             help="Ids, prefixes, paths; or e.g. 'tag:study'; then the target, if -o is not given.",
-            autocompletion=options.complete_run,
+            autocompletion=completion.complete_run_or_filter,
         ),
     ],
     given: Annotated[
@@ -195,7 +195,9 @@ def rm(
     run: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'state=failed' 'age>30d'."
+            metavar="RUN|FILTER...",
+            help="Ids, prefixes, paths; or e.g. 'state=failed' 'age>30d'.",
+            autocompletion=completion.complete_run_or_filter,
         ),
     ],
     for_good: Annotated[
@@ -256,7 +258,11 @@ def restore(
 def tag(
     run: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|FILTER...", help="Ids, prefixes, paths; or e.g. 'state=done'."),
+        typer.Argument(
+            metavar="RUN|FILTER...",
+            help="Ids, prefixes, paths; or e.g. 'state=done'.",
+            autocompletion=completion.complete_run_or_filter,
+        ),
     ],
     add: Annotated[
         list[str] | None, typer.Option("--add", "-a", metavar="TAG", help="Give this tag.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgcctl.cli._ui import diagnostics, on_cluster, options, output, summary
+from dgcctl.cli._ui import completion, diagnostics, on_cluster, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
@@ -26,21 +26,29 @@ _Pruner = Annotated[
     str, typer.Option("--pruner", metavar="|".join(study.PRUNERS), help="Who ends trials early.")
 ]
 
+_RecipeOrLook = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|ls|show",
+        help="A recipe; or ls, or show SEARCH.",
+        autocompletion=completion.complete_recipe_or_look,
+    ),
+]
+_Values = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=RANGE...",
+        help="optim.lr=log:0.01..0.3 model.gate_factor=0.25..0.75 model.heads=2,4",
+        autocompletion=completion.complete_axis,
+    ),
+]
+
 
 @trusting
 @tabular
 def search(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE|ls|show", help="A recipe; or ls, or show SEARCH."),
-    ],
-    values: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=RANGE...",
-            help="optim.lr=log:0.01..0.3 model.gate_factor=0.25..0.75 model.heads=2,4",
-        ),
-    ] = None,
+    recipe: _RecipeOrLook,
+    values: _Values = None,
     trials: Annotated[
         int, typer.Option("--trials", "-n", min=1, metavar="N", help="So many in all.")
     ] = 20,

@@ -12,7 +12,7 @@ import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.run.names import checked_name
-from dgcctl.cli._ui import diagnostics, judged, on_cluster, options, output, summary
+from dgcctl.cli._ui import completion, diagnostics, judged, on_cluster, options, output, summary
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
@@ -36,20 +36,26 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, metavar="N", help="Trials at once [one a GPU, else 1]."),
 ]
+_RecipeOrLook = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|ls|show",
+        help="A recipe to sweep; or ls, or show SWEEP.",
+        autocompletion=completion.complete_recipe_or_look,
+    ),
+]
 
 
 @trusting
 @tabular
 def sweep(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE|ls|show", help="A recipe to sweep; or ls, or show SWEEP."),
-    ],
+    recipe: _RecipeOrLook,
     axes: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=A,B...",
             help="Values to try: optim.lr=0.05,0.1 seed=0..2 model.gate_factor=0.25..0.75:0.25",
+            autocompletion=completion.complete_axis,
         ),
     ] = None,
     jobs: Jobs = None,

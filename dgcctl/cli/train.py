@@ -30,7 +30,7 @@ from dgc.run import class_folders, oom
 from dgc.run.code_record import sentences
 from dgc.run.paths import RunDir
 from dgc.run.trusted_code import trust_words_of
-from dgcctl.cli._ui import diagnostics, judged, options, output, summary
+from dgcctl.cli._ui import completion, diagnostics, judged, options, output, summary
 from dgcctl.cli._ui.starting import How, starting
 from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.cli._ui.watching import Watch
@@ -54,7 +54,7 @@ Init = Annotated[
         "--init",
         metavar="RUN|FILE",
         help="Start from these weights: a run's last checkpoint, or a file (model.init).",
-        autocompletion=options.complete_run,
+        autocompletion=completion.complete_run,
     ),
 ]
 Teacher = Annotated[
@@ -63,7 +63,7 @@ Teacher = Annotated[
         "--teacher",
         metavar="RUN|FILE",
         help="Learn from this network too: a run's last checkpoint, or a file (train.teacher).",
-        autocompletion=options.complete_run,
+        autocompletion=completion.complete_run,
     ),
 ]
 

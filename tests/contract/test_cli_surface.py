@@ -4,12 +4,14 @@ README.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +147,29 @@ def test_the_readme_lists_every_exit_code() -> None:
     section = text.partition("## Exit codes")[2].partition("\n## ")[0]
     listed = {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
     assert listed == {int(code) for code in ExitCode}
+
+
+def _prints_a_table(function: Any, seen: set[Any]) -> bool:
+    """Whether a function, or one of its module that it calls, calls `output.table`."""
+    code = function.__code__
+    if code in seen:
+        return False
+    seen.add(code)
+    if {"output", "table"} <= set(code.co_names):
+        return True
+    called = (function.__globals__.get(name) for name in code.co_names)
+    own = (
+        one for one in called if inspect.isfunction(one) and one.__module__ == function.__module__
+    )
+    return any(_prints_a_table(one, seen) for one in own)
+
+
+def test_every_command_that_prints_a_table_prints_it_in_every_form() -> None:
+    forms = {"--json", "--csv", "--md", "--latex"}
+    tables = {
+        path: {name for item in node.params for name in item.opts}
+        for path, node in commands()
+        if node.callback and _prints_a_table(inspect.unwrap(node.callback), set())
+    }
+    assert len(tables) > 20
+    assert {path: forms - options for path, options in tables.items() if forms - options} == {}

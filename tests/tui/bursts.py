@@ -193,7 +193,8 @@ async def _type(pilot: Pilot[None], keys: Sequence[str], late: Late, *, slow: bo
 def _state(dash: DashApp) -> dict[str, Any]:
     """All that a user could tell apart; of a session that has ended, what it leaves."""
     if dash.return_code is not None:
-        return {"ended": dash.return_code, "view": asdict(dash.store.view)}
+        # letters of runs follow from the runs, not from keys; who left before they were read has none
+        return {"ended": dash.return_code, "view": {**asdict(dash.store.view), "signs": {}}}
     for screen in dash.screen_stack:  # one that lies below looks when it comes back
         if isinstance(screen, DashScreen) and screen.ready:
             screen.show_now()

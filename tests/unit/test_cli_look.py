@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from dgc.errors import DgcError, ResourceError
-from dgc.recipe.load import dump_recipe, find_recipe, load_recipe, shipped_recipes
+from dgc.recipe.load import (
+    diff_recipes,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    shipped_recipes,
+)
 from dgc.run.paths import RunDir
 from dgc.run.status import Status, write_status
 from dgcctl.cli import data, doctor, main, profile
@@ -106,7 +112,20 @@ def test_recipes_cp_copies_and_never_overwrites_unasked(capsys: Said, tmp_path: 
     )
     assert (tmp_path / "mine.yaml").read_text() == "precious"
     assert main.main(["recipes", "cp", "cifar10_h4", "mine.yaml", "--yes"]) == 0
-    assert load_recipe(tmp_path / "mine.yaml").name == "cifar10_h4"
+    assert load_recipe(tmp_path / "mine.yaml").name == "mine"
+    same = [
+        key
+        for key, *_ in diff_recipes(
+            load_recipe(Path("mine.yaml")), load_recipe(find_recipe("cifar10_h4"))
+        )
+    ]
+    assert same == ["name"]
+    assert main.main(["recipes", "cp", "demo", "other"]) == 0
+    assert load_recipe(tmp_path / "other.yaml").name == "other"
+    assert capsys.readouterr().out == "mine.yaml\nother.yaml\n"
+    line = fails(capsys, 2, "recipes", "cp", "demo", "my own.yaml")
+    assert line.startswith("recipes cp: the name 'my own': should be a name of at most 64 letters")
+    assert not (tmp_path / "my own.yaml").exists()
     capsys.readouterr()
     line = fails(capsys, 2, "recipes", "cp", "mine.yaml", "mine.yaml")
     assert (

@@ -176,12 +176,12 @@ def test_from_the_command_line(
 def test_what_is_printed(
     opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dgcctl.cli.predict import _print
+    from dgcctl.cli.predict import _print_channels, _print_classes
 
-    _print(
-        predicting.predict(opened, class_names("cifar10"), [photo(tmp_path / "a.jpg", 40, 40)])[0],
-        72,
-    )
+    image = photo(tmp_path / "a.jpg", 40, 40)
+    answer = predicting.predict(opened, class_names("cifar10"), [image])[0]
+    _print_classes(answer)
+    _print_channels(answer, 72)
     told = capsys.readouterr().out
     assert told.startswith(f"{tmp_path / 'a.jpg'}\n")
     assert sum(name in told for name in class_names("cifar10")) == 5

@@ -358,6 +358,12 @@ def test_filters(folder: Path, text: str, expected: list[str]) -> None:
         ("name=DEMO", "filter: no run has name=DEMO (did you mean demo?)"),
         ("epochs=six", "filter: epochs is a number in all runs, and 'six' is none"),
         ("lr=0.1..x", "filter: '0.1..x' is no range: write it as 0.01..0.1"),
+        ("lr=0.1..0.01", "filter: '0.1..0.01' is empty: the smaller end goes first"),
+        (
+            "epochs=[6,7]",
+            "filter: epochs is a number in all runs, and '[6,7]' is none: write epochs=6,7",
+        ),
+        ("tag:Demo", "filter: no run has the tag Demo (did you mean tag:demo?)"),
         (
             "state=finished",
             "filter: no run can be finished (states: queued, running, done, failed, stopped, died,"

@@ -5,11 +5,15 @@ cluster.
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
 from dgc.errors import RecipeError, UsageError
 from dgc.recipe.load import find_recipe, load_recipe
+from dgc.run.files import write_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, Status, write_status
 from dgcctl.core.launch.slurm import Job, script, submit
 from tests.waiting import GUARD, wait_for
 
@@ -75,6 +79,7 @@ SRUN = r"""#!/usr/bin/env bash
 # trains until control/stop appears, then says in status.json what the trainer would say
 while [ "$1" != --run-dir ]; do shift; done
 RUN=$2; shift 2
+[ -e "$RUN/lock.json" ] && echo locked >> "$RUN/starts"
 echo "${1:-fresh}" >> "$RUN/starts"
 echo '{"step": 1}' > "$RUN/last.json"
 for _ in $(seq 12000); do
@@ -151,6 +156,19 @@ def test_a_requeued_job_resumes_in_the_same_run_directory(cluster):
     assert cluster.start().end() == 0
     assert (run / "starts").read_text() == "fresh\n--resume\n"
     assert not (run / "control" / "stop").exists()
+
+
+def test_a_requeued_job_takes_over_from_a_node_that_was_lost(cluster):
+    cluster.start()
+    run = cluster.run
+    cluster.process.send_signal(signal.SIGUSR1)
+    cluster.end()
+    write_json(run / "lock.json", {"host": "elsewhere", "boot": "b", "pid": 1, "start_token": 1.0})
+    silent = Status(state=State.RUNNING, host="elsewhere", heartbeat=time.time() - 3600)
+    write_status(RunDir(run), silent)
+    (run / "finish").touch()
+    assert cluster.start().end() == 0
+    assert (run / "starts").read_text() == "fresh\n--resume\n"
 
 
 def test_scancel_stops_gently_and_does_not_queue_again(cluster):

@@ -20,10 +20,10 @@ from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.cli.main import main
 from dgcctl.core.launch import slurm_array
 from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.launch.lost_node import free_lost_lock
 from dgcctl.core.sweep.grid import parse_axis
 from dgcctl.core.sweep.plan import TrialState, open_or_create
 from dgcctl.core.sweep.sweep_task import run_trial
-from dgcctl.core.sweep.take_over import free_lost_lock
 from tests.waiting import wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))

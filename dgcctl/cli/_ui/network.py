@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dgc.errors import UsageError
-from dgcctl.cli._ui import options
+from dgcctl.cli._ui import completion
 from dgcctl.cli._ui.flags import gathered
 
 
@@ -95,7 +95,7 @@ _FLAGS = {
                 "--run",
                 metavar="RUN",
                 help="A run: id, prefix, path, `latest`.",
-                autocompletion=options.complete_run,
+                autocompletion=completion.complete_run,
             ),
         ],
         None,
@@ -113,7 +113,7 @@ _FLAGS = {
                 "--recipe",
                 metavar="RECIPE",
                 help="Network and data of --checkpoint.",
-                autocompletion=options.complete_recipe,
+                autocompletion=completion.complete_recipe,
             ),
         ],
         None,

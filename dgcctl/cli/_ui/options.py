@@ -8,26 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dgcctl.core import settings
-
-
-def complete_run(incomplete: str) -> list[str]:
-    """Ids of runs, for shell completion."""
-    from dgcctl.core.runs import listing
-
-    try:
-        names = ["latest", *(run.id for run in listing.iterate(settings.runs_dir()))]
-    except OSError:  # a shell that asks gets no answer instead of an error
-        return []
-    return [name for name in names if name.startswith(incomplete)]
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Names of shipped recipes, for shell completion."""
-    from dgc.recipe.load import shipped_recipes
-
-    return [name for name in shipped_recipes() if name.startswith(incomplete)]
-
+from dgcctl.cli._ui.completion import complete_key, complete_recipe, complete_run
 
 RecipeArgument = Annotated[
     str,
@@ -39,7 +20,11 @@ RecipeArgument = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe, e.g. optim.lr=0.05."),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Changes of the recipe, e.g. optim.lr=0.05.",
+        autocompletion=complete_key,
+    ),
 ]
 RunArgument = Annotated[
     str,

@@ -120,6 +120,9 @@ PORT=$((20000 + SLURM_JOB_ID % 20000))
 WARNED=0
 trap 'WARNED=1; touch "$RUN/control/stop"' USR1
 trap 'touch "$RUN/control/stop"' TERM
+# A node that was lost has left its lock. Slurm gave the job to us, so nobody else has the run; what
+# still gives a sign is waited for.
+"$PYTHON" -m dgcctl.core.launch.lost_node "$RUN"
 srun --kill-on-bad-exit=1 "$PYTHON" -m @STARTER@ \
   --nnodes=@NODES@ --nproc-per-node=@RANKS@ --max-restarts=0 \
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$HEAD:$PORT" \

@@ -143,6 +143,8 @@ def _fits(run: Filterable, wanted: Filter) -> bool:
 
 
 def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
+    if term.sign == ":":
+        _require_tag(term, runs)
     # what some run has is possible
     if term.sign != "=" or any(term.holds(run) for run in runs):
         return
@@ -155,7 +157,18 @@ def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
             raise UsageError(f"filter: no run has {term.key}={word} (did you mean {near}?)")
         numbers = told and all(_is_number(value) for value in told)
         if numbers and number_of(word, term.key) is None and ".." not in word and word != "null":
-            raise UsageError(f"filter: {term.key} is a number in all runs, and {word!r} is none")
+            hint = f": write {term.key}={word[1:-1]}" if word.startswith("[") else ""
+            raise UsageError(
+                f"filter: {term.key} is a number in all runs, and {word!r} is none{hint}"
+            )
+
+
+def _require_tag(term: Term, runs: Sequence[Filterable]) -> None:
+    """A tag in another case is a mistake; one that no run has is an empty answer."""
+    tags = {str(tag).lower(): str(tag) for run in runs for tag in run.values.get("tags") or ()}
+    near = tags.get(term.value.lower(), term.value)
+    if near != term.value:
+        raise UsageError(f"filter: no run has the tag {term.value} (did you mean tag:{near}?)")
 
 
 def _is_number(value: Any) -> bool:
@@ -244,6 +257,8 @@ def _equal(value: Any, word: str, key: str) -> bool:
         first, last = number_of(low, key), number_of(high, key)
         if first is None or last is None:
             raise UsageError(f"filter: {word!r} is no range: write it as 0.01..0.1")
+        if first > last:
+            raise UsageError(f"filter: {word!r} is empty: the smaller end goes first")
         return bool(first <= value <= last)
     number = number_of(word, key)
     if _is_number(value) and number is not None:

@@ -18,12 +18,12 @@ from dgc.errors import ExitCode
 from dgc.run.events import EventKind
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.launch.lost_node import free_lost_lock
 from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.runs.tail import Tail
 from dgcctl.core.search.study import Claim, Search
 from dgcctl.core.sweep.plan import Sweep, TrialState, forget_unbegun, prepare
 from dgcctl.core.sweep.pool import STOPPING, TRAINER, Signals
-from dgcctl.core.sweep.take_over import free_lost_lock
 
 _POLL_SECONDS = 0.1
 _CODES: dict[int, int] = {

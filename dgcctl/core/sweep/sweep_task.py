@@ -13,9 +13,9 @@ from pathlib import Path
 from dgc.errors import DgcError, ExitCode
 from dgcctl.core.launch import slurm_array
 from dgcctl.core.launch.launcher import is_running
+from dgcctl.core.launch.lost_node import free_lost_lock
 from dgcctl.core.sweep.plan import Sweep, Trial, TrialState, forget_unbegun, open_sweep, prepare
 from dgcctl.core.sweep.pool import TRAINER, Signals
-from dgcctl.core.sweep.take_over import free_lost_lock
 
 _POLL_SECONDS = 0.1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
