@@ -358,8 +358,7 @@ async def libraries(folder: Path) -> list[Figure]:
 def _ours(steps: Any, values: Any) -> list[float]:
     from textual_hires_canvas import Canvas
 
-    from dgcctl.tui.raster import cells, characters
-    from dgcctl.tui.state.series import spans
+    from dgcctl.tui.raster import cells, characters, spans
 
     canvas, told = Canvas(140, 40), []
     for _ in range(6):

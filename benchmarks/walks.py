@@ -1,9 +1,14 @@
-"""Which files of `dgc` an image passes: `python -m benchmarks.walks` trains and evaluates a small
-network and names every file in which a function ran meanwhile, with its functions.
+"""Which files an image, a metric and a checkpoint pass: `python -m benchmarks.walks` trains and
+evaluates a small network, shows a curve of it in the dashboard, downloads a made checkpoint from a
+host on this machine, and names every file in which a function ran meanwhile, with its functions.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,7 +30,8 @@ from dgc.train.session import Options
 from dgc.train.signals import Signals
 from dgc.train.step import Updater
 
-ROOT = Path(dgc.__file__).parent
+ROOT = Path(dgc.__file__).parent.parent
+PACKAGES = tuple(f"{ROOT / package}{os.sep}" for package in ("dgc", "dgcctl"))
 RECIPE = """
 name: tiny
 title: a small network, for a walk
@@ -43,12 +49,17 @@ Walk = dict[str, dict[str, None]]
 
 @contextmanager
 def noted(walk: Walk) -> Iterator[None]:
-    """Within the block each call of a function of `dgc` is noted, by file."""
+    """Within the block each call of a function of `dgc` and `dgcctl` in this thread is noted, by
+    file.
+    """
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(ROOT)) and code.co_name[0] != "<":
-            name = str(Path(code.co_filename).relative_to(ROOT.parent))
+        # the bodies of modules and classes run when something is imported, and are no function
+        if event != "call" or not code.co_flags & inspect.CO_OPTIMIZED:
+            return
+        if code.co_filename.startswith(PACKAGES) and code.co_name[0] != "<":
+            name = str(Path(code.co_filename).relative_to(ROOT))
             walk.setdefault(name, {})[code.co_qualname] = None
 
     sys.setprofile(profile)
@@ -58,15 +69,35 @@ def noted(walk: Walk) -> Iterator[None]:
         sys.setprofile(None)
 
 
-def in_training() -> tuple[Walk, Walk]:
+@contextmanager
+def replaced(*changes: tuple[Any, str, Callable[..., Any]]) -> Iterator[None]:
+    """Within the block the named functions are others."""
+    before = [getattr(place, name) for place, name, _ in changes]
+    for place, name, changed in changes:
+        setattr(place, name, changed)
+    try:
+        yield
+    finally:
+        for (place, name, _), old in zip(changes, before, strict=True):
+            setattr(place, name, old)
+
+
+def noting(walk: Walk, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; what runs in it is noted."""
+
+    @functools.wraps(function)
+    def noted_function(*args: Any, **options: Any) -> Any:
+        with noted(walk):
+            return function(*args, **options)
+
+    return noted_function
+
+
+def in_training(run: RunDir) -> tuple[Walk, Walk]:
     """What passes between the data set and the changed weights, and from a row to the log."""
     image: Walk = {}
     metric: Walk = {}
-    step, epoch, flush = Updater.step, Loader.epoch, step_rows.flush
-
-    def noted_step(*args: Any) -> Any:
-        with noted(image):
-            return step(*args)
+    epoch = Loader.epoch
 
     def noted_epoch(*args: Any, **options: Any) -> Iterator[Any]:
         batches = epoch(*args, **options)
@@ -77,32 +108,76 @@ def in_training() -> tuple[Walk, Walk]:
                 return
             yield batch
 
-    def noted_flush(*args: Any) -> None:
-        with noted(metric):
-            flush(*args)
-
-    changes: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
-        (Updater, "step", noted_step),
+    run.path.mkdir(parents=True)
+    run.recipe.write_text(RECIPE)
+    with replaced(
+        (Updater, "step", noting(image, Updater.step)),
         (Loader, "epoch", noted_epoch),
-        (loop, "flush", noted_flush),
-    )
-    before = [getattr(place, name) for place, name, _ in changes]
-    for place, name, changed in changes:
-        setattr(place, name, changed)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            run = RunDir(Path(folder) / "run")
-            run.path.mkdir()
-            run.recipe.write_text(RECIPE)
-            run_training(run, Options(), Signals())
-    finally:
-        for (place, name, _), old in zip(changes, before, strict=True):
-            setattr(place, name, old)
+        (loop, "flush", noting(metric, step_rows.flush)),
+    ):
+        run_training(run, Options(), Signals())
     return image, metric
 
 
-def in_inference() -> Walk:
-    """From the data set through the plan to the logits; making the plan is part of it."""
+def in_dashboard(run: RunDir) -> Walk:
+    """From the log to the chart: what runs where news are read, taken, made a curve and drawn."""
+    from dgcctl.tui.state.curves import Curves
+    from dgcctl.tui.state.feed import FeedBatch, Follower
+    from dgcctl.tui.state.store import Store
+    from dgcctl.tui.widgets.chart import Chart
+    from tests.tui import frames
+
+    walk: Walk = {}
+    take, noted_take = Store.take, noting(walk, Store.take)
+
+    def take_rows(store: Store, news: Any) -> None:
+        # news of the run's state go the same way, and are no metric
+        (noted_take if isinstance(news, FeedBatch) else take)(store, news)
+
+    async def shown() -> None:
+        async with frames.opened(run.path.parent, frames.LARGE, open=(run.id,)) as (_, pilot):
+            await frames.settled(pilot)
+
+    with replaced(
+        (Follower, "poll", noting(walk, Follower.poll)),
+        (Store, "take", take_rows),
+        (Curves, "chart_spec", noting(walk, Curves.chart_spec)),
+        (Chart, "show", noting(walk, Chart.show)),
+    ):
+        asyncio.run(shown())
+    return walk
+
+
+def of_a_checkpoint(folder: Path) -> Walk:
+    """From the link to the logits, of a file as the authors wrote theirs; what the process with
+    limits runs is not in here.
+    """
+    from dgc.hub import load_pretrained
+    from dgc.hub.cache import Cache
+    from dgc.hub.fetch import FetchOptions
+    from dgc.hub.hosts import Bases
+    from tests import released
+    from tests.faults import hosts as play
+
+    name = "cifar10_dydensenet86_h4"
+    content = released.released_content(released.random_network(name, 32))
+    file = released.write(folder / "theirs.tar", content, zipped=False)
+    table = released.registry_for(folder / "registry.json", name, file.stat().st_size)
+    os.environ["DGCCTL_REGISTRY"] = str(table)
+    walk: Walk = {}
+    with play.running() as hosts:
+        hosts.drive, hosts.onedrive = [play.file(file.read_bytes())], [play.status(404)]
+        options = FetchOptions(bases=Bases(hosts.url, hosts.url), offline=False)
+        with noted(walk):
+            found = load_pretrained(name, Cache(folder / "cache"), options)
+    found.model(released.image_batch(name))
+    return walk
+
+
+def in_inference() -> tuple[Walk, Walk]:
+    """From the data set through the plan to the logits: with the first batch, for which the plan is
+    made, and with the second.
+    """
     recipe = parse_recipe(RECIPE, "recipe.yaml")
     images = build.open_data(recipe)
     model = dgc.create_model(recipe.model.name, **recipe.model.kwargs()).eval()
@@ -117,21 +192,32 @@ def in_inference() -> Walk:
         workers=0,
         device=torch.device("cpu"),
     )
-    walk: Walk = {}
-    with noted(walk), torch.inference_mode():
-        plan = dgc.compile_for_inference(model)
-        for batch in loader.epoch():
-            plan(batch.images)
-    return walk
+    first: Walk = {}
+    second: Walk = {}
+    batches = loader.epoch()
+    with torch.inference_mode():
+        with noted(first):
+            plan = dgc.compile_for_inference(model)
+            plan(next(batches).images)
+        with noted(second):
+            plan(next(batches).images)
+    return first, second
 
 
 def main() -> int:
-    image, metric = in_training()
-    for title, walk in (
-        ("an image in training", image),
-        ("a metric, from its row to the log", metric),
-        ("an image in inference", in_inference()),
-    ):
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir(Path(folder) / "runs" / "20261126-120000-tiny-abc001")
+        image, metric = in_training(run)
+        first, second = in_inference()
+        walks = {
+            "an image in training": image,
+            "an image in inference, and the making of its plan": first,
+            "an image in inference, by a plan that is made": second,
+            "a metric, from its row to the log": metric,
+            "a metric, from the log to the chart": in_dashboard(run),
+            "a checkpoint, from the link to the weights": of_a_checkpoint(Path(folder)),
+        }
+    for title, walk in walks.items():
         print(f"{title}: {len(walk)} files, {sum(map(len, walk.values()))} functions")
         for name in sorted(walk):
             print(f"  {name}: {', '.join(walk[name])}")

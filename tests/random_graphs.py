@@ -352,6 +352,10 @@ class _Drawing:
             args["count_include_pad"] = self.random.random() < 0.5
         if min(h, w) + 2 * pad < k:
             return
+        # now and then windows that are not alike: half as many steps, one more
+        if self.random.random() < 0.3:
+            kind = kind.replace("Max", "AdaptiveMax").replace("Avg", "AdaptiveAvg")
+            args = {"output_size": (h // 2 + 1, w // 2 + 1)}
         out = getattr(nn, kind)(**args)(torch.zeros(1, 1, h, w)).shape[2:]
         self.push("pool", (at,), (c, *out), kind=kind, **args)
 

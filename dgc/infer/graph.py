@@ -31,6 +31,16 @@ class Pool:
     counts: tuple[Tensor, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class AdaptivePool:
+    """Windows of `kind` (max, average) of many sizes: for each row of the result its first row and
+    the one behind its last; columns alike."""
+
+    kind: str
+    rows: Tensor  # int32 (2, height)
+    columns: Tensor
+
+
 @dataclass
 class Resample:
     """Of which two rows each row of the result is made, and the second one's share; columns alike.
@@ -47,8 +57,8 @@ class Node:
     """What one operation gives, for one image: `shape` is (channels, height, width); of a
     vector (numbers, 1, 1).
 
-    kind: input, conv, affine, add, sub, mul, cat, slice, gather, pool, mean, flatten, linear,
-    softmax, along, resample; unknown: something that no kernel computes, `what` it is. The
+    kind: input, conv, affine, add, sub, mul, cat, slice, gather, pool, adaptive, mean, flatten,
+    linear, softmax, along, resample; unknown: something that no kernel computes, `what` it is. The
     activation comes last in every one of them.
 
     conv: inputs [x] or [x, residual]; affine: y = x * scale + shift, both may be None; slice and
@@ -67,6 +77,7 @@ class Node:
     act: Act = Act.NO_ACT
     slope: float = 0.0
     pool: Pool | None = None
+    adaptive: AdaptivePool | None = None
     resample: Resample | None = None
     weight: Tensor | None = None  # linear, along
     bias: Tensor | None = None
@@ -113,4 +124,4 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     return found
 
 
-__all__ = ["Conv", "Node", "Pool", "Resample", "UnknownError", "ordered", "users"]
+__all__ = ["AdaptivePool", "Conv", "Node", "Pool", "Resample", "UnknownError", "ordered", "users"]

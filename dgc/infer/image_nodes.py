@@ -65,6 +65,23 @@ def pool(to: NodeImages, node: Node) -> None:
     )
 
 
+def adaptive(to: NodeImages, node: Node) -> None:
+    p = node.adaptive
+    assert p is not None
+    source, target = to.realised(node.inputs[0]), to.target(node)
+    # pools.h: a row of the source, the sum of a window's rows, the row that is written
+    to.scratch = max(to.scratch, 2 * (source.layout.width + 16) + target.layout.width)
+    constants: dict[str, Constant] = {
+        "index": torch.cat([p.rows.reshape(-1), p.columns.reshape(-1)])
+    }
+    if p.kind == "average":
+        constants["weight"] = torch.cat([1.0 / (s[1] - s[0]).float() for s in (p.rows, p.columns)])
+    to.emit(
+        Kind.ADAPTIVE, {"src": source, "dst": target}, constants=constants,
+        pool_kind=int(p.kind == "average"),
+    )  # fmt: skip
+
+
 def resample(to: NodeImages, node: Node) -> None:
     r = node.resample
     assert r is not None

@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "gather": _gather,
     "pool": image_nodes.pool,
+    "adaptive": image_nodes.adaptive,
     "resample": image_nodes.resample,
     "mean": lambda to, n: to.mean(n),
     "flatten": _flatten,

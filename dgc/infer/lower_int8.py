@@ -264,4 +264,4 @@ def not_negative(node: Node) -> bool:
     """Whether no pixel of a node's image can be negative."""
     if node.relu:
         return True
-    return node.kind in ("pool", "cat") and all(map(not_negative, node.inputs))
+    return node.kind in ("pool", "adaptive", "cat") and all(map(not_negative, node.inputs))

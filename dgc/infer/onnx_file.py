@@ -122,6 +122,7 @@ class _Writer:
             "gather": self._taken,
             "cat": lambda n: self.op("Concat", *(self.names[i] for i in n.inputs), axis=1),
             "pool": self._pool,
+            "adaptive": self._adaptive,
             "mean": lambda n: self.op("GlobalAveragePool", self.names[n.inputs[0]]),
             "flatten": lambda n: self._vector(self.op("Flatten", self.names[n.inputs[0]], axis=1)),
             "linear": self._linear,
@@ -200,6 +201,19 @@ class _Writer:
         share = (p.counts[0][:, None] * p.counts[1][None] * whole).reshape(1, 1, h, w)
         return sums if (share == 1).all() else self.op("Mul", sums, self.constant(share))
 
+    def _adaptive(self, n: Node) -> str:
+        """Means alone: a product on either side. ONNX has no such windows."""
+        assert n.adaptive is not None
+        if n.adaptive.kind != "average":
+            raise UsageError(
+                "no ONNX can be made of this network: it has adaptive max pooling in windows"
+                " that are not alike"
+            )
+        height, width = self.sizes[n.inputs[0]]
+        rows = self.constant(_shares(n.adaptive.rows, height))
+        columns = self.constant(_shares(n.adaptive.columns, width).t())
+        return self.op("MatMul", self.op("MatMul", rows, self.names[n.inputs[0]]), columns)
+
     def _linear(self, n: Node) -> str:
         assert n.weight is not None
         bias = [] if n.bias is None else [self.constant(n.bias.float())]
@@ -222,6 +236,14 @@ class _Writer:
         opset = [h.make_opsetid("", OPSET)]
         # of 2022, as the operators: later numbers are refused by engines of then
         return h.make_model(graph, opset_imports=opset, ir_version=8, producer_name="dgcctl")
+
+
+def _shares(windows: Tensor, size: int) -> Tensor:
+    """(windows, size): the share of each place in each window's mean."""
+    begin, end = windows[0, :, None], windows[1, :, None]
+    place = torch.arange(size)
+    inside = ((place >= begin) & (place < end)).float()
+    return inside / inside.sum(1, keepdim=True)
 
 
 def save_onnx(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:

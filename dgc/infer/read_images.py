@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgc.infer.graph import Node, Pool, Resample, UnknownError
+from dgc.infer.graph import AdaptivePool, Node, Pool, Resample, UnknownError
 from dgc.infer.read_convs import _pair, named
 from dgc.infer.trace import Trace, Traced
 
@@ -92,14 +92,23 @@ def adaptive(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Fo
         return x, None, False
     if outs == (1, 1) and average:
         return trace.node("mean", [x], (x.channels, 1, 1)), None, False
-    if isinstance(out, tuple) or any(n % o for n, o in zip(size, outs, strict=True)):
-        raise UnknownError(f"{name} of {size} to {outs} pixels")
+    if any(n % o for n, o in zip(size, outs, strict=True)):
+        rows, columns = (_windows(n, o) for n, o in zip(size, outs, strict=True))
+        windows = AdaptivePool("average" if average else "max", rows, columns)
+        return trace.node("adaptive", [x], _shape(x, out), adaptive=windows), None, False
     kernel = (size[0] // outs[0], size[1] // outs[1])
     counts = (torch.full((outs[0],), 1 / kernel[0]), torch.full((outs[1],), 1 / kernel[1]))
     pool = Pool(
         "average" if average else "max", kernel, kernel, (0, 0), counts if average else None
     )
     return trace.node("pool", [x], _shape(x, out), pool=pool), None, False
+
+
+def _windows(size: int, outs: int) -> Tensor:
+    """Where PyTorch's adaptive windows begin and end: as evenly as whole pixels allow, so that they
+    overlap where `outs` does not divide `size`."""
+    i = torch.arange(outs)
+    return torch.stack([i * size // outs, -(-(i + 1) * size // outs)]).to(torch.int32)
 
 
 def interpolate(trace: Trace, name: str, args: Any, kwargs: Any, out: Tensor) -> Found:

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from dgc.kernels.cpu import train_passes
 from dgc.kernels.cpu.train_passes import PassShape
+from dgc.layers import gating
 from dgc.layers.algorithms.native_layer import Gated
 from dgc.layers.algorithms.native_norm import affine_of, input_grad, norm_grads
 from dgc.layers.algorithms.native_static import static_shape
@@ -195,7 +196,7 @@ def _forward(
     # the running statistics of both BatchNorms, as each module would have moved them
     move_on(part.dynamic.norm, Moments(first.mean, first.var), count)  # type: ignore[arg-type]
     move_on(part.norm, second, count)  # type: ignore[arg-type]
-    return [y, *second, *gated.tensors], gated.gates.mean((0, 2)).sum()
+    return [y, *second, *gated.tensors], gating.gate_l1(gated.gates)
 
 
 class _Walk:

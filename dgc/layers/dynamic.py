@@ -283,10 +283,9 @@ class DynamicGroupConv2d(HasBackend):
 
     def _composed(self, found: Dispatch, a_BCHW: Tensor) -> Tensor:
         """The layer in plain operations, after its norm: for torch.compile and unusual norms."""
-        # the L1 term is of all gates, also of those that are switched off next
         gates_BGC = self.gates(a_BCHW)
         selected_BGC, n = self._switch_off(gates_BGC)
-        self._last_gate_l1 = gates_BGC.mean((0, 2)).sum()
+        self._last_gate_l1 = gating.gate_l1(gates_BGC)
         self._record(selected_BGC)
         return dgc_conv2d(
             a_BCHW,

@@ -79,7 +79,7 @@ class FusedLayer(torch.autograd.Function):
         )
         # the choice has no derivative; the gates that were chosen have theirs through y
         ctx.mark_non_differentiable(selected_BGC)
-        return y_BOHW, gates_BGC.mean((0, 2)).sum(), selected_BGC
+        return y_BOHW, gating.gate_l1(gates_BGC), selected_BGC
 
     @staticmethod
     @once_differentiable

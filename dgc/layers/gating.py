@@ -28,6 +28,13 @@ def gates(pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor, fc2_bias_GC: Tens
     return torch.relu(g_GBC).transpose(0, 1).contiguous()
 
 
+def gate_l1(gates_BGC: Tensor) -> Tensor:
+    """What a layer adds to the loss, a scalar: the sum over heads of the mean of all gates, also of
+    those that are switched off next. (Triton's kernels sum it themselves.)
+    """
+    return gates_BGC.mean((0, 2)).sum()
+
+
 def gates_backward(
     grad_BGC: Tensor, pooled_BC: Tensor, fc1_GSC: Tensor, fc2_GCS: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

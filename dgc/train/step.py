@@ -23,6 +23,16 @@ from dgc.train.ranks import Ranks, without_sync
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class LossParts(NamedTuple):
+    """This rank's part of a global batch, once each was weighed by its share: what the loss is made
+    of, and how many answers are wrong. Scalars on the device.
+    """
+
+    cross_entropy: Tensor
+    gate_l1: Tensor
+    wrong: Tensor
+
+
 class StepTensors(NamedTuple):
     """What a rank has at the end of a step, for the columns of dgc.run.metrics: scalars on the
     device, to be added up over the ranks.
@@ -94,12 +104,18 @@ class Updater:
         self.optimizer.lr = lr
         images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         images_BCHW = images_BCHW.to(memory_format=self.memory_format)
-        sums = self._backward(images_BCHW, target, global_batch)
+        parts = self._backward(images_BCHW, target, global_batch)
         # after backward, before the update, which a tripped guard keeps from being made
-        norm = self._guard(sums)
+        norm = self._guard(parts)
         self.scaler.step(cast("torch.optim.Optimizer", self.optimizer))
         self.scaler.update()
-        tensors = StepTensors(*sums, self.optimizer.tripped[0], norm, self.module, self.ranks.first)
+        tensors = StepTensors(
+            **parts._asdict(),
+            bad=self.optimizer.tripped[0],
+            grad_norm=norm,
+            module=self.module,
+            first=self.ranks.first,
+        )
         columns = [metric.column for metric in metrics.STEP_METRICS if metric.column]
         # read by nobody here: the row stays on the device until the buffer is full
         return torch.stack([column(tensors).double() for column in columns])
@@ -130,13 +146,9 @@ class Updater:
             torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         )
 
-    def _backward(
-        self, images_BCHW: Tensor, target: Target, global_batch: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the global batch's mean loss;
-        this rank's part of cross entropy, gate L1 and wrong answers.
-        """
-        totals: list[tuple[Tensor, Tensor, Tensor]] = []
+    def _backward(self, images_BCHW: Tensor, target: Target, global_batch: int) -> LossParts:
+        """Gradients of the global batch's mean loss, and what this rank has of it."""
+        totals: list[LossParts] = []
         chunks = list(_chunks(images_BCHW, target, self.accumulate))
         for number, (x_BCHW, y) in enumerate(chunks, 1):
             # as a share of all ranks' images: parts may be of different
@@ -144,14 +156,18 @@ class Updater:
             share = len(x_BCHW) / global_batch
             # gradients travel once a step, with the last part
             with without_sync(self.forward) if number < len(chunks) else nullcontext():
-                cross_entropy, l1, wrong = self._losses(x_BCHW, y)
+                part = self._losses(x_BCHW, y)
                 # DDP averages over ranks, so a rank's part of the global mean counts `world` times
-                loss = (cross_entropy + self.gate_weight * l1) * (share * self.ranks.world)
+                loss = (part.cross_entropy + self.gate_weight * part.gate_l1) * (
+                    share * self.ranks.world
+                )
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            totals.append((cross_entropy.detach() * share, l1.detach() * share, wrong))
+            l1 = part.gate_l1.detach() * share
+            # counted already, not a mean
+            totals.append(LossParts(part.cross_entropy.detach() * share, l1, part.wrong))
         return totals[0] if len(totals) == 1 else _added(totals)
 
-    def _losses(self, x_BCHW: Tensor, y: Target) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, x_BCHW: Tensor, y: Target) -> LossParts:
         with self._precision(x_BCHW.device.type):
             logits_BC = self.forward(x_BCHW)
         # the loss in float32: softmax of many classes overflows what fp16 can hold
@@ -159,7 +175,7 @@ class Updater:
             logits_BC = logits_BC.float()
         wrong = (logits_BC.detach().argmax(1) != y.labels).sum()
         loss = self._answered(x_BCHW, y, logits_BC)
-        return loss, gate_l1(self.module).to(logits_BC.device), wrong
+        return LossParts(loss, gate_l1(self.module).to(logits_BC.device), wrong)
 
     def _answered(self, x_BCHW: Tensor, y: Target, logits_BC: Tensor) -> Tensor:
         """The loss of what the network answers, without that of its gates."""
@@ -174,7 +190,7 @@ class Updater:
             return nullcontext()
         return torch.autocast(device_type, dtype=AMP_TYPES[self.amp])
 
-    def _guard(self, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _guard(self, parts: LossParts) -> Tensor:
         """Trip on a loss or a gradient that is not finite, on all ranks together.
         Returns the gradient norm.
         """
@@ -182,7 +198,7 @@ class Updater:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         # with fp16 an overflowing gradient is GradScaler's daily work: it skips that step and
         # lowers the scale
-        watched = sums[0] + sums[1] + (0 * norm if self.amp != "fp16" else 0)
+        watched = parts.cross_entropy + parts.gate_l1 + (0 * norm if self.amp != "fp16" else 0)
         bad = (~torch.isfinite(watched)).to(self.optimizer.tripped.dtype)
         # never back to zero: all later steps change nothing, until the host looks
         self.optimizer.tripped.copy_(torch.maximum(self.optimizer.tripped, bad))
@@ -203,6 +219,5 @@ def _chunks(images_BCHW: Tensor, target: Target, count: int) -> Iterator[tuple[T
         yield from zip(images_BCHW.tensor_split(count), target.split(count), strict=True)
 
 
-def _added(totals: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    cross_entropy, l1, wrong = (torch.stack(column).sum() for column in zip(*totals, strict=True))
-    return cross_entropy, l1, wrong
+def _added(totals: list[LossParts]) -> LossParts:
+    return LossParts(*(torch.stack(column).sum() for column in zip(*totals, strict=True)))

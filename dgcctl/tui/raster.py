@@ -1,4 +1,4 @@
-"""Lines into braille cells (2 x 4 dots each), as arrays.
+"""Lines into one span a dot column, and spans into braille cells (2 x 4 dots each), as arrays.
 
 The canvas widget comes from textual-hires-canvas, which draws line by line in Python. Own code
 only fills the cells: curves are drawn anew at every key, and whole arrays at once cost far less.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dgcctl.tui.state.series import Floats, Spans
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 # Which of six dot columns a line shows: tells overlaid runs apart where there is no colour.
@@ -23,6 +25,64 @@ DASHES = (
     (1, 1, 1, 0, 1, 0),
     (1, 0, 0, 1, 0, 0),
 )
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A line reduced to dot columns: in column `at[i]` it reaches from `low[i]` to `high[i]`."""
+
+    at: Ints
+    low: Floats
+    high: Floats
+    broken: Ints  # columns that hold a value that is no number
+
+
+def visible(x: Floats, first: float, last: float) -> slice:
+    """The part of sorted `x` inside [first, last], with one neighbour on either side so that lines
+    reach the edge.
+    """
+    begin = int(np.searchsorted(x, first, "left"))
+    end = int(np.searchsorted(x, last, "right"))
+    return slice(max(0, begin - 1), min(len(x), end + 1))
+
+
+def spans(x: Floats, y: Floats, first: float, last: float, columns: int) -> Spans:
+    """Reduce a line to at most one span a dot column, keeping every extreme: nothing seen is
+    averaged away.
+    """
+    width = (last - first) or 1.0
+    # The neighbours outside the window fall on the edge columns, so that a line enters and leaves
+    # the chart where it should.
+    at = np.clip(((x - first) * ((columns - 1) / width) + 0.5).astype(np.int64), 0, columns - 1)
+    finite = np.isfinite(y)
+    broken = np.empty(0, np.int64)
+    if not finite.all():
+        broken = np.unique(at[~finite])
+        at, y = at[finite], y[finite]
+    if len(at) == 0:
+        empty = np.empty(0)
+        return Spans(np.empty(0, np.int64), empty, empty, broken)
+    # x grows, so the points of a column stand in a row: each run of equal columns is one span.
+    starts = np.flatnonzero(np.diff(at, prepend=-1))
+    return _joined(at[starts], y, starts, broken)
+
+
+def _joined(at: Ints, y: Floats, starts: Ints, broken: Ints) -> Spans:
+    """Fill the columns between points by interpolation and stretch each span to its left
+    neighbour's end.
+    """
+    ends = np.append(starts[1:], len(y)) - 1
+    every = np.arange(at[0], at[-1] + 1)
+    filled = np.interp(every, at, y[ends])
+    low, high, entry = filled.copy(), filled.copy(), filled.copy()
+    own = at - at[0]
+    low[own], high[own] = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
+    entry[own] = y[starts]
+    # Each column reaches to where its left neighbour ended; else a steep line would be dots with
+    # gaps.
+    low[1:] = np.minimum(low[1:], filled[:-1])
+    high[1:] = np.maximum(high[1:], filled[:-1])
+    return Spans(every, low, high, broken)
 
 
 def cells(
@@ -190,3 +250,15 @@ def short(value: float) -> str:
     if size and size < 1e-3:
         return f"{value:.1e}".replace("e-0", "e-")
     return f"{value:.4g}"
+
+
+def value_at(x: Floats, y: Floats, position: float) -> float | None:
+    """The value of the point nearest to `position` (None where the line is empty)."""
+    if len(x) == 0:
+        return None
+    right = int(np.searchsorted(x, position))
+    near = min(
+        (index for index in (right - 1, right) if 0 <= index < len(x)),
+        key=lambda i: abs(x[i] - position),
+    )
+    return float(y[near])

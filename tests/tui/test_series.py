@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dgcctl.tui import raster
-from dgcctl.tui.state import curves, series
+from dgcctl.tui.state import curves, feed
 
 
 def slow_average(values: list[float], weight: float) -> list[float]:
@@ -28,13 +28,13 @@ def test_smoothing_is_the_bias_corrected_moving_average(weight: float, count: in
     values = np.random.default_rng(count).normal(size=count)
     values[::17] = np.nan
     np.testing.assert_allclose(
-        series.smooth(values, weight), slow_average(values.tolist(), weight), rtol=1e-9
+        curves.smooth(values, weight), slow_average(values.tolist(), weight), rtol=1e-9
     )
 
 
 def test_no_smoothing_returns_the_values_themselves() -> None:
     values = np.array([1.0, 5.0, math.nan])
-    assert series.smooth(values, 0.0) is values
+    assert curves.smooth(values, 0.0) is values
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(2, 80))
@@ -42,7 +42,7 @@ def test_downsampling_keeps_the_lowest_and_the_highest_value(
     values: list[float], columns: int
 ) -> None:
     y = np.array(values)
-    found = series.spans(np.arange(len(y), dtype=float), y, 0.0, float(max(1, len(y) - 1)), columns)
+    found = raster.spans(np.arange(len(y), dtype=float), y, 0.0, float(max(1, len(y) - 1)), columns)
     assert found.low.min() == y.min()
     assert found.high.max() == y.max()
     assert np.all(np.diff(found.at) == 1), "a line has no holes"
@@ -51,35 +51,35 @@ def test_downsampling_keeps_the_lowest_and_the_highest_value(
 
 
 def test_neighbouring_spans_touch_so_that_a_jump_is_a_vertical_line() -> None:
-    found = series.spans(np.array([0.0, 1.0, 2.0]), np.array([0.0, 10.0, 0.0]), 0.0, 2.0, 3)
+    found = raster.spans(np.array([0.0, 1.0, 2.0]), np.array([0.0, 10.0, 0.0]), 0.0, 2.0, 3)
     assert found.low.tolist() == [0.0, 0.0, 0.0]
     assert found.high.tolist() == [0.0, 10.0, 10.0]
 
 
 def test_a_value_that_is_no_number_is_marked_and_not_drawn() -> None:
-    found = series.spans(np.arange(4.0), np.array([1.0, math.nan, 1.0, math.inf]), 0.0, 3.0, 4)
+    found = raster.spans(np.arange(4.0), np.array([1.0, math.nan, 1.0, math.inf]), 0.0, 3.0, 4)
     assert found.broken.tolist() == [1, 3]
     assert found.at.tolist() == [0, 1, 2]
 
 
 def test_only_broken_values_make_an_empty_line() -> None:
-    found = series.spans(np.arange(2.0), np.array([math.nan, math.nan]), 0.0, 1.0, 4)
+    found = raster.spans(np.arange(2.0), np.array([math.nan, math.nan]), 0.0, 1.0, 4)
     assert len(found.at) == 0
     assert found.broken.tolist() == [0, 3]
 
 
 def test_the_visible_part_reaches_one_point_past_each_edge() -> None:
-    assert series.visible(np.arange(10.0), 2.5, 5.5) == slice(2, 7)
+    assert raster.visible(np.arange(10.0), 2.5, 5.5) == slice(2, 7)
 
 
 def test_the_nearest_point_answers_for_a_place_between_two() -> None:
     x, y = np.array([0.0, 10.0]), np.array([1.0, 2.0])
-    assert [series.value_at(x, y, place) for place in (-5, 4, 6, 99)] == [1.0, 1.0, 2.0, 2.0]
-    assert series.value_at(np.empty(0), np.empty(0), 1.0) is None
+    assert [raster.value_at(x, y, place) for place in (-5, 4, 6, 99)] == [1.0, 1.0, 2.0, 2.0]
+    assert raster.value_at(np.empty(0), np.empty(0), 1.0) is None
 
 
 def test_a_column_grows_and_is_cut_back() -> None:
-    column = series.GrowingArray()
+    column = feed.GrowingArray()
     column.extend(range(1000))
     column.truncate(3)
     column.extend([7.0])
@@ -87,7 +87,7 @@ def test_a_column_grows_and_is_cut_back() -> None:
 
 
 def test_a_rising_line_is_drawn_from_the_lower_left_to_the_upper_right_dot() -> None:
-    spans = series.spans(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.0, 1.0, 8)
+    spans = raster.spans(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.0, 1.0, 8)
     bits = raster.cells(spans, 0.0, 1.0, 4, 2)
     drawn = {(column, row): character for column, row, character in raster.characters(bits)}
     assert drawn[0, 1] > "⡀", "dot 7, lower left"
@@ -97,7 +97,7 @@ def test_a_rising_line_is_drawn_from_the_lower_left_to_the_upper_right_dot() -> 
 
 
 def test_dashes_leave_gaps_so_that_lines_differ_without_colour() -> None:
-    flat = series.spans(np.array([0.0, 1.0]), np.array([0.5, 0.5]), 0.0, 1.0, 24)
+    flat = raster.spans(np.array([0.0, 1.0]), np.array([0.5, 0.5]), 0.0, 1.0, 24)
     counts = [
         int(np.unpackbits(raster.cells(flat, 0.0, 1.0, 12, 3, dash)).sum()) for dash in range(3)
     ]

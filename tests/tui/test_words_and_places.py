@@ -19,7 +19,7 @@ from dgc.run.status import write_status
 from dgc.talk import shown
 from dgcctl.core.runs.listing import read_run
 from dgcctl.tui import actions, keys, raster
-from dgcctl.tui.state import drawer_rows, series
+from dgcctl.tui.state import drawer_rows
 from dgcctl.tui.state.alerts import AlertMonitor
 from dgcctl.tui.state.feed import Feed
 from dgcctl.tui.state.poller import Listed
@@ -131,7 +131,7 @@ def test_lines_and_points_lie_where_a_curve_of_the_same_value_lies(
     """Grid, target, cursor and points of a scatter go to the cell in which a curve has its dot."""
     low, high = interval[0], interval[0] + interval[1]
     value = min(high, low + share * (high - low))
-    spans = series.spans(np.array([value]), np.array([value]), low, high, 2 * width)
+    spans = raster.spans(np.array([value]), np.array([value]), low, high, 2 * width)
     ((column, row, _),) = raster.characters(raster.cells(spans, low, high, width, height))
     assert raster.dot(value, high, low, 4 * height) // 4 == row
     assert raster.dot(value, low, high, 2 * width) // 2 == column

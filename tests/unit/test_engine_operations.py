@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -142,11 +142,31 @@ def test_pools(
     holds(pool, (3, *size))
 
 
-@pytest.mark.parametrize("size", [(6, 6), (12, 18), (7, 7)])
-def test_adaptive_pools(size: tuple[int, int]) -> None:
-    outs = (2, 3) if size != (7, 7) else (7, 7)
-    holds(nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(outs)), (3, *size))
-    holds(nn.AdaptiveMaxPool2d(1), (3, *size))
+@settings(max_examples=40, deadline=None)
+@given(
+    size=SHAPES, outs=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    pool=st.sampled_from([nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d]), tiles=st.booleans(),
+)  # fmt: skip
+@example(size=(12, 18), outs=(2, 3), pool=nn.AdaptiveMaxPool2d, tiles=False)  # windows alike
+@example(size=(13, 19), outs=(5, 8), pool=nn.AdaptiveAvgPool2d, tiles=True)
+def test_adaptive_pools(
+    size: tuple[int, int], outs: tuple[int, int], pool: type[nn.Module], tiles: bool
+) -> None:
+    """Also where no step divides the image, and more windows than pixels; out of sub-planes too."""
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    if tiles:
+        conv = dgc.DynamicGroupConv2d(3, 8, 3, padding=1, heads=1, gate_factor=1.0, norm=False)  # type: ignore[assignment]
+    holds(nn.Sequential(layer(3, conv), pool(outs)), (3, *size))
+    holds(nn.Sequential(nn.Hardswish(), pool(outs)), (3, *size))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d])
+def test_adaptive_pools_pass_on_what_is_no_number(pool: type[nn.Module]) -> None:
+    x = torch.randn(1, 2, 7, 9)
+    x[0, 0, 3, 4], x[0, 1, 0, 0] = float("nan"), float("inf")
+    engine = dgc.compile_for_inference(pool((4, 5)), strict=True)
+    with torch.inference_mode():
+        assert torch.allclose(engine(x), pool((4, 5))(x), rtol=1e-6, equal_nan=True)
 
 
 @settings(max_examples=25, deadline=None)

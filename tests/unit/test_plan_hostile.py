@@ -23,7 +23,7 @@ from dgc.errors import IntegrityError
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import CONSTANTS, Kind, Op
 from dgc.runtime import native, writer
-from tests.native.fuzz_seeds import Foreign
+from tests.native.fuzz_seeds import Foreign, Sum
 from tests.plan_files import Forged, images, lay_out, network, plan_of
 from tests.waiting import GUARD
 
@@ -220,6 +220,27 @@ def test_a_vector_that_begins_elsewhere_is_refused(kind: Kind) -> None:
     assert refusal(forged.bytes()) == ""
     first(forged, kind).out_first = 1
     assert "where the results begin" in refusal(forged.bytes())
+
+
+def test_a_window_outside_its_image_is_refused() -> None:
+    forged = Forged(plan_of(Sum(), torch.zeros(1, 2, 6, 7)))
+    assert refusal(forged.bytes()) == ""
+    op = first(forged, Kind.ADAPTIVE)
+    size, outs = (op.src.height, op.src.width), (op.dst.height, op.dst.width)
+    table = forged.block[op.index :].view(np.int32)
+    at = 0
+    for length, count in zip(size, outs, strict=True):
+        for place, values in ((at, (-1, length)), (at + count, (0, length + 1))):
+            before = int(table[place])
+            for value in values:  # before the image, behind it, and a window of nothing
+                table[place] = value
+                assert "a window that leaves the image" in refusal(forged.bytes())
+            table[place] = before
+        at += 2 * count
+    op.pool_kind, op.weight = 2, 0
+    assert "kind of pooling" in refusal(forged.bytes())
+    op.pool_kind, op.index = 0, 0
+    assert "index: is not there" in refusal(forged.bytes())
 
 
 def test_a_million_operations_are_refused(forged: Forged) -> None:

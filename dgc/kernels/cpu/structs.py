@@ -39,6 +39,7 @@ class Kind(IntEnum):
     SOFTMAX = 17
     ALONG = 18
     DEPTHWISE = 19
+    ADAPTIVE = 20
     CONV8 = 100
     STATS = 101
     READERS = 102

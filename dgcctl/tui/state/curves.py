@@ -15,10 +15,10 @@ from dgc.run import metrics
 from dgcctl.core import numbers
 from dgcctl.core.runs.listing import Run
 from dgcctl.tui import raster
-from dgcctl.tui.state import machine, series
-from dgcctl.tui.state.feed import Feed
+from dgcctl.tui.raster import Floats
+from dgcctl.tui.state import machine
+from dgcctl.tui.state.feed import Feed, Points
 from dgcctl.tui.state.run_facts import Target
-from dgcctl.tui.state.series import Floats, Points
 from dgcctl.tui.state.store import Store
 from dgcctl.tui.state.view import Axis
 from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
@@ -183,9 +183,63 @@ class Curves:
         # smoothed anew only where the points or the weight changed: a frame has no time for more
         kept = self._smoothed.get((run_id, metric))
         if kept is None or kept[0] != state:
-            kept = (state, series.smooth(values, weight))
+            kept = (state, smooth(values, weight))
             self._smoothed[run_id, metric] = kept
         return kept[1]
+
+
+def smooth(values: Floats, weight: float) -> Floats:
+    """Exponential moving average with bias correction (as TensorBoard draws it); NaN is stepped
+    over.
+
+    `weight` in [0, 1): 0 returns the values as they are. Vectorised in blocks, so that 100,000
+    points take ~2 ms.
+    """
+    if weight <= 0 or len(values) == 0:
+        return values
+    finite = np.isfinite(values)
+    sums = _decayed_sums(np.where(finite, values, 0.0), weight)
+    counts = (
+        _decayed_sums(finite.astype(np.float64), weight)
+        if not finite.all()
+        else _full_counts(len(values), weight)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # before the first number there is nothing to average
+        return np.where(finite, sums / counts, np.nan)
+
+
+def _full_counts(length: int, weight: float) -> Floats:
+    """The same for all ones: (1 - weight ** n) / (1 - weight), which soon is its limit."""
+    counts = np.full(length, 1 / (1 - weight))
+    # From there on weight ** n is below the last digit of a float64.
+    early = min(length, int(-17 / math.log10(weight)) + 1)
+    counts[:early] = (1 - weight ** np.arange(1.0, early + 1)) / (1 - weight)
+    return counts
+
+
+def _decayed_sums(values: Floats, weight: float) -> Floats:
+    """s[i] = values[i] + weight * s[i - 1]: cumulative sums of scaled values, in blocks too short
+    to overflow.
+
+    (A product with a triangular matrix would be as short, but wakes the threads of BLAS: 20 ms
+    where this takes 2.)
+    """
+    # Within a block values are divided by weight ** i, down to 1e-6: enough to gain speed, and
+    # far from where digits are lost.
+    block = max(4, min(512, int(-6 / math.log10(weight))))
+    blocks = -(-len(values) // block)
+    padded = np.zeros(blocks * block)
+    padded[: len(values)] = values
+    scale = weight ** np.arange(block)
+    sums = np.cumsum(padded.reshape(blocks, block) / scale, axis=1) * scale
+    # What flows from block to block is one number each: a loop in Python over some hundred, where
+    # a loop over the points would be a hundred thousand.
+    ends, fade, carry = sums[:, -1].tolist(), weight**block, [0.0]
+    for end in ends[:-1]:
+        carry.append(end + fade * carry[-1])
+    sums += np.array(carry)[:, None] * (scale * weight)
+    return np.asarray(sums.reshape(-1)[: len(values)])
 
 
 def x_text(axis: Axis) -> Callable[[float], str]:

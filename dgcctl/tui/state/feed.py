@@ -16,11 +16,48 @@ from dgc.errors import IntegrityError
 from dgc.run.events import Event, EventKind
 from dgc.run.paths import RunDir
 from dgcctl.core.runs.tail import Tail
-from dgcctl.tui.state.series import GrowingArray, Points
+from dgcctl.tui.raster import Floats
 
 _COLUMNS = frozenset({EventKind.STEP, EventKind.EPOCH, EventKind.EVAL, EventKind.PERF})
 _NO_METRIC = frozenset({"kind", "step", "epoch", "t", "crc", "samples"})
 CHUNK = 1 << 20
+
+
+class GrowingArray:
+    """A float64 array that grows in amortised constant time and can be cut back."""
+
+    def __init__(self) -> None:
+        self._data: Floats = np.empty(8)
+        self.size = 0
+
+    @property
+    def view(self) -> Floats:
+        return self._data[: self.size]
+
+    def extend(self, values: Any) -> None:
+        needed = self.size + len(values)
+        # doubled: as many copies as there are digits, not as there are points
+        if needed > len(self._data):
+            grown = np.empty(max(needed, 2 * len(self._data)))
+            grown[: self.size] = self.view
+            self._data = grown
+        self._data[self.size : needed] = values
+        self.size = needed
+
+    def truncate(self, size: int) -> None:
+        self.size = min(self.size, size)
+
+
+@dataclass(frozen=True)
+class Points:
+    """One metric of one run: equally long columns; `value` may hold NaN."""
+
+    step: Floats
+    seconds: Floats
+    value: Floats
+
+    def __len__(self) -> int:
+        return len(self.value)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dgc import schedule
 from dgc.errors import DgcError
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgcctl.tui.state.series import Floats
+from dgcctl.tui.raster import Floats
 
 FIGURES = {"active_share": "active share", "entropy": "entropy", "most_used": "most used"}
 SHADES = " ░▒▓█"

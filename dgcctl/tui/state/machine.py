@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from dgcctl.core.runs.listing import Run
+from dgcctl.tui.state.feed import GrowingArray, Points
 from dgcctl.tui.state.processes import Sample
-from dgcctl.tui.state.series import GrowingArray, Points
 
 KIND = "machine."
 TITLES: Mapping[str, str] = {

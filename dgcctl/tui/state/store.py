@@ -13,12 +13,11 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.runs import filters
 from dgcctl.core.runs.listing import UNREADABLE, Run
-from dgcctl.tui.state.feed import Feed, FeedBatch
+from dgcctl.tui.state.feed import Feed, FeedBatch, Points
 from dgcctl.tui.state.machine import KIND, Machine
 from dgcctl.tui.state.poller import Disk, Listed, News, Sampled
 from dgcctl.tui.state.processes import Sample
 from dgcctl.tui.state.run_facts import best_error, last_error
-from dgcctl.tui.state.series import Points
 from dgcctl.tui.state.sign import Sign, number_new, sign_of
 from dgcctl.tui.state.view import View
 

@@ -19,8 +19,7 @@ from textual_hires_canvas import Canvas
 from dgc.talk import shown
 from dgcctl.tui import raster
 from dgcctl.tui.palette import palette_of
-from dgcctl.tui.state import series
-from dgcctl.tui.state.series import Floats, Spans
+from dgcctl.tui.raster import Floats, Spans
 from dgcctl.tui.widgets.chart_spec import EMPTY, ChartSpec, Trace
 
 GUTTER = 8
@@ -142,7 +141,7 @@ class Chart(Canvas, can_focus=True):
         # By identity: a curve that grew is another array, and
         # comparing 600,000 numbers would cost what is saved.
         if kept is None or kept[0] is not trace.x or kept[1] is not trace.y or kept[2] != how:
-            part = series.visible(trace.x, *self.spec.window)
+            part = raster.visible(trace.x, *self.spec.window)
             y = trace.y[part]
             if self.spec.log:
                 # Not drawn: a logarithm of 0 would be at the lower edge of every chart.
@@ -151,7 +150,7 @@ class Chart(Canvas, can_focus=True):
                 trace.x,
                 trace.y,
                 how,
-                self._logged(series.spans(trace.x[part], y, *self.spec.window, 2 * self._width)),
+                self._logged(raster.spans(trace.x[part], y, *self.spec.window, 2 * self._width)),
             )
             self._kept[index] = kept
         return kept[3]
@@ -200,7 +199,7 @@ class Chart(Canvas, can_focus=True):
     def _value(self, trace: Trace) -> float:
         if self.spec.cursor is None:
             return float(trace.y[-1])
-        value = series.value_at(trace.x, trace.y, self.spec.cursor)
+        value = raster.value_at(trace.x, trace.y, self.spec.cursor)
         return float("nan") if value is None else value
 
     def _axes(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgcctl.tui import raster
-from dgcctl.tui.state.series import Floats
+from dgcctl.tui.raster import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,7 @@ enum DgcKind : int64_t {
     DGC_SOFTMAX,
     DGC_ALONG,
     DGC_DEPTHWISE,
+    DGC_ADAPTIVE,
     // Those of 8-bit plans alone (int8/ops8.h); what they read of a DgcOp is said there.
     DGC_CONV8 = 100,  // weight: bytes, external: their scales, lanes: 1 where values may be
                       // negative, in: largest magnitudes of src, span: 1: mean and largest

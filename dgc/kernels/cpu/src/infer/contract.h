@@ -84,6 +84,11 @@ inline void check_image(const DgcOp& op, const Operands& o) {
     } else if (op.kind == DGC_GATHER) {
         DGC_CHECK(op.index);
         o.constant(op.index, op.dst.channels * 4);
+    } else if (op.kind == DGC_ADAPTIVE) {
+        DGC_CHECK(op.index && op.src.channels == op.dst.channels);
+        DGC_CHECK(op.pool_kind == 0 || op.weight);
+        o.constant(op.index, 2 * (op.dst.height + op.dst.width) * 4);
+        o.constant_floats(op.weight, op.dst.height + op.dst.width);
     } else if (op.kind == DGC_RESAMPLE) {
         DGC_CHECK(op.index && op.weight && op.src.channels == op.dst.channels);
         o.constant(op.index, 2 * (op.dst.height + op.dst.width) * 4);
@@ -182,6 +187,7 @@ inline void check_operation(const DgcOp& op, const Operands& o) {
                       op.pool_stride > 0 && op.pool_kernel_w > 0 && op.pool_stride_w > 0);
             DGC_CHECK(op.pool_kind == 0 || op.weight);
             return o.constant_floats(op.weight, op.dst.height + op.dst.width);
+        case DGC_ADAPTIVE:
         case DGC_COMBINE:
         case DGC_GATHER:
         case DGC_RESAMPLE:

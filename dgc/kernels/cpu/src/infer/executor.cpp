@@ -68,6 +68,8 @@ inline Item item_of(const DgcOp& op, [[maybe_unused]] const Context& c, int64_t*
 #else
             return *items = op.src.channels, pool_plane;
 #endif
+        case DGC_ADAPTIVE:
+            return *items = op.src.channels, adaptive_plane;
         case DGC_COMBINE:
             return *items = op.dst.channels, combine_plane;
         case DGC_GATHER:

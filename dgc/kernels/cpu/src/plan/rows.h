@@ -246,6 +246,26 @@ inline const char* pool_rule(const Place& p) {
     return room <= p.program.scratch_floats ? nullptr : "the scratch";
 }
 
+// Whether `count` windows, whose begins and then ends stand in the index from `first` on, have at
+// least one place each, and none outside of `size`.
+inline bool windows_inside(const Place& p, int64_t first, int64_t count, int64_t size) {
+    const int32_t* begin = (const int32_t*)(p.block + p.op.index) + first;
+    for (int64_t i = 0; i < count; ++i)
+        if (begin[i] < 0 || begin[i] >= begin[count + i] || begin[count + i] > size) return false;
+    return true;
+}
+
+inline const char* adaptive_rule(const Place& p) {
+    const DgcTensor &s = p.op.src, &d = p.op.dst;
+    if (s.channels != d.channels) return "channels";
+    if (p.op.pool_kind > 1) return "the kind of pooling";
+    if (!windows_inside(p, 0, d.height, s.height) ||
+        !windows_inside(p, 2 * d.height, d.width, s.width))
+        return "a window that leaves the image";
+    const int64_t room = plus(times(2, plus(s.width, 16)), d.width);
+    return room <= p.program.scratch_floats ? nullptr : "the scratch";
+}
+
 inline const char* add_rule(const Place& p) {
     const DgcOp& op = p.op;
     if (op.src.channels != op.dst.channels || op.residual.channels != op.dst.channels)
@@ -411,6 +431,16 @@ constexpr Row kRows[] = {
      {{"weight", &DgcOp::weight, 4,
        DGC_COUNT(op.pool_kind == 1 ? plus(op.dst.height, op.dst.width) : -1), true}},
      pool_rule},
+    {DGC_ADAPTIVE,
+     BOTH,
+     "ADAPTIVE",
+     {},
+     {kSource, kTarget},
+     {},
+     {{"index", &DgcOp::index, 4, DGC_COUNT(times(2, plus(op.dst.height, op.dst.width))), true},
+      {"weight", &DgcOp::weight, 4,
+       DGC_COUNT(op.pool_kind == 1 ? plus(op.dst.height, op.dst.width) : -1), true}},
+     adaptive_rule},
     {DGC_COMBINE,
      BOTH,
      "COMBINE",
