@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dgcctl.cli import bench, data, doctor, main, predict
+from dgcctl.cli import bench, data, doctor, main
 from dgcctl.cli import eval as evaluation
 from dgcctl.core.diagnosis import Finding, Level
+from dgcctl.core.launch import query
 from tests.unit.run_factory import make_run
 
 Said = pytest.CaptureFixture[str]
@@ -64,7 +65,7 @@ def test_predict_prints_a_row_for_each_answer_and_channels_only_where_they_are_w
         "classes": [{"name": "cat", "probability": 0.75}, {"name": "dog", "probability": 0.25}],
         "layers": [{"name": "conv", "in_channels": 4, "heads": [[0, 1]]}],
     }
-    answer(monkeypatch, predict, images=[image], unreadable=[])
+    answer(monkeypatch, query, images=[image], unreadable=[])  # it looks there when it asks
     words = ("predict", "--checkpoint", "w.safetensors", "a.jpg")
     assert printed(capsys, *words, "--csv") == [
         "image,rank,name,probability",
@@ -97,7 +98,8 @@ def test_a_plan_files_timing_has_every_form_and_a_benchmark_keeps_a_file(
     monkeypatch: Patch, capsys: Said, tmp_path: Path
 ) -> None:
     row = {"threads": 1, "batch": 1, "median": 2.0, "low": 1.0, "high": 3.0, "n": 5}
-    answer(monkeypatch, bench, rows=[row], load_ms=1.0, first_ms=2.0, resident_mb=None)
+    timed = {"rows": [row], "load_ms": 1.0, "first_ms": 2.0, "resident_mb": None}
+    monkeypatch.setattr(bench, "_output_of", lambda *_: json.dumps(timed))
     (tmp_path / "m.dgc").write_bytes(b"x")
     assert printed(capsys, "bench", "--plan", "m.dgc", "--csv") == [
         "threads,batch,median,low,high,n",
