@@ -37,7 +37,7 @@ endif
 export DGC_NATIVE_ISA := $(ISA)
 endif
 
-.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz dist docs clean
+.PHONY: demo test install install-dev format faults graphs sanitize bench bench-dashboard screenshots bursts distributed slow floors matrix fuzz dist docs rehearsal cluster clean
 .DEFAULT_GOAL := help
 
 help:
@@ -128,6 +128,11 @@ cluster: install-dev
 		apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge; }
 	$(PIP) install -q 'optuna>=4.0' </dev/null
 	$(BIN)/python -u -m tests.cluster
+
+# two machines as network namespaces: a cable is cut, a machine killed in mid-epoch (root; iproute2)
+rehearsal: install-dev
+	command -v ip >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2; }
+	$(BIN)/python -u -m tests.rehearsal
 
 screenshots: install-dev
 	$(BIN)/python -m tests.tui.screenshots

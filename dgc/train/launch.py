@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from dgc import settings
@@ -31,21 +32,46 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status, write_status
 from dgc.run.trusted_code import trust_words_of
 from dgc.talk import run_program, say_error
+from dgc.train.launch_watch import LauncherWatch, failure_since, rank_log
 
 
 def main(argv: list[str]) -> int:
     run = trained_run(argv)
     try:
-        _launch(argv, run)
+        with _watched(run):
+            _launch(argv, run)
     except DgcError as error:
-        # ranks have spoken already where they knew the
-        # cause; what none of them could say is told here
-        if isinstance(error, RankError) or not _told(run, error):
-            if run is not None and run.recipe.is_file():
-                settle(run, error)
-            say_error(error)
-        return int(error.exit_code)
+        return _ended(run, error)
     return int(ExitCode.DONE)
+
+
+def _ended(run: RunDir | None, error: DgcError) -> int:
+    # ranks have spoken already where they knew the
+    # cause; what none of them could say is told here
+    if isinstance(error, RankError) or not _told(run, error):
+        if run is not None and run.recipe.is_file():
+            settle(run, error)
+        say_error(error)
+    return int(error.exit_code)
+
+
+def _watched(run: RunDir | None) -> contextlib.AbstractContextManager[object]:
+    """Within the block, the launcher ends even where torchrun does not."""
+    if run is None:
+        return contextlib.nullcontext()
+
+    def leave(ranks: list[int]) -> None:
+        # what the exit codes were torchrun alone knows; that of a lost contact is the rule
+        error = explain(run, dict.fromkeys(ranks, int(ExitCode.RANK_DIED)))
+        with contextlib.suppress(OSError, DgcError):
+            if read_status(run).exit_code:
+                error = error_of(read_status(run).exit_code or 0, str(error))
+        code = _ended(run, error)
+        sys.stderr.flush()
+        os._exit(code)
+
+    failed = failure_since(run, time.time(), lambda rank: last_line(run, rank))
+    return LauncherWatch(failed, leave)
 
 
 def trained_run(argv: list[str]) -> RunDir | None:
@@ -60,6 +86,7 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
     # late: a refused command line need not wait seconds for torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as torchrun
 
@@ -67,10 +94,10 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
     # a process that the system killed says nothing; its counter does, before and after
     starved = oom.kills()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # no restarts: a rank that was lost takes its state along; `dgcctl resume` knows how to go on
+    options = get_args_parser().parse_args(["--max-restarts=0", *argv])
     try:
-        # no restarts: a rank that was lost takes its state
-        # along, and `dgcctl resume` knows how to go on
-        torchrun(get_args_parser().parse_args(["--max-restarts=0", *argv]))  # type: ignore[no-untyped-call]
+        torchrun(options)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         raise explain(
             run,
@@ -79,11 +106,22 @@ def _launch(argv: list[str], run: RunDir | None) -> None:
         ) from error
     except SignalException as error:
         raise _stopped(run, int(error.sigval)) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except RendezvousError as error:
+        # at the start, or later, when the machine on which the ranks met is gone
         raise RankError(
-            f"the ranks could not meet ({text}): check --rdzv-endpoint, --nnodes and the port"
+            f"no contact with where the ranks meet, {options.rdzv_endpoint}"
+            f" ({_first_line(error.__cause__ or error)}): is that machine up, and can this one"
+            " reach it?"
         ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RankError(
+            f"the ranks could not meet ({_first_line(error)}): check --rdzv-endpoint, --nnodes and"
+            " the port"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = False) -> DgcError:
@@ -111,9 +149,20 @@ def explain(run: RunDir | None, exit_codes: dict[int, int], starved: bool = Fals
     }
     # several may fail of one cause: the lowest rank is as good as any, and the same each time
     rank, code = min((own or exit_codes).items())
-    return error_of(
-        code, (run and last_line(run, rank)) or f"rank {rank} ended with exit code {code}"
-    )
+    return error_of(code, _words(run, rank, code) or f"rank {rank} ended with exit code {code}")
+
+
+def _words(run: RunDir | None, rank: int, code: int) -> str:
+    """What a rank said of its end ('' where it said nothing)."""
+    if run is None:
+        return ""
+    said = last_line(run, rank)
+    if not said and rank == 0:
+        # its log may be the terminal, or Slurm's file; but it writes the status
+        with contextlib.suppress(OSError, DgcError):
+            status = read_status(run)
+            said = status.reason if status.exit_code == code else ""
+    return said
 
 
 def _stopped(run: RunDir | None, number: int) -> DgcError:
@@ -125,11 +174,6 @@ def _stopped(run: RunDir | None, number: int) -> DgcError:
             return error_of(status.exit_code, status.reason)
     kind = InterruptedRunError if number == 2 else TerminatedError
     return kind(f"stopped by signal {number}" + (" before anything was saved" if run else ""))
-
-
-def rank_log(run: RunDir, rank: int) -> Path:
-    """Where a rank other than the first writes its errors."""
-    return run.file("ranks") / f"rank-{rank}.err" if rank else run.log
 
 
 def last_line(run: RunDir, rank: int) -> str:

@@ -106,3 +106,33 @@ def test_a_lost_rank_is_settled(run):
     status = read_status(run)
     assert (status.state, status.reason, status.exit_code) == (State.FAILED, "rank 1 killed", 10)
     assert [event["reason"] for event in logged(run, "end")] == ["rank 1 killed"]
+
+
+def test_what_the_first_rank_wrote_is_told(run):
+    """Its log may be a terminal's."""
+    status = Status(state=State.FAILED, exit_code=10, reason="lost contact with another rank")
+    write_status(run, status)
+    assert str(launch.explain(run, {0: 10})) == "lost contact with another rank"
+    assert str(launch.explain(run, {0: 7})) == "rank 0 ended with exit code 7", "of another end"
+
+
+def test_the_machine_where_the_ranks_met_is_gone(tmp_path, monkeypatch, capsys):
+    from torch.distributed.elastic.rendezvous import RendezvousConnectionError
+
+    def lost(options):
+        try:
+            raise RuntimeError("failed to recv, got 0 bytes\nframe #0: c10::Error")
+        except RuntimeError as error:
+            raise RendezvousConnectionError("See inner exception for details.") from error
+
+    monkeypatch.setattr("torch.distributed.run.run", lost)
+    run = make_run(tmp_path / "run")
+    write_status(run, Status(state=State.RUNNING, step=41))
+    where = ["--rdzv-backend=c10d", "--rdzv-endpoint=head:29500"]
+    code = launch.main([*where, "-m", "dgc.train", "--run-dir", str(run.path)])
+    assert code == ExitCode.RANK_DIED
+    assert capsys.readouterr().err == (
+        "error: no contact with where the ranks meet, head:29500 (failed to recv, got 0 bytes):"
+        " is that machine up, and can this one reach it?\n"
+    )
+    assert read_status(run).state == State.FAILED
