@@ -112,6 +112,18 @@ async def test_a_run_is_not_started_by_an_enter_too_many(
         assert len(started) == 1
 
 
+async def test_no_palette_opens_over_a_question_by_a_key_from_before_it(
+    runs: Path, started: list[list[str]]
+) -> None:
+    async with frames.opened(runs) as (dash, pilot):
+        for key in ("n", "enter", "ctrl+p", *"quit", "backspace", "enter"):
+            frames.type_key(dash, key)
+        await frames.heard(pilot)
+        assert isinstance(dash.screen, Ask)
+        assert dash.screen.query_one(Input).value == "qui"
+        assert not started
+
+
 async def test_a_run_that_ended_while_the_question_stood_gets_no_request(runs: Path) -> None:
     async with frames.opened(runs) as (dash, pilot):
         await press(pilot, ["s"])

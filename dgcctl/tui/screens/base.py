@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
+from textual.events import Event, Mount
 from textual.screen import Screen
 
 from dgcctl.core.runs.listing import Run
@@ -66,6 +67,11 @@ class DashScreen(Screen[None]):
         if not self.loaded:
             return Needs.PLACE
         return Needs.ALL if self.host.all_followed(self.shown_runs()) else Needs.ROWS
+
+    async def on_event(self, event: Event) -> None:
+        # who leaves at once (`q` while the screen opens) is gone before its widgets are there
+        if not isinstance(event, Mount) or self.query(Bar):
+            await super().on_event(event)
 
     def on_resize(self) -> None:
         self.look()

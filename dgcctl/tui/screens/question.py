@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar, cast
 
-from textual.events import Key, Paste
+from textual.events import Event, Key, Mount, Paste
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -33,6 +33,11 @@ class Question(ModalScreen[Answer]):
     def host(self) -> Host:
         """The app, as far as a screen knows it."""
         return cast(Host, self.app)
+
+    async def on_event(self, event: Event) -> None:
+        # who leaves at once (ctrl+q) is gone before the widgets are there
+        if not isinstance(event, Mount) or self.query("#wait"):
+            await super().on_event(event)
 
     def on_mount(self) -> None:
         self._hears_from = self.host.options.tick() + DEAF

@@ -28,6 +28,9 @@ COLUMNS = (ListColumn("key", 22), ListColumn("value", 18), ListColumn("why"))
 WIDE_COLUMNS = (ListColumn("key", 24), ListColumn("value", 30), ListColumn("why"))
 
 
+_EDITS = ("backspace", "delete", "left", "right", "home", "end")
+
+
 class Ask(Question[str | None]):
     """Changes to a recipe before it starts; enter starts it, escape does not."""
 
@@ -57,8 +60,8 @@ class Ask(Question[str | None]):
             yield Input(self._changes, placeholder="for instance: optim.lr=0.05 seed=1")
 
     def answers(self, event: Key | Paste) -> bool:
-        """Text may be typed at once; it starts nothing."""
-        return isinstance(event, Key) and event.key in ("enter", "escape")
+        """Text may be typed at once, for it starts nothing; other keys were for another screen."""
+        return isinstance(event, Key) and not (event.is_printable or event.key in _EDITS)
 
     def on_mount(self) -> None:
         super().on_mount()
