@@ -334,7 +334,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="dgcctl-cluster-"))
     cluster = Cluster(folder)
-    failed, wanted = 0, sys.argv[1:] or ["launch", "sweep", "search"]
+    passed, failed, wanted = 0, 0, sys.argv[1:] or ["launch", "sweep", "search"]
     try:
         cluster.start()
         for check, trials in (
@@ -349,6 +349,7 @@ def main() -> int:
             check.trouble()
             check.go_on(trials)
             check.same_here()
+            passed += 1
     except (AssertionError, TimeoutError, subprocess.CalledProcessError) as error:
         failed = 1
         print(f"failed: {error}\nkept: {folder}")
@@ -358,7 +359,7 @@ def main() -> int:
         sys.stdout.flush()
     if not failed:
         shutil.rmtree(folder)
-    print(f"{len(wanted) - failed} passed, {failed} failed")
+    print(f"{passed} passed, {failed} failed, {len(wanted) - passed - failed} not run")
     return failed
 
 

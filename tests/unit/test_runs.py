@@ -517,6 +517,8 @@ def test_commands_that_follow_trust_what_is_trusted_now_and_nothing_else(
     done, failed = (summary.next_commands(listing.read_run(run)) for run in runs)
     assert [line.endswith(" --trust-code mine") for line in done] == [True, True, False]
     assert failed[0] == f"dgcctl resume {runs[1].path} --trust-code mine"
+    # the run's own recipe: the one it was made from has not the values of the command line
+    assert done[1] == f"dgcctl profile {runs[0].recipe} --trust-code mine"
 
 
 def test_stop_leaves_a_request_and_refuses_where_nothing_runs(
