@@ -1,4 +1,4 @@
-"""docs/architecture.md names files and folders: each of them exists."""
+"""Files and folders that docs/architecture.md and comments in the code name: each of them exists."""
 
 from __future__ import annotations
 
@@ -52,6 +52,29 @@ def test_the_functions_of_the_walks_are_where_the_page_says() -> None:
         if not re.search(rf"(def|class) {name}\b|^{name}\b", _text(path), re.MULTILINE)
     ]
     assert wrong == []
+
+
+_IN_CODE = re.compile(r"(?<![\w./-])((?:dgc|dgcctl|tests|benchmarks)/[\w/]+\.(?:py|h|cpp))(?!\w)")
+
+
+def gone(text: str) -> list[str]:
+    """Files that comments, docstrings and messages name, and that are not there."""
+    return [path for path in _IN_CODE.findall(text) if not (ROOT / path).exists()]
+
+
+def test_what_the_code_names_is_there() -> None:
+    files = [p for folder in ("dgc", "dgcctl", "benchmarks") for p in (ROOT / folder).rglob("*")]
+    sources = [path for path in files if path.suffix in (".py", ".h", ".cpp", ".cmake")]
+    assert len(sources) > 400
+    found = {
+        str(path.relative_to(ROOT)): gone(path.read_text(encoding="utf-8")) for path in sources
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_file_that_is_gone_is_found_in_code() -> None:
+    text = '"""As pool_room in dgc/infer/pools.py counts it; see dgc/infer/fuse.py."""'
+    assert gone(text) == ["dgc/infer/pools.py"]
 
 
 def _text(path: str) -> str:

@@ -12,6 +12,7 @@ from dgc.kernels.cpu.int8 import Convolution, kept_of
 from dgc.kernels.cpu.layout import Window
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.reference import masked_conv2d
+from tests.native.fuzz_seeds import networks
 from tests.one_layer import native_conv2d
 
 torch.manual_seed(0)
@@ -96,4 +97,12 @@ for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 64)):
         assert torch.isfinite(engine(x)).all()
         assert in_bytes.plan_for(x) is not None
         assert torch.isfinite(in_bytes(x)).all()
+for net, one in networks():  # together they have every kind of operation
+    engine = dgc.compile_for_inference(net, strict=True)
+    in_bytes = dgc.compile_for_inference(net, precision="int8")
+    for batch in (1, 3):
+        x = torch.randn(batch, *one.shape[1:])
+        with torch.no_grad():
+            assert torch.allclose(engine(x), net(x), rtol=1e-4, atol=1e-4)
+            assert torch.isfinite(in_bytes(x)).all()
 print("clean")
