@@ -31,7 +31,6 @@ from dgc.layers.support import (
     common_device,
     common_dtype,
     hooked,
-    is_nchw_contiguous,
     is_supported,
     norm_tensors,
     splittable,
@@ -276,7 +275,7 @@ class StaticCall(NamedTuple):
             groups=conv.groups,
             device=common_device(x, parameters),
             dtype=common_dtype(x, parameters),
-            nchw=is_nchw_contiguous(x),
+            nchw=train_passes.is_nchw_contiguous(x),
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.kernels.cpu.train_passes import PassShape
+from dgc.kernels.cpu.train_passes import PassShape, is_nchw_contiguous
 from dgc.layers import dispatch, gating, selection, support
 from dgc.layers.algorithms import dgc_conv2d
 from dgc.layers.algorithms.native_layer import LayerSetting, NativeLayer
@@ -188,7 +188,7 @@ class DynamicGroupConv2d(HasBackend):
             norms_split=split,
             device=support.common_device(x_BCHW, tensors),
             dtype=support.common_dtype(x_BCHW, tensors),
-            nchw=support.is_nchw_contiguous(x_BCHW),
+            nchw=is_nchw_contiguous(x_BCHW),
             pixels=math.prod(map(self._output_size, x_BCHW.shape[2:])),
         )
 

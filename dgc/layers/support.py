@@ -26,11 +26,6 @@ def can_fuse(x: Tensor) -> bool:
     )
 
 
-def is_nchw_contiguous(x: Tensor) -> bool:
-    """Whether the kernels can read x as it lies: four dimensions, each sample's planes in order."""
-    return x.dim() == 4 and train_passes.is_nchw_contiguous(x)
-
-
 def splittable(norm: nn.Module | None, x_BCHW: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     """Whether `norm` is the plain BatchNorm2d
     that can be taken apart (no SyncBatchNorm, subclass or hook).
@@ -65,7 +60,7 @@ def is_supported(x_BCHW: Tensor, *others: Tensor) -> bool:
     float32 on the CPU, planes as they come, no autocast.
     """
     return (
-        is_nchw_contiguous(x_BCHW)
+        train_passes.is_nchw_contiguous(x_BCHW)
         and train_passes.is_cpu_float32(x_BCHW, *others)
         and not torch.is_autocast_enabled("cpu")
     )
@@ -114,5 +109,6 @@ def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
 
 def triton_for(x: Tensor, *, triton: bool) -> bool:
     """Whether the GPU's kernels compute what stands around a layer, where they were asked for."""
-    on = x.is_cuda or gpu.interpreted()
-    return triton and on and gpu.installed() and x.dtype != torch.float64
+    if not triton or x.dtype == torch.float64:
+        return False
+    return (x.is_cuda or gpu.interpreted()) and gpu.installed()

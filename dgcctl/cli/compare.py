@@ -49,14 +49,7 @@ Where = Annotated[
 @tabular
 @garbage.left_alone()
 def compare(
-    run: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN|FILTER...",
-            help="Ids, prefixes, paths; or e.g. 'tag:study'.",
-            autocompletion=completion.complete_run_or_filter,
-        ),
-    ] = None,
+    run: options.RunsOrFilters = None,
     where: Where = None,
     over: Annotated[
         str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgcctl.cli._ui import completion, options, output
+from dgcctl.cli._ui import options, output
 from dgcctl.cli._ui.targets import check_target
 from dgcctl.cli.compare import Where, select
 from dgcctl.core import settings
@@ -15,14 +15,7 @@ from dgcctl.core.runs.record import read_record
 
 
 def report(
-    run: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN|FILTER...",
-            help="Ids, prefixes, paths; or e.g. 'tag:study'.",
-            autocompletion=completion.complete_run_or_filter,
-        ),
-    ] = None,
+    run: options.RunsOrFilters = None,
     target: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")
     ] = Path("report.html"),

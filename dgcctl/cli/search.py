@@ -13,6 +13,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import settings
+from dgcctl.core.find_by_id import find_by_id
 from dgcctl.core.search import study
 from dgcctl.core.search.worker import work
 
@@ -127,15 +128,7 @@ def _run(found: study.Search, trials: int, form: output.Form, on_end: str | None
 
 def _find(folder: Path, name: str) -> study.Search:
     known = sorted(study.list_searches(folder), key=lambda one: one.asked.created)
-    if name == "latest" and known:
-        return known[-1]
-    hits = [one for one in known if one.asked.id == name] or [
-        one for one in known if one.asked.id.startswith(name)
-    ]
-    if len(hits) != 1:
-        names = ", ".join(one.asked.id for one in hits or known) or "none"
-        raise UsageError(f"{name}: {'several begin so' if hits else 'no such search'} ({names})")
-    return hits[0]
+    return find_by_id(name, known, lambda one: one.asked.id, "search", "searches")
 
 
 def _show(found: study.Search, form: output.Form) -> None:

@@ -31,7 +31,11 @@ def is_cpu_float32(*tensors: Tensor) -> bool:
 
 
 def is_nchw_contiguous(x: Tensor) -> bool:
-    """Whether each sample's channels lie one after the other; samples may lie apart."""
+    """Whether the kernels can read x as it lies: four dimensions, and each sample's channels one
+    after the other; samples may lie apart.
+    """
+    if x.dim() != 4:
+        return False
     h, w = x.shape[2:]
     return x.stride()[1:] == (h * w, w, 1) and x.numel() > 0
 

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dgcctl.cli._ui.completion import complete_key, complete_recipe, complete_run
+from dgcctl.cli._ui.completion import (
+    complete_key,
+    complete_recipe,
+    complete_run,
+    complete_run_or_filter,
+)
 
 RecipeArgument = Annotated[
     str,
@@ -32,6 +37,14 @@ RunArgument = Annotated[
         metavar="RUN",
         help="An id, a unique prefix of one, a path, or `latest`.",
         autocompletion=complete_run,
+    ),
+]
+RunsOrFilters = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN|FILTER...",
+        help="Ids, prefixes, paths; or e.g. 'tag:study'.",
+        autocompletion=complete_run_or_filter,
     ),
 ]
 RunsDir = Annotated[

@@ -30,6 +30,7 @@ from dgc.run.names import checked_name, is_one_component
 from dgc.run.paths import RunDir
 from dgc.run.process import boot_id, is_process, process_start
 from dgc.run.status import State, Status, inferred_state, read_status, write_status
+from dgcctl.core.find_by_id import find_by_id
 from dgcctl.core.runs.listing import read_run
 from dgcctl.core.sweep.grid import Axis, trials
 
@@ -285,18 +286,7 @@ def _folders(place: Path) -> list[Path]:
 
 def find_sweep(runs: Path, name: str) -> Sweep:
     """By id, unique prefix of it, or `latest`. Raises UsageError naming the candidates."""
-    every = list_sweeps(runs)
-    if name == "latest" and every:
-        return every[-1]
-    hits = [sweep for sweep in every if sweep.plan.id == name] or [
-        s for s in every if s.plan.id.startswith(name)
-    ]
-    if len(hits) != 1:
-        known = ", ".join(sweep.plan.id for sweep in hits or every) or "none"
-        raise UsageError(
-            f"{name}: {'several sweeps begin so' if hits else 'no such sweep'} ({known})"
-        )
-    return hits[0]
+    return find_by_id(name, list_sweeps(runs), lambda sweep: sweep.plan.id, "sweep", "sweeps")
 
 
 def prepare(sweep: Sweep, trial: Trial) -> tuple[RunDir, bool]:
