@@ -49,14 +49,14 @@ HEADER = """# Training: DGC against its dense twin
 Time: forward + backward + update, median of n steps; ratio: median over neighbouring steps of \
 this way and of the dense
 twin as it comes (range). Best dense way: the dense row with the least ratio; "/ best" divides by \
-it.
+it, "/ best f32" by the best of those in float32.
 dgc: the project as it comes; plain: without its C++ kernels; masked: the formulation of the \
 released code.
 Saved: MB an image kept for backward. Peak: resident MB of the way's own process.
 
-| network, batch | progress | threads | way | n | s/step | / dense | / best | best dense way \
-| saved MB | peak MB |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+| network, batch | progress | threads | way | n | s/step | / dense | / best \
+| best dense way | / best f32 | saved MB | peak MB |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 class ContenderFailedError(Exception):
@@ -213,9 +213,13 @@ def measured(rows: Sequence[BenchRow]) -> list[BenchRow]:
     return [row for row in rows if row.median is not None]
 
 
-def best_dense(rows: Sequence[BenchRow]) -> BenchRow:
-    """The dense contender with the least time."""
-    dense = [row for row in measured(rows) if row.variant == "dense"]
+def best_dense(rows: Sequence[BenchRow], precision: str | None = None) -> BenchRow:
+    """The dense contender with the least time; of those in one precision, where it is named."""
+    dense = [
+        row
+        for row in measured(rows)
+        if row.variant == "dense" and precision in (None, row.precision)
+    ]
     return min(dense, key=lambda row: row.ratio or 0.0)
 
 
@@ -243,7 +247,7 @@ def table(report: BenchReport) -> str:
     lines = [HEADER.format(**facts, torch=facts["packages"]["torch"])]
     notes = [] if facts.get("native_bf16", True) else [NO_BF16]
     for rows in report.by_run().values():
-        lines += [_line(row, best_dense(rows)) for row in measured(rows)]
+        lines += [_line(row, rows) for row in measured(rows)]
         where = f"{rows[0].network}, progress {_progress(rows[0])}, {rows[0].threads} threads"
         notes += [
             f"{where}: {row.name} was not measured: {row.why_not}" for row in rows if row.why_not
@@ -261,14 +265,16 @@ def _progress(row: BenchRow) -> float:
     return float(row.more.get("progress", 0.0))
 
 
-def _line(row: BenchRow, best: BenchRow) -> str:
+def _line(row: BenchRow, run: Sequence[BenchRow]) -> str:
     saved, peak = row.more.get("saved_mb_per_sample"), row.more.get("peak_mb")
-    ratio, least = row.ratio or 0.0, best.ratio or 1.0
+    best, ratio = best_dense(run), row.ratio or 0.0
+    least, float32 = best.ratio or 1.0, best_dense(run, "float32").ratio or 1.0
     return (
         f"| {row.network}, {row.batch} | {_progress(row)} | {row.threads} | {row.name} |"
         f" {row.n} | {row.median:.3f} | {ratio:.2f}"
         f" ({row.ratio_low:.2f}-{row.ratio_high:.2f}) | {ratio / least:.2f} | {best.name} |"
-        f" {'-' if saved is None else f'{saved:.2f}'} | {'-' if peak is None else f'{peak:.0f}'} |"
+        f" {ratio / float32:.2f} | {'-' if saved is None else f'{saved:.2f}'} |"
+        f" {'-' if peak is None else f'{peak:.0f}'} |"
     )
 
 
