@@ -20,14 +20,20 @@ def clear_of_the_kink(layer: DynamicGroupConv2d, x: Tensor) -> Tensor:
     return torch.where(near, x + 0.1, x)
 
 
-def outcome(layer: DynamicGroupConv2d, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Output, then the gradients of x and of each parameter; fp16 and bf16 by autocast."""
+def outcome(
+    layer: DynamicGroupConv2d, x: Tensor, dtype: torch.dtype, *, coarse: bool = False
+) -> list[Tensor]:
+    """Output, then the gradients of x and of each parameter; fp16 and bf16 by autocast. `coarse`:
+    the gradient that arrives is rounded to bf16.
+    """
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
     layer.zero_grad()
     half = dtype in (torch.float16, torch.bfloat16)
     with torch.autocast(x.device.type, dtype=dtype if half else None, enabled=half):
         y = layer(x)
     factor = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).sin()
+    if coarse:
+        factor = factor.bfloat16().double()
     loss = (y.double() * factor.to(y.device)).sum()
     (loss + 0.3 * dgc.gate_l1(layer)).backward()
     assert x.grad is not None

@@ -157,8 +157,8 @@ def select_kernel(
     raw, inactive, gates, left, counts, channels, sums, B, C, G: tl.constexpr, BC: tl.constexpr
 ):
     """One head of one sample. `raw` (G, B, C) holds the gates before their ReLU; `gates` (B, G, C)
-    gets them after it, `left` those that stay on, `channels` their numbers, ascending, and `counts`
-    how many they are; `sums` (B, G) the sum of the gates.
+    gets them after it, `left` those that stay on, `channels` their numbers, ascending (then those
+    of the others), and `counts` how many they are; `sums` (B, G) the sum of the gates.
 
     Off are the n smallest, ties included: all that are <= the n-th smallest. It is found by halving
     the range of its bits: positive floats are ordered as their bits are. NaN stays.
@@ -191,8 +191,11 @@ def select_kernel(
     one = on.to(tl.int32)
     # Ascending, by counting those on before it: no two threads write one place,
     # and the order of the sums over channels is the order of the channels.
-    tl.store(channels + row + tl.cumsum(one, 0) - 1, c, mask=on)
-    tl.store(counts + b * G + g, tl.sum(one, 0))
+    # Those that are off follow: memory that nobody wrote would differ from run to run.
+    count = tl.sum(one, 0)
+    place = tl.where(on, tl.cumsum(one, 0) - 1, count + tl.cumsum((in_c & ~on).to(tl.int32), 0) - 1)
+    tl.store(channels + row + place, c, mask=in_c)
+    tl.store(counts + b * G + g, count)
     tl.store(sums + b * G + g, tl.sum(tl.where(in_c, gate, 0.0), 0))
 
 

@@ -180,13 +180,14 @@ def grad_weight_kernel(
     PAD: tl.constexpr, DIL: tl.constexpr, BC: tl.constexpr, BJ: tl.constexpr, BP: tl.constexpr,
     NORM: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Samples s * per and on: (S, G * J, C, T) into `grad_weight`, (T, B, G, C) into `grad_gate`,
-    to be summed over S and T. A channel that is off is not read.
+    """Samples s * per and on: (S, G * J, C, T) into `grad_weight`, (tiles of J * T, B, G, C) into
+    `grad_gate`, to be summed over their first axes. A channel that is off is not read.
     """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
-    g, tap = tl.program_id(1) % G, tl.program_id(1) // G
+    g, tap = tl.program_id(1) % G, tl.program_id(1) // G % T
+    tile_j = tl.program_id(1) // (G * T)
     s = tl.program_id(2)
-    j = tl.arange(0, BJ)
+    j = tile_j * BJ + tl.arange(0, BJ)
     in_c, in_j = c < C, j < J
     if NORM:
         factor = tl.load(scale + c, mask=in_c, other=0.0)
@@ -226,7 +227,7 @@ def grad_weight_kernel(
                 )
             else:
                 own = tl.dot(a.to(dy.dtype), tl.trans(dy), own, input_precision=PRECISION)
-        line = ((tap * B + b) * G + g) * C + c
+        line = (((tile_j * T + tap) * B + b) * G + g) * C + c
         tl.store(grad_gate + line, tl.sum(own * w, 1), mask=in_c)
         total += own * gate[:, None]
     tl.store(grad_weight + s * (G * J * T) * C + spot, total, mask=both)

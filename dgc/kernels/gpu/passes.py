@@ -42,7 +42,7 @@ class TritonAffine(NamedTuple):
 
 class TritonSelected(NamedTuple):
     """`gates` (B, G, C): those that are on, else 0. Each head's channels, ascending: how many
-    (B, G) and which (B, G, C; what stands behind them means nothing).
+    (B, G) and which (B, G, C; behind them those that are off).
     """
 
     gates: Tensor
@@ -184,23 +184,24 @@ def grad_weight(
     g, outs, taps = window.heads, len(weight) // window.heads, window.kernel**2
     oh, ow = grad_y.shape[2:]
     tile = tiles.grad_weight(x.dtype, c, outs, oh * ow)
-    tiles_c = triton.cdiv(c, tile.rows)
+    # a head of more outputs than a tile has columns is taken in parts
+    tiles_c, parts = triton.cdiv(c, tile.rows), taps * triton.cdiv(outs, tile.columns)
     # About 1024 programs keep a large GPU busy; more would only be more partial results.
-    splits = max(1, min(b, 1024 // (tiles_c * g * taps)))
+    splits = max(1, min(b, 1024 // (tiles_c * g * parts)))
     per = triton.cdiv(b, splits)
     # Again, for `per` was rounded up: the last ones might have no sample.
     splits = triton.cdiv(b, per)
     gw = torch.empty(splits, *weight.shape, dtype=torch.float32, device=x.device)
-    gate = torch.empty(taps, b, g, c, dtype=torch.float32, device=x.device)
+    gate = torch.empty(parts, b, g, c, dtype=torch.float32, device=x.device)
     scale, shift = (x, x) if affine is None else affine[:2]
     precision, widen = _precision(x.dtype)
-    dynamic_conv.grad_weight_kernel[(tiles_c, g * taps, splits)](
+    dynamic_conv.grad_weight_kernel[(tiles_c, g * parts, splits)](
         grad_y, weight, on.gates, x, scale, shift, gw, gate, b, c, h, w, h * w, ow, oh * ow,
         x.stride(0), grad_y.stride(0), per, g, outs, *_numbers(window),
         tile.rows, tile.columns, tile.depth, affine is not None, precision, widen,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
-    return (gw[0] if splits == 1 else gw.sum(0)), (gate[0] if taps == 1 else gate.sum(0))
+    return (gw[0] if splits == 1 else gw.sum(0)), (gate[0] if parts == 1 else gate.sum(0))
 
 
 def grad_input(
