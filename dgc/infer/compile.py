@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from dgc.infer.fuse import fuse
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.lower import Lowering
 from dgc.infer.lower_int8 import Int8Lowering
+from dgc.infer.plan_cache import PlanCache
 from dgc.infer.program import NativePlan
 from dgc.infer.read import blockers, read
 from dgc.kernels.cpu import library
@@ -25,9 +26,9 @@ LOWERINGS: dict[Precision, type[Lowering]] = {"float32": Lowering, "int8": Int8L
 
 
 class NativeModule(nn.Module):
-    """A module that runs as a native plan, made anew for each image size; anything else it is given
-    runs as `original`, whose parts are compiled as soon as an image size is met for which the whole
-    has no plan.
+    """A module that runs as a native plan, one for each image size, of which those that were used
+    last are kept (dgc.infer.plan_cache); anything else it is given runs as `original`, whose parts
+    are compiled as soon as an image size is met for which the whole has no plan.
 
     Holds a snapshot of the weights: what `original` learns afterwards is not seen. `strict`: raises
     UsageError where the whole has no plan.
@@ -40,11 +41,15 @@ class NativeModule(nn.Module):
         *,
         strict: bool = False,
         outermost: bool = False,
+        plans: PlanCache | None = None,
     ) -> None:
         super().__init__()
         self.original, self.precision = original, precision
         self.strict, self.outermost = strict, outermost
-        self._plans: dict[tuple[int, ...], NativePlan | None] = {}
+        self._plans = PlanCache() if plans is None else plans  # one for the whole and its parts
+        # its key there: the cache keeps the object, so that no later module can have the same
+        self._key = object()
+        self._warned = False
 
     def __getattr__(self, name: str) -> Any:
         """What a network reads off one of its parts (`self.conv.weight`) is still there when the
@@ -78,8 +83,8 @@ class NativeModule(nn.Module):
 
     @property
     def made(self) -> list[NativePlan | None]:
-        """The plans of the image sizes that were met so far."""
-        return list(self._plans.values())
+        """The plans that are kept, the least recently used first."""
+        return self._plans.of(self._key)
 
     def plan_for(self, x_BCHW: Tensor) -> NativePlan | None:
         """The plan for images like these; None if they run through the original module."""
@@ -92,9 +97,7 @@ class NativeModule(nn.Module):
         ):
             return None
         shape = (int(x_BCHW.shape[1]), int(x_BCHW.shape[2]), int(x_BCHW.shape[3]))
-        if shape not in self._plans:
-            self._plans[shape] = self._planned(shape)
-        return self._plans[shape]
+        return self._plans.get(self._key, shape, lambda: self._planned(shape))
 
     def _planned(self, shape: tuple[int, int, int]) -> NativePlan | None:
         try:
@@ -103,9 +106,10 @@ class NativeModule(nn.Module):
         except UnknownError as error:
             if self.strict:
                 raise UsageError(f"no native plan of the whole network: {error}") from error
-            if self.outermost and not any(p is None for p in self._plans.values()):
+            if self.outermost and not self._warned:
+                self._warned = True
                 _warn(error)
-            compile_parts(self.original, self.precision)
+            compile_parts(self.original, self.precision, self._plans)
             return None
 
 
@@ -140,12 +144,16 @@ def _warn(error: UnknownError) -> None:
     warnings.warn(
         f"no plan of the whole network, so it runs in parts: {text}"
         " (dgc.explain_inference says all of it)",
-        stacklevel=6,
+        stacklevel=8,
     )
 
 
 def compile_for_inference(
-    model: nn.Module, *, precision: Precision = "float32", strict: bool = False
+    model: nn.Module,
+    *,
+    precision: Precision = "float32",
+    strict: bool = False,
+    image_sizes: Sequence[int | Sequence[int]] = (),
 ) -> nn.Module:
     """`model` (in evaluation mode, float32, on the CPU) for fast inference: the same logits up to
     rounding.
@@ -159,7 +167,13 @@ def compile_for_inference(
     rest runs as it was: then there is one warning, which names what stands in the way, and with
     `strict` a UsageError. The given model is left as it is; without the native library it is
     returned, with one warning that says why.
+
+    `image_sizes`: sizes to compile for now, so that no image waits: a side, (height, width), or
+    (channels, height, width); three channels where none are given. Sizes that are met later are
+    compiled then, and those that were used last are kept, up to 256 sizes and 1 GiB. Several
+    threads may call the result at once.
     """
+    shapes = [image_shape(size) for size in image_sizes]
     if library.load() is None:
         why = f"no native kernels: {library.describe()['why_not']}"
         if strict:
@@ -167,7 +181,23 @@ def compile_for_inference(
         warnings.warn(why, stacklevel=2)
         return model
     copied = copy.deepcopy(model).eval()
-    return NativeModule(copied, check_choice(precision), strict=strict, outermost=True)
+    compiled = NativeModule(copied, check_choice(precision), strict=strict, outermost=True)
+    # run, not only compiled: where there is no plan of the whole, its parts meet their sizes so
+    with torch.no_grad():
+        for shape in shapes:
+            compiled(torch.zeros(1, *shape))
+    return compiled
+
+
+def image_shape(size: int | Sequence[int]) -> tuple[int, int, int]:
+    """(channels, height, width) of a size as a user gives it. Raises ArgumentError."""
+    given = (size, size) if isinstance(size, int) else tuple(size)
+    shape = (3, *given) if len(given) == 2 else given
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ArgumentError(
+            f"image size {size!r}: write a side, (height, width) or (channels, height, width)"
+        )
+    return shape[0], shape[1], shape[2]
 
 
 def check_choice(precision: str) -> Precision:
@@ -178,15 +208,15 @@ def check_choice(precision: str) -> Precision:
     raise ArgumentError(f"precision {precision!r}: there are {' and '.join(LOWERINGS)}")
 
 
-def compile_parts(module: nn.Module, precision: Precision) -> None:
+def compile_parts(module: nn.Module, precision: Precision, plans: PlanCache) -> None:
     """Put compiled ones in the place of the children that hold dynamic layers, where that is not
-    done yet.
+    done yet. Their plans are kept in `plans`.
     """
     for name, child in module.named_children():
         if not isinstance(child, NativeModule) and any(
             isinstance(m, DynamicGroupConv2d) for m in child.modules()
         ):
             if isinstance(child, nn.ModuleList | nn.ModuleDict):  # nobody calls those
-                compile_parts(child, precision)
+                compile_parts(child, precision, plans)
             else:
-                setattr(module, name, NativeModule(child, precision))
+                setattr(module, name, NativeModule(child, precision, plans=plans))

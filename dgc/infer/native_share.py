@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dgc.infer.compile import LOWERINGS, NativeModule, Precision, compile_parts, graph
 from dgc.infer.graph import UnknownError
+from dgc.infer.plan_cache import PlanCache
 from dgc.infer.plan_file import image_of
 from dgc.infer.read import Blocker, blockers, read
 from dgc.kernels.cpu import library
@@ -84,7 +85,7 @@ def explain_inference(
         )
     except UnknownError as error:
         found = _blockers(model, shape) or [Blocker(str(error), "", 1)]
-    compile_parts(model, precision)
+    compile_parts(model, precision, PlanCache())
     model(x_BCHW)
     parts = tuple(_parts(model))
     native = sum(part.dynamic_layers for part in parts)

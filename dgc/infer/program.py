@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ from dgc.kernels.cpu.structs import Op, Run
 CHUNK = 64  # samples at once, so that memory stays bounded
 
 
+class Workspace(NamedTuple):
+    """Memory for so many samples at once and threads."""
+
+    memory: NDArray[np.float32]
+    samples: int
+    threads: int
+
+
 @dataclass
 class NativePlan:
     """One network at one image size. The block may lie in read-only memory."""
@@ -24,8 +33,8 @@ class NativePlan:
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     paths: tuple[str, ...] = ()  # in which module each operation was met; empty for one from a file
-    _workspace: NDArray[np.float32] | None = field(default=None, repr=False)
-    _workspace_for: tuple[int, int] = (0, 0)
+    # the memory of the last run, or of none while one is at it
+    _idle: list[Workspace] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self._program = program_of(self.block)
@@ -35,17 +44,25 @@ class NativePlan:
         """Copies of the operations, in their order."""
         return ops_of(self.block)
 
-    def _memory(self, samples: int, threads: int) -> NDArray[np.float32]:
+    @property
+    def held(self) -> int:
+        """Bytes of the program and of the memory that it keeps."""
+        return self.block.nbytes + sum(idle.memory.nbytes for idle in self._idle[:])
+
+    def _workspace(self, samples: int, threads: int) -> Workspace:
+        """Memory for this run alone. One of another thread takes fresh pages meanwhile."""
+        try:
+            idle = self._idle.pop()
+        except IndexError:
+            idle = None
         # The layout inside depends on both numbers, and padding must be zero, so a change starts
         # from fresh pages.
-        if self._workspace is None or self._workspace_for != (samples, threads):
-            p = self._program
-            self._workspace = None
-            self._workspace = pages(
-                threads * (p.thread_floats + p.scratch_floats) + samples * p.sample_floats
-            )
-            self._workspace_for = (samples, threads)
-        return self._workspace
+        if idle is not None and (idle.samples, idle.threads) == (samples, threads):
+            return idle
+        p = self._program
+        del idle  # before as much again is taken
+        floats = threads * (p.thread_floats + p.scratch_floats) + samples * p.sample_floats
+        return Workspace(pages(floats), samples, threads)
 
     def run(
         self,
@@ -63,8 +80,8 @@ class NativePlan:
         block = (self.block.ctypes.data, self.block.nbytes, 0)
         y = torch.empty(x_BCHW.shape[0], *self.out_shape)
         for xs, ys in zip(torch.split(x_BCHW, chunk), torch.split(y, chunk), strict=True):
-            work = self._memory(xs.shape[0], threads)
-            room = (work.ctypes.data, work.size)
+            space = self._workspace(xs.shape[0], threads)
+            room = (space.memory.ctypes.data, space.memory.size)
             library.run(
                 Run(
                     *block,
@@ -77,4 +94,5 @@ class NativePlan:
                     timer,
                 )
             )
+            self._idle[:] = [space]
         return y

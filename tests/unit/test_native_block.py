@@ -117,7 +117,7 @@ def test_a_workspace_that_is_too_small_is_refused(
 ) -> None:
     loaded = library.load()
     assert loaded is not None
-    room = plan._memory(2, 1)
+    room = plan._workspace(2, 1).memory
     out = torch.empty(2, 5)
     with pytest.raises(IntegrityError, match=r"needs more than its workspace of -?\d+ numbers"):
         loaded.run(
