@@ -5,6 +5,9 @@ read-only from a file, and one that does not fit is refused before anything is c
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +15,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import dgc
 from dgc.errors import IntegrityError
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import block as blocks
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Op, Program, Run
 from tests import plan_files
+from tests.waiting import GUARD
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="the kernels were not built: no C++ compiler"
 )
+ROOT = Path(__file__).resolve().parents[2]
 CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "edges")
 
 
@@ -128,34 +134,43 @@ def test_a_workspace_that_is_too_small_is_refused(
         )  # fmt: skip
 
 
-def _openmp() -> ctypes.CDLL | None:
-    """The runtime of this process, PyTorch's, which the kernels use."""
-    maps = Path("/proc/self/maps").read_text().splitlines()
-    paths = [line.split(maxsplit=5)[-1] for line in maps if "/lib" in line]
-    found = [path for path in paths if Path(path).name.startswith(("libgomp", "libomp", "libiomp"))]
-    return ctypes.CDLL(found[0]) if found else None
+FORKED = """
+import os, sys
+import numpy as np
+import dgc.runtime
+plan = dgc.runtime.load(sys.argv[1], threads=2)
+x = np.random.default_rng(0).standard_normal((4, 8, 20, 20)).astype(np.float32)
+alone = dgc.runtime.load(sys.argv[1], threads=1)(x)
+assert np.array_equal(plan(x), alone)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(plan(x), alone) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
-def test_fewer_workers_than_were_asked_for_find_the_memory_of_all(
+@pytest.mark.timeout(GUARD)
+def test_a_forked_child_gets_through_a_run_without_its_parents_threads(tmp_path: Path) -> None:
+    """As workers of a DataLoader are: they have the thread that forked, and no other."""
+    file = dgc.save_plan(plan_files.network(), plan_files.images(), tmp_path / "x.dgc")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, file],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=GUARD,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_several_callers_share_the_helpers_and_each_gets_its_own_logits(
     plan: NativePlan, images: Tensor
 ) -> None:
-    """A run inside another parallel region has one worker, as where OpenMP may start no more; the
-    next run has all again, and works in the same memory.
-    """
+    """More threads are asked for than any machine of the tests has cores."""
     loaded = library.load()
     assert loaded is not None
-    if not loaded.handle.dgc_has_openmp():
-        pytest.skip("the kernels were built without OpenMP")
-    if not (openmp := _openmp()):
-        pytest.skip("the kernels were built without OpenMP")
-    levels, before = openmp.omp_set_max_active_levels, openmp.omp_get_max_active_levels()
-    found = []
-    try:
-        for active in (1, 0, 1, 0):
-            levels(active)
-            found.append(plan.run(images, loaded, 2))
-    finally:
-        levels(before)
-    fresh = NativePlan(plan.block, plan.in_shape, plan.out_shape)
-    wanted = fresh.run(images, loaded, 1)
-    assert all(torch.equal(y, wanted) for y in found)
+    wanted = plan.run(images, loaded, 1)
+
+    def call(threads: int) -> bool:
+        own = NativePlan(plan.block, plan.in_shape, plan.out_shape)
+        return all(torch.equal(own.run(images, loaded, threads), wanted) for _ in range(20))
+
+    with ThreadPoolExecutor(4) as callers:
+        assert all(callers.map(call, (1, 2, 3, 200)))

@@ -73,7 +73,7 @@ def test_every_kernel_keeps_the_contracts(checked: Path) -> None:
         assert done.stdout.split() == ["clean"]
 
 
-def test_without_openmp_one_worker_does_what_several_were_asked_for(tmp_path: Path) -> None:
+def test_without_openmp_the_kernels_compute_the_same(tmp_path: Path) -> None:
     """As on a machine whose compiler has none; PyTorch still says how many threads it has."""
     alone = built(tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON")
     done = run(alone, "exercise.py", "few", DGC_NATIVE_ISA=isa.LEVELS[0])

@@ -1,5 +1,5 @@
-"""The kernels bring no OpenMP of their own: they use the runtime that the process has, PyTorch's where
-PyTorch is loaded, so that two pools of threads never share the cores.
+"""The kernels bring no OpenMP of their own: those of training use the runtime that the process has,
+PyTorch's where PyTorch is loaded; plans have threads of their own, which sleep between runs.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_CXX_VISIBILITY_PRESET default)
 set(SOURCES ${CMAKE_CURRENT_LIST_DIR})
-add_library(dgc_native MODULE ${SOURCES}/api.cpp)
+add_library(dgc_native MODULE ${SOURCES}/api.cpp ${SOURCES}/infer/workers.cpp)
+find_package(Threads REQUIRED)
+target_link_libraries(dgc_native PRIVATE Threads::Threads)
 set_target_properties(dgc_native PROPERTIES PREFIX "" OUTPUT_NAME "_dgc_native")
 
 # GCC's calls of OpenMP go to whichever runtime the process has (openmp.cpp); other compilers link theirs.
@@ -89,6 +91,8 @@ elseif(OpenMP_CXX_FOUND)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")  # nothing is seen from outside but the functions of the C interface
   target_link_options(dgc_native PRIVATE -Wl,--version-script=${SOURCES}/exports.map)
+  # Whoever closes the library leaves its threads asleep in it.
+  target_link_options(dgc_native PRIVATE -Wl,-z,nodelete)
 endif()
 
 # What the library says it was built from: SHA-256 over "<SHA-256 of a file> <its path from here>" a line, in order of the

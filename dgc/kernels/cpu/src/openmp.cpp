@@ -1,7 +1,7 @@
-// OpenMP without a library of our own: what GCC's code calls, handed on to the OpenMP runtime that the
-// process has already (PyTorch's, so that both share one pool of threads), else to the system's, else
-// done by one thread. So the library loads anywhere, and brings no second pool. Compiled without
-// -fopenmp, and linked in where the compiler is GCC on Linux (kernels.cmake).
+// OpenMP without a library of our own, for the kernels of training: what GCC's code calls, handed on
+// to the OpenMP runtime that the process has already (PyTorch's, so that both share one pool of
+// threads), else to the system's, else done by one thread. So the library loads anywhere, and brings
+// no second OpenMP. Compiled without -fopenmp, and linked in where the compiler is GCC on Linux (kernels.cmake).
 //
 // Which functions GCC calls depends on what the kernels say: parallel regions with a number of
 // threads, static loops, barriers. Who uses more of OpenMP finds out when linking.

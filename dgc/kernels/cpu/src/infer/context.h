@@ -3,7 +3,7 @@
 // A Context belongs to one worker and one sample. Arenas and scratch do not overlap, nor do those
 // of two threads or samples; scratch has scratch_floats and holds nothing when an operation starts.
 // Workers that share an operation write different items of its output, and everybody waits before
-// the next operation (executor.cpp). Used by all of infer/.
+// the next operation (crew.h). Used by all of infer/.
 #pragma once
 #include "../common/counts.h"
 #include "abi.h"
@@ -15,16 +15,11 @@ struct Context {
     const char* block;  // what constants are offsets into
     const DgcProgram* program;
     const DgcOp* ops;
-    int64_t thread, threads;  // this worker among those that share the operation
+    int64_t worker, threads;  // this worker among those that share the operation
     int64_t sample;
     float* bases[2];    // thread arena, sample arena
-    float* scratch;     // private to the worker
-    bool first_worker;  // the one whose time counts, if somebody asks
+    float* scratch;   // private to the worker
 };
-
-DGC_INLINE Range share(int64_t items, const Context& c) {
-    return cut(items, c.thread, c.threads);
-}
 
 // A constant of the program. An optional one is asked for only where its offset is not 0.
 template <class T>

@@ -8,7 +8,7 @@
 // lanes.h); many pixels take a panel of scaled weights (kernel_span); a static group reads its own
 // channels (kernel_span). Scratch: see the checks in point_span and kernel_scaled. dst overlaps no
 // input but the residual, which is read just before it is written. An item is a head (or a share of
-// its rows), or a span of pixels. Called by executor.cpp.
+// its rows), or a span of pixels. Called by items.h.
 #pragma once
 #include "lanes.h"
 #include "tile.h"
@@ -218,18 +218,13 @@ inline void conv_item(const DgcOp& op, const Context& c, int64_t item, int64_t p
 }
 
 // Workers share the spans of a large image, the heads (or rows) of a small one.
-inline void conv(const DgcOp& op, const Context& c) {
-    const Spans spans = spans_of(op);
-    if (!from_copy(op) && (c.threads == 1 || spans.count >= 4 * c.threads)) {
-        const Range mine = share(spans.count, c);
-        for (int64_t i = mine.begin; i < mine.end; ++i)
-            for (int64_t head = 0; head < op.heads; ++head)
-                conv_span(op, c, head, {0, op.outs}, spans.get(i));
-        return;
-    }
-    const int64_t parts = row_parts(op, c);
-    const Range mine = share(op.heads * parts, c);
-    for (int64_t i = mine.begin; i < mine.end; ++i) conv_item(op, c, i, parts);
+inline bool by_spans(const DgcOp& op, const Context& c) {
+    return !from_copy(op) && (c.threads == 1 || spans_of(op).count >= 4 * c.threads);
+}
+
+inline void span_item(const DgcOp& op, const Context& c, int64_t item) {
+    const Span span = spans_of(op).get(item);
+    for (int64_t head = 0; head < op.heads; ++head) conv_span(op, c, head, {0, op.outs}, span);
 }
 
 }  // namespace DGC_ISA

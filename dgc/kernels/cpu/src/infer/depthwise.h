@@ -7,7 +7,7 @@
 // 1, source and target lie alike (same sub-planes and rows), `offsets` says where each tap lies,
 // and vectors run over the ends of rows; for rows so short that whole vectors of a row would be
 // mostly padding. Both read up to 3 vectors behind the last pixel. dst overlaps no input. An item is
-// a channel. Called by executor.cpp.
+// a channel. Called by items.h.
 #pragma once
 #include "activation.h"
 #include "planes.h"

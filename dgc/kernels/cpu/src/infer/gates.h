@@ -6,7 +6,7 @@
 // rounded up]; scale_panel's as conv.h reads them. An item is a row, a block of kGateBlock gates, a
 // head. Regions do not overlap. Scratch: C rounded up, for select_head. A list has at most C
 // entries, ascending; the convolution's scratch counts on at most C - inactive of them, but for NaN
-// and ties it may be fewer. Called by executor.cpp.
+// and ties it may be fewer. Called by items.h.
 #pragma once
 #include "../common/selection.h"
 #include "../common/tuning.h"

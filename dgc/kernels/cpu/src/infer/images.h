@@ -4,7 +4,7 @@
 // Whoever writes an image leaves its padding zero. Result and operands lie alike (same sub-planes
 // and rows) where whole vectors are read; resampling and flattening go pixel by pixel. The result
 // overlaps no operand but where it is the same image. Scratch: none but for resampling (two lines
-// of src.width + 64 floats). Called by executor.cpp.
+// of src.width + 64 floats). Called by items.h.
 #pragma once
 #include "activation.h"
 #include "planes.h"

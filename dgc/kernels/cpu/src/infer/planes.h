@@ -5,7 +5,7 @@
 // vectors through the mask. An image's `length` and `lead` are multiples of 16 floats, so whole
 // vectors never reach the next sub-plane. Source and target may be the same memory only where they
 // have the same layout (pack_plane, add_plane: an item reads each vector before it writes it).
-// Scratch: src.width + 64 floats for repacking. Called by executor.cpp, one item at a time.
+// Scratch: src.width + 64 floats for repacking. Called by items.h, one item at a time.
 #pragma once
 #include "../common/rows.h"
 #include "activation.h"

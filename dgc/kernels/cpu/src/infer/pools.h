@@ -6,7 +6,7 @@
 // mean is multiplied by is a constant: `weight`, one number a row of the result, then one a column,
 // whose product it is. Source and target may lie in different sub-planes and overlap nothing.
 // Scratch: a row of the source, one of sums, one of the target, counted by pool and adaptive in
-// dgc/infer/image_nodes.py. Called by executor.cpp.
+// dgc/infer/image_nodes.py. Called by items.h.
 #pragma once
 #include "activation.h"
 #include "planes.h"

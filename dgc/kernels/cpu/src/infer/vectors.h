@@ -4,7 +4,7 @@
 // A region of n numbers has room for n rounded up to 16; what lies behind the n-th is zero, and
 // whoever writes here leaves it so, because linear_row reads whole vectors. One item does it all:
 // these are some thousand numbers at most. `out` may be `in` where nothing is taken by index.
-// Called by executor.cpp.
+// Called by items.h.
 #pragma once
 #include "activation.h"
 #include "context.h"

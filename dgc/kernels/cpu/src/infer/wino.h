@@ -11,7 +11,7 @@
 // points][block of outputs][channel] [output in the block]; `offsets` has 16 entries, one for each
 // point of a tile's input; `edges` [2][dst.length]. Scratch: 16 * ((selected + outs) * tiles of a
 // piece + 32) floats. dst overlaps no input but the residual. An item is a head's piece of tiles,
-// or a share of its rows; rows begin at multiples of 16. Called by executor.cpp.
+// or a share of its rows; rows begin at multiples of 16. Called by items.h.
 #pragma once
 #include "conv.h"
 

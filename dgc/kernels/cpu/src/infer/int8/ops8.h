@@ -1,5 +1,5 @@
 // The operations of an 8-bit plan beside those that it shares with plans in float32: convolutions
-// in bytes, means with the largest magnitudes, and rows of 16-bit weights. Called by executor.cpp,
+// in bytes, means with the largest magnitudes, and rows of 16-bit weights. Called by items.h,
 // in the objects that fuse no products and sums (DGC_EXACT).
 #pragma once
 #include "../gates.h"

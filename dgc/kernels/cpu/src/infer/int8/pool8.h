@@ -3,7 +3,7 @@
 // The order of a sum is the same there: down the columns, then along the row.
 //
 // Whole vectors are read and kept; a row's last ones are written number by number, so that padding
-// stays zero. Scratch: a line of the source with its borders, and 8 vectors. Called by executor.cpp.
+// stays zero. Scratch: a line of the source with its borders, and 8 vectors. Called by items.h.
 #pragma once
 #include "../pools.h"
 
