@@ -24,6 +24,7 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "DgcRun": structs.Run,
     "DgcPlanes": structs.Planes,
     "DgcTrain": structs.Train,
+    "DgcNorm": structs.Norm,
     "DgcInt8": structs.Int8,
 }
 ENUMERATIONS: tuple[type[IntEnum], ...] = (
@@ -32,11 +33,13 @@ ENUMERATIONS: tuple[type[IntEnum], ...] = (
     structs.Mode,
     structs.Answer,
     structs.Pass,
+    structs.NormPass,
     structs.Int8Pass,
 )
 RENAMED = {  # words of Python
     "DgcOp.input": "DgcOp.in",
     "DgcTrain.op": "DgcTrain.pass",
+    "DgcNorm.op": "DgcNorm.pass",
     "DgcInt8.op": "DgcInt8.pass",
 }
 

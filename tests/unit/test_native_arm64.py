@@ -43,7 +43,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
     in_floats = ["-ffp-contract=fast", "-DDGC_ISA=dgc_baseline"]
     in_bytes = ["-ffp-contract=off", "-DDGC_ISA=dgc_int8_baseline", "-DDGC_EXACT"]
-    parts = [(name, in_floats) for name in ("api.cpp", "infer/executor.cpp", "train/train.cpp")]
+    floats = ("api.cpp", "infer/executor.cpp", "train/train.cpp", "train/norm.cpp")
+    parts = [(name, in_floats) for name in floats]
     parts += [("infer/workers.cpp", [])]
     parts += [(name, in_bytes) for name in ("infer/executor.cpp", "infer/int8/int8.cpp")]
     objects = [target.with_name(f"{i}.o") for i in range(len(parts))]

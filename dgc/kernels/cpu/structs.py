@@ -170,6 +170,41 @@ class Train(Structure):
     ]
 
 
+class NormPass(IntEnum):
+    """What is done around the convolutions (`DgcNormPass`)."""
+
+    NORM_RELU = 0
+    NORM_MASK = 1
+    NORM_BACK = 2
+    NORM_POOL = 3
+    NORM_POOL_SUMS = 4
+    NORM_POOL_BACK = 5
+    NORM_MEAN = 6
+    NORM_MEAN_BACK = 7
+    NORM_TURN = 8
+
+
+class Norm(Structure):
+    """Addresses of tensors, as `Train`."""
+
+    _fields_ = [
+        *_integers("op samples threads channels height width"),
+        *_integers("out_height out_width kernel stride padding"),
+        *_addresses("x"),
+        *_integers("x_step"),
+        *_addresses("scale shift mean other"),
+        *_integers("other_step"),
+        *_addresses("other_scale other_shift other_mean y"),
+        *_integers("y_step"),
+        *_addresses("plane_mean plane_square place grad"),
+        *_integers("grad_step"),
+        *_addresses("to"),
+        *_integers("to_step"),
+        *_addresses("a b sums scratch"),
+        *_integers("scratch_step"),
+    ]
+
+
 class Int8Pass(IntEnum):
     """What is done with an 8-bit layer (`DgcInt8Pass`)."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.layout import Window
+from dgc.kernels.cpu.norm_call import turned
 from dgc.kernels.cpu.structs import Pass, Planes, Train
 
 
@@ -103,13 +104,13 @@ class PassShape:
     def pack(self, weight_OCkk: Tensor) -> Tensor:
         """(O, C or C / G, kh, kw) as (G, C, T, J)."""
         # outputs last: the kernels read neighbouring outputs as one vector
-        by_head = weight_OCkk.detach().view(self.heads, self.outs, -1, self.taps)
-        return by_head.permute(0, 2, 3, 1).contiguous()
+        by_head = turned(weight_OCkk.detach().contiguous().view(self.heads, self.outs, -1))
+        return by_head.view(self.heads, -1, self.taps, self.outs)
 
     def unpack(self, packed_GCTJ: Tensor) -> Tensor:
         """The inverse of `pack`: (O, C or C / G, kh, kw)."""
-        by_head = packed_GCTJ.permute(0, 3, 1, 2)
-        return by_head.reshape(self.heads * self.outs, packed_GCTJ.shape[1], *self.kernel)
+        by_head = turned(packed_GCTJ.view(self.heads, -1, self.outs))
+        return by_head.view(self.heads * self.outs, packed_GCTJ.shape[1], *self.kernel)
 
 
 class _Geometry(NamedTuple):

@@ -10,6 +10,8 @@
     int registers();                          \
     void train(const DgcTrain& pass);         \
     int64_t train_room(const DgcTrain& pass); \
+    void norm(const DgcNorm& pass);           \
+    int64_t norm_room(const DgcNorm& pass);   \
     }
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -229,6 +231,20 @@ int dgc_train(const DgcTrain* pass, int isa) {
     if (isa == 1) return dgc_avx2::train(*pass), 0;
 #endif
     return dgc_baseline::train(*pass), 0;
+}
+
+// The same for what stands around the convolutions.
+int64_t dgc_norm_room(const DgcNorm* pass) {
+    return dgc_baseline::norm_room(*pass);
+}
+
+int dgc_norm(const DgcNorm* pass, int isa) {
+    if (!dgc_supports(isa)) return 1;
+#ifdef DGC_X86
+    if (isa == 2) return dgc_avx512::norm(*pass), 0;
+    if (isa == 1) return dgc_avx2::norm(*pass), 0;
+#endif
+    return dgc_baseline::norm(*pass), 0;
 }
 
 int64_t dgc_int8_size() {

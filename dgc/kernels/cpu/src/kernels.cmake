@@ -18,7 +18,7 @@ endif()
 
 # One object for each instruction set from one source, each in a namespace of its own.
 function(add_instruction_set name)
-  add_object(${name} ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp)
+  add_object(${name} ${SOURCES}/infer/executor.cpp ${SOURCES}/train/train.cpp ${SOURCES}/train/norm.cpp)
   target_compile_options(${name} PRIVATE -ffp-contract=fast ${ARGN})
 endfunction()
 
