@@ -103,7 +103,7 @@ class _Links(NamedTuple):
     def of(
         cls, s: _Setting, parameters: Sequence[Tensor], input_moments: Moments, second: Moments
     ) -> _Links:
-        # moments of the batch in both: see dispatch.BLOCK
+        # moments of the batch in both: see block_dispatch.BLOCK
         rules = [Rule(eps, True) for eps in s.eps]
         # moments are of channels, not of layers: a layer takes those of the channels it reads
         front = (input_moments.mean[: s.width], input_moments.var[: s.width])

@@ -1,4 +1,5 @@
-"""Which algorithm computes a layer. This is the only module that decides it.
+"""Which algorithm computes a layer. This is the only module that decides it; whether a whole block
+is computed as one is decided beside it, in dgc.layers.block_dispatch.
 
 Each kind of layer has a table. It is read from the top, and the first row is taken whose backends
 name the one that was asked for and whose conditions all hold. What a row costs or saves is said
@@ -6,8 +7,6 @@ beside it; the figures are in benchmarks/results.
 
     DYNAMIC   a dynamic group convolution with its BatchNorms (dgc.layers.dynamic)
     STATIC    BatchNorm, ReLU and a plain or grouped convolution (dgc.layers.static)
-    BLOCK     a whole dense block at once (dgc.layers.dense_block): all conditions hold, or it goes
-              layer by layer
 
 To add an algorithm: a file in dgc/layers/algorithms, a row here, a case in
 tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.reference).
@@ -16,7 +15,7 @@ tests/unit/test_algorithms.py, which holds it against the oracle (dgc.layers.ref
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -30,11 +29,8 @@ from dgc.layers.support import (
     can_fuse,
     common_device,
     common_dtype,
-    hooked,
-    is_supported,
     norm_tensors,
     splittable,
-    trains_on_batch,
 )
 
 Algorithm = Literal["native", "triton", "product", "per_sample", "per_head", "masked", "gathered"]
@@ -321,75 +317,3 @@ def static(call: StaticCall) -> StaticAlgorithm:
 @functools.lru_cache(maxsize=4096)  # as above
 def _static(call: StaticCall, _: tuple[bool, bool, bool]) -> StaticAlgorithm:
     return next(row.algorithm for row in STATIC if all(need(call) for need in row.needs))
-
-
-class _Gated(Protocol):
-    """A dynamic layer, as far as a block looks at it."""
-
-    @property
-    def norm(self) -> nn.Module | None: ...
-    @property
-    def gate_record(self) -> object: ...
-    @property
-    def bias(self) -> object: ...
-    @property
-    def kernels(self) -> bool: ...
-
-
-class LayerParts(Protocol):
-    """A dense layer: gated 1x1, then BatchNorm, ReLU and grouped convolution."""
-
-    @property
-    def dynamic(self) -> _Gated: ...
-    @property
-    def norm(self) -> nn.Module: ...
-    @property
-    def conv(self) -> nn.Conv2d: ...
-    @property
-    def parameters(self) -> tuple[Tensor, ...]: ...
-
-
-class BlockCall(NamedTuple):
-    block: nn.Module
-    layers: Sequence[LayerParts]
-    x: Tensor
-
-
-# in training alone: the block takes moments of the
-# batch, which BatchNorm does not use in evaluation
-def _trains(c: BlockCall) -> bool:
-    return bool(c.block.training and c.layers and can_fuse(c.x) and torch.is_grad_enabled())
-
-
-def _nobody_looks_inside(c: BlockCall) -> bool:
-    """A hook on a part would not be called."""
-    # a hook on the block itself is called; its parts are never called as modules
-    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    return not globally and not any(hooked(m) for m in c.block.modules() if m is not c.block)
-
-
-def _made_of_what_kernels_know(c: BlockCall) -> bool:
-    return all(
-        trains_on_batch(p.dynamic.norm)
-        and trains_on_batch(p.norm)
-        and p.dynamic.kernels
-        # the block hands out no gates: whoever counts them goes layer by layer
-        and p.dynamic.gate_record is None
-        and p.dynamic.bias is None
-        and p.conv.bias is None
-        and p.conv.groups > 1
-        and is_supported(c.x, *p.parameters)
-        for p in c.layers
-    )
-
-
-BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
-    _trains,
-    _nobody_looks_inside,
-    _made_of_what_kernels_know,
-)
-
-
-def whole_block(call: BlockCall) -> bool:
-    """Whether a dense block is computed as one, over one buffer."""
-    return all(need(call) for need in BLOCK)

@@ -189,7 +189,7 @@ class DynamicGroupConv2d(HasBackend):
             device=support.common_device(x_BCHW, tensors),
             dtype=support.common_dtype(x_BCHW, tensors),
             nchw=is_nchw_contiguous(x_BCHW),
-            pixels=math.prod(map(self._output_size, x_BCHW.shape[2:])),
+            pixels=math.prod(map(self.output_size, x_BCHW.shape[2:])),
         )
 
     def _whole(
@@ -272,7 +272,8 @@ class DynamicGroupConv2d(HasBackend):
         geometry = Geometry(self.stride, self.padding, self.dilation, self.heads)
         return Setting(tuple(link.rule for link in chain), self.n_inactive, found, geometry)
 
-    def _output_size(self, size: int) -> int:
+    def output_size(self, size: int) -> int:
+        """Height or width of the output for that of the input."""
         return (
             size + 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1
         ) // self.stride + 1

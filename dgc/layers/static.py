@@ -13,6 +13,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dgc.layers import dispatch, support
+from dgc.layers.algorithms.native_pool import (
+    NativeMaxPool,
+    NativeMeanPool,
+    NativePlaneMean,
+    is_plane_mean,
+    pool_of,
+)
 from dgc.layers.algorithms.native_static import NativeStatic, static_shape
 from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_, through_pool
 from dgc.layers.own_autocast import compute_dtype, without_autocast
@@ -52,17 +59,34 @@ def norm_relu_conv(
 
 
 def norm_relu_pool(
-    norm: nn.Module, relu: nn.Module, pool: nn.Module, x_BCHW: Tensor, *, triton: bool = False
+    norm: nn.Module,
+    relu: nn.Module,
+    pool: nn.Module,
+    x_BCHW: Tensor,
+    *,
+    kernels: bool = True,
+    triton: bool = False,
 ) -> Tensor:
     """pool(relu(norm(x))) for a pooling module,
     keeping x alone for backward where norm is a plain BatchNorm2d.
+
+    `kernels`, `triton`: as above.
     """
     if not (
         support.can_fuse(x_BCHW) and support.splittable(norm, x_BCHW) and not pool._forward_hooks
     ):
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
-    link = normaliser(norm, x_BCHW, triton=triton)
+    link = normaliser(norm, x_BCHW, kernels=kernels, triton=triton)
+    looked_at = support.hooked(pool)
+    if kernels and not looked_at and support.is_supported(x_BCHW, *support.norm_tensors(norm)):
+        window = pool_of(pool, x_BCHW)
+        if window is not None:
+            by_window: Tensor = NativeMaxPool.apply(link.rule, window, x_BCHW, *link.tensors)
+            return by_window
+        if is_plane_mean(pool):
+            mean: Tensor = NativePlaneMean.apply(link.rule, x_BCHW, *link.tensors)
+            return mean
     if support.triton_for(x_BCHW, triton=triton):
         from dgc.layers.algorithms.triton import TritonPool  # Triton is loaded where it is used
 
@@ -70,6 +94,25 @@ def norm_relu_pool(
         return pooled
     out: Tensor = _NormReluPool.apply(link.rule, pool, x_BCHW, *link.tensors)
     return out
+
+
+def window_means(pool: nn.AvgPool2d, x_BCHW: Tensor, *, kernels: bool = True) -> Tensor:
+    """The module's means, by the C++ kernels where they can."""
+    k = pool.kernel_size
+    side_by_side = pool.stride == k and not pool.padding and not pool.ceil_mode
+    looked_at = support.hooked(pool) or pool.divisor_override is not None
+    if (
+        isinstance(k, int)
+        and kernels
+        and side_by_side
+        and not looked_at
+        and support.can_fuse(x_BCHW)
+        and support.is_supported(x_BCHW)
+    ):
+        by_kernels: Tensor = NativeMeanPool.apply(k, x_BCHW)
+        return by_kernels
+    y_BCHW: Tensor = pool(x_BCHW)
+    return y_BCHW
 
 
 def _numbers(conv: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
-from dgc.layers import DynamicGroupConv2d, dense_block, dispatch, support
+from dgc.layers import DynamicGroupConv2d, block_dispatch, dense_block, support
 from dgc.layers.backend import HasBackend
 from dgc.layers.norm import Moments, extend, moments
-from dgc.layers.static import norm_relu_pool
+from dgc.layers.static import norm_relu_pool, window_means
 from dgc.models.variants import Form, Gating, NormConv2d, Stem, check_choice, initialise, own_shares
 
 
@@ -65,7 +65,7 @@ class DenseBlock(nn.Sequential):
         first = self[0].conv_1
         if isinstance(first, DynamicGroupConv2d):
             layers = [cast("DenseLayer", m).parts for m in self]
-            if dispatch.whole_block(dispatch.BlockCall(self, layers, x_BCHW)):
+            if block_dispatch.whole_block(block_dispatch.BlockCall(self, layers, x_BCHW)):
                 return dense_block.run(layers, x_BCHW)
         if not (
             self.training
@@ -131,15 +131,31 @@ class DyDenseNet(HasBackend):
         own_shares(self, form, gate_factors)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        features_BCHW = self.features(x_BCHW)
+        features_BCHW = self._features(x_BCHW)
         if self.recompute_activations:
             pooled_BC11 = norm_relu_pool(
-                self.bn_last, self.relu_last, self.pool_last, features_BCHW, triton=self.triton
+                self.bn_last,
+                self.relu_last,
+                self.pool_last,
+                features_BCHW,
+                kernels=self.kernels,
+                triton=self.triton,
             )
         else:
             pooled_BC11 = self.pool_last(self.relu_last(self.bn_last(features_BCHW)))
         logits_BN: Tensor = self.classifier(pooled_BC11.flatten(1))
         return logits_BN
+
+    def _features(self, x_BCHW: Tensor) -> Tensor:
+        # the baselines are what plain PyTorch makes of them; a hook expects the whole to be called
+        if not self.recompute_activations or support.hooked(self.features):
+            return cast("Tensor", self.features(x_BCHW))
+        for part in self.features:
+            if type(part) is nn.AvgPool2d:
+                x_BCHW = window_means(part, x_BCHW, kernels=self.kernels)
+            else:
+                x_BCHW = part(x_BCHW)
+        return x_BCHW
 
 
 def _block(

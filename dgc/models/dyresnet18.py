@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dgc.layers import DynamicGroupConv2d
+from dgc.layers import DynamicGroupConv2d, basic_block, block_dispatch, support
 from dgc.layers.backend import HasBackend
 from dgc.layers.cost import Cost
 from dgc.layers.static import norm_relu_pool
@@ -34,7 +35,25 @@ class BasicBlock(nn.Module):
             shortcut = gating.conv(in_channels, out_channels, 1, stride, norm=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
 
+    @property
+    def branches(self) -> list[basic_block.Branch]:
+        """What can be computed as one: two dynamic convolutions, and the downsampling where there
+        is one. None, where somebody has put something else in a place.
+        """
+        pairs: list[tuple[nn.Module, ...]] = [(self.conv1, self.bn1), (self.conv2, self.bn2)]
+        if self.downsample is not None:
+            pairs.append(tuple(self.downsample.children()))
+        sequence = self.downsample is None or type(self.downsample) is nn.Sequential
+        # exactly these: a subclass may compute anything
+        if not sequence or any(len(p) != 2 or type(p[0]) is not DynamicGroupConv2d for p in pairs):
+            return []
+        return [basic_block.Branch(cast("DynamicGroupConv2d", conv), norm) for conv, norm in pairs]
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        # a tracer sees the modules alone
+        branches = self.branches if self.training and support.can_fuse(x_BCHW) else []
+        if block_dispatch.whole_residual(block_dispatch.ResidualCall(self, branches, x_BCHW)):
+            return basic_block.run(branches, x_BCHW)
         identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
         y_BCHW = self.conv1(x_BCHW)
         # the BatchNorm goes along: the layer keeps its raw input alone for backward
@@ -94,7 +113,14 @@ class DyResNet18(HasBackend):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.conv1(x_BCHW)
         if self.recompute_activations:
-            x_BCHW = norm_relu_pool(self.bn1, self.relu, self.maxpool, x_BCHW, triton=self.triton)
+            x_BCHW = norm_relu_pool(
+                self.bn1,
+                self.relu,
+                self.maxpool,
+                x_BCHW,
+                kernels=self.kernels,
+                triton=self.triton,
+            )
         else:
             x_BCHW = self.maxpool(self.relu(self.bn1(x_BCHW)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -12,6 +12,7 @@ from dgc.kernels.cpu.int8 import Convolution, kept_of
 from dgc.kernels.cpu.layout import Window
 from dgc.layers import DynamicGroupConv2d
 from dgc.layers.reference import masked_conv2d
+from dgc.layers.static import norm_relu_pool, window_means
 from tests.native.fuzz_seeds import networks
 from tests.one_layer import native_conv2d
 
@@ -78,6 +79,16 @@ for k in (1, 3, 5):
                     y = layer(x)
                     assert "NativeLayer" in type(y.grad_fn).__name__
                     (y.square().sum() + layer.gate_l1).backward()
+for kernel, stride, padding in ((2, 2, 0), (3, 2, 1), (5, 3, 2), (1, 1, 0), (15, 4, 7)):
+    for height, width in ((15, 16), (17, 33), (31, 70)):
+        x = torch.randn(3, 5, height, width, requires_grad=True)
+        for pool in (torch.nn.MaxPool2d(kernel, stride, padding), torch.nn.AdaptiveAvgPool2d(1)):
+            y = norm_relu_pool(torch.nn.BatchNorm2d(5), torch.nn.ReLU(), pool, x)
+            assert "Native" in type(y.grad_fn).__name__
+            y.square().sum().backward()
+        y = window_means(torch.nn.AvgPool2d(kernel), x)
+        assert "Native" in type(y.grad_fn).__name__
+        y.square().sum().backward()
 for name, size in (("dydensenet", 30), ("dyresnet18", 70 if many else 64)):
     numbers = {"stages": (2, 2), "growth": (8, 32)} if name == "dydensenet" else {}
     model = dgc.create_model(name, num_classes=7, **numbers)
