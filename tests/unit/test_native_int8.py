@@ -115,7 +115,9 @@ def test_means_and_tops_have_the_same_bits_everywhere(data: st.DataObject) -> No
     if layer.in_scale is not None and layer.in_shift is not None:
         v = F.relu(x * layer.in_scale[:, None, None] + layer.in_shift[:, None, None])
     assert torch.equal(found[0][1], v.abs().amax((2, 3)))
-    torch.testing.assert_close(found[0][0], v.mean((2, 3)), rtol=1e-5, atol=1e-6)
+    # the rounding of a mean is a share of what is averaged
+    off = (found[0][0] - v.double().mean((2, 3))).abs().max()
+    assert off <= 1e-6 * v.abs().max()
     for mean, top in found[1:]:
         assert_same(mean, found[0][0])
         assert_same(top, found[0][1])
