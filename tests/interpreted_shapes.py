@@ -1,5 +1,6 @@
-"""Many small layers by the Triton kernels in Triton's interpreter, against the oracle in float64, and
-mutants of the kernels, each of which one of them has to catch; as tests/interpreted_kernels.py.
+"""Many small layers by the Triton kernels, in Triton's interpreter or on a GPU, against the oracle in
+float64, and mutants of the kernels, each of which one of them has to catch; as
+tests/interpreted_kernels.py.
 
     TRITON_INTERPRET=1 python -m tests.interpreted_shapes many [FIRST LAST] | mutants
 """
@@ -16,6 +17,7 @@ from types import ModuleType
 
 import torch
 
+from dgc.kernels import gpu
 from dgc.kernels.gpu import around_conv, dynamic_conv, passes
 from dgc.layers import DynamicGroupConv2d
 from tests.against_oracle import outcome, worst
@@ -68,9 +70,10 @@ def drawn_well(shape: Shape, number: int) -> Made:
 def error(shape: Shape, number: int, dtype: torch.dtype, made: Made | None = None) -> float:
     """The largest of output and all gradients."""
     layer, x, expected = made or drawn_well(shape, number)
-    ours = copy.deepcopy(layer).float()
+    device = "cpu" if gpu.interpreted() else "cuda"
+    ours = copy.deepcopy(layer).float().to(device)
     ours.backend = "triton"
-    given = x.float()
+    given = x.float().to(device)
     if number % 3 == 0:
         given = given.contiguous(memory_format=torch.channels_last)
     return worst(outcome(ours, given, dtype), expected)

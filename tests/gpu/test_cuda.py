@@ -88,6 +88,19 @@ def test_each_algorithm_agrees_with_the_oracle_in_float64(
     assert error <= TOLERANCE[dtype]
 
 
+def test_sixty_small_layers_by_triton_agree_with_the_oracle() -> None:
+    """Those of Triton's interpreter, on the device itself."""
+    from tests import interpreted_shapes  # imports Triton, which is not on every machine
+
+    interpreted_shapes.many(0, interpreted_shapes.COUNT)
+
+
+def test_each_mutant_of_a_kernel_is_caught() -> None:
+    from tests import interpreted_shapes
+
+    interpreted_shapes.mutants()
+
+
 NETWORKS = {
     "dydensenet": ("dydensenet", {"stages": (2, 2, 2), "growth": (8, 16, 32), "num_classes": 10}, 32),
     "dyresnet18": ("dyresnet18", {"num_classes": 10}, 64),
