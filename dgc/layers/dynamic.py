@@ -177,8 +177,9 @@ class DynamicGroupConv2d(HasBackend):
         """What decides the algorithm."""
         # a tracer must see plain operations, and of x nothing is known yet
         if not support.can_fuse(x_BCHW):
+            n, found = self._least_inactive, self.triton and support.operators_for(x_BCHW, norms)
             return dispatch.LayerCall(
-                self.backend, self.kernel_size, self.padding, self.in_channels, self._least_inactive
+                self.backend, self.kernel_size, self.padding, self.in_channels, n, operators=found
             )
         # BatchNorms can be taken apart where all of them can
         split = all(support.splittable(norm, x_BCHW) for norm in norms)
@@ -234,11 +235,14 @@ class DynamicGroupConv2d(HasBackend):
         return cast("Tensor", y_BOHW)
 
     def _triton(self, chain: tuple[Normaliser, ...], *given: Tensor) -> Any:
-        from dgc.layers.algorithms import triton  # Triton is loaded where it is used
-
+        # Triton is loaded where it is used; a tracer sees operators, and no launch
+        if support.can_fuse(given[0]):
+            from dgc.layers.algorithms.triton import run
+        else:
+            from dgc.layers.algorithms.triton_operator import run
         numbers = (self.heads, self.kernel_size, self.stride, self.padding, self.dilation)
         rules = tuple(link.rule for link in chain)
-        return triton.run(rules, numbers, self.inactive_channels, *given)
+        return run(rules, numbers, self.inactive_channels, *given)
 
     def native_shape(self, size: tuple[int, int]) -> PassShape:
         """The convolution as the kernels take it, on images of this size."""

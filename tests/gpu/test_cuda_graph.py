@@ -94,16 +94,18 @@ def state(rule: Updater) -> list[Tensor]:
 
 def assert_same(one: list[Tensor], other: list[Tensor]) -> None:
     pairs = list(enumerate(zip(one, other, strict=True)))
-    different = [number for number, (a, b) in pairs if not torch.equal(a, b)]
+    # fp16 begins with gradients that overflow: their norm is no number, in both
+    different = [n for n, (a, b) in pairs if not ((a == b) | (a.isnan() & b.isnan())).all()]
     largest = max((float((a.double() - b.double()).abs().max()) for _, (a, b) in pairs), default=0)
     assert not different, f"{len(different)} of {len(pairs)} differ, by {largest:.1e} at most"
 
 
 CASES = [
-    ("dydensenet", "triton", "off"),
-    ("dydensenet", "triton", "bf16"),
     ("dydensenet", "auto", "off"),
+    ("dydensenet", "triton", "off"),
     ("dydensenet", "auto", "bf16"),
+    ("dydensenet", "triton", "bf16"),
+    ("dydensenet", "auto", "fp16"),
     ("dydensenet", "triton", "fp16"),
     ("dyresnet18", "auto", "off"),
     ("dyresnet18", "auto", "bf16"),
