@@ -97,6 +97,7 @@ def measure(cell: StepCell, device: torch.device) -> dict[str, Any]:
     try:
         cuda = device.type == "cuda"
         if cuda:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
         step = stepper(cell, device)
         for _ in range(WARM_UP + 1 if cell.graph else WARM):
