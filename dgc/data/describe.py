@@ -21,11 +21,11 @@ T = TypeVar("T")
 MAX_CONTENT_BYTES = 256 << 20
 
 
-def describe_set(images: ImageSet, num_classes: int) -> dict[str, Any]:
+def describe_set(images: ImageSet, num_classes: int, half: str | None = None) -> dict[str, Any]:
     """{"samples", "per_class", "sha256", "digest_of"};
-    the last says whether all bytes or names and sizes went in.
+    the last says whether all bytes or names and sizes went in; `half` as in `content_digest`.
     """
-    kind, digest = content_digest(images)
+    kind, digest = content_digest(images, half=half)
     counts = np.bincount(images.labels, minlength=num_classes)
     return {
         "samples": len(images),
@@ -35,28 +35,35 @@ def describe_set(images: ImageSet, num_classes: int) -> dict[str, Any]:
     }
 
 
-def content_digest(images: ImageSet, *, full: bool = False) -> tuple[str, str]:
+def content_digest(
+    images: ImageSet, *, full: bool = False, half: str | None = None
+) -> tuple[str, str]:
     """("content" | "names and sizes", SHA-256 in hex)
     of the samples and their labels, in their order.
+
+    `half`: as if the folder that holds the classes were called so.
     """
     if isinstance(images, ArraySet):
         digest = hashlib.sha256(images.images.numpy().tobytes())
         digest.update(images.labels.tobytes())
         return "content", digest.hexdigest()
     if isinstance(images, FolderSet):
-        return _folder_digest(images, full)
+        return _folder_digest(images, full, half)
     if isinstance(images, OwnSet):
         return images.digest()
     raise TypeError(f"no digest for a {type(images).__name__}")
 
 
-def _folder_digest(images: FolderSet, full: bool) -> tuple[str, str]:
+def _folder_digest(images: FolderSet, full: bool, half: str | None) -> tuple[str, str]:
     sizes = [_of_file(images, index, _size) for index in range(len(images))]
     whole = full or sum(sizes) <= MAX_CONTENT_BYTES
     digest = hashlib.sha256(images.labels.tobytes())
     for index, size in enumerate(sizes):
         # names count: the labels alone would not tell two images that changed places
-        digest.update(bytes(images.names[index]) + b"\0" + str(size).encode() + b"\0")
+        name = bytes(images.names[index])
+        if half is not None:
+            name = half.encode() + b"/" + name.partition(b"/")[2]
+        digest.update(name + b"\0" + str(size).encode() + b"\0")
         if whole and size:
             digest.update(hashlib.sha256(_of_file(images, index, Path.read_bytes)).digest())
     return "content" if whole else "names and sizes", digest.hexdigest()

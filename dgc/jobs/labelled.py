@@ -4,6 +4,7 @@ the classes.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -138,7 +139,10 @@ def _open_folder(opened: Opened, recipe: Recipe, folder: Path, subset: bool) -> 
     images = folder_set(parent, listing, view, data.limit_val)
     place = written(str(parent / split))
     names = tuple(map(written, listing.classes))
-    labels, note = match(names, opened, place, subset=subset)
+    try:
+        labels, note = match(names, opened, place, subset=subset)
+    except DataError as error:
+        raise _one_level_down(opened, parent / split) or error from error
     images.labels = labels[images.labels]
     left_out = [line for _, line in folder_notes(listing.quarantined, listing.skipped)]
     return Labelled(
@@ -167,6 +171,27 @@ def _split(folder: Path) -> tuple[Path, str]:
             " or with <class>/<image>"
         )
     return folder.parent, folder.name
+
+
+def _one_level_down(opened: Opened, folder: Path) -> DataError | None:
+    """An error where what was taken for class folders holds those of the network
+    (`data/test/<class>`); else None.
+    """
+    known = set(map(_key, opened.card.folders or known_classes(opened)))
+    halves = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir()
+        and os.access(path, os.R_OK)
+        and known & {_key(inner.name) for inner in path.iterdir()}
+    ]
+    if not halves:
+        return None
+    return DataError(
+        f"{written(str(folder))}: the class folders lie one level down, in"
+        f" {_some([written(path.name) for path in halves])}: name that folder, as --data-dir"
+        f" {written(str(halves[0]))}"
+    )
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -256,29 +281,37 @@ def images_facts(opened: Opened, whole: Labelled, evaluated: int) -> dict[str, A
     """Name, absolute folder and number of the images,
     and whether they are those that the weights' card names.
 
-    `whole`: all of them, also where --limit leaves some out. `same` is None where nothing was
-    recorded, and for a folder that is called otherwise than `val`, whose digest would be another
-    whatever lies in it.
+    `whole`: all of them, also where --limit leaves some out. `half`: what a lone folder of classes
+    is called, `val` in a whole data folder. `same` is None where nothing was recorded.
     """
     place = None if whole.place == whole.data_set else str(Path(whole.place).absolute())
     facts: dict[str, Any] = {
         "name": whole.data_set,
         "dir": place,
         "samples": evaluated,
+        "half": _half(whole.images),
         "same": None,
     }
     card = opened.card.data or {}
-    # the digest has the names of files in it, and so of the folder
-    if not card.get("sha256") or not _is_called_val(whole.images):
+    if not card.get("sha256"):
         return facts
-    found = describe_set(whole.images, len(whole.classes))
+    found = _as_recorded(whole)
     facts |= {"sha256": found["sha256"], "digest_of": found["digest_of"], "whole": found["samples"]}
     recorded = {"recorded_samples": card.get("samples"), "recorded_sha256": card["sha256"]}
     return {**facts, **recorded, "same": found["sha256"] == card["sha256"]}
 
 
-def _is_called_val(images: ImageSet) -> bool:
-    return not isinstance(images, FolderSet) or bytes(images.names[0]).startswith(b"val/")
+def _half(images: ImageSet) -> str | None:
+    if not isinstance(images, FolderSet):
+        return None
+    return written(os.fsdecode(bytes(images.names[0])).partition("/")[0])
+
+
+def _as_recorded(whole: Labelled) -> dict[str, Any]:
+    """What is recorded of a set of images. Names of files go into its digest, and so does that of
+    their folder: a training evaluates on `val`, and a copy is called anything.
+    """
+    return describe_set(whole.images, len(whole.classes), half="val")
 
 
 # --- what is expected -----------------------------------------------------------------------------
@@ -295,7 +328,7 @@ def why_not_judged(opened: Opened, labelled: Labelled, limit: int | None) -> str
         return "--limit leaves images out"
     recorded = (opened.card.data or {}).get("sha256")
     if recorded:
-        same = describe_set(labelled.images, len(labelled.classes))["sha256"] == recorded
+        same = _as_recorded(labelled)["sha256"] == recorded
         return "" if same else f"it was made for other images than {labelled.place}"
     # no card: the number of images is all that can be compared
     count, whole = len(labelled.images), _WHOLE.get(labelled.data_set)

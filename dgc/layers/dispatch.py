@@ -68,6 +68,7 @@ class LayerCall(NamedTuple):
     dtype: torch.dtype | None = None  # of the input (autocast counted in) and parameters, if one
     nchw: bool = False
     pixels: int = 0  # of an output channel
+    operators: bool = False  # those of algorithms.triton_operator can stand for the layer
 
     @property
     def selected(self) -> int:
@@ -144,6 +145,10 @@ def traced(c: LayerCall) -> bool:
     return not c.fusible
 
 
+def operators(c: LayerCall) -> bool:
+    return c.operators
+
+
 def all_channels(c: LayerCall) -> int:
     return c.channels
 
@@ -196,6 +201,8 @@ DYNAMIC: tuple[DispatchRow, ...] = (
     # torch.compile, torch.func, and norms that cannot be taken apart (SyncBatchNorm, hooks)
     DispatchRow("gathered", _PLAIN, (kernel_1, half_off)),
     DispatchRow("masked", _PLAIN, ()),
+    # a compiler is shown operators that stand for the kernels
+    DispatchRow("triton", ("triton",), (traced, operators)),
     DispatchRow("gathered", _TRACED, (traced, kernel_1, half_off)),
     DispatchRow("masked", _TRACED, (traced,)),
 )

@@ -46,6 +46,7 @@ class DynamicGroupConv2d(HasBackend):
     """
 
     inactive_channels: Tensor
+    n_from_buffer = False  # see model_ops.counted_on_device
 
     def __init__(
         self,
@@ -164,13 +165,21 @@ class DynamicGroupConv2d(HasBackend):
         # knows a bias: it is in the order of the outputs
         return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
+    @property
+    def _traced(self) -> bool:
+        return self.n_from_buffer or torch.compiler.is_compiling()
+
+    @property
+    def _least_inactive(self) -> int:
+        return self.n_traced if self._traced else self.n_inactive
+
     def _call(self, x_BCHW: Tensor, norms: Sequence[nn.Module]) -> dispatch.LayerCall:
         """What decides the algorithm."""
         # a tracer must see plain operations, and of x nothing is known yet
         if not support.can_fuse(x_BCHW):
-            n = self.n_traced if torch.compiler.is_compiling() else self.n_inactive
+            n, found = self._least_inactive, self.triton and support.operators_for(x_BCHW, norms)
             return dispatch.LayerCall(
-                self.backend, self.kernel_size, self.padding, self.in_channels, n
+                self.backend, self.kernel_size, self.padding, self.in_channels, n, operators=found
             )
         # BatchNorms can be taken apart where all of them can
         split = all(support.splittable(norm, x_BCHW) for norm in norms)
@@ -183,7 +192,7 @@ class DynamicGroupConv2d(HasBackend):
             self.kernel_size,
             self.padding,
             self.in_channels,
-            self.n_inactive,
+            self._least_inactive,
             fusible=True,
             norms_split=split,
             device=support.common_device(x_BCHW, tensors),
@@ -226,11 +235,14 @@ class DynamicGroupConv2d(HasBackend):
         return cast("Tensor", y_BOHW)
 
     def _triton(self, chain: tuple[Normaliser, ...], *given: Tensor) -> Any:
-        from dgc.layers.algorithms import triton  # Triton is loaded where it is used
-
+        # Triton is loaded where it is used; a tracer sees operators, and no launch
+        if support.can_fuse(given[0]):
+            from dgc.layers.algorithms.triton import run
+        else:
+            from dgc.layers.algorithms.triton_operator import run
         numbers = (self.heads, self.kernel_size, self.stride, self.padding, self.dilation)
         rules = tuple(link.rule for link in chain)
-        return triton.run(rules, numbers, self.inactive_channels, *given)
+        return run(rules, numbers, self.inactive_channels, *given)
 
     def native_shape(self, size: tuple[int, int]) -> PassShape:
         """The convolution as the kernels take it, on images of this size."""
@@ -270,7 +282,8 @@ class DynamicGroupConv2d(HasBackend):
 
     def _setting(self, found: Dispatch, chain: tuple[Normaliser, ...]) -> Setting:
         geometry = Geometry(self.stride, self.padding, self.dilation, self.heads)
-        return Setting(tuple(link.rule for link in chain), self.n_inactive, found, geometry)
+        n = self.inactive_channels if self.n_from_buffer else self.n_inactive
+        return Setting(tuple(link.rule for link in chain), n, found, geometry)
 
     def output_size(self, size: int) -> int:
         """Height or width of the output for that of the input."""
@@ -329,7 +342,7 @@ class DynamicGroupConv2d(HasBackend):
         """Selected gates, and how many zeros each row has at least.
         A traced graph takes n from the buffer.
         """
-        if torch.compiler.is_compiling():
+        if self._traced:
             return selection.switch_off_traced(gates_BGC, self.inactive_channels), self.n_traced
         return selection.switch_off(gates_BGC, self.n_inactive), self.n_inactive
 

@@ -38,7 +38,7 @@ class Setting(NamedTuple):
     """
 
     rules: tuple[Rule, ...]
-    n_inactive: int
+    n_inactive: int | Tensor  # in (1,), so that the host does not know it
     dispatch: Dispatch
     geometry: Geometry
 

@@ -64,6 +64,21 @@ def gate_l1(model: nn.Module) -> Tensor:
 
 
 @contextmanager
+def counted_on_device(model: nn.Module) -> Iterator[None]:
+    """Inside, every DGC layer takes its number of inactive channels from its buffer, as compiled
+    networks do: what is captured then (a CUDA graph) holds for each n of the same stage.
+    """
+    layers = [layer for _, layer in iter_dgc(model)]
+    try:
+        for layer in layers:
+            layer.n_from_buffer = True
+        yield
+    finally:
+        for layer in layers:
+            layer.n_from_buffer = False
+
+
+@contextmanager
 def record_gates(model: nn.Module) -> Iterator[dict[str, GateRecord]]:
     """While open, every DGC layer of `model` counts its choices;
     yields {layer name: GateRecord}.

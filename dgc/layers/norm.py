@@ -192,7 +192,6 @@ def extend(
     )
 
 
-@torch.no_grad()
 def normaliser(
     norm: nn.BatchNorm2d,
     x_BCHW: Tensor,
@@ -220,6 +219,7 @@ def normaliser(
     return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))
 
 
+@torch.no_grad()
 def move_on(norm: nn.BatchNorm2d, found: Moments, count: int) -> None:
     """The running statistics, after a batch with these moments of `count` values a channel."""
     assert norm.running_mean is not None

@@ -4,6 +4,9 @@ precision.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,9 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     )
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     # autocast inside such a function would be applied in forward and be gone in backward
-    return torch.autocast(device_type(x), enabled=False)
+    kind = device_type(x)
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext()  # an exported program would hold a block of its own for it
+    return torch.autocast(kind, enabled=False)

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 
-def switch_off(gates_BGC: Tensor, n_inactive: int) -> Tensor:
+def switch_off(gates_BGC: Tensor, n_inactive: int | Tensor) -> Tensor:
     """Zero every gate that is <= the n-th smallest
     of its sample and head, ties included. NaN stays NaN.
     """
+    if isinstance(n_inactive, Tensor):
+        return switch_off_traced(gates_BGC, n_inactive)
     if n_inactive == 0:
         return gates_BGC
     # detached: the choice has no derivative, the gates that stay on have theirs

@@ -109,6 +109,15 @@ def moments_native(x: Tensor, dtype: torch.dtype, *, kernels: bool) -> bool:
 
 def triton_for(x: Tensor, *, triton: bool) -> bool:
     """Whether the GPU's kernels compute what stands around a layer, where they were asked for."""
-    if not triton or x.dtype == torch.float64:
+    if not triton or not can_fuse(x):  # in a traced graph PyTorch's own stand around the operator
         return False
-    return (x.is_cuda or gpu.interpreted()) and gpu.installed()
+    on = x.is_cuda or gpu.interpreted()
+    return on and gpu.installed() and x.dtype != torch.float64
+
+
+def operators_for(x: Tensor, norms: Sequence[nn.Module]) -> bool:
+    """Whether a compiler may be shown a layer of the GPU's kernels as operators."""
+    if not torch.compiler.is_compiling() or x.device.type == "meta" or not gpu.INSTALLED:
+        return False
+    on = x.is_cuda or gpu.INTERPRETED
+    return on and x.dtype != torch.float64 and all(splittable(norm, x) for norm in norms)

@@ -192,7 +192,7 @@ def _amp(amp: str, dtype: str) -> str | None:
 
 
 def _native(
-    backend: str, device: str, dtype: str, amp: str, layout: str, compiled: bool
+    backend: str, device: str, dtype: str, amp: str, layout: str, compiled: bool | str
 ) -> str | None:
     """The C++ kernels work on the CPU, in float32, on contiguous images, and no compiler sees into
     them; 'auto' takes plain PyTorch elsewhere.
@@ -204,10 +204,19 @@ def _native(
         f"train.dtype = {dtype}": dtype != "float32",
         f"train.amp = {amp}": amp != "off",
         f"train.memory_format = {layout}": layout == "channels_last",
-        "train.compile = true": compiled,
+        f"train.compile = {_told(compiled)}": bool(compiled),
     }
     found = next((text for text, is_wrong in wrong.items() if is_wrong), None)
     return found and f"train.backend = native and {found} exclude each other: set backend = auto"
+
+
+def _graph(compiled: bool | str, device: str) -> str | None:
+    if compiled != "reduce-overhead" or device != "cpu":
+        return None
+    return (
+        f"train.compile = {compiled} and train.device = {device} exclude each other: a CUDA graph"
+        " needs a GPU"
+    )
 
 
 def _expected_top5(classes: int, expect: Sequence[Mapping[str, Any]]) -> str | None:
@@ -259,6 +268,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
             "train.compile",
         ),
     ),
+    (_graph, ("train.compile", "train.device")),
     (_expected_top5, ("model.num_classes", "expect")),
 )
 

@@ -106,7 +106,9 @@ MEANINGS: dict[str, str] = {
     "train.memory_format": "order of the tensors in memory; auto: what was measured to be faster",
     "train.backend": "what dynamic layers compute with; auto: kernels where they are faster",
     "train.tf32": "whether a GPU may round the inputs of float32 products to ten bits",
-    "train.compile": "train through torch.compile",
+    "train.compile": (
+        "train through torch.compile; reduce-overhead: each step is one CUDA graph, on one GPU"
+    ),
     "train.sync_batchnorm": "statistics of BatchNorm over all GPUs",
     "train.dtype": "of weights and images",
     "train.deterministic": "only operations that give the same bits each time",

@@ -174,7 +174,8 @@ def _allowed(annotation: Any, metadata: Sequence[Any] = (), plural: bool = False
     if origin is Annotated:
         return _allowed(arguments[0], arguments[1:], plural)
     if origin is Literal:
-        return " or ".join(arguments)
+        words = {True: "true", False: "false"}
+        return " or ".join(words.get(item, item) for item in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if item is type(None) else _allowed(item) for item in arguments)
     if origin is tuple:

@@ -271,10 +271,21 @@ def with_rule_defaults(optim: Mapping[str, Any]) -> dict[str, Any]:
     return {**unasked, **optim}
 
 
+def _no_number(value: Any) -> Any:
+    # 1 and True are equal, which is all that a Literal asks
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+Compile = Annotated[Literal[True, False, "reduce-overhead"], BeforeValidator(_no_number)]
+
+
 class TrainSection(Section):
     """The loop. `batch_size` is global: over all ranks and accumulation steps. `max_steps` ends a
     run early. `backend` is what dynamic layers compute with (dgc.set_backend). `tf32` lets a GPU
-    round the inputs of float32 products to ten bits, in convolutions and matrices alike.
+    round the inputs of float32 products to ten bits, in convolutions and matrices alike. `compile`:
+    true is torch.compile, reduce-overhead a CUDA graph of the whole step.
     `mixup` and `cutmix` are the alpha of each one's Beta distribution, 0 is off; with both, each
     batch takes one of them. `ema_decay` keeps an average of the weights beside them. `teacher` is a
     file of weights (a checkpoint's, or an export) of a network that knows the answers; its word
@@ -296,7 +307,7 @@ class TrainSection(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     backend: Literal["auto", "native", "plain", "masked", "triton"] = "auto"
     tf32: bool = False
-    compile: bool = False
+    compile: Compile = False
     sync_batchnorm: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     deterministic: bool = True

@@ -71,6 +71,23 @@ def check_backend(recipe: Recipe, device: torch.device) -> None:
         raise UsageError(f"train.backend = {backend}: {why}: set train.backend = auto")
 
 
+def check_compile(recipe: Recipe, device: torch.device, world_size: int) -> None:
+    """Raise UsageError where the recipe's step cannot be a CUDA graph."""
+    if recipe.train.compile != "reduce-overhead":
+        return
+    where = f"train.compile = {recipe.train.compile}"
+    if device.type != "cuda":
+        raise UsageError(
+            f"{where} needs a CUDA device (the step becomes a CUDA graph), and this one is"
+            f" {device.type}: set train.compile = false"
+        )
+    if world_size > 1:
+        raise UsageError(
+            f"{where} is for one process, and {world_size} were started: use --nproc-per-node 1, or"
+            " set train.compile = false"
+        )
+
+
 def apply_backend(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
     """Let `model` compute as the recipe says, where this device can. Elsewhere it stays as it is:
     somebody evaluates or counts here what another machine trained.

@@ -52,7 +52,7 @@ def run_training(run: RunDir, options: Options, signals: Signals) -> None:
     seeding.set_switches(
         deterministic=switches.deterministic,
         threads=switches.threads,
-        compiled=switches.compile,
+        compiled=switches.compile is True,
         tf32=switches.tf32,
     )
     with (
@@ -119,6 +119,7 @@ def prepare(
 ) -> Session:
     """Data, model, optimizer and what watches over them. All ranks start from the same weights."""
     build.check_backend(recipe, ranks.device)
+    build.check_compile(recipe, ranks.device, ranks.world)
     # before any data is touched, which may be downloaded first: what the recipe names beside it
     foreign.check_name(recipe.model.name)
     begun = options.resume and bool(list_checkpoints(run))

@@ -32,11 +32,14 @@ class Mix(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a batch should be answered with: (B,) labels; of mixed images the partner's too."""
+    """What a batch should be answered with: (B,) labels; of mixed images the partner's too, and how
+    much either counts.
+    """
 
     labels: Tensor
     partner: Tensor | None = None
-    share: float = 1.0
+    share: float | Tensor = 1.0
+    rest: float | Tensor = 0.0
 
     def split(self, count: int) -> list[Target]:
         """As images are split by Tensor.tensor_split."""
@@ -44,7 +47,7 @@ class Target(NamedTuple):
         if self.partner is None:
             return [Target(part) for part in parts]
         others = self.partner.tensor_split(count)
-        return [Target(*pair, self.share) for pair in zip(parts, others, strict=True)]
+        return [Target(*pair, self.share, self.rest) for pair in zip(parts, others, strict=True)]
 
     def cross_entropy(self, logits_BC: Tensor, smoothing: float = 0.0) -> Tensor:
         """The mean over the batch."""
@@ -52,7 +55,7 @@ class Target(NamedTuple):
         if self.partner is None:
             return loss
         other = F.cross_entropy(logits_BC, self.partner, label_smoothing=smoothing)
-        return self.share * loss + (1 - self.share) * other
+        return self.share * loss + self.rest * other
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,15 @@ def mixed(images_BCHW: Tensor, labels_B: Tensor, mix: Mix | None) -> tuple[Tenso
         return images_BCHW, Target(labels_B)
     partner_BCHW, partner_B = _neighbours(images_BCHW), _neighbours(labels_B)
     if mix.centre is None:
-        return images_BCHW.lerp(partner_BCHW, 1 - mix.share), Target(labels_B, partner_B, mix.share)
+        rest = 1 - mix.share
+        return images_BCHW.lerp(partner_BCHW, rest), Target(labels_B, partner_B, mix.share, rest)
     height, width = images_BCHW.shape[2:]
     top, bottom, left, right = _box(height, width, mix.share, mix.centre)
     pasted = images_BCHW.clone()
     pasted[:, :, top:bottom, left:right] = partner_BCHW[:, :, top:bottom, left:right]
     # the border cuts boxes off: what counts is what was pasted
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return pasted, Target(labels_B, partner_B, share)
+    return pasted, Target(labels_B, partner_B, share, 1 - share)
 
 
 def _neighbours(x: Tensor) -> Tensor:

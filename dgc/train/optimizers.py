@@ -65,7 +65,7 @@ class GuardedOptimizer(ABC):
         }
         self.tripped = tripped
         self.options = options
-        self.lr = 0.0
+        self.lr: float | Tensor = 0.0
         # one call of a kernel for each decay, not one for each parameter
         by_decay: dict[float, dict[str, Tensor]] = {}
         for name, value in parameters.items():

@@ -28,6 +28,7 @@ from dgc.train.requests import Control
 from dgc.train.state import Position, Progress
 from dgc.train.step import Updater
 from dgc.train.step_buffer import StepBuffer
+from dgc.train.step_graph import GraphUpdater
 
 
 class Batches(Protocol):
@@ -160,10 +161,11 @@ def make_updater(
     teacher: Teacher | None = None,
 ) -> Updater:
     """The update rule of the recipe on `module`, which is already on its device."""
-    forward = build.compile_model(module) if recipe.train.compile else module
+    forward = build.compile_model(module) if recipe.train.compile is True else module
+    kind = GraphUpdater if recipe.train.compile == "reduce-overhead" else Updater
     # one flag for guard and optimizer, on the device: see GuardedOptimizer
     tripped = torch.zeros(1, device=ranks.device)
-    return Updater(
+    return kind(
         module=module,
         forward=ranks.wrap(forward),
         optimizer=make_optimizer(recipe.optim, module, tripped),

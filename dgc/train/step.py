@@ -99,11 +99,15 @@ class Updater:
         """
         # how many channels are off is set from outside, before the forward of each step
         set_progress(self.module, p)
-        # None, not zero: a parameter that the loss does not reach is then found by the optimizer
-        self.module.zero_grad(set_to_none=True)
         self.optimizer.lr = lr
         images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         images_BCHW = images_BCHW.to(memory_format=self.memory_format)
+        return self._update(images_BCHW, target, global_batch)
+
+    def _update(self, images_BCHW: Tensor, target: Target, global_batch: int) -> Tensor:
+        """What runs on the device from the batch to the row."""
+        # None, not zero: a parameter that the loss does not reach is then found by the optimizer
+        self.module.zero_grad(set_to_none=True)
         parts = self._backward(images_BCHW, target, global_batch)
         # after backward, before the update, which a tripped guard keeps from being made
         norm = self._guard(parts)

@@ -135,9 +135,9 @@ def _say_if_others(data: dict[str, Any], network: Named) -> None:
         if then == now
         else f"{numbers.count(now)} instead of {numbers.count(then)}"
     )
-    diagnostics.warn(
-        f"these are not the images {whose}: {what}, in {data.get('dir') or data.get('name')}"
-    )
+    # who names a folder `test` means other images, which is said and no reason to warn
+    tell = diagnostics.warn if data.get("half") in (None, "val") else diagnostics.note
+    tell(f"these are not the images {whose}: {what}, in {data.get('dir') or data.get('name')}")
 
 
 _PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "ps", "eps")

@@ -237,6 +237,41 @@ def test_an_expectation_holds_for_the_images_it_was_made_for(
     assert "--check, but its expectation is not judged here: it was made for other images" in said
 
 
+@pytest.mark.parametrize("called", ["val", "test", "holdout"])
+def test_whether_these_are_the_runs_images_does_not_depend_on_the_folders_name(
+    run: RunDir, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], called: str
+) -> None:
+    """The same images under any name are judged without a word; others are said to be others."""
+    shutil.copytree(images / "val", tmp_path / "data" / called)
+    command = ["eval", "--run", str(run.path), "--data-dir", str(tmp_path / "data" / called)]
+    found = ask(tmp_path, of(run), *command[3:])
+    assert (found["data"]["same"], found["not_judged"]) == (True, None)
+    assert main([*command, "--check"]) == 0
+    assert "not the images" not in capsys.readouterr().err
+
+    next((tmp_path / "data" / called / "class0").iterdir()).unlink()
+    found = ask(tmp_path, of(run), *command[3:])
+    assert (found["data"]["same"], found["data"]["half"]) == (False, called)
+    capsys.readouterr()
+    assert main(command) == 0
+    told = f"these are not the images of the run: 14 instead of 15, in {tmp_path / 'data' / called}"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "not the images" in line] == [
+        f"warning: {told}" if called == "val" else told
+    ]
+
+
+def test_a_folder_that_only_holds_the_one_with_the_classes_is_met_with_its_name(
+    run: RunDir, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(images / "val", tmp_path / "data" / "test")
+    said = refused(tmp_path, capsys, run, f"--data-dir={tmp_path / 'data'}")
+    assert said == (
+        f"{tmp_path / 'data'}: the class folders lie one level down, in test: name that folder, as"
+        f" --data-dir {tmp_path / 'data' / 'test'}"
+    )
+
+
 def test_of_five_classes_or_fewer_there_is_no_top5(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,3 +38,9 @@ def test_small_layers_agree_too() -> None:
 def test_mutants_are_caught() -> None:
     said = interpreted("interpreted_shapes", "mutants")
     assert said.count("mutant") >= 6, said
+
+
+def test_operators_are_checked_compiled_whole_and_exported() -> None:
+    said = interpreted("interpreted_operators")
+    assert said.count("opcheck") == 3
+    assert "exported: 2 operators" in said

@@ -128,7 +128,10 @@ def affine_of(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: floa
 def select(raw_GBC: Tensor, inactive_1: Tensor) -> tuple[Tensor, TritonSelected, Tensor]:
     """Gates (B, G, C) after their ReLU, those that stay on, and the sums (B, G) of all."""
     g, b, c = raw_GBC.shape
-    gates, left = torch.empty(2, b, g, c, dtype=torch.float32, device=raw_GBC.device)
+    # two tensors and no halves of one: what an operator returns may not share memory
+    gates, left = (
+        torch.empty(b, g, c, dtype=torch.float32, device=raw_GBC.device) for _ in range(2)
+    )
     counts = torch.empty(b, g, dtype=torch.int32, device=raw_GBC.device)
     channels = torch.empty(b, g, c, dtype=torch.int32, device=raw_GBC.device)
     sums = torch.empty(b, g, dtype=torch.float32, device=raw_GBC.device)

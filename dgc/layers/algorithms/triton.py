@@ -74,43 +74,58 @@ def _norm_grads(link: Normaliser, partial: Tensor, x: Tensor) -> passes.TritonNo
     )  # fmt: skip
 
 
-class TritonLayer(torch.autograd.Function):
-    """(x, weight, fc1, fc2, fc2_bias, inactive, four tensors a norm) -> (y, gate L1, gates)."""
+class TritonComputed(NamedTuple):
+    """What a forward comes to: the layer's output, the gates' L1 term, the gates that stay on; and
+    what its backward wants besides: the pooled input, all gates, and the channels that are on.
+    """
 
-    @staticmethod
-    def forward(
-        ctx: Any, setting: TritonSetting, x: Tensor, weight: Tensor, fc1: Tensor, fc2: Tensor,
-        fc2_bias: Tensor, inactive: Tensor, *norms: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        chain = chain_of(norms, setting.rules)
-        x, weight = passes.planes(x), weight.contiguous()
-        # a BatchNorm as scale and shift a channel: the last one is applied, with its ReLU, while
-        # the kernels read u, so its output is never written
-        affines = tuple(affine_of(link) for link in chain)
-        u = _last_input(x, affines)
-        last = affines[-1] if affines else None
-        pooled_BC = passes.pooled(u, last)
-        # heads in front: one product for all of them
-        h_GBS = gating.hidden(pooled_BC, fc1).transpose(0, 1)
-        raw_GBC = torch.baddbmm(fc2_bias[:, None], h_GBS, fc2.transpose(1, 2))
-        gates_BGC, on, sums = passes.select(raw_GBC, inactive)
-        y = passes.forward(u, last, on, weight, setting.window)
-        ctx.setting = setting
-        # x itself, not what the BatchNorms made of it: that is made again in backward
-        ctx.save_for_backward(
-            x, weight, fc1, fc2, pooled_BC, gates_BGC, *on, *(t for a in affines for t in a), *norms
-        )
-        ctx.mark_non_differentiable(on.gates)
-        return y, sums.sum() / gates_BGC[:, 0].numel(), on.gates
+    y: Tensor
+    l1: Tensor
+    left: Tensor
+    pooled: Tensor
+    gates: Tensor
+    counts: Tensor
+    channels: Tensor
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, fc1, fc2, pooled, gates, *rest = ctx.saved_tensors
-        rules, window = ctx.setting
-        on, rest = TritonSelected(*rest[:3]), rest[3:]
-        affines = tuple(TritonAffine(*rest[3 * i : 3 * i + 3]) for i in range(len(rules)))
-        chain = chain_of(rest[3 * len(rules) :], rules)
+    @property
+    def on(self) -> TritonSelected:
+        return TritonSelected(self.left, self.counts, self.channels)
+
+
+def computed(
+    window: TritonWindow, affines: Sequence[TritonAffine], x: Tensor, weight: Tensor, fc1: Tensor,
+    fc2: Tensor, fc2_bias: Tensor, inactive: Tensor,
+) -> TritonComputed:  # fmt: skip
+    """The layer, of an input whose samples are planes one after the other."""
+    u = _last_input(x, affines)
+    last = affines[-1] if affines else None
+    pooled_BC = passes.pooled(u, last)
+    # heads in front: one product for all of them
+    h_GBS = gating.hidden(pooled_BC, fc1).transpose(0, 1)
+    raw_GBC = torch.baddbmm(fc2_bias[:, None], h_GBS, fc2.transpose(1, 2))
+    gates_BGC, on, sums = passes.select(raw_GBC, inactive)
+    y = passes.forward(u, last, on, weight, window)
+    l1 = sums.sum() / gates_BGC[:, 0].numel()
+    return TritonComputed(y, l1, on.gates, pooled_BC, gates_BGC, on.counts, on.channels)
+
+
+class TritonBack(NamedTuple):
+    """What a backward is given: all but the gradients that arrive."""
+
+    chain: tuple[Normaliser, ...]
+    affines: Sequence[TritonAffine]
+    window: TritonWindow
+    x: Tensor
+    weight: Tensor
+    fc1: Tensor
+    fc2: Tensor
+    pooled: Tensor
+    gates: Tensor
+    on: TritonSelected
+
+    def grads(self, grad_y: Tensor, grad_l1: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Of x, weight, fc1, fc2 and fc2_bias; and of each norm's weight and bias, in order."""
+        chain, affines, window, x, weight, fc1, fc2, pooled, gates, on = self
         u = _last_input(x, affines)
         last = affines[-1] if affines else None
         grad_y = passes.planes(grad_y)
@@ -125,16 +140,53 @@ class TritonLayer(torch.autograd.Function):
         partial = passes.grad_input(u, last, on, weight, grad_y, grad_pooled, window, grad)
         # the kernel has applied the last BatchNorm's scale; in training the terms that come through
         # the batch's moments are missing, and need sums over all of it
-        grad_norms: list[Tensor | None] = []
+        grad_norms: list[Tensor] = []
         if partial is not None:
             found = _norm_grads(chain[-1], partial, u)
             if chain[-1].rule.batch:
                 passes.add_affine(grad, u, found.a, found.b)
-            grad_norms = [found.weight, found.bias, None, None]
+            grad_norms = [found.weight, found.bias]
         if len(chain) > 1:
             grad, *own = norm_backward(chain[0], affines[0], grad, x)
-            grad_norms = [*own, None, None, *grad_norms]
-        return None, grad, grad_weight.to(weight.dtype), *grad_fcs, None, *grad_norms
+            grad_norms = [*own, *grad_norms]
+        return [grad, grad_weight.to(weight.dtype), *grad_fcs], grad_norms
+
+
+class TritonLayer(torch.autograd.Function):
+    """(x, weight, fc1, fc2, fc2_bias, inactive, four tensors a norm) -> (y, gate L1, gates)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, setting: TritonSetting, x: Tensor, weight: Tensor, fc1: Tensor, fc2: Tensor,
+        fc2_bias: Tensor, inactive: Tensor, *norms: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        x, weight = passes.planes(x), weight.contiguous()
+        # a BatchNorm as scale and shift a channel: the last one is applied, with its ReLU, while
+        # the kernels read u, so its output is never written
+        affines = tuple(affine_of(link) for link in chain_of(norms, setting.rules))
+        found = computed(setting.window, affines, x, weight, fc1, fc2, fc2_bias, inactive)
+        ctx.setting = setting
+        # x itself, not what the BatchNorms made of it: that is made again in backward
+        ctx.save_for_backward(
+            x, weight, fc1, fc2, found.pooled, found.gates, *found.on,
+            *(t for a in affines for t in a), *norms,
+        )  # fmt: skip
+        ctx.mark_non_differentiable(found.left)
+        return found.y, found.l1, found.left
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, fc1, fc2, pooled, gates, *rest = ctx.saved_tensors
+        rules, window = ctx.setting
+        on, rest = TritonSelected(*rest[:3]), rest[3:]
+        affines = tuple(TritonAffine(*rest[3 * i : 3 * i + 3]) for i in range(len(rules)))
+        chain = chain_of(rest[3 * len(rules) :], rules)
+        back = TritonBack(chain, affines, window, x, weight, fc1, fc2, pooled, gates, on)
+        grads, norms = back.grads(grad_y, grad_l1)
+        # of the moments of a batch there is no gradient: it went through x
+        pairs = zip(norms[::2], norms[1::2], strict=True)
+        return None, *grads, None, *(g for pair in pairs for g in (*pair, None, None))
 
 
 def _last_input(x: Tensor, affines: Sequence[TritonAffine]) -> Tensor:
