@@ -5,6 +5,9 @@ A record is: the commit, a patch from it to the files that lie here, and copies 
 does not track or that a patch cannot carry. It is proven when it is made: commit and patch are put
 together in an index of their own and held against the files, byte by byte, and the patch is applied
 backwards there. Nothing in the checkout is written.
+
+Programs that a user's git puts between its blobs and the files (filters, as those of git-lfs) have
+no part in it: where the record is restored they may be others, or absent.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +77,7 @@ class Record:
             },
             "kept_whole": self.whole,
             "hidden_changes": self.hidden,
+            "filters": False,
             "sparse": self.sparse,
             "restorable": not self.problem,
             "problem": self.problem,
@@ -100,12 +105,14 @@ def read(
     with tempfile.TemporaryDirectory(prefix="dgc-record-") as folder:
         index = _Index(root, Path(folder))
         record.sparse, record.hidden = index.unhide()
-        # changed in time or size but not in content, perhaps: held
-        # against the record too, since a filter may hide a change
-        suspects = [name for name in index.touched() if is_code(name) and not is_secret(name)]
+        # changed in time or size but not in content, perhaps; or it lies here as a filter made it
+        asked = [*index.touched(), *index.filtered()]
+        suspects = [name for name in asked if is_code(name) and not is_secret(name)]
         changes, without = _sorted_out(index.changes(), collector)
         record.patch = index.patch(without)
-        record.problem = _prove(record, {*changes, *suspects} - set(without), Path(folder))
+        record.problem = _prove(
+            record, {*changes, *suspects} - set(without), Path(folder), index.config
+        )
     # what the code does not need comes last, as far as the limits allow
     done = set(first)
     collector.take_untracked(name for name in names if name not in done)
@@ -148,6 +155,7 @@ class _Index:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
+        self.config = git.no_filters(root)
         copy = folder / "index"
         real = root / _path(root, "index")
         if real.is_file():
@@ -160,7 +168,7 @@ class _Index:
             self.git("read-tree", "HEAD")
 
     def git(self, *arguments: str, data: bytes | None = None) -> bytes:
-        return git.run(self.root, *arguments, env=self.env, data=data)
+        return git.run(self.root, *arguments, env=self.env, data=data, config=self.config)
 
     def unhide(self) -> tuple[int, list[str]]:
         """Show git the files that it was told to overlook;
@@ -185,6 +193,16 @@ class _Index:
         changed, or changed back, or changed behind a filter.
         """
         return git.names(self.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
+
+    def filtered(self) -> list[str]:
+        """Files for which .gitattributes name a filter: git takes them for unchanged as long as
+        nobody touches them, whatever the filter made of them.
+        """
+        tracked = self.git("ls-files", "-z")
+        told = git.names(self.git("check-attr", "-z", "--stdin", "filter", data=tracked))
+        # name, `filter`, value
+        values = zip(told[::3], told[2::3], strict=True)
+        return [name for name, value in values if value not in ("unspecified", "unset")]
 
     def changes(self) -> list[Change]:
         """Tracked files that differ from HEAD, submodules included."""
@@ -223,7 +241,7 @@ class _Index:
 # --- the proof ------------------------------------------------------------------------------------
 
 
-def _prove(record: Record, names: set[str], folder: Path) -> str:
+def _prove(record: Record, names: set[str], folder: Path, config: Mapping[str, str]) -> str:
     """Hold the files against what the record restores;
     keep whole what a patch cannot carry. "" or what is wrong.
     """
@@ -235,14 +253,14 @@ def _prove(record: Record, names: set[str], folder: Path) -> str:
             git.run(record.root, *_BACKWARDS, env=env, data=record.patch)
         # a file that is gone, or a link, is held in the patch alone
         here = [name for name in sorted(names) if _is_file(record.root / name)]
-        tree = _checked_out(record.root, here, folder, env)
+        tree = _checked_out(record.root, here, folder, env, config)
     except GitError as error:
         return f"git.patch does not apply ({error})"
     wrong: list[str] = []
     for name in here:
         if not _same(record.root / name, tree / name):
             taken = record.collected.take(name)
-            # A filter (LFS, line ends) sits between the blob and the file; then the file itself
+            # A filter (LFS) or line ends stand between the blob and the file; then the file itself
             # is copied.
             (record.whole if taken else wrong).append(git.readable(name))
     return f"not restored as they are here: {', '.join(wrong)}" if wrong else ""
@@ -265,16 +283,19 @@ def put_together(root: Path, commit: str, patch: bytes, folder: Path) -> dict[st
     return env
 
 
-def _checked_out(root: Path, names: list[str], folder: Path, env: dict[str, str]) -> Path:
-    """A folder with these files as git would check them out:
-    filters and line ends are a part of the proof.
+def _checked_out(
+    root: Path, names: list[str], folder: Path, env: dict[str, str], config: Mapping[str, str]
+) -> Path:
+    """A folder with these files as a rerun would check them out: line ends are a part of the
+    proof, and filters are none.
     """
     tree = folder / "tree"
     # checkout-index stops at a name that it does not know
     known = set(git.names(git.run(root, "ls-files", "-z", env=env)))
     asked = b"".join(os.fsencode(name) + b"\0" for name in names if name in known)
     if asked:
-        git.run(root, "checkout-index", f"--prefix={tree}/", "-z", "--stdin", env=env, data=asked)
+        words = ("checkout-index", f"--prefix={tree}/", "-z", "--stdin")
+        git.run(root, *words, env=env, data=asked, config=config)
     return tree
 
 

@@ -13,6 +13,7 @@ left_out_count, _reasons how many were left out, and how many for each reason
 not_code                 untracked files that are neither code nor a recipe: how many of a suffix,
                          bytes
 hidden_changes, sparse   files that git was told to overlook; how many are not checked out
+filters                  false: no filter of git has a part in the record, nor in restoring it
 restorable, problem      whether commit, patch and copies give the files back (proven when it was
                          written)
 code, version            digest of what computes; version of the package

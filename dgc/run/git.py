@@ -78,12 +78,15 @@ class GitError(Exception):
 
 
 def run(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, data: bytes | None = None
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Standard output of git in `folder`. Raises GitError."""
-    settings = [
-        word for key, value in _FIXED_CONFIGURATION.items() for word in ("-c", f"{key}={value}")
-    ]
+    """Standard output of git in `folder`; `config` goes before the user's. Raises GitError."""
+    fixed = {**_FIXED_CONFIGURATION, **(config or {})}
+    settings = [word for key, value in fixed.items() for word in ("-c", f"{key}={value}")]
     command = ["git", "-C", str(folder), "--no-pager", *settings, *arguments]
     try:
         done = subprocess.run(
@@ -143,6 +146,21 @@ def _advice(lines: Sequence[str]) -> str:
 def text(folder: Path, *arguments: str) -> str:
     """The one line that git answers. Raises GitError."""
     return readable(run(folder, *arguments).removesuffix(b"\n"))
+
+
+def no_filters(folder: Path) -> dict[str, str]:
+    """The settings with which files are the bytes that git stores: no driver's program
+    (`filter.lfs.smudge`) runs. Raises GitError.
+    """
+    listed = names(run(folder, "config", "--list", "--name-only", "-z"))
+    drivers = {key.rpartition(".")[0] for key in listed if key.startswith("filter.")}
+    # `-c` reads a key up to its first `=`, and so could not name such a driver
+    return {
+        f"{driver}.{key}": value
+        for driver in sorted(drivers)
+        if "=" not in driver
+        for key, value in (("clean", ""), ("smudge", ""), ("process", ""), ("required", "false"))
+    }
 
 
 def names(answer: bytes) -> list[str]:

@@ -176,14 +176,36 @@ def test_attributes_and_filters_do_not_change_what_is_restored(repo, tmp_path, n
     }
 
 
-def test_what_a_filter_keeps_from_git_is_kept_whole_and_named(repo, tmp_path):
+def test_what_a_filter_keeps_from_git_is_recorded_as_it_lies_here(repo, tmp_path):
+    """An edit is in the patch, though the filter drops it; the other files are kept whole where
+    they are not what git stores.
+    """
     (repo / ".gitattributes").write_text("*.py filter=strip\n")
+    (tmp_path / "gitconfig").write_text(DRIVERS.replace("/line_7/", "/more/"))
+    (repo / "pkg" / "a.py").write_text(SOURCE + "# more\n")
+    os.utime(repo / "pkg" / "a.py", (1e9, 1e9))  # git looks into what is as new as its index
     commit(repo, "attributes")
-    (tmp_path / "gitconfig").write_text(DRIVERS)
-    (repo / "pkg" / "a.py").write_text(SOURCE.replace("line_7 = 7", "line_7 = 700"))
+    (repo / "pkg" / "b.py").write_text(SOURCE + "# more of it\n")
     found = record(repo, tmp_path)
-    assert found.whole == ["pkg/a.py"]
-    assert b"line_7 = 700" in (tmp_path / "run" / "untracked" / "pkg" / "a.py").read_bytes()
+    assert (found.whole, found.problem) == (["pkg/a.py"], "")
+    assert (tmp_path / "run" / "untracked" / "pkg" / "a.py").read_text() == SOURCE + "# more\n"
+    assert b"+# more of it\n" in found.patch
+    assert b"pkg/a.py" not in found.patch
+
+
+def test_no_filter_runs_while_a_record_is_made(repo, tmp_path):
+    """git-lfs would download, and write into the repository."""
+    (repo / ".gitattributes").write_text("*.py filter=tell\n")
+    commit(repo, "attributes")
+    tell = f"sh -c 'touch {tmp_path}/ran; cat'"
+    drivers = f'[filter "tell"]\n\tclean = "{tell}"\n\tsmudge = "{tell}"\n'
+    change(repo)
+    (tmp_path / "gitconfig").write_text(drivers)
+    found = record(repo, tmp_path)
+    assert not (tmp_path / "ran").exists()
+    assert restored(repo, found, tmp_path) == contents(repo)
+    call(repo, "add", "-A")
+    assert (tmp_path / "ran").exists()  # git itself asks it
 
 
 @pytest.mark.parametrize(

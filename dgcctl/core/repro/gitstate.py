@@ -18,10 +18,10 @@ from dgc.run.paths import RunDir
 from dgcctl.core.repro import leftovers
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str, config: Mapping[str, str] | None = None) -> str:
     """Standard output of a git command run in `folder`. Raises UsageError with git's own reason."""
     try:
-        return calls.run(folder, *arguments).decode(errors="replace")
+        return calls.run(folder, *arguments, config=config).decode(errors="replace")
     except calls.GitError as error:
         raise UsageError(f"git {arguments[0]} failed in {folder}: {error}") from error
 
@@ -110,7 +110,8 @@ def recorded_code(run: RunDir, record: Mapping[str, Any], repository: Path) -> I
         leftovers.own(parent)
         # --force: an earlier worktree that lost its folder
         # must not be in the way; --detach: no branch moves
-        git(repository, "worktree", "add", "--detach", "--force", str(tree), str(commit))
+        words = ("worktree", "add", "--detach", "--force", str(tree), str(commit))
+        git(repository, *words, config=_filters(record, repository))
         restore_changes(run, tree, record)
         yield tree
     finally:
@@ -129,7 +130,8 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
     if patch.is_file() and patch.stat().st_size:
         try:
             # whitespace is part of what ran
-            git(tree, "apply", "--binary", "--whitespace=nowarn", str(patch.resolve()))
+            words = ("apply", "--binary", "--whitespace=nowarn", str(patch.resolve()))
+            git(tree, *words, config=_filters(record, tree))
         except UsageError as error:
             raise IntegrityError(
                 f"{patch}: does not apply to the recorded commit ({error})"
@@ -145,6 +147,13 @@ def restore_changes(run: RunDir, tree: Path, record: Mapping[str, Any]) -> None:
             )
         if name.startswith("untracked/"):
             _copy_into(source, run.file("untracked"), tree)
+
+
+def _filters(record: Mapping[str, Any], repository: Path) -> dict[str, str]:
+    """Settings that keep this machine's filters (git-lfs, ...) out of what is restored. Older
+    records were proven with those of their machine, and need them.
+    """
+    return calls.no_filters(repository) if record.get("filters") is False else {}
 
 
 def _copy_into(source: Path, folder: Path, tree: Path) -> None:
