@@ -11,7 +11,7 @@ from dgc.run import code_record
 from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgc.run.trusted_code import CODE_KEYS, trust_words
+from dgc.run.trusted_code import CODE_KEYS, trust_words, untrusted
 from dgc.talk import shown
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.core import numbers, settings
@@ -83,8 +83,19 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
     return [
         *lines,
         ("where", run.path),
+        *_own_code(seen),
         *[("next", command) for command in next_commands(seen)],
     ]
+
+
+def _how_far(seen: Run) -> str:
+    status = seen.status
+    if not status.step and seen.state in RESUMABLE - {"queued"}:
+        return "no step was made"
+    if not status.steps and not status.step:
+        return "not started"
+    epoch = [f"epoch {status.epoch}/{status.epochs}"] if status.epochs else []
+    return ", ".join([*epoch, f"step {numbers.part(status.step, status.steps)}"])
 
 
 def _labels(seen: Run) -> list[tuple[str, Any]]:
@@ -94,11 +105,7 @@ def _labels(seen: Run) -> list[tuple[str, Any]]:
 
 def _state(seen: Run) -> str:
     status = seen.status
-    done = (
-        f"epoch {status.epoch}/{status.epochs}, step {status.step}/{status.steps}"
-        if status.steps
-        else "not started"
-    )
+    done = _how_far(seen)
     reason = seen.problem or status.reason
     state = paint(seen.state, state_style(seen.state), sys.stdout)
     return Painted(state + shown(f" ({done})" + (f": {reason}" if reason else "")))
@@ -184,6 +191,17 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
     )
     lacking = [*problem, *code_record.left_out(git)]
     return [("code", code), *[("code lacks", sentence) for sentence in lacking]]
+
+
+def _own_code(seen: Run) -> list[tuple[str, Any]]:
+    """Why the commands below would be refused: a hint repeats trust, and never gives it."""
+    if seen.state == "running" or seen.dir.config.exists():
+        return []
+    packages = untrusted(str(seen.recipe.get(key, "")) for key in CODE_KEYS)
+    return [
+        ("own code", f"{name} is not trusted here: if you know it, say --trust-code {name}")
+        for name in packages
+    ]
 
 
 def next_commands(seen: Run) -> list[str]:

@@ -57,8 +57,7 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock from start to the last sign of life, pauses between resumes included."""
-        return max(0.0, self.status.heartbeat - self.status.started)
+        return self.status.seconds
 
     @cached_property
     def events(self) -> list[Event]:
