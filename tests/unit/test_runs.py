@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dgc.errors import UsageError
+from dgc.errors import TargetMissedError, UsageError
 from dgc.recipe.load import (
     as_record,
     dump_recipe,
@@ -533,6 +533,17 @@ def test_show_prints_state_result_and_next_commands(
     document = json.loads(capsys.readouterr().out)
     assert document["verdicts"] == [row]
     assert document["recipe"]["optim.lr"] == 0.1
+
+    # the target was measured on all images, and this figure on some
+    with run.recipe.open("a") as recipe:
+        recipe.write("data:\n  limit_val: 1500\n")
+    write_json(run.data, {"val": {"samples": 1500}})
+    assert main.main(["runs", "show", "aaa111"]) == 0
+    told = "20.00 % on 1,500 images, expected 22.00 ± 1.50 % (ours): reached\n"
+    assert told in capsys.readouterr().out
+    write_json(run.verdict, {"verdicts": [{**row, "value": 30.0, "passed": False}]})
+    with pytest.raises(TargetMissedError, match=r"is 30\.00 % on 1,500 images, above 22\.00"):
+        summary.check(run)
 
 
 def test_commands_that_follow_trust_what_is_trusted_now_and_nothing_else(

@@ -16,6 +16,7 @@ from dgc.talk import shown
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
+from dgcctl.core.runs.record import few_images
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
@@ -118,21 +119,23 @@ def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
         if key == "top5_error" and seen.recipe.get("model.num_classes", 10) <= TOP5_MEANS_NOTHING:
             continue
         if key in held:
-            lines.append((name, verdict_text(held[key])))
+            lines.append((name, verdict_text(held[key], few_images(seen.recipe, run))))
         elif seen.metrics.get(key) is not None:
             lines.append((name, numbers.percent(seen.metrics[key])))
     return lines
 
 
-def verdict_text(row: dict[str, Any]) -> str:
-    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`."""
+def verdict_text(row: dict[str, Any], on: str = "") -> str:
+    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`; `on` says of which images."""
     word = (
         paint("reached", "green", sys.stdout)
         if row.get("passed")
         else paint("missed", "red", sys.stdout)
     )
     expected = f"{row.get('expected', 0):.2f} ± {row.get('tolerance', 0):.2f} %"
-    said = f"{numbers.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): "
+    said = (
+        f"{numbers.percent(row.get('value'))}{on}, expected {expected} ({row.get('source', '-')}): "
+    )
     return Painted(shown(said) + word)
 
 
@@ -264,7 +267,8 @@ def check(run: RunDir) -> None:
     if missed:
         row = missed[0]
         raise TargetMissedError(
-            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %, above"
+            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %"
+            f"{few_images(read_run(run).recipe, run)}, above"
             f" {row.get('expected'):.2f} + {row.get('tolerance'):.2f} % ({row.get('source')}): see"
             f" `dgcctl runs show {settings.run_argument(run.path)}`"
         )
