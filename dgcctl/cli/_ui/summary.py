@@ -181,6 +181,8 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
     git = read_optional(run, "git.json")
     if not git:
         return []
+    if installed := code_record.as_installed(git):
+        return [("code", installed.removeprefix("code: "))]
     copied, left = len(git.get("untracked") or {}), code_record.left_out_count(git)
     dirt = [
         *(["uncommitted changes"] if git.get("patch_sha256") else []),
