@@ -19,10 +19,9 @@ from dgc import settings
 from dgc.errors import DataError, IntegrityError, NetworkError
 from dgc.hub import filetype, scan
 from dgc.hub.cache import Cache, Pin, PinFile, Say, hold, now
-from dgc.hub.hosts import Bases, HostError, human_url
+from dgc.hub.hosts import Bases, HostError, Policy, Progress, human_url
 from dgc.hub.registry import Link, ReleasedCheckpoint, layout_digest
 from dgc.hub.scan import Inspection
-from dgc.hub.transfer import Policy, Progress, Transfer, discard
 from dgc.run.files import fsync_dir, sha256_of
 
 
@@ -229,6 +228,9 @@ def _candidate(
     """Fetch from one host and look at what came.
     A part that was patched together gets one second chance from 0.
     """
+    # here, because most of those who ask for weights download none, and HTTP takes long to import
+    from dgc.hub.transfer import Transfer
+
     part = cache.part(entry.file, link.host)
     # The first half may be days old. If the whole is damaged, it was perhaps patched together
     # from two versions of the file: one more try, from the start, tells.
@@ -238,11 +240,17 @@ def _candidate(
     try:
         return _inspected(entry, link, part, url)
     except (HostError, IntegrityError) as error:
-        discard(part)
+        _discard(part)
         if not resumed:
             raise HostError(str(error)) from error
         options.say(f"{link.host}: the resumed file is damaged; fetching it again from the start")
         return _inspected(entry, link, part, transfer.fetch(link, part))
+
+
+def _discard(part: Path) -> None:
+    from dgc.hub.transfer import discard
+
+    discard(part)
 
 
 def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _Candidate:
@@ -262,14 +270,14 @@ def _inspected(entry: ReleasedCheckpoint, link: Link, part: Path, url: str) -> _
     except IntegrityError as error:
         raise HostError(f"gave a damaged file: {error}") from error
     except Exception:
-        discard(part)
+        _discard(part)
         # what was refused as unsafe is not kept for a second try
         raise
 
 
 def _drop(candidates: list[_Candidate]) -> None:
     for candidate in candidates:
-        discard(candidate.part)
+        _discard(candidate.part)
 
 
 def _commit(
@@ -344,7 +352,7 @@ def _guarded(
             _kept(entry, cache).replace("download", "import FILE --name"),
         )
     except Exception:
-        discard(candidate.part)
+        _discard(candidate.part)
         raise
 
 

@@ -9,6 +9,7 @@ DGCCTL_GDRIVE_URL, DGCCTL_ONEDRIVE_URL.
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
@@ -24,8 +25,24 @@ _LOGIN_HOSTS = ("login.microsoftonline.com", "login.live.com", "accounts.google.
 _TITLES = {"gdrive": "Google Drive", "onedrive": "OneDrive"}
 
 
+Progress = Callable[[int, int | None], None]  # bytes done, and in all where the host said it
+
+
 class HostError(NetworkError):
     """One host cannot give the file now; another may."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be. Times in seconds;
+    `stall_bytes` is the least that must come in `stall` seconds.
+    """
+
+    attempts: int = 5
+    backoff: float = 1.0
+    connect: float = 10.0
+    stall: float = 30.0
+    stall_bytes: int = 4096
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -25,28 +25,23 @@ import tenacity
 
 from dgc.errors import ResourceError
 from dgc.hub import filetype
-from dgc.hub.hosts import Bases, HostError, after_page, download_url, is_login, plain_http_allowed
+from dgc.hub.hosts import (
+    Bases,
+    HostError,
+    Policy,
+    Progress,
+    after_page,
+    download_url,
+    is_login,
+    plain_http_allowed,
+)
 from dgc.hub.registry import Link
 from dgc.run.files import DISK_FULL, free_bytes
 
-Progress = Callable[[int, int | None], None]
 _PAGE_LIMIT = 1 << 19
 _MAX_PAGES = 4
 _BODY_STATUS = (200, 206)
 _LONGEST_PAUSE = 60.0  # seconds
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How patient to be. Times in seconds;
-    `stall_bytes` is the least that must come in `stall` seconds.
-    """
-
-    attempts: int = 5
-    backoff: float = 1.0
-    connect: float = 10.0
-    stall: float = 30.0
-    stall_bytes: int = 4096
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from dgc.data import ImageSet
 from dgc.data.chunks import chunk_size
@@ -233,7 +232,7 @@ def timed(
 ) -> tuple[Figures, float]:
     """Figures of the evaluation, and how long it took with reading the images."""
     loader = build.eval_batches(recipe, images, ranks.device, ranks.rank, ranks.world)
-    if isinstance(model, OptimizedModule):
+    if hasattr(model, "_orig_mod"):  # of torch.compile, whose class takes a second to import
         compile_now(model, recipe, ranks.device)
     batches = ((batch.images, batch.labels) for batch in loader.epoch())
     began = time.monotonic()

@@ -34,6 +34,7 @@ from dgc.run.git import GitError
 from dgc.run.paths import RunDir
 
 _NO_CHECKOUT = "the package lies in no git checkout"
+_ENVIRONMENTS = frozenset(("site-packages", "dist-packages"))
 Sentence = tuple[str, str]  # level (info, warning) and text
 
 
@@ -92,7 +93,7 @@ def why_no_checkout(package: Path) -> str:
     """Why a package belongs to no checkout;
     for a folder that looks like one, with what to do about it.
     """
-    if not {"site-packages", "dist-packages"}.isdisjoint(package.parts):
+    if not _ENVIRONMENTS.isdisjoint(package.parts):
         return f"{_NO_CHECKOUT} ({package.parent})"
     root = git.toplevel(package)
     if root is not None and not git.has_commits(root):
@@ -143,9 +144,11 @@ def sentences(facts: Mapping[str, Any]) -> list[Sentence]:
     what was left out and why, whether it can be restored.
     """
     said: list[Sentence] = []
-    if facts.get("restorable") is False:
+    if installed := as_installed(facts):
+        said.append(("info", f"{installed}: `rerun` repeats the run where that is installed"))
+    elif facts.get("restorable") is False:
         harmless = str(facts.get("problem")).startswith((_NO_CHECKOUT, "git is not installed"))
-        level = "info" if harmless else "warning"  # an installed package is no fault of anybody's
+        level = "info" if harmless else "warning"  # nobody's fault
         said.append(
             (
                 level,
@@ -175,6 +178,17 @@ def sentences(facts: Mapping[str, Any]) -> list[Sentence]:
     if sparse := facts.get("sparse"):
         said.append(("info", f"sparse checkout: {_files(sparse)} of the commit are not here"))
     return said
+
+
+def as_installed(facts: Mapping[str, Any]) -> str:
+    """The code of a run in words where it is an installed package, which has no commit; else ""."""
+    site = f"{_NO_CHECKOUT} ("
+    problem = str(facts.get("problem"))
+    place = Path(problem.removeprefix(site).removesuffix(")"))
+    if not problem.startswith(site) or _ENVIRONMENTS.isdisjoint(place.parts):
+        return ""
+    digest = f" (code {str(facts['code'])[:10]})" if facts.get("code") else ""
+    return f"code: dgcctl {facts.get('version')}, as it is installed{digest}"
 
 
 def left_out(facts: Mapping[str, Any]) -> list[str]:

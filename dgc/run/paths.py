@@ -57,6 +57,10 @@ class RunDir:
         return self.path / "own_code.json"
 
     @property
+    def own_code_copies(self) -> Path:
+        return self.path / "own_code"
+
+    @property
     def argv(self) -> Path:
         return self.path / "argv.json"
 

@@ -40,10 +40,16 @@ class Status:
     boot: str = field(default_factory=lambda: boot_id())
     started: float = field(default_factory=time.time)
     heartbeat: float = field(default_factory=time.time)
+    paused: float = 0.0  # seconds between its starts, in which nobody ran it
     epoch: int = 0
     epochs: int = 0
     step: int = 0
     steps: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran: from its start to its last sign of life, without its stops."""
+        return max(0.0, self.heartbeat - self.started - self.paused)
 
 
 def write_status(run: RunDir, status: Status) -> None:

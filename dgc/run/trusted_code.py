@@ -19,8 +19,10 @@ from typing import Any
 from dgc import settings
 from dgc.errors import IntegrityError, UnsafeFileError, UsageError
 from dgc.run import git
+from dgc.run.file_kinds import is_secret
 from dgc.run.files import file_digest, read_json
 from dgc.run.git import GitError
+from dgc.run.untracked import COUNT_LIMIT, FILE_LIMIT, PRIVATE_KEY, TOTAL_LIMIT
 
 PREFIX = "python:"
 PATTERN = r"python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -63,6 +65,12 @@ def trust_words(names: Iterable[str]) -> str:
     known = sorted(packages & settings.trusted_code())
     # trust is only repeated, never suggested: a record may come from a stranger
     return "".join(f" --trust-code {package}" for package in known)
+
+
+def untrusted(names: Iterable[str]) -> list[str]:
+    """The packages that `names` (of a recipe) mean and that are not trusted now."""
+    packages = {package_of(name) for name in names if _NAME.fullmatch(name)}
+    return sorted(packages - settings.trusted_code())
 
 
 def trust_words_of(record: Path) -> str:
@@ -202,6 +210,47 @@ def _git(place: Path) -> dict[str, Any] | None:
     return {"root": str(root), "commit": commit, "changed": changed}
 
 
+def with_copies(recorded: Mapping[str, Any], folder: Path, *, secrets: bool) -> dict[str, Any]:
+    """The record with copies of its files in `folder`, which `kept` names: a digest tells that a
+    file has changed, and gives nobody back what ran. Limits are those of untracked files.
+    """
+    left = TOTAL_LIMIT
+    told: dict[str, Any] = {}
+    for package, facts in recorded.items():
+        kept = []
+        for name, sha in list(_files(facts).items())[:COUNT_LIMIT]:
+            data = _bytes_of(Path(str(facts["place"])) / name, min(left, FILE_LIMIT))
+            # as it was imported, or not at all
+            if ".." in Path(name).parts or hashlib.sha256(data).hexdigest() != sha:
+                continue
+            if not secrets and (is_secret(name) or PRIVATE_KEY.search(data)):
+                continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+            left -= len(data)
+            kept.append(name)
+        told[package] = {**facts, "kept": kept}
+    return told
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    """A file's content; nothing where it is larger than `limit` or cannot be read."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= limit else b""
+    except OSError:
+        return b""
+
+
+def kept_files(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Copied file -> its SHA-256, of all packages of a record."""
+    return {
+        name: sha
+        for told in recorded.values()
+        for name, sha in _files(told).items()
+        if name in (told.get("kept") or ())
+    }
+
+
 def digest(recorded: Mapping[str, Any]) -> str:
     """One digest over all files of a record."""
     text = "".join(
@@ -221,10 +270,12 @@ def held_against_now(recorded: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def changed_files(recorded: Mapping[str, Any]) -> list[str]:
-    """Files of a record that are others now, in words."""
+def changed_files(recorded: Mapping[str, Any], copies: Path) -> list[str]:
+    """Files of a record that are others now, in words, with where their copies lie."""
+    kept = kept_files(recorded)
     return [
         f"{name} was {sha[:12]}, is {now[:12]}"
+        + (f" (as it was: {copies / name})" if name in kept else "")
         for name, sha, now in held_against_now(recorded)
         if now != sha
     ]

@@ -26,7 +26,7 @@ SECONDS_LIMIT = 20.0
 LISTED_LIMIT = 100
 _NOWHERE = "a symbolic link that leads nowhere"
 _MARKS = ("recipe.yaml", "status.json", "argv.json", "control", "plan.json", "base.yaml")
-_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY")
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY")
 
 
 @dataclass
@@ -167,7 +167,7 @@ class Collector:
         if self._bytes + len(data) > TOTAL_LIMIT:
             return f"more than {TOTAL_LIMIT >> 20} MiB together"
         # By its content too: a key may be called anything.
-        if not self.secrets and _PRIVATE_KEY.search(data):
+        if not self.secrets and PRIVATE_KEY.search(data):
             return "holds a private key"
         self._write(name, data)
         return ""

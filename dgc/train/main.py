@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from dgc import settings
 from dgc.errors import (
     DataError,
     DgcError,
@@ -21,7 +22,7 @@ from dgc.hub import foreign, initial, recorded_networks
 from dgc.kernels.cpu import library
 from dgc.recipe import own_values
 from dgc.recipe.load import Recipe, as_record, check_world_size, load_recipe
-from dgc.run import provenance
+from dgc.run import provenance, trusted_code
 from dgc.run.checkpoint_store import list_checkpoints, structure_of
 from dgc.run.files import write_json
 from dgc.run.lock import run_lock
@@ -182,8 +183,16 @@ def write_records(session: Session) -> None:
             session.recipe, session.module, session.layout, session.updater.amp
         )
         recorder.write_once(session.run.model, {**model, **session.made})
-        if own := session.resume_fingerprint.get("own_code"):
-            recorder.write_once(session.run.own_code, {"packages": own})
+        write_own_code(session)
+
+
+def write_own_code(session: Session) -> None:
+    """own_code.json and copies, of a recipe that names code of the user's."""
+    own = session.resume_fingerprint.get("own_code")
+    if own and not session.run.own_code.exists():
+        copies, secrets = session.run.own_code_copies, settings.record_secrets()
+        told = trusted_code.with_copies(own, copies, secrets=secrets)
+        recorder.write_once(session.run.own_code, {"packages": told})
 
 
 def load_or_start(session: Session) -> None:

@@ -71,11 +71,13 @@ class Recorder:
         self._thread.start()
 
     def _keep_start(self) -> None:
-        """A resumed run began when it was first started."""
+        """A resumed run began when it was first started, and nobody ran it while it was stopped."""
         # a status that cannot be read (a run just made, a damaged file) is no reason not to train
         with contextlib.suppress(OSError, DgcError):
             self._before = read_status(self.run)
             if self._before.state != State.QUEUED:
+                stopped = max(0.0, self.status.started - self._before.heartbeat)
+                self.status.paused = self._before.paused + stopped
                 self.status.started = self._before.started
 
     def withdraw(self) -> None:

@@ -10,6 +10,11 @@ def dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def part(done: int, whole: int) -> str:
+    """`3/60`; `3` where nobody said of how many (a script need not)."""
+    return f"{done:,}/{whole:,}" if whole else f"{done:,}"
+
+
 def percent(value: float | None) -> str:
     """An error that is already in percent."""
     return "-" if value is None else f"{value:.2f} %"

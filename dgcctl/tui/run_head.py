@@ -51,8 +51,9 @@ def _progress(run: Run, feed: Feed) -> list[Cell]:
     status = run.status
     told: list[Cell] = [
         (f"{progress(share, 8)} {share:4.0%}  ", bar_role(run)),
-        f"step {status.step:,}/{status.steps:,}  epoch {status.epoch}/{status.epochs}  ",
-        f"{numbers.spaced_duration(status.heartbeat - status.started)} ",
+        f"step {numbers.part(status.step, status.steps)}  ",
+        f"epoch {status.epoch}/{status.epochs}  " if status.epochs else "",
+        f"{numbers.spaced_duration(status.seconds)} ",
     ]
     eta = feed.last("perf.eta_s")
     if run.state == "running" and eta is not None:

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+import dgc
 from dgc.run import code_record, git, untracked
 from tests.unit import test_checkout as plain
 from tests.unit.test_checkout import call, commit, contents, installed, record, restored
@@ -237,7 +238,19 @@ def test_a_git_file_that_leads_nowhere_and_an_empty_git_folder_are_said(tmp_path
 def test_an_installed_package_is_nobodys_fault(repo, monkeypatch):
     level, text = problem_of(repo / ".venv" / "lib" / "site-packages", monkeypatch)
     assert level == "info"
-    assert "the package lies in no git checkout" in text
+    assert "cannot be restored" not in text
+    assert text == (
+        f"code: dgcctl {dgc.__version__}, as it is installed: `rerun` repeats the run where that is"
+        " installed"
+    )
+
+
+def test_a_package_that_lies_elsewhere_without_git_cannot_be_restored(tmp_path, monkeypatch):
+    level, text = problem_of(tmp_path / "copied", monkeypatch)
+    assert level == "info"
+    assert text.startswith(
+        "its code cannot be restored from its record: the package lies in no git checkout ("
+    )
 
 
 # --- what git says, with what to do ---------------------------------------------------------------

@@ -311,6 +311,20 @@ def test_what_a_record_lacks_is_shown_with_the_run(folder, capsys):
     assert "code lacks cannot be restored: another reason" in lines
 
 
+def test_an_installed_package_is_named_by_its_version_and_digest(folder, capsys):
+    """It has no commit, and lacks nothing."""
+    place = folder / "runs" / "20260100T000000Z-demo-dg0aaa"
+    problem = "the package lies in no git checkout (/x/lib/python3.11/site-packages)"
+    facts = {"commit": None, "restorable": False, "problem": problem, "version": "0.0.7"}
+    write_json(place / "git.json", facts | {"code": "abcdef0123456789"})
+    lines = run(capsys, "runs", "show", "dg0aaa").out.splitlines()
+    (code,) = [line for line in lines if line.startswith("code")]
+    assert code.endswith("dgcctl 0.0.7, as it is installed (code abcdef0123)")
+    (said,) = run(capsys, "rerun", "dg0aaa", code=2).err.splitlines()[-1:]
+    assert "dgcctl 0.0.7, as it is installed (code abcdef0123), and the code here is ano" in said
+    assert said.endswith("install that one, or --current-code uses this code")
+
+
 def test_the_table_of_a_rerun_has_a_row_for_each_metric_with_both_values(folder, capsys):
     make_run(
         folder / "runs" / "20260104T000000Z-demo-again0", "model.form=dgc", "seed=0", "tags=[study]"

@@ -305,8 +305,18 @@ def test_a_changed_file_is_named_by_verify_rerun_and_resume(road: Place, tmp_pat
     place.run("runs", "verify", "dense", "--quick")
     (place.folder / "mynets/blocks.py").write_text(BLOCKS + "# changed\n")
     assert "own code, mynets/blocks.py" in place.refused(4, "runs", "verify", "dense", "--quick")
-    _, said = place.run("rerun", "dense", "--current-code", *TRUST, code=2)
-    assert "mynets/blocks.py was" in said
+    _, said = place.run("rerun", "dense", "--check", "--current-code", *TRUST, code=2)
+    copy = place.folder / "runs/dense/own_code/mynets/blocks.py"
+    assert "warning: dense: mynets/blocks.py was" in said
+    where = f"(as it was: {copy.relative_to(place.folder)})"
+    assert f"{where}, so other bits are to be expected: nothing was run" in said
+    assert copy.read_text() == BLOCKS
+
+    shutil.copy(copy, place.folder / "mynets/blocks.py")
+    place.run("runs", "verify", "dense", "--quick")
+    copy.write_text(BLOCKS + "# changed\n")
+    line = place.refused(4, "runs", "verify", "dense", "--quick")
+    assert "own_code/mynets/blocks.py" in line
 
 
 def test_resume_names_a_changed_file(tmp_path: Path) -> None:

@@ -128,6 +128,16 @@ def test_a_missed_figure_is_called_missed(tmp_path):
     assert "missed" in page.text
     assert "≤ 4.77 + 0.30" in page.text
     assert "paper <1>" in page.text
+    assert "on 30 images" not in page.text
+
+
+def test_a_figure_of_some_images_alone_says_of_how_many(tmp_path):
+    run = make_run(tmp_path / "a", "data.limit_val=30")
+    row = {"metric": "top1_error", "value": 5.1, "expected": 4.77, "tolerance": 0.3, "source": "x"}
+    write_json(run.verdict, {"verdicts": [row]})
+    write_json(run.data, {**read_json(run.data), "val": {"samples": 30}})
+    write_report([read_record(run)], tmp_path / "report.html")
+    assert "5.10 on 30 images" in Page((tmp_path / "report.html").read_text()).text
 
 
 def test_without_an_expected_figure_there_is_no_verdict(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dgc.errors import UsageError
+from dgc.errors import TargetMissedError, UsageError
 from dgc.recipe.load import (
     as_record,
     dump_recipe,
@@ -32,7 +32,9 @@ from dgcctl.cli import main
 from dgcctl.cli._ui import summary
 from dgcctl.core.runs import filters, listing, record
 from dgcctl.core.runs.recipe_values import read_values
-from dgcctl.tui.state import run_facts
+from dgcctl.tui.state import run_facts, run_rows
+from dgcctl.tui.state.store import Store
+from dgcctl.tui.state.view import View
 
 
 def small_run(
@@ -73,6 +75,33 @@ def test_runs_are_listed_newest_first_with_what_they_came_to(folder: Path) -> No
     assert [run.state for run in found] == ["running", "failed", "done"]
     row = found[2].row()
     assert (row["top1_error"], row["step"], row["steps"], row["epochs"]) == (20.0, 30, 60, 6)
+
+
+@pytest.mark.parametrize(
+    ("state", "how_far", "told"),
+    [
+        ("failed", {"epochs": 6, "steps": 60}, "failed (no step was made): a reason"),
+        ("failed", {}, "failed (no step was made): a reason"),
+        ("queued", {}, "queued (not started): a reason"),
+        ("failed", {"epochs": 6, "epoch": 1, "steps": 60, "step": 12},
+         "failed (epoch 1/6, step 12/60): a reason"),
+        ("stopped", {"step": 1200}, "stopped (step 1,200): a reason"),
+    ],
+)  # fmt: skip
+def test_how_far_a_run_is_says_no_number_that_nobody_knows(
+    tmp_path: Path, state: str, how_far: dict[str, int], told: str
+) -> None:
+    run = small_run(tmp_path, "20260101T000000Z-demo-aaa111")
+    write_status(run, Status(state=state, reason="a reason", **how_far))
+    assert dict(summary.rows(run))["state"] == told
+    cells = [cell if isinstance(cell, str) else cell[0] for cell in _cells(run)]
+    assert not any(cell.endswith("/0") for cell in cells), cells
+
+
+def _cells(run: RunDir) -> list[Any]:
+    """Its row in the dashboard."""
+    seen = listing.read_run(run)
+    return list(run_rows.row(Store(View()), seen, time.time(), 120, wide=True).cells)
 
 
 def test_an_absent_folder_holds_no_runs(tmp_path: Path) -> None:
@@ -504,6 +533,17 @@ def test_show_prints_state_result_and_next_commands(
     document = json.loads(capsys.readouterr().out)
     assert document["verdicts"] == [row]
     assert document["recipe"]["optim.lr"] == 0.1
+
+    # the target was measured on all images, and this figure on some
+    with run.recipe.open("a") as recipe:
+        recipe.write("data:\n  limit_val: 1500\n")
+    write_json(run.data, {"val": {"samples": 1500}})
+    assert main.main(["runs", "show", "aaa111"]) == 0
+    told = "20.00 % on 1,500 images, expected 22.00 ± 1.50 % (ours): reached\n"
+    assert told in capsys.readouterr().out
+    write_json(run.verdict, {"verdicts": [{**row, "value": 30.0, "passed": False}]})
+    with pytest.raises(TargetMissedError, match=r"is 30\.00 % on 1,500 images, above 22\.00"):
+        summary.check(run)
 
 
 def test_commands_that_follow_trust_what_is_trusted_now_and_nothing_else(

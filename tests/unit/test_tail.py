@@ -135,6 +135,15 @@ def test_the_line_of_a_dense_network_says_nothing_of_pruning() -> None:
     )
 
 
+def test_what_nobody_said_the_number_of_has_none() -> None:
+    """A script need not say how many steps and epochs there will be."""
+    progress = Progress(seen=True, step=1200)
+    assert progress_line.progress_line(progress, None) == "step 1,200"
+    assert progress_line.eval_line({"kind": "eval", "epoch": 3, "loss": 0.5}, progress) == (
+        "epoch 3  top-1 error -  loss 0.5000"
+    )
+
+
 def test_the_last_lines_of_a_text_log(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     assert log_lines(path, 3) == []

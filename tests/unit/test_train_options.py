@@ -14,10 +14,11 @@ from dgc.errors import RecipeError, UsageError
 from dgc.run.events import EventKind, read_events
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgc.run.status import State, read_status
+from dgc.run.status import State, read_status, write_status
 from dgc.train.main import run_training
 from dgc.train.session import Options
 from dgc.train.signals import Signals
+from dgcctl.core.runs.listing import read_run
 from tests.faults.training import RECIPE, ROOT
 
 
@@ -177,6 +178,20 @@ def test_a_resumed_run_began_when_it_was_first_started(plain):
     assert after.started == before.started
     assert after.heartbeat > before.heartbeat
     assert after.state == State.DONE
+
+
+def test_a_run_that_was_stopped_for_a_day_did_not_take_a_day(plain):
+    """Twice, and what a listing shows is what it ran."""
+    day = 24 * 3600.0
+    for stops in (1, 2):
+        status = read_status(plain)
+        status.started, status.heartbeat = status.started - day, status.heartbeat - day
+        write_status(plain, status)
+        run_training(plain, Options(resume=True), Signals())
+        after = read_status(plain)
+        assert round(after.paused / day) == stops
+        assert round(after.seconds / day) == 0
+        assert read_run(plain).row()["seconds"] == after.seconds
 
 
 def test_waiting_threads_sleep_early_unless_the_user_says_otherwise() -> None:

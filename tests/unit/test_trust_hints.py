@@ -66,6 +66,25 @@ def test_every_hint_of_a_run_trusts_what_is_trusted_now(
     assert f"is done: `dgcctl eval --run {run.id}{words}` measures it" in capsys.readouterr().err
 
 
+def test_a_run_is_shown_with_what_its_next_commands_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trust that is given is repeated; where it is not, a line says so as the refusal would."""
+    run = own_run(tmp_path, State.DONE)
+    show = ["runs", "show", run.id, "--runs-dir", str(tmp_path)]
+    untold = "mine is not trusted here: if you know it, say --trust-code mine"
+    for trusted in ("", "mine"):
+        monkeypatch.setenv("DGCCTL_TRUST_CODE", trusted)
+        assert main.main(show) == 0
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        told = [text for name, text in lines if name in ("own", "next")]
+        words = " --trust-code mine" if trusted else ""
+        assert told[-3].endswith(f"dgcctl eval --run {run.path}{words}")
+        assert [text for text in told if "not trusted" in text] == (
+            [] if trusted else [f"code  {untold}"]
+        )
+
+
 def test_a_request_to_stop_names_the_command_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ NAMES = (
     Name("macs_executed", "MACs executed", "multiply-adds that are really done"),
     Name("parameters", "parameters", "numbers that are trained"),
     Name("images_per_s", "images/s", "images a second"),
-    Name("seconds", "took", "from the start to the last sign of life; in files in seconds"),
+    Name("seconds", "took", "how long it ran, without its stops; in files in seconds"),
     Name("age", "age", "since it began; in files in seconds"),
     Name("started", "started", "when it began; in files in seconds since 1970"),
     Name("repeats", "repeats", "the id of the run that it is a repetition of"),

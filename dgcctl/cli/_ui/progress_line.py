@@ -95,8 +95,11 @@ _LEAST_LAST = ("step", "ETA", "loss", "epoch", "error", "images/s", "pruned", "l
 
 def _fields(progress: Progress, gate_factor: float | None) -> list[tuple[str, str]]:
     """Name and text of each, in the order in which they are shown."""
-    parts = [("epoch", f"epoch {min(progress.epoch + 1, progress.epochs or 1)}/{progress.epochs}")]
-    parts.append(("step", f"step {progress.step}/{progress.steps}"))
+    parts = []
+    if progress.epochs:
+        now = min(progress.epoch + 1, progress.epochs)
+        parts.append(("epoch", f"epoch {now}/{progress.epochs}"))
+    parts.append(("step", f"step {numbers.part(progress.step, progress.steps)}"))
     for name, value, form in (
         ("loss", progress.loss, ".4f"),
         ("error", progress.error, ".1f"),
@@ -115,7 +118,8 @@ def _fields(progress: Progress, gate_factor: float | None) -> list[tuple[str, st
 
 def eval_line(event: Event, progress: Progress, *, top5: bool = True) -> str:
     """`epoch 3/6  top-1 error 21.40 %  top-5 error 1.20 %  loss 0.5930`."""
-    parts = [f"epoch {event.get('epoch', progress.epoch + 1)}/{progress.epochs}"]
+    epoch = event.get("epoch", progress.epoch + 1)
+    parts = [f"epoch {numbers.part(epoch, progress.epochs)}"]
     parts.append(f"top-1 error {numbers.percent(event.get('top1_error'))}")
     if top5 and event.get("top5_error") is not None:
         parts.append(f"top-5 error {numbers.percent(event['top5_error'])}")

@@ -11,11 +11,12 @@ from dgc.run import code_record
 from dgc.run.class_folders import FOLDER_SETS
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgc.run.trusted_code import CODE_KEYS, trust_words
+from dgc.run.trusted_code import CODE_KEYS, trust_words, untrusted
 from dgc.talk import shown
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
+from dgcctl.core.runs.record import few_images
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
@@ -83,8 +84,19 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
     return [
         *lines,
         ("where", run.path),
+        *_own_code(seen),
         *[("next", command) for command in next_commands(seen)],
     ]
+
+
+def _how_far(seen: Run) -> str:
+    status = seen.status
+    if not status.step and seen.state in RESUMABLE - {"queued"}:
+        return "no step was made"
+    if not status.steps and not status.step:
+        return "not started"
+    epoch = [f"epoch {status.epoch}/{status.epochs}"] if status.epochs else []
+    return ", ".join([*epoch, f"step {numbers.part(status.step, status.steps)}"])
 
 
 def _labels(seen: Run) -> list[tuple[str, Any]]:
@@ -94,11 +106,7 @@ def _labels(seen: Run) -> list[tuple[str, Any]]:
 
 def _state(seen: Run) -> str:
     status = seen.status
-    done = (
-        f"epoch {status.epoch}/{status.epochs}, step {status.step}/{status.steps}"
-        if status.steps
-        else "not started"
-    )
+    done = _how_far(seen)
     reason = seen.problem or status.reason
     state = paint(seen.state, state_style(seen.state), sys.stdout)
     return Painted(state + shown(f" ({done})" + (f": {reason}" if reason else "")))
@@ -111,21 +119,23 @@ def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
         if key == "top5_error" and seen.recipe.get("model.num_classes", 10) <= TOP5_MEANS_NOTHING:
             continue
         if key in held:
-            lines.append((name, verdict_text(held[key])))
+            lines.append((name, verdict_text(held[key], few_images(seen.recipe, run))))
         elif seen.metrics.get(key) is not None:
             lines.append((name, numbers.percent(seen.metrics[key])))
     return lines
 
 
-def verdict_text(row: dict[str, Any]) -> str:
-    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`."""
+def verdict_text(row: dict[str, Any], on: str = "") -> str:
+    """`21.30 %, expected 22.00 ± 2.00 % (ours): reached`; `on` says of which images."""
     word = (
         paint("reached", "green", sys.stdout)
         if row.get("passed")
         else paint("missed", "red", sys.stdout)
     )
     expected = f"{row.get('expected', 0):.2f} ± {row.get('tolerance', 0):.2f} %"
-    said = f"{numbers.percent(row.get('value'))}, expected {expected} ({row.get('source', '-')}): "
+    said = (
+        f"{numbers.percent(row.get('value'))}{on}, expected {expected} ({row.get('source', '-')}): "
+    )
     return Painted(shown(said) + word)
 
 
@@ -171,6 +181,8 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
     git = read_optional(run, "git.json")
     if not git:
         return []
+    if installed := code_record.as_installed(git):
+        return [("code", installed.removeprefix("code: "))]
     copied, left = len(git.get("untracked") or {}), code_record.left_out_count(git)
     dirt = [
         *(["uncommitted changes"] if git.get("patch_sha256") else []),
@@ -184,6 +196,17 @@ def _code(run: RunDir) -> list[tuple[str, Any]]:
     )
     lacking = [*problem, *code_record.left_out(git)]
     return [("code", code), *[("code lacks", sentence) for sentence in lacking]]
+
+
+def _own_code(seen: Run) -> list[tuple[str, Any]]:
+    """Why the commands below would be refused: a hint repeats trust, and never gives it."""
+    if seen.state == "running" or seen.dir.config.exists():
+        return []
+    packages = untrusted(str(seen.recipe.get(key, "")) for key in CODE_KEYS)
+    return [
+        ("own code", f"{name} is not trusted here: if you know it, say --trust-code {name}")
+        for name in packages
+    ]
 
 
 def next_commands(seen: Run) -> list[str]:
@@ -246,7 +269,8 @@ def check(run: RunDir) -> None:
     if missed:
         row = missed[0]
         raise TargetMissedError(
-            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %, above"
+            f"run {run.id}: {row.get('metric')} is {row.get('value'):.2f} %"
+            f"{few_images(read_run(run).recipe, run)}, above"
             f" {row.get('expected'):.2f} + {row.get('tolerance'):.2f} % ({row.get('source')}): see"
             f" `dgcctl runs show {settings.run_argument(run.path)}`"
         )

@@ -18,6 +18,7 @@ from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, other_data
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.run_view import RunView
 from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
+from dgcctl.core.runs.record import few_images
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def _verdict_row(view: RunView, row: dict[str, Any]) -> list[str | Cell]:
     mark = Cell("reached", "ok") if row.get("passed") else Cell("missed", "miss")
     expected = f"≤ {_figure_text(row.get('expected'))} + {_figure_text(row.get('tolerance'))}"
     named = [str(text) for text in (view.facts.id, row.get("metric", "-"), row.get("source", "-"))]
-    return [*named, expected, _figure_text(row.get("value")), mark]
+    found = _figure_text(row.get("value")) + few_images(view.facts.recipe, view.facts.run)
+    return [*named, expected, found, mark]
 
 
 def _picture(plot: Plot) -> Section:

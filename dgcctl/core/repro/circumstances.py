@@ -106,7 +106,7 @@ def changes(
         *_built(facts, built),
         *_torch(facts, found),
         *_versions(facts),
-        *trusted_code.changed_files(facts.own_code),
+        *trusted_code.changed_files(facts.own_code, facts.run.own_code_copies),
         *_starting_weights(facts),
     ]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dgc
 from dgc.errors import DgcError, ExitCode, IntegrityError, UsageError, error_of
 from dgc.kernels.sources import built_from, library_of
 from dgc.recipe.load import dump_recipe, load_recipe
@@ -275,6 +276,12 @@ def _code_of(
     if facts.git.get("code") == provenance.code_digest():
         say("code: the installed one, whose digest is that of the record")
         return contextlib.nullcontext(_own_code())
+    if installed := code_record.as_installed(facts.git):
+        raise UsageError(
+            f"{facts.id}: {installed}, and the code here is another"
+            f" ({dgc.__version__}, code {provenance.code_digest()[:10]}): install that one, or"
+            " --current-code uses this code"
+        )
     places = (Path(str(facts.git.get("root") or ".")), Path.cwd())
     if commit and (trouble := next(filter(None, map(gitstate.trouble, places)), "")):
         raise UsageError(f"{facts.id}: its code cannot be restored: {trouble}")

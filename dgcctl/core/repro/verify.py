@@ -160,6 +160,9 @@ def _own_code(facts: RunRecord) -> Iterator[Check]:
     """
     for name, recorded, found in trusted_code.held_against_now(facts.own_code):
         yield equal(f"own code, {name}", recorded, found)
+    copies = facts.run.own_code_copies
+    for name, recorded in trusted_code.kept_files(facts.own_code).items():
+        yield equal(f"own_code/{name}", recorded, file_digest(copies / name))
 
 
 def _log(facts: RunRecord) -> Iterator[Check]:

@@ -103,7 +103,7 @@ class Run:
             "macs_executed": self.metrics.get("macs_executed"),
             "parameters": self.metrics.get("parameters"),
             "started": status.started,
-            "seconds": max(0.0, status.heartbeat - status.started),
+            "seconds": status.seconds,
             "repeats": self.repeats or None,
             "path": str(self.dir.path),
         }

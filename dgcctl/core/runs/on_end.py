@@ -50,7 +50,7 @@ def result_of(run: RunDir) -> dict[str, str]:
         settings.RUN_EXIT_CODE: "" if status.exit_code is None else str(status.exit_code),
         settings.RUN_STEP: str(status.step),
         settings.RUN_EPOCH: str(status.epoch),
-        settings.RUN_SECONDS: f"{max(0.0, status.heartbeat - status.started):.0f}",
+        settings.RUN_SECONDS: f"{status.seconds:.0f}",
         settings.RUN_TOP1_ERROR: str(seen.metrics.get("top1_error", "")),
         settings.RUN_METRICS: json.dumps(seen.metrics),
         # so that `dgcctl runs show "$DGCCTL_RUN"` finds it

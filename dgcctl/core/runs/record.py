@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dgc.errors import UsageError
+from dgc.errors import DgcError, UsageError
 from dgc.recipe.load import Recipe, is_semantic, load_recipe
 from dgc.recipe.load import flatten as flatten_recipe
 from dgc.run.events import METRIC_KINDS, Event, EventKind, live_rows, read_events
@@ -57,8 +57,7 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock from start to the last sign of life, pauses between resumes included."""
-        return max(0.0, self.status.heartbeat - self.status.started)
+        return self.status.seconds
 
     @cached_property
     def events(self) -> list[Event]:
@@ -138,3 +137,16 @@ def computing_keys(recipe: Mapping[str, Any], *, without: Iterable[str] = ()) ->
     """
     left_out = set(without)
     return {key: value for key, value in recipe.items() if is_semantic(key) and key not in left_out}
+
+
+def few_images(recipe: Mapping[str, Any], run: RunDir) -> str:
+    """` on 300 images` where a run was evaluated on some of its images alone: what is expected
+    was measured on all of them.
+    """
+    if recipe.get("data.limit_val") is None:
+        return ""
+    try:
+        count = read_json(run.data)["val"]["samples"]
+    except (OSError, DgcError, KeyError, TypeError):
+        return " on some of the images"
+    return f" on {count:,} images" if isinstance(count, int) else ""

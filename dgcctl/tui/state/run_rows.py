@@ -73,7 +73,7 @@ def row(store: Store, run: Run, now: float, width: int, *, wide: bool, indent: s
             (state_text(run.state), ROLES.get(run.state, "")),
             indent + (run.id if width >= WHOLE_ID else run_facts.short_id(run.id)),
             (_progress(run, share, _WIDE_BAR if wide else _BAR), bar_role(run)),
-            f"{run.status.epoch}/{run.status.epochs}",
+            f"{run.status.epoch}/{run.status.epochs}" if run.status.epochs else "-",
             _value(run.recipe.get("seed")),
             _value(run.recipe.get("optim.lr", run.recipe.get("lr"))),
             numbers.decimals(best, 2),
