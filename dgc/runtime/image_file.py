@@ -143,6 +143,8 @@ def unreadable(path: Path, error: OSError) -> str:
         return "a symbolic link that leads to itself"
     if error.errno == errno.ENOENT and path.is_symlink():
         return "a symbolic link that leads nowhere"
+    if error.errno == errno.EISDIR:
+        return "a folder, and no image: name the images in it"
     return f"cannot be read ({os.strerror(error.errno or 0)})"
 
 

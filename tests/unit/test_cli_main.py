@@ -39,6 +39,13 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "error: unknown command trian (did you mean train?): see `dgcctl --help`\n"
+    for word, meant in (
+        ("compare", "runs compare"),
+        ("ls", "recipes ls or runs ls or ckpt ls or data ls"),
+    ):
+        assert main.main([word, "latest"]) == 2
+        wanted = f"error: unknown command {word} (did you mean {meant}?): see `dgcctl --help`\n"
+        assert capsys.readouterr().err == wanted
 
 
 def test_unknown_subcommand_and_option_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,9 @@ def test_all_bad_images_are_named_and_the_others_answered(
     assert f"warning: {page}: an HTML page, not an image" in told.err
     assert f"warning: {absent}: cannot be read" in told.err
     assert told.err.endswith("error: 2 of 3 images could not be read (named above)\n")
+    assert main([*words, str(tmp_path)]) == 3
+    wanted = f"error: {tmp_path}: a folder, and no image: name the images in it\n"
+    assert capsys.readouterr().err.endswith(wanted)
     assert main([*words, str(page), str(good)]) == 3
     told = capsys.readouterr()
     assert told.out.startswith(f"{good}\n")

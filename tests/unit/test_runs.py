@@ -489,6 +489,10 @@ def test_ls_shows_the_columns_that_were_asked_for(
     assert shown["config"]["optim.lr"] == 0.01
     (narrow,) = json.loads("\n".join(lines("--json", "lr=0.01", "--columns", "lr")))["runs"]
     assert narrow["optim.lr"] == 0.01
+    # as the tables call them
+    assert lines("--columns", "run,took", "--sort", "took")[0].split() == ["run", "took"]
+    assert len(lines("--ids", "took<1h")) == 3
+    assert lines("--ids", "run~ccc333") == ["20260103T000000Z-my-own-ccc333"]
     assert main.main(["runs", "ls", "--columns", "lrr"]) == 2
     assert (
         capsys.readouterr().err

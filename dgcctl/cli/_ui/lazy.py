@@ -51,10 +51,23 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.4)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            names = self.list_commands(ctx)
+            # `compare` is one of `runs`: no other name is as near
+            near = self._in_groups(ctx, args[0]) or difflib.get_close_matches(
+                args[0], names, n=1, cutoff=0.4
+            )
+            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
             ctx.fail(f"unknown command {args[0]}{hint}")
         return super().resolve_command(ctx, args)
+
+    def _in_groups(self, ctx: Any, word: str) -> list[str]:
+        """`GROUP WORD` for each group of the table that has a command of that name."""
+        rows = {name: row[0] for rows in self.table.values() for name, row in rows.items()}
+        return [
+            f"{name} {word}"
+            for name, target in rows.items()
+            if target.endswith(":app") and word in load_command(target, name).list_commands(ctx)
+        ]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         super_rows = [

@@ -241,7 +241,8 @@ def images_found(data: dict[str, Any]) -> list[str]:
     ]
     if data.get("name") not in FOLDER_SETS or len(halves) != 2:
         return []
-    classes = len(data.get("folders") or data.get("classes") or ())
+    count = len(data.get("folders") or data.get("classes") or ())
+    classes = "1 class" if count == 1 else f"{count} classes"
     left = (data.get("skipped") or {}).get("left by other systems")
     beside = (
         f"; {numbers.count(left)} files passed over that other systems left (._*, .DS_Store, ...)"
@@ -250,7 +251,7 @@ def images_found(data: dict[str, Any]) -> list[str]:
     )
     train, val = map(numbers.count, halves)
     return [
-        f"found {classes} classes, {train} images to train on and {val} to evaluate, in"
+        f"found {classes}, {train} images to train on and {val} to evaluate, in"
         f" {data.get('dir')}{beside}"
     ]
 

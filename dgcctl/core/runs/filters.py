@@ -212,6 +212,10 @@ def _require_possible(term: Term) -> None:
             raise UsageError(f"filter: no run can be {word} ({hint}states: {', '.join(STATES)})")
 
 
+# what tables call a key (docs/names.md), where a filter can name it
+_SHOWN = {"took": "seconds", "run": "id"}
+
+
 def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     """The full name of a key that may be given by its last part.
     Raises UsageError where two sections have it.
@@ -223,7 +227,8 @@ def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     if len(found) > 1:
         # never the first that comes: `lr` may mean two things
         raise UsageError(f"filter: {key} can be {' or '.join(found)}: give the whole key")
-    return found[0] if found else key
+    shown = _SHOWN.get(key, key)
+    return found[0] if found else shown if shown in values else key
 
 
 def compare(value: Any, sign: str, wanted: str, key: str = "") -> bool:
@@ -283,7 +288,7 @@ def number_of(text: str, key: str = "") -> float | None:
         # not a number; perhaps a span or a date, where such a key is asked for
         pass
     leaf = key.rpartition(".")[2]
-    if (span := _SPAN.fullmatch(text)) and leaf in ("age", "seconds"):
+    if (span := _SPAN.fullmatch(text)) and leaf in ("age", "seconds", "took"):
         return float(span[1]) * _UNITS[span[2]]
     if leaf in ("started", "heartbeat") and _DATE.fullmatch(text):
         moment = datetime.fromisoformat(text.rstrip("Z"))
