@@ -294,5 +294,5 @@ def test_how_far_a_repetition_is_is_shown_as_in_a_training(project, monkeypatch,
     said = told.err.splitlines()
     assert f"run {again_id}" in said
     (shown,) = [line for line in said if "top-1 error" in line]
-    assert shown.startswith("epoch 0/")
+    assert shown.startswith("epoch 0  ")
     assert said.index(f"run {again_id}") < said.index(shown)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from dgc.errors import DgcError
+from dgc.errors import DgcError, error_of
 from dgc.run.files import read_json, write_json
 from dgc.run.process import boot_id
+from dgc.run.status import State, Status, write_status
 from dgcctl.core import diagnosis
 from dgcctl.core.launch import outcome
 from dgcctl.core.repro import circumstances, gitstate, leftovers
@@ -30,6 +31,31 @@ def repeat(project, run, said=None, **options):
     return again.repeat(
         run, project / "runs", repository=project, agree=agreeing, say=say, **options
     )
+
+
+# --- a repetition that was refused before its first step -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "built", "left"),
+    [(2, True, 1), (3, True, 1), (4, False, 1), (7, False, 1), (4, True, 2), (1, False, 2)],
+)
+def test_a_refusal_before_the_network_is_built_leaves_no_folder(
+    project, monkeypatch, code, built, left
+):
+    """What the program itself did not understand, and what began, stays to be looked at."""
+    run = run_in(project, "a")
+
+    def refuse(repeated, *_):
+        if built:
+            write_json(repeated.model, {})
+        write_status(repeated, Status(state=State.FAILED, exit_code=code))
+        raise error_of(code, "refused")
+
+    monkeypatch.setattr(again, "run_to_end", refuse)
+    with pytest.raises(DgcError, match="refused"):
+        repeat(project, run)
+    assert len(list((project / "runs").iterdir())) == left
 
 
 # --- code that cannot be imported -----------------------------------------------------------------

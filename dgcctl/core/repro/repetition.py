@@ -235,8 +235,11 @@ def _moved(facts: RunRecord, data_dir: Path) -> bytes:
 def _forget_if_nothing_began(again: RunDir) -> None:
     """A repetition that could not start (its images are gone) is no run, as with `train`."""
     status = read_status(again)
-    # a data folder that is gone is found in the first second, and leaves nothing worth a folder
-    if not status.step and status.exit_code in (ExitCode.USAGE, ExitCode.DATA):
+    # A data folder that is gone is found in the first second, and leaves nothing worth a folder;
+    # nor does any other refusal before the network was built.
+    told = status.exit_code not in (None, ExitCode.FAILED, ExitCode.RANK_DIED)
+    refused = status.exit_code in (ExitCode.USAGE, ExitCode.DATA)
+    if not status.step and (refused or (told and not again.model.exists())):
         shutil.rmtree(again.path, ignore_errors=True)
 
 
