@@ -122,7 +122,7 @@ def mutants() -> None:
         for number, (module, text, slip) in enumerate(MUTANTS):
             name = str(module.__name__).rpartition(".")[2]
             original = getattr(passes, name)
-            setattr(passes, name, _mutant(Path(folder) / f"mutant_{number}.py", module, text, slip))
+            setattr(passes, name, mutant(Path(folder) / f"mutant_{number}.py", module, text, slip))
             try:
                 found = error(CATCHES, 1, torch.float32, made)
             finally:
@@ -137,7 +137,7 @@ def _expected(made: Made) -> list[torch.Tensor]:
     return outcome(oracle, made[1], torch.float64)
 
 
-def _mutant(path: Path, module: ModuleType, text: str, slip: str) -> ModuleType:
+def mutant(path: Path, module: ModuleType, text: str, slip: str) -> ModuleType:
     """The module with a slip in it; from a file, for Triton reads a kernel's source."""
     assert module.__file__ is not None
     source = Path(module.__file__).read_text()

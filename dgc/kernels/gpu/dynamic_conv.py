@@ -44,6 +44,17 @@ def output_pixels(
     return (up // STRIDE) * W_OUT + left // STRIDE, inside
 
 
+@triton.jit
+def rounded_product(a, b):
+    """a * b as a number of its own, to be summed across lanes.
+
+    A plain product whose first use is such a sum is fused with it: each lane adds its exact product
+    to the rounded one of its neighbour. Two lanes then end with sums that differ in the last bit,
+    all of them store theirs in one place, and which one stays there is left to chance.
+    """
+    return tl.fma(a, b, 0.0)
+
+
 @triton.jit(do_not_specialize=["H", "W", "W_OUT"])
 def forward_kernel(
     x, scale, shift, counts, channels, gates, packed, y,
@@ -159,7 +170,8 @@ def grad_input_kernel(
         rows = tl.num_programs(2) * tl.num_programs(0)
         line = (b * tl.num_programs(0) + tile) * C + c
         tl.store(partial + line, tl.sum(total, 1), mask=in_c)
-        tl.store(partial + rows * C + line, tl.sum(total * centred, 1), mask=in_c)
+        product = tl.sum(rounded_product(total, centred), 1)
+        tl.store(partial + rows * C + line, product, mask=in_c)
         total = total * factor
     target = out + b.to(tl.int64) * out_step + spot
     if ADD:
@@ -228,6 +240,6 @@ def grad_weight_kernel(
             else:
                 own = tl.dot(a.to(dy.dtype), tl.trans(dy), own, input_precision=PRECISION)
         line = (((tile_j * T + tap) * B + b) * G + g) * C + c
-        tl.store(grad_gate + line, tl.sum(own * w, 1), mask=in_c)
+        tl.store(grad_gate + line, tl.sum(rounded_product(own, w), 1), mask=in_c)
         total += own * gate[:, None]
     tl.store(grad_weight + s * (G * J * T) * C + spot, total, mask=both)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dgc.kernels.gpu.dynamic_conv import input_pixels, output_pixels
+from dgc.kernels.gpu.dynamic_conv import input_pixels, output_pixels, rounded_product
 
 
 @triton.jit(do_not_specialize=["H", "W", "W_OUT"])
@@ -73,7 +73,8 @@ def grouped_input_kernel(
     rows = tl.num_programs(2) * tl.num_programs(0)
     line = (b * tl.num_programs(0) + tile) * (G * OWN) + c
     tl.store(partial + line, tl.sum(total, 1), mask=in_c)
-    tl.store(partial + rows * (G * OWN) + line, tl.sum(total * centred, 1), mask=in_c)
+    product = tl.sum(rounded_product(total, centred), 1)
+    tl.store(partial + rows * (G * OWN) + line, product, mask=in_c)
     target = out + b.to(tl.int64) * out_step + spot
     tl.store(target, (total * factor).to(out.dtype.element_ty), mask=inside)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from dgc.kernels.gpu import around_conv, dynamic_conv, grouped, tiles
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+AMD_PRECISION = "ieee"
 
 
 class TritonWindow(NamedTuple):
@@ -72,9 +73,11 @@ def planes(x: Tensor) -> Tensor:
 def _precision(dtype: torch.dtype) -> tuple[str, bool]:
     """How products of float32 numbers are made: three TF32 products, which together are as exact as
     one in float32, or one where TF32 is allowed. And whether operands are widened: the interpreter
-    multiplies the bits of bf16.
+    multiplies the bits of bf16. AMD's matrix units take float32 as it is, and know no TF32.
     """
     widen = triton.knobs.runtime.interpret
+    if torch.version.hip is not None:
+        return AMD_PRECISION, widen
     if dtype != torch.float32:
         return "tf32", widen
     return ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"), widen
@@ -186,7 +189,7 @@ def grad_weight(
     b, c, h, w = x.shape
     g, outs, taps = window.heads, len(weight) // window.heads, window.kernel**2
     oh, ow = grad_y.shape[2:]
-    tile = tiles.grad_weight(x.dtype, c, outs, oh * ow)
+    tile = tiles.grad_weight(x.dtype, c, outs, oh * ow, taps)
     # a head of more outputs than a tile has columns is taken in parts
     tiles_c, parts = triton.cdiv(c, tile.rows), taps * triton.cdiv(outs, tile.columns)
     # About 1024 programs keep a large GPU busy; more would only be more partial results.
@@ -326,10 +329,12 @@ def grouped_input(
     bc = tiles.power_of_two(own)
     bp = tiles.power_of_two(h * w, 32, max(64, min(256, 4096 // bc)))
     count = triton.cdiv(h * w, bp)
+    # With half as many numbers in each thread it unrolls so far that it spills, on every target.
+    warps = 4 if bc < 32 else max(1, bc * bp // 1024)
     partial = torch.empty(2, b * count, c, dtype=torch.float32, device=x.device)
     grouped.grouped_input_kernel[(count, g, b)](
         grad_y, weight, x, *affine, out, partial, h, w, h * w, oh, ow, oh * ow, x.stride(0),
-        grad_y.stride(0), out.stride(0), g, own, outs, *_numbers(window), bp, bc, num_warps=4,
+        grad_y.stride(0), out.stride(0), g, own, outs, *_numbers(window), bp, bc, num_warps=warps,
     )  # fmt: skip
     return partial
 

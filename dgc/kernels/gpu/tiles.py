@@ -32,7 +32,9 @@ def forward(dtype: torch.dtype, pixels: int, outs: int) -> Tile:
     wide = dtype == torch.float32
     columns = power_of_two(outs, 16, 64 if wide else 128)
     rows = power_of_two(pixels, 16, 64 if columns >= 64 else 128)
-    return Tile(rows, columns, 32, 8 if rows * columns >= 128 * 64 else 4, 2 if wide else 3)
+    # three TF32 products for one take their registers: at full depth sm_80 would spill
+    depth = 16 if wide and columns == 64 else 32
+    return Tile(rows, columns, depth, 8 if rows * columns >= 128 * 64 else 4, 2 if wide else 3)
 
 
 def grad_input(dtype: torch.dtype, channels: int, pixels: int, outs: int) -> Tile:
@@ -42,12 +44,17 @@ def grad_input(dtype: torch.dtype, channels: int, pixels: int, outs: int) -> Til
     return Tile(rows, columns, power_of_two(outs, 16, 32), 4, 2 if wide else 3)
 
 
-def grad_weight(dtype: torch.dtype, channels: int, outs: int, pixels: int) -> Tile:
+def grad_weight(dtype: torch.dtype, channels: int, outs: int, pixels: int, taps: int) -> Tile:
     """Rows are input channels, columns the outputs of a head, depth pixels."""
-    columns = power_of_two(outs, 16, 128)
+    # Three tiles of rows and columns are in registers at once: weights, a sample's own product and
+    # the sum. A window's addresses take their share too, one for each row and pixel.
+    wide = dtype == torch.float32
+    columns = power_of_two(outs, 16, 32 if wide and taps > 1 else 64)
     rows = power_of_two(channels, 16, 64)
-    depth = power_of_two(pixels, 16, 32 if dtype == torch.float32 else 64)
-    return Tile(rows, columns, depth, 8 if columns >= 128 else 4, 2)
+    depth = 32 if wide or taps > 1 or columns == 64 else 64
+    if wide and (columns == 64 or (taps > 1 and rows * columns == 64 * 32)):
+        depth = 16
+    return Tile(rows, columns, power_of_two(pixels, 16, depth), 8 if columns == 64 else 4, 2)
 
 
 def planes(channels: int, pixels: int) -> tuple[int, int]:
