@@ -142,6 +142,11 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def _ratio(a: float, b: float) -> str:
+    """Nothing where `b` rounds to no time at all: the other thread did all of it."""
+    return _times(a / b if b else None)
+
+
 def _others(report: BenchReport) -> list[str]:
     """Rows that the first line does not speak of."""
     lines = []
@@ -169,14 +174,14 @@ def _states(report: BenchReport) -> list[str]:
         columns = [c for c in rows[0] if c != "kind"] if rows else []
         total = {c: sum(r[c] for r in rows) for c in columns}
         shown = [
-            [r["kind"], *(f"{r[c]:.2f}" for c in columns), _times(r[columns[2]] / r[columns[1]])]
+            [r["kind"], *(f"{r[c]:.2f}" for c in columns), _ratio(r[columns[2]], r[columns[1]])]
             for r in rows
         ]
         shown.append(
             [
                 "all",
                 *(f"{total[c]:.2f}" for c in columns),
-                _times(total[columns[2]] / total[columns[1]]),
+                _ratio(total[columns[2]], total[columns[1]]),
             ]
         )
         lines += [f"## {name}: where the time goes, batch 1, milliseconds of the first thread", ""]

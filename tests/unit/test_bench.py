@@ -164,3 +164,10 @@ def test_a_measuring_process_that_fails_speaks_for_itself(
     assert said.count("error: ") == 1, said
     assert f"{tmp_path / 'broken.json'}" in said
     assert code == 4
+
+
+def test_a_kind_that_took_the_first_thread_no_time_has_no_ratio() -> None:
+    """Its few items may all have been the other thread's."""
+    state = {"kind": "linear", "1 thread": 0.01, "2 threads": 0.0, "2 threads, rested": 0.01}
+    shown = markdown(report_of({"native": 10.0}, states={"resnet18": [state]}))
+    assert "| linear | 0.01 | 0.00 | 0.01 |  |\n| all | 0.01 | 0.00 | 0.01 |  |" in shown
