@@ -21,8 +21,8 @@ class UnknownError(Exception):
 
 @dataclass(frozen=True)
 class Pool:
-    """Windows of `kind` (max, average): rows and columns of each. `counts`: what a mean divides by,
-    a number for each row of the result and one for each column."""
+    """Windows of `kind` (max, average): rows and columns of each. `counts`: what a sum is
+    multiplied by, the product of a number for each row of the result and one for each column."""
 
     kind: str
     kernel: tuple[int, int]

@@ -31,7 +31,7 @@ class EventKind(enum.StrEnum):
     START = "start"  # recipe, world_size, steps, epochs, resumed
     # step, closed: which rows before this line are void (see live_rows); exact, differences
     RESUME = "resume"
-    STEP = "step"  # step, epoch, progress, lr, loss, cross_entropy, gate_l1, error, inactive
+    STEP = "step"  # step, epoch, and what dgc.run.metrics.STEP_METRICS logs
     EPOCH = "epoch"  # epoch, step, train_loss, train_error
     EVAL = "eval"  # epoch, step, split, top1_error, top5_error (more than 5 classes), loss, samples
     PERF = "perf"  # step, images_per_s, step_ms, data_ms, cpu, rss, gpu_memory, eta_s

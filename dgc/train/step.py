@@ -43,7 +43,8 @@ class StepTensors(NamedTuple):
     wrong: Tensor
     bad: Tensor
     grad_norm: Tensor
-    module: nn.Module  # after the update, its gradients still there
+    # after the update; its gradients are still there, clipped, and in fp16 still scaled
+    module: nn.Module
     first: bool
 
     def once(self, value: Tensor) -> Tensor:
