@@ -164,6 +164,17 @@ def milliseconds(step: Callable[[], None], device: torch.device, count: int) -> 
     return [a.elapsed_time(b) for a, b in itertools.pairwise(marks)]
 
 
+def told(times: list[float]) -> dict[str, float]:
+    """What a row says of milliseconds."""
+    least, most = min(times), max(times)
+    return {
+        "ms": round(statistics.median(times), 3),
+        "least": round(least, 3),
+        "most": round(most, 3),
+        "n": len(times),
+    }
+
+
 def launches(step: Callable[[], None], device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
@@ -202,13 +213,10 @@ def _row(cell: Cell, device: torch.device) -> dict[str, Any]:
     trainer = GpuTrainer(cell, device)
     for _ in range(WARM):
         trainer.step()
-    times = milliseconds(trainer.step, device, STEPS)
+    timed = told(milliseconds(trainer.step, device, STEPS))
     peak = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
     return {
-        "ms": round(statistics.median(times), 3),
-        "least": round(min(times), 3),
-        "most": round(max(times), 3),
-        "n": STEPS,
+        **timed,
         "peak_mb": None if peak is None else round(peak),
         "launches": launches(trainer.step, device),
     }
@@ -242,6 +250,19 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def write_rows(
+    rows: Iterator[dict[str, Any]], device: torch.device, seconds: float, out: Path
+) -> None:
+    """Measure, print and save row after row; after `seconds` nothing new is begun."""
+    began, done = time.perf_counter(), []
+    while time.perf_counter() - began <= seconds and (row := next(rows, None)) is not None:
+        done.append(row)
+        put(json.dumps(row))
+        # The form that reports had before dgc.bench.rows, which needs orjson: a rented GPU machine
+        # may have torch and numpy alone. dgc.bench.older reads it.
+        out.write_text(json.dumps({"machine": machine(device), "rows": done}, indent=1))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dgc.bench.gpu", description=__doc__)
     parser.add_argument("--network", choices=sorted(NETWORKS), action="append")
@@ -252,16 +273,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     a = parser.parse_args(argv)
     device = torch.device(a.device)
-    began, rows = time.perf_counter(), []
     networks, precisions = a.network or list(NETWORKS), a.precision or list(PRECISIONS)
-    for cell in cells(networks, a.batch or [64, 256], precisions):
-        if time.perf_counter() - began > a.seconds:
-            break
-        rows.append(measure(cell, device))
-        put(json.dumps(rows[-1]))
-        # The form that reports had before dgc.bench.rows, which needs orjson: a rented GPU machine
-        # may have torch and numpy alone. dgc.bench.older reads it.
-        a.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1))
+    planned = cells(networks, a.batch or [64, 256], precisions)
+    write_rows((measure(cell, device) for cell in planned), device, a.seconds, a.out)
     return 0
 
 

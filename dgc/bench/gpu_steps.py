@@ -13,8 +13,6 @@ soon as it is there.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 
 import dgc
-from dgc.bench.gpu import NETWORKS, STEPS, WARM, machine, milliseconds
+from dgc.bench.gpu import NETWORKS, STEPS, WARM, milliseconds, told, write_rows
 from dgc.recipe.schema import OptimSection
-from dgc.talk import put, run_program
+from dgc.talk import run_program
 from dgc.train.optimizers import make_optimizer
 from dgc.train.ranks import Ranks
 from dgc.train.seeding import set_switches
@@ -102,12 +100,8 @@ def measure(cell: StepCell, device: torch.device) -> dict[str, Any]:
         step = stepper(cell, device)
         for _ in range(WARM_UP + 1 if cell.graph else WARM):
             step()
-        times = milliseconds(step, device, STEPS)
         row = {
-            "ms": round(statistics.median(times), 3),
-            "least": round(min(times), 3),
-            "most": round(max(times), 3),
-            "n": STEPS,
+            **told(milliseconds(step, device, STEPS)),
             "peak_mb": round(torch.cuda.max_memory_allocated() / 1e6) if cuda else None,
             "reserved_mb": round(torch.cuda.max_memory_reserved() / 1e6) if cuda else None,
         }
@@ -138,14 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu_steps.json"))
     a = parser.parse_args(argv)
     device = torch.device(a.device)
-    began, rows = time.perf_counter(), []
     networks = a.network or ["densenet86", "condensenet"]
-    for cell in cells(networks, a.batch or [64], a.precision or ["fp32", "bf16"]):
-        if time.perf_counter() - began > a.seconds:
-            break
-        rows.append(measure(cell, device))
-        put(json.dumps(rows[-1]))
-        a.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1))
+    planned = cells(networks, a.batch or [64], a.precision or ["fp32", "bf16"])
+    write_rows((measure(cell, device) for cell in planned), device, a.seconds, a.out)
     return 0
 
 

@@ -52,47 +52,6 @@ class LayerParts(Protocol):
     def parameters(self) -> tuple[Tensor, ...]: ...
 
 
-class BlockCall(NamedTuple):
-    block: nn.Module
-    layers: Sequence[LayerParts]
-    x: Tensor
-
-
-# in training alone: the block takes moments of the
-# batch, which BatchNorm does not use in evaluation
-def _trains(c: BlockCall) -> bool:
-    return bool(c.block.training and c.layers and can_fuse(c.x) and torch.is_grad_enabled())
-
-
-def _nobody_looks_inside(c: BlockCall | ResidualCall) -> bool:
-    """A hook on a part would not be called."""
-    # a hook on the block itself is called; its parts are never called as modules
-    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    return not globally and not any(hooked(m) for m in c.block.modules() if m is not c.block)
-
-
-def _made_of_what_kernels_know(c: BlockCall) -> bool:
-    return all(
-        trains_on_batch(p.dynamic.norm)
-        and trains_on_batch(p.norm)
-        and p.dynamic.kernels
-        # the block hands out no gates: whoever counts them goes layer by layer
-        and p.dynamic.gate_record is None
-        and p.dynamic.bias is None
-        and p.conv.bias is None
-        and p.conv.groups > 1
-        and is_supported(c.x, *p.parameters)
-        for p in c.layers
-    )
-
-
-BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
-    _trains,
-    _nobody_looks_inside,
-    _made_of_what_kernels_know,
-)
-
-
 class BranchParts(Protocol):
     """A dynamic convolution and the BatchNorm behind it."""
 
@@ -104,34 +63,64 @@ class BranchParts(Protocol):
     def parameters(self) -> tuple[Tensor, ...]: ...
 
 
-class ResidualCall(NamedTuple):
+class BlockCall(NamedTuple):
     block: nn.Module
-    branches: Sequence[BranchParts]
+    layers: Sequence[LayerParts]
     x: Tensor
 
 
-def _trains_whole(c: ResidualCall) -> bool:
-    pixels = c.x.numel() // c.x.shape[1] if c.x.dim() == 4 else 0
-    # a second BatchNorm of one value a channel is refused where it is computed
-    whole = c.block.training and c.branches and can_fuse(c.x) and torch.is_grad_enabled()
-    return bool(whole and pixels > 1)
+class ResidualCall(NamedTuple):
+    block: nn.Module
+    layers: Sequence[BranchParts]
+    x: Tensor
 
 
-def _branches_that_kernels_know(c: ResidualCall) -> bool:
+# in training alone: the block takes moments of the
+# batch, which BatchNorm does not use in evaluation
+def _trains(c: BlockCall | ResidualCall) -> bool:
+    return bool(c.block.training and c.layers and can_fuse(c.x) and torch.is_grad_enabled())
+
+
+def _nobody_looks_inside(c: BlockCall | ResidualCall) -> bool:
+    """A hook on a part would not be called."""
+    # a hook on the block itself is called; its parts are never called as modules
+    globally = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    return not globally and not any(hooked(m) for m in c.block.modules() if m is not c.block)
+
+
+def _gated_as_kernels_know(c: BlockCall | ResidualCall) -> bool:
     return all(
         trains_on_batch(p.dynamic.norm)
         and trains_on_batch(p.norm)
         and p.dynamic.kernels
+        # the block hands out no gates: whoever counts them goes layer by layer
         and p.dynamic.gate_record is None
         and p.dynamic.bias is None
         and is_supported(c.x, *p.parameters)
-        for p in c.branches
+        for p in c.layers
     )
+
+
+def _grouped_without_bias(c: BlockCall) -> bool:
+    return all(p.conv.bias is None and p.conv.groups > 1 for p in c.layers)
+
+
+BLOCK: tuple[Callable[[BlockCall], bool], ...] = (
+    _trains,
+    _nobody_looks_inside,
+    _gated_as_kernels_know,
+    _grouped_without_bias,
+)
+
+
+def _more_than_one_value(c: ResidualCall) -> bool:
+    """A second BatchNorm of one value a channel is refused where it is computed."""
+    return c.x.dim() == 4 and c.x.numel() // c.x.shape[1] > 1
 
 
 def _sizes_fit(c: ResidualCall) -> bool:
     """The kernels take sizes as they are told: what does not fit is refused by the modules."""
-    first, second, *third = c.branches
+    first, second, *third = c.layers
     given: tuple[int, ...] = tuple(c.x.shape[1:])
     identity = given
     for branch in third:
@@ -153,9 +142,10 @@ def _norms(branch: BranchParts) -> tuple[nn.Module | None, nn.Module]:
 
 
 RESIDUAL: tuple[Callable[[ResidualCall], bool], ...] = (
-    _trains_whole,
+    _trains,
+    _more_than_one_value,
     _nobody_looks_inside,
-    _branches_that_kernels_know,
+    _gated_as_kernels_know,
     _sizes_fit,
 )
 

@@ -100,9 +100,16 @@ class Updater:
         """
         # how many channels are off is set from outside, before the forward of each step
         set_progress(self.module, p)
-        self.optimizer.lr = lr
+        self._set_lr(lr)
         images_BCHW, target = mixed(images_BCHW, labels_B, mix)
         images_BCHW = images_BCHW.to(memory_format=self.memory_format)
+        return self._run(images_BCHW, target, global_batch)
+
+    def _set_lr(self, lr: float) -> None:
+        self.optimizer.lr = lr
+
+    def _run(self, images_BCHW: Tensor, target: Target, global_batch: int) -> Tensor:
+        """How an update runs: as it comes, here."""
         return self._update(images_BCHW, target, global_batch)
 
     def _update(self, images_BCHW: Tensor, target: Target, global_batch: int) -> Tensor:

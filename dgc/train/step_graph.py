@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from dgc.errors import UsageError
-from dgc.layers import counted_on_device, set_progress
-from dgc.train.mixing import Mix, Target, mixed
+from dgc.layers import counted_on_device
+from dgc.train.mixing import Target
 from dgc.train.ranks import first_line
 from dgc.train.step import AMP_TYPES, Updater
 
@@ -126,19 +126,10 @@ class GraphUpdater(Updater):
         self._warm = 0
         self._replay: Work | None = None
 
-    def step(
-        self,
-        images_BCHW: Tensor,
-        labels_B: Tensor,
-        lr: float,
-        p: float,
-        global_batch: int,
-        mix: Mix | None = None,
-    ) -> Tensor:
-        set_progress(self.module, p)
+    def _set_lr(self, lr: float) -> None:
         self._lr.fill_(lr)
-        images_BCHW, target = mixed(images_BCHW, labels_B, mix)
-        images_BCHW = images_BCHW.to(memory_format=self.memory_format)
+
+    def _run(self, images_BCHW: Tensor, target: Target, global_batch: int) -> Tensor:
         self._whole = max(self._whole, len(images_BCHW))
         if len(images_BCHW) < self._whole:
             # the last of an epoch: a graph of its own would be used once in an epoch
