@@ -221,7 +221,7 @@ def with_copies(recorded: Mapping[str, Any], folder: Path, *, secrets: bool) -> 
         for name, sha in list(_files(facts).items())[:COUNT_LIMIT]:
             data = _bytes_of(Path(str(facts["place"])) / name, min(left, FILE_LIMIT))
             # as it was imported, or not at all
-            if ".." in Path(name).parts or hashlib.sha256(data).hexdigest() != sha:
+            if not _lies_inside(name) or hashlib.sha256(data).hexdigest() != sha:
                 continue
             if not secrets and (is_secret(name) or PRIVATE_KEY.search(data)):
                 continue
@@ -247,8 +247,19 @@ def kept_files(recorded: Mapping[str, Any]) -> dict[str, str]:
         name: sha
         for told in recorded.values()
         for name, sha in _files(told).items()
-        if name in (told.get("kept") or ())
+        if name in _kept(told) and _lies_inside(name)
     }
+
+
+def _kept(told: Mapping[str, Any]) -> list[Any]:
+    kept = told.get("kept")
+    return kept if isinstance(kept, list) else []
+
+
+def _lies_inside(name: str) -> bool:
+    """A record may be somebody else's: no file outside of its folder is opened."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def digest(recorded: Mapping[str, Any]) -> str:

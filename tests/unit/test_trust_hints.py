@@ -11,6 +11,7 @@ import pytest
 
 from dgc.errors import UnsafeFileError, UsageError
 from dgc.recipe.load import dump_recipe, find_recipe, load_recipe
+from dgc.run import trusted_code
 from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
@@ -139,3 +140,12 @@ def test_dash_takes_trust_code_like_every_command_that_trains(
     assert "should be the name of one package" in capsys.readouterr().err
     assert main.main([*words, "mine"]) == 0
     assert os.environ["DGCCTL_TRUST_CODE"] == "mine"
+
+
+def test_copies_of_own_code_named_by_somebody_elses_record_lie_in_their_folder() -> None:
+    """An imported run says what it likes of its files: none outside of it is opened."""
+    files = {"mine/net.py": "a" * 64, "../../secret": "b" * 64, "/dev/zero": "c" * 64}
+    assert trusted_code.kept_files({"mine": {"files": files, "kept": list(files)}}) == {
+        "mine/net.py": "a" * 64
+    }
+    assert trusted_code.kept_files({"mine": {"files": files, "kept": 3}}) == {}
