@@ -42,7 +42,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dyresnet18": ("dyresnet18", {"num_classes": 4}),
 }
 # numbers that float32 holds exactly, as a graph reads its learning rate
-RATES = [2.0 ** -(4 + step % 3) for step in range(STEPS)]
+# and so low that nothing grows without end: a NaN equals nothing, not even itself
+RATES = [2.0 ** -(8 + step % 3) for step in range(STEPS)]
 
 
 class Uncaptured:
