@@ -21,6 +21,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.function import FunctionCtx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -48,17 +49,25 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = f(*args, **(kwargs or {}))
-        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        written = {
+            a.name for a in f._schema.arguments if a.is_out
+        }  # named again by what is returned
+        read = {key: value for key, value in (kwargs or {}).items() if key not in written}
+        tensors = [t for t in tree_leaves((args, read, out)) if isinstance(t, Tensor)]
         name = f._schema.name
         devices = {t.device.type for t in tensors}
         # a number that waits on the host (a count of steps, a gradient's seed) may be made there
         if devices - {"cuda"}:
             self.strayed[name, _place()] += 1
         if "cuda" in devices and name not in _FREE:
-            self.launches[name] += 1
             on_device = [t for t in tensors if t.device.type == "cuda"]
-            self.bytes += sum(t.numel() * t.element_size() for t in on_device)
+            self.note(name, sum(t.numel() * t.element_size() for t in on_device))
         return out
+
+    def note(self, name: str, size: int) -> None:
+        """A launch, and the bytes that it reads and writes."""
+        self.launches[name] += 1
+        self.bytes += size
 
 
 def _place() -> str:
@@ -85,6 +94,7 @@ def fake_cuda() -> Iterator[None]:
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         mock.patch.object(Tensor, "backward", _backward),
+        mock.patch.object(FunctionCtx, "set_materialize_grads", _set_materialize_grads),
     ]
     with contextlib.ExitStack() as stack:
         for patch in patches:
@@ -92,6 +102,11 @@ def fake_cuda() -> Iterator[None]:
         stack.enter_context(FakeTensorMode(allow_fallback_kernels=False))
         stack.enter_context(_Updates())
         yield
+
+
+def _set_materialize_grads(ctx: Any, value: bool) -> None:
+    ctx.materialize_grads = value
+    ctx.wants_zeros = value  # the attribute above cannot be read
 
 
 # --- backward, node by node -----------------------------------------------------------------------
@@ -153,7 +168,8 @@ def _called(node: Any, received: dict[int, Tensor]) -> tuple[Any, ...]:
     # a Function of Python is promised zeros where nothing arrived; what stays on the host is a
     # placeholder without a gradient
     for number, about in enumerate(described):
-        if given[number] is None and about.device == DEVICE:
+        wanted = getattr(node, "wants_zeros", True)
+        if given[number] is None and about.device == DEVICE and wanted:
             given[number] = torch.zeros(tuple(about.shape), dtype=about.dtype, device=about.device)
     found = node.apply(*given)
     found = found if isinstance(found, tuple) else (found,)
@@ -173,14 +189,15 @@ def _add(slot: dict[int, Tensor], node: Any, number: int, gradient: Tensor) -> N
 
 
 def counted_step(
-    make: Callable[[], Any], images: tuple[int, ...], p: float, mix: Any = None
-) -> Any:
+    make: Callable[[], Any], images: tuple[int, ...], p: float, mix: Any = None,
+    counted: Counted | None = None,
+) -> Any:  # fmt: skip
     """Launches and bytes of the second step of the updater that `make` gives, inside `fake_cuda`."""
     updater = make()
     batch = torch.empty(images, device=DEVICE)
     labels = torch.empty(images[0], dtype=torch.int64, device=DEVICE)
     updater.step(batch, labels, 0.1, p, images[0], mix)
-    counted = Counted()
+    counted = counted or Counted()
     with counted:
         row = updater.step(batch, labels, 0.1, p, images[0], mix)
     assert row.device == DEVICE

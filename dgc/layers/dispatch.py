@@ -33,9 +33,14 @@ from dgc.layers.support import (
     splittable,
 )
 
-Algorithm = Literal["native", "triton", "product", "per_sample", "per_head", "masked", "gathered"]
+Algorithm = Literal[
+    "native", "triton", "own_weights", "all_heads", "product", "per_sample", "per_head", "masked",
+    "gathered",
+]  # fmt: skip
 # these compute a layer with its BatchNorms, gates and ReLUs as one autograd function
-WHOLE_LAYER: tuple[Algorithm, ...] = ("native", "triton", "product", "per_sample", "per_head")
+WHOLE_LAYER: tuple[Algorithm, ...] = (
+    "native", "triton", "own_weights", "all_heads", "product", "per_sample", "per_head"
+)  # fmt: skip
 # channels that the CPU's convolution kernels take at once; more are selected to fill the last ones
 LANES = 16
 # below so many output pixels a channel, gathering its weights costs more than it saves
@@ -68,6 +73,7 @@ class LayerCall(NamedTuple):
     dtype: torch.dtype | None = None  # of the input (autocast counted in) and parameters, if one
     nchw: bool = False
     pixels: int = 0  # of an output channel
+    head_outputs: int = 0  # channels that a head computes
     operators: bool = False  # those of algorithms.triton_operator can stand for the layer
 
     @property
@@ -108,6 +114,10 @@ def on_cpu(c: _Tensors) -> bool:
     return c.device == "cpu"
 
 
+def on_cuda(c: _Tensors) -> bool:
+    return c.device == "cuda"
+
+
 def on_gpu(c: _Tensors) -> bool:
     return c.device == "cuda" or gpu.interpreted()
 
@@ -127,6 +137,13 @@ def nchw(c: _Tensors) -> bool:
 
 def unpadded_1x1(c: LayerCall) -> bool:
     return c.kernel == 1 and c.padding == 0
+
+
+def fewer_outputs_than_pixels(c: LayerCall) -> bool:
+    """Weights of each sample's own (O * C numbers) are passed over 11 times in a training step, the
+    input masked for each of G heads (G * C * P numbers) 13 times: about the smaller is taken.
+    """
+    return c.head_outputs < c.pixels
 
 
 def kernel_1(c: LayerCall) -> bool:
@@ -190,13 +207,21 @@ DYNAMIC: tuple[DispatchRow, ...] = (
     # GPU kernels, by name alone (benchmarks/gpu.md): a win needs a CUDA graph, and 3x3 has none
     DispatchRow("triton", ("triton",), _TRITON),
     # plain PyTorch with a backward of our own that keeps the raw input alone.
+    # on a GPU in few launches (dgc.layers.gpu_layer): nothing is gathered, all channels are
+    # multiplied; whichever moves fewer bytes (benchmarks/gpu.md)
+    DispatchRow(
+        "own_weights",
+        _PLAIN,
+        (fusible, norms_split, on_cuda, unpadded_1x1, fewer_outputs_than_pixels),
+    ),
+    DispatchRow("all_heads", _PLAIN, (fusible, norms_split, on_cuda)),
     # 1x1: one batched product
     DispatchRow("product", _PLAIN, (fusible, norms_split, unpadded_1x1), selected_if_half_off),
-    # wider kernels on a CPU: what one sample needs stays in the cache
+    # wider kernels: what one sample needs stays in the cache
     DispatchRow(
         "per_sample", _PLAIN, (fusible, norms_split, on_cpu, many_pixels), selected_in_lanes
     ),
-    # small images, and GPUs, where a loop over samples would be a loop of launches
+    # small images
     DispatchRow("per_head", _PLAIN, (fusible, norms_split)),
     # torch.compile, torch.func, and norms that cannot be taken apart (SyncBatchNorm, hooks)
     DispatchRow("gathered", _PLAIN, (kernel_1, half_off)),

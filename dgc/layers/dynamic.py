@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgc.errors import ArgumentError
 from dgc.kernels.cpu.train_passes import PassShape, is_nchw_contiguous
-from dgc.layers import dispatch, gating, selection, support
+from dgc.layers import dispatch, gating, gpu_layer, selection, support
 from dgc.layers.algorithms import dgc_conv2d
 from dgc.layers.algorithms.native_layer import LayerSetting, NativeLayer
 from dgc.layers.backend import Backend, HasBackend, chosen_backend
@@ -95,6 +95,7 @@ class DynamicGroupConv2d(HasBackend):
         # whether the plain layer that this one stands for has BatchNorm and ReLU too
         self.baseline_has_norm = norm
         self.gate_record: GateRecord | None = None
+        # a scalar; on a GPU the gates (G, B, C), which are summed for all layers at once
         self._last_gate_l1: Tensor | None = None
         self.reset_parameters()
 
@@ -137,7 +138,8 @@ class DynamicGroupConv2d(HasBackend):
                 "gate_l1 was asked for before the layer's first forward; run the model on a batch"
                 " first"
             )
-        return self._last_gate_l1
+        last = self._last_gate_l1
+        return last if last.dim() == 0 else gating.gate_l1(last.transpose(0, 1))
 
     def forward(
         self,
@@ -199,6 +201,7 @@ class DynamicGroupConv2d(HasBackend):
             dtype=support.common_dtype(x_BCHW, tensors),
             nchw=is_nchw_contiguous(x_BCHW),
             pixels=math.prod(map(self.output_size, x_BCHW.shape[2:])),
+            head_outputs=self.out_channels // self.heads,
         )
 
     def _whole(
@@ -212,27 +215,26 @@ class DynamicGroupConv2d(HasBackend):
         # autocast is applied by hand, once: inside an autograd function it would not see backward
         dtype = compute_dtype(x_BCHW)
         # the gates' matrices stay as they are: gates are computed in the parameters' precision
-        x_BCHW, weight = x_BCHW.to(dtype), self.weight.to(dtype)
+        x_BCHW = x_BCHW.to(dtype)
         with without_autocast(x_BCHW):
+            if support.gpu_functions(x_BCHW, triton=self.triton):
+                return self._noted(*gpu_layer.run(self, found.algorithm, norms, x_BCHW))
             chain = self._chain(x_BCHW, norms, input_moments)
-            given = (
-                x_BCHW,
-                weight,
-                self.fc1,
-                self.fc2,
-                self.fc2_bias,
-                *(t for link in chain for t in link.tensors),
-            )
+            parameters = (self.weight.to(dtype), self.fc1, self.fc2, self.fc2_bias)
+            given = (x_BCHW, *parameters, *(t for link in chain for t in link.tensors))
             if found.algorithm == "triton":
                 outputs = self._triton(chain, *given)
             elif found.algorithm == "native":
                 outputs = NativeLayer.apply(self._native_setting(x_BCHW, chain), *given)
             else:
                 outputs = FusedLayer.apply(self._setting(found, chain), *given)
+        return self._noted(*outputs)
+
+    def _noted(self, y_BOHW: Tensor, l1: Tensor, selected_BGC: Tensor) -> Tensor:
         # the L1 term is an output of the function, so that its gradient comes in beside that of y
-        y_BOHW, self._last_gate_l1, selected_BGC = outputs
+        self._last_gate_l1 = l1
         self._record(selected_BGC)
-        return cast("Tensor", y_BOHW)
+        return y_BOHW
 
     def _triton(self, chain: tuple[Normaliser, ...], *given: Tensor) -> Any:
         # Triton is loaded where it is used; a tracer sees operators, and no launch
@@ -253,11 +255,9 @@ class DynamicGroupConv2d(HasBackend):
         )
 
     def _native_setting(self, x_BCHW: Tensor, chain: tuple[Normaliser, ...]) -> LayerSetting:
-        h, w = x_BCHW.shape[2:]
-        rules = tuple(link.rule for link in chain)
-        return LayerSetting(
-            rules, self.n_inactive, self.native_shape((h, w)), self.gate_record is not None
-        )
+        rules, (h, w) = tuple(link.rule for link in chain), x_BCHW.shape[2:]
+        recorded = self.gate_record is not None
+        return LayerSetting(rules, self.n_inactive, self.native_shape((h, w)), recorded)
 
     def _chain(
         self, x_BCHW: Tensor, norms: Sequence[nn.Module], input_moments: Moments | None

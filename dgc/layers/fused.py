@@ -1,5 +1,5 @@
 """The whole layer as one autograd function that keeps its raw input, a few numbers a channel, and
-nothing else.
+nothing else. (On a GPU: dgc.layers.gpu_layer.)
 
 Backward makes BN-ReLU's output again, walks the convolution's way back, then gates, ReLU and
 BatchNorm by hand. Legend: B samples, G heads, C channels, S hidden width of the gates, K selected
@@ -108,7 +108,7 @@ def _backward(
     first, *others = pieces(inputs[-1])
     found, *totals = piece(first)
     # `found` is cut into pieces along the batch, `totals` are sums over it
-    if others:  # one piece alone, as on a GPU, is not copied
+    if others:  # one piece alone is not copied
         grad_a = torch.empty_like(inputs[-1])
         grad_a[first] = found
         for rows in others:
@@ -120,10 +120,10 @@ def _backward(
 
 
 def pieces(x_BCHW: Tensor) -> list[slice]:
-    """Groups of samples whose activations fit into a CPU's cache; a GPU takes all at once."""
+    """Groups of samples whose activations fit into a CPU's cache."""
     samples = x_BCHW.shape[0]
     # at least one sample, however large it is
-    step = samples if x_BCHW.is_cuda else max(1, PIECE * samples // max(1, x_BCHW.numel()))
+    step = max(1, PIECE * samples // max(1, x_BCHW.numel()))
     return [slice(first, first + step) for first in range(0, samples, step)]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dgc.errors import ArgumentError
 from dgc.layers.dynamic import DynamicGroupConv2d
 from dgc.layers.gate_record import GateRecord
+from dgc.layers.gating import gate_l1_of_all
 from dgc.schedule import PRUNING_END, PRUNING_START, inactive_channels
 
 # a compiled training graph is specialised at most this often on the way to the final n
@@ -56,7 +57,11 @@ def gate_l1(model: nn.Module) -> Tensor:
 
     A layer that is used more than once in a forward counts with its last use.
     """
-    terms = [layer.gate_l1 for _, layer in iter_dgc(model)]
+    layers = [layer for _, layer in iter_dgc(model)]
+    gates = [t for t in (layer._last_gate_l1 for layer in layers) if t is not None and t.dim() == 3]
+    if gates and len(gates) == len(layers) and len({t.device for t in gates}) == 1:
+        return gate_l1_of_all(gates)
+    terms = [layer.gate_l1 for layer in layers]
     if terms:
         return torch.stack(terms).sum()
     # made where the network is: a copy from the host would wait for the device

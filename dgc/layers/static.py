@@ -21,6 +21,7 @@ from dgc.layers.algorithms.native_pool import (
     pool_of,
 )
 from dgc.layers.algorithms.native_static import NativeStatic, static_shape
+from dgc.layers.gpu_static import GpuPool, GpuStatic, layout
 from dgc.layers.norm import Normaliser, Rule, normaliser, relu_backward_, through_pool
 from dgc.layers.own_autocast import compute_dtype, without_autocast
 
@@ -44,6 +45,11 @@ def norm_relu_conv(
     dtype = compute_dtype(x_BCHW)
     x_BCHW, weight = x_BCHW.to(dtype), conv.weight.to(dtype)
     with without_autocast(x_BCHW):
+        if algorithm == "recompute" and support.gpu_functions(x_BCHW, triton=triton):
+            by_gpu: Tensor = GpuStatic.apply(
+                norm, _numbers(conv), x_BCHW, weight, norm.weight, norm.bias
+            )
+            return by_gpu
         link = normaliser(norm, x_BCHW, kernels=kernels, triton=triton)
         if algorithm == "native":
             h, w = x_BCHW.shape[2:]
@@ -77,6 +83,9 @@ def norm_relu_pool(
     ):
         y_BCHW: Tensor = pool(relu(norm(x_BCHW)))
         return y_BCHW
+    if support.gpu_functions(x_BCHW, triton=triton):
+        by_gpu: Tensor = GpuPool.apply(norm, pool, x_BCHW, norm.weight, norm.bias)
+        return by_gpu
     link = normaliser(norm, x_BCHW, kernels=kernels, triton=triton)
     looked_at = support.hooked(pool)
     if kernels and not looked_at and support.is_supported(x_BCHW, *support.norm_tensors(norm)):
@@ -127,12 +136,6 @@ def narrow_groups(weight_shape: Sequence[int], groups: int) -> bool:
     return groups > 1 and weight_shape[0] // groups <= 4
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    # a tensor of one pixel or one channel is both: then it is called contiguous
-    plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
-    return torch.contiguous_format if plain else torch.channels_last
-
-
 def _laid_out(x_BCHW: Tensor, weight: Tensor, numbers: tuple[Any, ...]) -> Tensor:
     if x_BCHW.device.type == "cpu" and narrow_groups(weight.shape, numbers[-1]):
         return x_BCHW.contiguous(memory_format=torch.channels_last)
@@ -150,7 +153,7 @@ class _NormReluConv(torch.autograd.Function):
         ctx.save_for_backward(x, weight, *tensors)
         # only x is kept; a copy in another layout is for this convolution alone
         a_BCHW = Normaliser.of(tensors, rule).activate(_laid_out(x, weight, numbers))
-        return F.conv2d(a_BCHW, weight, None, *numbers).contiguous(memory_format=_layout(x))
+        return F.conv2d(a_BCHW, weight, None, *numbers).contiguous(memory_format=layout(x))
 
     @staticmethod
     @once_differentiable
@@ -163,7 +166,7 @@ class _NormReluConv(torch.autograd.Function):
         a_BCHW = link.activate(x)
         # PyTorch's own backward, given the activations that were made again
         grad_a, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad.contiguous(memory_format=_layout(x)),
+            grad.contiguous(memory_format=layout(x)),
             a_BCHW,
             weight,
             None,

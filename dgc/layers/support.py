@@ -121,3 +121,8 @@ def operators_for(x: Tensor, norms: Sequence[nn.Module]) -> bool:
         return False
     on = x.is_cuda or gpu.INTERPRETED
     return on and x.dtype != torch.float64 and all(splittable(norm, x) for norm in norms)
+
+
+def gpu_functions(x: Tensor, *, triton: bool) -> bool:
+    """Whether the functions for a GPU, in PyTorch's own operations, compute what is fused."""
+    return x.is_cuda and not triton

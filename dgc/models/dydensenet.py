@@ -72,6 +72,8 @@ class DenseBlock(nn.Sequential):
             and isinstance(first, DynamicGroupConv2d)
             and first.norm is not None
             and support.can_fuse(x_BCHW)
+            # on a GPU launches cost more than a pass: each BatchNorm is one call
+            and not support.gpu_functions(x_BCHW, triton=first.triton)
         ):
             return cast("Tensor", super().forward(x_BCHW))  # type: ignore[no-untyped-call]
         input_moments = moments(

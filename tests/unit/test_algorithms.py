@@ -22,7 +22,8 @@ from tests.unit.test_layers_gradients import gradients, random_layer
 # GPU kernels are tested where there is a GPU, and by Triton's interpreter
 HERE = [name for name in get_args(Algorithm) if name != "triton"]
 # what an algorithm is made for; the others take any shape
-ONLY: dict[Algorithm, dict[str, int]] = {"product": {"kernel_size": 1, "padding": 0}}
+_UNPADDED = {"kernel_size": 1, "padding": 0}
+ONLY: dict[Algorithm, dict[str, int]] = {"product": _UNPADDED, "own_weights": _UNPADDED}
 
 SHAPES = st.fixed_dictionaries(
     {

@@ -38,9 +38,10 @@ def test_the_kernels_are_taken_where_they_fit_and_nowhere_else() -> None:
     assert taken() == ("native", 400)
     assert taken(kernels=False) == ("product", 100)
     for change in (
-        {"dtype": torch.float64}, {"dtype": None}, {"nchw": False}, {"device": "cuda"}, {"backend": "plain"},
+        {"dtype": torch.float64}, {"dtype": None}, {"nchw": False}, {"backend": "plain"},
     ):  # fmt: skip
         assert taken(**change) == ("product", 100), change
+    assert taken(device="cuda") == ("own_weights", 400)
     for change in ({"fusible": False}, {"norms_split": False}):
         assert taken(**change) == ("gathered", 400), change
         assert taken(**change, n_inactive=100) == ("masked", 400), change
@@ -66,7 +67,7 @@ def test_plain_pytorch_is_a_function_of_shape_and_n_alone() -> None:
     assert plain(3, 128, 70, 784, 1, "cpu") == ("per_sample", 64)
     assert plain(3, 128, 0, 784, 1, "cpu") == ("per_sample", 128)
     assert plain(3, 512, 282, 49, 1, "cpu") == ("per_head", 512)
-    assert plain(3, 128, 70, 784, 1, "cuda") == ("per_head", 128)
+    assert plain(3, 128, 70, 784, 1, "cuda") == ("all_heads", 128)
 
 
 def test_every_algorithm_stands_in_the_table_and_can_be_reached() -> None:

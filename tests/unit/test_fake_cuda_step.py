@@ -136,7 +136,7 @@ def planted_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planted_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = {key: Slowed(value) for key, value in algorithms.ALGORITHMS.items()}
-    monkeypatch.setattr("dgc.layers.fused.ALGORITHMS", slow)
+    monkeypatch.setattr("dgc.layers.gpu_layer.ALGORITHMS", slow)
 
 
 class Slowed:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dgc.layers.algorithms import per_head, per_sample, product
+from dgc.layers.algorithms import all_heads, own_weights, per_head, per_sample, product
 from dgc.layers.algorithms.functional import dgc_conv2d
 from dgc.layers.geometry import Geometry, Grads, Selected
 
@@ -37,5 +37,7 @@ ALGORITHMS: Mapping[str, ByHand] = MappingProxyType(
         "product": ByHand(product.forward, product.backward),
         "per_sample": ByHand(per_sample.forward, per_sample.backward),
         "per_head": ByHand(per_head.forward, per_head.backward),
+        "own_weights": ByHand(own_weights.forward, own_weights.backward),
+        "all_heads": ByHand(all_heads.forward, all_heads.backward),
     }
 )
