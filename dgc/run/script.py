@@ -38,7 +38,7 @@ def start(
     *,
     title: str = "",
     tags: tuple[str, ...] = (),
-    seed: int = 0,
+    seed: int | None = None,
     steps: int = 0,
     epochs: int = 0,
     runs_dir: Path | str | None = None,
@@ -46,16 +46,17 @@ def start(
     """Begin a run named `name` in `runs_dir` (default: $DGCCTL_RUNS_DIR, or ./runs).
 
     `config` is what filters and comparisons go by: numbers, texts, lists, and mappings of them.
-    `steps` and `epochs` say how long it will be, where that is known. Raises UsageError for a name
-    that cannot be a folder's, ArgumentError for a config that JSON cannot say, ResourceError where
-    the folder cannot be made.
+    `seed` is what runs are averaged over; None: the `seed` of `config`, else 0. `steps` and
+    `epochs` say how long it will be, where that is known. Raises UsageError for a name that cannot
+    be a folder's, ArgumentError for a config that JSON cannot say or whose seed is another,
+    ResourceError where the folder cannot be made.
     """
     checked_name(name, "name")
     document = {
         "name": name,
         "title": title,
         "tags": list(tags),
-        "seed": seed,
+        "seed": _seed(seed, config or {}),
         "config": _plain(dict(config or {}), "config"),
     }
     folder = Path(runs_dir) if runs_dir is not None else settings.runs_dir()
@@ -78,6 +79,18 @@ def start(
         provenance.append_log(run, f"{level}: {text}")
     write_json(run.env, {**provenance.machine(), "packages": provenance.packages()})
     return ScriptRun(run, Status(state=State.RUNNING, steps=steps, epochs=epochs))
+
+
+def _seed(seed: int | None, config: Mapping[str, Any]) -> int:
+    """One seed, wherever it stands: two would be listed as one, and runs averaged by the wrong."""
+    given = config.get("seed")
+    if given is None:
+        return seed or 0
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise ArgumentError(f"config.seed is {given!r}: give a whole number, or name it otherwise")
+    if seed not in (None, given):
+        raise ArgumentError(f"seed is {seed} and config.seed {given}: give one of them")
+    return given
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -243,3 +243,24 @@ def test_figures_are_numbers(tmp_path: Path) -> None:
     assert row["loss"] is None
     with pytest.raises(UsageError, match="becomes a folder's name"):
         dgc.run.start("a/b", runs_dir=tmp_path)
+
+
+def test_the_seed_of_config_is_that_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    for seed, error in ((0, 10.0), (1, 12.0)):
+        with dgc.run.start("own", {"seed": seed, "lr": 0.1}, runs_dir=runs) as run:
+            run.log(1, loss=error)
+    assert main(["runs", "ls", "seed=1", "--ids", "--runs-dir", str(runs)]) == 0
+    assert capsys.readouterr().out.split() == [run.id]
+    with dgc.run.start("own", seed=3, runs_dir=runs) as run:
+        assert json.loads(run.dir.config.read_text())["seed"] == 3
+
+
+def test_two_seeds_or_one_that_is_no_number_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"^seed is 0 and config.seed 2: give one of them$"):
+        dgc.run.start("own", {"seed": 2}, seed=0, runs_dir=tmp_path)
+    with pytest.raises(ArgumentError, match=r"^config.seed is 'a': give a whole number"):
+        dgc.run.start("own", {"seed": "a"}, runs_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
