@@ -7,7 +7,6 @@ are in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,21 +20,10 @@ class BatchLink(NamedTuple):
     it uses them, the running mean and variance.
     """
 
+    rule: Rule  # in front, so that the tensors, which autograd keeps, are one slice
     weight: Tensor
-    bias: Tensor
     mean: Tensor
     spread: Tensor
-    rule: Rule
-
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], rule: Rule) -> BatchLink:
-        """From its four tensors, in the order of `tensors`."""
-        weight, bias, mean, spread = tensors
-        return cls(weight, bias, mean, spread, rule)
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self[:4]
 
     def backward(self, grad_BCHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients for x, weight and bias from that of BN(x), before the ReLU."""
@@ -49,20 +37,16 @@ class BatchLink(NamedTuple):
 
 def first_pass(norm: nn.BatchNorm2d, x_BCHW: Tensor) -> tuple[Tensor, BatchLink]:
     """relu(norm(x)), and what its backward wants; in training the running statistics move on."""
-    affine, rule = (norm.weight, norm.bias), Rule(norm.eps, norm.training or not _tracks(norm))
+    rule = Rule.of(norm)
     if norm.training and norm.num_batches_tracked is not None:
         assert norm.momentum is not None
         norm.num_batches_tracked.add_(1)
-    y, *moments = torch.native_batch_norm(
-        x_BCHW, *affine, norm.running_mean, norm.running_var, rule.batch, norm.momentum or 0.0,
-        norm.eps,
+    y, mean, spread = torch.native_batch_norm(
+        x_BCHW, norm.weight, norm.bias, norm.running_mean, norm.running_var, rule.batch,
+        norm.momentum or 0.0, norm.eps,
     )  # fmt: skip
     if not rule.batch:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        moments = [norm.running_mean, norm.running_var]
-    return y.relu_(), BatchLink.of((*affine, *moments), rule)
-
-
-def _tracks(norm: nn.BatchNorm2d) -> bool:
-    return norm.running_mean is not None
+        mean, spread = norm.running_mean, norm.running_var
+    return y.relu_(), BatchLink(rule, norm.weight, mean, spread)

@@ -23,7 +23,7 @@ from dgc.layers.norm import Rule, relu_backward_
 from dgc.layers.own_autocast import without_autocast
 
 # tensors that backward is handed: of the layer, and of each BatchNorm with the output of its ReLU
-OF_LAYER, OF_LINK = 8, 5
+OF_LAYER, OF_LINK = 8, 4
 
 
 class Dynamic(Protocol):
@@ -80,7 +80,7 @@ class GpuLayer(torch.autograd.Function):
         for norm in setting.norms:
             a_BCHW, link = first_pass(norm, a_BCHW)
             rules.append(link.rule)
-            kept += [*link.tensors, a_BCHW]
+            kept += [*link[1:], a_BCHW]
         # gates never in less than the parameters' precision
         pooled_BC = a_BCHW.mean((2, 3), dtype=fc1.dtype)
         hidden_BN, gates_GBC = gating.gates_by_head(pooled_BC, fc1, fc2, fc2_bias)
@@ -128,7 +128,7 @@ def _backward(
     grad = grads.x.add_(grad_pooled[..., None, None], alpha=share)
     affine: list[Tensor] = []
     for i in reversed(range(len(rules))):
-        link = BatchLink.of(of_links[i][:-1], rules[i])
+        link = BatchLink(rules[i], *of_links[i][:-1])
         grad, *its = link.backward(relu_backward_(grad, values[i + 1]), values[i])
         affine[:0] = its
     return None, grad, grads.weight, *grad_fcs, *affine

@@ -35,7 +35,7 @@ class GpuStatic(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         a_BCHW, link = first_pass(norm, x)
         ctx.rule, ctx.numbers = link.rule, numbers
-        ctx.save_for_backward(x, a_BCHW, weight, *link.tensors)
+        ctx.save_for_backward(x, a_BCHW, weight, *link[1:])
         return F.conv2d(a_BCHW, weight, None, *numbers).contiguous(memory_format=layout(x))
 
     @staticmethod
@@ -45,7 +45,7 @@ class GpuStatic(torch.autograd.Function):
         with without_autocast(grad):
             grad_a, grad_weight = conv_backward_numbers(grad, a_BCHW, weight, ctx.numbers)
             grad_a = relu_backward_(grad_a, a_BCHW)
-            grad_x, *affine = BatchLink.of(tensors, ctx.rule).backward(grad_a, x)
+            grad_x, *affine = BatchLink(ctx.rule, *tensors).backward(grad_a, x)
         return None, None, grad_x, grad_weight, *affine
 
 
@@ -56,7 +56,7 @@ class GpuPool(torch.autograd.Function):
     def forward(ctx: Any, norm: nn.BatchNorm2d, pool: nn.Module, x: Tensor, *_: Tensor) -> Tensor:
         a_BCHW, link = first_pass(norm, x)
         ctx.rule, ctx.pool = link.rule, pool
-        ctx.save_for_backward(x, a_BCHW, *link.tensors)
+        ctx.save_for_backward(x, a_BCHW, *link[1:])
         y_BCHW = cast("Tensor", pool(a_BCHW))
         # a pooling that hands its input on must not hand out what is kept
         return y_BCHW.clone() if y_BCHW is a_BCHW else y_BCHW
@@ -72,5 +72,5 @@ class GpuPool(torch.autograd.Function):
                 grad_a = through_pool(ctx.pool(leaf), leaf, grad)
             # not in place: where pooling hands its input on this is autograd's own gradient
             grad_a = torch.ops.aten.threshold_backward(grad_a, a_BCHW, 0)
-            grad_x, *affine = BatchLink.of(tensors, ctx.rule).backward(grad_a, x)
+            grad_x, *affine = BatchLink(ctx.rule, *tensors).backward(grad_a, x)
         return None, None, grad_x, *affine

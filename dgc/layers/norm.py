@@ -28,6 +28,11 @@ class Rule(NamedTuple):
     eps: float
     batch: bool  # mean and var are those of this batch, so gradients flow through them
 
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Rule:
+        # without running statistics nn.BatchNorm2d uses those of the batch in evaluation too
+        return cls(norm.eps, norm.training or norm.running_mean is None)
+
 
 class Normaliser(NamedTuple):
     """One BatchNorm as numbers: y = relu((x - mean) / sqrt(var + eps) * weight + bias)."""
@@ -205,18 +210,15 @@ def normaliser(
 
     `input_moments`: the batch's moments where the caller has them already.
     """
-    # nn.BatchNorm2d without running statistics uses those of the batch in evaluation too
-    batch = norm.training or norm.running_mean is None
-    if not batch:
+    affine, rule = (norm.weight, norm.bias), Rule.of(norm)
+    if not rule.batch:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        return Normaliser(
-            norm.weight, norm.bias, norm.running_mean, norm.running_var, Rule(norm.eps, False)
-        )
+        return Normaliser(*affine, norm.running_mean, norm.running_var, rule)
     found = input_moments or moments(x_BCHW, norm.weight.dtype, kernels=kernels, triton=triton)
     if norm.training and norm.running_mean is not None:
         move_on(norm, found, _count(x_BCHW))
-    return Normaliser(norm.weight, norm.bias, found.mean, found.var, Rule(norm.eps, True))
+    return Normaliser(*affine, found.mean, found.var, rule)
 
 
 @torch.no_grad()

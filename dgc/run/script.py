@@ -52,12 +52,13 @@ def start(
     ResourceError where the folder cannot be made.
     """
     checked_name(name, "name")
+    plain = _plain(dict(config or {}), "config")
     document = {
         "name": name,
         "title": title,
         "tags": list(tags),
-        "seed": _seed(seed, config or {}),
-        "config": _plain(dict(config or {}), "config"),
+        "seed": _seed(seed, plain),
+        "config": plain,
     }
     folder = Path(runs_dir) if runs_dir is not None else settings.runs_dir()
     try:

@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from dgc.errors import DgcError, UsageError
+from dgc.errors import DataError, DgcError, UsageError
 from dgc.runtime.native import header, library
 from dgc.runtime.plan import Plan, load
 from dgc.talk import put, run_program, say_error
@@ -42,17 +42,30 @@ def info(plan: Plan) -> dict[str, Any]:
     }
 
 
-def answer(words: list[str]) -> str:
-    if words == ["--cflags"]:
-        return flags()
-    if words[:1] == ["info"] and len(words) == 2:
-        return json.dumps(info(load(words[1], threads=1)), indent=2)
-    if words[:1] == ["predict"] and len(words) > 2:
+def classes_of(plan: Plan, images: list[str]) -> None:
+    """Print the classes of image files. Raises DataError afterwards where some cannot be read."""
+    try:
         from dgc.runtime.classify import predict
+    except ModuleNotFoundError as error:
+        if error.name != "PIL":
+            raise
+        raise UsageError("image files need Pillow: pip install pillow") from error
+    found, bad = predict(plan, [Path(image) for image in images])
+    put(json.dumps({"images": found, "unreadable": bad}, indent=2))
+    if bad:
+        first = f"{bad[0]['path']}: {bad[0]['why']}"
+        raise DataError(f"{len(bad)} of {len(images)} images could not be read: {first}")
 
-        found, bad = predict(load(words[1]), [Path(word) for word in words[2:]])
-        return json.dumps({"images": found, "unreadable": bad}, indent=2)
-    raise UsageError("say --cflags, info FILE, or predict FILE IMAGE...")
+
+def answer(words: list[str]) -> None:
+    if words == ["--cflags"]:
+        put(flags())
+    elif words[:1] == ["info"] and len(words) == 2:
+        put(json.dumps(info(load(words[1], threads=1)), indent=2))
+    elif words[:1] == ["predict"] and len(words) > 2:
+        classes_of(load(words[1]), words[2:])
+    else:
+        raise UsageError("say --cflags, info FILE, or predict FILE IMAGE...")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     # argparse is here for --help alone; it would take --cflags for an option of its own.
     _, words = parser.parse_known_args(arguments)
     try:
-        put(answer(words))
+        answer(words)
     except DgcError as error:
         say_error(error)
         return int(error.exit_code)

@@ -28,6 +28,7 @@ _HERE = Path(__file__).resolve().parent
 _PLACES = (_HERE, _HERE.parent / "kernels" / "cpu")  # of a package of its own; within dgc
 _X86 = {"baseline": 1, "avx2": 2, "avx512": 3}
 _ISAS = {**_X86, "neon": 1}
+_FEATURES = ("vnni", "bf16", "amx")
 
 
 class Error(Structure):
@@ -121,7 +122,12 @@ def functions() -> ctypes.CDLL:
 
 def isa_wanted() -> int:
     """What DGC_NATIVE_ISA asks for, as `DgcOptions.isa`; 0: the widest there is."""
-    words = [word.strip() for word in os.environ.get(LEVELS, "").split(",")]
+    text = os.environ.get(LEVELS, "")
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:  # a plan takes levels alone, but the variable is the module's too
+        if word not in _ISAS and word.removeprefix("-") not in _FEATURES and word != "none":
+            known = ", ".join([*_ISAS, *_FEATURES])
+            raise UsageError(f"{LEVELS}={text}: unknown word {word!r}: should be one of {known}")
     levels = [word for word in words if word in _ISAS or word == "none"]
     if "none" in levels:
         raise UsageError(f"{LEVELS}=none: a plan file has nothing to run with but the kernels")

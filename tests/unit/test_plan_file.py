@@ -24,6 +24,7 @@ from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.kernels.cpu import library, merge
 from dgc.kernels.cpu.structs import CONSTANTS, IMAGES, Kind, Op, Region, Tensor
 from dgc.runtime import native, writer
+from dgc.runtime.__main__ import main
 from dgc.runtime.plan import Preprocessing
 from tests.plan_files import images, network, plan_of
 from tests.waiting import GUARD
@@ -172,6 +173,10 @@ def test_an_instruction_set_that_is_asked_for_is_used_or_refused(
         monkeypatch.setenv("DGC_NATIVE_ISA", level)
         logits.append(dgc.runtime.load(saved)(x))
     assert all(np.allclose(y, logits[0], atol=1e-4) for y in logits)
+    for text in ("avx513", "avx2,-vnnni"):
+        monkeypatch.setenv("DGC_NATIVE_ISA", text)
+        with pytest.raises(UsageError, match=f"^DGC_NATIVE_ISA={text}: unknown word .*baseline"):
+            dgc.runtime.load(saved)(images().numpy())
     monkeypatch.setenv("DGC_NATIVE_ISA", "none")
     with pytest.raises(UsageError, match="nothing to run with but the kernels"):
         dgc.runtime.load(saved)(x)
@@ -223,6 +228,29 @@ def test_a_plan_runs_in_a_process_without_torch(
 
 
 # --- the table of kinds, and the format -------------------------------------------------------------
+
+
+def test_an_image_that_cannot_be_read_is_answered_and_told_by_the_exit_code(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    assert main(["predict", str(saved), str(bad)]) == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out)["unreadable"][0]["path"] == str(bad)
+    assert said.err.startswith(f"error: 1 of 1 images could not be read: {bad}: ")
+    assert said.err.count("\n") == 1
+
+
+def test_without_pillow_image_files_are_one_line(
+    saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("classify", "fit", "image_file"):
+        monkeypatch.delitem(sys.modules, f"dgc.runtime.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["predict", str(saved), "cat.png"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: image files need Pillow: pip install pillow\n"
 
 
 def test_the_verifier_has_a_row_for_each_kind_of_the_executor() -> None:

@@ -261,6 +261,7 @@ def test_the_seed_of_config_is_that_of_the_run(
 def test_two_seeds_or_one_that_is_no_number_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"^seed is 0 and config.seed 2: give one of them$"):
         dgc.run.start("own", {"seed": 2}, seed=0, runs_dir=tmp_path)
-    with pytest.raises(ArgumentError, match=r"^config.seed is 'a': give a whole number"):
-        dgc.run.start("own", {"seed": "a"}, runs_dir=tmp_path)
+    for seed in ("a", 1.0, True):
+        with pytest.raises(ArgumentError, match=rf"^config.seed is {seed!r}: give a whole number"):
+            dgc.run.start("own", {"seed": seed}, runs_dir=tmp_path)
     assert not list(tmp_path.iterdir())
