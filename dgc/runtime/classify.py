@@ -22,16 +22,11 @@ def predict(
     """The best classes of each image that can be read; path and reason of the others. One image at
     a time, as `dgcctl predict` does.
     """
-    how = plan.preprocessing
-    if how is None:
-        raise UsageError(
-            f"{plan.name}: does not say how an image is prepared: call it with arrays, or export it"
-            " again with preprocessing"
-        )
+    how, channels = _preparation(plan)
     found, bad = [], []
     for path in images:
         try:
-            x = prepare(path, how)
+            x = prepare(path, how, channels)
         # One bad image does not keep back the answers about the others.
         except DataError as error:
             bad.append({"path": str(path), "why": str(error).removeprefix(f"{path}: ")})
@@ -40,17 +35,45 @@ def predict(
     return found, bad
 
 
-def prepare(path: str | os.PathLike[str], how: Preprocessing) -> Floats:
-    """The network's input (1, 3, S, S) for an image file, exactly as evaluation makes it."""
+def _preparation(plan: Plan) -> tuple[Preprocessing, int]:
+    """How an image file becomes the plan's input, and the channels of that. Raises UsageError where
+    none can.
+    """
+    how = plan.preprocessing
+    if how is None:
+        raise UsageError(
+            f"{plan.name}: does not say how an image is prepared: call it with arrays, or export it"
+            " again with preprocessing"
+        )
+    size = (how.image_size, how.image_size)
+    channels = {shape.image[0] for shape in plan.shapes}
+    found = next((s.image[0] for s in plan.shapes if s.image[1:] == size), None)
+    if not channels <= {1, 3}:
+        raise UsageError(
+            f"{plan.name}: its network takes images of {max(channels)} channels, and an image file"
+            " has 3, or 1 made grey: call it with arrays"
+        )
+    if found is None:
+        sizes = ", ".join(f"{s.image[1]} x {s.image[2]}" for s in plan.shapes)
+        raise UsageError(
+            f"{plan.name}: an image file becomes {size[0]} x {size[1]} pixels, and it has programs"
+            f" for {sizes}: export it again with --size {size[0]} too"
+        )
+    return how, found
+
+
+def prepare(path: str | os.PathLike[str], how: Preprocessing, channels: int = 3) -> Floats:
+    """The input (1, channels, S, S) of a network of 3 channels, or of 1, for an image file, exactly
+    as evaluation makes it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # how Pillow would rather be called
             image = fit(read_rgb(Path(path)), how.resize, how.image_size)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return how.normalise(
-        np.asarray(image.convert("L").convert("RGB") if how.channels == 1 else image)
-    )
+    grey = how.channels == 1 or channels == 1
+    return how.normalise(np.asarray(image.convert("L") if grey else image), channels)
 
 
 def best(plan: Plan, logits: Floats, top: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgc.errors import IntegrityError, UsageError
+from dgc.errors import ArgumentError, IntegrityError, UsageError
 from dgc.runtime.native import Error, OptionsC, ShapeC, functions, isa_wanted, raised
 
 LINE = 64  # bytes: a file in memory starts at a multiple of it
@@ -25,9 +25,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image goes through: shorter side to `resize` (None: both sides to image_size), the
-    middle image_size x image_size, [0, 1], minus mean, divided by std. `channels` 1: made grey, and
-    given three times.
+    """What an image goes through: shorter side to `resize` (None: to image_size), the middle
+    image_size x image_size, [0, 1], minus mean, divided by std. `channels` 1: made grey, and given
+    to each of the network's channels.
     """
 
     resize: int | None
@@ -36,13 +36,39 @@ class Preprocessing:
     std: tuple[float, float, float]
     channels: int = 3
 
-    def normalise(self, pixels_HWC: NDArray[np.uint8]) -> Floats:
-        """(H, W, 3) bytes -> the network's input (1, 3, H, W), as training computes it."""
-        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+    def normalise(self, pixels: NDArray[np.uint8], channels: int = 3) -> Floats:
+        """Bytes -> the input (B, channels, H, W) of a network of 3 channels or 1, as training
+        computes it. An image is (H, W, 3), or grey: (H, W, 1) or (H, W); a batch (B, H, W, 3 or 1).
+        A grey one is given to each channel. Raises ArgumentError.
+        """
+        x_BHWC = _batch_of(pixels)
+        if channels not in (1, 3) or x_BHWC.shape[3] > channels:
+            raise ArgumentError(
+                f"pixels of {x_BHWC.shape[3]} channels for a network of {channels}: should be 1 or"
+                " 3 for a network of 3, grey ones for a network of 1"
+            )
+        mean = np.asarray(self.mean[:channels], np.float32)
+        std = np.asarray(self.std[:channels], np.float32)
         # In float32 and in this order, as the loader of
         # training does: another order gives other last bits.
-        x_HWC = (pixels_HWC.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)[None])
+        y_BHWC = (x_BHWC.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(y_BHWC.transpose(0, 3, 1, 2))
+
+
+def _batch_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As (B, H, W, 1 or 3)."""
+    x = np.asarray(pixels)
+    x = x[..., None] if x.ndim == 2 else x
+    x = x[None] if x.ndim == 3 else x
+    if x.ndim != 4 or x.shape[3] not in (1, 3):
+        raise ArgumentError(
+            "pixels: should be (H, W), (H, W, 1 or 3) or a batch (B, H, W, 1 or 3), given"
+            f" {np.shape(pixels)}"
+        )
+    # Values from 0 to 1 would be divided by 255 once more, and nobody would see it.
+    if x.dtype != np.uint8:
+        raise ArgumentError(f"pixels: should be bytes from 0 to 255 (uint8), given {x.dtype}")
+    return x
 
 
 @dataclass(frozen=True)
@@ -90,10 +116,7 @@ class Plan:
         x = np.ascontiguousarray(images, np.float32)
         shape = next((s for s in self.shapes if s.image == x.shape[1:]), None)
         if x.ndim != 4 or shape is None:
-            raise UsageError(
-                f"{self.name}: takes {self._sizes()}, given {tuple(x.shape)}; `dgcctl export"
-                " --size HxW` adds others"
-            )
+            raise UsageError(f"{self.name}: takes {self._sizes()}, given {self._given(x.shape)}")
         y = np.empty((len(x), *shape.answer), np.float32)
         runner, why = self._runner((x.shape[2], x.shape[3]), len(x)), Error()
         c = functions()
@@ -123,6 +146,15 @@ class Plan:
     def _sizes(self) -> str:
         found = [f"(images, {', '.join(map(str, s.image))})" for s in self.shapes]
         return " or ".join(found)
+
+    def _given(self, shape: tuple[int, ...]) -> str:
+        """The shape of what was given, and what can be done about it."""
+        if len(shape) != 4:
+            return f"{shape}: one image is a batch too (images[None])"
+        channels = self.shapes[0].image[0]
+        if shape[1] != channels:
+            return f"{shape}: images of {shape[1]} channels for a network of {channels}"
+        return f"{shape}; `dgcctl export --size HxW` adds others"
 
     def _shapes(self) -> Sequence[Shape]:
         c, found = functions(), []

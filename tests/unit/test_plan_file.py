@@ -46,7 +46,13 @@ def saved(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("plan") / "model.dgc"
     sizes = [images(), images(size=(8, 33, 18))]
     classes = ["cat", "dog", "Käse", "犬", "e"]
-    return dgc.save_plan(net, sizes, file, classes, HOW, {"run": "demo-1", "licence": "MIT"})
+    return dgc.save_plan(net, sizes, file, classes, None, {"run": "demo-1", "licence": "MIT"})
+
+
+@pytest.fixture(scope="module")
+def of_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("photos") / "model.dgc"
+    return dgc.save_plan(nn.Conv2d(3, 2, 20), torch.zeros(1, 3, 20, 20), file, (), HOW)
 
 
 @pytest.mark.parametrize("size", [(8, 20, 20), (8, 33, 18)], ids=str)
@@ -88,10 +94,10 @@ def test_a_plan_in_8_bits_is_written_too(net: nn.Module, tmp_path: Path) -> None
         assert plan.precision == "int8"
 
 
-def test_what_a_file_says_of_itself_comes_back(saved: Path) -> None:
+def test_what_a_file_says_of_itself_comes_back(saved: Path, of_photos: Path) -> None:
     plan = dgc.runtime.load(saved)
     assert plan.classes == ("cat", "dog", "Käse", "犬", "e")
-    assert plan.preprocessing == HOW
+    assert dgc.runtime.load(of_photos).preprocessing == HOW
     assert plan.origin == {"run": "demo-1", "licence": "MIT"}
     assert [s.image for s in plan.shapes] == [(8, 20, 20), (8, 33, 18)]
     assert {s.answer for s in plan.shapes} == {(5,)}
@@ -231,11 +237,11 @@ def test_a_plan_runs_in_a_process_without_torch(
 
 
 def test_an_image_that_cannot_be_read_is_answered_and_told_by_the_exit_code(
-    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    of_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    assert main(["predict", str(saved), str(bad)]) == 3
+    assert main(["predict", str(of_photos), str(bad)]) == 3
     said = capsys.readouterr()
     assert json.loads(said.out)["unreadable"][0]["path"] == str(bad)
     assert said.err.startswith(f"error: 1 of 1 images could not be read: {bad}: ")
