@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from dgc.errors import UsageError
 from dgc.infer.conv_params import Conv
 from dgc.infer.graph import Node, ordered
+from dgc.infer.plan_facts import place_of
 from dgc.infer.plan_file import graph_of, image_of
 from dgc.infer.shapes import shapes
 from dgc.kernels.cpu.structs import Act
+from dgc.runtime import writer
 
 OPSET = 17  # ONNX 1.12, of 2022
 
@@ -248,15 +250,14 @@ def _shares(windows: Tensor, size: int) -> Tensor:
 
 def save_onnx(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:
     """Write `model` as ONNX (opset 17) for images of the size of `example`, any number at once."""
+    shape, path = image_of(example), place_of(file)
     try:
         import onnx
     except ImportError as error:
         raise UsageError("ONNX needs the package onnx: pip install onnx") from error
-    shape = image_of(example)
     with torch.no_grad():
         answer = tuple(model.eval()(example[:1]).shape[1:])
     made = _Writer(graph_of(model, shape), shape).model(shape, answer)
     onnx.checker.check_model(made)
-    path = Path(file)
-    path.write_bytes(made.SerializeToString())
+    writer.write(made.SerializeToString(), path)
     return path

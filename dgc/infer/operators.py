@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dgc.infer.plan_facts import place_of
 from dgc.infer.plan_file import image_of, save_plan
+from dgc.runtime import writer
 from dgc.runtime.plan import Plan, from_bytes
 
 _plans: dict[int, Plan] = {}
@@ -67,13 +69,14 @@ def save_pt2(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) ->
     with the bits of the compiled module.
     """
     image_of(example)
-    with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
-        plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"))
-        module = PlanModule(plan)
+    path = place_of(file)
     batch = {0: torch.export.Dim("batch", min=1, max=1 << 20)}
     # two images: a single one would be taken for a number that never changes
     images = example[:1].detach().expand(2, -1, -1, -1).contiguous()
-    exported = torch.export.export(module, (images,), dynamic_shapes=(batch,))
-    path = Path(file)
-    torch.export.save(exported, path)
+    with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
+        plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"))
+        exported = torch.export.export(PlanModule(plan), (images,), dynamic_shapes=(batch,))
+        made = Path(folder, "model.pt2")
+        torch.export.save(exported, made)
+        writer.write(made.read_bytes(), path)
     return path

@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dgc.errors import UsageError
+from dgc.errors import ArgumentError, UsageError
 from dgc.infer.compile import LOWERINGS, NativeModule, Precision, check_choice, graph
 from dgc.infer.graph import Node, UnknownError
 from dgc.infer.lower import Lowering
+from dgc.infer.plan_facts import Size, checked_classes, checked_preprocessing, place_of
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.merge import merge
@@ -40,41 +43,64 @@ def save_plan(
     """Write `model` (float32, on the CPU) as a plan file for images like `example`, or like each of
     several; only their sizes matter. A file of that name is replaced.
 
-    `preprocessing` has resize, image_size, mean, std and channels, as `dgc.runtime.Preprocessing`.
-    `origin` is JSON that says where the weights came from. `precision`: float32 or int8, as of
-    `dgc.compile_for_inference`; that of a compiled model where none is given. Raises UsageError for
-    a network with parts that the kernels do not know: those need PyTorch.
+    `classes`: a name for each number of the answer. `preprocessing` has resize, image_size, mean,
+    std and channels, as `dgc.runtime.Preprocessing`: for networks of 3 channels or 1, and an
+    example has its image_size. `origin` is JSON that says where the weights came from.
+    `precision`: float32 or int8, as of `dgc.compile_for_inference`; that of a compiled model where
+    none is given.
+
+    Raises ArgumentError (a ValueError) for what contradicts the network, UsageError for a network
+    with parts that the kernels do not know: those need PyTorch.
     """
     if library.load() is None:
         raise UsageError(f"no native kernels: {library.describe()['why_not']}")
+    path = place_of(file)
     examples = [example] if isinstance(example, Tensor) else list(example)
-    sizes = dict.fromkeys(image_of(x) for x in examples)
+    sizes = list(dict.fromkeys(image_of(x) for x in examples))
     if not sizes:
-        raise UsageError("example: at least one image is needed, for its size")
-    chosen = precision or (model.precision if isinstance(model, NativeModule) else "float32")
-    lowering = LOWERINGS[check_choice(chosen)]
-    graphs = {size: graph_of(model, size, check_choice(chosen)) for size in sizes}
-    # a plan in 8 bits is the same for any registers
-    registers = REGISTERS if chosen == "float32" else REGISTERS[:1]
-    plans = [(r, size, _plan(lowering, graphs[size], size, r)) for size in sizes for r in registers]
-    # Weights are most of a file, and the same in every program: each is kept once.
-    block, places = merge([plan.block for _, _, plan in plans])
-    programs = [
-        writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))
-        for (r, size, plan), place in zip(plans, places, strict=True)
-    ]
-    kernels = writer.Kernels(library.ABI_VERSION, ctypes.sizeof(Op))
-    how = None if preprocessing is None else _preprocessing(preprocessing)
-    data = writer.file_bytes(kernels, programs, block, classes, how, origin)
-    path = Path(file)
-    writer.write(data, path)
+        raise ArgumentError("example: at least one image is needed, for its size")
+    how = checked_preprocessing(preprocessing, sizes)
+    made = Programs(model, sizes, precision)
+    writer.write(made.file_bytes(checked_classes(classes, made.answer), how, origin), path)
     return path
 
 
-def image_of(x: Tensor) -> tuple[int, int, int]:
+class Programs:
+    """The block of a file, with a program for each size and number of registers in it."""
+
+    def __init__(
+        self, model: nn.Module, sizes: Sequence[Size], precision: Precision | None = None
+    ) -> None:
+        chosen = precision or (model.precision if isinstance(model, NativeModule) else "float32")
+        lowering = LOWERINGS[check_choice(chosen)]
+        graphs = {size: graph_of(model, size, check_choice(chosen)) for size in sizes}
+        # a plan in 8 bits is the same for any registers
+        registers = REGISTERS if chosen == "float32" else REGISTERS[:1]
+        plans = [
+            (r, size, _plan(lowering, graphs[size], size, r)) for size in sizes for r in registers
+        ]
+        # Weights are most of a file, and the same in every program: each is kept once.
+        self.block, places = merge([plan.block for _, _, plan in plans])
+        self.programs = [
+            writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))
+            for (r, size, plan), place in zip(plans, places, strict=True)
+        ]
+        self.answer = plans[0][2].out_shape
+
+    def file_bytes(
+        self,
+        classes: Sequence[str] = (),
+        how: Preprocessing | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> NDArray[np.uint8]:
+        kernels = writer.Kernels(library.ABI_VERSION, ctypes.sizeof(Op))
+        return writer.file_bytes(kernels, self.programs, self.block, classes, how, origin)
+
+
+def image_of(x: Tensor) -> Size:
     """Channels, height and width of an example."""
     if x.dim() != 4:
-        raise UsageError(
+        raise ArgumentError(
             f"example: should be a batch (B, C, H, W) of images, given {tuple(x.shape)}"
         )
     return int(x.shape[1]), int(x.shape[2]), int(x.shape[3])
@@ -102,10 +128,3 @@ def _plan(
         raise UsageError(
             f"no plan can be made of this network for {c} x {h} x {w}: {error}"
         ) from error
-
-
-def _preprocessing(how: Any) -> Preprocessing:
-    """Whatever has its fields."""
-    names = ("resize", "image_size", "mean", "std", "channels")
-    given = how if isinstance(how, Mapping) else {name: getattr(how, name) for name in names}
-    return Preprocessing(**{name: given[name] for name in names})

@@ -12,10 +12,9 @@ origin go into the file.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from dgc.errors import UsageError
 from dgc.hub.cache import now
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
+from dgc.hub.registry import ImageSteps
 from dgc.infer import save_plan
 from dgc.infer.onnx_file import save_onnx
 from dgc.infer.operators import save_pt2
@@ -33,7 +33,7 @@ from dgc.jobs.labelled import known_classes
 from dgc.jobs.network_arguments import add_network
 from dgc.jobs.reply import reply
 from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, checkpoint_folder
-from dgc.run.files import sha256_of, temporary_name
+from dgc.run.files import sha256_of
 from dgc.run.paths import RunDir
 from dgc.talk import run_program, say
 
@@ -74,16 +74,23 @@ def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
 SAVERS = {"onnx": save_onnx, "pt2": save_pt2}
 
 
-@contextmanager
-def staged(file: Path) -> Iterator[Path]:
-    """A name beside `file`, which becomes it at the end, or is gone."""
-    temporary = file.with_name(temporary_name(file.name)).with_suffix(file.suffix)
-    # the suffix stays: exporters look at it
-    try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+def steps_for(sizes: Sequence[tuple[int, int]], how: ImageSteps) -> ImageSteps | None:
+    """How an image file becomes one of `sizes`: as in training, or else the first square one with
+    the same share of the image in it; None where no size is square.
+    """
+    squares = [height for height, width in sizes if height == width]
+    if how.image_size in squares:
+        return how
+    if not squares:
+        say(
+            "no --size is square, which an image file becomes: the file does not say how an image"
+            " is prepared"
+        )
+        return None
+    side = squares[0]
+    say(f"image files become {side} x {side} pixels, in the training {how.image_size}")
+    resize = how.resize and round(how.resize * side / how.image_size)
+    return replace(how, image_size=side, resize=resize)
 
 
 def export(given: argparse.Namespace) -> dict[str, Any]:
@@ -91,17 +98,16 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
     sizes = sizes_of(given.size, opened)
     classes = known_classes(opened)
     examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
-    how = opened.preprocessing
     if given.form == "plan":
         told, precision = origin(given, opened), given.precision
+        how = steps_for(sizes, opened.preprocessing)
         save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
     elif given.precision != "float32":
         raise UsageError(f"--precision belongs to plan files: --{given.form} is float32")
     elif len(sizes) > 1:
         raise UsageError(f"--{given.form} takes one --size, and {len(sizes)} were given")
     else:
-        with staged(given.out) as temporary:
-            SAVERS[given.form](opened.model, examples[0], temporary)
+        SAVERS[given.form](opened.model, examples[0], given.out)
     return {
         "title": opened.title,
         "file": str(given.out),

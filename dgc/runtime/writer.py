@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgc.errors import UsageError
+from dgc.errors import ArgumentError, system_error
 from dgc.runtime.native import Error, PreprocessingC, functions, raised
 from dgc.runtime.plan import LINE, Preprocessing
 
@@ -70,8 +70,9 @@ def file_bytes(
     preprocessing: Preprocessing | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> NDArray[np.uint8]:
-    """A whole file, found good by the library that will read it. Raises UsageError for what no file
-    may hold (a class name that is not printable), IntegrityError for a program that it refuses.
+    """A whole file, found good by the library that will read it. Raises ArgumentError for what no
+    file may hold (a class name that is not printable), IntegrityError for a program that it
+    refuses.
     """
     sections: dict[int, bytes | NDArray[np.uint8]] = {
         PROGRAMS: b"".join(p.pack() for p in programs),
@@ -82,7 +83,7 @@ def file_bytes(
     if preprocessing is not None:
         sections[PREPROCESSING] = _preprocessing(preprocessing)
     if origin:
-        sections[ORIGIN] = json.dumps(origin, ensure_ascii=False, sort_keys=True).encode()
+        sections[ORIGIN] = _json(origin)
     data = _laid_out(kernels, sections)
     _check(data)
     return data
@@ -123,11 +124,19 @@ def _aligned(size: int) -> NDArray[np.uint8]:
 
 def _name(name: str) -> bytes:
     if not name.isprintable():
-        raise UsageError(f"class name {name!r}: should be printable")
+        raise ArgumentError(f"class name {name!r}: should be printable")
     try:
         return name.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"class name {name!r}: {error.reason}") from error
+        raise ArgumentError(f"class name {name!r}: {error.reason}") from error
+
+
+def _json(origin: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(origin, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(f"origin: should be JSON: {error}") from error
 
 
 def _preprocessing(how: Preprocessing) -> bytes:
@@ -148,11 +157,22 @@ def _check(data: NDArray[np.uint8]) -> None:
     c.dgc_plan_close(plan)
 
 
-def write(data: NDArray[np.uint8], file: Path) -> None:
-    """Put a file in its place whole, so that whoever has the old one mapped keeps it."""
+def write(data: bytes | NDArray[np.uint8], file: Path) -> None:
+    """Put a file in its place whole, so that whoever has the old one mapped keeps it. Raises
+    UsageError or ResourceError where the system refuses it.
+    """
+    try:
+        _put(data, file)
+    except OSError as error:
+        # the temporary name would say nothing to who gave `file`
+        error.filename = str(file)
+        raise system_error(error) from error
+
+
+def _put(data: bytes | NDArray[np.uint8], file: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as f:
         try:
-            f.write(data.data)
+            f.write(data if isinstance(data, bytes) else data.data)
             f.flush()
             os.fsync(f.fileno())
             # NamedTemporaryFile gives it to its owner alone, and a plan is made to be handed on.

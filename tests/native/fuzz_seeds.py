@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import dgc
+from dgc.infer.plan_file import Programs, image_of
 from dgc.runtime.plan import Preprocessing
 
 
@@ -91,12 +92,11 @@ def write(folder: Path) -> list[Path]:
     how = Preprocessing(10, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     files = []
     for i, (net, x) in enumerate(networks()):
-        more = (
-            {"classes": ["a", "bé", ""], "preprocessing": how, "origin": {"run": "x"}}
-            if i % 2
-            else {}
-        )
-        files.append(dgc.save_plan(net, x, folder / f"{i}.dgc", **more))
+        more = {"classes": ["a", "bé", ""], "how": how, "origin": {"run": "x"}} if i % 2 else {}
+        # Not by `save_plan`, which would refuse what contradicts the network.
+        data = Programs(net, [image_of(x)]).file_bytes(**more)
+        files.append(folder / f"{i}.dgc")
+        data.tofile(files[-1])
         if i != 3:
             files.append(dgc.save_plan(net, x, folder / f"{i}-int8.dgc", precision="int8"))
     return files

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 import dgc
 import dgc.runtime
 from dgc.hub.load_weights import open_file
+from dgc.hub.registry import ImageSteps
+from dgc.jobs.export import steps_for
 from dgc.jobs.predict import predict
 from dgc.kernels.cpu import library
 from dgc.models import create_model
@@ -106,6 +108,28 @@ def test_predict_and_bench_of_a_plan_load_no_torch(plan: Path, photo: Path) -> N
         assert done.returncode == 0, done.stderr
     assert "loaded in" in done.stdout
     assert "MB in memory" in done.stdout
+
+
+def test_an_export_for_other_sizes_prepares_image_files_for_one_of_them(
+    weights: tuple[Path, Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(weights[0]), "--recipe", str(weights[1])]
+    assert main([*words, "-o", f"{tmp_path}/a.dgc", "--size=40x48", "--size=40"]) == 0
+    assert "image files become 40 x 40 pixels, in the training 32" in capsys.readouterr().err
+    assert main(["predict", "--plan", f"{tmp_path}/a.dgc", str(photo)]) == 0
+    assert main([*words, "-o", f"{tmp_path}/b.dgc", "--size=40x48"]) == 0
+    assert "no --size is square" in capsys.readouterr().err
+    assert main(["predict", "--plan", f"{tmp_path}/b.dgc", str(photo)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: b.dgc: does not say how an image is prepared")
+
+
+def test_the_share_of_the_image_that_is_seen_stays_at_another_size() -> None:
+    how = ImageSteps(256, 224, (0, 0, 0), (1, 1, 1))
+    assert steps_for([(224, 224), (96, 96)], how) == how
+    found = steps_for([(320, 256), (112, 112)], how)
+    assert found == ImageSteps(128, 112, (0, 0, 0), (1, 1, 1))
+    assert steps_for([(32, 32)], ImageSteps(None, 40, (0, 0, 0), (1, 1, 1))).resize is None
 
 
 # What a plan file's commands may import, with what these stand on: all else is as if not installed.

@@ -131,7 +131,7 @@ def test_a_class_name_that_no_screen_should_see_is_refused(
     net: nn.Module, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(UsageError, match="class name"):
-        dgc.save_plan(net, images(), tmp_path / "x.dgc", [name])
+        dgc.save_plan(net, images(), tmp_path / "x.dgc", [*"abcd", name])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,7 +300,8 @@ def test_checksums_are_xxh64(text: bytes, wanted: int) -> None:
     assert writer.checksum(text) == wanted
 
 
-def test_a_preprocessing_of_another_class_will_do(net: nn.Module, tmp_path: Path) -> None:
+def test_a_preprocessing_of_another_class_will_do(tmp_path: Path) -> None:
     how = SimpleNamespace(resize=None, image_size=20, mean=(0, 0, 0), std=(1, 1, 1), channels=3)
-    plan = dgc.runtime.load(dgc.save_plan(net, images(), tmp_path / "x.dgc", preprocessing=how))
+    net, x = nn.Conv2d(3, 2, 20), torch.zeros(1, 3, 20, 20)
+    plan = dgc.runtime.load(dgc.save_plan(net, x, tmp_path / "x.dgc", preprocessing=how))
     assert plan.preprocessing == Preprocessing(None, 20, (0, 0, 0), (1, 1, 1), 3)

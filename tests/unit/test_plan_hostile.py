@@ -53,7 +53,7 @@ def refusal(data: NDArray[np.uint8]) -> str:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
     """A whole file of every section, small enough for all of its bytes."""
     file = tmp_path_factory.mktemp("tiny") / "tiny.dgc"
-    how = writer.Preprocessing(4, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    how = writer.Preprocessing(4, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 1)
     net = nn.Sequential(nn.Conv2d(1, 1, 1))
     dgc.save_plan(net, torch.zeros(1, 1, 3, 3), file, ["é"], how, {"run": "x"})
     return np.fromfile(file, np.uint8)
