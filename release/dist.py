@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "dgc/kernels/cpu/_dgc_native.so"
 CROSS = "aarch64-linux-gnu-g++"
 TALK, ERRORS = "dgc/talk.py", "dgc/errors.py"
+EXAMPLES = ("plan.c", "plan.cpp")  # the only sources of C and C++ in a wheel
 ALONE = ("dgc.runtime", "dgc.talk", "dgc.errors")  # what the runtime imports, under its own name
 
 
@@ -77,7 +78,7 @@ def runtime_files(library: bytes) -> dict[str, bytes]:
     """The package dgc_runtime: the sources of dgc.runtime under a name of their own."""
 
     def renamed(path: Path) -> bytes:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         text = text.replace("dgc.talk", "dgc_runtime.talk").replace(
             "dgc.errors", "dgc_runtime.errors"
         )
@@ -86,6 +87,8 @@ def runtime_files(library: bytes) -> dict[str, bytes]:
     sources = [*sorted((ROOT / "dgc" / "runtime").glob("*.py")), ROOT / TALK, ROOT / ERRORS]
     files = {f"dgc_runtime/{path.name}": renamed(path) for path in sources}
     files["dgc_runtime/_dgc_native.so"] = library
+    for name in EXAMPLES:
+        files[f"dgc_runtime/examples/{name}"] = renamed(ROOT / "examples" / name)
     files["dgc_runtime/dgc_plan.h"] = (ROOT / "dgc/kernels/cpu/src/plan/dgc_plan.h").read_bytes()
     info = f"dgc_runtime-{version()}.dist-info"
     files[f"{info}/METADATA"] = (
@@ -119,15 +122,22 @@ def check(wheel: Path) -> None:
             "its tag is not that of its library": tag_of(library) not in wheel.name,
             "its library needs an OpenMP of its own": b"libgomp.so.1\0\0" in library[:4096],
             "its library needs the C++ library": b"libstdc++.so" in library,
-            "the header is missing": not any(n.endswith("dgc_plan.h") for n in files),
-            "sources of the kernels are in it": any(n.endswith((".cpp", ".cmake")) for n in files),
+            "the header is missing": not _has(files, "dgc_plan.h"),
+            "an example is missing": not all(_has(files, f"/examples/{n}") for n in EXAMPLES),
+            "sources of the kernels are in it": any(
+                n.endswith((".cpp", ".cmake")) and "/examples/" not in n for n in files
+            ),
             "a second shared library is in it": sum(".so" in Path(n).name for n in files) != 1,
-            "the licence is missing": not any(n.endswith("LICENSE") for n in files),
+            "the licence is missing": not _has(files, "LICENSE"),
         }.items()
         if bad
     ]
     if wrong:
         raise SystemExit(f"error: {wheel.name}: {'; '.join(wrong)}")
+
+
+def _has(files: dict[str, bytes], end: str) -> bool:
+    return any(name.endswith(end) for name in files)
 
 
 def main() -> int:

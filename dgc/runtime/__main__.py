@@ -1,5 +1,6 @@
 """`python -m dgc.runtime`: where a C program finds header and library; plan files without dgcctl.
 
+python -m dgc.runtime where              header, library and examples in C and C++, a path a line
 python -m dgc.runtime --cflags           what a C or C++ compiler needs: -I, the library, its path
 python -m dgc.runtime info FILE          what a plan file says of itself
 python -m dgc.runtime predict FILE IMAGE...
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc.errors import DataError, DgcError, UsageError
-from dgc.runtime.native import header, library
+from dgc.runtime.native import examples, header, library
 from dgc.runtime.plan import Plan, load
 from dgc.talk import put, run_program, say_error
 
@@ -28,6 +29,13 @@ def flags() -> str:
             shlex.quote(f"-Wl,-rpath,{library().parent}"),
         ]
     )
+
+
+def where() -> str:
+    """What a C program needs and where it lies."""
+    found = {"header": header() / "dgc_plan.h", "library": library()}
+    found |= {"C": examples() / "plan.c", "C++": examples() / "plan.cpp"}
+    return "\n".join(f"{name:<8} {path}" for name, path in found.items())
 
 
 def info(plan: Plan) -> dict[str, Any]:
@@ -60,12 +68,14 @@ def classes_of(plan: Plan, images: list[str]) -> None:
 def answer(words: list[str]) -> None:
     if words == ["--cflags"]:
         put(flags())
+    elif words == ["where"]:
+        put(where())
     elif words[:1] == ["info"] and len(words) == 2:
         put(json.dumps(info(load(words[1], threads=1)), indent=2))
     elif words[:1] == ["predict"] and len(words) > 2:
         classes_of(load(words[1]), words[2:])
     else:
-        raise UsageError("say --cflags, info FILE, or predict FILE IMAGE...")
+        raise UsageError("say where, --cflags, info FILE, or predict FILE IMAGE...")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -102,6 +102,12 @@ def header() -> Path:
     return next(f for f in (_HERE, folder) if (f / "dgc_plan.h").is_file())
 
 
+def examples() -> Path:
+    """The folder of `plan.c` and `plan.cpp`."""
+    places = (_HERE / "examples", _HERE.parent.parent / "examples")  # installed; a checkout
+    return next(folder for folder in places if (folder / "plan.c").is_file())
+
+
 @cache
 def functions() -> ctypes.CDLL:
     """The loaded library. Raises UsageError where there is none that fits."""

@@ -27,13 +27,14 @@ def look_inside(wheel: Path) -> None:
         shipped = [
             name for name in names if name.endswith((".cpp", ".h", ".cmake", "CMakeLists.txt"))
         ]
-        assert shipped in ([], ["dgc/runtime/dgc_plan.h"])  # C programs need it, nothing else
+        # C programs need it and the example, nothing else
+        assert sorted(shipped) == ["dgc/runtime/dgc_plan.h", "dgc/runtime/examples/plan.cpp"]
         libraries = [name for name in names if Path(name).match(sources.LIBRARY)]
         assert libraries == ["dgc/kernels/cpu/_dgc_native.so"]
         assert sources.sources_digest(ROOT / "dgc").encode() in archive.read(libraries[0])
     assert "dgc/kernels/cpu/library.py" in names
     assert "dgc/recipes/demo.yaml" in names
-    assert "dgc/runtime/dgc_plan.h" in names
+    assert "dgc/runtime/examples/plan.c" in names
 
 
 def test_one_wheel_serves_every_python_and_holds_no_sources_of_the_kernels() -> None:

@@ -41,6 +41,16 @@ def run(words: list[object], folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_header_library_and_examples_of_a_checkout_are_found() -> None:
+    done = run([sys.executable, "-m", "dgc.runtime", "where"], ROOT)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert list(found) == ["header", "library", "C", "C++"]
+    assert all(Path(path).is_file() for path in found.values())
+    assert Path(found["C"]) == EXAMPLES / "plan.c"
+    assert dgc.runtime.examples() == EXAMPLES
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("outside")
@@ -124,6 +134,40 @@ int main(int argc, char** argv) {
     return argc - 2;
 }
 """
+
+
+PREPARING = r"""
+#include <dgc_plan.h>
+%s
+int main(void) {
+    const DgcPreprocessing how = {{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 0, 16, 3, 1};
+    unsigned char pixels[16 * 16 * 3];
+    float image[3 * 16 * 16];
+    if (fread(pixels, 3, 256, stdin) != 256) return 1;
+    normalise(&how, pixels, 3, 3, image), fwrite(image, 4, 768, stdout);
+    normalise(&how, pixels, 1, 3, image), fwrite(image, 4, 768, stdout);
+    normalise(&how, pixels, 1, 1, image), fwrite(image, 4, 256, stdout);
+    return 0;
+}
+"""
+
+
+def test_the_page_s_normalising_in_c_gives_the_bits_of_numpy(
+    flags: list[str], tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    code = page.partition("```c\n")[2].partition("```")[0]
+    (tmp_path / "x.c").write_text("#include <stdio.h>\n" + PREPARING % code)
+    built = run([COMPILERS[0], "-std=c99", *STRICT, "x.c", *flags, "-o", "x"], tmp_path)
+    assert built.returncode == 0, built.stderr
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    done = subprocess.run(
+        [tmp_path / "x"], input=pixels.tobytes(), capture_output=True, check=True, timeout=GUARD
+    )
+    how = dgc.runtime.Preprocessing(None, 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    grey = pixels.reshape(-1)[:256].reshape(16, 16)
+    wanted = [how.normalise(pixels), how.normalise(grey), how.normalise(grey, 1)]
+    assert done.stdout == b"".join(x.tobytes() for x in wanted)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS[:1])

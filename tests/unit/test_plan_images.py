@@ -174,3 +174,28 @@ def test_pixels_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(ArgumentError, match=words):
         Preprocessing(None, 4, MEAN, STD).normalise(pixels, channels)
+
+
+@pytest.mark.parametrize("size", [(70, 50), (51, 33), (20, 41), (9, 12)], ids=str)
+@pytest.mark.parametrize("resize", [24, None])
+def test_the_steps_of_the_page_are_those_of_an_image_file(
+    size: tuple[int, int], resize: int | None, tmp_path: Path
+) -> None:
+    """docs/deploy.md, "What an image goes through", word for word."""
+    width, height = size
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    image, short = Image.open(tmp_path / "x.png"), resize or 20
+    if min(size) != short:
+        longer = short * max(size) // min(size)
+        sides = (longer, short) if width > height else (short, longer)
+        image = image.resize(sides, Image.Resampling.BILINEAR)
+    left, top = (round((side - 20) / 2) for side in image.size)
+    cut = np.asarray(image)[top : top + 20, left : left + 20].astype(np.int64)
+    grey = (cut @ [19595, 38470, 7471] + 32768) // 65536
+    for x, channels, of_file in ((cut, 3, 3), (grey[..., None], 3, 1), (grey[..., None], 1, 1)):
+        how = Preprocessing(resize, 20, MEAN, STD, of_file)
+        full = np.float32(255)
+        mean, std = (np.asarray(v, np.float32)[:channels] for v in (MEAN, STD))
+        wanted = ((x.astype(np.float32) / full - mean) / std).transpose(2, 0, 1)[None]
+        assert np.array_equal(classify.prepare(tmp_path / "x.png", how, channels), wanted)
