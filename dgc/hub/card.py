@@ -133,13 +133,15 @@ def _names(values: Any) -> tuple[str, ...]:
 
 
 class Told(NamedTuple):
-    """What weights say of themselves: the recipe they were trained by, their card, and what their
-    network is made of (None: a record of before that was written).
+    """What weights say of themselves: the recipe they were trained by, their card, what their
+    network is made of (None: a record of before that was written), and whether they are a running
+    average (`train.ema_decay`; None: nobody says).
     """
 
     recipe: Recipe
     card: Card
     structure: Mapping[str, Any] | None = None
+    averaged: bool | None = None
 
 
 def checkpoint_facts(files: Mapping[str, bytes], folder: Path, run: RunDir | None = None) -> Told:
@@ -177,7 +179,13 @@ def told_in(text: str, where: str) -> Told:
         recipe = parse_recipe(record["recipe"], where)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{where} is no record of an export ({error!r})") from error
-    return Told(recipe, card_in(record, recipe, where), made_of(record, where))
+    return recorded(record, recipe, where)
+
+
+def recorded(record: Mapping[str, Any], recipe: Recipe, where: str) -> Told:
+    """What the record of an export says, which names averaged weights alone."""
+    averaged = record.get("averaged") is True
+    return Told(recipe, card_in(record, recipe, where), made_of(record, where), averaged)
 
 
 def made_of(record: Mapping[str, Any], where: str) -> dict[str, Any] | None:

@@ -24,11 +24,10 @@ from dgc.hub.card import (
     METADATA_KEY,
     Card,
     Told,
-    card_in,
     card_of,
     checkpoint_facts,
-    made_of,
     record_beside,
+    recorded,
     told_in,
     weights_file,
 )
@@ -154,7 +153,8 @@ class Opened:
     """A network in evaluation mode, a recipe for it,
     and the card of its weights, which goes before the recipe.
 
-    `entry`: where it is released.
+    `entry`: where it is released. `averaged`: whether the weights are a running average; None:
+    nobody says.
     """
 
     model: nn.Module
@@ -162,6 +162,7 @@ class Opened:
     card: Card
     title: str
     entry: ReleasedCheckpoint | None = None
+    averaged: bool | None = None
 
     @property
     def preprocessing(self) -> ImageSteps:
@@ -193,7 +194,7 @@ def open_run(run: RunDir, step: str = "last", *, ema: bool = False) -> Opened:
     """
     folder = checkpoint_folder(run, step)
     files = read_verified(folder)
-    told = checkpoint_facts(files, folder, run)
+    told = checkpoint_facts(files, folder, run)._replace(averaged=ema)
     which = f"{folder.name}, averaged weights" if ema else folder.name
     return _open(told, folder / weights_file(run, files, ema=ema), f"{run.id} ({which})")
 
@@ -231,10 +232,10 @@ def _told(path: Path) -> Told | None:
     # from the surest on: a record beside it has a digest, a checkpoint has one of each file
     if beside := record_beside(path):
         recipe, record = beside
-        where = str(path.with_suffix(".json"))
-        return Told(recipe, card_in(record, recipe, where), made_of(record, where))
+        return recorded(record, recipe, str(path.with_suffix(".json")))
     if path.name in (MODEL_FILE, EMA_FILE) and (path.parent / MANIFEST).is_file():
-        return checkpoint_facts(read_verified(path.parent), path.parent)
+        facts = checkpoint_facts(read_verified(path.parent), path.parent)
+        return facts._replace(averaged=path.name == EMA_FILE)
     text = filetype.read_header(path).metadata.get(METADATA_KEY)
     return told_in(text, f"{path}: its header") if text else None
 
@@ -257,7 +258,7 @@ def _same_network(path: Path, own: Recipe, given: Recipe) -> Recipe:
 def _open(told: Told, weights: Path, title: str, entry: ReleasedCheckpoint | None = None) -> Opened:
     model = recorded_networks.recorded(told.recipe, told.structure)
     load_weights(model, weights)
-    return Opened(model.eval(), told.recipe, told.card, title, entry)
+    return Opened(model.eval(), told.recipe, told.card, title, entry, told.averaged)
 
 
 def _open_released(path: Path, recipe: Recipe | None) -> Opened:

@@ -74,7 +74,7 @@ def export_own(
 
 
 def _record(run: RunDir, folder: Path, files: Mapping[str, bytes], *, ema: bool) -> dict[str, Any]:
-    recipe, card, structure = checkpoint_facts(files, folder, run)
+    recipe, card, structure, _ = checkpoint_facts(files, folder, run)
     return {
         "schema_version": SCHEMA_VERSION,
         "dgcctl": dgc.__version__,

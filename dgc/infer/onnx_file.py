@@ -8,7 +8,8 @@ wider dense network. Who wants the speed takes a plan file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from dgc.errors import UsageError
 from dgc.infer.conv_params import Conv
 from dgc.infer.graph import Node, ordered
-from dgc.infer.plan_facts import place_of
+from dgc.infer.plan_facts import checked_classes, checked_preprocessing, place_of
 from dgc.infer.plan_file import graph_of, image_of
 from dgc.infer.shapes import shapes
 from dgc.kernels.cpu.structs import Act
 from dgc.runtime import writer
+from dgc.runtime.plan import Preprocessing
 
 OPSET = 17  # ONNX 1.12, of 2022
 
@@ -248,16 +250,38 @@ def _shares(windows: Tensor, size: int) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def save_onnx(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:
-    """Write `model` as ONNX (opset 17) for images of the size of `example`, any number at once."""
+def metadata(
+    names: Sequence[str], how: Preprocessing | None, origin: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """What `metadata_props` of a model say, each value as JSON."""
+    told: dict[str, Any] = {"classes": list(names)} if names else {}
+    told |= {} if how is None else {**asdict(how), "crop": "center"}
+    told |= {"origin": origin} if origin else {}
+    return {key: writer.as_json(key, value) for key, value in told.items()}
+
+
+def save_onnx(
+    model: nn.Module,
+    example: Tensor,
+    file: str | os.PathLike[str],
+    classes: Sequence[str] = (),
+    preprocessing: Any = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `model` as ONNX (opset 17) for images of the size of `example`, any number at once.
+    `classes`, `preprocessing` and `origin` as of `dgc.save_plan`: they stand in its metadata_props.
+    """
     shape, path = image_of(example), place_of(file)
+    how = checked_preprocessing(preprocessing, [shape])
     try:
         import onnx
     except ImportError as error:
         raise UsageError("ONNX needs the package onnx: pip install onnx") from error
     with torch.no_grad():
         answer = tuple(model.eval()(example[:1]).shape[1:])
+    told = metadata(checked_classes(classes, answer), how, origin)
     made = _Writer(graph_of(model, shape), shape).model(shape, answer)
+    onnx.helper.set_model_props(made, told)
     onnx.checker.check_model(made)
     writer.write(made.SerializeToString(), path)
     return path

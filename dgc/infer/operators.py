@@ -13,8 +13,9 @@ import copy
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,16 @@ class PlanModule(nn.Module):
         return y
 
 
-def save_pt2(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) -> Path:
+def save_pt2(
+    model: nn.Module,
+    example: Tensor,
+    file: str | os.PathLike[str],
+    classes: Sequence[str] = (),
+    preprocessing: Any = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Path:
     """Write `model` for torch.export.load: images of the size of `example`, any number at once,
-    with the bits of the compiled module.
+    with the bits of the compiled module. The rest as of `dgc.save_plan`, whose file is in it.
     """
     image_of(example)
     path = place_of(file)
@@ -74,7 +82,8 @@ def save_pt2(model: nn.Module, example: Tensor, file: str | os.PathLike[str]) ->
     # two images: a single one would be taken for a number that never changes
     images = example[:1].detach().expand(2, -1, -1, -1).contiguous()
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
-        plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"))
+        told = (classes, preprocessing, origin)
+        plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"), *told)
         exported = torch.export.export(PlanModule(plan), (images,), dynamic_shapes=(batch,))
         made = Path(folder, "model.pt2")
         torch.export.save(exported, made)

@@ -59,6 +59,8 @@ def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
         "model": opened.recipe.model.name,
         "recipe_digest": opened.recipe.digest(),
         "licence": given.licence or (opened.entry.licence if opened.entry else None),
+        "precision": given.precision,
+        "averaged": opened.averaged,  # weights of train.ema_decay
     }
     if given.run_dir:
         folder = checkpoint_folder(RunDir(given.run_dir), given.step)
@@ -98,16 +100,16 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
     sizes = sizes_of(given.size, opened)
     classes = known_classes(opened)
     examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
-    if given.form == "plan":
-        told, precision = origin(given, opened), given.precision
-        how = steps_for(sizes, opened.preprocessing)
-        save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
-    elif given.precision != "float32":
+    if given.form != "plan" and given.precision != "float32":
         raise UsageError(f"--precision belongs to plan files: --{given.form} is float32")
-    elif len(sizes) > 1:
+    if given.form != "plan" and len(sizes) > 1:
         raise UsageError(f"--{given.form} takes one --size, and {len(sizes)} were given")
+    how, told = steps_for(sizes, opened.preprocessing), origin(given, opened)
+    if given.form == "plan":
+        precision = given.precision
+        save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
     else:
-        SAVERS[given.form](opened.model, examples[0], given.out)
+        SAVERS[given.form](opened.model, examples[0], given.out, classes, how, told)
     return {
         "title": opened.title,
         "file": str(given.out),

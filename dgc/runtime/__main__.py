@@ -42,6 +42,7 @@ def info(plan: Plan) -> dict[str, Any]:
     how = plan.preprocessing
     return {
         "file": plan.name,
+        "precision": plan.precision,
         "images": [{"image": s.image, "answer": s.answer} for s in plan.shapes],
         "classes": list(plan.classes),
         "preprocessing": how and vars(how),

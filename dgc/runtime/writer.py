@@ -83,7 +83,7 @@ def file_bytes(
     if preprocessing is not None:
         sections[PREPROCESSING] = _preprocessing(preprocessing)
     if origin:
-        sections[ORIGIN] = _json(origin)
+        sections[ORIGIN] = as_json("origin", origin).encode()
     data = _laid_out(kernels, sections)
     _check(data)
     return data
@@ -131,12 +131,14 @@ def _name(name: str) -> bytes:
         raise ArgumentError(f"class name {name!r}: {error.reason}") from error
 
 
-def _json(origin: Mapping[str, Any]) -> bytes:
+def as_json(name: str, value: Any) -> str:
+    """For a section or a property called `name`. Raises ArgumentError."""
     try:
-        text = json.dumps(origin, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        return text.encode()
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        text.encode()  # halves of surrogates
     except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(f"origin: should be JSON: {error}") from error
+        raise ArgumentError(f"{name}: should be JSON: {error}") from error
+    return text
 
 
 def _preprocessing(how: Preprocessing) -> bytes:

@@ -4,13 +4,17 @@ learn the same; the averaged weights are evaluated and exported by name.
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 
 import pytest
 import safetensors.torch
 
+from dgc.hub.load_weights import open_file, open_run
+from dgc.jobs.export import origin
 from dgc.run import checkpoint_store
+from dgc.run.files import sha256_of
 from dgc.run.status import State, read_status
 from dgcctl.cli.main import main
 from tests.faults.training import Zygote, fingerprint, logged, make_run, train
@@ -97,6 +101,16 @@ def test_averaged_weights_are_evaluated_and_exported_by_name(zygote, tmp_path, c
     assert told["top1_error"] == last["ema_top1_error"]
     again = json.loads(invoke("eval", "--checkpoint", str(out), "--json"))
     assert again["loss"] == told["loss"] == pytest.approx(last["ema_loss"], rel=1e-6)
+    for ema, name in ((True, "ema.safetensors"), (False, "model.safetensors")):
+        assert open_file(folder / name).averaged is ema
+        given = argparse.Namespace(
+            run_dir=run.path, step="last", ema=ema, licence=None, precision="int8"
+        )
+        said = origin(given, open_run(run, ema=ema))
+        assert (said["averaged"], said["precision"]) == (ema, "int8")
+        assert said["weights_sha256"] == sha256_of(folder / name)
+    given = argparse.Namespace(run_dir=None, weights=out, licence=None, precision="float32")
+    assert origin(given, open_file(out))["averaged"] is True
 
 
 def test_what_has_no_average_says_so(zygote, tmp_path, capsys):

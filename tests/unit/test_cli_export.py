@@ -73,6 +73,8 @@ def test_an_exported_file_says_what_it_is(plan: Path, weights: tuple[Path, Path]
     assert found.origin["licence"] == "MIT"
     assert found.origin["dgcctl"] == dgc.__version__
     assert len(found.origin["weights_sha256"]) == 64
+    assert found.origin["precision"] == "float32"
+    assert "averaged" not in found.origin  # bare weights: nobody says
 
 
 def test_a_plan_predicts_what_the_network_predicts(

@@ -5,6 +5,7 @@ nothing of the network.
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from torch import nn
 import dgc
 from dgc.bench.networks import build
 from dgc.errors import UsageError
-from dgc.infer.onnx_file import OPSET, save_onnx
+from dgc.infer.onnx_file import OPSET, metadata, save_onnx
 from dgc.infer.operators import save_pt2
 from dgc.kernels.cpu import library
+from dgc.runtime.plan import Preprocessing
 from tests.native.fuzz_seeds import networks
 from tests.plan_files import images, network
 from tests.waiting import GUARD
@@ -73,6 +75,54 @@ def test_onnx_gives_the_logits_of_the_network(
     for batch in (3, 1):
         (found,) = session.run(None, {"images": x[:batch].numpy()})
         assert np.abs(found - wanted[:batch]).max() <= 1e-5 * scale
+
+
+TOLD = {
+    "classes": ["cat", "Käse", "犬", "d", "e"],
+    "preprocessing": {"resize": None, "image_size": 20, "mean": [0.5, 0.25, 0.125],
+                      "std": [0.2, 0.3, 0.4], "channels": 3},
+    "origin": {"run": "demo-1", "averaged": True},
+}  # fmt: skip
+
+
+def of_photos() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return net.eval(), torch.zeros(1, 3, 20, 20)
+
+
+@needs_onnx
+def test_onnx_carries_classes_preprocessing_and_origin(tmp_path: Path) -> None:
+    import onnxruntime
+
+    file = save_onnx(*of_photos(), tmp_path / "x.onnx", **TOLD)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    how = TOLD["preprocessing"] | {"crop": "center"}
+    wanted = {"classes": TOLD["classes"], **how, "origin": TOLD["origin"]}
+    assert {key: json.loads(value) for key, value in found.items()} == wanted
+    bare = save_onnx(*of_photos(), tmp_path / "bare.onnx")
+    assert onnxruntime.InferenceSession(bare).get_modelmeta().custom_metadata_map == {}
+
+
+def test_the_metadata_of_onnx_are_json_by_name() -> None:
+    how = Preprocessing(24, 20, (0.5, 0.25, 0.125), (0.2, 0.3, 0.4))
+    assert metadata(["Käse"], how, {"averaged": False}) == {
+        "classes": '["Käse"]', "resize": "24", "image_size": "20", "mean": "[0.5, 0.25, 0.125]",
+        "std": "[0.2, 0.3, 0.4]", "channels": "3", "crop": '"center"',
+        "origin": '{"averaged": false}',
+    }  # fmt: skip
+    assert metadata((), None, None) == {}
+
+
+@pytest.mark.parametrize("saver", [save_onnx, save_pt2])
+def test_what_contradicts_the_network_is_refused_here_too(
+    saver: Callable[..., Path], tmp_path: Path
+) -> None:
+    wrong = TOLD["preprocessing"] | {"image_size": 32}
+    with pytest.raises(ValueError, match=r"image_size 32: .* the examples are 20 x 20"):
+        saver(*of_photos(), tmp_path / "x", preprocessing=wrong)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_onnx

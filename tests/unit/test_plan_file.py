@@ -105,6 +105,15 @@ def test_what_a_file_says_of_itself_comes_back(saved: Path, of_photos: Path) -> 
     assert plan.memory(4) >= plan.memory(1) > 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_info_says_in_which_precision_a_plan_computes(
+    net: nn.Module, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = dgc.save_plan(net, images(), tmp_path / "x.dgc", precision=precision)
+    assert main(["info", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == precision
+
+
 def test_a_file_without_any_of_it(net: nn.Module, tmp_path: Path) -> None:
     plan = dgc.runtime.load(dgc.save_plan(net, images(), tmp_path / "bare.dgc"))
     assert (plan.classes, plan.preprocessing) == ((), None)
