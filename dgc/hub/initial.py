@@ -30,13 +30,18 @@ _PREFIXES = ("module.", "_orig_mod.")
 @dataclass(frozen=True)
 class Start:
     """`structure` where the weights are
-    of a converted network (`layers` of it), `sha256` of the file.
+    of a converted network (`layers` of it), `sha256` of the file; `key`: what names the file.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
     structure: Mapping[str, Any] = field(default_factory=dict)
+    key: str = "model.init"
+
+    @property
+    def named(self) -> str:
+        return f"{self.key} = {self.path}" if self.key else str(self.path)
 
     @property
     def layers(self) -> Mapping[str, Any]:
@@ -72,6 +77,11 @@ def read(recipe: Recipe) -> Start:
             " recipe was made for"
         )
     return Start(given, found, tensors(given), told_structure(given))
+
+
+def unnamed(path: Path, key: str = "") -> Start:
+    """Weights that do not say which network they are of; `key` names the file in what is said."""
+    return Start(path, sha256_of(path), tensors(path), told_structure(path), key)
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -168,8 +178,8 @@ def load(model: nn.Module, start: Start, reset: Sequence[str]) -> None:
     ]  # fmt: skip
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        hint = "; what may differ stands in model.reset" if start.key == "model.init" else ""
         raise IntegrityError(
-            f"model.init = {start.path}: does not fit the network:"
-            f" {'; '.join(problems[:SHOWN])}{more}; what may differ stands in model.reset"
+            f"{start.named}: does not fit the network: {'; '.join(problems[:SHOWN])}{more}{hint}"
         )
     model.load_state_dict(given, strict=False)

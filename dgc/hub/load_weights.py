@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dgc.errors import IntegrityError, UsageError
-from dgc.hub import filetype, recorded_networks
+from dgc.hub import filetype, initial, recorded_networks
 from dgc.hub.cache import Cache, hold
 from dgc.hub.card import (
     METADATA_KEY,
@@ -41,6 +41,7 @@ from dgc.run.checkpoint_store import (
     EMA_FILE,
     MANIFEST,
     MODEL_FILE,
+    STATE_FILE,
     checkpoint_folder,
     read_verified,
 )
@@ -148,6 +149,10 @@ def load_weights(model: nn.Module, weights: Path) -> None:
 # --- any checkpoint -------------------------------------------------------------------------------
 
 
+class UnnamedNetworkError(UsageError):
+    """Weights that do not say which network they are of, and nobody else did."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A network in evaluation mode, a recipe for it,
@@ -212,17 +217,25 @@ def open_file(path: Path, recipe: Recipe | None = None) -> Opened:
         return _open_released(path, recipe)
     told = _told(path)
     if told is None and recipe is None:
-        raise UsageError(
+        raise UnnamedNetworkError(
             f"{path}: no record {path.stem}.json beside it, so say with --recipe which network it"
             " is for"
         )
     # bare weights: the recipe is all that is known
     if told is None:
         assert recipe is not None
-        return _open(Told(recipe, card_of(recipe)), path, path.name)
+        return open_unnamed(path, recipe)
     if recipe is not None:
         told = told._replace(recipe=_same_network(path, told.recipe, recipe))
     return _open(told, path, path.name)
+
+
+def open_unnamed(path: Path, recipe: Recipe, key: str = "") -> Opened:
+    """Weights that do not say which network they are of, as those of the recipe's; `key` names the
+    file in what is said. Raises IntegrityError where they do not fit.
+    """
+    model = recorded_networks.of_weights(recipe, initial.unnamed(path, key))
+    return Opened(model.eval(), recipe, card_of(recipe), path.name)
 
 
 def _told(path: Path) -> Told | None:
@@ -234,8 +247,14 @@ def _told(path: Path) -> Told | None:
         recipe, record = beside
         return recorded(record, recipe, str(path.with_suffix(".json")))
     if path.name in (MODEL_FILE, EMA_FILE) and (path.parent / MANIFEST).is_file():
+<<<<<<< HEAD
         facts = checkpoint_facts(read_verified(path.parent), path.parent)
         return facts._replace(averaged=path.name == EMA_FILE)
+=======
+        files = read_verified(path.parent)
+        # a script's checkpoint says what its network is made of, and not which one it is
+        return checkpoint_facts(files, path.parent) if STATE_FILE in files else None
+>>>>>>> 6bacdf3 (A script that is started again goes on with its run; its checkpoints say what a converted network is made of; weights that name no network teach and are evaluated by a recipe; runs show says what a run started from and a script's config)
     text = filetype.read_header(path).metadata.get(METADATA_KEY)
     return told_in(text, f"{path}: its header") if text else None
 
@@ -268,15 +287,12 @@ def _open_released(path: Path, recipe: Recipe | None) -> Opened:
     if entry is not None:
         recipe = load_recipe(find_recipe(entry.recipe))
     if recipe is None:
-        raise UsageError(
+        raise UnnamedNetworkError(
             f"{path}: is none of the released networks, so say with --recipe which network it"
             " is for"
         )
     if not recipe.model.is_ours:
-        raise UsageError(
-            f"{path}: of {recipe.model.name} only safetensors files are measured: name a run, or an"
-            " export of one (`dgcctl ckpt export`)"
-        )
+        return open_unnamed(path, recipe)
     with tempfile.TemporaryDirectory(prefix="dgcctl-") as folder:
         weights = Path(folder, MODEL_FILE)
         network, arguments = recipe.model.name, recipe.model.kwargs()

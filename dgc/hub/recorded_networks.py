@@ -59,7 +59,7 @@ def fresh(recipe: Recipe, *, weights: bool = True) -> Fresh:
         try:
             rebuild(model, {**start.structure, "keys": None})
         except IntegrityError as error:
-            raise IntegrityError(f"model.init = {start.path}: {error}") from error
+            raise IntegrityError(f"{start.named}: {error}") from error
         initial.load(model, start, network.reset)
         return Fresh(model, start)
     if start is not None:
@@ -218,6 +218,24 @@ def recorded(recipe: Recipe, found: Mapping[str, Any] | None) -> nn.Module:
     except IntegrityError as error:
         # another version of the library is the likeliest cause, so it is named
         raise IntegrityError(f"{name}: {error}{_versions(found)}") from error
+
+
+def of_weights(recipe: Recipe, start: Start) -> nn.Module:
+    """The recipe's network with weights that do not say which network they are of; converted as
+    the structure beside them says, where there is one.
+
+    Raises IntegrityError where they do not fit it.
+    """
+    if start.layers:
+        model = foreign.build(recipe.model.name, recipe.model.num_classes, recipe.model.args)
+        try:
+            rebuild(model, start.structure)
+        except IntegrityError as error:
+            raise IntegrityError(f"{start.named}: {error}") from error
+    else:
+        model = recorded(recipe, None)
+    initial.load(model, start, ())
+    return model
 
 
 def _versions(found: Mapping[str, Any]) -> str:

@@ -107,8 +107,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     if path.name == "recipe.yaml" and not path.exists() and path.with_name("config.json").exists():
         raise RecipeError(
-            f"{path.parent}: a script recorded this run (dgc.run.start), so it has no recipe: start"
-            " the script again"
+            f"{path.parent}: a script recorded this run (dgc.run.start), so it has no recipe: its"
+            " script goes on with it, evaluates it and exports it (docs/scripts.md)"
         )
     text = yaml12.read_text(path)
     # what a run recorded is nobody's to change, and says what it always said

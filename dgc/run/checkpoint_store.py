@@ -2,7 +2,7 @@
 one in flight.
 
     checkpoints/step-000123/{model.safetensors, optim.safetensors, structure.json, state.json,
-                             MANIFEST.json}
+                             MANIFEST.json}     (of a script: see script_checkpoint)
     last.json, best.json        pointers {step, path}, written after what they point to
 
 Commit: temporary folder, every file fsynced, folder fsynced, renamed, parent fsynced; then the

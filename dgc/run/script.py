@@ -21,15 +21,17 @@ from typing import Any, Self
 
 from dgc import settings
 from dgc.errors import ArgumentError, DgcError, ExitCode, ResourceError, UsageError
-from dgc.run import checkpoint_store, code_record, git, provenance
+from dgc.run import checkpoint_store, code_record, git, provenance, script_checkpoint
 from dgc.run.code_record import sentences
-from dgc.run.events import EventKind, EventWriter
+from dgc.run.events import EventKind, EventWriter, live_rows, read_events
 from dgc.run.files import atomic_write, write_json
 from dgc.run.names import checked_name, is_one_component
 from dgc.run.paths import RunDir, create_run
-from dgc.run.status import HEARTBEAT_SECONDS, State, Status, write_status
+from dgc.run.script_checkpoint import Saved
+from dgc.run.status import HEARTBEAT_SECONDS, State, Status, read_status, write_status
 
 _OWN = frozenset({"kind", "t", "crc", "step", "epoch", "nonfinite"})
+_BESIDE = (_OWN - {"epoch"}) | {"split"}  # what stands in a row of an evaluation beside its figures
 
 
 def start(
@@ -42,16 +44,24 @@ def start(
     steps: int = 0,
     epochs: int = 0,
     runs_dir: Path | str | None = None,
+    resume: bool = False,
 ) -> ScriptRun:
     """Begin a run named `name` in `runs_dir` (default: $DGCCTL_RUNS_DIR, or ./runs).
 
     `config` is what filters and comparisons go by: numbers, texts, lists, and mappings of them.
     `seed` is what runs are averaged over; None: the `seed` of `config`, else 0. `steps` and
-    `epochs` say how long it will be, where that is known. Raises UsageError for a name that cannot
-    be a folder's, ArgumentError for a config that JSON cannot say or whose seed is another,
-    ResourceError where the folder cannot be made.
+    `epochs` say how long it will be, where that is known. `resume`: go on with the newest run in
+    that folder that stopped, failed or died and has this very name, seed, title, tags and config,
+    if there is one; `saved` of the run is then its last checkpoint, and what was logged after that
+    counts no more.
+
+    Raises UsageError for a name that cannot be a folder's, ArgumentError for a config that JSON
+    cannot say or whose seed is another and for tags that are one text, ResourceError where the
+    folder cannot be made, IntegrityError where all checkpoints to go on from are damaged.
     """
     checked_name(name, "name")
+    if isinstance(tags, str):  # its letters would be tags
+        raise ArgumentError(f"tags is one text: give a list, [{tags!r}]")
     plain = _plain(dict(config or {}), "config")
     document = {
         "name": name,
@@ -61,6 +71,9 @@ def start(
         "config": plain,
     }
     folder = Path(runs_dir) if runs_dir is not None else settings.runs_dir()
+    status = Status(state=State.RUNNING, steps=steps, epochs=epochs)
+    if resume and (earlier := script_checkpoint.unfinished(folder, document)) is not None:
+        return _resumed(earlier, status)
     try:
         run = create_run(folder, name)
     except OSError as error:
@@ -79,7 +92,21 @@ def start(
     for level, text in sentences(facts):
         provenance.append_log(run, f"{level}: {text}")
     write_json(run.env, {**provenance.machine(), "packages": provenance.packages()})
-    return ScriptRun(run, Status(state=State.RUNNING, steps=steps, epochs=epochs))
+    return ScriptRun(run, status)
+
+
+def _resumed(run: RunDir, status: Status) -> ScriptRun:
+    """The run goes on from its last checkpoint, or from its beginning where it has none."""
+    saved = script_checkpoint.saved(run)
+    before = read_status(run)
+    status.started = before.started
+    status.paused = before.paused + max(0.0, time.time() - before.heartbeat)
+    status.step, status.epoch = (saved.step, saved.epoch) if saved else (0, 0)
+    # whoever asked the last start to stop did not mean this one
+    (run.control / "stop").unlink(missing_ok=True)
+    going_on = ScriptRun(run, status, saved)
+    going_on.say_resumed()
+    return going_on
 
 
 def _seed(seed: int | None, config: Mapping[str, Any]) -> int:
@@ -144,8 +171,10 @@ def _code(script: Path | None, run: RunDir) -> dict[str, Any]:
 class ScriptRun:
     """A run that a script writes. Use it in a `with` block: its end is the end of the run."""
 
-    def __init__(self, run: RunDir, status: Status) -> None:
+    def __init__(self, run: RunDir, status: Status, saved: Saved | None = None) -> None:
         self.dir, self.status = run, status
+        # the checkpoint that `start(..., resume=True)` found: `step`, `epoch`, `weights`, `state`
+        self.saved = saved
         self._events = EventWriter(run)
         # status.json is written by the heartbeat and by `finish`, never by both at once
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -223,34 +252,48 @@ class ScriptRun:
         atomic_write(target, png)
         return target
 
-    def checkpoint(self, model: Any, *, step: int | None = None) -> Path:
+    def checkpoint(
+        self, model: Any, *, step: int | None = None, state: Mapping[str, Any] | None = None
+    ) -> Path:
         """Save the weights of a network (a torch module, or a mapping of tensors) as a checkpoint
-        of the run, all of it or nothing. Returns its folder; `model.safetensors` in it can be
-        named with `--init`.
+        of the run, all of it or nothing. `state`: what the script needs to go on, by name, e.g.
+        `{"optimizer": optimizer.state_dict()}`. Returns its folder; `model.safetensors` in it can
+        be named with `--init`.
         """
-        import safetensors.torch
-
-        tensors = model if isinstance(model, Mapping) else model.state_dict()
-        data = safetensors.torch.save(
-            # copies: safetensors refuses two names of one storage (tied weights)
-            {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        )
         number = self.status.step if step is None else step
         began = time.monotonic()
-        written = checkpoint_store.commit(
-            self.dir_with("checkpoints"), number, {checkpoint_store.MODEL_FILE: data}
-        )
+        files = script_checkpoint.encode(model, state, self.status.epoch)
+        written = checkpoint_store.commit(self.dir_with("checkpoints"), number, files)
         checkpoint_store.point_to(self.dir.last, written)
         self._events.append(
             EventKind.CHECKPOINT,
             step=number,
             epoch=self.status.epoch,
             path=f"checkpoints/{written.path.name}",
-            bytes=len(data),
+            bytes=sum(map(len, files.values())),
             ms=round(1000 * (time.monotonic() - began), 1),
             best=False,
         )
         return written.path
+
+    def say_resumed(self) -> None:
+        """Write down where the run goes on: rows that were logged after that count no more."""
+        for text in self.saved.passed_over if self.saved else ():
+            self.note(f"passed over a damaged checkpoint: {text}", "warning")
+        checkpoint_store.set_aside_after(self.dir, self.status.step)
+        # whether the script computes exactly what it would have, nobody here knows
+        self._events.append(EventKind.RESUME, step=self.status.step, exact=None)
+        self.note(f"resumed from step {self.status.step}")
+        self._keep_last_result()
+
+    def _keep_last_result(self) -> None:
+        """metrics.json is of an evaluation that counts, or is none."""
+        kept = [row for row in live_rows(read_events(self.dir)) if row["kind"] == EventKind.EVAL]
+        if kept:
+            figures = {key: value for key, value in kept[-1].items() if key not in _BESIDE}
+            write_json(self.dir.metrics, figures, point="metrics")
+        else:
+            self.dir.metrics.unlink(missing_ok=True)
 
     def dir_with(self, folder: str) -> RunDir:
         self.dir.file(folder).mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dgc.data import Images
 from dgc.errors import DataError, IntegrityError, UsageError
-from dgc.hub.load_weights import Opened, open_file
+from dgc.hub.load_weights import Opened, UnnamedNetworkError, open_file, open_unnamed
 from dgc.recipe.load import Recipe
 from dgc.run.files import is_file, sha256_of
 from dgc.train import build
@@ -42,13 +42,16 @@ class Teacher:
         return (1 - self.weight) * cross_entropy + self.weight * self.temperature**2 * distance
 
 
+KEY = "train.teacher"
+
+
 class TeacherFile(NamedTuple):
     path: Path
     sha256: str
 
     @property
     def named(self) -> str:
-        return f"train.teacher = {self.path}"
+        return f"{KEY} = {self.path}"
 
 
 def find_teacher(recipe: Recipe) -> TeacherFile | None:
@@ -85,6 +88,8 @@ def open_teacher(
         return None
     try:
         opened = open_file(file.path)
+    except UnnamedNetworkError:
+        opened = _of_the_recipe(file, recipe)
     except UsageError as error:
         raise UsageError(f"{file.named}: {error}") from error
     _check(file.named, opened, recipe, images)
@@ -98,6 +103,18 @@ def open_teacher(
         "network": opened.recipe.model.name,
     }
     return Teacher(module, train.teacher_temperature, train.teacher_weight, facts)
+
+
+def _of_the_recipe(file: TeacherFile, recipe: Recipe) -> Opened:
+    """Weights that name no network are of the one that they teach: dense, or as it is trained."""
+    section = recipe.model.model_copy(update={"form": "dense"})
+    try:
+        return open_unnamed(file.path, recipe.model_copy(update={"model": section}), KEY)
+    except IntegrityError:
+        # of any other network the dense one is all that can be told from weights
+        if not recipe.model.is_ours or recipe.model.form == "dense":
+            raise
+        return open_unnamed(file.path, recipe, KEY)
 
 
 def _check(where: str, opened: Opened, recipe: Recipe, images: Images) -> None:

@@ -207,6 +207,83 @@ def test_a_checkpoint_says_what_its_network_is_made_of(road: Place) -> None:
     assert found["layers"]["1.0"]["gate_factor"] == 0.25
 
 
+SCRIPT = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+import dgc
+from mynets.nets import build
+dense = build(10, width=16)
+dense.load_state_dict(load_file(sys.argv[1]))
+save_file(dense.state_dict(), "own.safetensors")
+torch.save(dense.state_dict(), "own.pt")
+with dgc.run.start("script", {"width": 16}, runs_dir="runs") as run:
+    dgc.convert(dense, torch.randn(1, 3, 32, 32), heads=4, gate_factor=0.25)
+    run.checkpoint(dense, step=1)
+run.path.rename(run.path.with_name("script"))
+"""
+
+
+@pytest.fixture(scope="module")
+def scripted(road: Place) -> Place:
+    """Weights that do not say which network they are of: two files, and a script's checkpoint."""
+    (road.folder / "own.py").write_text(SCRIPT)
+    weights = max((road.folder / "runs/dense/checkpoints").glob("*/model.safetensors"))
+    subprocess.run(
+        [sys.executable, "own.py", str(weights)],
+        cwd=road.folder, env={**os.environ, "PYTHONPATH": f"{ROOT}:."}, check=True, timeout=GUARD,
+    )  # fmt: skip
+    return road
+
+
+@pytest.mark.parametrize("file", ["own.safetensors", "own.pt", "script"])
+def test_weights_that_name_no_network_teach_and_are_evaluated(scripted: Place, file: str) -> None:
+    few = ("train.epochs=1", "data.limit_train=100", "data.limit_val=50")
+    scripted.run("train", "own.yaml", "model.form=dgc", "model.gate_factor=0.25", *few,
+                 "--teacher", file, *TRUST)  # fmt: skip
+    run = scripted.runs[-1]
+    told = read_json(run / "model.json")["teacher"]
+    assert told["network"] == "python:mynets.nets:build"
+    shown, _ = scripted.run("runs", "show", run.name)
+    assert f"taught by {told['file']}" in " ".join(shown.split())
+    shutil.rmtree(run)
+    # and they are measured as the network of a recipe that says which it is
+    as_file = file if file != "script" else str(Path(told["file"]))
+    form = ["model.form=dgc", "model.gate_factor=0.25"] if file == "script" else []
+    recipe = scripted.folder / "measured.yaml"
+    recipe.write_text(RECIPE if not form else RECIPE.replace("form: dense", "form: dgc"))
+    out, _ = scripted.run("eval", "--checkpoint", as_file, "--recipe", "measured.yaml", *TRUST,
+                          "--engine", "eager", "--json")  # fmt: skip
+    assert json.loads(out)["samples"] == 400
+    if not form:
+        assert json.loads(out)["top1_error"] == error_of(scripted, "dense")
+
+
+def test_training_starts_from_the_converted_network_of_a_script(scripted: Place) -> None:
+    scripted.run("train", "own.yaml", "model.form=dgc", "model.gate_factor=0.25", "--init", "script",
+                 "train.epochs=1", "data.limit_train=100", "data.limit_val=50", *TRUST)  # fmt: skip
+    run = scripted.runs[-1]
+    shown, _ = scripted.run("runs", "show", run.name)
+    assert "starts from " + read_json(run / "model.json")["init"]["file"] in " ".join(shown.split())
+    shutil.rmtree(run)
+    shown, _ = scripted.run("runs", "show", "script")
+    assert "config width=16" in " ".join(shown.split())
+    assert "its script goes on with it, evaluates it" in scripted.refused(
+        2, "eval", "--run", "script"
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "said"), [("24", "does not fit the network: 0.0.weight has shape [16, 3, 3, 3]")]
+)
+def test_weights_of_another_network_teach_nobody(scripted: Place, width: str, said: str) -> None:
+    words = ("train", "own.yaml", f"model.args.width={width}", "--teacher", "own.pt", *TRUST)
+    _, err = scripted.run(*words, code=4)
+    line = next(line for line in err.splitlines() if line.startswith("error: "))
+    assert f"train.teacher = {scripted.folder / 'own.pt'}: {said}" in line
+    shutil.rmtree(scripted.runs[-1])
+
+
 def test_code_that_nobody_trusted_is_not_run(road: Place) -> None:
     says = "error: model.name = python:mynets.nets:build: this runs code of mynets, which was not"
     for words in (

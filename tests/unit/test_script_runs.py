@@ -21,6 +21,7 @@ from dgc.run.paths import RunDir
 from dgc.run.status import read_status
 from dgcctl.cli.main import main
 from dgcctl.core.runs import listing
+from dgcctl.core.runs.recipe_values import OF_THE_RUN
 from tests.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,3 +266,40 @@ def test_two_seeds_or_one_that_is_no_number_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=rf"^config.seed is {seed!r}: give a whole number"):
             dgc.run.start("own", {"seed": seed}, runs_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_value_of_a_config_hides_behind_what_every_run_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    for epochs in (3, 7):
+        config = {"epochs": epochs, "loss": "hinge", "name": "mine", "net": {"steps": 5}}
+        with dgc.run.start("own", config, epochs=90, runs_dir=runs) as run:
+            run.evaluate(1, loss=0.5)
+    assert main(["runs", "ls", "config.epochs=7", "--ids", "--runs-dir", str(runs)]) == 0
+    assert capsys.readouterr().out.split() == [run.id]
+    values = recorded_values(runs, run.id)
+    assert (values["epochs"], values["config.epochs"]) == (90, 7)
+    assert (values["loss"], values["config.loss"]) == (0.5, "hinge")
+    assert (values["name"], values["config.name"]) == ("own", "mine")
+    assert values["net.steps"] == 5
+    assert main(["runs", "compare", "name=own", "--runs-dir", str(runs), "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)
+    assert "config.epochs" in json.dumps(groups)
+    # whatever a run gets to be listed with later stands in this list too
+    own = set(run_of(runs, run.id).row()) | {"note", "name", "age", "host", "owner", "tags"}
+    assert own <= OF_THE_RUN
+
+
+def run_of(runs: Path, run: str) -> listing.Run:
+    return next(found for found in listing.list_runs(runs) if found.id == run)
+
+
+def recorded_values(runs: Path, run: str) -> dict[str, object]:
+    return run_of(runs, run).values
+
+
+def test_tags_that_are_one_text_are_no_letters(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"tags is one text: give a list, \['abc'\]"):
+        dgc.run.start("own", tags="abc", runs_dir=tmp_path / "runs")  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()

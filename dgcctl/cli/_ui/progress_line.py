@@ -121,6 +121,8 @@ def eval_line(event: Event, progress: Progress, *, top5: bool = True) -> str:
     epoch = event.get("epoch", progress.epoch + 1)
     parts = [f"epoch {numbers.part(epoch, progress.epochs)}"]
     parts.append(f"top-1 error {numbers.percent(event.get('top1_error'))}")
+    if (averaged := event.get("ema_top1_error")) is not None:
+        parts.append(f"({numbers.percent(averaged)} with averaged weights)")
     if top5 and event.get("top5_error") is not None:
         parts.append(f"top-5 error {numbers.percent(event['top5_error'])}")
     parts.append(f"loss {numbers.decimals(event.get('loss'))}")

@@ -13,6 +13,7 @@ from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.trusted_code import CODE_KEYS, trust_words, untrusted
 from dgc.talk import shown
+from dgcctl.cli._ui import output
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.core import numbers, settings
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
@@ -78,6 +79,7 @@ def rows(run: RunDir) -> list[tuple[str, Any]]:
         *([("repeats", seen.repeats)] if seen.repeats else []),
         *_labels(seen),
         *_results(run, seen),
+        *_made(run, seen),
         *_cost(run, seen),
         *_code(run),
     ]
@@ -122,6 +124,31 @@ def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
             lines.append((name, verdict_text(held[key], few_images(seen.recipe, run))))
         elif seen.metrics.get(key) is not None:
             lines.append((name, numbers.percent(seen.metrics[key])))
+        # beside the raw weights', by which a recipe's expectation is held
+        if seen.metrics.get(f"ema_{key}") is not None:
+            averaged = numbers.percent(seen.metrics[f"ema_{key}"])
+            lines.append((f"{name}, averaged weights", averaged))
+    return lines
+
+
+def _made(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
+    """What it started and learnt from; of a script's run the values that it gave."""
+    model = read_optional(run, "model.json")
+    told = (("starts from", model.get("init")), ("taught by", model.get("teacher")))
+    lines = [(name, str(which["file"])) for name, which in told if which and which.get("file")]
+    if run.config.exists():
+        values = {
+            key: value
+            for key, value in seen.recipe.items()
+            if key not in ("name", "title", "tags", "seed")
+        }
+        given = " ".join(
+            f"{key}={value if isinstance(value, str) else output.json_text(value)}"
+            for key, value in values.items()
+        )
+        lines += [("config", given)] if given else []
+        lines += [("seed", str(seen.recipe.get("seed", 0)))]
+        lines += [("took", numbers.duration(seen.status.seconds))]
     return lines
 
 

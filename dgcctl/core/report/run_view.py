@@ -136,11 +136,18 @@ def _notes(run: RunRecord) -> list[str]:
     ]
     resumes = run.of_kind(EventKind.RESUME)
     if resumes:
-        exact = "exactly" if all(event.get("exact", True) for event in resumes) else "NOT exactly"
-        notes.append(f"resumed {len(resumes)} time{'s' if len(resumes) > 1 else ''}, {exact}")
+        notes.append(f"resumed {len(resumes)} time{'s' if len(resumes) > 1 else ''}{_how(resumes)}")
     if run.git.get("dirty"):
         notes.append("ran with uncommitted sources (kept in the run directory)")
     return notes
+
+
+def _how(resumes: Sequence[Event]) -> str:
+    told = [event.get("exact", True) for event in resumes]
+    # of a script's run nobody knows
+    if None in told:
+        return ""
+    return ", exactly" if all(told) else ", NOT exactly"
 
 
 def mac_progress(view: RunView) -> dict[str, Series]:

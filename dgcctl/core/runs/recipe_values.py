@@ -15,6 +15,14 @@ from dgc.run.files import read_bounded, read_json
 from dgc.run.paths import RunDir
 
 RECIPE_BYTES = 1 << 20  # a hundred times the longest
+# what every run is listed with (dgcctl.core.runs.listing), so that no value of a config may hide
+# behind it, nor it behind the config
+OF_THE_RUN = frozenset((
+    "id", "name", "recipe", "title", "tags", "note", "state", "reason", "path",
+    "epoch", "epochs", "step", "steps", "started", "seconds", "age", "host", "owner", "repeats",
+    "loss", "top1_error", "top5_error", "macs_dense", "macs_promised", "macs_executed",
+    "parameters",
+))  # fmt: skip
 
 
 def read_values(run: RunDir) -> dict[str, Any]:
@@ -54,7 +62,8 @@ def values_of(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def script_values(run: RunDir) -> dict[str, Any]:
     """What a run says that a script recorded (dgc.run.script):
-    its config, and the labels that a recipe has.
+    its config, and the labels that a recipe has. A value of the config whose name the run has too
+    is called `config.NAME`.
     """
     try:
         told = read_json(run.config)
@@ -64,7 +73,11 @@ def script_values(run: RunDir) -> dict[str, Any]:
     labels: dict[str, Any] = {
         key: told[key] for key in ("name", "title", "tags", "seed") if key in told
     }
-    return {**flatten(config if isinstance(config, dict) else {}), **labels}
+    given = flatten(config if isinstance(config, dict) else {})
+    told_apart = {
+        f"config.{key}" if key in OF_THE_RUN else key: value for key, value in given.items()
+    }
+    return {**told_apart, **labels}
 
 
 def _recorded(run: RunDir, text: bytes) -> dict[str, Any]:

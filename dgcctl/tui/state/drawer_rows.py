@@ -147,8 +147,10 @@ def _alerts(feed: Feed) -> list[tuple[str, str]]:
 
 
 def _resumed(event: dict[str, Any]) -> str:
-    exact = "exactly" if event.get("exact", True) else f"not exactly: {event.get('differences')}"
-    return f"at step {event.get('step')}, {exact}"
+    place, exact = f"at step {event.get('step')}", event.get("exact", True)
+    if exact is None:  # of a script's run nobody knows
+        return place
+    return f"{place}, exactly" if exact else f"{place}, not exactly: {event.get('differences')}"
 
 
 def _metrics(store: Store, feed: Feed, search: str) -> SearchResult:

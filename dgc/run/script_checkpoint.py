@@ -1,0 +1,153 @@
+"""What a script saves, and how it goes on: a network's weights, what it is made of, and any states
+beside them (an optimizer's, a schedule's, counters). Tensors lie in safetensors and the rest in
+JSON, so that nothing in a checkpoint is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgc.errors import ArgumentError, DgcError, IntegrityError
+from dgc.run import checkpoint_store
+from dgc.run.checkpoint_store import MODEL_FILE, STRUCTURE_FILE
+from dgc.run.files import read_json
+from dgc.run.paths import RunDir
+from dgc.run.status import State, inferred_state, read_status
+
+SCRIPT_FILE = "script.json"  # the states without their tensors
+SCRIPT_TENSORS = "script.safetensors"
+SCHEMA_VERSION = 1
+_UNFINISHED = frozenset({State.STOPPED, State.FAILED, State.DIED})
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The newest checkpoint of a script's run. `weights` is a state dict, on the CPU; `state` what
+    was given as `state`, {} where nothing was. `passed_over`: why newer ones were not taken.
+    """
+
+    step: int
+    epoch: int
+    weights: dict[str, Any]
+    state: dict[str, Any]
+    passed_over: list[str] = field(default_factory=list)
+
+
+def encode(model: Any, state: Mapping[str, Any] | None, epoch: int) -> dict[str, bytes]:
+    """The files of a checkpoint. Raises ArgumentError for a state that is no plain data."""
+    import safetensors.torch
+
+    tensors = model if isinstance(model, Mapping) else model.state_dict()
+    files = {
+        # copies: safetensors refuses two names of one storage (tied weights)
+        MODEL_FILE: safetensors.torch.save({key: _copy(value) for key, value in tensors.items()})
+    }
+    if not isinstance(model, Mapping):
+        import dgc
+
+        # which layers were converted: names and shapes alone do not say it
+        files[STRUCTURE_FILE] = json.dumps(dgc.structure(model), indent=2).encode()
+    beside: dict[str, Any] = {}
+    packed = _packed(dict(state or {}), beside, "state")
+    document = {"schema_version": SCHEMA_VERSION, "epoch": epoch, "state": packed}
+    files[SCRIPT_FILE] = json.dumps(document).encode()
+    if beside:
+        files[SCRIPT_TENSORS] = safetensors.torch.save(beside)
+    return files
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().cpu().contiguous().clone()
+
+
+def _packed(value: Any, tensors: dict[str, Any], where: str) -> Any:
+    """As JSON can say it, with its tensors in `tensors`. A mapping is a list of pairs, since the
+    keys of an optimizer's state are numbers.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    if isinstance(value, Mapping):
+        if odd := next((key for key in value if not isinstance(key, str | int)), None):
+            raise ArgumentError(f"{where}: {odd!r} is no text and no whole number, as keys are")
+        inner = [[key, _packed(item, tensors, f"{where}.{key}")] for key, item in value.items()]
+        return {"mapping": inner}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_packed(item, tensors, f"{where}[{n}]") for n, item in enumerate(value)]}
+    if hasattr(value, "detach"):
+        name = str(len(tensors))
+        tensors[name] = _copy(value)
+        return {"tensor": name}
+    raise ArgumentError(
+        f"{where} is a {type(value).__name__}: give tensors, numbers, texts, lists, and mappings"
+        " of them (what a state_dict() holds)"
+    )
+
+
+def _unpacked(packed: Any, tensors: Mapping[str, Any]) -> Any:
+    ((kind, inner),) = packed.items()
+    match kind:
+        case "mapping":
+            return {key: _unpacked(item, tensors) for key, item in inner}
+        case "list":
+            return [_unpacked(item, tensors) for item in inner]
+        case "tuple":
+            return tuple(_unpacked(item, tensors) for item in inner)
+        case "tensor":
+            return tensors[inner]
+        case "value":
+            return inner
+    raise ValueError(f"{kind!r} is no kind of value")
+
+
+def saved(run: RunDir) -> Saved | None:
+    """The newest whole checkpoint; None where there is none. Raises IntegrityError where all are
+    damaged.
+    """
+    found = checkpoint_store.newest_valid(run)
+    if found is None:
+        return None
+    import safetensors.torch
+
+    checkpoint, files, passed_over = found
+    try:
+        document = json.loads(files.get(SCRIPT_FILE, b'{"state": {"mapping": []}}'))
+        beside = safetensors.torch.load(files[SCRIPT_TENSORS]) if SCRIPT_TENSORS in files else {}
+        state = _unpacked(document["state"], beside)
+        epoch = int(document.get("epoch", 0))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(
+            f"{checkpoint.path}/{SCRIPT_FILE}: is no state of a script ({error!r})"
+        ) from error
+    weights = safetensors.torch.load(files[MODEL_FILE])
+    return Saved(checkpoint.step, epoch, weights, state, passed_over)
+
+
+def unfinished(folder: Path, document: Mapping[str, Any]) -> RunDir | None:
+    """The newest run in `folder` that stopped, failed or died and says of itself what `document`
+    says: its name, its seed, its config.
+    """
+    for run in _runs(folder):
+        try:
+            told = read_json(run.config)
+            status = read_status(run)
+        # of a recipe, not to be read, or being made just now: none to go on with
+        except (OSError, DgcError, TypeError, ValueError):
+            continue
+        same = all(told.get(key) == value for key, value in document.items())
+        if same and inferred_state(status) in _UNFINISHED:
+            return run
+    return None
+
+
+def _runs(folder: Path) -> Iterator[RunDir]:
+    try:
+        names = sorted(os.listdir(folder), reverse=True)  # they begin with their time
+    except OSError:
+        return
+    yield from (RunDir(folder / name) for name in names if not name.startswith("."))
