@@ -247,14 +247,11 @@ def _told(path: Path) -> Told | None:
         recipe, record = beside
         return recorded(record, recipe, str(path.with_suffix(".json")))
     if path.name in (MODEL_FILE, EMA_FILE) and (path.parent / MANIFEST).is_file():
-<<<<<<< HEAD
-        facts = checkpoint_facts(read_verified(path.parent), path.parent)
-        return facts._replace(averaged=path.name == EMA_FILE)
-=======
         files = read_verified(path.parent)
         # a script's checkpoint says what its network is made of, and not which one it is
-        return checkpoint_facts(files, path.parent) if STATE_FILE in files else None
->>>>>>> 6bacdf3 (A script that is started again goes on with its run; its checkpoints say what a converted network is made of; weights that name no network teach and are evaluated by a recipe; runs show says what a run started from and a script's config)
+        if STATE_FILE not in files:
+            return None
+        return checkpoint_facts(files, path.parent)._replace(averaged=path.name == EMA_FILE)
     text = filetype.read_header(path).metadata.get(METADATA_KEY)
     return told_in(text, f"{path}: its header") if text else None
 
