@@ -15,6 +15,7 @@ from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import settings
 from dgcctl.core.find_by_id import find_by_id
 from dgcctl.core.search import study
+from dgcctl.core.search.draws import Unusable
 from dgcctl.core.search.worker import work
 
 _Sampler = Annotated[
@@ -59,6 +60,9 @@ def search(
     metric: Annotated[
         str, typer.Option("--metric", metavar="KEY", help="Of evaluations; the least is best.")
     ] = "top1_error",
+    maximize: Annotated[
+        bool, typer.Option("--maximize", help="The largest --metric is the best.")
+    ] = False,
     name: Annotated[
         str, typer.Option("--name", help="Its name [recipe and a digest of the values].")
     ] = "",
@@ -71,7 +75,7 @@ def search(
     *,
     form: output.Form,
 ) -> int | None:
-    """Train a recipe with values that Optuna chooses, for the least error.
+    """Train a recipe with values that Optuna chooses, for the least error. None is trained twice.
 
     The same command again goes on where it was; in another terminal, or on another machine that
     sees the folder, it works on the same search. Each trial is a run; one that is ended early is a
@@ -92,12 +96,18 @@ def search(
         pruner=pruner,
         seed=seed,
         metric=metric,
+        maximize=maximize,
         name=name,
         allow=require,
+        warn=_say_unusable,
     )
     if on_slurm:
         return on_cluster.give("search", found.path, _tasks(found, trials), jobs, sbatch)
     return _run(found, trials, form, on_end)
+
+
+def _say_unusable(one: Unusable) -> None:
+    diagnostics.warn(f"{one.key}={one.value} can never be used: {one.why}")
 
 
 def _look(folder: Path, what: str, values: list[str] | None, form: output.Form) -> None:
@@ -120,6 +130,13 @@ def _run(found: study.Search, trials: int, form: output.Form, on_end: str | None
     if outcome.interrupted:
         diagnostics.note("stopped; the same command goes on where it was")
         return outcome.interrupted
+    if outcome.lacking:
+        raise DgcError(f"search {found.asked.id}: {outcome.lacking}")
+    if (made := len(found.frozen())) < trials and found.left() == []:
+        diagnostics.note(
+            f"search {found.asked.id}: {made} of {trials} trials: no other values are left to"
+            " choose"
+        )
     if outcome.left:
         names = ", ".join(map(str, outcome.left))
         raise DgcError(f"search {found.asked.id}: trials {names} have no result")
@@ -141,7 +158,16 @@ def _show(found: study.Search, form: output.Form) -> None:
         TableColumn("run"),
         TableColumn("reason", show=lambda value: str(value or ""), most=60),
     ]
-    output.table("trials", columns, found.rows(), form, search=found.asked.id, best=found.best())
+    refused = found.refused()
+    facts = {
+        "search": found.asked.id,
+        "direction": "maximize" if found.asked.maximize else "minimize",
+        "best": found.best(),
+        "refused": [{"draws": count, "reason": why} for why, count in refused.items()],
+    }
+    output.table("trials", columns, found.rows(), form, **facts)
+    for why, count in refused.items():
+        diagnostics.note(f"{count} draw{'s' * (count != 1)} refused: {why}")
 
 
 def _figure(value: float | None) -> str:

@@ -20,7 +20,11 @@ class Name:
 NAMES = (
     Name("run", "run", "the id of a run: <utc>-<recipe>-<hex>; in a list of runs its key is `id`"),
     Name("trial", "trial", "the number of a trial in its sweep or search"),
-    Name("state", "state", "queued, running, done, stopped, failed, died, unreadable"),
+    Name(
+        "state",
+        "state",
+        "queued, running, done, stopped, failed, died, unreadable; a trial: pending, removed",
+    ),
     Name("reason", "reason", "why it ended, or cannot be read"),
     Name("values", "values", "what a sweep or a search sets: key=value, separated by blanks"),
     Name("seed", "seed", "the seed of the run"),

@@ -27,7 +27,10 @@ def main(arguments: Sequence[str], say: Callable[[str], None] = print) -> int:
         return int(error.exit_code)
     if outcome.interrupted == ExitCode.PREEMPTED:
         say(slurm_array.queue_again())
-    return outcome.interrupted or int(ExitCode.FAILED if outcome.left else ExitCode.DONE)
+    if outcome.lacking:
+        say(f"error: {outcome.lacking}")
+    bad = outcome.left or outcome.lacking
+    return outcome.interrupted or int(ExitCode.FAILED if bad else ExitCode.DONE)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,23 @@ class Choice:
             low, high, step=float(self.range.step) if self.range.step else None
         )
 
-    def first(self) -> str:
-        """An override by one of its values, to see whether a recipe takes it."""
-        return f"{self.key}={self.values[0] if self.range is None else f'{self.range.first:f}'}"
+    def all(self) -> list[Any] | None:
+        """Every value, as Optuna has them; None where they have no end, or are too many."""
+        if self.range is None:
+            return list(self.values)
+        if self.range.log or not (self.range.whole or self.range.step):
+            return None
+        try:
+            texts = self.range.values()
+        except UsageError:  # more than are ever written out
+            return None
+        return [int(text) if self.range.whole else float(text) for text in texts]
+
+    def ends(self) -> list[Any]:
+        """The first and the last value of a range."""
+        assert self.range is not None, "a list has all its values"
+        kind = int if self.range.whole else float
+        return [kind(self.range.first), kind(self.range.last)]
 
     def override(self, value: Any) -> str:
         """A value that was chosen, as an override; six digits tell fractions apart."""

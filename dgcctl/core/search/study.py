@@ -14,8 +14,11 @@ worker that was killed and begun again makes the very trials of one that was not
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,14 +30,40 @@ import orjson
 from dgc.errors import IntegrityError, RecipeError, UsageError
 from dgc.recipe.load import Recipe, dump_recipe, find_recipe, load_recipe
 from dgc.run.files import make_shared_folder, read_json, write_json
+from dgc.run.metrics import RESULTS
 from dgc.run.names import checked_name, is_one_component
+from dgcctl.core.search.draws import (
+    Unusable,
+    combinations,
+    overrides_of,
+    told_problem,
+    try_choices,
+)
+from dgcctl.core.search.journal import (
+    PRUNERS,
+    SAMPLERS,
+    open_study,
+    pruner_of,
+    require_optuna,
+    sampler_of,
+)
 from dgcctl.core.search.space import parse_choices
-from dgcctl.core.sweep.plan import Plan, Sweep, Trial, every, planned_trial, trial_rows
+from dgcctl.core.sweep.plan import (
+    REMOVED,
+    Plan,
+    Sweep,
+    Trial,
+    TrialState,
+    every,
+    planned_trial,
+    trial_rows,
+)
 
 FOLDER = "searches"
-SAMPLERS = ("tpe", "random")
-PRUNERS = ("none", "median", "halving")
-_REFUSED = 20  # recipes in a row that cannot be: then the values are a mistake
+_IN_VAIN = 20  # draws in a row that make no new trial: what is left is then counted out
+_COUNTED_OUT = 200  # of what is left, so many are tried before the values are called a mistake
+LACKS = "lacks"  # Optuna keeps that a trial ended without the figure, so that no other is begun
+_NO_TRIAL = ("refused", "repeats")  # why a draw made none
 
 
 @dataclass(frozen=True)
@@ -49,6 +78,7 @@ class Asked:
     seed: int
     metric: str
     created: float = field(default_factory=time.time)
+    maximize: bool = False
 
 
 class Claim:
@@ -70,33 +100,16 @@ class Search:
         self.optuna = require_optuna()
         self.study = self._study(0)
 
-    def _study(self, drawn: int) -> Any:
-        """The study, with a sampler whose numbers are those of the trial that comes next."""
-        optuna = self.optuna
+    def _study(self, drawn: int, fixed: dict[str, Any] | None = None) -> Any:
         # a number a trial: a sampler that starts anew must not draw the first trial's numbers again
         seed = (self.asked.seed * 1_000_003 + drawn) % 2**32
-        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-        pruners = {
-            "none": optuna.pruners.NopPruner,
-            "median": optuna.pruners.MedianPruner,
-            "halving": optuna.pruners.SuccessiveHalvingPruner,
-        }
-        # under the lock of the journal: another worker may be writing its line now
-        with self._journal_lock():
-            _cut_torn_line(self.path / "journal.log")
-        backend = optuna.storages.journal.JournalFileBackend(
-            str(self.path / "journal.log"), lock_obj=_JournalLock(self.path / "journal.lock")
+        return open_study(
+            self.path,
+            self.asked.id,
+            sampler=sampler_of(self.asked.sampler, seed, fixed),
+            pruner=pruner_of(self.asked.pruner),
+            maximize=self.asked.maximize,
         )
-        return optuna.create_study(
-            study_name=self.asked.id,
-            storage=optuna.storages.JournalStorage(backend),
-            sampler=samplers[self.asked.sampler](seed=seed),
-            pruner=pruners[self.asked.pruner](),
-            load_if_exists=True,
-        )
-
-    def _journal_lock(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.path / "journal.lock")
 
     def frozen(self) -> list[Any]:
         """Optuna's record of the trials that became runs, in order."""
@@ -117,7 +130,7 @@ class Search:
 
     def claim(self, trials: int, passed: frozenset[int]) -> Claim | None:
         """A trial that nobody has: one that was begun and left (but `passed`), or a new one while
-        there are fewer than `trials`. None where there is nothing to do.
+        there are fewer than `trials`. None where there is nothing to do, or nothing left to draw.
         """
         # one at a time: what is drawn depends on the results so far
         with filelock.FileLock(self.path / "ask.lock"):
@@ -131,7 +144,8 @@ class Search:
             if len(self.frozen()) >= trials:
                 return None
             # asked for only while there are too few: trials that others are at work on count
-            return self._taken(self._ask())
+            number = self._ask()
+            return None if number is None else self._taken(number)
 
     def _taken(self, number: int) -> Claim | None:
         trial = Trial(**self.study.get_trials(deepcopy=False)[number].user_attrs["run"])
@@ -146,30 +160,82 @@ class Search:
             return None
         return Claim(number, trial, lock)
 
-    def _ask(self) -> int:
-        """Optuna's number of a new trial, whose recipe was checked. Raises RecipeError where no
-        values make a recipe.
+    def _ask(self) -> int | None:
+        """Optuna's number of a new trial, whose recipe was checked; None where all that can be
+        drawn was. Raises RecipeError where no values make a recipe, UsageError where none are new.
         """
-        for _ in range(_REFUSED):
-            # refused ones count: they used up a draw
-            every_trial = self.study.get_trials(deepcopy=False)
-            drawn = sum(bool({"run", "refused"} & set(one.user_attrs)) for one in every_trial)
-            self.study = self._study(drawn)
-            asked = self.study.ask({one.key: one.distribution() for one in self.choices})
-            overrides = [one.override(asked.params[one.key]) for one in self.choices]
-            try:
-                recipe = load_recipe(self.path / "base.yaml", overrides)
-            except RecipeError as error:
-                problem = error
-                asked.set_user_attr("refused", str(error))
-                self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
-                continue
-            self.allow(recipe)
-            # the index among those that became runs: refused ones have no run, and no number
-            trial = planned_trial(recipe, len(self.frozen()), overrides)
-            asked.set_user_attr("run", asdict(trial))
-            return int(asked.number)
-        raise problem
+        for tried in range(_IN_VAIN + _COUNTED_OUT):
+            left = self.left()
+            if left == [] or (left is None and tried >= _IN_VAIN):
+                break
+            # a sampler that likes few values draws them again and again: then one that is left
+            counted_out = left is not None and tried >= _IN_VAIN
+            fixed = random.Random(self.asked.seed).choice(left) if left and counted_out else None
+            if (number := self._draw(fixed)) is not None:
+                return number
+        if left == []:
+            return None
+        last = self.study.get_trials(deepcopy=False)[-1].user_attrs
+        if problem := last.get("refused"):
+            raise RecipeError(problem)
+        raise UsageError(
+            f"search {self.asked.id}: {_IN_VAIN} draws in a row repeat earlier trials: give more"
+            " values to choose from"
+        )
+
+    def _draw(self, fixed: dict[str, Any] | None) -> int | None:
+        """Optuna's number of one draw that makes a new trial; None where no recipe takes it, or an
+        earlier trial computes the same.
+        """
+        # those that made no trial count: they used up a draw
+        every_trial = self.study.get_trials(deepcopy=False)
+        drawn = sum(bool({"run", *_NO_TRIAL} & set(one.user_attrs)) for one in every_trial)
+        self.study = self._study(drawn, fixed)
+        asked = self.study.ask({one.key: one.distribution() for one in self.choices})
+        overrides = overrides_of(self.choices, asked.params)
+        try:
+            recipe = load_recipe(self.path / "base.yaml", overrides)
+        except RecipeError as error:
+            self._discard(asked, "refused", str(error))
+            return None
+        self.allow(recipe)
+        # the index among those that became runs: others have no run, and no number
+        trials = self.sweep().plan.trials
+        trial = planned_trial(recipe, len(trials), overrides)
+        if same := next((one for one in trials if one.digest == trial.digest), None):
+            self._discard(asked, "repeats", same.index)
+            return None
+        asked.set_user_attr("run", asdict(trial))
+        return int(asked.number)
+
+    def _discard(self, asked: Any, why: str, what: str | int) -> None:
+        asked.set_user_attr(why, what)
+        self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
+
+    def left(self) -> list[dict[str, Any]] | None:
+        """What was not drawn yet; None where it cannot be counted."""
+        every_one = combinations(self.choices)
+        if every_one is None:
+            return None
+        drawn = {
+            tuple(overrides_of(self.choices, one.params))
+            for one in self.study.get_trials(deepcopy=False)
+            if {"run", *_NO_TRIAL} & set(one.user_attrs)
+        }
+        return [one for one in every_one if tuple(overrides_of(self.choices, one)) not in drawn]
+
+    def refused(self) -> dict[str, int]:
+        """Why draws made no recipe, and how many for each reason."""
+        found = [one.user_attrs.get("refused") for one in self.study.get_trials(deepcopy=False)]
+        return dict(Counter(told_problem(str(problem)) for problem in found if problem))
+
+    def lacking(self) -> str:
+        """The sentence of a trial that ended without the figure that is asked for; "" where none
+        did.
+        """
+        return next(
+            (str(one.user_attrs[LACKS]) for one in self.frozen() if LACKS in one.user_attrs), ""
+        )
 
     def handle(self, number: int) -> Any:
         """Optuna's trial, to report to."""
@@ -177,23 +243,28 @@ class Search:
         return self.optuna.trial.Trial(self.study, known._trial_id)
 
     def best(self) -> int | None:
-        """The trial with the least error of those that ended."""
+        """The trial with the least figure (the largest, with `maximize`) of those that ended."""
         done = self.optuna.trial.TrialState.COMPLETE
         ended = [one for one in self.frozen() if one.state is done]
-        least = min(ended, key=lambda one: one.value, default=None)
+        pick = max if self.asked.maximize else min
         # the first of equal ones, whatever the order of their ends
-        return None if least is None else int(least.user_attrs["run"]["index"])
+        best = pick(ended, key=lambda one: one.value, default=None)
+        return None if best is None else int(best.user_attrs["run"]["index"])
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a trial: its values, the state of its run, the figure, and whether it is the
         best.
         """
-        values = [one.value if one.value is not None else _last(one) for one in self.frozen()]
-        best = self.best()
-        return [
-            {**row, self.asked.metric: value, "best": row["trial"] == best}
-            for row, value in zip(trial_rows(self.sweep()), values, strict=True)
-        ]
+        frozen, best = self.frozen(), self.best()
+        rows = trial_rows(self.sweep())
+        for row, one in zip(rows, frozen, strict=True):
+            # what was searched, all of it: a value that all trials share was still drawn
+            row["swept"] = row["values"]
+            row[self.asked.metric] = one.value if one.value is not None else _last(one)
+            row["best"] = row["trial"] == best
+            if one.state.is_finished() and row["state"] == TrialState.PENDING:
+                row |= {"state": REMOVED, "reason": "its run is gone; the search keeps the figure"}
+        return rows
 
     def still_due(self) -> list[int]:
         """Trials without a result."""
@@ -208,45 +279,6 @@ def _last(one: Any) -> float | None:
     return one.intermediate_values[one.last_step] if one.intermediate_values else None
 
 
-class _JournalLock:
-    """Optuna's lock of its journal, by a lock that the system frees when its holder is killed."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = filelock.FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def _cut_torn_line(journal: Path) -> None:
-    """Remove half a line, which a worker that was killed while it wrote left at the end: the next
-    line would be written behind it.
-    """
-    if not journal.is_file():
-        return
-    # the whole journal: it is read by Optuna anyway, and the torn line is at its end
-    data = journal.read_bytes()
-    if not data.endswith(b"\n"):
-        with journal.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-
-
-def require_optuna() -> Any:
-    """Optuna, which only a search needs. Raises UsageError where it is absent."""
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise UsageError("a search needs Optuna: pip install 'dgcctl[search]'") from None
-    # Optuna logs each trial to stderr, where our own lines are
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
 def open_or_create(
     runs: Path,
     recipe: str,
@@ -256,23 +288,29 @@ def open_or_create(
     pruner: str = "median",
     seed: int = 0,
     metric: str = "top1_error",
+    maximize: bool = False,
     name: str = "",
     allow: Callable[[Recipe], None] = every,
+    warn: Callable[[Unusable], None] = lambda _: None,
 ) -> Search:
     """The search of these very values: the one that stands there (it goes on), or a new one.
+    `warn` is told of choices that no trial can have.
 
     Raises RecipeError where a key takes no such value, UsageError.
     """
     _one_of("--sampler", sampler, SAMPLERS)
     _one_of("--pruner", pruner, PRUNERS)
+    _require_known(metric)
     if name:
         checked_name(name, "--name")
     require_optuna()
     fixed, choices = parse_choices(values)
-    base = dump_recipe(load_recipe(find_recipe(recipe), fixed))
+    whole = find_recipe(recipe)
+    base = dump_recipe(load_recipe(whole, fixed))
     # before anything is made
-    allow(load_recipe(find_recipe(recipe), [*fixed, *(choice.first() for choice in choices)]))
-    asked = [base, list(values), sampler, pruner, seed, metric]
+    drawn, unusable = try_choices(choices, lambda words: load_recipe(whole, [*fixed, *words]))
+    allow(drawn)
+    asked = [base, list(values), sampler, pruner, seed, metric, *(["maximize"] * maximize)]
     digest = hashlib.sha256(orjson.dumps(asked)).hexdigest()[:10]
     path = runs / FOLDER / (name or f"{Path(recipe).stem}-{digest}")
     make_shared_folder(path.parent)
@@ -280,14 +318,30 @@ def open_or_create(
     with filelock.FileLock(path / "ask.lock"):
         if not (path / "plan.json").is_file():
             (path / "base.yaml").write_text(base, encoding="utf-8")
-            made = Asked(path.name, Path(recipe).stem, list(values), sampler, pruner, seed, metric)
+            made = Asked(
+                path.name, Path(recipe).stem, list(values), sampler, pruner, seed, metric,
+                maximize=maximize,
+            )  # fmt: skip
             write_json(path / "plan.json", {**asdict(made), "digest": digest})
     if read_json(path / "plan.json").get("digest") != digest:
         raise UsageError(
             f"{path}: this search was planned with other values: give another --name, or remove"
             " that folder"
         )
+    for one in unusable:
+        warn(one)
     return open_search(path, allow)
+
+
+def _require_known(metric: str) -> None:
+    """A figure that no evaluation has would be missed after the first training alone."""
+    if metric in RESULTS:
+        return
+    near = difflib.get_close_matches(metric, RESULTS, n=1, cutoff=0.6)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UsageError(
+        f"--metric {metric}: no evaluation has it{hint}: should be one of {', '.join(RESULTS)}"
+    )
 
 
 def _one_of(option: str, given: str, known: Sequence[str]) -> None:
@@ -304,7 +358,9 @@ def open_search(path: Path, allow: Callable[[Recipe], None] = every) -> Search:
             f"{path}: no search (plan.json is expected): see `dgcctl search ls`"
         ) from None
     try:
-        known: dict[str, Any] = {key: found[key] for key in Asked.__dataclass_fields__}
+        known: dict[str, Any] = {
+            key: found[key] for key in Asked.__dataclass_fields__ if key in found
+        }
         return Search(path, Asked(**known), allow)
     except (TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{path / 'plan.json'}: no plan of a search ({error})") from error

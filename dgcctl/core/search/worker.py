@@ -16,12 +16,13 @@ from typing import Any
 
 from dgc.errors import ExitCode
 from dgc.run.events import EventKind
+from dgc.run.metrics import RESULTS
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.core.launch.launcher import is_running
 from dgcctl.core.launch.lost_node import free_lost_lock
 from dgcctl.core.runs.on_end import OnEnd
 from dgcctl.core.runs.tail import Tail
-from dgcctl.core.search.study import Claim, Search
+from dgcctl.core.search.study import LACKS, Claim, Search
 from dgcctl.core.sweep.plan import Sweep, TrialState, forget_unbegun, prepare
 from dgcctl.core.sweep.pool import STOPPING, TRAINER, Signals
 
@@ -38,10 +39,11 @@ _STOP = (
 
 @dataclass
 class SearchOutcome:
-    """How a call of `work` ended: trials it has left without a result, and the signal's code."""
+    """How a call of `work` ended: trials it has left without a result, the signal's code."""
 
     left: list[int] = field(default_factory=list)
     interrupted: int = 0
+    lacking: str = ""  # why the search stopped: a trial had no such figure
 
 
 def work(
@@ -63,6 +65,10 @@ def work(
     ended = 0
     with Signals(signals) as heard:
         while not heard.received and ended != most:
+            # others would train as long, and be as useless
+            outcome.lacking = search.lacking()
+            if outcome.lacking:
+                break
             claim = search.claim(trials, frozenset(passed))
             # no trial is free: others have them all, or all are done
             if claim is None:
@@ -102,6 +108,7 @@ class _AtWork:
         self.optuna_trial = search.handle(claim.number)
         # what an earlier worker reported is not reported again: Optuna takes each epoch once
         self.told = set(self._frozen().intermediate_values)
+        self.figures: set[str] = set()  # of all evaluations
         self.reason = str(self._frozen().user_attrs.get(_STOP, ""))
 
     def _frozen(self) -> Any:
@@ -170,7 +177,10 @@ class _AtWork:
             return
         for event in tail.poll().events:
             value, epoch = event.get(self.search.asked.metric), event.get("epoch")
-            if event["kind"] != EventKind.EVAL or epoch in self.told or self.reason:
+            if event["kind"] != EventKind.EVAL:
+                continue
+            self.figures |= set(event) & set(RESULTS)
+            if epoch in self.told or self.reason:
                 continue
             # NaN is no figure that a search could compare
             if isinstance(value, int | float) and math.isfinite(value):
@@ -211,11 +221,23 @@ class _AtWork:
         log = self.sweep.log(self.claim.trial)
         if state in (TrialState.FAILED, TrialState.DONE):
             # done without a figure failed as well, for the search
+            if state is TrialState.DONE:
+                self._note_lack()
             self.search.study.tell(number, state=states.FAIL)
             self.say(f"trial {index}: {state}, no {self.search.asked.metric} (log: {log})")
             return True
         self.say(f"trial {index}: {state} (log: {log}); the same command again goes on with it")
         return False
+
+    def _note_lack(self) -> None:
+        """Remember that the evaluations have no such figure; one that is never finite is there."""
+        metric = self.search.asked.metric
+        if metric not in self.figures:
+            text = (
+                f"trial {self.claim.trial.index} ended without {metric}: its evaluations have"
+                f" {', '.join(sorted(self.figures)) or 'no figures'}: give one of them as --metric"
+            )
+            self.optuna_trial.set_user_attr(LACKS, text)
 
     def _write_reason(self) -> None:
         """The run says why it ended: the trainer, which was asked by a file, cannot know."""

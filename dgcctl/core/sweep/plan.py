@@ -31,10 +31,12 @@ from dgc.run.paths import RunDir
 from dgc.run.process import boot_id, is_process, process_start
 from dgc.run.status import State, Status, inferred_state, read_status, write_status
 from dgcctl.core.find_by_id import find_by_id
+from dgcctl.core.repro.run_archive import TRASH
 from dgcctl.core.runs.listing import read_run
 from dgcctl.core.sweep.grid import Axis, trials
 
 FOLDER = "sweeps"
+REMOVED = "removed"  # what a table says of a trial whose run was taken away
 
 
 class TrialState(StrEnum):
@@ -359,9 +361,10 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def swept(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Of each trial, the values that tell it from the others; all of them where there is one."""
+    """Of each trial, the values that tell it from the others; all of them where none does."""
     same = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
-    return [" ".join(word for word in words if word not in same) for words in overrides]
+    told = [" ".join(word for word in words if word not in same) for words in overrides]
+    return told if any(told) else [" ".join(words) for words in overrides]
 
 
 def _trial_row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
@@ -371,11 +374,15 @@ def _trial_row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     except (OSError, DgcError):
         metrics = {}
     seen = read_run(run)
-    reason = (seen.problem if run.path.exists() else "") or seen.status.reason
+    state, reason = sweep.state(trial).value, seen.problem or seen.status.reason
+    if not run.path.exists():
+        in_trash = (sweep.runs / TRASH / run.id).exists()
+        reason = f"in the trash: `dgcctl runs restore {run.id}` brings it back" if in_trash else ""
+        state = REMOVED if in_trash and state == TrialState.PENDING else state
     return {
         "trial": trial.index,
         "values": " ".join(trial.overrides),
-        "state": sweep.state(trial).value,
+        "state": state,
         "top1_error": metrics.get("top1_error"),
         "run": trial.run,
         "reason": reason,

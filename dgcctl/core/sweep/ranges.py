@@ -76,7 +76,11 @@ def parse_range(text: str) -> Range | None:
         return None
     first, last = Decimal(found[2]), Decimal(found[3])
     if first > last:
-        raise UsageError(f"{text!r}: should go up, and at most {MAX_VALUES:,} values may be in it")
+        end = f":{found[4]}" if found[4] is not None else ""
+        raise UsageError(
+            f"{text!r}: goes down: the smaller number comes first, as"
+            f" {found[1] or ''}{found[3]}..{found[2]}{end}"
+        )
     step = _step(found[4], text)
     if found[1] and first <= 0:
         raise UsageError(f"{text!r}: a log range begins above 0")
