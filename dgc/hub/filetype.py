@@ -21,19 +21,21 @@ from dgc.errors import DataError, IntegrityError
 HEAD = 64 * 1024
 TORCH_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-ZIP, LEGACY, PICKLE, TAR, NPY, SAFETENSORS = (
+ZIP, LEGACY, PICKLE, TAR, NPY, SAFETENSORS, PLAN = (
     "a zip archive",
     "a torch file of before 1.6",
     "a bare pickle",
     "a tar archive",
     "a NumPy .npy file",
     "a safetensors file",
+    "a plan file",
 )
 _MAGIC = (
     (b"PK\x03\x04", ZIP),
     (b"PK\x05\x06", "an empty zip archive"),
     (TORCH_LEGACY_MAGIC, LEGACY),
     (b"\x93NUMPY", NPY),
+    (b"\x89DGC\r\n\x1a\n", PLAN),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF8", "a GIF image"),

@@ -88,9 +88,10 @@ def inspect(path: Path) -> Inspection:
 
 
 def _wrong_kind(path: Path, kind: str) -> NoReturn:
-    raise IntegrityError(
-        f"{path}: looks like {kind}, not a PyTorch checkpoint; fetch the file itself again"
-    )
+    advice = "fetch the file itself again"
+    if kind == filetype.PLAN:  # it holds a program, and no weights by name
+        advice = "`dgcctl predict --plan` runs it; else name the run or weights that it was made of"
+    raise IntegrityError(f"{path}: looks like {kind}, not a PyTorch checkpoint; {advice}")
 
 
 def _top_level(path: Path, program: DryRun) -> dict[Any, Any]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 import dgc
-from dgc.errors import UsageError
+from dgc.errors import ResourceError, UsageError
 from dgc.hub.cache import now
 from dgc.hub.fetch import FetchOptions
 from dgc.hub.load_weights import Opened, open_named
@@ -38,7 +39,8 @@ from dgc.run.paths import RunDir
 from dgc.talk import run_program, say
 
 CHANNELS = 3  # what every reader of images gives; a grey one is given three times
-_SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
+MOST = 1 << 16  # pixels of a side
+_SIZE = re.compile(r"([0-9]{1,9})(?:x([0-9]{1,9}))?")
 
 
 def sizes_of(words: Sequence[str], opened: Opened) -> list[tuple[int, int]]:
@@ -48,7 +50,11 @@ def sizes_of(words: Sequence[str], opened: Opened) -> list[tuple[int, int]]:
     for word, match in zip(words, found, strict=True):
         if match is None:
             raise UsageError(f"--size {word}: should be a number or HxW, e.g. {own} or {own}x{own}")
-    return [(int(m[1]), int(m[2] or m[1])) for m in found if m] or [(own, own)]
+    sizes = [(int(m[1]), int(m[2] or m[1])) for m in found if m]
+    for word, size in zip(words, sizes, strict=True):
+        if not 1 <= min(size) <= max(size) <= MOST:
+            raise UsageError(f"--size {word}: sides should be 1 to {MOST:,}")
+    return sizes or [(own, own)]
 
 
 def origin(given: argparse.Namespace, opened: Opened) -> dict[str, Any]:
@@ -99,17 +105,12 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
     opened = open_named(given, FetchOptions(say=say))
     sizes = sizes_of(given.size, opened)
     classes = known_classes(opened)
-    examples = [torch.zeros(1, CHANNELS, *size) for size in sizes]
     if given.form != "plan" and given.precision != "float32":
         raise UsageError(f"--precision belongs to plan files: --{given.form} is float32")
     if given.form != "plan" and len(sizes) > 1:
         raise UsageError(f"--{given.form} takes one --size, and {len(sizes)} were given")
-    how, told = steps_for(sizes, opened.preprocessing), origin(given, opened)
-    if given.form == "plan":
-        precision = given.precision
-        save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
-    else:
-        SAVERS[given.form](opened.model, examples[0], given.out, classes, how, told)
+    with enough_memory(sizes):
+        write(given, opened, sizes, classes)
     return {
         "title": opened.title,
         "file": str(given.out),
@@ -117,6 +118,49 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
         "images": [[CHANNELS, *size] for size in sizes],
         "classes": len(classes),
     }
+
+
+@contextmanager
+def enough_memory(sizes: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """What is refused for want of memory becomes one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, UsageError) as error:
+        if not any(map(_is_of_memory, _causes(error))):
+            raise
+        listed = ", ".join(f"{h} x {w}" for h, w in sizes)
+        raise ResourceError(
+            f"not enough memory to make a file for images of {listed}: ask for smaller ones"
+            " (--size)"
+        ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from: the engine says that it cannot follow a network, and why."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    # PyTorch has no class of its own for it on a CPU
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def write(
+    given: argparse.Namespace,
+    opened: Opened,
+    sizes: Sequence[tuple[int, int]],
+    classes: Sequence[str],
+) -> None:
+    # one zero, seen as many: only the sizes matter
+    examples = [torch.zeros(()).expand(1, CHANNELS, *size) for size in sizes]
+    how, told = steps_for(sizes, opened.preprocessing), origin(given, opened)
+    if given.form == "plan":
+        precision = given.precision
+        save_plan(opened.model, examples, given.out, classes, how, told, precision=precision)
+    else:
+        SAVERS[given.form](opened.model, examples[0], given.out, classes, how, told)
 
 
 def main(arguments: list[str] | None = None) -> int:

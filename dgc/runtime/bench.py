@@ -20,7 +20,7 @@ import numpy as np
 
 from dgc.errors import DgcError
 from dgc.runtime.plan import Plan, load
-from dgc.talk import put, run_program, say_error
+from dgc.talk import put, run_program, say, say_error
 
 
 def measure(
@@ -44,6 +44,7 @@ def measure(
 
 def _row(plan: Plan, batch: int, threads: int, seconds: float) -> dict[str, Any]:
     image = plan.shapes[0].image
+    say(f"measuring {plan.name}: threads {threads}, batch {batch}, {seconds:g} s")
     x = np.random.default_rng(0).standard_normal((batch, *image)).astype(np.float32)
     plan(x)
     found: list[float] = []

@@ -80,6 +80,8 @@ def export(
         raise UsageError("-o FILE is missing: say where the plan goes, e.g. -o model.dgc")
     if onnx and pt2:
         raise UsageError("--onnx and --pt2 exclude each other: one file has one form")
+    form = "onnx" if onnx else "pt2" if pt2 else "plan"
+    _check_ending(out, form)
     check_target("-o", out)
     if out.exists():
         raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
@@ -89,7 +91,7 @@ def export(
     arguments += [f"--size={word}" for word in size or []]
     arguments += [f"--licence={licence}"] if licence else []
     arguments += [f"--precision={precision}"]
-    arguments += [f"--form={'onnx' if onnx else 'pt2'}"] if onnx or pt2 else []
+    arguments += [f"--form={form}"]
     found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
     if json:
         output.document(**{**found, "file": str(out)})
@@ -97,6 +99,25 @@ def export(
     output.line(str(out))
     images = ", ".join(f"{h} x {w}" for _, h, w in found["images"])
     diagnostics.note(f"{title}: {found['bytes'] / 1e6:.1f} MB, images of {images}")
+
+
+_FILES = (".safetensors", ".pt", ".pth", ".tar", ".dgc", ".onnx", ".pt2")  # no run is called so
+_ENDINGS = {".dgc": "plan", ".onnx": "onnx", ".pt2": "pt2"}
+_WRITES = {"plan": "a plan file", "onnx": "ONNX", "pt2": "a file for torch.export.load"}
+
+
+def _check_ending(out: Path, form: str) -> None:
+    """Refuse the ending of another form: whoever gets the file would take it for that. Any other
+    ending is the user's own.
+    """
+    named = _ENDINGS.get(out.suffix.lower(), form)
+    if named != form:
+        own = next(ending for ending, kind in _ENDINGS.items() if kind == form)
+        option = "leave out --onnx and --pt2" if named == "plan" else f"say --{named}"
+        raise UsageError(
+            f"-o {out}: {_WRITES[form]} would be written: name it {out.with_suffix(own).name}, or"
+            f" {option}"
+        )
 
 
 def _named(
@@ -108,4 +129,6 @@ def _named(
         what = "two networks were named" if given else "no network was named"
         raise UsageError(f"{what}: give one of RUN, FILE, --pretrained NAME")
     file = Path(source) if source and Path(source).is_file() else None
+    if source and not Path(source).exists() and Path(source).suffix in _FILES:
+        raise UsageError(f"{source}: no such file: give a run or a weights file")
     return Named(pretrained, source if file is None else None, file, recipe, step, ema)

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 import dgc
 import dgc.runtime
+from dgc.errors import ResourceError, UsageError
 from dgc.hub.load_weights import open_file
 from dgc.hub.registry import ImageSteps
-from dgc.jobs.export import steps_for
+from dgc.jobs.export import enough_memory, steps_for
 from dgc.jobs.predict import predict
 from dgc.kernels.cpu import library
 from dgc.models import create_model
@@ -200,6 +201,30 @@ def test_unreadable_images_are_named_and_the_others_answered(
             "--plan and --run exclude each other",
         ),
         (["bench", "--plan", "x.dgc", "--layers"], "--plan measures a file by itself"),
+        (
+            ["export", "latest", "--onnx", "-o", "x.dgc"],
+            "-o x.dgc: ONNX would be written: name it x.onnx, or leave out --onnx and --pt2",
+        ),
+        (
+            ["export", "latest", "--pt2", "-o", "a.b/x.ONNX"],
+            "-o a.b/x.ONNX: a file for torch.export.load would be written: name it x.pt2, or say --onnx",
+        ),
+        (
+            ["export", "latest", "-o", "x.pt2"],
+            "-o x.pt2: a plan file would be written: name it x.dgc, or say --pt2",
+        ),
+        (
+            ["export", "absent.dgc", "-o", "x.dgc"],
+            "absent.dgc: no such file: give a run or a weights file",
+        ),
+        (
+            ["predict", "--plan", "x.dgc", "--ema", "i.png"],
+            "--ema belongs to --run: a plan file holds one set of weights",
+        ),
+        (
+            ["predict", "--plan", "x.dgc", "--step", "best", "i.png"],
+            "--step belongs to --run: a plan file holds one set of weights",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -219,9 +244,58 @@ def test_an_export_is_never_overwritten_and_a_bad_size_leaves_nothing(
     assert "exists already" in capsys.readouterr().err
     assert main([*words, "-o", str(tmp_path / "x.dgc"), "--size", "32x"]) == 2
     assert "--size 32x: should be a number or HxW" in capsys.readouterr().err
+    for word in ("100000", "0", "32x65537"):
+        assert main([*words, "-o", str(tmp_path / "x.dgc"), "--size", word]) == 2
+        line = f"error: --size {word}: sides should be 1 to 65,536\n"
+        assert capsys.readouterr().err == line
     assert main([*words, "-o", str(tmp_path / "x.dgc"), "--size", "1"]) == 2
     assert "no plan can be made of this network" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_as_a_source_is_told_what_it_is_for(
+    plan: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["export", str(plan), "-o", str(tmp_path / "x.dgc")],
+        ["predict", "--checkpoint", str(plan), str(photo)],
+    ):
+        assert main(words) == 4
+        assert capsys.readouterr().err == (
+            f"error: {plan}: looks like a plan file, not a PyTorch checkpoint; `dgcctl predict --plan`"
+            " runs it; else name the run or weights that it was made of\n"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_want_of_memory_is_a_line_with_what_to_do(error: Exception) -> None:
+    of_the_engine = UsageError("no plan can be made of this network")
+    of_the_engine.__cause__ = error
+    line = "not enough memory to make a file for images of 9000 x 8000: ask for smaller ones"
+    for one in (error, of_the_engine):
+        with pytest.raises(ResourceError, match=line), enough_memory([(9000, 8000)]):
+            raise one
+    with pytest.raises(UsageError, match="another"), enough_memory([(1, 1)]):
+        raise UsageError("another")
+
+
+def test_bench_says_what_it_measures_while_it_does(
+    plan: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "--plan", str(plan), "--budget", "0.1", "--batch", "2", "--json"]
+    assert main([*words, "--threads", "1", "--threads", "2"]) == 0
+    said = capfd.readouterr()
+    assert said.err.splitlines() == [
+        f"measuring model.dgc: threads {n}, batch 2, 0.1 s" for n in (1, 2)
+    ]
+    assert len(json.loads(said.out)["rows"]) == 2
 
 
 @pytest.mark.parametrize(

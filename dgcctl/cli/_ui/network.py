@@ -147,6 +147,9 @@ def _named_or_plan(plan: Path | None, **flags: Any) -> Named | PlanFile:
     given = [f"--{name}" for name in ("run", "pretrained", "checkpoint", "recipe") if flags[name]]
     if given:
         raise UsageError(f"--plan and {given[0]} exclude each other: a plan file knows its network")
+    which = "--ema" if flags["ema"] else "--step" if flags["step"] != "last" else None
+    if which:
+        raise UsageError(f"{which} belongs to --run: a plan file holds one set of weights")
     return PlanFile(plan)
 
 
