@@ -26,6 +26,14 @@ from dgc.infer.plan_file import image_of, save_plan
 from dgc.runtime import writer
 from dgc.runtime.plan import Plan, from_bytes
 
+README = "README.txt"  # among the extra files of what `save_pt2` writes
+_README = """\
+A network for torch.export.load, written by dgcctl. Before that call:
+
+    import dgc.infer.operators  # pip install dgcctl
+
+It registers the operator dgc_infer_operators::run_plan, without which PyTorch cannot read the file.
+"""
 _plans: dict[int, Plan] = {}
 
 
@@ -40,7 +48,9 @@ def _plan(file: Tensor) -> Plan:
     return _plans[key]
 
 
-@torch.library.custom_op("dgc::run_plan", mutates_args=())
+# Its space of names is the module to import: where nobody did, PyTorch's error has nothing else to
+# say than the operator's name.
+@torch.library.custom_op("dgc_infer_operators::run_plan", mutates_args=())
 def run_plan(images_BCHW: Tensor, file: Tensor, answer: Sequence[int]) -> Tensor:
     """Images through the plan whose bytes are in `file`; (B, *answer)."""
     return torch.from_numpy(_plan(file)(images_BCHW.detach().contiguous().numpy()))
@@ -86,6 +96,6 @@ def save_pt2(
         plan = save_plan(copy.deepcopy(model), example, Path(folder, "model.dgc"), *told)
         exported = torch.export.export(PlanModule(plan), (images,), dynamic_shapes=(batch,))
         made = Path(folder, "model.pt2")
-        torch.export.save(exported, made)
+        torch.export.save(exported, made, extra_files={README: _README})
         writer.write(made.read_bytes(), path)
     return path

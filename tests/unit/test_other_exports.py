@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +21,9 @@ import dgc
 from dgc.bench.networks import build
 from dgc.errors import UsageError
 from dgc.infer.onnx_file import OPSET, metadata, save_onnx
-from dgc.infer.operators import save_pt2
+from dgc.infer.operators import README, save_pt2
 from dgc.kernels.cpu import library
-from dgc.runtime.plan import Preprocessing
+from dgc.runtime.plan import Preprocessing, from_bytes
 from tests.native.fuzz_seeds import networks
 from tests.plan_files import images, network
 from tests.waiting import GUARD
@@ -169,3 +170,24 @@ def test_pt2_gives_the_bits_of_the_plan_in_a_fresh_process(
     assert np.array_equal(found, torch.cat([wanted, wanted[:1]]).numpy())
     with torch.no_grad():
         assert np.abs(found[:-1] - net(x).numpy()).max() <= 1e-5 * max(1, float(wanted.abs().max()))
+
+
+@needs_kernels
+def test_a_pt2_file_says_which_import_it_needs(tmp_path: Path) -> None:
+    file = save_pt2(*of_photos(), tmp_path / "x.pt2", **TOLD)
+    with zipfile.ZipFile(file) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/README.txt")]
+        assert "import dgc.infer.operators" in archive.read(name).decode()
+    extra = {README: ""}
+    module = torch.export.load(file, extra_files=extra).module()
+    assert "import dgc.infer.operators" in str(extra[README])
+    plan = from_bytes(next(module.buffers()).numpy(), "inside")
+    assert list(plan.classes) == TOLD["classes"]
+    assert plan.origin == TOLD["origin"]
+    words = [sys.executable, "-c", "import sys, torch; torch.export.load(sys.argv[1])", file]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=GUARD
+    )
+    assert done.returncode == 1
+    # PyTorch's own words, which the operator's name makes an advice of
+    assert "failed to resolve torch.ops.dgc_infer_operators.run_plan" in done.stderr
