@@ -1,8 +1,12 @@
 """Plan files beside ONNX Runtime and OpenVINO with the dense network: time to load, first image, the
 others, memory. Every row is a process of its own; they take turns, so that a busy minute is shared.
 
-    python -m benchmarks.plan_files [--seconds 3] [--rounds 3]
+    python -m benchmarks.plan_files [--seconds 3] [--rounds 3] [--plans 8]
         [--out benchmarks/results/plan_files.json]
+
+Then so many threads at once, a plan each, beside as many processes (benchmarks/plan_threads.py; 0:
+not). Engines that are not installed (`pip install onnx onnxruntime openvino`) are named and left
+out. In seconds, to see that it runs: --network demo --seconds 0.2 --rounds 1.
 
 Weights are random. First each file is run by NumPy and by examples/plan.c and compared with the
 module's own plan, bit for bit. With --out the table is written beside the figures, as Markdown.
@@ -19,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ from torch import nn
 
 import dgc
 import dgc.runtime
+from benchmarks import plan_threads
 from dgc.bench.machine import facts
 from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.infer.onnx_file import save_onnx
@@ -133,6 +139,12 @@ tell(start, loaded, run, shape)
 )
 
 
+ENGINES = {
+    "ONNX Runtime (dense)": ("onnxruntime", ONNXRUNTIME),
+    "OpenVINO (dense)": ("openvino", OPENVINO),
+}
+
+
 def measure(program: str, file: Path, batch: int, threads: int, seconds: float) -> dict[str, Any]:
     words = [sys.executable, "-c", program, str(file), str(batch), str(threads), str(seconds)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -170,13 +182,13 @@ def rows_of(name: str, folder: Path, given: argparse.Namespace) -> list[BenchRow
     example = torch.zeros(1, 3, size, size)
     plan = dgc.save_plan(net, example, folder / f"{label}.dgc")
     plan8 = dgc.save_plan(net, example, folder / f"{label}-int8.dgc", precision="int8")
-    onnx = save_onnx(dense, example, folder / f"{label}-dense.onnx")
     ways: dict[str, tuple[str, Path]] = {
         "plan file (DGC)": (PLAN, plan),
         "plan file, 8 bits (DGC)": (PLAN, plan8),
-        "ONNX Runtime (dense)": (ONNXRUNTIME, onnx),
-        "OpenVINO (dense)": (OPENVINO, onnx),
     }
+    if engines := [way for way, (package, _) in ENGINES.items() if find_spec(package)]:
+        onnx = save_onnx(dense, example, folder / f"{label}-dense.onnx")
+        ways |= {way: (ENGINES[way][1], onnx) for way in engines}
     more: dict[str, dict[str, object]] = {
         way: {"file_mb": file.stat().st_size / 1e6} for way, (_, file) in ways.items()
     }
@@ -226,8 +238,9 @@ def markdown(report: BenchReport) -> str:
         " | file, MB | same bits NumPy, C | n |",
         "|---|---|---|--:|--:|--:|--:|--:|---|--:|",
     ]
+    together = [r for r in report.rows if plan_threads.is_one(r)]
     for r in report.rows:
-        if r.median is None or r.low is None or r.high is None:
+        if r in together or r.median is None or r.low is None or r.high is None:
             continue
         e = r.more
         bits = [e[k] for k in ("same_bits_numpy", "same_bits_c") if k in e]
@@ -237,7 +250,13 @@ def markdown(report: BenchReport) -> str:
             f" | {e['resident_mb']:.0f} | {e['file_mb']:.1f}"
             f" | {', '.join('yes' if b else 'NO' for b in bits)} | {r.n} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *plan_threads.markdown(together)]) + "\n"
+
+
+def tell(rows: list[BenchRow]) -> None:
+    for row in rows:
+        figures = ", ".join(f"{k} {v:.6g}" for k, v in row.more.items())
+        print(f"{row.network} {row.name}: {row.median:.2f} ms/image, {figures}", flush=True)
 
 
 def main() -> None:
@@ -246,9 +265,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plans", type=int, default=8)
     parser.add_argument("--network", action="append")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    for way, (package, _) in ENGINES.items():
+        if not find_spec(package):
+            print(f"not measured: {way}: {package} is not installed", flush=True)
     report = BenchReport("plan_files")
     if given.out and given.out.exists():
         report = read_report(given.out, "plan_files")
@@ -260,9 +283,17 @@ def main() -> None:
                 for row in rows_of(name, Path(folder), given)
             ]
             report.add_run(rows)
-            for row in rows:
-                figures = ", ".join(f"{k} {v:.6g}" for k, v in row.more.items())
-                print(f"{name} {row.name}: {row.median:.2f} ms/image, {figures}", flush=True)
+            tell(rows)
+            if given.plans:
+                file = Path(folder, f"{name.split()[0]}.dgc")
+                rows = [
+                    replace(row, machine=key, run=f"{name}-{given.plans} plans")
+                    for row in plan_threads.rows_of(
+                        name, file, given.plans, given.rounds, given.seconds
+                    )
+                ]
+                report.add_run(rows)
+                tell(rows)
     if given.out:
         write_report(given.out, report)
         atomic_write(given.out.with_suffix(".md"), markdown(report).encode())

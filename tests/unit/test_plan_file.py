@@ -206,13 +206,13 @@ def test_threads_with_a_plan_each_and_with_one_together_give_the_same_bits(saved
         for _ in range(20):
             found.append(np.array_equal(plan(x), wanted))
 
-    plans = [shared] * 4 + [dgc.runtime.load(saved, threads=1 + i % 2) for i in range(4)]
+    plans = [shared] * 4 + [dgc.runtime.load(saved, threads=1 + i % 2) for i in range(8)]
     workers = [threading.Thread(target=work, args=(plan,)) for plan in plans]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(GUARD)
-    assert found == [True] * 160
+    assert found == [True] * 240
 
 
 # --- without torch ----------------------------------------------------------------------------------
