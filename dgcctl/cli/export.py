@@ -76,22 +76,13 @@ def export(
     Not to be confused: `dgcctl ckpt export` writes the weights of a run for training and sharing,
     `dgcctl runs export` the record of a run.
     """
-    if out is None:
-        raise UsageError("-o FILE is missing: say where the plan goes, e.g. -o model.dgc")
-    if onnx and pt2:
-        raise UsageError("--onnx and --pt2 exclude each other: one file has one form")
-    form = "onnx" if onnx else "pt2" if pt2 else "plan"
-    _check_ending(out, form)
-    check_target("-o", out)
-    if out.exists():
-        raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
+    out, form = _placed(out, onnx=onnx, pt2=pt2)
     arguments, title = _named(source, pretrained, recipe, step, ema).opened(
         settings.runs_dir(runs_dir)
     )
     arguments += [f"--size={word}" for word in size or []]
     arguments += [f"--licence={licence}"] if licence else []
-    arguments += [f"--precision={precision}"]
-    arguments += [f"--form={form}"]
+    arguments += [f"--precision={precision}", f"--form={form}"]
     found = query("dgc.jobs.export", [*arguments, f"--out={out.absolute()}"], say=diagnostics.note)
     if json:
         output.document(**{**found, "file": str(out)})
@@ -104,6 +95,20 @@ def export(
 _FILES = (".safetensors", ".pt", ".pth", ".tar", ".dgc", ".onnx", ".pt2")  # no run is called so
 _ENDINGS = {".dgc": "plan", ".onnx": "onnx", ".pt2": "pt2"}
 _WRITES = {"plan": "a plan file", "onnx": "ONNX", "pt2": "a file for torch.export.load"}
+
+
+def _placed(out: Path | None, *, onnx: bool, pt2: bool) -> tuple[Path, str]:
+    """Where the file goes, and what it is. Raises UsageError."""
+    if out is None:
+        raise UsageError("-o FILE is missing: say where the plan goes, e.g. -o model.dgc")
+    if onnx and pt2:
+        raise UsageError("--onnx and --pt2 exclude each other: one file has one form")
+    form = "onnx" if onnx else "pt2" if pt2 else "plan"
+    _check_ending(out, form)
+    check_target("-o", out)
+    if out.exists():
+        raise UsageError(f"{out} exists already: give another name, an export is never overwritten")
+    return out, form
 
 
 def _check_ending(out: Path, form: str) -> None:
