@@ -21,6 +21,8 @@ from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_record
 
+# what a narrow terminal leaves out, the last one first
+_LEAST_SAID = ("macs_promised", "seconds", "macs_dense", "top5_error", "parameters")
 _TITLES = {
     "top1_error": "top-1 error %",
     "top5_error": "top-5 error %",
@@ -135,7 +137,13 @@ def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
 
 
 def _figure(name: str) -> TableColumn:
-    return TableColumn(name, _TITLES[name], show=lambda value: _spread(name, value), right=True)
+    return TableColumn(
+        name,
+        _TITLES[name],
+        show=lambda value: _spread(name, value),
+        right=True,
+        drop=_LEAST_SAID.index(name) + 1 if name in _LEAST_SAID else 0,
+    )
 
 
 def _spread(name: str, value: dict[str, Any] | None) -> str:

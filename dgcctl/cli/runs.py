@@ -191,6 +191,9 @@ def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) 
         raise UsageError(f"run {found.id} is {state}, not running: there is nothing to stop")
     found.control.mkdir(exist_ok=True)
     (found.control / "stop").touch()
+    if found.config.exists():
+        diagnostics.note(f"asked run {found.id} to stop: its script hears it where it looks for it")
+        return
     diagnostics.note(
         f"asked run {found.id} to save and stop: `dgcctl resume"
         f" {settings.run_argument(found.path)}{trust_words_of(found.recipe_json)}` goes on with it"

@@ -162,3 +162,7 @@ async def test_curves_are_smoothed_a_little_unasked_over_their_raw_values(made_r
         assert not front.faint
         assert "smooth 0.6" in lines(dash)[0]
         assert 0 < np.abs(front.y - faint.y).mean() < np.abs(np.diff(faint.y)).mean()
+        # the line is smoothed, and what is told in words is what was recorded
+        (told, _) = chart(dash, "loss")._readout()[0]
+        assert told == f"{front.label} {raster.short(float(faint.y[-1]))}"
+        assert raster.short(float(front.y[-1])) not in told

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import dgc
 from dgcctl.tui.screens.compare_screen import CompareScreen
 from dgcctl.tui.screens.gates_screen import GatesScreen
 from dgcctl.tui.screens.run_screen import RunScreen
@@ -72,6 +73,35 @@ async def test_v_groups_by_seed_with_mean_spread_and_n(made_runs: Path) -> None:
         frame = text(dash)
         assert "8.41 ± 0.23 n=3  demo_fashion" in frame
         assert "seeds 0-5" in frame
+
+
+async def test_a_group_says_what_sets_it_apart_and_a_script_need_not_evaluate(
+    tmp_path: Path,
+) -> None:
+    for lr in (0.3, 1.0):
+        for seed in (0, 1):
+            with dgc.run.start("own", {"lr": lr, "seed": seed}, runs_dir=tmp_path) as run:
+                run.log(1, loss=1.0)
+    async with frames.opened(tmp_path, frames.LARGE) as (dash, pilot):
+        await press(pilot, ["v"])
+        frame = text(dash)
+        assert "2 done  own  lr=0.3" in frame
+        assert "2 done  own  lr=1" in frame
+        assert "none done" not in frame
+        assert "100%" in frame
+
+
+async def test_who_has_no_value_stands_last_whichever_way_is_sorted(runs: Path) -> None:
+    with dgc.run.start("own", runs_dir=runs) as run:
+        run.log(1, loss=1.0)
+    async with frames.opened(runs) as (dash, _):
+        dash.store.view.sort = "error"
+        for dash.store.view.reverse in (False, True):
+            found = [dash.store.best(run) for run in dash.store.shown().runs]
+            known = [value for value in found if value is not None]
+            assert None in found
+            assert found == [*known, *[None] * found.count(None)]
+            assert known == sorted(known, reverse=dash.store.view.reverse)
 
 
 async def test_o_sorts_by_one_column_after_the_other(made_runs: Path) -> None:

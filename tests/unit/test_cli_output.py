@@ -94,12 +94,65 @@ def test_a_table_fits_the_terminal_and_a_pipe_loses_nothing(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     output.table("runs", LONG_COLUMNS, [row])
     head, line = capsys.readouterr().out.splitlines()
-    assert str(row["id"]) in line, "what one copies stays whole"
-    assert line.endswith("1e-05"), "and so do numbers"
-    least = len(str(row["id"])) + 8 + 8 + 5 + 6  # two texts of eight places, and the gaps
+    named = "demo-0a1b2c" if width < 80 else str(row["id"])
+    assert line.startswith(f"{named} "), "what one copies still names the run"
+    assert line.endswith("1e-05"), "and numbers stay whole"
+    least = len(named) + 8 + 8 + 5 + 6  # two texts of eight places, and the gaps
     assert len(line) <= max(width, least)
     assert "…" in line
     assert len(head) <= len(line)
+
+
+WIDE = [
+    TableColumn("id", "run"),
+    TableColumn("state"),
+    TableColumn("top1_error", "top-1 error", right=True),
+    TableColumn("macs_executed", "MACs executed", right=True, drop=1),
+    TableColumn("seconds", "took", right=True, drop=2),
+    TableColumn("reason"),
+]
+RUNS = [
+    {"id": f"20260101T00000{n}Z-demo-0a1b2{n}", "state": "done", "top1_error": "8.41 %",
+     "macs_executed": "1.90 M", "seconds": "3m30s", "reason": "stopped by somebody else"}
+    for n in range(2)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "left_out"),
+    [
+        (100, ["run state top-1 error MACs executed took reason"], ""),
+        (80, ["top-1 MACs", "run state error executed took reason"], ""),
+        (64, ["top-1 MACs", "run state error executed took reason"], ""),
+        (50, ["top-1", "run state error reason"], "MACs executed, took"),
+    ],
+)
+def test_a_narrow_terminal_gets_titles_in_two_lines_short_ids_and_fewer_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    width: int, heads: list[str], left_out: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    output.table("runs", WIDE, RUNS)
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [" ".join(line.split()) for line in lines[:-2]] == heads
+    assert all(len(line) <= width for line in lines)
+    assert (f"no room here for {left_out}:" in printed.err) == bool(left_out)
+    whole = width >= 80
+    assert lines[-1].startswith("20260101T000001Z-demo-0a1b21" if whole else "demo-0a1b21")
+
+
+def test_short_ids_that_name_two_runs_are_not_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    rows = [{**RUNS[0], "id": f"2026010{n}T000000Z-demo-0a1b2c"} for n in (1, 2)]
+    output.table("runs", WIDE[:2], rows)
+    assert capsys.readouterr().out.splitlines()[1].startswith("20260101T000000Z-demo-0a1b2c")
 
 
 def test_two_long_columns_share_what_there_is() -> None:

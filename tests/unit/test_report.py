@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+import dgc
 from dgc.run.events import EventKind, encode_event
 from dgc.run.files import read_json, write_json
+from dgc.run.paths import RunDir
 from dgcctl.core.report import plots, run_view
 from dgcctl.core.report.build import write_report
 from dgcctl.core.report.run_view import binned, short_names, views
@@ -225,3 +227,23 @@ def test_heads_are_counted_from_0_as_predict_and_the_dashboard_do(tmp_path):
     (view,) = views([read_record(with_gates(make_run(tmp_path / "2026-demo-a")))])
     panel = plots.gate_map(view).figure.axes[0]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("values", [2, 11])
+def test_a_legend_stays_in_its_picture_and_tells_groups_apart(tmp_path, values):
+    """Of more groups than colours none looks like another."""
+    for lr in range(values):
+        config = {"lr": lr / 7, "a_rather_long_name_of_a_value": lr, "x": "y" * 20 * (lr + 1)}
+        with dgc.run.start("own", config, runs_dir=tmp_path) as run:
+            run.log(1, loss=1.0)
+            run.log(2, loss=0.5)
+    records = [read_record(RunDir(path)) for path in sorted(tmp_path.iterdir())]
+    figure = plots.curves(views(records)).figure
+    figure.draw_without_rendering()
+    assert all(ax.get_window_extent().height > 60 for ax in figure.axes if ax.axison)
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0
+    assert box.x1 <= whole.x1
+    lines = legend.get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == values

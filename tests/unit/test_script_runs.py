@@ -113,6 +113,9 @@ def test_it_hears_that_somebody_wants_it_to_stop(
     with start(script, runs, "wait") as process:
         until_logged(process)
         assert main(["runs", "stop", "latest", "--runs-dir", str(runs)]) == 0
+        said = capsys.readouterr().err
+        assert "to stop: its script hears it where it looks for it" in said
+        assert "resume" not in said
         process.communicate(timeout=GUARD)
         assert process.returncode == 0
     assert recorded(runs).state == "stopped"

@@ -27,7 +27,7 @@ from rich.cells import cell_len
 from dgc.errors import ResourceError
 from dgc.talk import shown
 from dgcctl.cli._ui import names, streams, table_widths
-from dgcctl.cli._ui.diagnostics import clean, paint, plain
+from dgcctl.cli._ui.diagnostics import clean, note, paint, plain
 
 SCHEMA_VERSION = 1
 CLASS_NAME = 40  # places that a terminal gives to the name of a class
@@ -48,8 +48,9 @@ class Form(enum.StrEnum):
 @dataclass(frozen=True)
 class TableColumn:
     """One column: the key in each row, its title, how a value reads as text, its side, and the
-    colour of a cell. `most`: so many places a terminal gives to it. `in_files`: the key that CSV
-    takes instead.
+    colour of a cell. `most`: so many places a terminal gives to it; `drop`: where a terminal is too
+    narrow, those with the largest number are left out first (0: never). `in_files`: the key that
+    CSV takes instead.
     """
 
     key: str
@@ -58,6 +59,7 @@ class TableColumn:
     right: bool = False
     style: Callable[[Any], str] = lambda value: ""
     most: int | None = None
+    drop: int = 0
     in_files: str = ""
 
     @property
@@ -191,22 +193,41 @@ def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     cells: list[list[str]] = [
         [clean(column.show(row.get(column.key))) for column in columns] for row in rows
     ]
-    heads = [shown(column.head) for column in columns]
-    widths = [max(map(cell_len, texts)) for texts in zip(*[heads, *cells], strict=True)]
+    heads = [[shown(column.head)] for column in columns]
+    may = [not column.right and column.key not in _WHOLE for column in columns]
+    drops = [column.drop for column in columns]
+    grid = table_widths.Grid(heads, cells, may, drops, list(range(len(columns))))
     room = table_widths.room()
     if room is not None:
-        widths = [
-            min(width, column.most or width) for width, column in zip(widths, columns, strict=True)
-        ]
-        may = [not column.right and column.key not in _WHOLE for column in columns]
-        widths = table_widths.most(widths, heads, may, room)
-        cells = [list(map(table_widths.fitted, texts, widths)) for texts in cells]
-    titles = zip(heads, columns, widths, strict=True)
-    head = "  ".join(_pad(title, width, c.right) for title, c, width in titles).rstrip()
-    lines: list[str] = [paint(head, "bold", sys.stdout)]
-    for row, texts in zip(rows, cells, strict=True):
-        lines.append(_text_row(columns, row, texts, widths))
+        for texts in cells:
+            texts[:] = [
+                table_widths.fitted(text, column.most) if column.most else text
+                for text, column in zip(texts, columns, strict=True)
+            ]
+        table_widths.squeeze(grid, room, [n for n, c in enumerate(columns) if c.key in _WHOLE])
+    else:
+        grid.measure()
+    left_out = [c.head for place, c in enumerate(columns) if place not in grid.kept]
+    if left_out:
+        note(f"no room here for {', '.join(left_out)}: a wider terminal or a pipe shows all")
+    columns = [columns[place] for place in grid.kept]
+    lines: list[str] = _head_lines(columns, grid)
+    for row, texts in zip(rows, grid.cells, strict=True):
+        lines.append(_text_row(columns, row, texts, grid.widths))
     return "\n".join(lines) + "\n"
+
+
+def _head_lines(columns: Sequence[TableColumn], grid: table_widths.Grid) -> list[str]:
+    """The titles, those of one line beside the second line of the others."""
+    high = max(map(len, grid.heads), default=1)
+    lines: list[str] = []
+    for number in range(high):
+        parts = []
+        for column, head, width in zip(columns, grid.heads, grid.widths, strict=True):
+            texts = [""] * (high - len(head)) + head
+            parts.append(_pad(texts[number], width, column.right))
+        lines.append(paint("  ".join(parts).rstrip(), "bold", sys.stdout))
+    return lines
 
 
 def _text_row(columns: Sequence[TableColumn], row: Row, texts: list[str], widths: list[int]) -> str:

@@ -20,9 +20,9 @@ _COLUMNS = (
     TableColumn("state", style=summary.state_style),
     TableColumn("epochs_done", "epoch", right=True),
     TableColumn("top1_error", show=numbers.percent, right=True),
-    TableColumn("macs_executed", show=numbers.short_count, right=True),
-    TableColumn("seconds", show=numbers.duration, right=True),
-    TableColumn("age", show=numbers.age, right=True),
+    TableColumn("macs_executed", show=numbers.short_count, right=True, drop=2),
+    TableColumn("seconds", show=numbers.duration, right=True, drop=3),
+    TableColumn("age", show=numbers.age, right=True, drop=1),
     TableColumn("reason", show=lambda value: str(value or "")),
 )
 _KNOWN = {column.key: column for column in _COLUMNS} | {

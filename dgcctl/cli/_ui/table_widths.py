@@ -1,5 +1,6 @@
-"""How a table comes to fit a terminal: the widest texts are shortened, first one then the next, and
-never what one copies (ids) or computes with (numbers). A pipe and a file get everything.
+"""How a table comes to fit a terminal: titles stand in two lines, ids in their short form (which
+names a run as well), columns that say least are left out, and the widest texts are shortened, first
+one then the next; never what one computes with (numbers). A pipe and a file get everything.
 """
 
 from __future__ import annotations
@@ -7,9 +8,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 
+from dgcctl.core.runs.listing import is_stamped, recipe_name
+
+WORTH = 16  # places that texts are left with while a column can be left out instead
 LEAST = 8  # places below which a text says nothing any more
 GAP = 2  # places between two columns
 
@@ -33,6 +38,82 @@ def most(widths: Sequence[int], heads: Sequence[str], may: Sequence[bool], room:
         # down to the next widest, so that two long columns share what there is
         found[widest] = max(least[widest], found[widest] - over, _step(found, widest))
     return found
+
+
+@dataclass
+class Grid:
+    """The texts of a table. `drops`: columns with a number above 0 are left out, the largest first;
+    `may`: those that can be shortened.
+    """
+
+    heads: list[list[str]]  # the lines of each title
+    cells: list[list[str]]
+    may: list[bool]
+    drops: list[int]
+    kept: list[int]
+    widths: list[int] = field(default_factory=list)
+
+    def measure(self) -> int:
+        """Places that it takes."""
+        columns = zip(self.heads, *self.cells, strict=True)
+        self.widths = [
+            max([*map(cell_len, head), *map(cell_len, texts)]) for head, *texts in columns
+        ]
+        return sum(self.widths) + GAP * (len(self.widths) - 1)
+
+    def least(self) -> int:
+        """Places that it takes with its texts as short as is worth it."""
+        self.measure()
+        short = [
+            min(width, max(WORTH, *map(cell_len, head))) if may else width
+            for width, may, head in zip(self.widths, self.may, self.heads, strict=True)
+        ]
+        return sum(short) + GAP * (len(short) - 1)
+
+    def leave_out(self, place: int) -> None:
+        del self.heads[place], self.may[place], self.drops[place], self.kept[place]
+        for row in self.cells:
+            del row[place]
+
+
+def squeeze(grid: Grid, room: int, ids: Sequence[int]) -> None:
+    """Make it fit, if it can be; `ids`: the columns of ids."""
+    if grid.measure() <= room:
+        return
+    grid.heads = [
+        in_two(head[0], max((cell_len(row[place]) for row in grid.cells), default=0))
+        for place, head in enumerate(grid.heads)
+    ]
+    if grid.least() > room:
+        for place in ids:
+            _shorten_ids(grid, place)
+    while grid.least() > room and any(grid.drops):
+        grid.leave_out(max(range(len(grid.drops)), key=lambda place: grid.drops[place]))
+    grid.measure()
+    heads = [max(head, key=cell_len) for head in grid.heads]
+    grid.widths = most(grid.widths, heads, grid.may, room)
+    grid.cells = [list(map(fitted, texts, grid.widths)) for texts in grid.cells]
+
+
+def in_two(head: str, cells: int) -> list[str]:
+    """A title in two lines, where it is wider than what stands below it; parted where the wider
+    line is shortest.
+    """
+    words = head.split(" ")
+    if cell_len(head) <= cells or len(words) < 2:
+        return [head]
+    parted = [[" ".join(words[:i]), " ".join(words[i:])] for i in range(1, len(words))]
+    return min(parted, key=lambda lines: max(map(cell_len, lines)))
+
+
+def _shorten_ids(grid: Grid, place: int) -> None:
+    """`demo-0a1b2c` of `20260101T000000Z-demo-0a1b2c`: as good a name, if no other has it."""
+    whole = [row[place] for row in grid.cells]
+    short = [f"{recipe_name(text)}-{text.rpartition('-')[2]}" if is_stamped(text) else text
+             for text in whole]  # fmt: skip
+    if len(set(short)) == len(set(whole)):
+        for row, text in zip(grid.cells, short, strict=True):
+            row[place] = text
 
 
 def _step(found: Sequence[int], widest: int) -> int:

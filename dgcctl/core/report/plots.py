@@ -39,6 +39,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_DASHES = ("-", "--", ":", "-.")
+_ACROSS = 118  # letters of a legend beside one another in a picture
+
+
 @dataclass(frozen=True)
 class Plot:
     """One picture: a name for its file, what it shows, and how to read it."""
@@ -81,8 +85,12 @@ def plots(views: Sequence[RunView]) -> list[Plot]:
 
 
 def colour(group: int) -> str:
-    # more groups than colours: they come round again, and the labels still tell
+    # more groups than colours: they come round again, dashed
     return COLOURS[group % len(COLOURS)]
+
+
+def _dashes(group: int) -> str:
+    return _DASHES[group // len(COLOURS) % len(_DASHES)]
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -107,7 +115,9 @@ def curves(views: Sequence[RunView]) -> Plot | None:
         ax.set_axis_off()
     _target(axes[0], views)
     _legend(figure, views)
-    caption = "One thin line is one run; a colour is one recipe, whatever its seed."
+    caption = (
+        "One thin line is one run; a colour (with its dashes) is one recipe, whatever its seed."
+    )
     single = " The band is the range within a bin of steps." if len(views) == 1 else ""
     return Plot("curves", "Training", caption + single, figure)
 
@@ -125,6 +135,7 @@ def _draw(ax: Any, views: Sequence[RunView], pick: Callable[[RunView], Series], 
             series.x,
             series.mean,
             color=colour(view.group),
+            ls=_dashes(view.group),
             lw=1.3,
             marker="o" if few else None,
             ms=2.6,
@@ -175,10 +186,20 @@ def _legend(figure: Figure, views: Sequence[RunView]) -> None:
     labels = {view.group: view.label for view in views}
     if len(labels) < 2:
         return
-    handles = [mpl.lines.Line2D([], [], color=colour(group), lw=2) for group in labels]
-    figure.legend(
-        handles, list(labels.values()), loc="outside upper left", ncols=min(4, len(labels))
-    )
+    handles = [
+        mpl.lines.Line2D([], [], color=colour(group), ls=_dashes(group), lw=2) for group in labels
+    ]
+    names = [_shortened(label) for label in labels.values()]
+    # as many beside one another as the widest leaves room for
+    beside = max(1, min(4, len(names), _ACROSS // (max(map(len, names)) + 6)))
+    # room of its own: many rows would leave the curves none
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // beside))
+    figure.legend(handles, names, loc="outside upper left", ncols=beside)
+
+
+def _shortened(label: str) -> str:
+    """Cut, and seen to be cut, where it would leave the picture."""
+    return label if len(label) <= _ACROSS - 6 else label[: _ACROSS - 9] + "..."
 
 
 # --- pruning --------------------------------------------------------------------------------------

@@ -154,8 +154,9 @@ class RunsScreen(LabelledScreen):
     def _grouped(self, found: Sequence[Run]) -> list[Row]:
         """Runs that differ in nothing but the seed, under their mean and spread."""
         rows = []
-        for members in run_rows.grouped(found):
-            rows.append(run_rows.group_row(self.host.store, members))
+        groups = run_rows.grouped(found)
+        for members, apart in zip(groups, run_rows.set_apart(groups), strict=True):
+            rows.append(run_rows.group_row(self.host.store, members, apart))
             # one blank where two would cost the end of a name
             rows += [self._row(run, "  " if self.wide else " ") for run in members]
         return rows

@@ -176,7 +176,8 @@ class Curves:
             return [Trace(sign.letter, x, points.value, sign.colour)]
         smoothed = self._smooth(run.id, metric, points.value, options.weight)
         behind = [Trace(sign.letter, x, points.value, sign.colour, faint=True)] if raw else []
-        return [*behind, Trace(sign.letter, x, smoothed, sign.colour)]
+        line = Trace(sign.letter, x, smoothed, sign.colour, recorded=points.value)
+        return [*behind, line]
 
     def _smooth(self, run_id: str, metric: str, values: Floats, weight: float) -> Floats:
         state = (weight, *self._state(run_id, metric))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dgcctl.core import numbers
+from dgcctl.core.compare.seeds import varied_keys
 from dgcctl.core.runs.listing import Run
 from dgcctl.core.runs.record import computing_keys
 from dgcctl.tui import raster
@@ -20,6 +21,7 @@ GROUP = "group:"
 WHOLE_ID = 150  # columns of screen from which a run's whole id has room
 NARROW = 60  # columns of screen; with fewer a name loses its beginning
 _BAR, _WIDE_BAR = 4, 10
+_APART = 3  # values that a group row names; of more it says how many
 COLUMNS = (
     ListColumn("", 3), ListColumn("state", 12), ListColumn("run", least=19),
     ListColumn("progress", _BAR + 5, drop=1), ListColumn("epoch", 7, True, 6),
@@ -112,18 +114,36 @@ def grouped(found: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def group_row(store: Store, members: Sequence[Run]) -> Row:
-    """A group's mean and spread over those that are done."""
-    done = [
-        value for run in members if run.state == "done" and (value := store.last(run)) is not None
-    ]
+def set_apart(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """For each group the values that set it apart from the others of its recipe:
+    `lr=0.3 heads=4`. Empty where its recipe has one group.
+    """
+    named: dict[str, list[dict[str, Any]]] = {}
+    recipes = [computing_keys(members[0].recipe, without=("seed",)) for members in groups]
+    for members, recipe in zip(groups, recipes, strict=True):
+        named.setdefault(members[0].name, []).append(recipe)
+    told = []
+    for members, recipe in zip(groups, recipes, strict=True):
+        keys = varied_keys(named[members[0].name])
+        given = [f"{key.rpartition('.')[2]}={_value(recipe.get(key))}" for key in keys]
+        more = f" +{len(given) - _APART}" if len(given) > _APART else ""
+        told.append(" ".join(given[:_APART]) + more)
+    return told
+
+
+def group_row(store: Store, members: Sequence[Run], apart: str = "") -> Row:
+    """A group's mean and spread over those that are done; `apart`: what sets it apart."""
+    ended = [run for run in members if run.state == "done"]
+    done = [value for run in ended if (value := store.last(run)) is not None]
     seeds = _ranges(sorted({int(run.recipe.get("seed", 0)) for run in members}))
     spread = f" ± {statistics.stdev(done):.2f}" if len(done) > 1 else ""
-    mean = f"{statistics.fmean(done):.2f}{spread} n={len(done)}" if done else "none done"
+    # a script need not evaluate: its runs are done all the same
+    without = f"{len(ended)} done" if ended else "none done"
+    mean = f"{statistics.fmean(done):.2f}{spread} n={len(done)}" if done else without
     cells = (
         "",
         f"{len(members)} run{'s' if len(members) > 1 else ''}",
-        f"{mean}  {members[0].name}",
+        f"{mean}  {members[0].name}{f'  {apart}' if apart else ''}",
         f"seeds {seeds}",
     )
     return Row(GROUP + members[0].id, tuple((cell, "head") for cell in cells))

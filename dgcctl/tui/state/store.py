@@ -53,7 +53,10 @@ UNFINISHED = 0.99
 
 def share_done(run: Run) -> float:
     """How much of its steps a run has done, in [0, 1]; 1 is kept for those that are done."""
-    share = min(1.0, run.status.step / run.status.steps) if run.status.steps else 0.0
+    status = run.status
+    if run.state == State.DONE and not status.steps:
+        return 1.0  # of a script that never said how many there would be
+    share = min(1.0, status.step / status.steps) if status.steps else 0.0
     return share if run.state == State.DONE else min(share, UNFINISHED)
 
 
@@ -162,6 +165,8 @@ class Store:
         hidden = sum(run.id in away for run in found)
         found = [run for run in found if run.id not in away]
         found.sort(key=self._sort_key, reverse=self.view.reverse)
+        # those without a value stand last, whichever way the others are sorted
+        found.sort(key=lambda run: self._sort_key(run)[0] == math.inf)
         pins = set(self.view.pins)
         return ShownRuns(
             [r for r in found if r.id in pins] + [r for r in found if r.id not in pins],

@@ -197,9 +197,11 @@ class Chart(Canvas, can_focus=True):
         return found
 
     def _value(self, trace: Trace) -> float:
+        # what was recorded, also where the line is smoothed: a number is read as a fact
+        values = trace.y if trace.recorded is None else trace.recorded
         if self.spec.cursor is None:
-            return float(trace.y[-1])
-        value = raster.value_at(trace.x, trace.y, self.spec.cursor)
+            return float(values[-1])
+        value = raster.value_at(trace.x, values, self.spec.cursor)
         return float("nan") if value is None else value
 
     def _axes(self) -> None:

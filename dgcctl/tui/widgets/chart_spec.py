@@ -13,7 +13,7 @@ from dgcctl.tui.raster import Floats
 @dataclass(frozen=True, eq=False)
 class Trace:
     """One line. `label` is its run's letter; `faint` draws it behind (the raw values under a
-    smoothed line).
+    smoothed line). `recorded`: the values that are told in words, where the line is a smoothed one.
     """
 
     label: str
@@ -22,6 +22,7 @@ class Trace:
     colour: int = 0
     faint: bool = False
     spot: bool = False  # a point of a scatter: a sign and its letter
+    recorded: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
