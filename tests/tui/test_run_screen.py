@@ -152,7 +152,7 @@ async def test_the_arrows_move_one_cursor_in_all_charts_and_read_the_values(
         step = cursors.pop()
         assert step is not None
         assert 100 < step < 600
-        loss = chart(dash, "loss").spec.traces[-1]
+        loss = chart(dash, "loss").spec.traces[0]  # as recorded, behind the smoothed line
         value = loss.y[int(np.argmin(np.abs(loss.x - step)))]
         assert f"loss  A {value:.4g}" in text(dash)
         assert f"▲ step {step:,.0f}" in text(dash)
