@@ -13,6 +13,7 @@ from dgc.run.paths import RunDir
 from dgcctl.core.report import plots, run_view
 from dgcctl.core.report.build import write_report
 from dgcctl.core.report.run_view import binned, short_names, views
+from dgcctl.core.runs import labels
 from dgcctl.core.runs.record import read_record
 from tests.unit.run_factory import make_run
 
@@ -247,3 +248,24 @@ def test_a_legend_stays_in_its_picture_and_tells_groups_apart(tmp_path, values):
     assert box.x1 <= whole.x1
     lines = legend.get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == values
+
+
+def test_the_page_says_settings_tags_and_what_a_person_wrote(tmp_path):
+    run = make_run(tmp_path / "a")
+    with dgc.run.start("own", {"lr": 0.25, "net": {"width": 8}}, runs_dir=tmp_path) as script:
+        script.log(1, loss=1.0)
+    text = written([run, script.dir], tmp_path)
+    assert "optim.lr=0.1" in text
+    assert "lr=0.25  net.width=8" in text
+    assert "what to know" in text
+    assert "a promising one" not in text
+    labels.note(run, "a promising one <b>")
+    labels.tag(run, ["good"])
+    text = written([run, script.dir], tmp_path)
+    assert "a promising one &lt;b&gt;" in text
+    assert "demo good<" in text
+
+
+def written(runs, folder):
+    write_report([read_record(run) for run in runs], folder / "report.html")
+    return (folder / "report.html").read_text()

@@ -17,6 +17,7 @@ from dgc.talk import shown
 from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, other_data
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.run_view import RunView
+from dgcctl.core.runs import labels
 from dgcctl.core.runs.listing import end_of_schedule, evaluated_macs
 from dgcctl.core.runs.record import few_images
 
@@ -56,7 +57,7 @@ def page(views: Sequence[RunView], drawn: Sequence[Plot]) -> str:
     recipes = list(dict.fromkeys(str(view.facts.recipe["name"]) for view in views))
     title = views[0].facts.recipe.get("title") if len(recipes) == 1 else ""
     made: list[Section | None] = [_results(views), _verdicts(views), *map(_picture, drawn)]
-    made += [_cost(views), _runs(views), _environment(views)]
+    made += [_cost(views), _settings(views), _runs(views), _environment(views)]
     return _template().render(
         heading=str(title) if title else ", ".join(recipes),
         subtitle=_subtitle(views),
@@ -240,7 +241,32 @@ def _figure_text(value: Any) -> str:
     return "-" if number is None else f"{number:.2f}"
 
 
+# what a reader asks of a recipe first; the whole of it stands in the run's recipe.yaml
+_SETTINGS = (
+    "model.name", "model.form", "model.heads", "model.gate_factor", "data.name", "data.augment",
+    "data.limit_train", "train.epochs", "train.batch_size", "optim.name", "optim.lr",
+    "optim.weight_decay",
+)  # fmt: skip
+
+
+def _settings(views: Sequence[RunView]) -> Section:
+    """What each recipe set; of a script's run all that it gave."""
+    # reversed, so that the first run of each group is the one that stays
+    first = {view.group: view for view in reversed(views)}
+    rows = [[first[group].label, _settings_text(first[group])] for group in sorted(first)]
+    return Section("Settings", table(["recipe", "settings"], rows))
+
+
+def _settings_text(view: RunView) -> str:
+    recipe = view.facts.recipe
+    keys = [key for key in _SETTINGS if recipe.get(key) is not None]
+    if view.facts.by_script:
+        keys = [key for key in recipe if key not in ("name", "title", "tags", "seed")]
+    return "  ".join(f"{key}={recipe[key]}" for key in keys) or "-"
+
+
 def _runs(views: Sequence[RunView]) -> Section:
+    given = {view.facts.id: labels.read(view.facts.run) for view in views}
     rows: list[list[str | Cell]] = []
     for view in views:
         status = view.facts.status
@@ -248,8 +274,18 @@ def _runs(views: Sequence[RunView]) -> Section:
         notes = "; ".join(view.notes) or "-"
         state = f"{view.facts.state}{': ' + status.reason if status.reason else ''}"
         name = Cell(view.facts.id, "code")
-        rows.append([name, view.label, str(view.facts.seed), state, commit, notes])
-    return Section("Runs", table(["run", "recipe", "seed", "state", "commit", "notes"], rows))
+        label = given[view.facts.id]
+        tags = " ".join(dict.fromkeys([*(view.facts.recipe.get("tags") or ()), *label.tags])) or "-"
+        rows.append(
+            [name, view.label, str(view.facts.seed), state, commit, tags, label.note or "-", notes]
+        )
+    head = ["run", "recipe", "seed", "state", "commit", "tags", "note", "what to know"]
+    kept = [n for n in range(len(head)) if n not in (5, 6) or any(_said(row[n]) for row in rows)]
+    return Section("Runs", table([head[n] for n in kept], [[row[n] for n in kept] for row in rows]))
+
+
+def _said(cell: str | Cell) -> bool:
+    return cell != "-"
 
 
 _ENVIRONMENT = (

@@ -125,7 +125,7 @@ def _facts(run: Run, feed: Feed, found: list[Target]) -> list[tuple[str, str]]:
         ),
         (
             "code",
-            str(git.get("commit", "-"))[:12]
+            str(git.get("commit") or "-")[:12]
             + (" with uncommitted changes" if git.get("dirty") else ""),
         ),
         ("folder", str(run.dir.path)),
