@@ -263,7 +263,7 @@ def test_the_page_says_settings_tags_and_what_a_person_wrote(tmp_path):
     labels.tag(run, ["good"])
     text = written([run, script.dir], tmp_path)
     assert "a promising one &lt;b&gt;" in text
-    assert "demo good<" in text
+    assert " good<" in text
 
 
 def written(runs, folder):
