@@ -95,7 +95,7 @@ MEANINGS: dict[str, str] = {
     "train.max_steps": "ends the training early; the schedules stay those of all epochs",
     "train.mixup": "alpha of mixup, 0 is off",
     "train.cutmix": "alpha of CutMix, 0 is off; with both, each batch takes one",
-    "train.ema_decay": "keep an average of the weights too, evaluated beside them; null: none",
+    "train.ema_decay": "keep averaged weights (EMA) too, evaluated beside the others; null: none",
     "train.teacher": (
         "a file of weights that the network learns from too; `train --teacher RUN` names it"
     ),

@@ -57,13 +57,21 @@ def ls(*, form: output.Form) -> None:
 @tabular
 def keys(
     word: Annotated[
-        str, typer.Argument(metavar="[WORD]", help="Only keys in which it stands.")
+        str,
+        typer.Argument(metavar="[WORD]", help="Only keys in whose name, values or meaning it is."),
     ] = "",
     *,
     form: output.Form,
 ) -> None:
     """What a recipe can say: each key with its values, its default, and what it means."""
-    rows = [key._asdict() for key in every_key() if word in key.name]
+    # by the name where that is enough: `lr` stands in many a meaning too
+    found = [key for key in every_key() if word in key.name]
+    plain = _letters(word)
+    rows = [
+        key._asdict()
+        for key in found or every_key()
+        if found or plain in _letters(f"{key.name} {key.allowed} {key.default} {key.meaning}")
+    ]
     if not rows:
         names = [key.name for key in every_key()]
         raise UsageError(f"no key has {word!r} in it{did_you_mean(word, names)}")
@@ -74,6 +82,11 @@ def keys(
         TableColumn("meaning"),
     ]
     output.table("keys", columns, rows, form)
+
+
+def _letters(text: str) -> str:
+    """`warmup` of warm-up, warm_up and Warm up."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _row(name: str, recipe: Recipe) -> dict[str, Any]:

@@ -33,3 +33,13 @@ def test_keys_are_printed_by_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "keys", "warmup_epoch"]) == 0
     assert main(["recipes", "keys", "warmupp"]) == 2
     assert "no key has 'warmupp' in it" in capsys.readouterr().err
+    # a word that no key has in it is looked for in values and meanings, however it is written
+    for word, wanted in (
+        ("adamw", {"optim.name", "optim.betas", "optim.eps"}),
+        ("averaged", {"train.ema_decay"}),
+        ("warm-up", {"optim.warmup_epochs", "optim.warmup_lr"}),
+        ("Label smoothing", {"optim.label_smoothing"}),
+    ):
+        assert main(["recipes", "keys", word, "--json"]) == 0
+        found = {row["name"] for row in json.loads(capsys.readouterr().out)["keys"]}
+        assert wanted <= found
