@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import dgc
 from dgcctl.tui.screens.compare_screen import CompareScreen
 from dgcctl.tui.screens.gates_screen import GatesScreen
 from dgcctl.tui.screens.help_screen import HelpScreen
@@ -90,6 +91,16 @@ async def test_arrows_choose_layer_and_head_and_its_channels_are_told(made_runs:
         expected = synthetic.gate_map(synthetic.Spec(seed=5), 4)["layers"][1]["heads"][2]
         assert f"ch {expected['most'][0][0]:<5}100.0%" in frame
         assert f"ch {expected['least'][3][0]:<5}  3.0%" in frame
+
+
+async def test_a_run_of_a_script_has_no_gate_maps_and_no_schedule(tmp_path: Path) -> None:
+    with dgc.run.start("own", {"lr": 0.1}, runs_dir=tmp_path) as run:
+        run.log(1, loss=1.0)
+    async with frames.opened(tmp_path) as (dash, pilot):
+        await press(pilot, ["g"])
+        await frames.until(pilot, lambda: "a script's run has no gate maps" in text(dash))
+        assert "channels left out" not in text(dash)
+        assert "you are here" not in text(dash)
 
 
 async def test_a_dense_network_has_no_gates_and_says_so(made_runs: Path) -> None:

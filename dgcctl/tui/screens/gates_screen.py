@@ -20,7 +20,7 @@ from dgcctl.tui.state.gate_maps import FIGURES, GateMap, Head, Layer
 from dgcctl.tui.state.store import ROLES, share_done, state_text
 from dgcctl.tui.widgets.bar import Bar, Lines
 from dgcctl.tui.widgets.chart import Chart
-from dgcctl.tui.widgets.chart_spec import ChartSpec, Trace
+from dgcctl.tui.widgets.chart_spec import EMPTY, ChartSpec, Trace
 from dgcctl.tui.widgets.keyline import KeyLine
 from dgcctl.tui.widgets.virtual_table import Cell, ListColumn, Listing, Row
 
@@ -94,6 +94,8 @@ class GatesScreen(OneRunScreen):
             return (
                 "a dense network has no gates"
                 if dense
+                else "a script's run has no gate maps"
+                if run.dir.config.exists()
                 else "no gate map yet: one is written at every evaluation"
             )
         file = files[self._place(files)]
@@ -165,6 +167,9 @@ class GatesScreen(OneRunScreen):
         )
 
     def _schedule(self, run: Run) -> None:
+        if "model.gate_factor" not in run.recipe:  # of a script: nobody here knows a schedule
+            self.query_one("#schedule", Chart).show(EMPTY)
+            return
         factor = float(run.recipe.get("model.gate_factor") or 1.0)
         x, y = gate_maps.pruning_curve(factor)
         here = share_done(run) * 100
