@@ -4,6 +4,7 @@ known ones.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -138,6 +139,45 @@ def test_it_quotes_the_published_figures_and_no_others() -> None:
             assert "top5_error" not in expected
         else:
             assert float(second.removesuffix(" %")) == expected["top5_error"]
+
+
+ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "eager": "PyTorch"}
+
+
+def test_its_speeds_are_those_of_the_report() -> None:
+    """Each row is computed again from the rows of one run."""
+    report = json.loads((ROOT / "benchmarks/results/inference-amd-epyc-avx512.json").read_text())
+    section = README.partition("x best dense, any precision")[2].partition("\n\n")[0]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(lines) == 12
+    network = ""
+    for name, batch, threads, int8, any_precision, float32, same, eager in lines:
+        network = name.partition(" ")[0] or network
+        rows = [
+            row
+            for row in report["rows"]
+            if (row["network"], row["batch"], row["threads"]) == (network, int(batch), int(threads))
+            and row["median"]
+        ]
+        ms = {row["name"]: row["median"] for row in rows}
+        dense = [row for row in rows if row["variant"] == "dense"]
+        best, best_float = (
+            min(found, key=lambda row: row["median"])
+            for found in (dense, [row for row in dense if row["precision"] == "float32"])
+        )
+        assert int8 == f"{ms['native_int8']:.2f}"
+        assert float32 == f"{ms['native']:.2f}"
+        told = f"{best['median'] / ms['native_int8']:.2f} ({ENGINES[best['engine']]}, "
+        assert any_precision.startswith(told)
+        assert best["precision"] in any_precision
+        assert ("and bf16" in any_precision) == ("rest" in best["more"])
+        by = ENGINES[best_float["engine"]]
+        assert same == f"{best_float['median'] / ms['native']:.2f} ({by})"
+        assert eager == f"{ms['dense_eager'] / ms['native']:.2f}"
 
 
 def test_its_links_lead_somewhere() -> None:
