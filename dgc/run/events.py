@@ -74,7 +74,17 @@ def decode_event(line: bytes) -> Event | None:
     except orjson.JSONDecodeError:
         return None
     # JSON that is no event is damage too: the checksum is no proof of who wrote it
-    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
+    return event if isinstance(event, dict) and _is_event(event) else None
+
+
+def _is_event(event: Event) -> bool:
+    kind = event.get("kind")
+    if kind not in METRIC_KINDS:
+        return isinstance(kind, str)
+    # scripts of an older release could log a step that is no number: such a row has no place
+    return isinstance(event.get("step"), int | float) and isinstance(
+        event.get("epoch", 0), int | float
+    )
 
 
 class EventWriter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import operator
 import sys
 import threading
 import time
@@ -212,17 +213,21 @@ class ScriptRun:
 
         Tensors must have been read by the caller: reading one makes the host wait for the device.
         """
-        self._place(step, epoch)
-        row = {"step": step, "epoch": self.status.epoch, **_figures(figures)}
+        found = _figures(figures)
+        self._place("log", step, epoch)
+        row = {"step": self.status.step, "epoch": self.status.epoch, **found}
         self._events.append(EventKind.STEP, **row)
+        # another dict: the heartbeat may be reading the one that stands there
+        self.status.logged = {**self.status.logged, **found}
 
     def evaluate(self, step: int, /, *, epoch: int | None = None, **figures: float) -> None:
         """Figures of an evaluation: `top1_error` (per cent), `loss`, or others. The last ones are
         the run's result, by which runs are compared.
         """
-        self._place(step, epoch)
         found = _figures(figures)
-        row = {"step": step, "epoch": self.status.epoch, "split": "val", **found}
+        self._place("evaluate", step, epoch)
+        place = {"step": self.status.step, "epoch": self.status.epoch}
+        row = {**place, "split": "val", **found}
         self._events.append(EventKind.EVAL, **row)
         write_json(self.dir.metrics, {**found, "epoch": self.status.epoch}, point="metrics")
 
@@ -239,12 +244,14 @@ class ScriptRun:
 
     def note(self, text: str, level: str = "info") -> None:
         """A line of log.txt; `warning` and `error` are shown by the dashboard too."""
+        self._require_going_on()
         provenance.append_log(self.dir, f"{level}: {text}")
         if level != "info":
             self._events.append(EventKind.ALERT, level=level, text=text)
 
     def image(self, name: str, png: bytes) -> Path:
         """Keep a picture (the bytes of a PNG file) as images/NAME.png; one of that name goes."""
+        self._require_going_on()
         if not is_one_component(name) or not png.startswith(b"\x89PNG"):
             raise ArgumentError(f"image {name!r}: should be a file's name, and the bytes of a PNG")
         target = self.dir.file("images") / f"{name}.png"
@@ -260,7 +267,8 @@ class ScriptRun:
         `{"optimizer": optimizer.state_dict()}`. Returns its folder; `model.safetensors` in it can
         be named with `--init`.
         """
-        number = self.status.step if step is None else step
+        self._require_going_on()
+        number = self.status.step if step is None else _whole(step, "checkpoint(model, step=")
         began = time.monotonic()
         files = script_checkpoint.encode(model, state, self.status.epoch)
         written = checkpoint_store.commit(self.dir_with("checkpoints"), number, files)
@@ -287,8 +295,12 @@ class ScriptRun:
         self._keep_last_result()
 
     def _keep_last_result(self) -> None:
-        """metrics.json is of an evaluation that counts, or is none."""
-        kept = [row for row in live_rows(read_events(self.dir)) if row["kind"] == EventKind.EVAL]
+        """metrics.json is of an evaluation that counts, or is none; so is what was logged."""
+        rows = live_rows(read_events(self.dir))
+        for row in (row for row in rows if row["kind"] == EventKind.STEP):
+            figures = {key: value for key, value in row.items() if key not in _OWN}
+            self.status.logged = {**self.status.logged, **figures}
+        kept = [row for row in rows if row["kind"] == EventKind.EVAL]
         if kept:
             figures = {key: value for key, value in kept[-1].items() if key not in _BESIDE}
             write_json(self.dir.metrics, figures, point="metrics")
@@ -319,12 +331,16 @@ class ScriptRun:
         with contextlib.suppress(OSError, DgcError):
             self._write_status()
 
-    def _place(self, step: int, epoch: int | None) -> None:
-        if self._stop.is_set():
-            raise UsageError(f"{self.id} has ended: log inside the `with` block")
-        self.status.step = step
+    def _place(self, call: str, step: int, epoch: int | None) -> None:
+        self._require_going_on()
+        number = _whole(step, f"{call}(")
         if epoch is not None:
-            self.status.epoch = epoch
+            self.status.epoch = _whole(epoch, f"{call}({number}, epoch=")
+        self.status.step = number
+
+    def _require_going_on(self) -> None:
+        if self._stop.is_set():
+            raise UsageError(f"{self.id} has ended: call it inside the `with` block")
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -335,6 +351,19 @@ class ScriptRun:
         with self._lock:
             self.status.heartbeat = time.time()
             write_status(self.dir, self.status)
+
+
+def _whole(number: Any, call: str) -> int:
+    """A step or an epoch; NumPy's integers and tensors of one are as good."""
+    try:
+        if not isinstance(number, bool):
+            return operator.index(number)
+    except TypeError:
+        pass
+    raise ArgumentError(
+        f"run.{call}{number!r}) is no whole number: write the step first, then figures by name, as"
+        " run.log(10, loss=0.5)"
+    )
 
 
 def _figures(given: Mapping[str, Any]) -> dict[str, float]:

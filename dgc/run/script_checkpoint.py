@@ -42,7 +42,7 @@ def encode(model: Any, state: Mapping[str, Any] | None, epoch: int) -> dict[str,
     """The files of a checkpoint. Raises ArgumentError for a state that is no plain data."""
     import safetensors.torch
 
-    tensors = model if isinstance(model, Mapping) else model.state_dict()
+    tensors = _tensors(model)
     files = {
         # copies: safetensors refuses two names of one storage (tied weights)
         MODEL_FILE: safetensors.torch.save({key: _copy(value) for key, value in tensors.items()})
@@ -59,6 +59,22 @@ def encode(model: Any, state: Mapping[str, Any] | None, epoch: int) -> dict[str,
     if beside:
         files[SCRIPT_TENSORS] = safetensors.torch.save(beside)
     return files
+
+
+def _tensors(model: Any) -> Mapping[str, Any]:
+    """The weights of a module or of a mapping. ArgumentError for anything else."""
+    if not isinstance(model, Mapping) and not hasattr(model, "state_dict"):
+        raise ArgumentError(
+            f"checkpoint of a {type(model).__name__}: give a torch module, or a mapping of tensors"
+        )
+    tensors: Mapping[str, Any] = model if isinstance(model, Mapping) else model.state_dict()
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not hasattr(value, "detach"):
+            raise ArgumentError(
+                f"checkpoint: {key!r} is a {type(value).__name__}, and weights are tensors by"
+                " name: what else a script needs to go on is its `state`"
+            )
+    return tensors
 
 
 def _copy(value: Any) -> Any:

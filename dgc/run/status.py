@@ -7,12 +7,14 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.process import boot_id, is_process, process_start
 
 HEARTBEAT_SECONDS = 5.0
+_COUNTS = ("epoch", "epochs", "step", "steps")
 
 
 class State(enum.StrEnum):
@@ -45,6 +47,8 @@ class Status:
     epochs: int = 0
     step: int = 0
     steps: int = 0
+    # the last of each figure that a script logged: its training may have no evaluation
+    logged: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -61,7 +65,14 @@ def read_status(run: RunDir) -> Status:
     known = Status.__dataclass_fields__
     # A field that a newer release added is passed over, and one that an older one lacks has its
     # default.
-    return Status(**{key: value for key, value in read_json(run.status).items() if key in known})
+    found = {key: value for key, value in read_json(run.status).items() if key in known}
+    # scripts of an older release could log a step that is no number: it says nothing
+    for key in _COUNTS:
+        if not isinstance(found.get(key, 0), int | float):
+            del found[key]
+    if not isinstance(found.get("logged", {}), dict):
+        del found["logged"]
+    return Status(**found)
 
 
 def is_alive(status: Status) -> bool:

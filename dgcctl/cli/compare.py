@@ -16,7 +16,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import garbage, numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
-from dgcctl.core.compare.seeds import COST_KEYS, RESULT_KEYS, SeedGroup, Summary, other_data
+from dgcctl.core.compare.seeds import SeedGroup, Summary, figure_names, other_data
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_record
@@ -124,7 +124,7 @@ def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
     varied = [TableColumn(key, key) for key in (groups[0].varied if groups else {})]
     names = [
         name
-        for name in (*RESULT_KEYS, *COST_KEYS)
+        for name in figure_names(group.metrics for group in groups)
         if any(name in group.metrics for group in groups)
     ]
     if raw:
@@ -139,7 +139,7 @@ def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
 def _figure(name: str) -> TableColumn:
     return TableColumn(
         name,
-        _TITLES[name],
+        _TITLES.get(name, name),
         show=lambda value: _spread(name, value),
         right=True,
         drop=_LEAST_SAID.index(name) + 1 if name in _LEAST_SAID else 0,
@@ -150,7 +150,7 @@ def _spread(name: str, value: dict[str, Any] | None) -> str:
     if value is None:
         return "-"
     summary = Summary(**value)
-    show = _FORMS.get(name, _two_places)
+    show = _FORMS.get(name, _two_places if name in _TITLES else numbers.figure)
     mean = show(summary.mean)
     return f"{mean} ± {show(summary.std)}" if summary.std else mean
 

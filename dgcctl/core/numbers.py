@@ -20,6 +20,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
 
+def figure(value: float | None) -> str:
+    """A figure of a script's own, of which nobody knows the size: to five digits."""
+    return "-" if value is None else f"{value:.5g}"
+
+
 def decimals(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 

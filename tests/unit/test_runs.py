@@ -26,7 +26,7 @@ from dgc.recipe.load import (
     shipped_recipes,
 )
 from dgc.run.files import write_json
-from dgc.run.paths import RunDir, create_run
+from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, write_status
 from dgcctl.cli import main
 from dgcctl.cli._ui import summary
@@ -158,16 +158,26 @@ def test_a_run_is_found_by_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert listing.find_run(path.name, Path("/none")).id == path.name
 
 
-def test_latest_is_the_newest_also_within_a_second(tmp_path: Path) -> None:
-    first = create_run(tmp_path, "demo")
-    second = create_run(tmp_path, "demo")
-    for moment, run in enumerate((first, second)):
-        run.recipe.write_text("name: demo\n")
-        os.utime(run.recipe, (moment + 1, moment + 1))
-    newest = (
-        second if first.id[:16] == second.id[:16] else max(first, second, key=lambda run: run.id)
-    )
-    assert listing.find_run("latest", tmp_path).id == newest.id
+def test_latest_and_lists_have_one_order_when_a_run_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # of one second, whose ids say nothing of their order; and one that was planned before, and
+    # begun after them, as trials are
+    began = {"20260105T000000Z-own-fff": 0.2, "20260105T000000Z-own-000": 0.9}
+    began |= {"20260105T000000Z-own-777": 0.5, "20260104T000000Z-own-aaa": 60.0}
+    for at, (name, moment) in enumerate(began.items()):
+        run = RunDir(tmp_path / name)
+        run.path.mkdir()
+        write_json(run.config, {"name": "own", "config": {}})
+        write_status(run, Status(state=State.DONE, started=1767571200 + moment))
+        os.utime(run.config, (at, at))
+    wanted = sorted(began, key=lambda name: -began[name])
+    assert listing.find_run("latest", tmp_path).id == wanted[0]
+    assert [run.id for run in listing.list_runs(tmp_path)] == wanted
+    assert main.main(["runs", "ls", "--ids", "--runs-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == wanted
+    (tmp_path / wanted[0]).rename(tmp_path.with_name(f"{tmp_path.name}-{wanted[0]}"))
+    assert listing.find_run("latest", tmp_path).id == wanted[1]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_weights_and_pictures(tmp_path: Path) -> None:
     assert json.loads(run.dir.last.read_text())["step"] == 5
     kinds = [event["kind"] for event in read_events(run.dir)]
     assert kinds == ["step", "checkpoint", "alert", "end"]
-    with pytest.raises(UsageError, match="has ended: log inside"):
+    with pytest.raises(UsageError, match="has ended: call it inside"):
         run.log(6, loss=1.0)
 
 
@@ -247,6 +247,104 @@ def test_figures_are_numbers(tmp_path: Path) -> None:
     assert row["loss"] is None
     with pytest.raises(UsageError, match="becomes a folder's name"):
         dgc.run.start("a/b", runs_dir=tmp_path)
+
+
+@pytest.mark.parametrize("step", [{"loss": 1}, 0.5, "three", None, True])
+def test_a_step_is_a_whole_number(step: object, tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        for call in (run.log, run.evaluate):
+            with pytest.raises(
+                ArgumentError, match=r"is no whole number: .* run.log\(10, loss=0.5"
+            ):
+                call(step, loss=1.0)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match=r"run.log.1, epoch='x'. is no whole number"):
+            run.log(1, epoch="x", loss=1.0)  # type: ignore[arg-type]
+        if step is not None:
+            with pytest.raises(ArgumentError, match=r"run.checkpoint\(model, step="):
+                run.checkpoint({}, step=step)  # type: ignore[arg-type]
+        run.log(torch.tensor(3), loss=1.0)  # type: ignore[arg-type]
+    assert [row["step"] for row in read_events(run.dir)] == [3, 3]
+    assert read_status(run.dir).step == 3
+
+
+def test_what_was_written_before_steps_were_held_to_numbers_is_read_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for at, odd in enumerate(({"loss": 1}, "three", [1])):
+        with dgc.run.start("own", {"lr": at}, runs_dir=tmp_path) as run:
+            run.log(1, loss=3.0)
+            run._events.append("step", step=odd, epoch=0, loss=2.0)
+            run._events.append("eval", step=2, epoch=odd, loss=2.0)
+            run.evaluate(2, accuracy=0.5)
+            run.status.step = odd  # type: ignore[assignment]
+            run.status.epoch = odd  # type: ignore[assignment]
+        runs = ("--runs-dir", str(tmp_path))
+        for words in (["show", run.id], ["ls"], ["compare", "name=own"], ["tail", run.id]):
+            assert main(["runs", *words, *runs]) == 0, words
+        out = capsys.readouterr().out
+        assert "accuracy" in out
+        assert [row["step"] for row in read_events(run.dir) if row["kind"] != "end"] == [1, 2]
+    page = tmp_path / "page.html"
+    assert main(["report", "name=own", "-o", str(page), *runs]) == 0
+    assert "accuracy" in page.read_text()
+
+
+def test_nothing_is_written_to_a_run_that_has_ended(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        run.stop()
+        for call in (
+            lambda: run.note("late"),
+            lambda: run.note("late", "warning"),
+            lambda: run.checkpoint({"a": torch.zeros(1)}),
+            lambda: run.image("late", b"\x89PNG"),
+        ):
+            with pytest.raises(UsageError, match="has ended: call it inside"):
+                call()
+    assert not run.dir.log.exists() or "late" not in run.dir.log.read_text()
+    assert not (run.path / "images").exists()
+
+
+def test_what_is_no_weight_is_refused_by_name(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        with pytest.raises(
+            ArgumentError, match="checkpoint: 'a' is a int, and weights are tensors"
+        ):
+            run.checkpoint({"a": 1})
+        with pytest.raises(ArgumentError, match="checkpoint of a list: give a torch module"):
+            run.checkpoint([torch.zeros(1)])
+    assert not list(run.path.glob("checkpoints/*"))
+
+
+def test_what_a_script_logged_last_is_known_to_every_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for lr, accuracy in ((0.1, 0.5), (0.2, 0.75)):
+        with dgc.run.start("own", {"lr": lr}, runs_dir=tmp_path) as run:
+            run.log(1, acc=0.1, loss=2.0, lr=lr)
+            run.log(2, acc=accuracy)
+            if lr == 0.2:
+                run.evaluate(2, f1=0.25, acc=0.8)
+    runs = ("--runs-dir", str(tmp_path))
+    assert main(["runs", "ls", "acc>0.6", "--columns", "acc,loss,f1", "--csv", *runs]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [f"{run.id},0.8,2.0,0.25"]
+    assert main(["runs", "compare", "name=own", "--csv", *runs]) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    columns = dict(zip(head.split(","), first.split(","), strict=True))
+    assert (columns["acc_mean"], columns["loss_mean"], columns["lr"]) == ("0.5", "2.0", "0.1")
+    assert dict(zip(head.split(","), second.split(","), strict=True))["f1_mean"] == "0.25"
+    assert main(["runs", "compare", "name=own", *runs]) == 0
+    table = capsys.readouterr().out
+    assert "0.75" not in table
+    assert "0.8" in table
+    assert main(["runs", "diff", "latest", f"{listing.list_runs(tmp_path)[1].id}", *runs]) == 0
+    assert "acc" in capsys.readouterr().out
+    assert main(["runs", "show", run.id, *runs]) == 0
+    shown = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["acc"], shown["f1"], shown["loss"]) == ("0.8", "0.25", "2")
+    page = tmp_path / "page.html"
+    assert main(["report", "name=own", "-o", str(page), *runs]) == 0
+    text = page.read_text()
+    assert all(f">{name}</th>" in text for name in ("acc", "f1", "loss"))
 
 
 def test_the_seed_of_config_is_that_of_the_run(

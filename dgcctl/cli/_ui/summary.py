@@ -16,8 +16,9 @@ from dgc.talk import shown
 from dgcctl.cli._ui import output
 from dgcctl.cli._ui.diagnostics import Painted, paint
 from dgcctl.core import numbers, settings
+from dgcctl.core.compare.seeds import COST_KEYS
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
-from dgcctl.core.runs.record import few_images
+from dgcctl.core.runs.record import few_images, own_figures
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
@@ -128,7 +129,11 @@ def _results(run: RunDir, seen: Run) -> list[tuple[str, Any]]:
         if seen.metrics.get(f"ema_{key}") is not None:
             averaged = numbers.percent(seen.metrics[f"ema_{key}"])
             lines.append((f"{name}, averaged weights", averaged))
-    return lines
+    if not run.config.exists():
+        return lines
+    # of a script nobody knows which of its figures is the result
+    own = own_figures(seen.metrics, (*_METRICS, *COST_KEYS), seen.recipe)
+    return [*lines, *((name, numbers.figure(value)) for name, value in own.items())]
 
 
 def _made(run: RunDir, seen: Run) -> list[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from dgc.errors import UsageError
 from dgc.run.events import EventKind
 from dgc.run.metrics import RESULTS
 from dgc.run.status import State
-from dgcctl.core.runs.record import RunRecord, computing_keys
+from dgcctl.core.runs.record import RunRecord, computing_keys, own_figures
 
 RESULT_KEYS = RESULTS
 COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
@@ -166,17 +166,28 @@ def _summaries(done: list[RunRecord]) -> dict[str, Summary]:
     columns = [figures(run) for run in done]
     found = {
         name: [column[name] for column in columns if name in column]
-        for name in (*RESULT_KEYS, *COST_KEYS)
+        for name in figure_names(columns)
     }
     return {name: Summary.of(values) for name, values in found.items() if values}
 
 
+def figure_names(found: Iterable[Iterable[str]]) -> list[str]:
+    """Results, what scripts called their own, and costs: in the order of columns."""
+    known = (*RESULT_KEYS, *COST_KEYS)
+    own = dict.fromkeys(name for names in found for name in names if name not in known)
+    return [*RESULT_KEYS, *own, *COST_KEYS]
+
+
 def figures(run: RunRecord) -> dict[str, float]:
-    """The numbers of one run that can be averaged."""
-    values = {**run.metrics, "seconds": run.seconds}
+    """The numbers of one run that can be averaged; of a script's run also those that have names of
+    its own, and where it evaluated nothing what it logged last.
+    """
+    values = {**run.status.logged, **run.metrics, "seconds": run.seconds}
+    known = (*RESULT_KEYS, *COST_KEYS)
+    own = own_figures(values, known, run.recipe) if run.by_script else {}
     return {
         key: float(values[key])
-        for key in (*RESULT_KEYS, *COST_KEYS)
+        for key in (*RESULT_KEYS, *own, *COST_KEYS)
         # bool is a number to Python, and none to a table
         if isinstance(values.get(key), int | float) and not isinstance(values[key], bool)
     }
@@ -211,9 +222,9 @@ def _repetition(first: RunRecord, again: RunRecord) -> str:
     return again.id if _results(again) == _results(first) else f"{again.id} (with another result)"
 
 
-def _results(run: RunRecord) -> list[float | None]:
+def _results(run: RunRecord) -> list[tuple[str, float]]:
     found = figures(run)
-    return [found.get(key) for key in RESULT_KEYS]
+    return [(key, value) for key, value in found.items() if key not in COST_KEYS]
 
 
 def _mixed(done: list[RunRecord]) -> list[str]:

@@ -14,7 +14,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from dgc.talk import shown
-from dgcctl.core.compare.seeds import SeedGroup, Summary, compare, other_data
+from dgcctl.core.compare.seeds import (
+    COST_KEYS,
+    RESULT_KEYS,
+    SeedGroup,
+    Summary,
+    compare,
+    figure_names,
+    other_data,
+)
+from dgcctl.core.numbers import figure
 from dgcctl.core.report.plots import Plot, colour, expectations
 from dgcctl.core.report.run_view import RunView
 from dgcctl.core.runs import labels
@@ -148,8 +157,9 @@ _RESULT: tuple[tuple[str, str, Show], ...] = (
 def _results(views: Sequence[RunView]) -> Section:
     groups = compare([view.facts for view in views])
     names = {view.facts.id: view for view in views}
-    rows = [_result_row(group, names[group.runs[0]]) for group in groups]
-    head = ["recipe", *(title for _, title, _ in _RESULT), "n"]
+    shown = _columns(groups)
+    rows = [_result_row(group, names[group.runs[0]], shown) for group in groups]
+    head = ["recipe", *(title for _, title, _ in shown), "n"]
     # of single runs there is no spread, and the sentence would only ask for one
     spread = any(summary.std is not None for group in groups for summary in group.metrics.values())
     return Section(
@@ -163,12 +173,25 @@ def _results(views: Sequence[RunView]) -> Section:
     )
 
 
-def _result_row(group: SeedGroup, view: RunView) -> list[str | Cell]:
+def _columns(groups: Sequence[SeedGroup]) -> list[tuple[str, str, Show]]:
+    """Those of all runs, and behind the errors what scripts called their own."""
+    known = {*RESULT_KEYS, *COST_KEYS}
+    names = [name for name in figure_names(group.metrics for group in groups) if name not in known]
+    # of a script that has no error, its loss is all there may be
+    if not any("top1_error" in group.metrics for group in groups):
+        names[:0] = ["loss"] if any("loss" in group.metrics for group in groups) else []
+    own: list[tuple[str, str, Show]] = [(name, name, figure) for name in names]
+    return [*_RESULT[:2], *own, *_RESULT[2:]]
+
+
+def _result_row(
+    group: SeedGroup, view: RunView, shown: Sequence[tuple[str, str, Show]]
+) -> list[str | Cell]:
     # runs of a group may lack a figure; the most that any figure has is what it rests on
     n = max((summary.n for summary in group.metrics.values()), default=0)
     return [
         Cell(view.label, swatch=colour(view.group)),
-        *(_spread(group.metrics.get(key), show) for key, _, show in _RESULT),
+        *(_spread(group.metrics.get(key), show) for key, _, show in shown),
         str(n),
     ]
 

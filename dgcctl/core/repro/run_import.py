@@ -21,7 +21,7 @@ from dgc.run.names import is_one_component
 from dgc.run.paths import RunDir
 from dgc.run.status import State
 from dgcctl.core.repro.run_archive import DIGESTS, check_export, exported_files
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import listing, run_ids
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -99,9 +99,9 @@ def _name(run: listing.Run) -> str:
     """Its own id, or, where an export was given another name,
     one made of when it began, its recipe, and its log.
     """
-    if listing.is_stamped(run.id):
+    if run_ids.is_stamped(run.id):
         return run.id
-    began = listing.stamp_of(run.status.started)
+    began = run_ids.stamp_of(run.status.started)
     recipe = str(run.recipe.get("name") or run.id)
     recipe = recipe if is_one_component(recipe) else "run"
     # of its own log: two imports of one export get one name

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import pwd
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,11 +22,11 @@ from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
 from dgcctl.core.runs import labels
 from dgcctl.core.runs.recipe_values import read_tree, values_of
+from dgcctl.core.runs.run_ids import is_stamped, recipe_name, short_forms
 
 UNREADABLE = "unreadable"
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
 _LISTED = 8  # runs that a short name may mean; more would fill a screen
-_STAMPED = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]+$")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Run:
     status: Status
     state: str
     problem: str = ""
+    # the last evaluation's, and of a script's run what it logged last
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,23 +153,6 @@ def user_name(number: int) -> str:
         return str(number)
 
 
-def recipe_name(run_id: str) -> str:
-    """`demo` of `20260101T000000Z-demo-0a1b2c`; the whole id where it has no such form."""
-    stamp, _, rest = run_id.partition("-")
-    name, _, tail = rest.rpartition("-")
-    return name if stamp and name and tail else run_id
-
-
-def is_stamped(name: str) -> bool:
-    """Whether a folder's name is the id of a run: `<utc>-<name>-<hex>`."""
-    return bool(_STAMPED.match(name))
-
-
-def stamp_of(moment: float) -> str:
-    """How an id begins."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
-
-
 def iterate(runs: Path) -> Iterator[RunDir]:
     """The run directories in a folder, newest first (an absent folder holds none)."""
     try:
@@ -193,7 +176,7 @@ def _may_be_run(run: RunDir) -> bool:
         # either will do: a run that was made a moment ago has no status yet
         return bool(run.status.exists() or run.recipe.exists())
     except OSError:
-        return bool(_STAMPED.match(run.id))
+        return is_stamped(run.id)
 
 
 def is_closed(run: RunDir) -> bool:
@@ -205,7 +188,8 @@ def read_run(run: RunDir) -> Run:
     """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
     try:
         status = read_status(run)
-        return Run(run, status, str(inferred_state(status)), metrics=_metrics(run))
+        metrics = {**status.logged, **_metrics(run)}
+        return Run(run, status, str(inferred_state(status)), metrics=metrics)
     except FileNotFoundError:
         return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
     except OSError as error:
@@ -247,8 +231,9 @@ def _metrics(run: RunDir) -> dict[str, Any]:
 
 
 def list_runs(runs: Path) -> list[Run]:
-    """All runs of a folder, newest first."""
-    return [read_run(run) for run in iterate(runs)]
+    """All runs of a folder, those that began last first."""
+    found = [read_run(run) for run in iterate(runs)]
+    return sorted(found, key=lambda run: (run.status.started, run.id), reverse=True)
 
 
 def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
@@ -324,8 +309,8 @@ def _beside(path: Path) -> list[str]:
 
 
 def latest(known: list[RunDir]) -> RunDir:
-    """The newest training that may be read: by the second in its id, then by when its recipe was
-    written. A repetition (`rerun`) is meant only where there is nothing else.
+    """The newest training that may be read, by when it began, as lists are sorted. A repetition
+    (`rerun`) is meant only where there is nothing else.
     """
     # those of others that may not be read are passed over, unless there are no others
     known = [run for run in known if not is_closed(run)] or known
@@ -354,20 +339,15 @@ def _is_running(run: RunDir) -> bool:
 
 
 def _newest(known: list[RunDir], fits: Callable[[RunDir], bool]) -> RunDir | None:
-    """Of runs in the order of their ids, the newest first; within a second by `_made`."""
-    first = next((run for run in known if fits(run)), None)
-    if first is None:
-        return None
-    # within one second the id's random letters say nothing of the order
-    stamp = first.id.partition("-")[0]
-    return max((run for run in known if run.id.partition("-")[0] == stamp and fits(run)), key=_made)
+    return next((run for run in sorted(known, key=_began, reverse=True) if fits(run)), None)
 
 
-def _made(run: RunDir) -> int:
+def _began(run: RunDir) -> tuple[float, str]:
     try:
-        return int(run.recipe.stat().st_mtime_ns)
-    except OSError:
-        return 0
+        status = read_status(run)
+    except (OSError, IntegrityError, ValueError, TypeError):
+        status = _no_status(run)
+    return status.started, run.id
 
 
 def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
@@ -390,11 +370,3 @@ def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
     near = difflib.get_close_matches(text, words, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
     raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")
-
-
-def short_forms(run_id: str) -> list[str]:
-    """`demo-0a1b2c` and `0a1b2c` of `20260101T000000Z-demo-0a1b2c`:
-    what the dashboard shows, and the end alone.
-    """
-    rest = run_id.partition("-")[2]
-    return [rest, rest.rpartition("-")[2]] if rest else []

@@ -110,6 +110,21 @@ def recipe_of(run: RunDir) -> dict[str, Any]:
     return flat_recipe(run.recipe)
 
 
+def own_figures(
+    values: Mapping[str, Any], named: Iterable[str], recipe: Mapping[str, Any]
+) -> dict[str, float]:
+    """The numbers that a script recorded under names of its own (accuracy, f1): all but those of
+    `named`, and but the values of its config, which it may log too.
+    """
+    known = {"epoch", *named, *recipe}
+    return {
+        key: value
+        for key, value in values.items()
+        # bool is a number to Python, and none to a table
+        if key not in known and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
 def _frozen(value: Any) -> Any:
     """With tuples where JSON has lists, as a recipe has them."""
     if isinstance(value, dict):

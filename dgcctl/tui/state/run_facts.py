@@ -13,7 +13,8 @@ from dgc.errors import DgcError
 from dgc.recipe.load import Recipe, load_recipe
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
-from dgcctl.core.runs.listing import Run, recipe_name
+from dgcctl.core.runs.listing import Run
+from dgcctl.core.runs.run_ids import recipe_name
 from dgcctl.tui.state.feed import Feed
 
 TOP1 = "eval.top1_error"
