@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 
-from dgcctl.core.runs.listing import is_stamped, recipe_name
+from dgcctl.core.runs.run_ids import is_stamped, recipe_name
 
 WORTH = 16  # places that texts are left with while a column can be left out instead
 LEAST = 8  # places below which a text says nothing any more
