@@ -28,6 +28,23 @@ TALK, ERRORS = "dgc/talk.py", "dgc/errors.py"
 EXAMPLES = ("plan.c", "plan.cpp")  # the only sources of C and C++ in a wheel
 ALONE = ("dgc.runtime", "dgc.talk", "dgc.errors")  # what the runtime imports, under its own name
 
+ABOUT = """\
+# dgc_runtime
+
+Plan files, which `dgcctl export` writes: trained networks that run without PyTorch.
+
+    import dgc_runtime
+
+    plan = dgc_runtime.load("model.dgc", threads=2)
+    logits = plan(images)  # float32 (B, C, H, W); prepared as plan.preprocessing says
+
+On the command line (`predict` needs the extra `images`, which brings Pillow):
+
+    python -m dgc_runtime info model.dgc
+    python -m dgc_runtime predict model.dgc photo.jpg
+    python -m dgc_runtime where     # the header, the library and examples, for C and C++
+"""
+
 
 def version() -> str:
     text = (ROOT / "pyproject.toml").read_text()
@@ -96,6 +113,7 @@ def runtime_files(library: bytes) -> dict[str, bytes]:
         "Summary: Plan files of dgcctl, run with NumPy alone\nRequires-Python: >=3.11\n"
         "Requires-Dist: numpy>=2.2.1\nProvides-Extra: images\n"
         'Requires-Dist: pillow>=10.3; extra == "images"\n'
+        f"Description-Content-Type: text/markdown\n\n{ABOUT}"
     ).encode()
     files[f"{info}/licenses/LICENSE"] = (ROOT / "LICENSE").read_bytes()
     return files
