@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dgc.errors import DgcError
+from dgc.errors import DgcError, ResourceError, system_error
 from dgc.runtime.plan import Plan, load
 from dgc.talk import put, run_program, say, say_error
 
@@ -45,8 +45,13 @@ def measure(
 def _row(plan: Plan, batch: int, threads: int, seconds: float) -> dict[str, Any]:
     image = plan.shapes[0].image
     say(f"measuring {plan.name}: threads {threads}, batch {batch}, {seconds:g} s")
-    x = np.random.default_rng(0).standard_normal((batch, *image)).astype(np.float32)
-    plan(x)
+    try:
+        x = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
+        plan(x)
+    except (MemoryError, ValueError) as error:  # NumPy's for more than can be counted
+        raise ResourceError(
+            f"{plan.name}: not enough memory for {batch} images at once: ask for a smaller --batch"
+        ) from error
     found: list[float] = []
     end = perf_counter() + seconds
     while len(found) < 5 or perf_counter() < end:
@@ -82,14 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         found = measure(given.file, given.batch or [1], given.threads or [1], given.seconds)
-    except DgcError as error:
-        say_error(error)
-        return int(error.exit_code)
-    text = json.dumps(found, indent=2)
-    if given.json:
-        given.json.write_text(text)
-    else:
-        put(text)
+        text = json.dumps(found, indent=2)
+        if given.json:
+            given.json.write_text(text)
+        else:
+            put(text)
+    except (DgcError, OSError) as error:
+        refused = error if isinstance(error, DgcError) else system_error(error)
+        say_error(refused)
+        return int(refused.exit_code)
     return 0
 
 

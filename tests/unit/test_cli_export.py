@@ -298,6 +298,25 @@ def test_bench_says_what_it_measures_while_it_does(
     assert len(json.loads(said.out)["rows"]) == 2
 
 
+def test_bench_of_a_plan_without_memory_or_place_is_one_line(
+    plan: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    many, more_than_counted = 1 << 40, 1 << 60  # no machine has the memory
+    words = [sys.executable, "-m", "dgc.runtime.bench", str(plan), "--seconds", "0.1"]
+    for more, code, line in (
+        (["--batch", str(many)], 7, f"not enough memory for {many} images at once: ask for a"),
+        (["--batch", str(more_than_counted)], 7, "1152921504606846976 images at once"),
+        (["--json", str(tmp_path / "absent" / "x")], 2, "absent/x: no such file or directory"),
+    ):
+        done = subprocess.run(
+            [*words, *more], cwd=ROOT, capture_output=True, text=True, check=False, timeout=GUARD
+        )
+        assert done.returncode == code, done.stderr
+        (last,) = [x for x in done.stderr.splitlines() if not x.startswith("measuring")]
+        assert last.startswith("error: ")
+        assert line in last
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:]]
 )
