@@ -20,6 +20,7 @@ from dgcctl.core.compare.seeds import SeedGroup, Summary, figure_names, other_da
 from dgcctl.core.compare.seeds import compare as compare_runs
 from dgcctl.core.runs import filters, listing
 from dgcctl.core.runs.record import read_record
+from dgcctl.core.runs.run_ids import is_stamped, short_forms
 
 # what a narrow terminal leaves out, the last one first
 _LEAST_SAID = ("macs_promised", "seconds", "macs_dense", "top5_error", "parameters")
@@ -67,7 +68,7 @@ def compare(
     records = [read_record(one) for one in chosen]
     groups = compare_runs(records, over=[key for key in over.split(",") if key])
     rows = [_row(group) for group in groups]
-    output.table("groups", _columns(groups, raw=form is output.Form.CSV), rows, form)
+    output.table("groups", _columns(groups, form), rows, form)
     if note := other_data(records):
         diagnostics.warn(note)
     for group in groups:
@@ -109,6 +110,7 @@ def _row(group: SeedGroup) -> dict[str, Any]:
         "n": max((summary.n for summary in group.metrics.values()), default=0),
         "seeds": group.seeds,
         "runs": group.runs,
+        "run_ids": " ".join(group.runs),
         "counted": group.counted,
         "notes": group.notes,
         **{name: vars(summary) for name, summary in group.metrics.items()},
@@ -117,9 +119,9 @@ def _row(group: SeedGroup) -> dict[str, Any]:
     }
 
 
-def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
-    """What differs, n, and the figures; `raw`:
-    mean and standard deviation as columns of their own.
+def _columns(groups: list[SeedGroup], form: output.Form) -> list[TableColumn]:
+    """What differs, n, and the figures; in CSV mean and standard deviation as columns of their own.
+    A table for a paper has no ids.
     """
     varied = [TableColumn(key, key) for key in (groups[0].varied if groups else {})]
     names = [
@@ -127,13 +129,29 @@ def _columns(groups: list[SeedGroup], *, raw: bool) -> list[TableColumn]:
         for name in figure_names(group.metrics for group in groups)
         if any(name in group.metrics for group in groups)
     ]
-    if raw:
+    if form is output.Form.CSV:
         return [
             *varied,
             TableColumn("n"),
             *(TableColumn(f"{name}_{part}") for name in names for part in ("mean", "std")),
+            TableColumn("run_ids"),
         ]
-    return [*varied, TableColumn("n", right=True), *(_figure(name) for name in names)]
+    ids = [TableColumn("runs", show=_run_names, drop=len(_LEAST_SAID) + 1)]
+    return [
+        *varied,
+        TableColumn("n", right=True),
+        *(_figure(name) for name in names),
+        *(ids if form is output.Form.TEXT else []),
+    ]
+
+
+def _run_names(ids: list[str]) -> str:
+    """The newest by the short form of its id, which names it in every command, and how many more
+    there are.
+    """
+    newest = max(ids)
+    named = short_forms(newest)[0] if is_stamped(newest) else newest
+    return f"{named} +{len(ids) - 1}" if len(ids) > 1 else named
 
 
 def _figure(name: str) -> TableColumn:

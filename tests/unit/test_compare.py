@@ -13,6 +13,7 @@ from dgc.run.events import EventKind, read_events
 from dgc.run.files import write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State
+from dgcctl.cli.main import main
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import Summary, compare
 from dgcctl.core.repro.divergence import (
@@ -284,3 +285,20 @@ def test_comparing_needs_no_order_of_keys(tmp_path):
     turned = [orjson.loads(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)) for row in rows]
     assert first_difference(rows, turned) is None
     assert next(event["kind"] for event in read_events(RunDir(tmp_path / "a"))) == "start"
+
+
+def test_a_row_names_its_runs(tmp_path, capsys):
+    for name, seed, lr in (("a1", 0, 0.1), ("a2", 1, 0.1), ("b1", 0, 0.3)):
+        path = tmp_path / f"20260101T000000Z-demo-{name}"
+        make_run(path, f"seed={seed}", f"optim.lr={lr}")
+    given = ["runs", "compare", "state=done", "--runs-dir", str(tmp_path)]
+    assert main(given) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][-1] == "runs"
+    assert [line[-2:] for line in lines[1:]] == [["demo-a2", "+1"], [lines[2][-2], "demo-b1"]]
+    assert main([*given, "--csv"]) == 0
+    head, first, _ = capsys.readouterr().out.splitlines()
+    assert head.endswith(",run_ids")
+    assert first.endswith(",20260101T000000Z-demo-a1 20260101T000000Z-demo-a2")
+    assert main([*given, "--latex"]) == 0
+    assert "demo-" not in capsys.readouterr().out

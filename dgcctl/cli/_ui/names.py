@@ -48,6 +48,7 @@ NAMES = (
     Name("owner", "owner", "whose folder it is"),
     Name("tags", "tags", "tags of its recipe, and those given afterwards"),
     Name("note", "note", "what a person wrote about it"),
+    Name("runs", "runs", "the runs that a mean is of; in CSV all their ids are `run_ids`"),
     Name("n", "n", "of how many runs a mean is"),
 )
 HEADS = {name.key: name.head for name in NAMES}
