@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -61,7 +62,9 @@ def save_plan(
         raise ArgumentError("example: at least one image is needed, for its size")
     how = checked_preprocessing(preprocessing, sizes)
     made = Programs(model, sizes, precision)
-    writer.write(made.file_bytes(checked_classes(classes, made.answer), how, origin), path)
+    for program in made.programs:  # a network may answer with more numbers for a larger image
+        checked_classes(classes, program.answer)
+    writer.write(made.file_bytes(classes, how, origin), path)
     return path
 
 
@@ -85,7 +88,6 @@ class Programs:
             writer.FileProgram(r, size, plan.out_shape, place, int(lowering.exact))
             for (r, size, plan), place in zip(plans, places, strict=True)
         ]
-        self.answer = plans[0][2].out_shape
 
     def file_bytes(
         self,
@@ -99,6 +101,11 @@ class Programs:
 
 def image_of(x: Tensor) -> Size:
     """Channels, height and width of an example."""
+    if not isinstance(x, Tensor):
+        raise ArgumentError(
+            "example: should be a batch (B, C, H, W) of images, or a list of such, given"
+            f" {type(x).__name__}"
+        )
     if x.dim() != 4:
         raise ArgumentError(
             f"example: should be a batch (B, C, H, W) of images, given {tuple(x.shape)}"
@@ -109,8 +116,17 @@ def image_of(x: Tensor) -> Size:
 def graph_of(
     model: nn.Module, size: tuple[int, int, int], precision: Precision = "float32"
 ) -> Node:
-    """The network as nodes. Raises UsageError where it does what no node says."""
+    """The network as nodes. Raises ArgumentError for what is no network in float32 on the CPU,
+    UsageError where it does what no node says.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model: should be a network (nn.Module), given {type(model).__name__}")
     model = model.original if isinstance(model, NativeModule) else model
+    for name, tensor in model.named_parameters():
+        if tensor.device.type != "cpu":
+            raise ArgumentError(f"model: {name} is on {tensor.device}: give model.cpu()")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ArgumentError(f"model: {name} is {tensor.dtype}: give model.float()")
     try:
         return graph(copy.deepcopy(model).eval(), precision, size)
     except UnknownError as error:

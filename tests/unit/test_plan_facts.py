@@ -170,3 +170,33 @@ def test_a_name_that_the_system_refuses_is_one_line_about_the_file_that_was_aske
 def test_origin_that_is_json_comes_back(tmp_path: Path) -> None:
     told = {"run": "Käse", "numbers": [1, 2.5, None]}
     assert dgc.runtime.load(save(tmp_path, origin=told)).origin == json.loads(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "line"),
+    [
+        (network().double(), torch.zeros(1, 3, 20, 20), "model: 0.weight is torch.float64: give model.float()"),
+        (network().to("meta"), torch.zeros(1, 3, 20, 20), "model: 0.weight is on meta: give model.cpu()"),
+        (network().state_dict(), torch.zeros(1, 3, 20, 20), "model: should be a network (nn.Module), given OrderedDict"),
+        (network(), (1, 3, 20, 20), "example: should be a batch (B, C, H, W) of images, or a list of such, given int"),
+        (network(), torch.zeros(3, 20, 20), "example: should be a batch (B, C, H, W) of images, given (3, 20, 20)"),
+        (network(), [], "example: at least one image is needed, for its size"),
+    ],
+    ids=["float64", "elsewhere", "weights", "sizes", "no batch", "nothing"],
+)  # fmt: skip
+def test_what_is_no_network_and_no_example_is_one_line(
+    model: Any, example: Any, line: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError) as found:  # noqa: PT011  its whole text is read
+        dgc.save_plan(model, example, tmp_path / "x.dgc")
+    assert str(found.value) == line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_hold_for_every_size(tmp_path: Path) -> None:
+    """A network may answer with more numbers for a larger image."""
+    net = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten())
+    sizes = [torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)]
+    with pytest.raises(ValueError, match="4 names, and the network answers with 9 numbers"):
+        dgc.save_plan(net, sizes, tmp_path / "x.dgc", list("abcd"))
+    assert list(tmp_path.iterdir()) == []
