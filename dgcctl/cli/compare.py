@@ -11,7 +11,7 @@ import typer
 from dgc.errors import UsageError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
-from dgcctl.cli._ui import completion, diagnostics, options, output
+from dgcctl.cli._ui import diagnostics, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
 from dgcctl.core import garbage, numbers, settings
@@ -37,23 +37,13 @@ _TITLES = {
     "parameters": "parameters",
     "seconds": "took",
 }
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        "-w",
-        metavar="FILTER",
-        help="Every run that fits, e.g. 'tag:study'.",
-        autocompletion=completion.complete_filter,
-    ),
-]
 
 
 @tabular
 @garbage.left_alone()
 def compare(
     run: options.RunsOrFilters = None,
-    where: Where = None,
+    where: options.Where = None,
     over: Annotated[
         str, typer.Option("--over", metavar="KEYS", help="Recipe keys that are averaged over.")
     ] = "seed",
@@ -82,7 +72,7 @@ def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
     """
     chosen = [listing.find_run(name, folder) for name in names if not filters.is_filter(name)]
     if where := [*where, *filter(filters.is_filter, names)]:
-        terms = filters.parse_filter(" ".join(where))
+        terms = filters.parse_filters(where)
         chosen += [
             run.dir
             for run in reversed(filters.select(listing.list_runs(folder), terms))

@@ -9,7 +9,7 @@ import typer
 
 from dgcctl.cli._ui import options, output
 from dgcctl.cli._ui.targets import check_target
-from dgcctl.cli.compare import Where, select
+from dgcctl.cli.compare import select
 from dgcctl.core import settings
 from dgcctl.core.runs.record import read_record
 
@@ -25,7 +25,7 @@ def report(
             "--plots", metavar="DIR", help="Also write each picture there, as PNG and SVG."
         ),
     ] = None,
-    where: Where = None,
+    where: options.Where = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:

@@ -60,10 +60,11 @@ def ls(
         typer.Argument(
             metavar="FILTER",
             help="e.g. 'lr>0.05' state=done tag:paper name~demo seed=0..2 'age<2h';"
-            " `or` between two.",
+            " `or` between two; each argument by itself.",
             autocompletion=completion.complete_filter,
         ),
     ] = None,
+    where: options.Where = None,
     runs_dir: options.RunsDir = None,
     sort: Annotated[
         str,
@@ -84,8 +85,10 @@ def ls(
 ) -> None:
     """Runs, the newest first."""
     folder = settings.present_runs_dir(runs_dir)
-    found = filters.select(core.list_runs(folder), filters.parse_filter(" ".join(terms or [])))
-    chosen = run_columns.ordered(found, sort)[:limit]
+    every_run = core.list_runs(folder)
+    terms = [*(terms or []), *(where or [])]
+    found = filters.select(every_run, filters.parse_filters(terms))
+    chosen = run_columns.ordered(found, sort, every_run)[:limit]
     if not chosen:
         diagnostics.note(
             f"no runs in {folder}" + (" match" if terms else ": `dgcctl train demo` makes one")
@@ -96,7 +99,7 @@ def ls(
         return
     # Programs get an empty table; a person has been told in a sentence.
     if chosen or form in (output.Form.JSON, output.Form.CSV):
-        shown, rows = run_columns.table(chosen, columns, form)
+        shown, rows = run_columns.table(chosen, columns, form, every_run)
         output.table("runs", shown, rows, form)
 
 

@@ -6,6 +6,7 @@ import csv
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -365,6 +366,16 @@ def test_a_recipe_that_is_none_has_no_values(tmp_path: Path, text: str) -> None:
         ("state=failed or top1_error<15", ["my-own", "c10_h4"]),
         ("state=failed OR state=done lr>1", ["c10_h4"]),
         ("state=failed,done", ["c10_h4", "demo"]),
+        ("lr>0.05 and state=done", ["demo"]),
+        ("state=done AND lr>1 || state=failed", ["c10_h4"]),
+        ("not state=done", ["my-own", "c10_h4"]),
+        ("not tag:demo", ["c10_h4"]),
+        ("lr>0.05 and not not state=done", ["demo"]),
+        ("tags=demo", ["my-own", "demo"]),
+        ("tag=other,demo", ["my-own", "demo"]),
+        ("tag!=demo", ["c10_h4"]),
+        ("age<5 minutes", ["my-own", "c10_h4", "demo"]),
+        ("age>2hours or state=done age < 5min".replace(" < ", "<"), ["demo"]),
         ("lr=0.005..0.01", ["c10_h4"]),
         ("lr!=0.005..0.01", ["my-own", "demo"]),
         ('name~"my-"', ["my-own"]),
@@ -403,6 +414,12 @@ def test_filters(folder: Path, text: str, expected: list[str]) -> None:
             "filter: epochs is a number in all runs, and '[6,7]' is none: write epochs=6,7",
         ),
         ("tag:Demo", "filter: no run has the tag Demo (did you mean tag:demo?)"),
+        ("tag=Demo", "filter: no run has the tag Demo (did you mean tag:demo?)"),
+        ("state=done and", "filter 'state=done and': `and` stands between two, and one is missing"),
+        ("and lr=1", "filter 'and lr=1': `and` stands between two"),
+        ("state=done and or lr=1", "filter 'state=done and or lr=1': `and` stands between two"),
+        ("state=done not", "filter 'state=done not': `not` stands before a term"),
+        ("lr in 0.1,0.2", "filter: 'in' is no word of it: write e.g. lr=0.1,0.2"),
         (
             "state=finished",
             "filter: no run can be finished (states: queued, running, done, failed, stopped, died,"
@@ -425,6 +442,35 @@ def test_mistakes_in_filters(folder: Path, text: str, line: str) -> None:
     assert str(caught.value).startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["state=failed or top1_error<15", "lr>0.05"], ["my-own"]),
+        (["lr>0.05", "state=failed or top1_error<15"], ["my-own"]),
+        (["state=failed", "or", "state=done", "lr>1"], ["c10_h4"]),
+        (
+            ["state=failed or state=done", "lr<1", "or", "top1_error<15"],
+            ["my-own", "c10_h4", "demo"],
+        ),
+        (["not", "state=done", "and", "lr<0.05"], ["c10_h4"]),
+        ([], ["my-own", "c10_h4", "demo"]),
+    ],
+)
+def test_each_argument_is_a_filter_by_itself(
+    folder: Path, arguments: list[str], expected: list[str]
+) -> None:
+    found = filters.select(listing.list_runs(folder), filters.parse_filters(arguments))
+    assert [run.name for run in found] == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [["or", "lr>1"], ["lr>1", "and"], ["lr>1", "not"], ["not", "lr>1 or state=done"]]
+)
+def test_a_word_between_arguments_needs_both(arguments: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"`(or|and|not)` stands b"):
+        filters.parse_filters(arguments)
+
+
 def test_a_key_of_two_sections_must_be_whole() -> None:
     with pytest.raises(UsageError) as caught:
         filters.resolve_key("batch_size", {"train.batch_size": 1, "eval.batch_size": 2})
@@ -445,6 +491,7 @@ def test_numbers_compare_as_numbers_and_texts_as_texts() -> None:
 @pytest.mark.parametrize(
     ("word", "wanted"),
     [("state=done", True), ("tag:x", True), ("or", True), ("lr>1", True), ("demo", False),
+     ("demo lr>1", True), ("not tag:x", True), ("and", True), ("./runs/a=b", False),
      ("20260101T000000Z-demo-aaa111", False), ("./runs/x", False), ("latest", False)],
 )  # fmt: skip
 def test_a_word_with_an_operator_is_a_filter(word: str, wanted: bool) -> None:
@@ -508,6 +555,27 @@ def test_ls_shows_the_columns_that_were_asked_for(
         capsys.readouterr().err
         == "error: --columns lrr: no run has such a key (did you mean lr?)\n"
     )
+
+
+def test_a_key_may_be_that_of_runs_which_are_not_shown(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_key = listing.list_runs(here)[-1]
+    write_json(with_key.dir.metrics, {"accuracy": 0.5})
+    for words in (["--columns", "accuracy", "-n", "1"], ["--sort", "accuracy", "state=running"]):
+        assert main.main(["runs", "ls", *words]) == 0, words
+    assert capsys.readouterr().out.splitlines()[0].split() == ["run", "accuracy"]
+
+
+def test_a_moment_is_read_as_one_and_where_is_a_filter(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["runs", "ls", "--columns", "started,macs_dense", "-w", "state=done"]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["run", "started"]
+    assert re.search(r"aaa111 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", row)
+    assert main.main(["runs", "ls", "--columns", "started", "--csv", "state=done"]) == 0
+    float(capsys.readouterr().out.splitlines()[1].split(",")[1])
 
 
 def test_commands_take_filters_where_they_take_runs(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dgcctl.cli._ui.completion import (
+    complete_filter,
     complete_key,
     complete_recipe,
     complete_run,
@@ -45,6 +46,16 @@ RunsOrFilters = Annotated[
         metavar="RUN|FILTER...",
         help="Ids, prefixes, paths; or e.g. 'tag:study'.",
         autocompletion=complete_run_or_filter,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        "-w",
+        metavar="FILTER",
+        help="Every run that fits, e.g. 'tag:study'.",
+        autocompletion=complete_filter,
     ),
 ]
 RunsDir = Annotated[

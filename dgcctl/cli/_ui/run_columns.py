@@ -5,6 +5,7 @@ and the order of the rows.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,22 +27,26 @@ _COLUMNS = (
     TableColumn("reason", show=lambda value: str(value or "")),
 )
 _KNOWN = {column.key: column for column in _COLUMNS} | {
-    "top5_error": TableColumn("top5_error", show=numbers.percent, right=True)
+    "top5_error": TableColumn("top5_error", show=numbers.percent, right=True),
+    "started": TableColumn("started", show=lambda value: numbers.when(value)),
+    **{
+        key: TableColumn(key, show=numbers.short_count, right=True)
+        for key in ("macs_dense", "macs_promised", "parameters")
+    },
 }
 
 
 def table(
-    runs: Sequence[Run], wanted: str | None, form: Form
+    runs: Sequence[Run], wanted: str | None, form: Form, every_run: Sequence[Run] = ()
 ) -> tuple[list[TableColumn], list[dict[str, Any]]]:
     """Columns and rows; JSON and CSV leave nothing out. Raises UsageError for a key that no run
-    has.
+    has, be it among those that are shown or of `every_run`.
     """
     whole = form in (Form.JSON, Form.CSV)
     rows = [_row(run, whole=whole) for run in runs]
     if wanted is not None:
         keys = [key.strip() for key in wanted.split(",") if key.strip()]
-        known = {name for run in runs for name in run.values}
-        named = [_resolved(key, runs, known) for key in keys]
+        named = [_resolved(key, runs, every_run) for key in keys]
         for run, row in zip(runs, rows, strict=True):
             row.update({name: run.values.get(name, row.get(name)) for name in named})
         if "id" not in named:
@@ -73,13 +78,15 @@ def _row(run: Run, *, whole: bool) -> dict[str, Any]:
     return row
 
 
-def _resolved(key: str, runs: Sequence[Run], known: set[str]) -> str:
+def _resolved(key: str, runs: Sequence[Run], every_run: Sequence[Run] = ()) -> str:
     """The whole name of a key, which may be given by its last part."""
-    if key in _KNOWN or key in known or not runs:
+    if key in _KNOWN or not runs:
         return key
-    for run in runs:
+    # those that are shown first: of the others only as many are read as it takes
+    for run in itertools.chain(runs, every_run):
         if (name := filters.resolve_key(key, run.values)) in run.values:
             return name
+    known = {name for run in (*runs, *every_run) for name in run.values}
     leaves = {name.rpartition(".")[2] for name in known}
     near = difflib.get_close_matches(key, sorted(known | leaves), n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -104,16 +111,15 @@ def _told(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def ordered(runs: Sequence[Run], key: str) -> list[Run]:
+def ordered(runs: Sequence[Run], key: str, every_run: Sequence[Run] = ()) -> list[Run]:
     """Newest first; by another key the smallest first (`-KEY`: the largest), what has no value
     last. Raises UsageError for a key that no run has.
     """
     if key == "started":
         return sorted(runs, key=lambda run: run.status.started, reverse=True)
     name, down = key.removeprefix("-"), key.startswith("-")
-    known = {leaf for run in runs for leaf in (*run.values, *run.row())}
     try:
-        whole = _resolved(name, runs, known)
+        whole = _resolved(name, runs, every_run)
     except UsageError as error:
         raise UsageError(str(error).replace("--columns", "--sort")) from error
     having = [run for run in runs if _value(run, whole) is not None]

@@ -1,10 +1,13 @@
 """The filter language of every command that takes a FILTER, and of the dashboard.
 
-    lr>0.05 state=done tag:paper name~demo        all of these
+    lr>0.05 state=done tag:paper name~demo        all of these; `and` may stand between
     state=failed or state=died                    one of these; `or` binds less than a blank
+    not tag:paper                                 those without
     seed=0,1,2   lr=0.01..0.1                     a list, a range (both ends are in)
     title~"two words"                             quotes around what has blanks
     age<2h   started>2026-11-20                   s, m, h, d, w; dates are UTC
+
+Each argument of a command is a filter by itself, and all must hold, but where `or` stands between.
 
 `=` `!=` `>` `>=` `<` `<=` compare (numbers as numbers), `~` asks whether a text contains another
 (case does not matter), `tag:x` asks for a tag, and a bare word for a part of the id. A key is a
@@ -15,10 +18,11 @@ column (`state`, `epoch`, `top1_error`, `host`, `owner`, ...) or a key of the re
 from __future__ import annotations
 
 import difflib
+import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -36,7 +40,9 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 STATES = (*map(str, State), "unreadable")
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNIT = "s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?"
+_SPAN = re.compile(rf"(\d+(?:\.\d+)?)({_UNIT})")
+_SPANS = ("age", "seconds", "took")  # what is measured in them
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?Z?)?")
 _TERM = re.compile(r"([A-Za-z_][\w.]*)(>=|<=|!=|==|=|>|<|~)(.*)", re.DOTALL)
 
@@ -60,18 +66,35 @@ class Term:
     key: str
     sign: str
     value: str
+    negated: bool = False
 
     def holds(self, run: Filterable) -> bool:
+        return self._holds(run) is not self.negated
+
+    def _holds(self, run: Filterable) -> bool:
         if not self.sign:
             # case does not matter in ids: they are typed by hand
             return self.value.lower() in run.id.lower()
-        if self.sign == ":":
-            return self.value in (run.values.get("tags") or [])
+        if self.sign == ":" or self.asks_tag(run):
+            tags = run.values.get("tags") or []
+            return any(word in tags for word in self.value.split(",")) is not (self.sign == "!=")
         value = run.values.get(resolve_key(self.key, run.values))
         return compare(value, self.sign, self.value, self.key)
 
+    def asks_tag(self, run: Filterable) -> bool:
+        """`tags=paper` and `tag=paper` are `tag:paper`; a list in brackets is the list itself."""
+        named = self.key == "tags" or (self.key == "tag" and "tag" not in run.values)
+        return named and self.sign in ("=", "!=") and not self.value.startswith(("[", "null"))
 
-OR = ("or", "OR", "|")
+
+OR = ("or", "OR", "|", "||")
+AND = ("and", "AND", "&", "&&")
+NOT = ("not", "NOT", "!")
+# what people write who know another language, and what is meant by it
+_FOREIGN = {
+    "in": "lr=0.1,0.2", "is": "state=done", "like": "name~demo", "contains": "name~demo",
+    "between": "lr=0.01..0.1",
+}  # fmt: skip
 Filter = tuple[tuple[Term, ...], ...]  # alternatives, each of terms that must all hold
 
 
@@ -83,21 +106,76 @@ def parse_filter(text: str) -> Filter:
     if text.count('"') % 2 or text.count("'") % 2:
         raise UsageError(f"filter {text!r}: a quote is not closed")
     groups: list[list[Term]] = [[]]
-    for word in _WORD.findall(text):
+    words = _spans_joined(_WORD.findall(text))
+    negated = False
+    for place, word in enumerate(words):
         if word in OR:
             groups.append([])
+        elif word in AND:
+            # it changes nothing, but where nothing stands beside it, something was forgotten
+            if not groups[-1] or place + 1 == len(words) or words[place + 1] in (*AND, *OR):
+                raise UsageError(
+                    f"filter {text!r}: `{word}` stands between two, and one is missing"
+                )
+        elif word in NOT:
+            negated = not negated
+            if place + 1 == len(words) or words[place + 1] in (*AND, *OR):
+                raise UsageError(f"filter {text!r}: `{word}` stands before a term, as in not tag:x")
         else:
-            groups[-1].append(_term(word))
+            groups[-1].append(replace(_term(word), negated=negated))
+            negated = False
     if len(groups) > 1 and not all(groups):
         raise UsageError(f"filter {text!r}: `or` stands between two filters, and one is missing")
     return tuple(map(tuple, groups))
+
+
+def parse_filters(texts: Sequence[str]) -> Filter:
+    """The arguments of a command: each is a filter by itself, and all must hold; `or` as an
+    argument parts those before it from those behind. Raises UsageError as `parse_filter`.
+    """
+    groups: list[list[Filter]] = [[]]
+    waiting = ""
+    for text in texts:
+        if text in OR:
+            groups.append([])
+        elif text in NOT:
+            waiting = f"{text} "
+        elif text not in AND:
+            found = parse_filter(waiting + text)
+            if waiting and sum(map(len, found)) > 1:
+                raise UsageError(f"filter {text!r}: `{waiting.strip()}` stands before one term")
+            groups[-1].append(found)
+            waiting = ""
+    ends = any(text in AND for text in (*texts[:1], *texts[-1:]))
+    if waiting or ends or (len(groups) > 1 and not all(groups)):
+        # told as of one text
+        return parse_filter(" ".join(texts))
+    alternatives = (itertools.product(*group) for group in groups)
+    return tuple(tuple(itertools.chain(*one)) for group in alternatives for one in group)
+
+
+def _spans_joined(words: list[str]) -> list[str]:
+    """`age<2 hours` as `age<2hours`."""
+    joined: list[str] = []
+    for word in words:
+        match = _TERM.fullmatch(joined[-1]) if joined else None
+        is_span = match and match[1] in _SPANS and re.fullmatch(r"\d+(\.\d+)?", match[3])
+        if is_span and re.fullmatch(_UNIT, word):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
 
 
 def is_filter(text: str) -> bool:
     """Whether a word of the command line is a filter
     and not the name of a run: it has an operator.
     """
-    return text in OR or bool(_TERM.fullmatch(_bare(text))) or text.startswith("tag:")
+    if text in (*OR, *AND, *NOT):
+        return True
+    return any(
+        _TERM.fullmatch(_bare(word)) or word.startswith("tag:") for word in _WORD.findall(text)
+    )
 
 
 def _bare(word: str) -> str:
@@ -112,6 +190,8 @@ def _term(word: str) -> Term:
     # `lr=>5` would be read as `=` with the value `>5`, and find nothing without a word.
     if match and match[3] and match[3][0] not in "<>=!~":
         return Term(match[1], "=" if match[2] == "==" else match[2], match[3])
+    if word in _FOREIGN:
+        raise UsageError(f"filter: {word!r} is no word of it: write e.g. {_FOREIGN[word]}")
     # a bare word is a part of an id, so it can hold only what an id holds
     if match or not re.fullmatch(r"[\w.-]+", word):
         raise UsageError(
@@ -143,8 +223,9 @@ def _fits(run: Filterable, wanted: Filter) -> bool:
 
 
 def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
-    if term.sign == ":":
+    if term.sign == ":" or term.asks_tag(runs[0]):
         _require_tag(term, runs)
+        return
     # what some run has is possible
     if term.sign != "=" or any(term.holds(run) for run in runs):
         return
@@ -182,7 +263,7 @@ def _listed(value: str) -> list[str]:
 
 def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
     """A key that no run has is a mistake, not an empty answer."""
-    if term.sign in ("", ":"):
+    if term.sign in ("", ":") or term.asks_tag(runs[0]):
         return
     # one run that has the key is enough: others may be from an older release
     if any(resolve_key(term.key, run.values) in run.values for run in runs):
@@ -288,8 +369,8 @@ def number_of(text: str, key: str = "") -> float | None:
         # not a number; perhaps a span or a date, where such a key is asked for
         pass
     leaf = key.rpartition(".")[2]
-    if (span := _SPAN.fullmatch(text)) and leaf in ("age", "seconds", "took"):
-        return float(span[1]) * _UNITS[span[2]]
+    if (span := _SPAN.fullmatch(text)) and leaf in _SPANS:
+        return float(span[1]) * _UNITS[span[2][0]]
     if leaf in ("started", "heartbeat") and _DATE.fullmatch(text):
         moment = datetime.fromisoformat(text.rstrip("Z"))
         # UTC, as everything that is shown
