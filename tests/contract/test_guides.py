@@ -30,7 +30,7 @@ model = dgc.create_model("dydensenet", stem="cifar", num_classes=10, gate_factor
                          stages=[1, 1], growth=[8, 8]).eval()
 dgc.set_progress(model, 1.0)
 images = torch.zeros(2, 3, 32, 32)
-names, how = [str(n) for n in range(10)], None
+names = [str(n) for n in range(10)]
 """
 PLAN = 'dgc.save_plan(model, torch.zeros(1, 3, 32, 32), "model.dgc")\n'
 # Of a page, what its blocks need before they run, one after the other in one process.
