@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from dgc.errors import UsageError
@@ -301,15 +302,19 @@ def resolve_key(key: str, values: Mapping[str, Any]) -> str:
     """The full name of a key that may be given by its last part.
     Raises UsageError where two sections have it.
     """
-    if key in values:
-        return key
+    return key if key in values else _resolved(key, tuple(values))
+
+
+@lru_cache(maxsize=1024)
+def _resolved(key: str, names: tuple[str, ...]) -> str:
+    """Kept: thousands of runs have the same names, and each is asked for every word of a filter."""
     end = f".{key}"
-    found = [name for name in values if name.endswith(end)]
+    found = [name for name in names if name.endswith(end)]
     if len(found) > 1:
         # never the first that comes: `lr` may mean two things
         raise UsageError(f"filter: {key} can be {' or '.join(found)}: give the whole key")
     shown = _SHOWN.get(key, key)
-    return found[0] if found else shown if shown in values else key
+    return found[0] if found else shown if shown in names else key
 
 
 def compare(value: Any, sign: str, wanted: str, key: str = "") -> bool:
