@@ -75,6 +75,15 @@ def test_a_grey_network_sees_what_predict_from_a_checkpoint_makes(
         assert np.allclose(network(channels)(wanted).softmax(1)[0], chances, atol=1e-6)
 
 
+def test_a_network_of_one_channel_is_given_grey_whatever_its_file_says(
+    tmp_path: Path, photo: Path
+) -> None:
+    """Files of before were not held against their network: `channels` is 3 where nobody said 1."""
+    of_colour = Preprocessing(24, 20, GREY.mean, GREY.std)
+    found = logits_of(forged(tmp_path, 1, of_colour), photo)
+    assert np.array_equal(found, logits_of(saved(tmp_path, 1, GREY), photo))
+
+
 @pytest.mark.parametrize(
     ("channels", "line"),
     [
