@@ -10,6 +10,7 @@ dgc.recipe.checks.
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 import json
 import warnings
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from dgc import settings
 from dgc.errors import OlderNameWarning, RecipeError, older_name
 from dgc.recipe import messages, own_values, yaml12
 from dgc.recipe.checks import run_checks
@@ -271,5 +273,15 @@ def find_recipe(name_or_path: Path | str) -> Path:
     bare = path.name.removesuffix(".yaml")
     if path.parent.name in ("", "recipes") and bare in names:
         return recipes_dir() / f"{bare}.yaml"
-    hint = messages.did_you_mean(bare, names) or f"; shipped recipes: {', '.join(names)}"
+    shipped = f"; shipped recipes: {', '.join(names)}"
+    hint = _of_run(bare) or messages.did_you_mean(bare, names) or shipped
     raise RecipeError(f"{name_or_path}: no such recipe file{hint}")
+
+
+def _of_run(name: str) -> str:
+    """Where a run's recipe lies, for who gave its id (or the end of it) in a recipe's place."""
+    try:
+        found = sorted(settings.runs_dir().glob(f"*{glob.escape(name)}/recipe.yaml"))
+    except (OSError, ValueError):  # a folder that may not be read, a name that is no name
+        return ""
+    return f": it is a run, whose recipe is {found[0]}" if name and len(found) == 1 else ""

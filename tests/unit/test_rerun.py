@@ -16,6 +16,7 @@ from dgc.run import provenance
 from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, read_status, write_status
+from dgcctl.cli.main import main
 from dgcctl.core.repro import gitstate
 from dgcctl.core.repro import repetition as again
 from tests.unit.run_factory import make_run
@@ -296,3 +297,14 @@ def test_how_far_a_repetition_is_is_shown_as_in_a_training(project, monkeypatch,
     (shown,) = [line for line in said if "top-1 error" in line]
     assert shown.startswith("epoch 0  ")
     assert said.index(f"run {again_id}") < said.index(shown)
+
+
+def test_a_repetition_changes_nothing_and_a_run_is_no_recipe(tmp_path, capsys, monkeypatch):
+    run = make_run(tmp_path / "20260101T000000Z-demo-0a1b2c")
+    monkeypatch.setenv("DGCCTL_RUNS_DIR", str(tmp_path))
+    assert main(["rerun", "0a1b2c", "optim.lr=0.2"]) == 2
+    said = capsys.readouterr().err
+    assert "a repetition changes nothing; `dgcctl train runs/RUN/recipe.yaml KEY=VALUE`" in said
+    for words in (["train", "0a1b2c"], ["recipes", "show", run.id]):
+        assert main(words) == 2
+        assert f"it is a run, whose recipe is {run.recipe}" in capsys.readouterr().err

@@ -182,12 +182,21 @@ def _missing_package(error: BaseException) -> str:
     return "" if top in ("dgc", "dgcctl") else top
 
 
+# commands that take no KEY=VALUE though one may think so
+_NO_VALUES = {
+    "dgcctl rerun": "a repetition changes nothing; `dgcctl train runs/RUN/recipe.yaml KEY=VALUE`"
+    " trains a run's recipe with other values",
+}
+
+
 def _usage_line(error: typer.TyperException) -> str:
     """Typer's message in one line, with the command to ask for help."""
     message = " ".join(error.format_message().split())
     message = re.sub(r"\(Possible options: ([^)]*)\)", r"(did you mean \1?)", message).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "dgcctl"
+    if "unexpected extra argument" in message and command in _NO_VALUES:
+        return f"{message[:1].lower()}{message[1:]}: {_NO_VALUES[command]}"
     where = "" if "see `" in message else f": see `{command} --help`"
     return f"{message[:1].lower()}{message[1:]}{where}"
 
