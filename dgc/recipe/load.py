@@ -267,6 +267,11 @@ def shipped_recipes() -> list[str]:
 def find_recipe(name_or_path: Path | str) -> Path:
     """The file of a recipe: a path as it is, or the bare name of a shipped one."""
     path = Path(name_or_path)
+    if path.suffix == ".py":
+        raise RecipeError(
+            f"{name_or_path}: is a Python program and no recipe: start it with python; `with"
+            " dgc.run.start(name, config) as run:` in it makes a run of it"
+        )
     if path.exists():
         return path
     names = shipped_recipes()

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["ScriptRun", "start"]
 
 
+def __dir__() -> list[str]:
+    # what is imported when it is asked for would be hidden from tab keys
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'dgc.run' has no attribute {name!r}")

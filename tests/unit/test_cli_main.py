@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -59,6 +60,30 @@ def test_unknown_subcommand_and_option_are_one_line(capsys: pytest.CaptureFixtur
         "error: no such option: --dry-runn (did you mean --dry-run?): see `dgcctl train --help`\n"
     )
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train demo --lr 0.1", "no such option: --lr: values of the recipe stand alone: write"
+         " optim.lr=VALUE: see `dgcctl train --help`"),
+        ("train demo --set optim.lr=0.1", "no such option: --set: values of the recipe stand alone,"
+         " as optim.lr=0.1: see `dgcctl train --help`"),
+        ("search demo --gate-factor 0.5", "no such option: --gate-factor: values of the recipe stand"
+         " alone: write model.gate_factor=VALUE: see `dgcctl search --help`"),
+        ("sweep demo --batch-size 8", "write train.batch_size=VALUE or eval.batch_size=VALUE: see"),
+        ("train own.py", "own.py: is a Python program and no recipe: start it with python; `with"
+         " dgc.run.start(name, config) as run:` in it makes a run of it"),
+    ],
+)  # fmt: skip
+def test_habits_of_other_programs_are_told_what_to_write(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").touch()
+    with contextlib.chdir(tmp_path):
+        assert main.main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_missing_argument_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

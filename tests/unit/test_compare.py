@@ -126,6 +126,14 @@ def test_a_key_that_no_recipe_has_is_refused_with_the_near_one(tmp_path):
         UsageError, match=r"--over sede: no such recipe key \(did you mean seed\?\)"
     ):
         compare([run], over=("sede",))
+    with pytest.raises(UsageError, match=r"--over batch_size can be .* or .*: give the whole key"):
+        compare([run], over=("batch_size",))
+
+
+def test_what_is_averaged_over_may_be_called_by_its_last_part(tmp_path):
+    runs = [read_record(make_run(tmp_path / str(lr), f"optim.lr={lr}")) for lr in (0.1, 0.2)]
+    (group,) = compare(runs, over=("lr",))
+    assert group.metrics["seconds"].n == 2
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):

@@ -34,6 +34,13 @@ def call(tmp_path, capsys):
     return called
 
 
+def test_the_folder_above_the_runs_will_do(there, call, tmp_path):
+    (tmp_path / "w").mkdir()
+    there.rename(tmp_path / "w" / "runs")
+    said = call("runs", "import", tmp_path / "w").out.splitlines()
+    assert said == [f"{FIRST}  imported", f"{SECOND}  imported"]
+
+
 def records(run):
     return {
         str(path.relative_to(run)): file_digest(path)

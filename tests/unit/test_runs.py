@@ -578,6 +578,15 @@ def test_a_moment_is_read_as_one_and_where_is_a_filter(
     float(capsys.readouterr().out.splitlines()[1].split(",")[1])
 
 
+def test_a_filter_where_one_run_is_meant(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["note", "lr<0.2", "x"], ["show", "lr<0.2"], ["tail", "lr<0.2"]):
+        assert main.main(["runs", *words]) == 2
+        assert capsys.readouterr().err == (
+            "error: lr<0.2: is a filter, and one run is meant here: `dgcctl runs ls 'lr<0.2'` lists"
+            " those that fit\n"
+        )
+
+
 def test_commands_take_filters_where_they_take_runs(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

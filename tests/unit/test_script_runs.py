@@ -234,6 +234,12 @@ def test_a_config_that_json_cannot_say_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_tab_keys_know_what_is_imported_when_it_is_asked_for() -> None:
+    said = "import dgc.run, sys; print('start' in dir(dgc.run), 'dgc.run.script' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_figures_are_numbers(tmp_path: Path) -> None:
     with dgc.run.start("own", runs_dir=tmp_path) as run:
         run.log(1, loss=float("nan"))

@@ -15,6 +15,7 @@ from dgc.run.files import read_json, write_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, read_status, write_status
 from dgcctl.cli.main import main
+from dgcctl.core.runs import frames
 from dgcctl.core.sweep import pool
 from dgcctl.core.sweep.grid import parse_axis, trials
 from dgcctl.core.sweep.plan import (
@@ -26,6 +27,7 @@ from dgcctl.core.sweep.plan import (
     trial_rows,
 )
 from dgcctl.core.sweep.pool import run_sweep, visible_gpus
+from tests.unit.run_factory import make_run
 from tests.waiting import GUARD, wait_for
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -380,3 +382,26 @@ def test_a_run_folder_is_a_run_like_any_other(tmp_path):
     assert isinstance(run, RunDir)
     assert read_status(run).state == "done"
     assert run.file("sweep.json").is_file()
+
+
+def test_lists_know_of_which_sweep_or_search_a_run_is_a_trial(tmp_path, capsys):
+    sweep = plan(tmp_path, "seed=0..1")
+    quietly(sweep)
+    (tmp_path / "searches" / "hunt").mkdir(parents=True)
+    write_json(make_run(tmp_path / "other").file("sweep.json"), {"sweep": "hunt", "trial": 7})
+    make_run(tmp_path / "alone")
+    damaged = make_run(tmp_path / "damaged")
+    damaged.file("sweep.json").write_bytes(b"{")
+
+    def ls(*words):
+        assert main(["runs", "ls", *words, "--csv", "--runs-dir", str(tmp_path)]) == 0
+        return capsys.readouterr().out.splitlines()[1:]
+
+    names = [trial.run for trial in sweep.plan.trials]
+    assert ls(f"sweep={sweep.plan.id}", "--columns", "trial", "--sort", "trial") == [
+        f"{name},{index}" for index, name in enumerate(names)
+    ]
+    assert ls("search=hunt", "--columns", "search,trial,sweep") == ["other,hunt,7,"]
+    assert len(ls("trial!=null")) == 3
+    frame = frames.runs(f"sweep={sweep.plan.id}", runs_dir=tmp_path).frame()
+    assert sorted(frame["trial"]) == [0, 1]

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import traceback
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -194,11 +194,32 @@ def _usage_line(error: typer.TyperException) -> str:
     message = " ".join(error.format_message().split())
     message = re.sub(r"\(Possible options: ([^)]*)\)", r"(did you mean \1?)", message).rstrip(".")
     context = getattr(error, "ctx", None)
+    if hint := _no_option(getattr(error, "option_name", ""), context):
+        message = f"{re.sub(r' .did you mean .*', '', message)}: {hint}"
     command = context.command_path if context else "dgcctl"
     if "unexpected extra argument" in message and command in _NO_VALUES:
         return f"{message[:1].lower()}{message[1:]}: {_NO_VALUES[command]}"
     where = "" if "see `" in message else f": see `{command} --help`"
     return f"{message[:1].lower()}{message[1:]}{where}"
+
+
+_SETTING = ("--set", "--override", "--param", "--config", "--hparam")
+
+
+def _no_option(name: str, context: Any) -> str:
+    """What to write in the place of an option that other programs have for a recipe's values; ""
+    where the command has no recipe, or nothing is called so.
+    """
+    if context is None or not any("KEY=" in str(p.metavar) for p in context.command.params):
+        return ""
+    if name in _SETTING:
+        return "values of the recipe stand alone, as optim.lr=0.1"
+    from dgc.recipe.meanings import keys  # here: most mistakes are of other kinds
+
+    leaf = name.lstrip("-").replace("-", "_")
+    found = [key.name for key in keys() if leaf in (key.name, key.name.rpartition(".")[2])]
+    told = " or ".join(f"{key}=VALUE" for key in found)
+    return f"values of the recipe stand alone: write {told}" if found else ""
 
 
 def confirm(question: str, *, yes: bool) -> None:

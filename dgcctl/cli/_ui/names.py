@@ -19,6 +19,8 @@ class Name:
 
 NAMES = (
     Name("run", "run", "the id of a run: <utc>-<recipe>-<hex>; in a list of runs its key is `id`"),
+    Name("sweep", "sweep", "the id of the sweep whose trial a run is"),
+    Name("search", "search", "the id of the search whose trial a run is"),
     Name("trial", "trial", "the number of a trial in its sweep or search"),
     Name(
         "state",

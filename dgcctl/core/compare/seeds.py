@@ -16,6 +16,7 @@ from dgc.errors import UsageError
 from dgc.run.events import EventKind
 from dgc.run.metrics import RESULTS
 from dgc.run.status import State
+from dgcctl.core.runs import filters
 from dgcctl.core.runs.record import RunRecord, computing_keys, own_figures
 
 RESULT_KEYS = RESULTS
@@ -63,8 +64,7 @@ def compare(runs: Sequence[RunRecord], *, over: Iterable[str] = ("seed",)) -> li
 
     Runs on other data are never averaged together: the data digest is a part of a group's identity.
     """
-    pooled = tuple(over)
-    _check_keys(pooled, runs)
+    pooled = _whole_keys(over, runs)
     groups: dict[bytes, list[RunRecord]] = {}
     for run in runs:
         # the order of the groups is that of the runs as they were given
@@ -89,11 +89,18 @@ def other_data(runs: Sequence[RunRecord]) -> str:
     return f"not the same data ({', '.join(told)}): figures of different data do not compare"
 
 
-def _check_keys(pooled: Iterable[str], runs: Sequence[RunRecord]) -> None:
-    """Refuse a key that no recipe has: nothing would be averaged over it, in silence."""
+def _whole_keys(given: Iterable[str], runs: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The keys that are averaged over, which may be given by their last part. Refuses one that no
+    recipe has: nothing would be averaged over it, in silence.
+    """
     known = dict.fromkeys(key for run in runs for key in run.recipe)
-    for key in pooled:
-        if key not in known:
+    whole = []
+    for key in given:
+        try:
+            name = filters.resolve_key(key, known)
+        except UsageError as error:
+            raise UsageError(str(error).replace("filter:", "--over")) from error
+        if name not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = (
                 f"did you mean {near[0]}?"
@@ -101,6 +108,8 @@ def _check_keys(pooled: Iterable[str], runs: Sequence[RunRecord]) -> None:
                 else "as seed or optim.lr: `dgcctl recipes show` lists them"
             )
             raise UsageError(f"--over {key}: no such recipe key ({hint})")
+        whole.append(name)
+    return tuple(whole)
 
 
 def _identity(run: RunRecord, pooled: tuple[str, ...]) -> bytes:

@@ -52,10 +52,11 @@ def import_runs(source: Path, runs: Path) -> Iterator[ImportedRun]:
             _unpack(source, folder)
         else:
             folder = source
-        found = list(_runs_in(folder))
+        found = list(_runs_in(folder)) or list(_runs_in(folder / "runs"))
         if not found:
             raise UsageError(
-                f"{source}: no run is in it: give an exported run, its archive, or a folder of runs"
+                f"{source}: no run is in it, nor in its folder `runs`: give an exported run,"
+                " its archive, or a folder of runs"
             )
         for run in found:
             yield _take(run, runs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import pwd
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
-from dgcctl.core.runs import labels
+from dgcctl.core.runs import filters, labels, trial_of
 from dgcctl.core.runs.recipe_values import read_tree, values_of
 from dgcctl.core.runs.run_ids import is_stamped, recipe_name, short_forms
 
@@ -119,6 +120,7 @@ class Run:
         top["tags"] = [*(top.get("tags") or []), *given.tags]
         # later ones win: what the run's own row says goes before a recipe key of that name
         return {
+            **trial_of.read(self.dir),
             **self.metrics,
             **self.recipe,
             **top,
@@ -365,6 +367,11 @@ def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise UsageError(
             f"{text}: {len(found)} runs begin so ({names}{more}): give more of the id, or `latest`"
+        )
+    if filters.is_filter(text):
+        raise UsageError(
+            f"{text}: is a filter, and one run is meant here: `dgcctl runs ls {shlex.quote(text)}`"
+            " lists those that fit"
         )
     words = ["latest", *(form for run in known for form in (run.id, *short_forms(run.id)))]
     near = difflib.get_close_matches(text, words, n=1, cutoff=0.5)
