@@ -118,9 +118,9 @@ def _look(folder: Path, what: str, values: list[str] | None, form: output.Form) 
 
 
 def _tasks(found: study.Search, trials: int) -> list[str]:
-    """An argument for each trial that has no result yet."""
-    ended = len(found.frozen()) - len(found.still_due())
-    return [str(trials)] * max(0, trials - ended)
+    """An argument for each trial without a result, as far as there are values for new ones."""
+    new, left = max(0, trials - len(found.frozen())), found.left()
+    return [str(trials)] * (len(found.still_due()) + (new if left is None else min(new, len(left))))
 
 
 def _run(found: study.Search, trials: int, form: output.Form, on_end: str | None) -> int:

@@ -98,6 +98,7 @@ def test_no_trial_is_trained_twice_and_all_of_a_finite_space_is_reached(tmp_path
     assert len(search.rows()) == len(drawn) == 4 == len(list_runs(tmp_path))
     assert (outcome.left, search.left()) == ([], [])
     assert {row["state"] for row in search.rows()} == {"done"}
+    assert command._tasks(search, 9) == []  # nor is a cluster given more
 
 
 def test_draws_that_only_repeat_are_told_of_where_nothing_can_be_counted(tmp_path):

@@ -403,5 +403,17 @@ def test_lists_know_of_which_sweep_or_search_a_run_is_a_trial(tmp_path, capsys):
     ]
     assert ls("search=hunt", "--columns", "search,trial,sweep") == ["other,hunt,7,"]
     assert len(ls("trial!=null")) == 3
+    assert ls("sweep=x") == []
     frame = frames.runs(f"sweep={sweep.plan.id}", runs_dir=tmp_path).frame()
     assert sorted(frame["trial"]) == [0, 1]
+
+
+def test_where_no_trial_is_none_is_found(tmp_path, capsys):
+    make_run(tmp_path / "alone")
+    for words in (
+        ["sweep=x"],
+        ["search=x", "trial=0"],
+        ["--columns", "sweep,trial", "--sort", "trial"],
+    ):
+        assert main(["runs", "ls", *words, "--runs-dir", str(tmp_path)]) == 0
+    assert "alone      -      -" in capsys.readouterr().out

@@ -86,6 +86,8 @@ def _resolved(key: str, runs: Sequence[Run], every_run: Sequence[Run] = ()) -> s
     for run in itertools.chain(runs, every_run):
         if (name := filters.resolve_key(key, run.values)) in run.values:
             return name
+    if key in filters.OF_TRIALS:
+        return key
     known = {name for run in (*runs, *every_run) for name in run.values}
     leaves = {name.rpartition(".")[2] for name in known}
     near = difflib.get_close_matches(key, sorted(known | leaves), n=1, cutoff=0.6)

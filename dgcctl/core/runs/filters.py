@@ -39,6 +39,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 STATES = (*map(str, State), "unreadable")
+OF_TRIALS = ("sweep", "search", "trial")  # keys that trials alone have
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNIT = "s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?"
@@ -269,6 +270,9 @@ def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
     # one run that has the key is enough: others may be from an older release
     if any(resolve_key(term.key, run.values) in run.values for run in runs):
         _require_possible(term)
+        return
+    # where no sweep was made yet, none is meant
+    if term.key in OF_TRIALS:
         return
     names = sorted(
         # twenty are enough for names: a folder may hold thousands
