@@ -213,8 +213,10 @@ class ScriptRun:
 
         Tensors must have been read by the caller: reading one makes the host wait for the device.
         """
-        found = _figures(figures)
-        self._place("log", step, epoch)
+        self._require_going_on()
+        # the step first: `step=` of another program's call would be taken for a figure
+        number, found = _whole(step, "log("), _figures(figures)
+        self._place("log", number, epoch)
         row = {"step": self.status.step, "epoch": self.status.epoch, **found}
         self._events.append(EventKind.STEP, **row)
         # another dict: the heartbeat may be reading the one that stands there
@@ -224,8 +226,10 @@ class ScriptRun:
         """Figures of an evaluation: `top1_error` (per cent), `loss`, or others. The last ones are
         the run's result, by which runs are compared.
         """
-        found = _figures(figures)
-        self._place("evaluate", step, epoch)
+        self._require_going_on()
+        # the step first: `step=` of another program's call would be taken for a figure
+        number, found = _whole(step, "evaluate("), _figures(figures)
+        self._place("evaluate", number, epoch)
         place = {"step": self.status.step, "epoch": self.status.epoch}
         row = {**place, "split": "val", **found}
         self._events.append(EventKind.EVAL, **row)
@@ -332,11 +336,9 @@ class ScriptRun:
             self._write_status()
 
     def _place(self, call: str, step: int, epoch: int | None) -> None:
-        self._require_going_on()
-        number = _whole(step, f"{call}(")
         if epoch is not None:
-            self.status.epoch = _whole(epoch, f"{call}({number}, epoch=")
-        self.status.step = number
+            self.status.epoch = _whole(epoch, f"{call}({step}, epoch=")
+        self.status.step = step
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():

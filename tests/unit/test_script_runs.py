@@ -263,6 +263,8 @@ def test_a_step_is_a_whole_number(step: object, tmp_path: Path) -> None:
                 ArgumentError, match=r"is no whole number: .* run.log\(10, loss=0.5"
             ):
                 call(step, loss=1.0)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="write the step first, then figures by name"):
+            run.log({"loss": 1.0}, step=3)  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match=r"run.log.1, epoch='x'. is no whole number"):
             run.log(1, epoch="x", loss=1.0)  # type: ignore[arg-type]
         if step is not None:

@@ -36,7 +36,9 @@ NAMES = (
     Name("batch", "batch", "images of a batch"),
     Name("top1_error", "top-1 error", "percent of the images whose first guess is wrong"),
     Name("top5_error", "top-5 error", "percent of the images that are in none of five guesses"),
-    Name("loss", "loss", "mean loss of the last evaluation"),
+    Name(
+        "loss", "loss", "mean loss of the last evaluation; of a script without one as logged last"
+    ),
     Name("macs_dense", "MACs dense", "multiply-adds of the network without leaving channels out"),
     Name("macs_promised", "MACs promised", "multiply-adds as the authors count them"),
     Name("macs_executed", "MACs executed", "multiply-adds that are really done"),
