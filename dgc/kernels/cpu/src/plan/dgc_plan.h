@@ -45,7 +45,7 @@ typedef struct DgcShape { /* of the images that a program of the file takes, and
     int64_t precision;             /* 0: float32, 1: 8 bits */
 } DgcShape;
 
-/* What an image goes through: the shorter side to `resize` pixels (0: both sides to image_size), the
+/* What an image goes through: the shorter side to `resize` pixels (0: to image_size), the
  * middle image_size x image_size, made grey (and given three times) where channels is 1, divided by
  * 255, minus mean, divided by std. */
 typedef struct DgcPreprocessing {
