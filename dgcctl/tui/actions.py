@@ -21,6 +21,11 @@ from dgcctl.core.runs.listing import RESUMABLE, Run
 from dgcctl.core.runs.recipe_values import read_values
 
 _RUNS_HERE = frozenset({State.QUEUED, State.RUNNING})
+# the trainer would find no recipe there, and a script looks for no such request
+_NOT_OF_SCRIPTS = {
+    "resume": "its script goes on with it, started again with resume=True",
+    "checkpoint": "its script alone saves checkpoints, where it calls checkpoint()",
+}
 
 
 def refusal(run: Run | None, act: str) -> str:
@@ -28,13 +33,14 @@ def refusal(run: Run | None, act: str) -> str:
     if run is None:
         return "no run is chosen here"
     if act == "resume":
-        told = f"{run.id} is {run.state}: only a run that stopped, failed or died can be resumed"
-        return "" if run.state in RESUMABLE else told
-    return (
-        ""
-        if run.state in _RUNS_HERE
-        else f"{run.id} is {run.state}: only a running run can be asked to {act}"
-    )
+        able, told = RESUMABLE, "only a run that stopped, failed or died can be resumed"
+    else:
+        able, told = _RUNS_HERE, f"only a running run can be asked to {act}"
+    if run.state not in able:
+        return f"{run.id} is {run.state}: {told}"
+    if run.by_script and act in _NOT_OF_SCRIPTS:
+        return f"{run.id} is a script's run: {_NOT_OF_SCRIPTS[act]}"
+    return ""
 
 
 def request(run: Run, name: str) -> None:

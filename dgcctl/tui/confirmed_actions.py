@@ -30,7 +30,14 @@ class ConfirmedActions:
         self._trainers, self._alerts = trainers, alerts
 
     def stop(self) -> None:
-        self._ask("stop", "It finishes its step, saves and stops.", "asked to stop")
+        run = self._store.runs.get(self._subject() or "")
+        by_script = run is not None and run.by_script
+        what = (
+            "Its script hears it where it looks for it."
+            if by_script
+            else "It finishes its step, saves and stops."
+        )
+        self._ask("stop", what, "asked to stop")
 
     def checkpoint(self) -> None:
         self._ask("checkpoint", "It saves after its step and goes on.", "asked to checkpoint")

@@ -112,7 +112,12 @@ def _last_line(
 def reason_line(run: Run) -> str:
     """Why a run ended otherwise than done."""
     if run.state == "died":
-        return f"process {run.status.pid} is gone: r resumes from the newest checkpoint"
+        how = (
+            "its script goes on with it, started again with resume=True"
+            if run.by_script
+            else "r resumes from the newest checkpoint"
+        )
+        return f"process {run.status.pid} is gone: {how}"
     return reason(run) if run.problem or run.state in ("failed", "stopped") else ""
 
 

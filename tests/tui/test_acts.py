@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
+import dgc.run
 from dgc.errors import UsageError
 from dgc.run.paths import RunDir
 from dgc.run.process import process_start
-from dgc.run.status import State, Status, inferred_state
+from dgc.run.status import State, Status, inferred_state, read_status, write_status
 from dgcctl.core.runs.listing import read_run
 from dgcctl.tui import actions
 from dgcctl.tui.app import DashApp
@@ -325,3 +326,38 @@ def test_a_zombie_is_no_living_writer(tmp_path: Path) -> None:
         assert inferred_state(status) is State.DIED
     finally:
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(("state", "key", "told"), [
+    ("running", "r", "goes on with it"), ("stopped", "r", "goes on with it"),
+    ("queued", "c", "its script alone saves checkpoints"),
+])  # fmt: skip
+async def test_a_script_alone_resumes_and_saves_its_run(
+    tmp_path: Path, started: list[list[str]], state: str, key: str, told: str
+) -> None:
+    """A trainer would find no recipe there; a running one whose process is gone is said to have
+    died.
+    """
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        run.log(1, loss=1.0)
+    write_status(run.dir, replace(read_status(run.dir), state=State(state), pid=0))
+    async with frames.opened(tmp_path, frames.LARGE) as (dash, pilot):
+        if state == "running":
+            await press(pilot, ["enter"])
+            assert "its script goes on with it, started again with resume=True" in text(dash)
+            assert "r resumes" not in text(dash)
+        assert "Resume" not in text(dash).splitlines()[-1]
+        await press(pilot, [key])
+        assert not isinstance(dash.screen, Confirm)
+        assert told in " ".join(frames.notified(dash).split())
+    assert not started
+    assert not list(run.dir.control.iterdir())
+
+
+async def test_a_script_is_said_to_hear_a_stop_where_it_looks_for_it(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        async with frames.opened(tmp_path) as (dash, pilot):
+            await press(pilot, ["s"])
+            assert "Its script hears it where it looks for it" in text(dash)
+            await press(pilot, ["y"])
+        assert run.stopping

@@ -51,6 +51,11 @@ class Run:
         return recipe_name(self.id)
 
     @cached_property
+    def by_script(self) -> bool:
+        """Whether a script recorded it (dgc.run.start): it alone can go on with it."""
+        return self.dir.config.exists()
+
+    @cached_property
     def repeats(self) -> str:
         """The id of the run that this one is a repetition of (`rerun`); empty where it is none."""
         return repeated_by(self.dir)

@@ -42,6 +42,11 @@ def plateau(errors: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     return bool(np.nanmin(lately) > np.nanmin(before) - PLATEAU_GAIN)
 
 
+def _goes_on(run: Run) -> str:
+    """How a run that ended early goes on."""
+    return "its script goes on with it (resume=True)" if run.by_script else "press r to resume it"
+
+
 class AlertMonitor:
     """Compares what is known now with what was known at the last look."""
 
@@ -86,16 +91,13 @@ class AlertMonitor:
                 return [Alert("error", f"{run.id} failed", reason(run) or "no reason given")]
             case State.DIED:
                 text = (
-                    f"process {run.status.pid} is gone at step {run.status.step}: press r to"
-                    " resume it"
+                    f"process {run.status.pid} is gone at step {run.status.step}: {_goes_on(run)}"
                 )
                 return [Alert("error", f"{run.id} died", text)]
             case State.DONE:
                 return [Alert("information", f"{run.id} is done", reason(run) or "all steps taken")]
             case State.STOPPED:
-                return [
-                    Alert("information", f"{run.id} stopped", reason(run) or "press r to resume it")
-                ]
+                return [Alert("information", f"{run.id} stopped", reason(run) or _goes_on(run))]
         return (
             [Alert("error", f"{run.id} cannot be read", reason(run))]
             if run.state == UNREADABLE
