@@ -8,6 +8,7 @@ import statistics
 import orjson
 import pytest
 
+import dgc.run
 from dgc.errors import UsageError
 from dgc.run.events import EventKind, read_events
 from dgc.run.files import write_json
@@ -16,6 +17,7 @@ from dgc.run.status import State
 from dgcctl.cli.main import main
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import Summary, compare
+from dgcctl.core.report.run_view import views
 from dgcctl.core.repro.divergence import (
     Comparison,
     check_metrics,
@@ -42,6 +44,28 @@ def seeds(tmp_path):
         for rate in ("0.1", "0.05")
         for seed in range(3)
     ]
+
+
+def test_scripts_of_different_names_are_different_groups(seeds, tmp_path):
+    """Their configs are equal: it is the name by which a script parts its experiments."""
+    runs = []
+    for name, seed in (("resnet", 0), ("resnet", 1), ("vgg", 0)):
+        with dgc.run.start(name, {"lr": 0.1, "seed": seed}, runs_dir=tmp_path / "own") as run:
+            run.log(1, accuracy=seed)
+        runs.append(read_record(run.dir))
+    groups = compare(runs)
+    assert [(group.varied, group.seeds) for group in groups] == [
+        ({"name": "resnet"}, [0, 1]),
+        ({"name": "vgg"}, [0]),
+    ]
+    assert [(view.label, view.group) for view in views(runs)] == [
+        ("name resnet", 0),
+        ("name resnet", 0),
+        ("name vgg", 1),
+    ]
+    assert [group.varied for group in compare(runs[:2])] == [{}]
+    assert len(compare(runs, over=["seed", "name"])) == 1
+    assert all("name" not in group.varied for group in compare(seeds))
 
 
 def test_mean_and_standard_deviation_over_seeds(seeds):

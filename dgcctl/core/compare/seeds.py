@@ -17,7 +17,7 @@ from dgc.run.events import EventKind
 from dgc.run.metrics import RESULTS
 from dgc.run.status import State
 from dgcctl.core.runs import filters
-from dgcctl.core.runs.record import RunRecord, computing_keys, own_figures
+from dgcctl.core.runs.record import RunRecord, own_figures
 
 RESULT_KEYS = RESULTS
 COST_KEYS = ("macs_dense", "macs_promised", "macs_executed", "parameters", "seconds")
@@ -113,17 +113,14 @@ def _whole_keys(given: Iterable[str], runs: Sequence[RunRecord]) -> tuple[str, .
 
 
 def _identity(run: RunRecord, pooled: tuple[str, ...]) -> bytes:
-    content = {"recipe": computing_keys(run.recipe, without=pooled), "data": run.data.get("digest")}
+    content = {"recipe": run.parting(pooled), "data": run.data.get("digest")}
     # the digest of the data is part of it: a mean over different data means nothing
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def _shown(run: RunRecord, pooled: tuple[str, ...]) -> dict[str, Any]:
     digest = run.data.get("digest")
-    return {
-        **computing_keys(run.recipe, without=pooled),
-        "data.digest": digest and str(digest)[:12],
-    }
+    return {**run.parting(pooled), "data.digest": digest and str(digest)[:12]}
 
 
 def varied_keys(recipes: Sequence[dict[str, Any]]) -> list[str]:

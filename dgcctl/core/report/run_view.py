@@ -15,7 +15,7 @@ from dgc.run.events import Event, EventKind
 from dgc.run.files import read_json
 from dgc.talk import shown
 from dgcctl.core.compare.seeds import varied_keys
-from dgcctl.core.runs.record import RunRecord, computing_keys
+from dgcctl.core.runs.record import RunRecord
 
 BINS = 240  # points of a curve that stands alone
 MANY_BINS = 48  # and of each of many, which would hide one another
@@ -49,7 +49,7 @@ class RunView:
 def views(runs: Sequence[RunRecord]) -> list[RunView]:
     """All runs of a report, labelled by what differs between them."""
     # without the seed: runs that differ in nothing else are one group
-    recipes = [computing_keys(run.recipe, without=["seed"]) for run in runs]
+    recipes = [run.parting(["seed"]) for run in runs]
     keys = varied_keys(recipes)
     groups: list[dict[str, Any]] = []
     # many curves in one picture: fewer points each

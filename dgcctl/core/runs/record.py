@@ -55,6 +55,16 @@ class RunRecord:
     def seed(self) -> int:
         return int(self.recipe.get("seed", 0))
 
+    def parting(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """The keys by which runs are told apart. A recipe says all that it computes; a script need
+        not put it into its config, and parts its experiments by their names.
+        """
+        left_out = set(without)
+        keys = computing_keys(self.recipe, without=left_out)
+        if self.by_script and "name" not in left_out:
+            return {"name": self.recipe.get("name"), **keys}
+        return keys
+
     @property
     def seconds(self) -> float:
         return self.status.seconds
