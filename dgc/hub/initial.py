@@ -24,6 +24,7 @@ from dgc.run.checkpoint_store import EMA_FILE, MODEL_FILE, STRUCTURE_FILE
 from dgc.run.files import is_file, sha256_of
 
 SHOWN = 5
+_OF_CHECKPOINTS = {Path(name).stem for name in (MODEL_FILE, EMA_FILE)}
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -95,12 +96,14 @@ def tensors(path: Path) -> dict[str, Tensor]:
     # first without running anything, then by torch, weights only: two walls
     inspect(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # an open file: by a path PyTorch goes by the name's ending
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsafeFileError(f"refused: {path}: holds more than weights ({first})") from error
     # what training scripts wrap a state dict in
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state_dict", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -108,7 +111,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
     odd = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if odd:
         raise IntegrityError(
-            f"{path}: {len(odd)} entries are no tensors ({', '.join(odd[:SHOWN])})"
+            f"{path}: {len(odd)} entries are no tensors ({', '.join(odd[:SHOWN])}): save"
+            " model.state_dict() alone, or under the name state_dict"
         )
     return _bare(content)
 
@@ -127,7 +131,7 @@ def told_structure(path: Path) -> Mapping[str, Any]:
     """The structure beside a checkpoint's weights, or in the header of an export; {}: none."""
     beside = path.with_name(STRUCTURE_FILE)
     # a checkpoint's structure is a file beside it; an export carries it in its header
-    if path.name in (MODEL_FILE, EMA_FILE) and beside.is_file():
+    if path.stem in _OF_CHECKPOINTS and beside.is_file():
         return _decoded(beside.read_text(encoding="utf-8"), str(beside))
     if filetype.sniff(filetype.read_head(path)) != filetype.SAFETENSORS:
         return {}

@@ -55,7 +55,13 @@ class Checkpoint:
     superseded: bool = False
 
 
-def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
+_THEN = (
+    "make room or make the folder writable, then `dgcctl resume` (or keep the state elsewhere with"
+    " --rescue-dir)"
+)
+
+
+def commit(run: RunDir, step: int, files: Mapping[str, bytes], *, then: str = _THEN) -> Checkpoint:
     """Write one checkpoint, all of it or nothing;
     its name is visible only when its bytes are on the disk.
 
@@ -74,7 +80,7 @@ def commit(run: RunDir, step: int, files: Mapping[str, bytes]) -> Checkpoint:
         _put_in_place(temporary, target)
     except OSError as error:
         remove_tree(temporary)
-        raise refused(error, target, sum(map(len, files.values()))) from error
+        raise refused(error, target, sum(map(len, files.values())), then) from error
     return Checkpoint(target, step)
 
 
@@ -105,13 +111,11 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         remove_tree(aside)
 
 
-def refused(error: OSError, target: Path, needed: int) -> ResourceError:
+def refused(error: OSError, target: Path, needed: int, then: str = _THEN) -> ResourceError:
     """The one line for a disk or a folder that does not take a checkpoint."""
     return ResourceError(
         f"{target}: checkpoint not written, {needed:,} bytes needed, {free_bytes(target):,} free"
-        f" ({os.strerror(error.errno or 0)}); earlier checkpoints are untouched: make room or make"
-        " the folder writable, then `dgcctl resume` (or keep the state elsewhere with"
-        " --rescue-dir)"
+        f" ({os.strerror(error.errno or 0)}); earlier checkpoints are untouched: {then}"
     )
 
 

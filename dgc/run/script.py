@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import operator
 import sys
 import threading
 import time
@@ -28,11 +27,12 @@ from dgc.run.events import EventKind, EventWriter, live_rows, read_events
 from dgc.run.files import atomic_write, write_json
 from dgc.run.names import checked_name, is_one_component
 from dgc.run.paths import RunDir, create_run
+from dgc.run.script_arguments import LEVELS, OWN, figures_of, plain, seed_of, whole
 from dgc.run.script_checkpoint import Saved
 from dgc.run.status import HEARTBEAT_SECONDS, State, Status, read_status, write_status
+from dgc.talk import say
 
-_OWN = frozenset({"kind", "t", "crc", "step", "epoch", "nonfinite"})
-_BESIDE = (_OWN - {"epoch"}) | {"split"}  # what stands in a row of an evaluation beside its figures
+_BESIDE = (OWN - {"epoch"}) | {"split"}  # what stands in a row of an evaluation beside its figures
 
 
 def start(
@@ -60,28 +60,37 @@ def start(
     cannot say or whose seed is another and for tags that are one text, ResourceError where the
     folder cannot be made, IntegrityError where all checkpoints to go on from are damaged.
     """
+    if not isinstance(name, str):
+        raise ArgumentError(f"name is a {type(name).__name__}: give a text")
     checked_name(name, "name")
     if isinstance(tags, str):  # its letters would be tags
         raise ArgumentError(f"tags is one text: give a list, [{tags!r}]")
-    plain = _plain(dict(config or {}), "config")
+    given = plain(dict(config or {}), "config")
     document = {
         "name": name,
         "title": title,
         "tags": list(tags),
-        "seed": _seed(seed, plain),
-        "config": plain,
+        "seed": seed_of(seed, given),
+        "config": given,
     }
     folder = Path(runs_dir) if runs_dir is not None else settings.runs_dir()
     status = Status(state=State.RUNNING, steps=steps, epochs=epochs)
+    script = _script()
     if resume and (earlier := script_checkpoint.unfinished(folder, document)) is not None:
-        return _resumed(earlier, status)
+        return _resumed(earlier, status, script)
     try:
         run = create_run(folder, name)
     except OSError as error:
         raise ResourceError(
             f"{folder}: cannot make a run directory here ({error.strerror})"
         ) from error
-    script = _script()
+    if resume:
+        say(f"dgc.run: no run of this name and config to go on with: {run.id} begins")
+    _record(run, document, script)
+    return ScriptRun(run, status)
+
+
+def _record(run: RunDir, document: Mapping[str, Any], script: Path | None) -> None:
     run.control.mkdir()
     # config.json first: it is what tells a script's run from one of a recipe
     write_json(run.config, document)
@@ -93,10 +102,9 @@ def start(
     for level, text in sentences(facts):
         provenance.append_log(run, f"{level}: {text}")
     write_json(run.env, {**provenance.machine(), "packages": provenance.packages()})
-    return ScriptRun(run, status)
 
 
-def _resumed(run: RunDir, status: Status) -> ScriptRun:
+def _resumed(run: RunDir, status: Status, script: Path | None) -> ScriptRun:
     """The run goes on from its last checkpoint, or from its beginning where it has none."""
     saved = script_checkpoint.saved(run)
     before = read_status(run)
@@ -107,37 +115,12 @@ def _resumed(run: RunDir, status: Status) -> ScriptRun:
     (run.control / "stop").unlink(missing_ok=True)
     going_on = ScriptRun(run, status, saved)
     going_on.say_resumed()
+    say(f"dgc.run: goes on with {run.id} from step {status.step}")
+    if script_checkpoint.code_changed(run, lambda place: _code(script, place)):
+        text = "the code has changed since this run began; its record keeps the first"
+        going_on.note(text, "warning")
+        say(f"dgc.run: {text}")
     return going_on
-
-
-def _seed(seed: int | None, config: Mapping[str, Any]) -> int:
-    """One seed, wherever it stands: two would be listed as one, and runs averaged by the wrong."""
-    given = config.get("seed")
-    if given is None:
-        return seed or 0
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise ArgumentError(f"config.seed is {given!r}: give a whole number, or name it otherwise")
-    if seed not in (None, given):
-        raise ArgumentError(f"seed is {seed} and config.seed {given}: give one of them")
-    return given
-
-
-def _plain(value: Any, where: str) -> Any:
-    """As JSON keeps it; a tuple is a list."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        # JSON would turn 1 and "1" into one key without a word
-        if odd := next((key for key in value if not isinstance(key, str)), None):
-            raise ArgumentError(f"{where}: {odd!r} is no text, and names of values are")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{place}]") for place, item in enumerate(value)]
-    if isinstance(value, Path):
-        return str(value)
-    raise ArgumentError(
-        f"{where} is a {type(value).__name__}: give numbers, texts, lists, and mappings of them"
-    )
 
 
 def _script() -> Path | None:
@@ -215,7 +198,7 @@ class ScriptRun:
         """
         self._require_going_on()
         # the step first: `step=` of another program's call would be taken for a figure
-        number, found = _whole(step, "log("), _figures(figures)
+        number, found = whole(step, "log("), figures_of(figures)
         self._place("log", number, epoch)
         row = {"step": self.status.step, "epoch": self.status.epoch, **found}
         self._events.append(EventKind.STEP, **row)
@@ -228,7 +211,7 @@ class ScriptRun:
         """
         self._require_going_on()
         # the step first: `step=` of another program's call would be taken for a figure
-        number, found = _whole(step, "evaluate("), _figures(figures)
+        number, found = whole(step, "evaluate("), figures_of(figures)
         self._place("evaluate", number, epoch)
         place = {"step": self.status.step, "epoch": self.status.epoch}
         row = {**place, "split": "val", **found}
@@ -249,6 +232,8 @@ class ScriptRun:
     def note(self, text: str, level: str = "info") -> None:
         """A line of log.txt; `warning` and `error` are shown by the dashboard too."""
         self._require_going_on()
+        if level not in LEVELS:
+            raise ArgumentError(f"level is {level!r}: give one of {', '.join(LEVELS)}")
         provenance.append_log(self.dir, f"{level}: {text}")
         if level != "info":
             self._events.append(EventKind.ALERT, level=level, text=text)
@@ -256,7 +241,8 @@ class ScriptRun:
     def image(self, name: str, png: bytes) -> Path:
         """Keep a picture (the bytes of a PNG file) as images/NAME.png; one of that name goes."""
         self._require_going_on()
-        if not is_one_component(name) or not png.startswith(b"\x89PNG"):
+        whole_png = isinstance(png, bytes) and png.startswith(b"\x89PNG")
+        if not is_one_component(name) or not whole_png:
             raise ArgumentError(f"image {name!r}: should be a file's name, and the bytes of a PNG")
         target = self.dir.file("images") / f"{name}.png"
         target.parent.mkdir(exist_ok=True)
@@ -272,10 +258,13 @@ class ScriptRun:
         be named with `--init`.
         """
         self._require_going_on()
-        number = self.status.step if step is None else _whole(step, "checkpoint(model, step=")
+        number = self.status.step if step is None else whole(step, "checkpoint(model, step=")
         began = time.monotonic()
         files = script_checkpoint.encode(model, state, self.status.epoch)
-        written = checkpoint_store.commit(self.dir_with("checkpoints"), number, files)
+        run = self.dir_with("checkpoints")
+        script_checkpoint.require_later(run, number)
+        then = "make room, then start the script again with resume=True"
+        written = checkpoint_store.commit(run, number, files, then=then)
         checkpoint_store.point_to(self.dir.last, written)
         self._events.append(
             EventKind.CHECKPOINT,
@@ -292,6 +281,7 @@ class ScriptRun:
         """Write down where the run goes on: rows that were logged after that count no more."""
         for text in self.saved.passed_over if self.saved else ():
             self.note(f"passed over a damaged checkpoint: {text}", "warning")
+            say(f"dgc.run: passed over a damaged checkpoint: {text}")
         checkpoint_store.set_aside_after(self.dir, self.status.step)
         # whether the script computes exactly what it would have, nobody here knows
         self._events.append(EventKind.RESUME, step=self.status.step, exact=None)
@@ -302,7 +292,7 @@ class ScriptRun:
         """metrics.json is of an evaluation that counts, or is none; so is what was logged."""
         rows = live_rows(read_events(self.dir))
         for row in (row for row in rows if row["kind"] == EventKind.STEP):
-            figures = {key: value for key, value in row.items() if key not in _OWN}
+            figures = {key: value for key, value in row.items() if key not in OWN}
             self.status.logged = {**self.status.logged, **figures}
         kept = [row for row in rows if row["kind"] == EventKind.EVAL]
         if kept:
@@ -337,12 +327,14 @@ class ScriptRun:
 
     def _place(self, call: str, step: int, epoch: int | None) -> None:
         if epoch is not None:
-            self.status.epoch = _whole(epoch, f"{call}({step}, epoch=")
+            self.status.epoch = whole(epoch, f"{call}({step}, epoch=")
         self.status.step = step
 
     def _require_going_on(self) -> None:
         if self._stop.is_set():
-            raise UsageError(f"{self.id} has ended: call it inside the `with` block")
+            raise UsageError(
+                f"{self.id} has ended (its `with` block, stop() or finish()): nothing can be added"
+            )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -353,33 +345,3 @@ class ScriptRun:
         with self._lock:
             self.status.heartbeat = time.time()
             write_status(self.dir, self.status)
-
-
-def _whole(number: Any, call: str) -> int:
-    """A step or an epoch; NumPy's integers and tensors of one are as good."""
-    try:
-        if not isinstance(number, bool):
-            return operator.index(number)
-    except TypeError:
-        pass
-    raise ArgumentError(
-        f"run.{call}{number!r}) is no whole number: write the step first, then figures by name, as"
-        " run.log(10, loss=0.5)"
-    )
-
-
-def _figures(given: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers as JSON keeps them. Raises ArgumentError for what is none."""
-    found = {}
-    for name, value in given.items():
-        if name in _OWN:
-            raise ArgumentError(f"{name!r} is a word of the log itself: call the figure otherwise")
-        try:
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"{name} = {value!r} is no number") from error
-        # whole numbers stay whole, for those who compare runs
-        found[name] = (
-            int(value) if isinstance(value, int) and not isinstance(value, bool) else number
-        )
-    return found

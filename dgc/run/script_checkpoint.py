@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dgc.errors import ArgumentError, DgcError, IntegrityError
-from dgc.run import checkpoint_store
+from dgc.run import checkpoint_store, plain_state
 from dgc.run.checkpoint_store import MODEL_FILE, STRUCTURE_FILE
 from dgc.run.files import read_json
 from dgc.run.paths import RunDir
@@ -45,15 +46,16 @@ def encode(model: Any, state: Mapping[str, Any] | None, epoch: int) -> dict[str,
     tensors = _tensors(model)
     files = {
         # copies: safetensors refuses two names of one storage (tied weights)
-        MODEL_FILE: safetensors.torch.save({key: _copy(value) for key, value in tensors.items()})
+        MODEL_FILE: safetensors.torch.save(
+            {key: plain_state.copy(value, key) for key, value in tensors.items()}
+        )
     }
     if not isinstance(model, Mapping):
         import dgc
 
         # which layers were converted: names and shapes alone do not say it
         files[STRUCTURE_FILE] = json.dumps(dgc.structure(model), indent=2).encode()
-    beside: dict[str, Any] = {}
-    packed = _packed(dict(state or {}), beside, "state")
+    packed, beside = plain_state.pack(state)
     document = {"schema_version": SCHEMA_VERSION, "epoch": epoch, "state": packed}
     files[SCRIPT_FILE] = json.dumps(document).encode()
     if beside:
@@ -77,55 +79,47 @@ def _tensors(model: Any) -> Mapping[str, Any]:
     return tensors
 
 
-def _copy(value: Any) -> Any:
-    return value.detach().cpu().contiguous().clone()
-
-
-def _packed(value: Any, tensors: dict[str, Any], where: str) -> Any:
-    """As JSON can say it, with its tensors in `tensors`. A mapping is a list of pairs, since the
-    keys of an optimizer's state are numbers.
+def require_later(run: RunDir, step: int) -> None:
+    """Raise ArgumentError where a checkpoint of a later step stands: a script that is started again
+    goes on from the one with the largest step.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
-    if isinstance(value, Mapping):
-        if odd := next((key for key in value if not isinstance(key, str | int)), None):
-            raise ArgumentError(f"{where}: {odd!r} is no text and no whole number, as keys are")
-        inner = [[key, _packed(item, tensors, f"{where}.{key}")] for key, item in value.items()]
-        return {"mapping": inner}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_packed(item, tensors, f"{where}[{n}]") for n, item in enumerate(value)]}
-    if hasattr(value, "detach"):
-        name = str(len(tensors))
-        tensors[name] = _copy(value)
-        return {"tensor": name}
-    raise ArgumentError(
-        f"{where} is a {type(value).__name__}: give tensors, numbers, texts, lists, and mappings"
-        " of them (what a state_dict() holds)"
-    )
+    standing = checkpoint_store.list_checkpoints(run)
+    if standing and standing[-1].step > step:
+        raise ArgumentError(
+            f"checkpoint of step {step}: one of step {standing[-1].step} is saved already, and"
+            " steps do not go back"
+        )
 
 
-def _unpacked(packed: Any, tensors: Mapping[str, Any]) -> Any:
-    ((kind, inner),) = packed.items()
-    match kind:
-        case "mapping":
-            return {key: _unpacked(item, tensors) for key, item in inner}
-        case "list":
-            return [_unpacked(item, tensors) for item in inner]
-        case "tuple":
-            return tuple(_unpacked(item, tensors) for item in inner)
-        case "tensor":
-            return tensors[inner]
-        case "value":
-            return inner
-    raise ValueError(f"{kind!r} is no kind of value")
+def code_changed(run: RunDir, facts_into: Callable[[RunDir], Mapping[str, Any]]) -> bool:
+    """Whether the code is another than the run's record has; `facts_into` writes what there is now
+    into a folder.
+    """
+    try:
+        before = read_json(run.git)
+        with tempfile.TemporaryDirectory() as folder:
+            now = facts_into(RunDir(Path(folder)))
+            scripts = [place.file("script.py") for place in (run, RunDir(Path(folder)))]
+            texts = [script.read_bytes() if script.is_file() else b"" for script in scripts]
+    except (OSError, DgcError):  # of a record that cannot be read nothing can be said
+        return False
+    keys = ("commit", "patch_sha256", "untracked")
+    return texts[0] != texts[1] or any(before.get(key) != now.get(key) for key in keys)
 
 
 def saved(run: RunDir) -> Saved | None:
     """The newest whole checkpoint; None where there is none. Raises IntegrityError where all are
     damaged.
     """
-    found = checkpoint_store.newest_valid(run)
+    try:
+        found = checkpoint_store.newest_valid(run)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}; without resume=True a new run begins") from error
+    if found is None and run.last.exists():
+        raise IntegrityError(
+            f"{run.checkpoints}: its checkpoints are gone ({run.last.name} names one): put them"
+            " back; without resume=True a new run begins"
+        )
     if found is None:
         return None
     import safetensors.torch
@@ -134,7 +128,7 @@ def saved(run: RunDir) -> Saved | None:
     try:
         document = json.loads(files.get(SCRIPT_FILE, b'{"state": {"mapping": []}}'))
         beside = safetensors.torch.load(files[SCRIPT_TENSORS]) if SCRIPT_TENSORS in files else {}
-        state = _unpacked(document["state"], beside)
+        state = plain_state.unpack(document["state"], beside)
         epoch = int(document.get("epoch", 0))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(

@@ -5,6 +5,9 @@ a network that others can start from.
 from __future__ import annotations
 
 import json
+import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -21,10 +25,13 @@ import dgc
 from dgc.errors import ArgumentError, IntegrityError
 from dgc.run import checkpoint_store, script_checkpoint
 from dgc.run.events import live_rows, read_events
+from dgc.run.files import read_json
 from dgcctl.cli.main import main
 from dgcctl.core.runs import listing
-from tests.unit.test_script_runs import ROOT
+from tests.unit.test_script_runs import ROOT, script
 from tests.waiting import GUARD
+
+__all__ = ["script"]  # a fixture
 
 # a loop with AdamW, a schedule and dropout, whose run is killed after its sixth step
 LOOP = """
@@ -191,3 +198,128 @@ def test_a_converted_network_brings_its_structure(tmp_path: Path) -> None:
     again.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(again.eval()(images), net.eval()(images))
+
+
+def test_a_killed_script_is_known_by_its_log(tmp_path: Path) -> None:
+    """Its status is as old as its last heartbeat, some seconds."""
+    text = """
+import os, signal, sys, dgc
+run = dgc.run.start("dead", steps=100, runs_dir=sys.argv[1])
+for step in range(1, 31):
+    run.log(step, loss=1.0, acc=step / 100, epoch=step // 10)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    words = [sys.executable, "-c", text, str(tmp_path)]
+    subprocess.run(words, cwd=ROOT, check=False, timeout=GUARD)
+    (run,) = listing.list_runs(tmp_path)
+    assert (run.state, run.status.step, run.status.epoch) == ("died", 30, 3)
+    assert run.values["acc"] == 0.3
+
+
+def test_numbers_that_json_has_none_for_are_told_apart_and_found_again(tmp_path: Path) -> None:
+    for clip in (math.inf, math.nan, None, 1.0):
+        with dgc.run.start("own", {"clip": clip}, runs_dir=tmp_path, resume=True) as run:
+            run.log(1, loss=1.0)
+            run.stop()
+    assert len(listing.list_runs(tmp_path)) == 4
+    with dgc.run.start("own", {"clip": math.inf}, runs_dir=tmp_path, resume=True) as again:
+        assert read_json(again.dir.config)["config"] == {"clip": "inf"}
+    assert len(listing.list_runs(tmp_path)) == 4
+
+
+def test_steps_of_checkpoints_do_not_go_back(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        run.checkpoint(nn.Linear(2, 2), step=10)
+        with pytest.raises(ArgumentError, match="step 5: one of step 10 is saved already"):
+            run.checkpoint(nn.Linear(2, 2), step=5)
+        with pytest.raises(ArgumentError, match=r"step=-1\) is no whole number from 0 on$"):
+            run.checkpoint(nn.Linear(2, 2), step=-1)
+        with pytest.raises(ArgumentError, match=r"log\(-1\) is no whole number from 0 on"):
+            run.log(-1, loss=1.0)
+        run.checkpoint(nn.Linear(2, 2), step=10)
+
+
+def test_checkpoints_that_are_gone_are_missed(tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        shutil.rmtree(run.checkpoint(nn.Linear(2, 2), step=10))
+        run.stop()
+    with pytest.raises(IntegrityError, match=r"are gone .* without resume=True a new run begins"):
+        dgc.run.start("own", runs_dir=tmp_path, resume=True)
+
+
+def test_what_happens_at_a_start_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], script: Path
+) -> None:
+    runs = tmp_path / "runs"
+    for change in ("", "# other"):
+        script.write_text(RESUMING + change)
+        words = [sys.executable, str(script), str(runs)]
+        done = subprocess.run(
+            words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            check=True, timeout=GUARD,
+        )  # fmt: skip
+        (run,) = listing.list_runs(runs)
+        if not change:
+            assert done.stderr == (
+                f"dgc.run: no run of this name and config to go on with: {run.id} begins\n"
+            )
+    assert done.stderr.splitlines() == [
+        f"dgc.run: goes on with {run.id} from step 1",
+        "dgc.run: the code has changed since this run began; its record keeps the first",
+    ]
+    assert "the code has changed since" in run.dir.log.read_text()
+
+
+RESUMING = """
+import sys, torch, dgc
+with dgc.run.start("own", runs_dir=sys.argv[1], resume=True) as run:
+    run.checkpoint(torch.nn.Linear(2, 2), step=1)
+    run.stop()
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ([1], "state is a list: give a mapping"),
+        (torch.ones(2), "state is a Tensor: give a mapping"),
+        ({"x": torch.eye(3).to_sparse()}, "state.x is a tensor that is sparse"),
+        ({"x": torch.empty(2, device="meta")}, "state.x is a tensor that is sparse, quantized or"),
+        ({"x": np.ones(2)}, r"state.x is a ndarray: .*torch.from_numpy"),
+    ],
+)
+def test_states_that_no_file_holds_are_one_line(state: Any, said: str, tmp_path: Path) -> None:
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        with pytest.raises(ArgumentError, match=said):
+            run.checkpoint(nn.Linear(2, 2), state=state)
+        loop: dict[str, Any] = {}
+        loop["loop"] = loop
+        with pytest.raises(ArgumentError, match="state holds itself"):
+            run.checkpoint(nn.Linear(2, 2), state=loop)
+
+
+def test_numbers_of_numpy_and_counters_come_back(tmp_path: Path) -> None:
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4])
+    state = {"n": np.int64(3), "yes": np.bool_(True), "schedule": schedule.state_dict()}
+    with dgc.run.start("own", {"n": np.int64(3)}, runs_dir=tmp_path) as run:
+        run.checkpoint(net, state=state)
+        run.stop()
+    with dgc.run.start("own", {"n": 3}, runs_dir=tmp_path, resume=True) as run:
+        assert run.saved is not None
+        assert (run.saved.state["n"], run.saved.state["yes"]) == (3, True)
+        schedule.load_state_dict(run.saved.state["schedule"])
+        optimizer.step()
+        schedule.step()
+
+
+def test_other_arguments_that_cannot_be_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="name is a NoneType: give a text"):
+        dgc.run.start(None, {}, runs_dir=tmp_path)  # type: ignore[arg-type]
+    with dgc.run.start("own", runs_dir=tmp_path) as run:
+        with pytest.raises(ArgumentError, match="bytes of a PNG"):
+            run.image("a", "a.png")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="level is 'bogus': give one of info, warning"):
+            run.note("x", "bogus")
+        run.log(1, big=10**30)

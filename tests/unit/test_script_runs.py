@@ -173,7 +173,7 @@ def test_weights_and_pictures(tmp_path: Path) -> None:
     assert json.loads(run.dir.last.read_text())["step"] == 5
     kinds = [event["kind"] for event in read_events(run.dir)]
     assert kinds == ["step", "checkpoint", "alert", "end"]
-    with pytest.raises(UsageError, match="has ended: call it inside"):
+    with pytest.raises(UsageError, match=r"has ended .its"):
         run.log(6, loss=1.0)
 
 
@@ -260,7 +260,7 @@ def test_a_step_is_a_whole_number(step: object, tmp_path: Path) -> None:
     with dgc.run.start("own", runs_dir=tmp_path) as run:
         for call in (run.log, run.evaluate):
             with pytest.raises(
-                ArgumentError, match=r"is no whole number: .* run.log\(10, loss=0.5"
+                ArgumentError, match=r"is no whole number from 0 on: .* run.log\(10, loss=0.5"
             ):
                 call(step, loss=1.0)  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="write the step first, then figures by name"):
@@ -306,7 +306,7 @@ def test_nothing_is_written_to_a_run_that_has_ended(tmp_path: Path) -> None:
             lambda: run.checkpoint({"a": torch.zeros(1)}),
             lambda: run.image("late", b"\x89PNG"),
         ):
-            with pytest.raises(UsageError, match="has ended: call it inside"):
+            with pytest.raises(UsageError, match=r"has ended .its"):
                 call()
     assert not run.dir.log.exists() or "late" not in run.dir.log.read_text()
     assert not (run.path / "images").exists()

@@ -19,6 +19,7 @@ from typing import Any
 
 from dgc.errors import IntegrityError, ResourceError, UsageError
 from dgc.run.files import read_json
+from dgc.run.last_words import after_death
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
 from dgcctl.core.runs import filters, labels, trial_of
@@ -195,8 +196,11 @@ def read_run(run: RunDir) -> Run:
     """One run as it is now. Never raises for a damaged record: the state is then `unreadable`."""
     try:
         status = read_status(run)
+        state = inferred_state(status)
+        if state is State.DIED and run.config.exists():
+            status = after_death(run, status)
         metrics = {**status.logged, **_metrics(run)}
-        return Run(run, status, str(inferred_state(status)), metrics=metrics)
+        return Run(run, status, str(state), metrics=metrics)
     except FileNotFoundError:
         return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
     except OSError as error:
