@@ -22,7 +22,7 @@ from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.transfer_line import progress_line
 from dgcctl.core import numbers, settings
 from dgcctl.core.launch.query import query
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 
 app = App("The released checkpoints: list, download, verify; import and export files.")
 
@@ -306,7 +306,7 @@ def export(
         raise UsageError(
             "--container belongs to --released-format: our own format is always safetensors"
         )
-    found = listing.find_run(run, settings.runs_dir(runs_dir))
+    found = find.find_run(run, settings.runs_dir(runs_dir))
     if released_format:
         files = [export_released(found, out, step, str(container), ema=ema)]
     else:

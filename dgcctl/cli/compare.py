@@ -18,7 +18,7 @@ from dgcctl.core import garbage, numbers, settings
 from dgcctl.core.compare.rundiff import diff_runs
 from dgcctl.core.compare.seeds import SeedGroup, Summary, figure_names, other_data
 from dgcctl.core.compare.seeds import compare as compare_runs
-from dgcctl.core.runs import filters, listing
+from dgcctl.core.runs import filters, find, listing, read_ahead
 from dgcctl.core.runs.record import read_record
 from dgcctl.core.runs.run_ids import is_stamped, short_forms
 
@@ -55,6 +55,7 @@ def compare(
     (n).
     """
     chosen = select(run or [], where or [], settings.runs_dir(runs_dir))
+    read_ahead.ask_for((one.path for one in chosen), read_ahead.RECORDED)
     records = [read_record(one) for one in chosen]
     groups = compare_runs(records, over=[key for key in over.split(",") if key])
     rows = [_row(group) for group in groups]
@@ -70,14 +71,13 @@ def select(names: list[str], where: list[str], folder: Path) -> list[RunDir]:
     """Runs by name, and those that fit a filter, each once: a word with an operator is part of a
     filter. A usage error where none is named.
     """
-    chosen = [listing.find_run(name, folder) for name in names if not filters.is_filter(name)]
+    chosen = [find.find_run(name, folder) for name in names if not filters.is_filter(name)]
     if where := [*where, *filter(filters.is_filter, names)]:
         terms = filters.parse_filters(where)
-        chosen += [
-            run.dir
-            for run in reversed(filters.select(listing.list_runs(folder), terms))
-            if _readable(run)
-        ]
+        every_run = listing.list_runs(folder)
+        fits = filters.select(every_run, terms)
+        chosen += [run.dir for run in reversed(fits) if _readable(run)]
+        every_run.remember()
     if not chosen and where:
         raise UsageError(f"no run fits {' '.join(where)}: see `dgcctl runs ls`")
     if not chosen:
@@ -187,9 +187,7 @@ def diff(
 ) -> None:
     """What differs between two runs: recipe, code, data, environment, result."""
     folder = settings.runs_dir(runs_dir)
-    found = diff_runs(
-        read_record(listing.find_run(a, folder)), read_record(listing.find_run(b, folder))
-    )
+    found = diff_runs(read_record(find.find_run(a, folder)), read_record(find.find_run(b, folder)))
     rows = [vars(row) for row in found.differences]
     columns = [
         TableColumn("section"),

@@ -21,7 +21,7 @@ from dgc.talk import shown
 from dgcctl.cli._ui import completion, diagnostics, options, output
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import settings
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 
 if TYPE_CHECKING:
     from dgcctl.tui.app import DashApp
@@ -69,7 +69,7 @@ def dash(
 ) -> None:
     """Watch, compare and steer runs. Training never waits for it and goes on when it is closed."""
     folder = settings.present_runs_dir(runs_dir)
-    names = [str(listing.find_run(name, folder).path) for name in run or []]
+    names = [str(find.find_run(name, folder).path) for name in run or []]
     if serve:
         _serve(port, names, folder, readonly, theme, keys)
         return

@@ -21,7 +21,7 @@ from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.repro import repetition as again
 from dgcctl.core.repro.divergence import check_names, parse_tolerances, plain_name
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 from dgcctl.core.runs.record import read_record
 
 _NAMED = 8  # of what else differs; a test tool that was installed since brings twenty packages
@@ -74,7 +74,7 @@ def rerun(
     """
     tolerances = parse_tolerances(tolerance or [])
     folder = settings.runs_dir(runs_dir)
-    recorded = listing.find_run(run, folder)
+    recorded = find.find_run(run, folder)
     # Before hours of training: a metric that the record does not have.
     check_names(read_record(recorded).rows, tolerances)
     if against is None:
@@ -85,7 +85,7 @@ def rerun(
             show=lambda run: _watch(run, recorded),
         )  # fmt: skip
     else:
-        repeated = listing.find_run(against, folder)
+        repeated = find.find_run(against, folder)
     if not check and against is None:
         output.line(repeated.id)
         return

@@ -19,7 +19,7 @@ from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
 from dgcctl.core import garbage, settings
 from dgcctl.core.launch.log_tail import log_lines
-from dgcctl.core.runs import filters
+from dgcctl.core.runs import filters, find
 from dgcctl.core.runs import listing as core
 from dgcctl.core.runs.tail import Tail, follow
 
@@ -96,11 +96,13 @@ def ls(
     if ids:
         for run in chosen:
             output.line(run.id)
+        every_run.remember()
         return
     # Programs get an empty table; a person has been told in a sentence.
     if chosen or form in (output.Form.JSON, output.Form.CSV):
         shown, rows = run_columns.table(chosen, columns, form, every_run)
         output.table("runs", shown, rows, form)
+    every_run.remember()
 
 
 @app.command()
@@ -110,7 +112,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """What a run came to, what it cost, and where it lies."""
-    found = core.find_run(run, settings.runs_dir(runs_dir))
+    found = find.find_run(run, settings.runs_dir(runs_dir))
     if json:
         output.document(**summary.document(found))
     else:
@@ -129,7 +131,7 @@ def tail(
     json: options.Json = False,
 ) -> None:
     """The last events of a run; with --follow as they come. --json prints one object a line."""
-    found = core.find_run(run, settings.runs_dir(runs_dir))
+    found = find.find_run(run, settings.runs_dir(runs_dir))
     if log:
         for line in log_lines(found.log, lines):
             output.line(line)
@@ -188,7 +190,7 @@ def stop(run: options.RunArgument = "latest", runs_dir: options.RunsDir = None) 
 
     `latest` is here the newest run that is running, be it a training or a repetition by `rerun`.
     """
-    found = core.find_running(run, settings.runs_dir(runs_dir))
+    found = find.find_running(run, settings.runs_dir(runs_dir))
     state = core.read_run(found).state
     if state != "running":
         raise UsageError(f"run {found.id} is {state}, not running: there is nothing to stop")

@@ -22,7 +22,7 @@ from dgcctl.core.repro import recompute, run_import
 from dgcctl.core.repro import run_archive as exporting
 from dgcctl.core.repro.verify import Outcome
 from dgcctl.core.repro.verify import verify as verify_run
-from dgcctl.core.runs import labels, listing
+from dgcctl.core.runs import find, labels, listing
 
 _STYLES = {Outcome.OK: "green", Outcome.MISMATCH: "red", Outcome.UNCHECKED: "yellow"}
 
@@ -286,4 +286,4 @@ def note(
     runs_dir: options.RunsDir = None,
 ) -> None:
     """Write a note to a run: `runs show` has it, filters find it (note~word)."""
-    labels.note(listing.find_run(run, settings.runs_dir(runs_dir)), text)
+    labels.note(find.find_run(run, settings.runs_dir(runs_dir)), text)

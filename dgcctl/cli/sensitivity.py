@@ -14,7 +14,7 @@ from dgcctl.cli._ui.output import TableColumn
 from dgcctl.cli._ui.trust import trusting
 from dgcctl.core import numbers, settings
 from dgcctl.core.launch.query import query
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 
 
 @trusting
@@ -43,7 +43,7 @@ def sensitivity(
     rises, a layer can keep fewer: see dgc.allocate, and model.gate_factors or model.convert.layers
     in a recipe.
     """
-    found = listing.find_run(run, settings.runs_dir(runs_dir))
+    found = find.find_run(run, settings.runs_dir(runs_dir))
     arguments = [f"--run-dir={found.path}", f"--step={step}", f"--shares={shares}"]
     arguments += [f"--limit={limit}", *(["--ema"] if ema else [])]
     answer = query("dgc.jobs.sensitivity", arguments, say=diagnostics.note)

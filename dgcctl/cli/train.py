@@ -37,7 +37,7 @@ from dgcctl.cli._ui.watching import Watch
 from dgcctl.core import settings
 from dgcctl.core.launch import launcher, outcome
 from dgcctl.core.launch.launcher import Process, RankOptions, SignalRelay
-from dgcctl.core.runs import initial, listing
+from dgcctl.core.runs import find, initial, listing
 from dgcctl.core.runs.on_end import OnEnd, leave_behind
 
 POLL_SECONDS = 0.1
@@ -144,9 +144,7 @@ def resume(
     """
     where = (f"--data-dir={data_dir.absolute()}",) if data_dir else ()
     how = replace(how, arguments=(*how.arguments, *where))
-    return _go_on(
-        listing.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change
-    )
+    return _go_on(find.find_run(run, settings.runs_dir(runs_dir)), how, allow_change=allow_change)
 
 
 def _go_on(run: RunDir, how: How, *, allow_change: bool) -> int | None:

@@ -24,7 +24,7 @@ from textual.widgets import Input
 from dgc.errors import DgcError
 from dgc.run.paths import RunDir
 from dgc.talk import shown
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 from dgcctl.tui import actions, collector, frame_export, keys, palette, toasts, typed
 from dgcctl.tui.confirmed_actions import ConfirmedActions
 from dgcctl.tui.host import Host
@@ -79,7 +79,7 @@ class DashApp(App[None]):
         self.own_keys = keys.load_keymap(options.keys_file)
         self.trainers = actions.Trainers()
         self.frames = 0
-        self._opened = [listing.find_run(name, options.runs_dir) for name in options.open]
+        self._opened = [find.find_run(name, options.runs_dir) for name in options.open]
         self._alerts = AlertMonitor()
         self._confirmed = ConfirmedActions(
             self, self.store, self.trainers, self._alerts, self._subject

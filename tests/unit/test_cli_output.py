@@ -200,6 +200,17 @@ def test_csv_reads_back_raw(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_csv_keeps_lists_and_joined_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    family = "\U0001f468\u200d\U0001f469"  # one sign of two, joined
+    verb = "\u0645\u06cc\u200c\u062e\u0648"  # Persian, with a joiner between its parts
+    row = {"tags": ["a", "b, c"], "note": f"{family} {verb} \x1b[2J \u202e", "empty": []}
+    output.table("rows", [TableColumn(key) for key in row], [row], Form.CSV)
+    (found,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert json.loads(found["tags"]) == ["a", "b, c"]
+    assert json.loads(found["empty"]) == []
+    assert found["note"] == f"{family} {verb} \\x1b[2J \\u202e"
+
+
 def test_markdown_and_latex_escape(capsys: pytest.CaptureFixture[str]) -> None:
     output.table("rows", COLUMNS, ROWS, Form.MD)
     assert capsys.readouterr().out.splitlines() == [

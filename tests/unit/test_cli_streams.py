@@ -24,7 +24,7 @@ from dgcctl.cli import main
 from dgcctl.core.compare.seeds import compare
 from dgcctl.core.launch import launcher
 from dgcctl.core.repro import run_archive
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 from dgcctl.core.runs.record import read_record
 from dgcctl.core.sweep import plan as sweeps
 from tests.unit.run_factory import make_run
@@ -181,8 +181,8 @@ def test_a_damaged_plan_hides_no_other_sweep(
 def test_latest_is_a_run_that_may_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("20260101T000000Z-demo-aaaaaa", "20260102T000000Z-demo-bbbbbb")
     first, second = (make_run(tmp_path / name) for name in names)
-    monkeypatch.setattr(listing, "is_closed", lambda run: run.id == second.id)
-    assert listing.find_run("latest", tmp_path) == first
+    monkeypatch.setattr(find, "is_closed", lambda run: run.id == second.id)
+    assert find.find_run("latest", tmp_path) == first
 
 
 def test_a_run_is_exported_as_zip_and_as_nothing_unknown(tmp_path: Path) -> None:

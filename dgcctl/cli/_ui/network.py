@@ -62,10 +62,10 @@ class Named:
     def opened(self, folder: Path) -> tuple[list[str], str]:
         """Arguments for a process of dgc, and a name to show."""
         from dgc.recipe.load import find_recipe
-        from dgcctl.core.runs import listing
+        from dgcctl.core.runs import find
 
         if self.run is not None:
-            found = listing.find_run(self.run, folder)
+            found = find.find_run(self.run, folder)
             arguments = [f"--run-dir={found.path.absolute()}", f"--step={self.step}"]
             return arguments + ["--ema"] * self.ema, found.id
         if self.checkpoint is not None:

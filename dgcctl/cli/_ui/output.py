@@ -261,17 +261,24 @@ def _csv(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
+_JOINERS = "\u200c\u200d"  # letters of Persian and of emoji need them, and no terminal obeys them
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _csv_cell(value: Any) -> Any:
-    """A number as it is. Text that a spreadsheet would run as a formula gets an apostrophe in
-    front.
+    """A number as it is, a list as JSON. Text that a spreadsheet would run as a formula gets an
+    apostrophe in front.
     """
     if value is None or isinstance(value, int | float):
         return "" if value is None else value
+    if isinstance(value, list | tuple | dict):
+        return json_text(value)
     text = value if isinstance(value, str) else str(value)
-    return ("'" if text.startswith(_FORMULA) else "") + shown(text, newlines=True)
+    safe = "".join(
+        piece if piece and piece in _JOINERS else shown(piece, newlines=True)
+        for piece in re.split(f"([{_JOINERS}])", text)
+    )
+    return ("'" if text.startswith(_FORMULA) else "") + safe
 
 
 def _markdown(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:

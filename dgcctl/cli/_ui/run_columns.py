@@ -46,6 +46,8 @@ def table(
     rows = [_row(run, whole=whole) for run in runs]
     if wanted is not None:
         keys = [key.strip() for key in wanted.split(",") if key.strip()]
+        if not keys:
+            raise UsageError("--columns: names no column: write e.g. --columns lr,seed,top1_error")
         named = [_resolved(key, runs, every_run) for key in keys]
         for run, row in zip(runs, rows, strict=True):
             row.update({name: run.values.get(name, row.get(name)) for name in named})
@@ -120,6 +122,8 @@ def ordered(runs: Sequence[Run], key: str, every_run: Sequence[Run] = ()) -> lis
     if key == "started":
         return sorted(runs, key=lambda run: run.status.started, reverse=True)
     name, down = key.removeprefix("-"), key.startswith("-")
+    if not name:
+        raise UsageError("--sort: names no key: write e.g. --sort top1_error, or -top1_error")
     try:
         whole = _resolved(name, runs, every_run)
     except UsageError as error:

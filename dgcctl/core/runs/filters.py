@@ -5,7 +5,7 @@
     not tag:paper                                 those without
     seed=0,1,2   lr=0.01..0.1                     a list, a range (both ends are in)
     title~"two words"                             quotes around what has blanks
-    age<2h   started>2026-11-20                   s, m, h, d, w; dates are UTC
+    age<2h   started=2026-11-20                   s, m, h, d, w; a date is that day in UTC
 
 Each argument of a command is a filter by itself, and all must hold, but where `or` stands between.
 
@@ -19,33 +19,19 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from dgc.errors import UsageError
 from dgc.run.status import State
+from dgcctl.core.runs import filter_values as values
 
-_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "=": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 STATES = (*map(str, State), "unreadable")
 OF_TRIALS = ("sweep", "search", "trial")  # keys that trials alone have
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_UNIT = "s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?"
-_SPAN = re.compile(rf"(\d+(?:\.\d+)?)({_UNIT})")
-_SPANS = ("age", "seconds", "took")  # what is measured in them
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?Z?)?")
 _TERM = re.compile(r"([A-Za-z_][\w.]*)(>=|<=|!=|==|=|>|<|~)(.*)", re.DOTALL)
 
 
@@ -81,7 +67,7 @@ class Term:
             tags = run.values.get("tags") or []
             return any(word in tags for word in self.value.split(",")) is not (self.sign == "!=")
         value = run.values.get(resolve_key(self.key, run.values))
-        return compare(value, self.sign, self.value, self.key)
+        return values.compare(value, self.sign, self.value, self.key)
 
     def asks_tag(self, run: Filterable) -> bool:
         """`tags=paper` and `tag=paper` are `tag:paper`; a list in brackets is the list itself."""
@@ -161,8 +147,8 @@ def _spans_joined(words: list[str]) -> list[str]:
     joined: list[str] = []
     for word in words:
         match = _TERM.fullmatch(joined[-1]) if joined else None
-        is_span = match and match[1] in _SPANS and re.fullmatch(r"\d+(\.\d+)?", match[3])
-        if is_span and re.fullmatch(_UNIT, word):
+        is_span = match and match[1] in values.SPANS and re.fullmatch(r"\d+(\.\d+)?", match[3])
+        if is_span and re.fullmatch(values.UNIT, word):
             joined[-1] += word
         else:
             joined.append(word)
@@ -231,15 +217,20 @@ def _require_possible_value(term: Term, runs: Sequence[Filterable]) -> None:
     # what some run has is possible
     if term.sign != "=" or any(term.holds(run) for run in runs):
         return
-    values = [run.values.get(resolve_key(term.key, run.values)) for run in runs]
-    told = [value for value in values if value is not None]
-    for word in _listed(term.value):
+    every = [run.values.get(resolve_key(term.key, run.values)) for run in runs]
+    told = [value for value in every if value is not None]
+    for word in values.listed(term.value):
         near = next((str(v) for v in told if str(v).lower() == word.lower()), None)
         # another case is the likeliest slip
         if near is not None:
             raise UsageError(f"filter: no run has {term.key}={word} (did you mean {near}?)")
-        numbers = told and all(_is_number(value) for value in told)
-        if numbers and number_of(word, term.key) is None and ".." not in word and word != "null":
+        numbers = told and all(values.is_number(value) for value in told)
+        if (
+            numbers
+            and values.ends_of(word, term.key) is None
+            and ".." not in word
+            and word != "null"
+        ):
             hint = f": write {term.key}={word[1:-1]}" if word.startswith("[") else ""
             raise UsageError(
                 f"filter: {term.key} is a number in all runs, and {word!r} is none{hint}"
@@ -252,15 +243,6 @@ def _require_tag(term: Term, runs: Sequence[Filterable]) -> None:
     near = tags.get(term.value.lower(), term.value)
     if near != term.value:
         raise UsageError(f"filter: no run has the tag {term.value} (did you mean tag:{near}?)")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _listed(value: str) -> list[str]:
-    """The words of a list; a list in brackets is one value, as a recipe has it."""
-    return [value.replace(" ", "")] if value.startswith("[") else value.split(",")
 
 
 def _require_known(term: Term, runs: Sequence[Filterable]) -> None:
@@ -291,7 +273,7 @@ def _require_possible(term: Term) -> None:
     """A state that no run can be in is a mistake too."""
     if term.key != "state" or term.sign not in ("=", "!="):
         return
-    for word in _listed(term.value):
+    for word in values.listed(term.value):
         if word not in STATES:
             near = difflib.get_close_matches(word.lower(), STATES, n=1, cutoff=0.6)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -319,69 +301,3 @@ def _resolved(key: str, names: tuple[str, ...]) -> str:
         raise UsageError(f"filter: {key} can be {' or '.join(found)}: give the whole key")
     shown = _SHOWN.get(key, key)
     return found[0] if found else shown if shown in names else key
-
-
-def compare(value: Any, sign: str, wanted: str, key: str = "") -> bool:
-    """Whether a value stands in a relation to a word; nothing compares with an absent value but
-    `!=`. `=` takes lists and ranges.
-    """
-    if sign == "!=":
-        # so that `!=` is true of what is absent: it is not equal to anything
-        return not compare(value, "=", wanted, key)
-    if sign == "=":
-        return any(_equal(value, word, key) for word in _listed(wanted))
-    if sign == "~":
-        return value is not None and wanted.lower() in str(value).lower()
-    # An absent value is not small and not large: `top1_error<20` must not find runs that were
-    # never evaluated.
-    if value is None:
-        return False
-    number = number_of(wanted, key)
-    if _is_number(value) and number is not None:
-        return _OPERATORS[sign](value, number)
-    if _is_number(value):
-        raise UsageError(f"filter: {wanted!r} is no number, so nothing is {sign} it")
-    return _OPERATORS[sign](_text(value), wanted)
-
-
-def _equal(value: Any, word: str, key: str) -> bool:
-    if value is None:
-        return word in ("null", "none", "-")
-    low, dots, high = word.partition("..")
-    if dots and _is_number(value):
-        first, last = number_of(low, key), number_of(high, key)
-        if first is None or last is None:
-            raise UsageError(f"filter: {word!r} is no range: write it as 0.01..0.1")
-        if first > last:
-            raise UsageError(f"filter: {word!r} is empty: the smaller end goes first")
-        return bool(first <= value <= last)
-    number = number_of(word, key)
-    if _is_number(value) and number is not None:
-        return bool(value == number)
-    # as it is written in a recipe: true and not True
-    return _text(value) == word
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def number_of(text: str, key: str = "") -> float | None:
-    """The number that a word says: as it stands, a span of time (`2h`) of an age or a duration, or
-    a date (UTC) of a moment, in seconds.
-    """
-    try:
-        return float(text)
-    except ValueError:
-        # not a number; perhaps a span or a date, where such a key is asked for
-        pass
-    leaf = key.rpartition(".")[2]
-    if (span := _SPAN.fullmatch(text)) and leaf in _SPANS:
-        return float(span[1]) * _UNITS[span[2][0]]
-    if leaf in ("started", "heartbeat") and _DATE.fullmatch(text):
-        moment = datetime.fromisoformat(text.rstrip("Z"))
-        # UTC, as everything that is shown
-        return moment.replace(tzinfo=UTC).timestamp()
-    return None

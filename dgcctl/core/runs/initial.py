@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dgc.errors import DgcError, UsageError
 from dgc.run.checkpoint_store import MODEL_FILE, checkpoint_folder
-from dgcctl.core.runs import listing
+from dgcctl.core.runs import find
 
 
 def overrides(init: str | None, teacher: str | None, runs: Path) -> list[str]:
@@ -33,7 +33,7 @@ def _override(given: str | None, runs: Path, key: str, option: str) -> list[str]
 
 def _of_run(given: str, runs: Path, option: str) -> Path:
     try:
-        run = listing.find_run(given, runs)
+        run = find.find_run(given, runs)
     except DgcError as error:
         raise UsageError(f"{option} {given}: is no file and no run: {error}") from error
     return checkpoint_folder(run) / MODEL_FILE

@@ -1,4 +1,4 @@
-"""Runs in a folder: list them, find one, say its state. Reads status.json and metrics.json of each
+"""Runs in a folder: list them, say their state. Reads status.json and metrics.json of each
 and nothing more.
 
 A run without a readable status is listed as `unreadable`, never hidden and never a crash.
@@ -6,29 +6,26 @@ A run without a readable status is listed as `unreadable`, never hidden and neve
 
 from __future__ import annotations
 
-import difflib
 import os
 import pwd
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from dgc.errors import IntegrityError, ResourceError, UsageError
+from dgc.errors import IntegrityError
 from dgc.run.files import read_json
 from dgc.run.last_words import after_death
 from dgc.run.paths import RunDir
 from dgc.run.status import State, Status, inferred_state, read_status
-from dgcctl.core.runs import filters, labels, trial_of
+from dgcctl.core.runs import labels, read_ahead, remembered, trial_of
 from dgcctl.core.runs.recipe_values import read_tree, values_of
-from dgcctl.core.runs.run_ids import is_stamped, recipe_name, short_forms
+from dgcctl.core.runs.run_ids import is_stamped, recipe_name
 
 UNREADABLE = "unreadable"
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.DIED, State.QUEUED})
-_LISTED = 8  # runs that a short name may mean; more would fill a screen
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class Run:
         top["tags"] = [*(top.get("tags") or []), *given.tags]
         # later ones win: what the run's own row says goes before a recipe key of that name
         return {
-            **trial_of.read(self.dir),
+            **trial_of.named(self.dir, self.trial),
             **self.metrics,
             **self.recipe,
             **top,
@@ -139,12 +136,21 @@ class Run:
         }
 
     @cached_property
+    def trial(self) -> tuple[str, int] | None:
+        """Of which sweep or search it is which trial; None of other runs."""
+        return trial_of.told(self.dir)
+
+    @property
     def owner(self) -> str:
         """Whose folder it is: the user's name, or number where it has none here."""
+        return "" if self._user is None else user_name(self._user)
+
+    @cached_property
+    def _user(self) -> int | None:
         try:
-            return user_name(self.dir.path.stat().st_uid)
+            return self.dir.path.stat().st_uid
         except OSError:
-            return ""
+            return None
 
     @property
     def age(self) -> float:
@@ -163,17 +169,21 @@ def user_name(number: int) -> str:
 
 def iterate(runs: Path) -> Iterator[RunDir]:
     """The run directories in a folder, newest first (an absent folder holds none)."""
+    for name in _folders(runs):
+        run = RunDir(runs / name)
+        if _may_be_run(run):
+            yield run
+
+
+def _folders(runs: Path) -> list[str]:
     try:
         with os.scandir(runs) as entries:
             names = [
                 entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
             ]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in sorted(names, reverse=True):
-        run = RunDir(runs / name)
-        if _may_be_run(run):
-            yield run
+        return []
+    return sorted(names, reverse=True)
 
 
 def _may_be_run(run: RunDir) -> bool:
@@ -202,12 +212,12 @@ def read_run(run: RunDir) -> Run:
         metrics = {**status.logged, **_metrics(run)}
         return Run(run, status, str(state), metrics=metrics)
     except FileNotFoundError:
-        return Run(run, _no_status(run), UNREADABLE, f"{run.id}: no status.json")
+        return Run(run, no_status(run), UNREADABLE, f"{run.id}: no status.json")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        return Run(run, _no_status(run), UNREADABLE, f"{error.filename or run.path}: {why}")
+        return Run(run, no_status(run), UNREADABLE, f"{error.filename or run.path}: {why}")
     except (IntegrityError, ValueError, TypeError) as error:
-        return Run(run, _no_status(run), UNREADABLE, str(error))
+        return Run(run, no_status(run), UNREADABLE, str(error))
 
 
 def repeated_by(run: RunDir) -> str:
@@ -222,7 +232,8 @@ def repeated_by(run: RunDir) -> str:
         return "an unknown run"
 
 
-def _no_status(run: RunDir) -> Status:
+def no_status(run: RunDir) -> Status:
+    """What is taken for the status of a run that has none, or none that can be read."""
     try:
         started = run.path.stat().st_mtime
     except OSError:
@@ -241,10 +252,61 @@ def _metrics(run: RunDir) -> dict[str, Any]:
     return values
 
 
-def list_runs(runs: Path) -> list[Run]:
+class Listing(list[Run]):
+    """The runs of a folder, and what is remembered of them from one listing to the next."""
+
+    memory: remembered.Memory | None = None
+
+    def remember(self) -> None:
+        """Keep what was read of the runs that have ended; the next listing need not read it."""
+        if self.memory is None:
+            return
+        fresh = {}
+        for run in self:
+            known = self.memory.known.get(run.id)
+            read = {key: run.__dict__[key] for key in _KEPT if key in run.__dict__}
+            if run.problem or (known is not None and len(known["read"]) == len(read)):
+                continue
+            entry = self.memory.entry(run.id, run.status, metrics=run.metrics, read=read)
+            if entry is not None:
+                fresh[run.id] = entry
+        self.memory.keep([run.id for run in self], fresh)
+
+
+# what a run reads of its folder when it is first asked for it
+_KEPT = ("by_script", "repeats", "recipe", "given", "trial", "_user")
+
+
+def list_runs(runs: Path) -> Listing:
     """All runs of a folder, those that began last first."""
-    found = [read_run(run) for run in iterate(runs)]
-    return sorted(found, key=lambda run: (run.status.started, run.id), reverse=True)
+    names = _folders(runs)
+    memory = remembered.of(runs, names)
+    found = Listing()
+    unread = names
+    if memory is not None:
+        known = {name: memory.recall(name) for name in names}
+        found.extend(_recalled(RunDir(runs / name), e) for name, e in known.items() if e)
+        unread = [name for name, entry in known.items() if not entry]
+    read_ahead.ask_for((runs / name for name in unread), read_ahead.LISTED)
+    found.extend(
+        read_run(run) for run in map(RunDir, map(runs.joinpath, unread)) if _may_be_run(run)
+    )
+    found.sort(key=lambda run: (run.status.started, run.id), reverse=True)
+    found.memory = memory
+    return found
+
+
+def _recalled(run: RunDir, entry: Mapping[str, Any]) -> Run:
+    """A run as it was read once; what was not read then is read when it is asked for."""
+    status = Status(**entry["status"])
+    made = Run(run, status, str(status.state), metrics=entry["metrics"])
+    read = dict(entry["read"])
+    if given := read.get("given"):
+        read["given"] = labels.Labels(tuple(given["tags"]), given["note"])
+    if trial := read.get("trial"):
+        read["trial"] = tuple(trial)
+    made.__dict__.update(read)
+    return made
 
 
 def end_of_schedule(model: dict[str, Any]) -> dict[str, Any]:
@@ -261,128 +323,3 @@ def evaluated_macs(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {kind: metrics.get(f"macs_{kind}") for kind in ("dense", "promised", "executed")}
     return found if found["executed"] is not None else {}
-
-
-# --- one run by what the user calls it ------------------------------------------------------------
-
-
-def find_run(reference: str | Path, runs: Path) -> RunDir:
-    """The run that an id, a unique prefix (of the id
-    or of its last part), a path, or `latest` names.
-
-    Raises UsageError with the nearest ids where there is none or more than one.
-    """
-    text = str(reference)
-    path = Path(text)
-    if ("/" in text or text == ".") or _is_file(path / "status.json"):
-        return _by_path(path)
-    known = list(iterate(runs))
-    if not known:
-        raise UsageError(
-            f"{runs}: no runs here: `dgcctl train demo` makes one, --runs-dir or DGCCTL_RUNS_DIR"
-            " names another"
-        )
-    if text == "latest":
-        return latest(known)
-    return _by_prefix(text, known)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a folder that may not be looked into
-        return False
-
-
-def _by_path(path: Path) -> RunDir:
-    run = RunDir(path.resolve())
-    if _is_file(run.status) or _is_file(run.recipe):
-        return run
-    # asked before `there is no such folder`: it is there, and somebody's
-    if run.path.is_dir() and is_closed(run):
-        raise ResourceError(f"{path}: permission denied: ask its owner, or name another run")
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, _beside(path), n=1, cutoff=0.5)
-        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
-        raise UsageError(f"{path}: there is no such folder{hint}: see `dgcctl runs ls`")
-    raise UsageError(
-        f"{path}: no run directory (it holds neither status.json nor recipe.yaml): see `dgcctl"
-        " runs ls`"
-    )
-
-
-def _beside(path: Path) -> list[str]:
-    """The runs that lie where a path looks for one."""
-    try:
-        return [run.id for run in iterate(path.parent)]
-    except OSError:
-        return []
-
-
-def latest(known: list[RunDir]) -> RunDir:
-    """The newest training that may be read, by when it began, as lists are sorted. A repetition
-    (`rerun`) is meant only where there is nothing else.
-    """
-    # those of others that may not be read are passed over, unless there are no others
-    known = [run for run in known if not is_closed(run)] or known
-    return _newest(known, _is_training) or _newest(known, lambda _: True) or known[0]
-
-
-def find_running(reference: str, runs: Path) -> RunDir:
-    """As `find_run`, for who wants to stop it: `latest` is the newest run that is running, be it a
-    training or a repetition. Raises UsageError where none is.
-    """
-    if reference != "latest":
-        return find_run(reference, runs)
-    find_run(reference, runs)  # raises where there are no runs at all
-    found = _newest(list(iterate(runs)), _is_running)
-    if found is None:
-        raise UsageError(f"no run in {runs} is running: there is nothing to stop")
-    return found
-
-
-def _is_training(run: RunDir) -> bool:
-    return not repeated_by(run)
-
-
-def _is_running(run: RunDir) -> bool:
-    return read_run(run).state == State.RUNNING
-
-
-def _newest(known: list[RunDir], fits: Callable[[RunDir], bool]) -> RunDir | None:
-    return next((run for run in sorted(known, key=_began, reverse=True) if fits(run)), None)
-
-
-def _began(run: RunDir) -> tuple[float, str]:
-    try:
-        status = read_status(run)
-    except (OSError, IntegrityError, ValueError, TypeError):
-        status = _no_status(run)
-    return status.started, run.id
-
-
-def _by_prefix(text: str, known: list[RunDir]) -> RunDir:
-    found = [run for run in known if text in (run.id, *short_forms(run.id))]
-    # a whole form before a beginning: an id may be another one's prefix
-    found = found or [
-        run
-        for run in known
-        if any(form.startswith(text) for form in (run.id, *short_forms(run.id)))
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(run.id for run in found[:_LISTED])
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        raise UsageError(
-            f"{text}: {len(found)} runs begin so ({names}{more}): give more of the id, or `latest`"
-        )
-    if filters.is_filter(text):
-        raise UsageError(
-            f"{text}: is a filter, and one run is meant here: `dgcctl runs ls {shlex.quote(text)}`"
-            " lists those that fit"
-        )
-    words = ["latest", *(form for run in known for form in (run.id, *short_forms(run.id)))]
-    near = difflib.get_close_matches(text, words, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"the newest is {known[0].id}"
-    raise UsageError(f"{text}: no such run ({hint}): see `dgcctl runs ls`")

@@ -1,0 +1,161 @@
+"""What a listing remembers of runs that have ended, so that thousands of them are not read again.
+
+One file a folder of runs, in the user's own cache: no lock, nothing in the folder itself, nothing
+that another user's rights can break, and it may be removed at any time. A run is remembered with
+the inode and the change time (ctime) of its folder and of each of its files that a listing reads;
+it is read again as soon as one of them differs. The change time is the system's own: it moves with
+every write, rename, copy and change of rights, and no program can set it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgc import settings
+from dgc.errors import DgcError
+from dgc.run.files import atomic_write, read_bounded
+from dgc.run.status import State, Status
+
+FEWEST = 200  # runs of a folder; fewer are read in no time
+_FILES = (
+    "status.json", "metrics.json", "recipe.yaml", "recipe.json", "config.json", "labels.json",
+    "sweep.json", "rerun.json",
+)  # fmt: skip
+_ENDED = (State.DONE, State.STOPPED, State.FAILED)
+_FORMAT = 1
+_MOST = 256 << 20  # bytes of such a file
+_NEW = 2.0  # seconds: a file that changed just now may change again within one tick of its clock
+_KEPT_DAYS = 30
+Signature = list[int]
+
+
+@dataclass
+class Memory:
+    """The remembered runs of one folder. `seen`: the signature of each run and the files that it is
+    of, taken before the run is read.
+    """
+
+    folder: Path
+    file: Path
+    known: dict[str, Any] = field(default_factory=dict)
+    loaded: int = 0  # entries in the file
+    seen: dict[str, tuple[Signature, list[str]]] = field(default_factory=dict)
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """The entry of a run that is as it was; None where it must be read."""
+        entry: dict[str, Any] | None = self.known.get(name)
+        path = f"{self.folder}/{name}"
+        try:
+            if entry is not None and _signature(path, entry["files"]) == entry["signature"]:
+                self.seen[name] = entry["signature"], entry["files"]
+                return entry
+            files = _present(path)
+            self.seen[name] = _signature(path, files), files
+        except OSError:
+            self.seen.pop(name, None)
+        self.known.pop(name, None)
+        return None
+
+    def entry(self, name: str, status: Status, **read: Any) -> dict[str, Any] | None:
+        """What is to be known of a run that was read;
+        None where it has not ended or changed just now.
+        """
+        signature, files = self.seen.get(name, ([], []))
+        if not signature or status.state not in _ENDED:
+            return None
+        if max(signature[::2]) > (time.time() - _NEW) * 1e9:
+            return None
+        try:
+            # taken before it was read, and the same now: so it was read as it is
+            if _signature(f"{self.folder}/{name}", files) != signature:
+                return None
+        except OSError:
+            return None
+        return {"signature": signature, "files": files, "status": dict(vars(status)), **read}
+
+    def keep(self, names: Iterable[str], fresh: Mapping[str, Any]) -> None:
+        """Write what is known of these runs, where anything is new or gone. A cache that cannot be
+        written is none, without a word.
+        """
+        entries = {name: self.known[name] for name in names if name in self.known}
+        if not fresh and len(entries) == self.loaded:
+            return
+        document = orjson.dumps({"format": _FORMAT, "runs": {**entries, **fresh}}, default=str)
+        with contextlib.suppress(OSError, DgcError):
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            atomic_write(self.file, document)
+            os.chmod(self.file, 0o600)  # it holds what the recipes say
+            _forget_old(self.file.parent)
+
+
+def of(folder: Path, names: Sequence[str]) -> Memory | None:
+    """The memory of a folder of runs; None of a small one, and where no cache can be kept."""
+    if len(names) < FEWEST:
+        return None
+    try:
+        memory = Memory(folder, _place(folder))
+        found = orjson.loads(read_bounded(memory.file, _MOST))
+    except FileNotFoundError:
+        return memory
+    except orjson.JSONDecodeError:
+        return memory  # damaged: written anew
+    except (OSError, DgcError, RuntimeError):  # RuntimeError: no home
+        return None
+    if isinstance(found, dict) and found.get("format") == _FORMAT:
+        memory.known = _sound(found.get("runs"))
+        memory.loaded = len(memory.known)
+    return memory
+
+
+def _sound(runs: Any) -> dict[str, Any]:
+    """The entries that have the form of one: the file may have been damaged."""
+    known = Status.__dataclass_fields__.keys()
+    return {
+        name: entry
+        for name, entry in (runs.items() if isinstance(runs, dict) else ())
+        if isinstance(entry, dict)
+        and isinstance(entry.get("signature"), list)
+        and isinstance(entry.get("files"), list)
+        and isinstance(entry.get("status"), dict)
+        and isinstance(entry.get("metrics"), dict)
+        and isinstance(entry.get("read"), dict)
+        and entry["status"].keys() == known
+    }
+
+
+def _present(path: str) -> list[str]:
+    there = set(os.listdir(path))  # asked once, and not for each name
+    return [name for name in _FILES if name in there]
+
+
+def _signature(path: str, files: Iterable[str]) -> Signature:
+    """Change time and inode of the folder and of those files. Raises OSError where one is gone."""
+    found = os.stat(path)
+    signature = [found.st_ctime_ns, found.st_ino]
+    for name in files:
+        found = os.stat(f"{path}/{name}")
+        signature += (found.st_ctime_ns, found.st_ino)
+    return signature
+
+
+def _place(folder: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    return settings.cache_dir() / "listings" / f"{digest}.json"
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove what no listing has written for a month: its folder of runs may be gone."""
+    oldest = time.time() - _KEPT_DAYS * 86400
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
