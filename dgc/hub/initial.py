@@ -170,7 +170,7 @@ def load(model: nn.Module, start: Start, reset: Sequence[str]) -> None:
         return any(fnmatchcase(key, pattern) for pattern in reset)
 
     # what is to start afresh is not even looked at: it may have any shape
-    given = {key: value for key, value in start.tensors.items() if not free(key)}
+    given = {key: value for key, value in _held(start.tensors, wanted).items() if not free(key)}
     # counts of batches: older files lack them, and only a cumulative mean would need them
     bookkeeping = ("num_batches_tracked",)
     problems = [
@@ -182,8 +182,33 @@ def load(model: nn.Module, start: Start, reset: Sequence[str]) -> None:
     ]  # fmt: skip
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        hint = "; what may differ stands in model.reset" if start.key == "model.init" else ""
         raise IntegrityError(
-            f"{start.named}: does not fit the network: {'; '.join(problems[:SHOWN])}{more}{hint}"
+            f"{start.named}: does not fit the network: {'; '.join(problems[:SHOWN])}{more}"
+            f"{_hint(start, given, wanted)}"
         )
     model.load_state_dict(given, strict=False)
+
+
+def _held(tensors: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Without the one name under which a training module holds the network (Lightning's
+    `self.model`: `model.` before every key), where the network itself knows no such name.
+    """
+    name = next(iter(tensors), "").partition(".")[0] + "."
+    if all(key.startswith(name) for key in tensors) and not any(
+        key.startswith(name) for key in wanted
+    ):
+        return {key.removeprefix(name): value for key, value in tensors.items()}
+    return tensors
+
+
+def _hint(start: Start, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is likely the matter with weights that do not fit."""
+    # what a layer of ours has and no layer of torch's
+    of_ours = [key for key in given if key.endswith(".heads_weight")]
+    if of_ours and not any(key.endswith(".heads_weight") for key in wanted):
+        return (
+            "; these are the weights of a converted network, and nothing says how it was converted:"
+            f" put {STRUCTURE_FILE} (dgc.structure) beside a file called {MODEL_FILE}, or save it"
+            " by run.checkpoint"
+        )
+    return "; what may differ stands in model.reset" if start.key == "model.init" else ""

@@ -47,6 +47,35 @@ def test_what_is_no_state_dict_says_what_to_save(tmp_path: Path) -> None:
         initial.tensors(tmp_path / "own.pt")
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net."])
+def test_the_name_under_which_a_training_module_holds_the_network_is_left_out(
+    prefix: str, tmp_path: Path
+) -> None:
+    net, fresh = network(), network()
+    state = {f"{prefix}{key}": value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
+    initial.load(fresh, initial.unnamed(tmp_path / "last.ckpt"), ())
+    assert torch.equal(fresh.get_parameter("0.weight"), net.get_parameter("0.weight"))
+    state["criterion.weight"] = torch.ones(2)
+    torch.save(state, tmp_path / "more.ckpt")
+    with pytest.raises(IntegrityError, match=r"0\.weight is missing; 0\.bias is missing"):
+        initial.load(fresh, initial.unnamed(tmp_path / "more.ckpt"), ())
+
+
+def test_weights_of_a_converted_network_without_its_structure_say_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    net = network()
+    dgc.convert(net, torch.randn(1, 16, 8, 8))
+    torch.save(net.state_dict(), tmp_path / "bare.pt")
+    start = initial.unnamed(tmp_path / "bare.pt", "model.init")
+    with pytest.raises(
+        IntegrityError, match=r"converted network, and nothing says how .* put structure.json"
+    ) as caught:
+        initial.load(network(), start, ())
+    assert "model.reset" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
 def test_the_structure_beside_weights_is_read_whatever_their_form(
     name: str, tmp_path: Path
