@@ -14,7 +14,7 @@ from dgc.errors import UsageError
 from dgc.run.events import Event, EventKind
 from dgc.run.trusted_code import trust_words_of
 from dgc.talk import shown
-from dgcctl.cli._ui import completion, diagnostics, options, output, run_columns, summary
+from dgcctl.cli._ui import completion, diagnostics, options, output, run_columns
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.lazy import App, Table
 from dgcctl.core import garbage, settings
@@ -112,6 +112,9 @@ def show(
     json: options.Json = False,
 ) -> None:
     """What a run came to, what it cost, and where it lies."""
+    # only here: a listing of thousands needs no recipe checked, and what checks them loads slowly
+    from dgcctl.cli._ui import summary
+
     found = find.find_run(run, settings.runs_dir(runs_dir))
     if json:
         output.document(**summary.document(found))

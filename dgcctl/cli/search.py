@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
-from dgcctl.cli._ui import completion, diagnostics, on_cluster, options, output, summary
+from dgcctl.cli._ui import completion, diagnostics, on_cluster, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.state_style import state_style
 from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import settings
 from dgcctl.core.find_by_id import find_by_id
@@ -152,7 +153,7 @@ def _show(found: study.Search, form: output.Form) -> None:
     columns = [
         TableColumn("trial", right=True),
         TableColumn("swept", "values", in_files="values"),
-        TableColumn("state", style=summary.state_style),
+        TableColumn("state", style=state_style),
         TableColumn(found.asked.metric, show=_figure, right=True),
         TableColumn("best", show=lambda value: "best" if value else ""),
         TableColumn("run"),

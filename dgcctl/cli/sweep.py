@@ -12,9 +12,10 @@ import typer
 
 from dgc.errors import DgcError, ExitCode, UsageError
 from dgc.run.names import checked_name
-from dgcctl.cli._ui import completion, diagnostics, judged, on_cluster, options, output, summary
+from dgcctl.cli._ui import completion, diagnostics, judged, on_cluster, options, output
 from dgcctl.cli._ui.flags import tabular
 from dgcctl.cli._ui.output import TableColumn
+from dgcctl.cli._ui.state_style import state_style
 from dgcctl.cli._ui.trust import require, trusting
 from dgcctl.core import numbers, settings
 from dgcctl.core.sweep import plan as sweeps
@@ -27,7 +28,7 @@ _VALUES = TableColumn("swept", "values", in_files="values")
 _TRIAL_COLUMNS = [
     TableColumn("trial", right=True),
     _VALUES,
-    TableColumn("state", style=summary.state_style),
+    TableColumn("state", style=state_style),
     TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
     TableColumn("run"),
     TableColumn("reason", show=lambda value: str(value or "")),

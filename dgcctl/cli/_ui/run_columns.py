@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from dgc.errors import UsageError
-from dgcctl.cli._ui import summary
 from dgcctl.cli._ui.output import Form, TableColumn
+from dgcctl.cli._ui.state_style import state_style
 from dgcctl.core import numbers
 from dgcctl.core.runs import filters
 from dgcctl.core.runs.listing import Run
 
 _COLUMNS = (
     TableColumn("id", "run"),
-    TableColumn("state", style=summary.state_style),
+    TableColumn("state", style=state_style),
     TableColumn("epochs_done", "epoch", right=True),
     TableColumn("top1_error", show=numbers.percent, right=True),
     TableColumn("macs_executed", show=numbers.short_count, right=True, drop=2),

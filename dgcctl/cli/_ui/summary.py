@@ -15,6 +15,7 @@ from dgc.run.trusted_code import CODE_KEYS, trust_words, untrusted
 from dgc.talk import shown
 from dgcctl.cli._ui import output
 from dgcctl.cli._ui.diagnostics import Painted, paint
+from dgcctl.cli._ui.state_style import state_style
 from dgcctl.core import numbers, settings
 from dgcctl.core.compare.seeds import COST_KEYS
 from dgcctl.core.runs.listing import RESUMABLE, Run, end_of_schedule, evaluated_macs, read_run
@@ -22,18 +23,6 @@ from dgcctl.core.runs.record import few_images, own_figures
 
 _METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 TOP5_MEANS_NOTHING = 5  # of so many classes or fewer the right one is always among the first five
-_STYLES = {
-    "done": "green",
-    "running": "cyan",
-    "failed": "red",
-    "died": "red",
-    "unreadable": "red",
-    "stopped": "yellow",
-}
-
-
-def state_style(state: Any) -> str:
-    return _STYLES.get(str(state), "")
 
 
 def read_optional(run: RunDir, name: str) -> dict[str, Any]:

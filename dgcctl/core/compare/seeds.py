@@ -209,8 +209,8 @@ def _notes(
     repeated: dict[str, list[str]],
 ) -> list[str]:
     # every run that is not counted is named, so that nobody has to count
-    notes = [f"{run.id}: {run.state}, left out" for run in members if run not in done]
     by_id = {run.id: run for run in done}
+    notes = [f"{run.id}: {run.state}, left out" for run in members if run.id not in by_id]
     for first, again in repeated.items():
         told = [_repetition(by_id[first], by_id[other]) for other in again]
         told.sort(key=lambda text: "(" not in text)  # those that say something of themselves first

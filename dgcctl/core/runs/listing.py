@@ -117,16 +117,15 @@ class Run:
         """Everything that a filter may name:
         the row, the other metrics, the recipe's dotted keys, the age.
         """
-        top = {key: value for key, value in self.recipe.items() if "." not in key and key != "name"}
         # the recipe's tags and those given later, as one list: a filter knows no difference
         given = self.given
-        top["tags"] = [*(top.get("tags") or []), *given.tags]
+        tags = [*(self.recipe.get("tags") or []), *given.tags]
         # later ones win: what the run's own row says goes before a recipe key of that name
         return {
             **trial_of.named(self.dir, self.trial),
             **self.metrics,
             **self.recipe,
-            **top,
+            "tags": tags,
             **self._row,
             "note": given.note or None,
             "name": self.name,
