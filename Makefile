@@ -114,7 +114,6 @@ floors: install-dev
 	$(BIN)/uv pip compile -q --resolution lowest-direct --extra dev --python $(FLOORS)/bin/python \
 		pyproject.toml -o $(FLOORS)/requirements.txt
 	$(BIN)/uv pip install -q --python $(FLOORS)/bin/python -r $(FLOORS)/requirements.txt
-	$(FLOORS)/bin/python -m ensurepip -q
 	$(FLOORS)/bin/python -m pip install -q --no-deps -e . </dev/null
 	PATH="$(CURDIR)/$(FLOORS)/bin:$$PATH" $(subst $(BIN)/python,$(FLOORS)/bin/python,$(PYTEST)) -m "not slow" </dev/null
 
