@@ -50,12 +50,12 @@ class Container(enum.StrEnum):
 def ls(*, form: output.Form) -> None:
     """What there is, before anything is fetched."""
     columns = [
-        TableColumn("name"),
+        TableColumn("name", whole=True),
         TableColumn("size_mib", "MiB", right=True),
         TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
         TableColumn("top5_error", "top-5 error", numbers.percent, right=True),
-        TableColumn("macs", "MACs", numbers.count, right=True),
-        TableColumn("parameters", right=True, show=numbers.count),
+        TableColumn("macs", "MACs", numbers.count, right=True, drop=2),
+        TableColumn("parameters", right=True, show=numbers.count, drop=3),
         TableColumn("state"),
     ]
     rows = [_row(entry) for entry in load_registry().values()]
@@ -226,7 +226,7 @@ def verify(
     columns += [
         TableColumn("expected", show=_short),
         TableColumn("found", show=_short),
-        TableColumn("detail", show=lambda v: v or ""),
+        TableColumn("detail", show=lambda v: v or "", prose=True),
     ]
     if form is output.Form.JSON:
         output.document(name=name, checks=rows)

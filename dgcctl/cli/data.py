@@ -52,11 +52,11 @@ def ls(*, form: output.Form) -> None:
     """The data sets, where each is looked for, and whether it is there."""
     rows = [_row(name) for name in _KNOWN]
     columns = [
-        TableColumn("name"),
+        TableColumn("name", whole=True),
         TableColumn("there", style=lambda value: "green" if value == "yes" else ""),
         TableColumn("dir", "folder"),
-        TableColumn("holds"),
-        TableColumn("get", "how to get it"),
+        TableColumn("holds", prose=True),
+        TableColumn("get", "how to get it", prose=True),
     ]
     output.table("data", columns, rows, form)
 
@@ -79,7 +79,7 @@ def _folder(name: str, given: Path | None) -> Path:
     return given or (settings.data_dir() or Path("data")) / name
 
 
-_BAD = [TableColumn("file"), TableColumn("reason")]
+_BAD = [TableColumn("file", whole=True), TableColumn("reason", prose=True)]
 
 
 @app.command()

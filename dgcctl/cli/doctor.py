@@ -23,8 +23,8 @@ def doctor(runs_dir: options.RunsDir = None, *, form: output.Form) -> None:
     rows = [{**vars(finding), "level": str(finding.level)} for finding in findings]
     columns = [
         TableColumn("level", "", style=lambda value: _STYLES[Level(value)]),
-        TableColumn("name", "what"),
-        TableColumn("value", "found"),
+        TableColumn("name", "what", whole=True),
+        TableColumn("value", "found", prose=True),
     ]
     output.table("findings", columns, rows, form)
     for finding in findings:

@@ -41,14 +41,14 @@ def ls(*, form: output.Form) -> None:
     """The recipes that come with the project."""
     rows = [_row(name, load_recipe(recipes_dir() / f"{name}.yaml")) for name in shipped_recipes()]
     columns = [
-        TableColumn("name"),
-        TableColumn("source"),
-        TableColumn("data"),
-        TableColumn("network"),
-        TableColumn("epochs", right=True),
-        TableColumn("batch", right=True),
-        TableColumn("expected", "expected top-1 error", numbers.percent, right=True),
-        TableColumn("title"),
+        TableColumn("name", whole=True),
+        TableColumn("source", drop=1),
+        TableColumn("data", whole=True),
+        TableColumn("network", whole=True, drop=3),
+        TableColumn("epochs", right=True, drop=4),
+        TableColumn("batch", right=True, drop=5),
+        TableColumn("expected", "expected top-1 error", numbers.percent, right=True, drop=2),
+        TableColumn("title", drop=6),
     ]
     output.table("recipes", columns, rows, form)
 
@@ -76,10 +76,10 @@ def keys(
         names = [key.name for key in every_key()]
         raise UsageError(f"no key has {word!r} in it{did_you_mean(word, names)}")
     columns = [
-        TableColumn("name", "key"),
-        TableColumn("allowed"),
+        TableColumn("name", "key", whole=True),
+        TableColumn("allowed", prose=True),
         TableColumn("default", show=lambda text: "(must be given)" if text is None else text),
-        TableColumn("meaning"),
+        TableColumn("meaning", prose=True),
     ]
     output.table("keys", columns, rows, form)
 

@@ -157,7 +157,7 @@ def _show(found: study.Search, form: output.Form) -> None:
         TableColumn(found.asked.metric, show=_figure, right=True),
         TableColumn("best", show=lambda value: "best" if value else ""),
         TableColumn("run"),
-        TableColumn("reason", show=lambda value: str(value or ""), most=60),
+        TableColumn("reason", show=lambda value: str(value or ""), prose=True),
     ]
     refused = found.refused()
     facts = {

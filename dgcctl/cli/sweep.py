@@ -31,7 +31,7 @@ _TRIAL_COLUMNS = [
     TableColumn("state", style=state_style),
     TableColumn("top1_error", "top-1 error", numbers.percent, right=True),
     TableColumn("run"),
-    TableColumn("reason", show=lambda value: str(value or "")),
+    TableColumn("reason", show=lambda value: str(value or ""), prose=True),
 ]
 Jobs = Annotated[
     int | None,

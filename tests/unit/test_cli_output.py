@@ -200,6 +200,47 @@ def test_csv_reads_back_raw(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_narrow_terminal_leaves_out_what_is_empty_and_cuts_no_date(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgcctl.cli._ui.table_widths.room", lambda: 40)
+    row = {"id": "20260101T000000Z-demo-0a1b2c", "model.gate_factor": 0.25,
+           "started": "2026-11-27 10:15", "note": None}  # fmt: skip
+    shown = [
+        TableColumn(key, key if "." in key else "", right=key == "model.gate_factor") for key in row
+    ]
+    output.table("rows", shown, [row])
+    printed = capsys.readouterr()
+    assert printed.err == "", "an empty column is not missed"
+    assert printed.out.splitlines() == [
+        "                  model.",
+        "id           gate_factor  started",
+        "demo-0a1b2c         0.25  2026-11-27 10:15",
+    ]
+
+
+def test_what_one_types_is_never_cut_and_prose_stands_in_several_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgcctl.cli._ui.table_widths.room", lambda: 44)
+    row = {"name": "imagenet_condensenet_h4", "meaning": "one two three four five six",
+           "title": "left out"}  # fmt: skip
+    shown = [TableColumn("name", whole=True), TableColumn("meaning", prose=True),
+             TableColumn("title", drop=1)]  # fmt: skip
+    output.table("rows", shown, [row, {**row, "meaning": "x" * 30}])
+    printed = capsys.readouterr()
+    assert printed.err == "no room here for title: a wider terminal or a pipe shows all\n"
+    assert printed.out.splitlines() == [
+        "name                     meaning",
+        "imagenet_condensenet_h4  one two three four",
+        "                         five six",
+        "imagenet_condensenet_h4  xxxxxxxxx…xxxxxxxxx",
+    ]
+    monkeypatch.setattr("dgcctl.cli._ui.table_widths.room", lambda: None)
+    output.table("rows", shown, [row])
+    assert capsys.readouterr().out.splitlines()[1].endswith("one two three four five six  left out")
+
+
 def test_csv_keeps_lists_and_joined_letters(capsys: pytest.CaptureFixture[str]) -> None:
     family = "\U0001f468\u200d\U0001f469"  # one sign of two, joined
     verb = "\u0645\u06cc\u200c\u062e\u0648"  # Persian, with a joiner between its parts

@@ -32,6 +32,7 @@ from dgcctl.cli._ui.diagnostics import clean, note, paint, plain
 SCHEMA_VERSION = 1
 CLASS_NAME = 40  # places that a terminal gives to the name of a class
 _WHOLE = frozenset({"id", "run"})  # one copies them
+_UNCUT = _WHOLE | {"started"}  # half of a date says nothing
 Row = Mapping[str, Any]
 
 
@@ -49,8 +50,9 @@ class Form(enum.StrEnum):
 class TableColumn:
     """One column: the key in each row, its title, how a value reads as text, its side, and the
     colour of a cell. `most`: so many places a terminal gives to it; `drop`: where a terminal is too
-    narrow, those with the largest number are left out first (0: never). `in_files`: the key that
-    CSV takes instead.
+    narrow, those with the largest number are left out first (0: never). `whole`: what one copies or
+    types, never shortened; `prose`: in several lines where there is no room for one. `in_files`:
+    the key that CSV takes instead.
     """
 
     key: str
@@ -60,6 +62,8 @@ class TableColumn:
     style: Callable[[Any], str] = lambda value: ""
     most: int | None = None
     drop: int = 0
+    whole: bool = False
+    prose: bool = False
     in_files: str = ""
 
     @property
@@ -194,9 +198,10 @@ def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
         [clean(column.show(row.get(column.key))) for column in columns] for row in rows
     ]
     heads = [[shown(column.head)] for column in columns]
-    may = [not column.right and column.key not in _WHOLE for column in columns]
+    may = [not (c.right or c.whole or c.key in _UNCUT) for c in columns]
     drops = [column.drop for column in columns]
-    grid = table_widths.Grid(heads, cells, may, drops, list(range(len(columns))))
+    prose = [column.prose for column in columns]
+    grid = table_widths.Grid(heads, cells, may, drops, prose, list(range(len(columns))))
     room = table_widths.room()
     if room is not None:
         for texts in cells:
@@ -207,13 +212,19 @@ def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
         table_widths.squeeze(grid, room, [n for n, c in enumerate(columns) if c.key in _WHOLE])
     else:
         grid.measure()
-    left_out = [c.head for place, c in enumerate(columns) if place not in grid.kept]
+    # what is empty is not missed
+    left_out = [
+        column.head
+        for place, column in enumerate(columns)
+        if place not in grid.kept and any(row.get(column.key) for row in rows)
+    ]
     if left_out:
         note(f"no room here for {', '.join(left_out)}: a wider terminal or a pipe shows all")
     columns = [columns[place] for place in grid.kept]
     lines: list[str] = _head_lines(columns, grid)
     for row, texts in zip(rows, grid.cells, strict=True):
-        lines.append(_text_row(columns, row, texts, grid.widths))
+        for each in table_widths.in_lines(texts, grid.widths) if any(grid.prose) else [texts]:
+            lines.append(_text_row(columns, row, each, grid.widths))
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,8 @@ one then the next; never what one computes with (numbers). A pipe and a file get
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -43,13 +45,14 @@ def most(widths: Sequence[int], heads: Sequence[str], may: Sequence[bool], room:
 @dataclass
 class Grid:
     """The texts of a table. `drops`: columns with a number above 0 are left out, the largest first;
-    `may`: those that can be shortened.
+    `may`: those that can be shortened, `prose`: in several lines and not cut.
     """
 
     heads: list[list[str]]  # the lines of each title
     cells: list[list[str]]
     may: list[bool]
     drops: list[int]
+    prose: list[bool]
     kept: list[int]
     widths: list[int] = field(default_factory=list)
 
@@ -71,7 +74,8 @@ class Grid:
         return sum(short) + GAP * (len(short) - 1)
 
     def leave_out(self, place: int) -> None:
-        del self.heads[place], self.may[place], self.drops[place], self.kept[place]
+        for facts in (self.heads, self.may, self.drops, self.prose, self.kept):
+            del facts[place]
         for row in self.cells:
             del row[place]
 
@@ -87,23 +91,40 @@ def squeeze(grid: Grid, room: int, ids: Sequence[int]) -> None:
     if grid.least() > room:
         for place in ids:
             _shorten_ids(grid, place)
+    if grid.least() > room:
+        _leave_out_empty(grid)
     while grid.least() > room and any(grid.drops):
         grid.leave_out(max(range(len(grid.drops)), key=lambda place: grid.drops[place]))
     grid.measure()
     heads = [max(head, key=cell_len) for head in grid.heads]
     grid.widths = most(grid.widths, heads, grid.may, room)
-    grid.cells = [list(map(fitted, texts, grid.widths)) for texts in grid.cells]
+    grid.cells = [
+        [
+            text if prose else fitted(text, width)
+            for text, width, prose in zip(texts, grid.widths, grid.prose, strict=True)
+        ]
+        for texts in grid.cells
+    ]
 
 
 def in_two(head: str, cells: int) -> list[str]:
-    """A title in two lines, where it is wider than what stands below it; parted where the wider
-    line is shortest.
+    """A title in two lines, where it is wider than what stands below it; parted at a blank or
+    behind a dot (`model.gate_factor`), where the wider line is shortest.
     """
-    words = head.split(" ")
-    if cell_len(head) <= cells or len(words) < 2:
+    if cell_len(head) <= cells:
         return [head]
-    parted = [[" ".join(words[:i]), " ".join(words[i:])] for i in range(1, len(words))]
-    return min(parted, key=lambda lines: max(map(cell_len, lines)))
+    parted = [
+        [head[: found.end()].rstrip(" "), head[found.end() :]]
+        for found in re.finditer(r"[ .](?=.)", head)
+    ]
+    return min(parted, key=lambda lines: max(map(cell_len, lines)), default=[head])
+
+
+def _leave_out_empty(grid: Grid) -> None:
+    """The columns in which no row has anything: nothing is lost with them."""
+    for place in reversed(range(len(grid.kept))):
+        if grid.cells and all(row[place] in ("", "-") for row in grid.cells):
+            grid.leave_out(place)
 
 
 def _shorten_ids(grid: Grid, place: int) -> None:
@@ -114,6 +135,26 @@ def _shorten_ids(grid: Grid, place: int) -> None:
     if len(set(short)) == len(set(whole)):
         for row, text in zip(grid.cells, short, strict=True):
             row[place] = text
+
+
+def in_lines(texts: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """One row as several, where a text is wider than its column: parted between words."""
+    parted = [_lines(text, width) for text, width in zip(texts, widths, strict=True)]
+    return [list(line) for line in itertools.zip_longest(*parted, fillvalue="")]
+
+
+def _lines(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        elif lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = word
+    # a word that has no room by itself is cut
+    return [fitted(line, width) for line in lines]
 
 
 def _step(found: Sequence[int], widest: int) -> int:

@@ -251,7 +251,7 @@ def _metrics(run: RunDir) -> dict[str, Any]:
     return values
 
 
-class Listing(list[Run]):
+class RunList(list[Run]):
     """The runs of a folder, and what is remembered of them from one listing to the next."""
 
     memory: remembered.Memory | None = None
@@ -276,11 +276,11 @@ class Listing(list[Run]):
 _KEPT = ("by_script", "repeats", "recipe", "given", "trial", "_user")
 
 
-def list_runs(runs: Path) -> Listing:
+def list_runs(runs: Path) -> RunList:
     """All runs of a folder, those that began last first."""
     names = _folders(runs)
     memory = remembered.of(runs, names)
-    found = Listing()
+    found = RunList()
     unread = names
     if memory is not None:
         known = {name: memory.recall(name) for name in names}
