@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,9 @@ def bench(
     Prints the table, and keeps it where --out says; `pip install 'dgcctl[bench]'` adds ONNX Runtime
     and OpenVINO to it.
     """
+    # nan is in any range to Python, and inf would time without end
+    if not 0 < budget < math.inf:
+        raise UsageError(f"--budget {budget:g}: should be a number of seconds above 0, e.g. 60")
     foreign = _foreign(network or [])
     if foreign and (train or plan or precision is not Precision.FLOAT32):
         raise UsageError("--model of another library: leave out --train, --plan and --precision")

@@ -150,6 +150,14 @@ def test_a_network_that_is_none_is_refused_with_those_there_are(
     assert "'condensenet', 'resnet18', 'densenet86'" in told
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
+def test_a_budget_is_a_number_of_seconds(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["bench", f"--budget={seconds}"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --budget {seconds}: should be a number of seconds above 0, e.g. 60\n"
+    )
+
+
 def test_the_networks_of_the_command_are_those_of_the_benchmark() -> None:
     assert set(Network) == set(NETWORKS)
 
