@@ -160,8 +160,7 @@ RUN = (
         "drawer('metrics')",
         "Metrics",
         "/ filters, enter shows one, p pins it",
-        False,
-        Needs.PLACE,
+        needs=Needs.PLACE,
     ),
     Key(
         "filter",

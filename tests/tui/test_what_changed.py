@@ -80,7 +80,9 @@ async def test_a_question_whose_run_has_ended_closes_and_says_so(runs: Path) -> 
         assert isinstance(dash.screen, Confirm)
         synthetic.set_status(RunDir(one(runs, "fff001")), synthetic.Spec(state="done"))
         await frames.until(pilot, lambda: not isinstance(dash.screen, Confirm))
-        assert "only a running run can be asked to stop" in frames.notified(dash)
+        # it is said in a message of its own, which may come after the one that the run is done
+        said = "only a running run can be asked to stop"
+        await frames.until(pilot, lambda: said in frames.notified(dash))
         assert not (one(runs, "fff001") / "control").exists()
 
 
