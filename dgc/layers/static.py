@@ -54,13 +54,13 @@ def norm_relu_conv(
         if algorithm == "native":
             h, w = x_BCHW.shape[2:]
             shape = static_shape(conv, (h, w))
-            out: Tensor = NativeStatic.apply(link.rule, shape, x_BCHW, weight, *link.tensors)
+            out: Tensor = NativeStatic.apply(link.rule, shape, x_BCHW, weight, *link[:4])
         elif algorithm == "triton":
             from dgc.layers.algorithms.triton import TritonStatic  # Triton is loaded where used
 
-            out = TritonStatic.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
+            out = TritonStatic.apply(link.rule, _numbers(conv), x_BCHW, weight, *link[:4])
         else:
-            out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link.tensors)
+            out = _NormReluConv.apply(link.rule, _numbers(conv), x_BCHW, weight, *link[:4])
     return out
 
 
@@ -91,17 +91,17 @@ def norm_relu_pool(
     if kernels and not looked_at and support.is_supported(x_BCHW, *support.norm_tensors(norm)):
         window = pool_of(pool, x_BCHW)
         if window is not None:
-            by_window: Tensor = NativeMaxPool.apply(link.rule, window, x_BCHW, *link.tensors)
+            by_window: Tensor = NativeMaxPool.apply(link.rule, window, x_BCHW, *link[:4])
             return by_window
         if is_plane_mean(pool):
-            mean: Tensor = NativePlaneMean.apply(link.rule, x_BCHW, *link.tensors)
+            mean: Tensor = NativePlaneMean.apply(link.rule, x_BCHW, *link[:4])
             return mean
     if support.triton_for(x_BCHW, triton=triton):
         from dgc.layers.algorithms.triton import TritonPool  # Triton is loaded where it is used
 
-        pooled: Tensor = TritonPool.apply(link.rule, pool, x_BCHW, *link.tensors)
+        pooled: Tensor = TritonPool.apply(link.rule, pool, x_BCHW, *link[:4])
         return pooled
-    out: Tensor = _NormReluPool.apply(link.rule, pool, x_BCHW, *link.tensors)
+    out: Tensor = _NormReluPool.apply(link.rule, pool, x_BCHW, *link[:4])
     return out
 
 

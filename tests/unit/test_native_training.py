@@ -275,7 +275,8 @@ def test_a_block_over_one_buffer_has_the_oracles_gradients(progress: float) -> N
 
 def graph_names(net: nn.Module, x: Tensor) -> set[str]:
     """The kinds of steps in the backward graph of a network."""
-    found, ahead = set(), [net(x).grad_fn]
+    y = net(x)  # held: a step of Python lives as long as what it made, to PyTorch 2.10
+    found, ahead = set(), [y.grad_fn]
     while ahead:
         node = ahead.pop()
         if node is not None and type(node).__name__ not in found | {"AccumulateGrad"}:
