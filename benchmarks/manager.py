@@ -13,6 +13,7 @@ in their sizes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -43,6 +44,7 @@ _LISTED = (
     "state=done",
     "lr<0.2",
 )
+_PART, _WHOLE = "part: ", "all of it"
 # what is asked, its bar in seconds, the words
 QUESTIONS = (
     ("{runs:,} runs: `runs ls --columns lr,seed,model.gate_factor,top1_error state=done lr<0.2`", 1.0, _LISTED),
@@ -119,6 +121,62 @@ def timed(folder: Path, words: tuple[str, ...], *, first: bool) -> float:
     return time.perf_counter() - began
 
 
+# run with the words of the command: the seconds of each part, as JSON on stderr
+_PARTS = """
+import json, os, sys, time
+began = float(os.environ["BEGAN"])
+from dgcctl.cli import main, runs
+from dgcctl.cli._ui import output, run_columns
+from dgcctl.core.runs import filters, listing, remembered
+parts = {"Python starts, modules are loaded": time.time() - began}
+def timed(owner, name, part):
+    inner = getattr(owner, name)
+    def outer(*given, **named):
+        start = time.perf_counter()
+        try:
+            return inner(*given, **named)
+        finally:
+            parts[part] = parts.get(part, 0.0) + time.perf_counter() - start
+    setattr(owner, name, outer)
+timed(remembered, "of", "what is remembered is read")
+timed(remembered.Memory, "recall", "each run and its files are asked whether they changed")
+timed(listing, "_recalled", "the runs are made of it")
+timed(filters, "select", "the filter, and the values that it asks for")
+timed(run_columns, "ordered", "order and columns")
+timed(run_columns, "table", "order and columns")
+timed(output, "table", "the text of the table")
+timed(listing.RunList, "remember", "what is new is remembered")
+start = time.perf_counter()
+main.main(sys.argv[1:])
+parts["the rest: the words of the command line, the folder"] = (
+    time.perf_counter() - start - sum(list(parts.values())[1:])
+)
+sys.stderr.write("\\n" + json.dumps({"parts": parts, "ended": time.time()}))
+"""
+
+
+def parts(folder: Path, words: tuple[str, ...], times: int) -> dict[str, list[float]]:
+    """Seconds of each part of a listing whose runs are remembered, once for each process."""
+    found: dict[str, list[float]] = {}
+    for _ in range(times):
+        cool(folder)
+        cool(folder.parent / "cache")
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        env["DGCCTL_CACHE_DIR"] = str(folder.parent / "cache")
+        command = [sys.executable, "-c", _PARTS, *words, "--runs-dir", str(folder)]
+        began = time.time()
+        done = subprocess.run(
+            command, env={**env, "BEGAN": repr(began)}, check=True, capture_output=True, text=True
+        )
+        ended = time.time()
+        told = json.loads(done.stderr.rpartition("\n")[2])
+        told["parts"]["Python ends"] = ended - told["ended"]
+        for name, seconds in told["parts"].items():
+            found.setdefault(name, []).append(seconds)
+        found.setdefault(_WHOLE, []).append(ended - began)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5000)
@@ -143,6 +201,9 @@ def main() -> int:
                 values = [timed(folder, words, first=first) for _ in range(asked.times)]
                 report.rows.append(_row(f"{name}, {when}", values, bar, key))
                 write_report(figures, report)
+        for name, values in parts(folder, _LISTED, asked.times).items():
+            report.rows.append(_row(f"{_PART}{name}", values, None, key))
+        write_report(figures, report)
     shown.write_text(as_markdown(report))
     sys.stdout.write(as_markdown(report))
     return 0 if all(row.passed is not False for row in report.rows) else 1
@@ -167,10 +228,23 @@ def as_markdown(report: BenchReport) -> str:
         "is remembered of the runs; again: those that have ended are remembered from the listing before.", "",
         "| question | median | worst | n | bar | |", "|--|--:|--:|--:|--:|--|",
     ]  # fmt: skip
-    for row in report.rows:
+    asked = [row for row in report.rows if not row.name.startswith(_PART)]
+    for row in asked:
         held = {None: "", True: "holds", False: "**misses**"}[row.passed]
         bar = "" if row.bar is None else f"{row.bar:g} s"
         lines.append(f"| {row.name} | {row.median:g} s | {row.high:g} | {row.n} | {bar} | {held} |")
+    measured = {row.name: row for row in report.rows if row.name.startswith(_PART)}
+    if whole := measured.pop(_PART + _WHOLE, None):
+        lines += [
+            "", f"The parts of the first of these, again, {whole.n} processes of their own:", "",
+            "| part | median, s | of all, % |", "|--|--:|--:|",
+        ]  # fmt: skip
+        lines += [
+            f"| {name.removeprefix(_PART)} | {row.median:g} | {100 * row.median / whole.median:.0f} |"
+            for name, row in measured.items()
+        ]
+        named = sum(row.median for row in measured.values()) / whole.median
+        lines.append(f"| {_WHOLE} | {whole.median:g} | {100 * named:.0f} named |")
     return "\n".join(lines) + "\n"
 
 
