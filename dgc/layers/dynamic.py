@@ -221,9 +221,7 @@ class DynamicGroupConv2d(HasBackend):
                 return self._noted(*gpu_layer.run(self, found.algorithm, norms, x_BCHW))
             chain = self._chain(x_BCHW, norms, input_moments)
             parameters = (self.weight.to(dtype), self.fc1, self.fc2, self.fc2_bias)
-            # `[:4]` and not `.tensors`, here and in static.py: TorchDynamo of PyTorch 2.10 reads no
-            # property of a named tuple
-            given = (x_BCHW, *parameters, *(t for link in chain for t in link[:4]))
+            given = (x_BCHW, *parameters, *(t for link in chain for t in link[:4]))  # as `tensors`
             if found.algorithm == "triton":
                 outputs = self._triton(chain, *given)
             elif found.algorithm == "native":

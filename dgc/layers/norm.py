@@ -51,7 +51,8 @@ class Normaliser(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # `rule` is no tensor: it goes beside them through autograd's context
+        # `rule` is no tensor: it goes beside them through autograd's context. (Where a layer is
+        # traced, `[:4]`: TorchDynamo of PyTorch 2.10 reads no property of a named tuple.)
         return self[:4]
 
     def activate(self, x_BCHW: Tensor) -> Tensor:
