@@ -194,11 +194,12 @@ def _held(tensors: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> Mapping[s
     `self.model`: `model.` before every key), where the network itself knows no such name.
     """
     name = next(iter(tensors), "").partition(".")[0] + "."
-    if all(key.startswith(name) for key in tensors) and not any(
-        key.startswith(name) for key in wanted
-    ):
-        return {key.removeprefix(name): value for key, value in tensors.items()}
-    return tensors
+    one_name = all(key.startswith(name) for key in tensors)
+    if not one_name or any(key.startswith(name) for key in wanted):
+        return tensors
+    bare = {key.removeprefix(name): value for key, value in tensors.items()}
+    # weights of quite another network are told of by their own names
+    return bare if bare.keys() & wanted.keys() else tensors
 
 
 def _hint(start: Start, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

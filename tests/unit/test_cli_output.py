@@ -219,6 +219,15 @@ def test_a_narrow_terminal_leaves_out_what_is_empty_and_cuts_no_date(
     ]
 
 
+def test_a_column_of_zeros_that_is_left_out_is_told_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgcctl.cli._ui.table_widths.room", lambda: 12)
+    shown = [TableColumn("name", whole=True), TableColumn("zeros", right=True, drop=1)]
+    output.table("rows", shown, [{"name": "a_long_name", "zeros": 0}])
+    assert "no room here for zeros" in capsys.readouterr().err
+
+
 def test_what_one_types_is_never_cut_and_prose_stands_in_several_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

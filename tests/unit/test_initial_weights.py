@@ -56,6 +56,9 @@ def test_the_name_under_which_a_training_module_holds_the_network_is_left_out(
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
     initial.load(fresh, initial.unnamed(tmp_path / "last.ckpt"), ())
     assert torch.equal(fresh.get_parameter("0.weight"), net.get_parameter("0.weight"))
+    torch.save({"other.weight": torch.ones(2), "other.bias": torch.ones(2)}, tmp_path / "no.pt")
+    with pytest.raises(IntegrityError, match=r"other\.weight is unknown"):
+        initial.load(fresh, initial.unnamed(tmp_path / "no.pt"), ())
     state["criterion.weight"] = torch.ones(2)
     torch.save(state, tmp_path / "more.ckpt")
     with pytest.raises(IntegrityError, match=r"0\.weight is missing; 0\.bias is missing"):

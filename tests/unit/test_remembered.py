@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from dgc.run.files import write_json
@@ -61,7 +60,7 @@ def as_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
 def kept(folder: Path) -> dict[str, Any]:
     (file,) = (folder.parent / "cache" / "listings").iterdir()
-    return remembered._unpacked(orjson.loads(file.read_bytes()))
+    return remembered._unpacked(file.read_bytes())
 
 
 def test_the_second_listing_reads_no_run_that_has_ended(
@@ -158,15 +157,30 @@ def test_what_changed_just_now_is_not_kept(folder: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"\x00" * 100, b"[]", b'{"format": 1, "runs": []}', b'{"format": 2, "runs": {}}',
-     f'{{"format": 1, "status": [], "runs": {{"{FIRST}": [0, 1]}}}}'.encode()],
+    [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"\x00" * 100,
+     lambda whole: whole.replace(b'"demo"', b'"dema"', 1), lambda whole: whole + b" ",
+     lambda whole: remembered._sealed(b'{"format": 0, "status": [], "runs": {}}')],
 )  # fmt: skip
-def test_a_damaged_cache_changes_no_listing(folder: Path, damage: bytes) -> None:
+def test_a_damaged_cache_changes_no_listing(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     first = listed(folder)
     (file,) = (folder.parent / "cache" / "listings").iterdir()
-    file.write_bytes(damage)
+    whole = file.read_bytes()
+    assert damage(whole) != whole
+    file.write_bytes(damage(whole))
     assert listed(folder) == first
     assert len(kept(folder)) == 5, "written anew"
+
+
+def test_what_json_cannot_give_back_is_read_each_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is no UTF-8, and a recipe with NaN, a huge number and keys that are no texts."""
+    (folder / FIRST).rename(folder / "20260101T000000Z-demo\udcff-aaa111")
+    odd = RunDir(folder / "20260103T000000Z-demo-bbb221")
+    odd.recipe.write_text(f"name: demo\noptim:\n  lr: .nan\nseed: {10**30}\nmodel:\n  3: four\n")
+    assert repr(listed(folder)) == repr(as_read(folder, monkeypatch))
+    assert repr(listed(folder)) == repr(as_read(folder, monkeypatch))
+    assert len(kept(folder)) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_none_without_a_word(

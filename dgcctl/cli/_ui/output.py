@@ -202,7 +202,7 @@ def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
     drops = [column.drop for column in columns]
     prose = [column.prose for column in columns]
     grid = table_widths.Grid(heads, cells, may, drops, prose, list(range(len(columns))))
-    room = table_widths.room()
+    room, empty = table_widths.room(), grid.empty()
     if room is not None:
         for texts in cells:
             texts[:] = [
@@ -212,11 +212,10 @@ def _text(columns: Sequence[TableColumn], rows: Sequence[Row]) -> str:
         table_widths.squeeze(grid, room, [n for n, c in enumerate(columns) if c.key in _WHOLE])
     else:
         grid.measure()
-    # what is empty is not missed
     left_out = [
         column.head
         for place, column in enumerate(columns)
-        if place not in grid.kept and any(row.get(column.key) for row in rows)
+        if place not in grid.kept and place not in empty
     ]
     if left_out:
         note(f"no room here for {', '.join(left_out)}: a wider terminal or a pipe shows all")

@@ -73,6 +73,14 @@ class Grid:
         ]
         return sum(short) + GAP * (len(short) - 1)
 
+    def empty(self) -> set[int]:
+        """The places of the columns in which no row has anything; a table without rows has none."""
+        return {
+            place
+            for place in range(len(self.kept) if self.cells else 0)
+            if all(row[place] in ("", "-") for row in self.cells)
+        }
+
     def leave_out(self, place: int) -> None:
         for facts in (self.heads, self.may, self.drops, self.prose, self.kept):
             del facts[place]
@@ -92,7 +100,8 @@ def squeeze(grid: Grid, room: int, ids: Sequence[int]) -> None:
         for place in ids:
             _shorten_ids(grid, place)
     if grid.least() > room:
-        _leave_out_empty(grid)
+        for place in sorted(grid.empty(), reverse=True):  # nothing is lost with them
+            grid.leave_out(place)
     while grid.least() > room and any(grid.drops):
         grid.leave_out(max(range(len(grid.drops)), key=lambda place: grid.drops[place]))
     grid.measure()
@@ -118,13 +127,6 @@ def in_two(head: str, cells: int) -> list[str]:
         for found in re.finditer(r"[ .](?=.)", head)
     ]
     return min(parted, key=lambda lines: max(map(cell_len, lines)), default=[head])
-
-
-def _leave_out_empty(grid: Grid) -> None:
-    """The columns in which no row has anything: nothing is lost with them."""
-    for place in reversed(range(len(grid.kept))):
-        if grid.cells and all(row[place] in ("", "-") for row in grid.cells):
-            grid.leave_out(place)
 
 
 def _shorten_ids(grid: Grid, place: int) -> None:

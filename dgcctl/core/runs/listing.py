@@ -266,6 +266,10 @@ class RunList(list[Run]):
             read = {key: run.__dict__[key] for key in _KEPT if key in run.__dict__}
             if run.problem or (known is not None and len(known["read"]) == len(read)):
                 continue
+            if "given" in read:
+                read["given"] = {"tags": list(run.given.tags), "note": run.given.note}
+            if run.__dict__.get("trial"):
+                read["trial"] = list(run.trial or ())
             entry = self.memory.entry(run.id, run.status, metrics=run.metrics, read=read)
             if entry is not None:
                 fresh[run.id] = entry

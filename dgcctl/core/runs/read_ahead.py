@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,21 +15,12 @@ MANY = 50  # fewer are read as fast without
 
 
 def ask_for(runs: Iterable[Path], names: Iterable[str]) -> None:
-    """Ask the system for these files of these run directories; nothing waits, nothing is said.
-
-    By a thread, as asking takes longer than looking through what came, and both have no need of
-    each other: a file that is read before it was asked for is read all the same.
-    """
-    if not hasattr(os, "posix_fadvise"):
+    """Ask the system for these files of these run directories; nothing waits, nothing is said."""
+    folders, files = list(runs), list(names)
+    if not hasattr(os, "posix_fadvise") or len(folders) < MANY:
         return
-    folders, files = list(map(str, runs)), list(names)
-    if len(folders) >= MANY:
-        threading.Thread(target=_ask_all, args=(folders, files), daemon=True).start()
-
-
-def _ask_all(folders: list[str], names: list[str]) -> None:
     for folder in folders:
-        for name in names:
+        for name in files:
             # what cannot be opened is told where it is read
             with contextlib.suppress(OSError):
                 _ask(f"{folder}/{name}")

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from dgc.errors import DgcError, UsageError
 from dgc.recipe.load import Recipe, is_semantic, load_recipe
@@ -112,69 +112,12 @@ def recipe_of(run: RunDir) -> dict[str, Any]:
     """As `flat_recipe` of its file.
     The trainer's record of that very file says the same, and is read twenty times as fast.
     """
-    tree = _frozen(recorded_tree(run))
-    if whole := _completed(tree):
-        return whole
+    tree = recorded_tree(run)
     if tree:
         # validated like a recipe of today: keys that were added since get their defaults
         with contextlib.suppress(ValidationError):  # of another release, with other keys
-            return dict(flatten_recipe(Recipe.model_validate(tree)))
+            return dict(flatten_recipe(Recipe.model_validate(_frozen(tree))))
     return flat_recipe(run.recipe)
-
-
-# keys that a record leaves out where they say nothing (dgc.recipe.load.as_record)
-LEFT_OUT = {
-    "model": {
-        *("gate_factors", "args", "init", "init_sha256", "reset", "convert"),
-        *("stages", "group_3x3", "growth", "bottleneck"),
-    },
-    "data": {"args"},
-    "optim": {"alpha", "betas", "eps"},
-}
-
-
-def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded recipe with dotted keys, as dgc.recipe.load.flatten gives it; {} where it has not
-    the keys of a recipe of today. It was validated when it was written, and to do that again takes
-    longer than to read it.
-    """
-    sections = _sections()
-    if tree.keys() != sections.keys():
-        return {}
-    found: dict[str, Any] = {}
-    for name, defaults in sections.items():
-        value = tree[name]
-        if not defaults:
-            found[name] = value
-            continue
-        # `convert` is a section of its own, of which a record may have a part
-        if not isinstance(value, dict) or value.keys() - defaults.keys() or "convert" in value:
-            return {}
-        if (defaults.keys() - value.keys()) - LEFT_OUT.get(name, set()):
-            return {}
-        found.update(
-            (f"{name}.{key}", value.get(key, default)) for key, default in defaults.items()
-        )
-    return found
-
-
-@cache
-def _sections() -> dict[str, dict[str, Any]]:
-    """The keys of each section of a recipe and their defaults; {} of what is no section."""
-    kinds = {name: field.annotation for name, field in Recipe.model_fields.items()}
-    return {
-        name: {
-            key: _dumped(field.get_default(call_default_factory=True))
-            for key, field in kind.model_fields.items()
-        }
-        if name != "origin" and isinstance(kind, type) and issubclass(kind, BaseModel)
-        else {}
-        for name, kind in kinds.items()
-    }
-
-
-def _dumped(default: Any) -> Any:
-    return default.model_dump() if isinstance(default, BaseModel) else default
 
 
 def own_figures(

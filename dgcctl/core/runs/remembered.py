@@ -4,7 +4,8 @@ One file a folder of runs, in the user's own cache: no lock, nothing in the fold
 that another user's rights can break, and it may be removed at any time. A run is remembered with
 the inode and the change time (ctime) of its folder and of each of its files that a listing reads;
 it is read again as soon as one of them differs. The change time is the system's own: it moves with
-every write, rename, copy and change of rights, and no program can set it back.
+every write, rename, copy and change of rights, and no program can set it back. (A disk of the
+network may show it as late as its client looks again.)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,10 +92,11 @@ class Memory:
         entries = {name: self.known[name] for name in names if name in self.known}
         if not fresh and len(entries) == self.loaded:
             return
-        document = orjson.dumps(_packed({**entries, **fresh}), default=str)
+        kept = {name: entry for name, entry in fresh.items() if _is_exact([name, entry])}
+        document = orjson.dumps(_packed({**entries, **kept}))
         with contextlib.suppress(OSError, DgcError):
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            atomic_write(self.file, document)
+            atomic_write(self.file, _sealed(document))
             os.chmod(self.file, 0o600)  # it holds what the recipes say
             _forget_old(self.file.parent)
 
@@ -104,14 +107,12 @@ def of(folder: Path, names: Sequence[str]) -> Memory | None:
         return None
     try:
         memory = Memory(folder, _place(folder))
-        found = orjson.loads(read_bounded(memory.file, _MOST))
+        document = read_bounded(memory.file, _MOST)
     except FileNotFoundError:
         return memory
-    except orjson.JSONDecodeError:
-        return memory  # damaged: written anew
     except (OSError, DgcError, RuntimeError):  # RuntimeError: no home
         return None
-    memory.known = _unpacked(found)
+    memory.known = _unpacked(document)
     memory.loaded = len(memory.known)
     return memory
 
@@ -142,23 +143,37 @@ def _packed(runs: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": _FORMAT, "status": _STATUS, "sets": list(map(list, sets)), "runs": packed}
 
 
-def _unpacked(found: Any) -> dict[str, Any]:
+def _sealed(document: bytes) -> bytes:
+    return f"{zlib.crc32(document):08x}\n".encode() + document
+
+
+def _unpacked(sealed: bytes) -> dict[str, Any]:
     """The entries; none of a file of another release, or one that was damaged."""
-    known: dict[str, Any] = {}
-    try:
-        if found["format"] != _FORMAT or found["status"] != _STATUS:
-            return {}
-        sets = found["sets"]
-        for name, (files, signature, status, metrics, read, recipe) in found["runs"].items():
-            if recipe is not None:
-                read["recipe"] = dict(zip(sets[recipe[0]], recipe[1:], strict=True))
-            known[name] = {
-                "files": sets[files], "signature": signature, "metrics": metrics, "read": read,
-                "status": dict(zip(_STATUS, status, strict=True)),
-            }  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    document = sealed.partition(b"\n")[2]
+    if sealed != _sealed(document):
         return {}
+    found = orjson.loads(document)
+    if found["format"] != _FORMAT or found["status"] != _STATUS:
+        return {}
+    sets, known = found["sets"], {}
+    for name, (files, signature, status, metrics, read, recipe) in found["runs"].items():
+        if recipe is not None:
+            read["recipe"] = dict(zip(sets[recipe[0]], recipe[1:], strict=True))
+        known[name] = {
+            "files": sets[files], "signature": signature, "metrics": metrics, "read": read,
+            "status": dict(zip(_STATUS, status, strict=True)),
+        }  # fmt: skip
     return known
+
+
+def _is_exact(entry: Any) -> bool:
+    """Whether JSON gives it back as it was: it knows no NaN, no number above 64 bits, no name that
+    is not UTF-8. Such a run is read each time.
+    """
+    try:
+        return bool(orjson.loads(orjson.dumps(entry)) == entry)
+    except TypeError:
+        return False
 
 
 def _present(path: str) -> list[str]:
