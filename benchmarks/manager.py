@@ -44,13 +44,24 @@ _LISTED = (
     "state=done",
     "lr<0.2",
 )
+_COMPARED = ("runs", "compare", "name=compared")
 _PART, _WHOLE = "part: ", "all of it"
+BOUND = (
+    "no command: the same files of {runs:,} runs opened, read and parsed, nothing done with them"
+)
+# whose parts are shown
+DIVIDED = (
+    ("the list with columns and a filter, for the first time", _LISTED, True),
+    ("the list with columns and a filter, again", _LISTED, False),
+    ("the comparison, for the first time", _COMPARED, True),
+    ("the comparison, again", _COMPARED, False),
+)
 # what is asked, its bar in seconds, the words
 QUESTIONS = (
     ("{runs:,} runs: `runs ls --columns lr,seed,model.gate_factor,top1_error state=done lr<0.2`", 1.0, _LISTED),
     ("{runs:,} runs: `runs ls`", None, ("runs", "ls")),
     ("{runs:,} runs: `runs ls --json`", None, ("runs", "ls", "--json")),
-    ("{compared:,} of {runs:,} runs: `runs compare name=compared`", 2.0, ("runs", "compare", "name=compared")),
+    ("{compared:,} of {runs:,} runs: `runs compare name=compared`", 2.0, _COMPARED),
 )  # fmt: skip
 
 
@@ -110,8 +121,7 @@ def timed(folder: Path, words: tuple[str, ...], *, first: bool) -> float:
         shutil.rmtree(cache, ignore_errors=True)
     command = [sys.executable, "-m", "dgcctl", *words, "--runs-dir", str(folder)]
     # pip compiles what it installs; a checkout under this variable would be compiled at each start
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    env["DGCCTL_CACHE_DIR"] = str(cache)
+    env = {**_compiled(), "DGCCTL_CACHE_DIR": str(cache)}
     cool(folder)
     cool(cache)
     began = time.perf_counter()
@@ -125,26 +135,39 @@ def timed(folder: Path, words: tuple[str, ...], *, first: bool) -> float:
 _PARTS = """
 import json, os, sys, time
 began = float(os.environ["BEGAN"])
-from dgcctl.cli import main, runs
-from dgcctl.cli._ui import output, run_columns
-from dgcctl.core.runs import filters, listing, remembered
+from dgcctl.cli import compare as command, main, runs
+from dgcctl.cli._ui import diagnostics, output, run_columns
+from dgcctl.core.runs import filters, listing, read_ahead, remembered
 parts = {"Python starts, modules are loaded": time.time() - began}
+within = []
 def timed(owner, name, part):
     inner = getattr(owner, name)
     def outer(*given, **named):
         start = time.perf_counter()
+        within.append(0.0)
         try:
             return inner(*given, **named)
         finally:
-            parts[part] = parts.get(part, 0.0) + time.perf_counter() - start
+            took = time.perf_counter() - start
+            parts[part] = parts.get(part, 0.0) + took - within.pop()
+            if within:
+                within[-1] += took
     setattr(owner, name, outer)
 timed(remembered, "of", "what is remembered is read")
 timed(remembered.Memory, "recall", "each run and its files are asked whether they changed")
 timed(listing, "_recalled", "the runs are made of it")
+timed(read_ahead, "ask_for", "the files are asked for")
+timed(listing, "_may_be_run", "status and metrics of each run are read")
+timed(listing, "read_run", "status and metrics of each run are read")
+timed(listing, "read_tree", "the recipe of each run is read")
+timed(listing, "values_of", "the recipe of each run as dotted keys")
 timed(filters, "select", "the filter, and the values that it asks for")
 timed(run_columns, "ordered", "order and columns")
 timed(run_columns, "table", "order and columns")
+timed(command, "read_record", "the records of the compared runs are read")
+timed(command, "compare_runs", "runs are grouped, figures averaged")
 timed(output, "table", "the text of the table")
+timed(diagnostics, "warn", "notes below the table")
 timed(listing.RunList, "remember", "what is new is remembered")
 start = time.perf_counter()
 main.main(sys.argv[1:])
@@ -153,16 +176,41 @@ parts["the rest: the words of the command line, the folder"] = (
 )
 sys.stderr.write("\\n" + json.dumps({"parts": parts, "ended": time.time()}))
 """
+# the files that a first listing has to read, and nothing else done with them
+_BOUND = """
+import os, sys
+import orjson
+from pathlib import Path
+from dgcctl.core.runs import read_ahead
+folder = sys.argv[1]
+names = sorted(os.listdir(folder), reverse=True)
+read_ahead.ask_for((Path(folder, name) for name in names), read_ahead.LISTED)
+for name in names:
+    for part in read_ahead.LISTED:
+        file = os.open(f"{folder}/{name}/{part}", os.O_RDONLY)
+        data = os.read(file, 1 << 20)
+        os.close(file)
+        if part != "recipe.yaml":
+            orjson.loads(data)
+"""
 
 
-def parts(folder: Path, words: tuple[str, ...], times: int) -> dict[str, list[float]]:
-    """Seconds of each part of a listing whose runs are remembered, once for each process."""
+def _compiled() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+
+def parts(
+    folder: Path, words: tuple[str, ...], times: int, *, first: bool
+) -> dict[str, list[float]]:
+    """Seconds of each part of a command, once for each process. `first`: nothing is remembered."""
+    cache = folder.parent / "cache"
     found: dict[str, list[float]] = {}
     for _ in range(times):
+        if first:
+            shutil.rmtree(cache, ignore_errors=True)
         cool(folder)
-        cool(folder.parent / "cache")
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        env["DGCCTL_CACHE_DIR"] = str(folder.parent / "cache")
+        cool(cache)
+        env = {**_compiled(), "DGCCTL_CACHE_DIR": str(cache)}
         command = [sys.executable, "-c", _PARTS, *words, "--runs-dir", str(folder)]
         began = time.time()
         done = subprocess.run(
@@ -175,6 +223,14 @@ def parts(folder: Path, words: tuple[str, ...], times: int) -> dict[str, list[fl
             found.setdefault(name, []).append(seconds)
         found.setdefault(_WHOLE, []).append(ended - began)
     return found
+
+
+def bound(folder: Path) -> float:
+    """Seconds of a process that reads the files of a first listing, parses them and ends."""
+    cool(folder)
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _BOUND, str(folder)], env=_compiled(), check=True)
+    return time.perf_counter() - began
 
 
 def main() -> int:
@@ -201,9 +257,12 @@ def main() -> int:
                 values = [timed(folder, words, first=first) for _ in range(asked.times)]
                 report.rows.append(_row(f"{name}, {when}", values, bar, key))
                 write_report(figures, report)
-        for name, values in parts(folder, _LISTED, asked.times).items():
-            report.rows.append(_row(f"{_PART}{name}", values, None, key))
-        write_report(figures, report)
+        floor = [bound(folder) for _ in range(asked.times)]
+        report.rows.append(_row(BOUND.format(runs=asked.runs), floor, None, key))
+        for title, words, first in DIVIDED:
+            for name, values in parts(folder, words, asked.times, first=first).items():
+                report.rows.append(_row(f"{_PART}{title}: {name}", values, None, key))
+            write_report(figures, report)
     shown.write_text(as_markdown(report))
     sys.stdout.write(as_markdown(report))
     return 0 if all(row.passed is not False for row in report.rows) else 1
@@ -233,18 +292,22 @@ def as_markdown(report: BenchReport) -> str:
         held = {None: "", True: "holds", False: "**misses**"}[row.passed]
         bar = "" if row.bar is None else f"{row.bar:g} s"
         lines.append(f"| {row.name} | {row.median:g} s | {row.high:g} | {row.n} | {bar} | {held} |")
-    measured = {row.name: row for row in report.rows if row.name.startswith(_PART)}
-    if whole := measured.pop(_PART + _WHOLE, None):
-        lines += [
-            "", f"The parts of the first of these, again, {whole.n} processes of their own:", "",
-            "| part | median, s | of all, % |", "|--|--:|--:|",
-        ]  # fmt: skip
-        lines += [
-            f"| {name.removeprefix(_PART)} | {row.median:g} | {100 * row.median / whole.median:.0f} |"
-            for name, row in measured.items()
-        ]
-        named = sum(row.median for row in measured.values()) / whole.median
-        lines.append(f"| {_WHOLE} | {whole.median:g} | {100 * named:.0f} named |")
+    for title, _, _ in DIVIDED:
+        begins = f"{_PART}{title}: "
+        measured = {
+            row.name.removeprefix(begins): row for row in report.rows if row.name.startswith(begins)
+        }
+        if whole := measured.pop(_WHOLE, None):
+            lines += [
+                "", f"The parts of {title}, {whole.n} processes of their own:", "",
+                "| part | median, s | of all, % |", "|--|--:|--:|",
+            ]  # fmt: skip
+            lines += [
+                f"| {name} | {row.median:g} | {100 * row.median / whole.median:.0f} |"
+                for name, row in measured.items()
+            ]
+            named = sum(row.median for row in measured.values()) / whole.median
+            lines.append(f"| {_WHOLE} | {whole.median:g} | {100 * named:.0f} named |")
     return "\n".join(lines) + "\n"
 
 

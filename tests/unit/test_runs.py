@@ -760,6 +760,13 @@ def test_a_record_is_the_same_from_recipe_json_and_from_the_file(tmp_path: Path,
     del older["recipe"]["train"]["backend"], older["recipe"]["eval"]["every_epochs"]
     write_json(run.recipe_json, older)
     assert record.recipe_of(run) == slow, "keys that came later have their defaults"
+    ran = as_record(run.recipe)
+    ran["recipe"]["train"]["accumulate"] = 7  # which no batch size of the recipes is a multiple of
+    write_json(run.recipe_json, ran)
+    told = record.recipe_of(run)
+    assert told["train.accumulate"] == 7, (
+        "what ran is shown, also where a check of today refuses it"
+    )
     write_json(run.recipe_json, as_record(run.recipe))
     run.recipe.write_text(run.recipe.read_text().replace("seed: 0", "seed: 7"))
     assert record.recipe_of(run)["seed"] == 7, "recipe.json is of another file now"

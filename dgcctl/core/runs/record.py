@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dgc.errors import DgcError, UsageError
-from dgc.recipe.load import Recipe, is_semantic, load_recipe
+from dgc.recipe.load import RECORDED, Recipe, is_semantic, load_recipe
 from dgc.recipe.load import flatten as flatten_recipe
 from dgc.run.events import METRIC_KINDS, Event, EventKind, live_rows, read_events
 from dgc.run.files import read_json
@@ -116,7 +116,8 @@ def recipe_of(run: RunDir) -> dict[str, Any]:
     if tree:
         # validated like a recipe of today: keys that were added since get their defaults
         with contextlib.suppress(ValidationError):  # of another release, with other keys
-            return dict(flatten_recipe(Recipe.model_validate(_frozen(tree))))
+            recipe = Recipe.model_validate(_frozen(tree), context=RECORDED)
+            return dict(flatten_recipe(recipe))
     return flat_recipe(run.recipe)
 
 
