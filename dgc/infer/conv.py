@@ -14,8 +14,16 @@ from dgc.kernels.cpu.structs import Kind
 
 HEAVY = 256 * 1024  # bytes of weights from which an operation runs over all samples at once
 FEW_PIXELS = 256  # up to here the gates multiply a copy of the input, above it the weights
-# up to here vectors run over output channels where a head has whole vectors of them
+# up to here vectors run over output channels where a head has whole vectors of them ...
 LANE_PIXELS = 196
+# ... for a 1x1 only where its weights come from beyond the second-level cache: fewer are read as
+# fast for each tile of pixels, and vectors of pixels waste nothing (measured with AVX-512)
+LANE_WEIGHTS = 256 * 1024
+# of a 1x1: pixels for each output of a head from which it is cheaper to multiply the gates into the
+# weights, outputs x channels, than into the input, pixels x channels
+PIXELS_AN_OUTPUT = 4
+# of a head, up to which that is faster: with AVX-512 (32 registers), with AVX2 (16)
+MOST_OUTPUTS, FEWER_OUTPUTS = 64, 24
 
 
 def layout_matches(have: Layout, wanted: Layout) -> bool:
@@ -30,14 +38,23 @@ def few_pixels(layout: Layout) -> bool:
 def over_outputs(conv: Conv, out: Layout) -> bool:
     """Whether vectors run over output channels: few pixels, and heads of whole vectors."""
     pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
-    if conv.taps == 1 and not library.many_registers():  # small tiles over packed pixels waste less
-        return False
+    if conv.taps == 1 and (not library.many_registers() or conv.weight.numel() < LANE_WEIGHTS):
+        return False  # without many registers, small tiles over packed pixels waste less
     return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
 
 
 def needs_panel(conv: Conv, w: Window, out: Layout) -> bool:
     """Whether the gates multiply the weights: kernels over many pixels."""
-    return conv.dynamic and conv.taps > 1 and not few_pixels(out) and not by_tiles(conv, w, out)
+    if not conv.dynamic:
+        return False
+    if conv.taps > 1:
+        return not few_pixels(out) and not by_tiles(conv, w, out)
+    # A BatchNorm in front is applied to a copy of the input anyway, and the gates with it. Such a
+    # copy pays where many outputs read it.
+    pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
+    kept = int(conv.weight.shape[1]) - conv.n_inactive
+    most = MOST_OUTPUTS if library.many_registers() else FEWER_OUTPUTS
+    return conv.scale is None and outs <= min(most, kept, pixels // PIXELS_AN_OUTPUT)
 
 
 def by_tiles(conv: Conv, w: Window, out: Layout) -> bool:
@@ -99,7 +116,8 @@ def convolve(
     regions = regions or {}
     out, source = images["dst"].layout, images["src"].layout
     outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
-    wino, lanes = by_tiles(conv, w, out), over_outputs(conv, out)
+    wino, panel = by_tiles(conv, w, out), "panel" in regions
+    lanes = over_outputs(conv, out) and not panel
     pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
     window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
     constants: dict[str, Constant] = {
@@ -129,6 +147,7 @@ def convolve(
         **after, in_relu=int(inside and conv.scale is not None),
         has_residual=int("residual" in images),
         out_step=conv.groups if conv.dynamic else 1, head_step=1 if conv.dynamic else outs,
-        inactive=conv.n_inactive, scale_weights=int("panel" in regions), lanes=int(lanes),
-        batched=int(few_pixels(out) and conv.weight.numel() * 4 >= HEAVY),
+        inactive=conv.n_inactive, scale_weights=int(panel), lanes=int(lanes),
+        # a panel is of one sample: it is made and read before the next one's
+        batched=int(few_pixels(out) and conv.weight.numel() * 4 >= HEAVY and not panel),
     )  # fmt: skip

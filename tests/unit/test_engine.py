@@ -156,6 +156,42 @@ def test_one_layer_with_random_numbers(
     _check(dgc.compile_for_inference(layer), layer, x)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("channels", "outs", "size", "norm", "form"),
+    [
+        (64, 32, 16, False, "weights"),  # few outputs read many channels of many pixels
+        (64, 32, 16, True, "input"),  # is copied through its BatchNorm anyway
+        (64, 512, 16, False, "input"),  # many outputs share a copy
+        (64, 256, 7, False, "input"),
+        (256, 1024, 7, False, "lanes"),  # weights that no cache near the core holds
+    ],
+)
+def test_where_the_gates_of_a_1x1_go(
+    channels: int, outs: int, size: int, norm: bool, form: str, isa: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(library.FORCE, isa)
+    torch.manual_seed(0)
+    layer = DynamicGroupConv2d(channels, outs, gate_factor=0.5, norm=norm).eval()
+    layer.set_inactive(channels // 2)
+    engine = dgc.compile_for_inference(layer)
+    x = torch.randn(3, channels, size, size)
+    _check(engine, layer, x)
+    assert isinstance(engine, NativeModule)
+    plan = engine.plan_for(x)
+    assert plan is not None
+    (conv,) = (op for op in plan.ops if op.kind == Kind.CONV)
+    if form == "lanes" and not library.many_registers():
+        form = "input"
+    assert (conv.scale_weights, conv.lanes) == (form == "weights", form == "lanes")
+    alone = engine(x)
+    x[1, 0, 0, 0] = torch.nan
+    broken = engine(x)
+    assert broken[1].isnan().any()
+    assert torch.equal(broken[[0, 2]], alone[[0, 2]])
+
+
 class Joined(nn.Module):
     """Images of one size from strided and from tiled convolutions, summed, concatenated and read by
     either.
