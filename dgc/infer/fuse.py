@@ -31,6 +31,7 @@ def fuse(output: Node, *, relu_alone: bool = False) -> Node:
     _nest_cats(output)
     for rule in (_norm_into_conv, join, _sum_into_conv, join):
         output = _everywhere(output, rule)
+    _norms_into_selections(output)
     output.answer = answer
     return output
 
@@ -95,6 +96,23 @@ def _norm_into_conv(node: Node, readers: Readers) -> Node | None:
         return None
     before.act, before.slope = node.act, node.slope
     return before
+
+
+def _norms_into_selections(output: Node) -> None:
+    """BatchNorm and ReLU in front of a dynamic convolution become a part of it, as in our own
+    networks: then only the channels that it keeps go through them, while they are read.
+    """
+    nodes = ordered(output)
+    readers = users(nodes)
+    for node in nodes:
+        conv, before = node.conv, node.inputs[0] if node.inputs else node
+        if conv is None or not conv.dynamic or conv.scale is not None or before.kind != "affine":
+            continue
+        if before.relu and before.scale is not None and _only_reader(before, readers):
+            conv.scale, conv.shift = before.scale, before.shift
+            if conv.shift is None:
+                conv.shift = torch.zeros_like(before.scale)
+            node.inputs[0] = before.inputs[0]
 
 
 def _by_row(scale_O: Tensor, heads: int) -> Tensor:
