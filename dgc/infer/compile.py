@@ -205,7 +205,8 @@ def check_choice(precision: str) -> Precision:
     for known in LOWERINGS:
         if precision == known:
             return known
-    raise ArgumentError(f"precision {precision!r}: there are {' and '.join(LOWERINGS)}")
+    why = " (why no bfloat16: docs/int8.md)" if precision in ("bfloat16", "bf16") else ""
+    raise ArgumentError(f"precision {precision!r}: there are {' and '.join(LOWERINGS)}{why}")
 
 
 def compile_parts(module: nn.Module, precision: Precision, plans: PlanCache) -> None:

@@ -151,6 +151,8 @@ def test_images_of_zeros_and_large_numbers() -> None:
 def test_an_unknown_precision_is_one_line() -> None:
     with pytest.raises(ArgumentError, match=r"precision 'int4': there are float32 and int8"):
         dgc.compile_for_inference(nn.Conv2d(3, 4, 3), precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"'bfloat16': there are float32 and int8 \(why no bf"):
+        dgc.compile_for_inference(nn.Conv2d(3, 4, 3), precision="bfloat16")  # type: ignore[arg-type]
 
 
 def test_what_loses_most_is_named() -> None:
