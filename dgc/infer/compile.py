@@ -49,6 +49,7 @@ class NativeModule(nn.Module):
         self._plans = PlanCache() if plans is None else plans  # one for the whole and its parts
         # its key there: the cache keeps the object, so that no later module can have the same
         self._key = object()
+        self._problem: UnknownError | None = None  # that nobody has been warned of
         self._warned = False
 
     def __getattr__(self, name: str) -> Any:
@@ -70,6 +71,10 @@ class NativeModule(nn.Module):
     def __len__(self) -> int:
         return len(self.original)  # type: ignore[arg-type]
 
+    def __bool__(self) -> bool:
+        """True, as of every module: one that is no list has no length to be asked for."""
+        return True
+
     def forward(self, x_BCHW: Tensor, *more: Any, **named: Any) -> Tensor:
         if more or named:  # a plan takes the image alone
             other: Tensor = self.original(x_BCHW, *more, **named)
@@ -78,6 +83,7 @@ class NativeModule(nn.Module):
         loaded = library.load()
         if plan is None or loaded is None:
             y: Tensor = self.original(x_BCHW)
+            self._warn()  # only now: of an image that the network cannot take, it says so itself
             return y
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
@@ -106,11 +112,23 @@ class NativeModule(nn.Module):
         except UnknownError as error:
             if self.strict:
                 raise UsageError(f"no native plan of the whole network: {error}") from error
-            if self.outermost and not self._warned:
-                self._warned = True
-                _warn(error)
+            self._problem = error
             compile_parts(self.original, self.precision, self._plans)
             return None
+
+    def _warn(self) -> None:
+        """Once: why the network runs in parts."""
+        problem, self._problem = self._problem, None
+        if problem is None or self._warned or not self.outermost:
+            return
+        self._warned = True
+        text = str(problem)
+        text = text if len(text) <= 300 else text[:300] + " ..."
+        warnings.warn(
+            f"no plan of the whole network, so it runs in parts: {text}"
+            " (dgc.explain_inference says all of it)",
+            stacklevel=5,
+        )
 
 
 def graph(model: nn.Module, precision: Precision, shape: tuple[int, int, int]) -> Node:
@@ -138,16 +156,6 @@ def without_plans(model: nn.Module) -> nn.Module:
     return model
 
 
-def _warn(error: UnknownError) -> None:
-    text = str(error)
-    text = text if len(text) <= 300 else text[:300] + " ..."
-    warnings.warn(
-        f"no plan of the whole network, so it runs in parts: {text}"
-        " (dgc.explain_inference says all of it)",
-        stacklevel=8,
-    )
-
-
 def compile_for_inference(
     model: nn.Module,
     *,
@@ -173,6 +181,8 @@ def compile_for_inference(
     compiled then, and those that were used last are kept, up to 256 sizes and 1 GiB. Several
     threads may call the result at once.
     """
+    if isinstance(image_sizes, int):
+        raise ArgumentError(f"image_sizes={image_sizes}: write a list of sizes: [{image_sizes}]")
     shapes = [image_shape(size) for size in image_sizes]
     if library.load() is None:
         why = f"no native kernels: {library.describe()['why_not']}"

@@ -190,7 +190,7 @@ class DynamicGroupConv2d(HasBackend):
             for norm in norms:
                 tensors += support.norm_tensors(cast("nn.BatchNorm2d", norm))
         return dispatch.LayerCall(
-            self.backend,
+            self.backend if len(x_BCHW) else "masked",  # the others take no empty batch
             self.kernel_size,
             self.padding,
             self.in_channels,

@@ -5,6 +5,8 @@ else's.
 from __future__ import annotations
 
 import copy
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dgc
+from dgc.errors import ArgumentError
 from dgc.infer import NativeModule
 from dgc.kernels import cpu
 from dgc.kernels.cpu import library
@@ -262,11 +265,32 @@ def test_what_the_plan_does_not_know_runs_as_it_was() -> None:
     model = _trained(Mixed(), 20, 0.9)
     engine = dgc.compile_for_inference(model)
     x = torch.randn(3, 3, 20, 20)
-    with pytest.warns(UserWarning, match="softplus in stem"):
-        assert engine.plan_for(x) is None
+    assert engine.plan_for(x) is None
+    with pytest.warns(UserWarning, match="softplus in stem") as told:
+        engine(x)
+    assert [Path(one.filename).name for one in told] == [Path(__file__).name], "the caller's line"
     assert engine.body.plan_for(torch.randn(1, 16, 20, 20)) is not None
     assert not any(True for _ in iter_dgc(engine.stem))
     _check(engine, model, x)
+
+
+def test_an_image_that_the_network_cannot_take_is_no_matter_of_the_plan() -> None:
+    model = _trained(dgc.create_model("dydensenet", stages=(1,), growth=(8,), num_classes=4), 8)
+    engine = dgc.compile_for_inference(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="to have 3 channels, but got 4"):
+            engine(torch.randn(1, 4, 8, 8))
+    _check(engine, model, torch.randn(1, 3, 8, 8))
+
+
+def test_a_compiled_network_is_true_as_every_module() -> None:
+    assert bool(dgc.compile_for_inference(dgc.create_model("cifar10_dydensenet86_h4")))
+
+
+def test_sizes_are_a_list() -> None:
+    with pytest.raises(ArgumentError, match=r"image_sizes=224: write a list of sizes: \[224\]"):
+        dgc.compile_for_inference(nn.Conv2d(3, 4, 1), image_sizes=224)  # type: ignore[arg-type]
 
 
 def test_plain_sequential_becomes_one_program() -> None:

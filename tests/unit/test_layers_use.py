@@ -15,6 +15,7 @@ import dgc
 from dgc import DynamicGroupConv2d
 from dgc.bench.peak_memory import saved_bytes
 from dgc.errors import ArgumentError, ExitCode, UsageError
+from dgc.layers.backend import Backend
 from dgc.schedule import inactive_channels
 
 
@@ -267,3 +268,23 @@ def test_the_forward_reads_nothing_back_from_the_device() -> None:
 def test_a_single_value_per_channel_is_refused_in_training_as_by_batch_norm() -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         DynamicGroupConv2d(16, 32).train()(torch.randn(1, 16, 1, 1))
+
+
+@pytest.mark.parametrize("backend", ["auto", "plain", "masked"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_empty_batch_gives_an_empty_answer(backend: Backend, kernel: int, *, norm: bool) -> None:
+    """As every convolution of PyTorch does: the last part of a filtered batch may hold none."""
+    for stride, progress in ((1, 0.0), (2, 0.0), (1, 1.0), (2, 1.0)):
+        layer = DynamicGroupConv2d(
+            16, 32, kernel, stride, kernel // 2, norm=norm, bias=True, backend=backend
+        )
+        dgc.set_progress(layer, progress)
+        for training in (False, True):
+            x = torch.zeros(0, 16, 8, 8, requires_grad=True)
+            y = layer.train(training)(x)
+            assert y.shape == (0, 32, 8 // stride, 8 // stride)
+            y.sum().backward()
+            assert x.grad is not None
+            with torch.inference_mode():
+                assert layer(x.detach()).shape == y.shape

@@ -94,6 +94,29 @@ def test_a_plan_in_8_bits_is_written_too(net: nn.Module, tmp_path: Path) -> None
         assert plan.precision == "int8"
 
 
+@pytest.mark.parametrize("padding", [1, 3])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_plan_in_8_bits_whose_image_grows_is_written(
+    *, dynamic: bool, padding: int, tmp_path: Path
+) -> None:
+    """Padded so far that the output is larger than the input: refused once, by a rule that was
+    stricter than what the kernel reads.
+    """
+    torch.manual_seed(0)
+    grown = nn.Conv2d(32, 32, 1, padding=padding)
+    if dynamic:
+        grown = dgc.DynamicGroupConv2d(32, 32, 1, 1, padding, norm=False)  # type: ignore[assignment]
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), grown, nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    dgc.set_progress(net, 1.0) if dynamic else None
+    for side in (7, 13, 16):
+        x = torch.randn(2, 3, side, side)
+        wanted = dgc.compile_for_inference(net, precision="int8", strict=True)(x)
+        file = dgc.save_plan(net, x, tmp_path / "x.dgc", precision="int8")
+        assert np.array_equal(dgc.runtime.load(file)(x.numpy()), wanted.numpy())
+
+
 def test_what_a_file_says_of_itself_comes_back(saved: Path, of_photos: Path) -> None:
     plan = dgc.runtime.load(saved)
     assert plan.classes == ("cat", "dog", "Käse", "犬", "e")

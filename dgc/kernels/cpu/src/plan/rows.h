@@ -149,7 +149,8 @@ inline const char* norm_rule(const Place& p) {
     return (p.op.in_scale == 0) == (p.op.in_shift == 0) ? nullptr : "scale without shift";
 }
 
-// int8/conv8.h: what Room says, in numbers of 4 bytes; and that no sum leaves 32 bits.
+// int8/conv8.h: what Room says, in numbers of 4 bytes; and that no sum leaves 32 bits. Taps that lie
+// inside the source (taps_inside) keep an output within a plane and its tail, which Room has.
 inline const char* conv8_rule(const Place& p) {
     const DgcOp& op = p.op;
     if (const char* wrong = products_rule(p)) return wrong;
@@ -158,7 +159,6 @@ inline const char* conv8_rule(const Place& p) {
         (op.residual.plane != op.dst.plane || op.residual.phase_plane != op.dst.phase_plane ||
          op.residual.lead != op.dst.lead))
         return "the residual's layout";
-    if (op.dst.length > op.src.plane) return "an output longer than its source";
     const int64_t own = own_channels(op), fours = parts_of(own, 4), width = up16(op.outs);
     if (times(own, op.taps) > 33155) return "more products in a sum than 32 bits hold";
     const int64_t deep = fours < 5 ? fours : up16(fours);
