@@ -180,6 +180,43 @@ def test_its_speeds_are_those_of_the_report() -> None:
         assert eager == f"{ms['dense_eager'] / ms['native']:.2f}"
 
 
+def test_its_speeds_of_converted_networks_are_those_of_the_report() -> None:
+    report = json.loads((ROOT / "benchmarks/results/foreign-intel-xeon-avx512.json").read_text())
+    rows = {
+        (row["network"].partition("/")[2], row["more"]["gate_factor"], row["threads"]): row
+        for row in report["rows"]
+        if "gate_factor" in row["more"]
+    }
+    section = README.partition("| network, channels kept |")[2].partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines()[2:]]
+    assert len(lines) * 4 == len(rows) == 32
+    for name, *told in lines:
+        wanted = [rows[name, kept, threads] for kept in (0.25, 0.5) for threads in (1, 2)]
+        assert told == [f"{1 / row['ratio']:.2f}" for row in wanted], name
+        assert all(7 <= row["n"] <= 12 for row in wanted)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/int8.md"])
+def test_speeds_in_bytes_without_amx_are_those_of_the_report(page: str) -> None:
+    report = json.loads((ROOT / "benchmarks/results/inference-intel-xeon-vnni.json").read_text())
+    cells: dict[str, dict[tuple[int, int], dict[str, float]]] = {}
+    for row in report["rows"]:
+        cell = cells.setdefault(row["network"], {}).setdefault((row["batch"], row["threads"]), {})
+        cell[row["name"]] = row["median"]
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    for network, found in cells.items():
+        times = [
+            min(ms for name, ms in cell.items() if name.startswith("dense")) / cell["native_int8"]
+            for _, cell in sorted(found.items())
+        ]
+        if page == "README.md":
+            told = re.search(rf"([\d.]+) to ([\d.]+)(?: times)? \({network}\)", text)
+            assert told
+            assert told.groups() == (f"{min(times):.2f}", f"{max(times):.2f}")
+        else:
+            assert f"{network} {', '.join(f'{one:.2f}' for one in times)}" in text
+
+
 def test_its_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
