@@ -3,12 +3,13 @@
 // Weights: [head or group][block of outputs][input channel][tap][output in the block], blocks as
 // block_of cuts them; `offsets` says where a tap lies in a source of src.phases = stride *
 // dst.phases sub-planes, whose `lead` covers the taps that look beyond it
-// (dgc/kernels/cpu/layout.py). Four roads, by what the operation says: a 1x1 packs its selected
-// channels per span (point_span); few pixels take scaled copies of whole planes (kernel_scaled, or
-// lanes.h); many pixels take a panel of scaled weights (kernel_span); a static group reads its own
-// channels (kernel_span). Scratch: see the checks in point_span and kernel_scaled. dst overlaps no
-// input but the residual, which is read just before it is written. An item is a head (or a share of
-// its rows), or a span of pixels. Called by items.h.
+// (dgc/kernels/cpu/layout.py). Four roads, by what the operation says (dgc/infer/conv.py chooses): a
+// 1x1 packs its selected channels per span (point_span); few pixels take scaled copies of whole
+// planes (kernel_scaled, or lanes.h); many pixels, for a 1x1 also few outputs, take a panel of
+// scaled weights (kernel_span); a static group reads its own channels (kernel_span). Scratch: see
+// the checks in point_span and kernel_scaled. dst overlaps no input but the residual, which is read
+// just before it is written. An item is a head (or a share of its rows), or a span of pixels. Called
+// by items.h.
 #pragma once
 #include "lanes.h"
 #include "tile.h"
