@@ -268,7 +268,8 @@ def test_what_the_plan_does_not_know_runs_as_it_was() -> None:
     assert engine.plan_for(x) is None
     with pytest.warns(UserWarning, match="softplus in stem") as told:
         engine(x)
-    assert [Path(one.filename).name for one in told] == [Path(__file__).name], "the caller's line"
+    ours = [Path(one.filename).name for one in told if "softplus in stem" in str(one.message)]
+    assert ours == [Path(__file__).name], "once, at the caller's line"
     assert engine.body.plan_for(torch.randn(1, 16, 20, 20)) is not None
     assert not any(True for _ in iter_dgc(engine.stem))
     _check(engine, model, x)
@@ -278,7 +279,7 @@ def test_an_image_that_the_network_cannot_take_is_no_matter_of_the_plan() -> Non
     model = _trained(dgc.create_model("dydensenet", stages=(1,), growth=(8,), num_classes=4), 8)
     engine = dgc.compile_for_inference(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="no plan")
         with pytest.raises(RuntimeError, match="to have 3 channels, but got 4"):
             engine(torch.randn(1, 4, 8, 8))
     _check(engine, model, torch.randn(1, 3, 8, 8))
