@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def as_onnx(name: str, x: Tensor) -> bytes:
 
 
 def onnx_of(model: nn.Module, x: Tensor) -> bytes:
+    """The network as an ONNX file. Raises ImportError without the package onnx."""
+    import_module("onnx")  # PyTorch exports with it, and says it is missing by an error of its own
     out = io.BytesIO()
     torch.onnx.export(model, (x,), out, dynamo=False, input_names=["x"], output_names=["y"])  # type: ignore[arg-type]
     return out.getvalue()

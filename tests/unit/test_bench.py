@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -179,3 +180,18 @@ def test_a_kind_that_took_the_first_thread_no_time_has_no_ratio() -> None:
     state = {"kind": "linear", "1 thread": 0.01, "2 threads": 0.0, "2 threads, rested": 0.01}
     shown = markdown(report_of({"native": 10.0}, states={"resnet18": [state]}))
     assert "| linear | 0.01 | 0.00 | 0.01 |  |\n| all | 0.01 | 0.00 | 0.01 |  |" in shown
+
+
+def test_without_onnx_the_engines_that_need_it_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were a traceback: PyTorch says by an error of its own that onnx is missing."""
+    from dgc.bench import cells
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    wanted = ["dense_eager", "dense_onnxruntime", "dense_openvino"]
+    rows = cells.measure("densenet86", 1, 1, wanted, 0.05, machine="here", run="now")
+    told = {row.name: row.why_not for row in rows}
+    assert told["dense_eager"] is None
+    for name in wanted[1:]:
+        assert "is not installed (pip install 'dgcctl[bench]')" in str(told[name])
