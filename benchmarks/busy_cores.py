@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import dgc
+from benchmarks.page import add_out, tell
 from dgc.bench.machine import facts
 from dgc.bench.markdown_table import markdown_table
 from dgc.bench.networks import NETWORKS, build
@@ -31,7 +32,6 @@ from dgc.infer.compile import NativeModule
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.library import Library
-from dgc.run.files import atomic_write
 
 RUNS = 3  # in a row
 NAMES = ("densenet86", "resnet18")
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--older", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--network", choices=list(NETWORKS), action="append")
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     given = parser.parse_args()
     loaded = library.load()
     if loaded is None:
@@ -138,10 +138,7 @@ def main() -> None:
         "",
         *markdown_table(table),
     ]
-    text = "\n".join(lines).rstrip() + "\n"
-    print(text)
-    if given.out:
-        atomic_write(given.out, text.encode())
+    tell("\n".join(lines).rstrip() + "\n", given.out)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
 import dgc
+from benchmarks.page import add_out, tell
 from dgc.bench.machine import facts
 from dgc.bench.networks import NETWORKS, build
 from dgc.infer.compile import NativeModule
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Kind, Op
-from dgc.run.files import atomic_write
 
 ROUNDS = 60
 VNNI, TILES = 4, 32  # products of bytes in the time of one in float32
@@ -129,7 +128,7 @@ def rows(name: str, loaded: Library, peak: float, speed: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     given = parser.parse_args()
     loaded = library.load()
     if loaded is None:
@@ -149,10 +148,7 @@ def main() -> None:
     ]
     for name in ("resnet18", "condensenet", "densenet86"):
         lines += rows(name, loaded, peak, speed)
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        atomic_write(given.out, text.encode())
+    tell("\n".join(lines) + "\n", given.out)
 
 
 if __name__ == "__main__":

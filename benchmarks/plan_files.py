@@ -33,6 +33,7 @@ from torch import nn
 import dgc
 import dgc.runtime
 from benchmarks import plan_threads
+from benchmarks.page import add_out
 from dgc.bench.machine import facts
 from dgc.bench.rows import BenchReport, BenchRow, read_report, write_report
 from dgc.infer.onnx_file import save_onnx
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plans", type=int, default=8)
     parser.add_argument("--network", action="append")
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     given = parser.parse_args()
     for way, (package, _) in ENGINES.items():
         if not find_spec(package):

@@ -17,8 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.page import add_out, tell
 from dgc.bench.machine import facts
-from dgc.run.files import atomic_write
 
 SUMS = 12  # independent sums: more than the latency of an instruction times its throughput
 
@@ -87,7 +87,7 @@ def measured(way: Products, compiler: str, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     asked = parser.parse_args()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -110,10 +110,7 @@ def main() -> None:
             speed = measured(way, compiler, Path(place))
             base.setdefault(way.wide, speed)
             lines.append(f"| {way.name} | {speed:.0f} | {speed / base[way.wide]:.2f} |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if asked.out:
-        atomic_write(asked.out, text.encode())
+    tell("\n".join(lines) + "\n", asked.out)
 
 
 if __name__ == "__main__":

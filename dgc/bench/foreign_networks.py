@@ -91,8 +91,8 @@ def calls(made: Case, threads: int) -> dict[str, Callable[[], object]]:
     """What takes turns: engines that are installed, the dense network in ours, the converted."""
     found = {"dense_eager": torch_call(made.dense, made.x)}
     others = {"dense_onnxruntime": onnxruntime_call, "dense_openvino": openvino_call}
-    wanted = [n for n in ENGINES if n in others and _installed(n.removeprefix("dense_"))]
-    wanted = wanted if _installed("onnx") else []  # what they read is written with it
+    # what they read is written with the package onnx
+    wanted = [n for n in ENGINES if n in others and _installed("onnx", n.removeprefix("dense_"))]
     # Exported once for all: an export takes longer than what it is for.
     onnx = onnx_of(made.dense, made.x) if wanted else b""
     for name in wanted:
@@ -103,8 +103,8 @@ def calls(made: Case, threads: int) -> dict[str, Callable[[], object]]:
     return found
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _installed(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def measure(made: Case, threads: int, budget_s: float, *, machine: str, run: str) -> list[BenchRow]:

@@ -83,7 +83,8 @@ class NativeModule(nn.Module):
         loaded = library.load()
         if plan is None or loaded is None:
             y: Tensor = self.original(x_BCHW)
-            self._warn()  # only now: of an image that the network cannot take, it says so itself
+            if self._problem is not None:  # only now: what it cannot take, the network says itself
+                self._warn(self._problem)
             return y
         return plan.run(x_BCHW.detach().contiguous(), loaded, torch.get_num_threads())
 
@@ -112,14 +113,15 @@ class NativeModule(nn.Module):
         except UnknownError as error:
             if self.strict:
                 raise UsageError(f"no native plan of the whole network: {error}") from error
-            self._problem = error
+            if self.outermost:
+                self._problem = error
             compile_parts(self.original, self.precision, self._plans)
             return None
 
-    def _warn(self) -> None:
+    def _warn(self, problem: UnknownError) -> None:
         """Once: why the network runs in parts."""
-        problem, self._problem = self._problem, None
-        if problem is None or self._warned or not self.outermost:
+        self._problem = None
+        if self._warned:
             return
         self._warned = True
         text = str(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import orjson
 import pytest
 
 from dgc.bench import __main__ as bench
-from dgc.bench import timing
+from dgc.bench import cells, timing
 from dgc.bench.inference_report import best_dense, markdown, runs
 from dgc.bench.networks import NETWORKS
 from dgc.bench.rows import BenchReport, parse_report
@@ -186,8 +187,6 @@ def test_without_onnx_the_engines_that_need_it_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They were a traceback: PyTorch says by an error of its own that onnx is missing."""
-    from dgc.bench import cells
-
     monkeypatch.setitem(sys.modules, "onnx", None)
     wanted = ["dense_eager", "dense_onnxruntime", "dense_openvino"]
     rows = cells.measure("densenet86", 1, 1, wanted, 0.05, machine="here", run="now")
@@ -195,3 +194,15 @@ def test_without_onnx_the_engines_that_need_it_are_left_out(
     assert told["dense_eager"] is None
     for name in wanted[1:]:
         assert "is not installed (pip install 'dgcctl[bench]')" in str(told[name])
+
+
+@pytest.mark.parametrize("script", ["int8_parts", "product_peaks", "busy_cores", "plan_files"])
+def test_a_page_that_cannot_be_kept_is_said_before_anything_is_measured(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", [script, "--out", str(tmp_path / "file" / "page.md")])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"benchmarks.{script}").main()
+    assert ended.value.code == 2
+    assert "page.md cannot be written: " in capsys.readouterr().err

@@ -109,7 +109,8 @@ def test_a_plan_in_8_bits_whose_image_grows_is_written(
     net = nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), grown, nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ).eval()
-    dgc.set_progress(net, 1.0) if dynamic else None
+    if dynamic:
+        dgc.set_progress(net, 1.0)
     for side in (7, 13, 16):
         x = torch.randn(2, 3, side, side)
         wanted = dgc.compile_for_inference(net, precision="int8", strict=True)(x)
