@@ -16,9 +16,9 @@ HEAVY = 256 * 1024  # bytes of weights from which an operation runs over all sam
 FEW_PIXELS = 256  # up to here the gates multiply a copy of the input, above it the weights
 # up to here vectors run over output channels where a head has whole vectors of them ...
 LANE_PIXELS = 196
-# ... for a 1x1 only where its weights come from beyond the second-level cache: fewer are read as
-# fast for each tile of pixels, and vectors of pixels waste nothing (measured with AVX-512)
-LANE_WEIGHTS = 256 * 1024
+# ... for a 1x1 only where less of the vectors of pixels is pixels: 7x7 in 2x2 sub-planes fill 0.38
+# of them, and row after row 0.77, which is as fast as vectors over outputs (measured with AVX-512)
+FILLED = 0.6
 # of a 1x1: pixels for each output of a head from which it is cheaper to multiply the gates into the
 # weights, outputs x channels, than into the input, pixels x channels
 PIXELS_AN_OUTPUT = 4
@@ -35,12 +35,19 @@ def few_pixels(layout: Layout) -> bool:
     return layout.length * layout.phases**2 <= FEW_PIXELS
 
 
+def filled(out: Layout) -> float:
+    """Which share of the numbers in vectors of pixels are pixels."""
+    numbers = up((out.rows - 1) * out.row + out.columns) * out.phases**2
+    return out.height * out.width / numbers
+
+
 def over_outputs(conv: Conv, out: Layout) -> bool:
     """Whether vectors run over output channels: few pixels, and heads of whole vectors."""
     pixels, outs = out.height * out.width, int(conv.weight.shape[0]) // conv.groups
-    if conv.taps == 1 and (not library.many_registers() or conv.weight.numel() < LANE_WEIGHTS):
-        return False  # without many registers, small tiles over packed pixels waste less
-    return conv.dynamic and out.phases == 1 and pixels <= LANE_PIXELS and outs % 16 == 0
+    # without many registers, small tiles over packed pixels waste less
+    if conv.taps == 1 and (not library.many_registers() or filled(out) >= FILLED):
+        return False
+    return conv.dynamic and out.phases <= 2 and pixels <= LANE_PIXELS and outs % 16 == 0
 
 
 def needs_panel(conv: Conv, w: Window, out: Layout) -> bool:
@@ -117,7 +124,7 @@ def convolve(
     out, source = images["dst"].layout, images["src"].layout
     outs, channels = int(conv.weight.shape[0]) // conv.groups, images["src"].channels
     wino, panel = by_tiles(conv, w, out), "panel" in regions
-    lanes = over_outputs(conv, out) and not panel
+    lanes = over_outputs(conv, out) and not panel and not wino
     pack = winograd.points if wino else weights.lanes if lanes else weights.blocks
     window, phases = (winograd.TILES, 1) if wino else (w, out.phases)
     constants: dict[str, Constant] = {
@@ -131,7 +138,7 @@ def convolve(
         constants |= {"in_scale": conv.scale, "in_shift": conv.shift}
     span = winograd.span(channels - conv.n_inactive, outs)
     room = (
-        channels * max(400, source.plane)
+        channels * max(400, source.plane, out.phases**2 * out.length)
         + source.lead
         + 32 * out.height * out.width
         + out.length
@@ -150,4 +157,5 @@ def convolve(
         inactive=conv.n_inactive, scale_weights=int(panel), lanes=int(lanes),
         # a panel is of one sample: it is made and read before the next one's
         batched=int(few_pixels(out) and conv.weight.numel() * 4 >= HEAVY and not panel),
+        around=w.padding != (0, 0),
     )  # fmt: skip

@@ -44,5 +44,5 @@ def emit(to: NodeImages, node: Node, w: Window, images: dict[str, Image]) -> Non
     to.emit(
         Kind.DEPTHWISE, images, constants=constants, channels=conv.groups, taps=conv.taps,
         mode=int(Mode.BY_ROWS) if rows else 0, pool_stride=w.stride, pool_pad=w.padding[0],
-        pool_kernel=w.kernel[0], **after,
+        pool_kernel=w.kernel[0], around=w.padding != (0, 0), **after,
     )  # fmt: skip

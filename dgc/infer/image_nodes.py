@@ -39,7 +39,8 @@ def combine(to: NodeImages, node: Node, mode: Mode) -> None:
 def gather(to: NodeImages, node: Node) -> None:
     target = to.target(node)
     images = {"src": to.arranged(node.inputs[0], target.layout), "dst": target}
-    to.emit(Kind.GATHER, images, constants={"index": np.array(node.index, np.int32)})
+    index = {"index": np.array(node.index, np.int32)}
+    to.emit(Kind.GATHER, images, constants=index, around=True)  # copies the padding as well
 
 
 def pool(to: NodeImages, node: Node) -> None:

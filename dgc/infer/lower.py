@@ -73,7 +73,8 @@ def _add(to: Lowering, node: Node) -> None:
         return
     target = to.target(node)
     first, second = (to.arranged(i, target.layout) for i in (a, b))
-    to.emit(Kind.ADD, {"src": first, "residual": second, "dst": target}, **acts(node))
+    images = {"src": first, "residual": second, "dst": target}
+    to.emit(Kind.ADD, images, around=True, **acts(node))  # adds the padding as well
 
 
 def _combine(to: Lowering, node: Node) -> None:

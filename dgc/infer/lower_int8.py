@@ -175,6 +175,7 @@ class Int8Lowering(Lowering):
             inactive=conv.n_inactive, span=int(asked),
             lanes=int(conv.scale is None and not not_negative(node.inputs[0])),
             batched=int(few_pixels(target.layout) and conv.weight.numel() >= HEAVY),
+            around=w.padding != (0, 0),
         )  # fmt: skip
 
     def _asked(self, node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,15 +13,19 @@ THREAD, SAMPLE = 0, 1
 
 @dataclass(eq=False)
 class Buffer:
-    """`floats` numbers, zero at first. Two buffers of equal `key` may follow each other in the same
-    place: whoever writes there leaves the padding zero.
+    """`floats` numbers, zero at first. Where two of equal `key` follow each other in a place, the
+    padding of one is where that of the other is. Images of different keys may overlap as well: then
+    who writes one that is `reused` makes its padding zero.
     """
 
     floats: int
     key: object
+    image: bool = False
+    padded: bool = False  # somebody reads its padding
     uses: list[int] = field(default_factory=list)  # indices of operations
     arena: int = THREAD
     offset: int = 0
+    reused: bool = False
 
 
 @dataclass(eq=False)
@@ -62,7 +67,7 @@ class Image:
 
 
 def new_image(layout: Layout, channels: int) -> Image:
-    return Image(Buffer(layout.floats(channels), (layout, channels)), layout, channels)
+    return Image(Buffer(layout.floats(channels), (layout, channels), image=True), layout, channels)
 
 
 def new_region(floats: int, role: str) -> Buffer:
@@ -100,11 +105,52 @@ def place(buffers: list[Buffer], batched: list[bool]) -> tuple[int, int]:
 
 
 def _pack(buffers: list[Buffer]) -> int:
-    free: dict[object, list[tuple[int, int]]] = {}  # key -> (last use, offset)
+    """Offsets for the buffers of one arena: images first, all other numbers behind them."""
+    images = [b for b in buffers if b.image]
+    end = _pack_images(images)
+    for b in images:
+        b.reused = b.padded and any(
+            _overlap(b, other) and not _same_place(b, other) for other in images
+        )
+    return _pack_regions([b for b in buffers if not b.image], end)
+
+
+def _alive_together(a: Buffer, b: Buffer) -> bool:
+    return min(a.uses) <= max(b.uses) and min(b.uses) <= max(a.uses)
+
+
+def _overlap(a: Buffer, b: Buffer) -> bool:
+    return a.offset < b.offset + up(b.floats) and b.offset < a.offset + up(a.floats)
+
+
+def _same_place(a: Buffer, b: Buffer) -> bool:
+    """Whether the padding of one is where that of the other is."""
+    return (a.key, a.offset) == (b.key, b.offset)
+
+
+def _pack_images(images: list[Buffer]) -> int:
+    """The largest first, each at the lowest place that nothing holds while it lives (Pisarchyk and
+    Lee, arXiv 2001.03288: greedy by size).
+    """
+    placed: list[Buffer] = []  # by their offsets
     end = 0
-    for b in sorted(buffers, key=lambda b: min(b.uses)):
-        # Of one key only: another image's padding is not
-        # where this one's is, and nobody zeroes it again.
+    for b in sorted(images, key=lambda b: (-b.floats, min(b.uses))):
+        b.offset = 0
+        for other in placed:
+            if not _alive_together(b, other):
+                continue
+            if b.offset + up(b.floats) <= other.offset:
+                break
+            b.offset = max(b.offset, other.offset + up(other.floats))
+        insort(placed, b, key=lambda b: b.offset)
+        end = max(end, b.offset + up(b.floats))
+    return end
+
+
+def _pack_regions(regions: list[Buffer], end: int) -> int:
+    """Behind `end`; only those of one key follow each other in a place."""
+    free: dict[object, list[tuple[int, int]]] = {}  # key -> (last use, offset)
+    for b in sorted(regions, key=lambda b: min(b.uses)):
         spots = free.setdefault(b.key, [])
         fit = next((s for s in spots if s[0] < min(b.uses)), None)
         if fit is None:

@@ -18,6 +18,8 @@ from dgc.kernels.cpu import weights
 from dgc.kernels.cpu.layout import Layout, Window
 from dgc.kernels.cpu.structs import Kind
 
+TELLING = (Kind.DEPTHWISE, Kind.COMBINE)  # those that can tell the means of what they write
+
 
 def acts(node: Node) -> dict[str, Any]:
     """The numbers of an operation that say which activation follows."""
@@ -114,10 +116,31 @@ class NodeImages(Emitter):
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool
     ) -> Region:
         """The mean of each channel, after scale, shift and ReLU where they are asked for."""
+        told = None if scale is not None or relu else self._told_by_writer(source)
+        if told is not None:
+            return told
         region = new_region(source.channels, "means")
         norm = {"in_scale": scale, "in_shift": shift}
         self.emit(Kind.MEAN, {"src": source}, {"out": region}, norm, in_relu=int(relu))
         return region
+
+    def _told_by_writer(self, image: Image) -> Region | None:
+        """The means of an image from the operation that writes it, which has each channel near
+        then; None where it cannot tell them.
+        """
+        steps = reversed(range(len(self.steps)))
+        at = next((i for i in steps if self.steps[i].writes(image)), None)
+        if at is None:
+            return None
+        step, wanted = self.steps[at], (image.first, image.channels)
+        to = step.images["dst"]
+        if step.op.kind not in TELLING or (to.first, to.channels) != wanted:
+            return None
+        if not step.op.span:
+            region = new_region(image.channels, "means")
+            region.uses.append(at)
+            step.op.span, step.regions = 1, {**step.regions, "out": region}
+        return step.regions["out"]
 
     def vector(self, node: Node) -> Region:
         """The node's numbers; of an image, its pixels one after the other."""

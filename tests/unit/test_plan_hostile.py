@@ -136,6 +136,8 @@ LIES: dict[str, tuple[Callable[[Forged], None], str]] = {
     "more channels than planes": (change(Kind.CONV, "src.channels", 2**16), "workspace"),
     "a mask beyond the block": (change(Kind.CONV, "dst.mask", 2**35), "mask"),
     "no mask": (change(Kind.POOL, "dst.mask", 0), "mask"),
+    "a source that is made clear": (change(Kind.CONV, "src.reused", 1), "only one that is written"),
+    "an image made clear twice": (change(Kind.POOL, "dst.reused", 2), "only one that is written"),
     "outputs beyond the image": (change(Kind.CONV, "out_step", 1000), "steps between output"),
     "all channels inactive": (change(Kind.CONV, "inactive", 32, dynamic=1), "inactive"),
     "more inactive than there are": (change(Kind.SELECT, "inactive", 1000), "inactive"),

@@ -86,7 +86,7 @@ class Answer(IntEnum):
 
 class Tensor(Structure):
     _fields_ = _integers(
-        "arena offset plane phases phase_plane lead row length height width channels mask"
+        "arena offset plane phases phase_plane lead row length height width channels mask reused"
     )
 
 

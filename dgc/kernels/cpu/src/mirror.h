@@ -34,6 +34,7 @@ constexpr DgcField kFields[] = {
     DGC_FIELD(DgcTensor, width),
     DGC_FIELD(DgcTensor, channels),
     DGC_FIELD(DgcTensor, mask),
+    DGC_FIELD(DgcTensor, reused),
     DGC_STRUCT(DgcRegion),
     DGC_FIELD(DgcRegion, arena),
     DGC_FIELD(DgcRegion, offset),

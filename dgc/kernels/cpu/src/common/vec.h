@@ -59,6 +59,9 @@ DGC_INLINE float relu(float x) {
 DGC_INLINE V larger(V a, V b) {
     return a > b ? a : b;
 }  // b where either is NaN
+DGC_INLINE V lesser(V a, V b) {
+    return a < b ? a : b;
+}  // likewise
 DGC_INLINE V keep(V x, VI mask) {
     return (V)((VI)x & mask);
 }

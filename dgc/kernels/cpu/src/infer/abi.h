@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 // Of the structures in this file. A plan file that was written with another number is refused.
-constexpr int kDgcAbi = 6;
+constexpr int kDgcAbi = 7;
 
 extern "C" {
 
@@ -37,6 +37,8 @@ struct DgcTensor {
     int64_t height, width;
     int64_t channels;
     int64_t mask;  // int32 [phases * phases][length]: all bits set on pixels, zero on padding
+    int64_t reused;  // of a `dst`: 1: another image lies in this memory at another time, so that
+                     // who writes this one makes its padding zero, too (padding.h)
 };
 
 struct DgcRegion {  // numbers that are no image: means, gates, lists
@@ -120,7 +122,8 @@ struct DgcOp {
                             // multiply the input
     DgcRegion panel;
     int64_t lanes;  // 1: few pixels, weights for vectors over output channels (lanes.h)
-    int64_t span;   // DGC_WINO: tiles that a head takes at once
+    int64_t span;   // DGC_WINO: tiles that a head takes at once. DGC_DEPTHWISE, DGC_COMBINE: 1: the
+                    // mean of each channel of the result goes to `out`
     int64_t edges;  // int32 [2][dst.length]: all bits set on tiles with a neighbour to the left, to
                     // the right
     int64_t pool_kind, pool_kernel, pool_stride, pool_pad;  // kind 0: max, 1: average; of rows

@@ -133,16 +133,23 @@ DGC_INLINE float slope_of(const DgcOp& op) {
     return slope;
 }
 
-// The operation's activation over whole vectors in place, zero where the mask is (null: no mask).
-__attribute__((noinline)) inline void activate(const DgcOp& op, float* x, const int32_t* mask,
-                                               int64_t vectors) {
+// The operation's activation over whole vectors of `rows` rows in place, zero where the mask is (null:
+// no mask).
+__attribute__((noinline)) inline void activate_rows(const DgcOp& op, float* x, int64_t rows,
+                                                    int64_t step, const int32_t* mask,
+                                                    int64_t vectors) {
     const V slope = splat(slope_of(op));
     with_act(op.act, [&](auto act) {
-        for (int64_t i = 0; i < vectors * VL; i += VL) {
-            const V y = act_of<decltype(act)::value>(load(x + i), slope);
-            store(x + i, mask ? keep(y, load_int(mask + i)) : y);
-        }
+        for (int64_t r = 0; r < rows; ++r, x += step)
+            for (int64_t i = 0; i < vectors * VL; i += VL) {
+                const V y = act_of<decltype(act)::value>(load(x + i), slope);
+                store(x + i, mask ? keep(y, load_int(mask + i)) : y);
+            }
     });
+}
+
+inline void activate(const DgcOp& op, float* x, const int32_t* mask, int64_t vectors) {
+    activate_rows(op, x, 1, 0, mask, vectors);
 }
 
 // One number.

@@ -41,7 +41,7 @@ struct Operands {  // of one operation of a run
         DGC_CHECK(t.row >= columns && (rows - 1) * t.row + columns <= t.length);
         DGC_CHECK(t.phase_plane >= t.lead + t.length && t.plane >= subplanes(t) * t.phase_plane);
         DGC_CHECK(t.offset + t.channels * t.plane + t.lead <= room(t.arena));
-        DGC_CHECK(t.mask != 0);
+        DGC_CHECK(t.mask != 0 && (t.reused == 0 || t.reused == 1));
         constant(t.mask, subplanes(t) * t.length * 4);
     }
 };
@@ -79,6 +79,7 @@ inline void check_bytes(const DgcOp& op, const Operands& o) {
 inline void check_image(const DgcOp& op, const Operands& o) {
     if (op.kind == DGC_COMBINE) {
         DGC_CHECK(op.src.channels == op.dst.channels);
+        if (op.span) o.region(op.out, op.dst.channels);
         if (op.has_vector) return o.region(op.in, op.src.channels);
         DGC_CHECK(op.residual.channels == op.dst.channels);
     } else if (op.kind == DGC_GATHER) {
@@ -122,6 +123,7 @@ inline void check_depthwise(const DgcOp& op, const Operands& o) {
     DGC_CHECK(op.weight && (op.mode == DGC_BY_ROWS || op.offsets));
     o.constant_floats(op.weight, op.channels * op.taps), o.constant_floats(op.bias, op.channels);
     if (op.offsets) o.constant(op.offsets, subplanes(op.dst) * op.taps * 8);
+    if (op.span) o.region(op.out, op.channels);
 }
 
 inline void check_operation(const DgcOp& op, const Operands& o) {

@@ -16,6 +16,8 @@
 
 namespace DGC_ISA {
 
+constexpr int64_t kMostParts = 4;  // sub-planes of an output that lanes take
+
 struct Span {  // vectors [first, first + count) of one output sub-plane
     int64_t subplane, first, count;
 };
@@ -33,7 +35,9 @@ DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t
     };
     Sink s = {};
     s.bias_step = op.out_step;
-    s.relu = op.relu != 0;
+    const bool six = op.act == DGC_RELU6 && !op.has_residual;
+    s.relu = op.relu != 0 || six;
+    s.most = six ? 6.0f : __builtin_inff();
     if (op.bias) s.bias = floats(c, op.bias) + channel;
     s.dst = place(op.dst), s.step = op.out_step * op.dst.plane;
     if (op.has_residual)
@@ -52,13 +56,14 @@ inline void conv_rows(const DgcOp& op, const Context& c, Source source, const fl
                       start = op.outs - whole < kBlock ? row : whole;  // of this block
         source.block = block_of(op.outs - start);
         source.w = weight + start * per_row + (row - start);
+        const bool next = source.w_index && op.outs - start >= 2 * kBlock && start + kBlock < rows.end;
+        source.ahead = next ? weight + (start + kBlock) * per_row : nullptr;
         source.w_step = op.taps * source.block;
         const int64_t height = smaller(start + source.block, rows.end) - row;
         const Sink sink = sink_at(op, c, head, row, q);
         sweep(source, sink, height, q.count);
-        if (op.act != DGC_NO_ACT)  // while the rows are near
-            for (int64_t r = 0; r < height; ++r)
-                activate(op, sink.dst + r * sink.step, sink.mask, q.count);
+        if (op.act != DGC_NO_ACT && sink.most > 6.0f)  // while the rows are near
+            activate_rows(op, sink.dst, height, sink.step, sink.mask, q.count);
         row += height;
     }
 }
@@ -127,15 +132,51 @@ inline void scaled_planes(const DgcOp& op, const Context& c, int64_t head) {
     __builtin_memset(c.scratch + *s.count * t.plane, 0, (t.lead + 4 * kAlign) * 4);
 }
 
+// Of a 1x1 only what its tap meets: [channel][output sub-plane][pixel], where a strided one leaves
+// three pixels of four alone.
+inline void scaled_pixels(const DgcOp& op, const Context& c, int64_t head) {
+    const Selection s = selection(c, op, head);
+    const int64_t parts = subplanes(op.dst), vectors = used_vectors(op.dst);
+    const int64_t* offsets = constant<int64_t>(c, op.offsets);
+    const float* from = at(c, op.src) + op.src.lead;
+    DGC_CHECK(*s.count * parts * op.dst.length <= c.program->scratch_floats);
+    for (int64_t k = 0; k < *s.count; ++k)
+        for (int64_t p = 0; p < parts; ++p)
+            pack_span(op, c, from + s.index[k] * op.src.plane + offsets[p], nullptr,
+                      c.scratch + (k * parts + p) * op.dst.length, s.index[k], s.gate[k], vectors);
+}
+
+// Where the sums of lanes lie in the scratch: behind all channels, of which NaN may let every one
+// through.
+DGC_INLINE int64_t lane_sums_at(const DgcOp& op) {
+    const DgcTensor &s = op.src, &d = op.dst;
+    return op.taps == 1 ? op.channels * subplanes(d) * d.length
+                        : op.channels * s.plane + s.lead + 4 * kAlign;
+}
+
+inline void lane_head(const DgcOp& op, const Context& c, int64_t head, Range rows) {
+    float* sums = c.scratch + lane_sums_at(op);
+    if (op.taps > 1) {
+        scaled_planes(op, c, head);
+        return lane_rows(op, c,
+                         {c.scratch + op.src.lead, op.src.plane, constant<int64_t>(c, op.offsets)},
+                         sums, head, rows);
+    }
+    scaled_pixels(op, c, head);
+    const int64_t length = op.dst.length, parts = subplanes(op.dst);
+    int64_t places[kMostParts];
+    DGC_CHECK(parts <= kMostParts);
+    for (int64_t p = 0; p < parts; ++p) places[p] = p * length;
+    lane_rows(op, c, {c.scratch, parts * length, places}, sums, head, rows);
+}
+
 inline void kernel_scaled(const DgcOp& op, const Context& c, int64_t head, Range rows) {
+    if (op.lanes) return lane_head(op, c, head, rows);
     const Selection s = selection(c, op, head);
     const DgcTensor& t = op.src;
     DGC_CHECK(*s.count * t.plane + t.lead + 4 * kAlign <= c.program->scratch_floats);
     scaled_planes(op, c, head);
     const float* x = c.scratch + t.lead;
-    if (op.lanes)
-        return lane_rows(op, c, x, c.scratch + op.channels * t.plane + t.lead + 4 * kAlign, head,
-                         rows);
     const int64_t per_row = op.channels * op.taps;
     for (int64_t p = 0; p < subplanes(op.dst); ++p) {
         const Source source = {
@@ -191,10 +232,12 @@ struct Spans {
     }
 };
 
-inline Spans spans_of(const DgcOp& op) {
+inline Spans spans_of(const DgcOp& op, int64_t threads) {
     const int64_t length = used_vectors(op.dst);
     const bool point = op.taps == 1 && op.dynamic && !op.scale_weights;
-    const int64_t vectors = smaller(length, point ? point_vectors(op) : kSpan);
+    int64_t vectors = smaller(length, point ? point_vectors(op) : kSpan);
+    // Some for each worker, but tiles of three vectors stay whole.
+    if (threads > 1) vectors = smaller(vectors, ceil_div(ceil_div(length, 4 * threads), 3) * 3);
     const int64_t pieces = ceil_div(length, vectors);
     return {pieces, vectors, length, pieces * subplanes(op.dst)};
 }
@@ -214,18 +257,23 @@ inline void conv_item(const DgcOp& op, const Context& c, int64_t item, int64_t p
     const Range rows = rows_of(op, item % parts, parts);
     if (rows.begin == rows.end) return;
     if (from_copy(op)) return kernel_scaled(op, c, head, rows);
-    const Spans spans = spans_of(op);
+    const Spans spans = spans_of(op, 1);
     for (int64_t i = 0; i < spans.count; ++i) conv_span(op, c, head, rows, spans.get(i));
 }
 
-// Workers share the spans of a large image, the heads (or rows) of a small one.
+// Workers share the spans of a large image, the heads (or rows) of a small one. What the other worker
+// has written is far away: with spans each reads half of the pixels and all weights, with heads half
+// of the weights and most pixels.
 inline bool by_spans(const DgcOp& op, const Context& c) {
-    return !from_copy(op) && (c.threads == 1 || spans_of(op).count >= 4 * c.threads);
+    if (from_copy(op)) return false;
+    if (c.threads == 1) return true;
+    return op.dst.height * op.dst.width >= op.heads * op.outs &&
+           spans_of(op, c.threads).count >= 2 * c.threads;
 }
 
+// A head's outputs over one span.
 inline void span_item(const DgcOp& op, const Context& c, int64_t item) {
-    const Span span = spans_of(op).get(item);
-    for (int64_t head = 0; head < op.heads; ++head) conv_span(op, c, head, {0, op.outs}, span);
+    conv_span(op, c, item % op.heads, {0, op.outs}, spans_of(op, c.threads).get(item / op.heads));
 }
 
 }  // namespace DGC_ISA

@@ -62,8 +62,12 @@ inline void tell_all(Crew* crew) {
 // Whoever reported the last item of a step is alone here.
 inline void after_step(Crew* crew, const Context& c) {
     bool more;
-    do more = next_step(c, &crew->step);
-    while (more && crew->step.items == 0);
+    do {
+        more = next_step(c, &crew->step);
+        if (!more || !is_small(c, crew->step)) continue;
+        run_items(crew->step, c, {0, crew->step.items});
+        crew->step.items = 0;
+    } while (more && crew->step.items == 0);
     if (more)
         begin_step(crew);
     else

@@ -70,6 +70,7 @@ struct DepthRows {  // what a block of output rows needs to know
     Bounds bounds;
     VI inside;  // lanes that are pixels, where a row is shorter than a vector
     bool narrow;
+    int64_t gap;  // zeros behind each row, where nobody else puts them
 };
 
 // R output rows at once.
@@ -101,9 +102,20 @@ __attribute__((noinline)) void depth_rows(const DepthRows& d) {
             const V out = bounded(d.bounds, acc[r]);
             store(d.to + r * d.to_row + x, d.narrow ? keep(out, d.inside) : out);
         }
-        if (x + VL >= d.width) return;
+        if (x + VL >= d.width) break;
         x = smaller(x + VL, d.width - VL);  // the last vector ends where the row does
     }
+    float* behind = d.to + d.width;  // while these lines are near
+    for (int64_t i = 0; i < d.gap; ++i)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) behind[r * d.to_row + i] = 0.0f;
+}
+
+// Behind each row, where the image's memory held another one before (padding.h).
+inline int64_t depth_gap(const DgcTensor& d) {
+    if (!d.reused || (d.width < VL && d.row <= VL)) return 0;
+    // Of a plan from elsewhere the last row need not leave as much room as the others.
+    return smaller(d.row, d.length - (d.height - 1) * d.row) - d.width;
 }
 
 template <int K, int S>
@@ -117,6 +129,7 @@ inline void depth_plane(const DgcOp& op, const Context& c, int64_t channel) {
     rows.from_row = s.row, rows.to_row = d.row, rows.width = d.width;
     rows.bounds = bounds_of(op);
     rows.narrow = d.width < VL;
+    rows.gap = depth_gap(d);
     for (int i = 0; i < VL; ++i) rows.inside[i] = i < d.width ? -1 : 0;
     const float* from = at(c, s) + channel * s.plane + s.lead;
     float* to = at(c, d) + channel * d.plane + d.lead;
@@ -166,7 +179,7 @@ inline void depth_flat(const DgcOp& op, const Context& c, int64_t channel) {
     }
 }
 
-inline void depth_item(const DgcOp& op, const Context& c, int64_t channel) {
+inline void depth_channel(const DgcOp& op, const Context& c, int64_t channel) {
     const DgcTensor &s = op.src, &d = op.dst;
     if (op.mode != DGC_BY_ROWS) {
         DGC_CHECK(s.phases == d.phases && s.row == d.row && op.pool_stride == 1);
@@ -178,6 +191,11 @@ inline void depth_item(const DgcOp& op, const Context& c, int64_t channel) {
     if (op.pool_stride == 1)
         return op.taps == 9 ? depth_plane<3, 1>(op, c, channel) : depth_plane<5, 1>(op, c, channel);
     return op.taps == 9 ? depth_plane<3, 2>(op, c, channel) : depth_plane<5, 2>(op, c, channel);
+}
+
+inline void depth_item(const DgcOp& op, const Context& c, int64_t channel) {
+    depth_channel(op, c, channel);
+    tell_mean(op, c, channel);
 }
 
 }  // namespace DGC_ISA

@@ -61,6 +61,11 @@ inline void combine_plane(const DgcOp& op, const Context& c, int64_t channel) {
     });
 }
 
+inline void combine_item(const DgcOp& op, const Context& c, int64_t channel) {
+    combine_plane(op, c, channel);
+    tell_mean(op, c, channel);
+}
+
 // Channel i of the result is channel index[i] of the source.
 inline void gather_plane(const DgcOp& op, const Context& c, int64_t channel) {
     const int64_t from = constant<int32_t>(c, op.index)[channel];

@@ -42,7 +42,7 @@ inline void conv_part(const DgcOp& op, const Context& c, int64_t item) {
     conv_item(op, c, item, row_parts(op, c));
 }
 inline Item conv_items(const DgcOp& op, const Context& c, int64_t* items, bool whole_heads) {
-    if (!whole_heads && by_spans(op, c)) return *items = spans_of(op).count, span_item;
+    if (!whole_heads && by_spans(op, c)) return *items = spans_of(op, c.threads).count * op.heads, span_item;
     return *items = op.heads * row_parts(op, c), conv_part;
 }
 #endif
@@ -88,7 +88,7 @@ inline Item item_of(const DgcOp& op, const Context& c, int64_t* items, bool whol
         case DGC_ADAPTIVE:
             return *items = op.src.channels, adaptive_plane;
         case DGC_COMBINE:
-            return *items = op.dst.channels, combine_plane;
+            return *items = op.dst.channels, combine_item;
         case DGC_GATHER:
             return *items = op.dst.channels, gather_plane;
         case DGC_RESAMPLE:

@@ -61,9 +61,7 @@ DGC_INLINE V apply(const Norm& n, V x) {
     return n.positive ? relu(x) : x;
 }
 
-inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
-    const DgcTensor& t = op.src;
-    const Norm norm = norm_of(op, c, channel);
+inline float mean_of(const Context& c, const DgcTensor& t, int64_t channel, const Norm& norm) {
     const float* plane = at(c, t) + channel * t.plane + t.lead;
     // Two sums, so that an addition does not wait for the one before.
     V a = V{}, b = V{};
@@ -77,7 +75,17 @@ inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
         }
         for (; i < t.length; i += VL) a += keep(apply(norm, load(x + i)), load_int(mask + i));
     }
-    at(c, op.out)[channel] = sum(a + b) / float(t.height * t.width);
+    return sum(a + b) / float(t.height * t.width);
+}
+
+inline void mean_plane(const DgcOp& op, const Context& c, int64_t channel) {
+    at(c, op.out)[channel] = mean_of(c, op.src, channel, norm_of(op, c, channel));
+}
+
+// The mean of what an operation has just written, while it is near (op.span).
+inline void tell_mean(const DgcOp& op, const Context& c, int64_t channel) {
+    const Norm none = {splat(1.0f), V{}, false, false};
+    if (op.span) at(c, op.out)[channel] = mean_of(c, op.dst, channel, none);
 }
 
 // Same sub-planes, other distance of rows: vector by vector, each row over what the one before has

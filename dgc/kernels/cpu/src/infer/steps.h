@@ -2,6 +2,7 @@
 // done when all its items are. Called by crew.h and executor.cpp.
 #pragma once
 #include "items.h"
+#include "padding.h"
 
 #include <time.h>
 
@@ -95,6 +96,34 @@ inline bool next_step(const Context& c, Step* s) {
     return true;
 }
 
+constexpr int64_t kSmall = 8192;  // multiply-adds: less than two microseconds with cold weights
+
+// Whether a step is sooner done than others are called to it.
+inline bool is_small(const Context& c, const Step& s) {
+    if (s.sharing != Sharing::kItems) return false;
+    const DgcOp& op = c.ops[s.op];
+    switch (op.kind) {
+        case DGC_LINEAR:
+            return op.outs * op.channels <= kSmall;
+        case DGC_GATES:
+            return op.heads * op.hidden * op.channels <= kSmall;
+        case DGC_VECTOR:
+        case DGC_ALONG:
+            return true;
+        default:
+            return false;
+    }
+}
+
+struct Share {
+    int64_t item, items;
+};
+
+inline void run_item(Item item, const DgcOp& op, const Context& c, Share share) {
+    if (op.dst.reused) clear_share(op, c, share.item, share.items);
+    item(op, c, share.item);
+}
+
 inline void run_sample(const Step& s, const Context& worker, int64_t sample) {
     Context c = for_sample(worker, sample, worker.worker);
     c.threads = 1;  // every operation's items are done here
@@ -103,7 +132,7 @@ inline void run_sample(const Step& s, const Context& worker, int64_t sample) {
         const Timer timer(c, op);
         int64_t items;
         const Item item = item_of(op, c, &items, false);
-        for (int64_t i = 0; i < items; ++i) item(op, c, i);
+        for (int64_t i = 0; i < items; ++i) run_item(item, op, c, {i, items});
     }
 }
 
@@ -120,12 +149,13 @@ inline void run_items(const Step& s, const Context& worker, Range some) {
     const Item item = item_of(op, worker, &items, batched);
     if (!batched) {
         const Context c = for_sample(worker, s.sample, 0);
-        for (int64_t i = some.begin; i < some.end; ++i) item(op, c, i);
+        for (int64_t i = some.begin; i < some.end; ++i) run_item(item, op, c, {i, items});
         return;
     }
     // Items outside, samples inside: an item's weights are read from memory once for all of them.
     for (int64_t i = some.begin; i < some.end; ++i)
-        for (int64_t k = 0; k < worker.run->samples; ++k) item(op, for_sample(worker, k, 0), i);
+        for (int64_t k = 0; k < worker.run->samples; ++k)
+            run_item(item, op, for_sample(worker, k, 0), {i, items});
 }
 
 }  // namespace DGC_ISA

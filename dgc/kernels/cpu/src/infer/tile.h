@@ -38,19 +38,20 @@ struct Sink {  // at the first row and pixel
     int64_t bias_step;
     bool relu;
     const int32_t* mask;  // null: the bare sums are stored
+    float most;           // of a result without residual: 6 for ReLU6, or infinity
 };
 
-// What follows the sums, for the usual case: bias and ReLU.
+// What follows the sums, for the usual case: bias and ReLU or ReLU6.
 template <int MR, int NV>
 DGC_INLINE void finish_plain(V (&acc)[MR][NV], const Sink& s, int64_t row, int64_t i) {
-    const V least = splat(s.relu ? 0.0f : -__builtin_inff());
+    const V least = splat(s.relu ? 0.0f : -__builtin_inff()), most = splat(s.most);
     float* dst = s.dst + row * s.step + i;
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         const V bias = splat(s.bias ? s.bias[(row + m) * s.bias_step] : 0.0f);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
-            const V y = larger(least, acc[m][v] + bias);
+            const V y = lesser(most, larger(least, acc[m][v] + bias));
             store(dst + m * s.step + v * VL, keep(y, load_int(s.mask + i + v * VL)));
         }
     }

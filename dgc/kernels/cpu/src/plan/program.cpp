@@ -141,7 +141,11 @@ bool Check::image(const ImageUse& use) {
     const int64_t floats = times(t.channels, t.plane);
     if (t.arena > 1 || plus(t.offset, floats, t.lead, kTail) > room(t.arena))
         return wrong(use.name, "does not lie whole inside the workspace");
-    return touch(use.name, t.arena, t.offset, floats, use.access);
+    if (t.reused > (use.access == WRITES ? 1 : 0))
+        return wrong(use.name, "is made clear of another image, and only one that is written can be");
+    // Then zeros are written behind its last channel, too.
+    const int64_t behind = t.reused ? t.lead : 0;
+    return touch(use.name, t.arena, t.offset, floats + behind, use.access);
 }
 
 // Whether the list at `r` is made for as many channels, and for as many heads at least.

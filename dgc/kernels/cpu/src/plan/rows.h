@@ -102,7 +102,10 @@ inline int64_t conv_scratch(const DgcOp& op) {
     const DgcTensor &s = op.src, &d = op.dst;
     if (reads_copy(op)) {
         const int64_t planes = plus(times(op.channels, s.plane), s.lead, kTail);
-        return op.lanes ? plus(planes, times(d.height, d.width, 32), d.length) : planes;
+        if (!op.lanes) return planes;
+        const int64_t pixels = times(op.channels, subplanes(d), d.length);
+        const int64_t sums = times(parts_of(d.height, d.phases), parts_of(d.width, d.phases), 32);
+        return plus(op.taps == 1 ? pixels : planes, sums, d.length);
     }
     if (!op.dynamic || op.scale_weights) return 0;
     return times(op.channels, d.length < 24 * kAlign ? d.length : 24 * kAlign);
@@ -129,7 +132,7 @@ inline const char* conv_rule(const Place& p) {
     if (const char* wrong = products_rule(p)) return wrong;
     if (!op.dynamic && (op.channels % op.heads || op.lanes || op.scale_weights))
         return "groups of a static convolution";
-    if (op.lanes && (op.dst.phases != 1 || op.outs % kAlign || op.scale_weights))
+    if (op.lanes && (op.dst.phases > 2 || op.outs % kAlign || op.scale_weights))
         return "vectors over output channels";
     return conv_scratch(op) <= p.program.scratch_floats ? nullptr : "the scratch";
 }
@@ -359,6 +362,8 @@ constexpr ImageUse kResidual = {"residual", &DgcOp::residual, READS,
                                 DGC_PRESENT(op.has_residual != 0)};
 constexpr ConstantUse kScale = {"in_scale", &DgcOp::in_scale, 4, norm_count, false};
 constexpr ConstantUse kShift = {"in_shift", &DgcOp::in_shift, 4, norm_count, false};
+constexpr RegionUse kMeans = {"out", &DgcOp::out, WRITES,
+                              DGC_COUNT(op.span ? op.dst.channels : -1)};
 constexpr RegionUse kList = {"list", &DgcOp::list, READS_LIST,
                              DGC_COUNT(op.dynamic ? list_floats(op) : -1)};
 constexpr ConstantUse kTaps = {"offsets", &DgcOp::offsets, 8, tap_count, true};
@@ -446,7 +451,7 @@ constexpr Row kRows[] = {
      "COMBINE",
      {},
      {kSource, {"residual", &DgcOp::residual, READS, DGC_PRESENT(op.has_vector == 0)}, kTarget},
-     {{"in", &DgcOp::in, READS, DGC_COUNT(op.has_vector ? op.src.channels : -1)}},
+     {{"in", &DgcOp::in, READS, DGC_COUNT(op.has_vector ? op.src.channels : -1)}, kMeans},
      {},
      combine_rule},
     {DGC_GATHER,
@@ -519,7 +524,7 @@ constexpr Row kRows[] = {
      "DEPTHWISE",
      {&DgcOp::channels, &DgcOp::taps},
      {kSource, kTarget},
-     {},
+     {kMeans},
      {{"offsets", &DgcOp::offsets, 8,
        DGC_COUNT(op.mode == DGC_BY_ROWS ? -1 : times(subplanes(op.dst), op.taps)), true},
       {"weight", &DgcOp::weight, 4, DGC_COUNT(times(op.channels, op.taps)), true},
