@@ -21,8 +21,8 @@ from dgcctl.core.runs import listing
 from dgcctl.core.runs.record import RunRecord, read_record
 
 KEYS = ("model.form", "model.growth", "model.gate_factor", "seed")
-COLUMNS = (
-    "run", *KEYS, "state", "top1_error", "loss", "macs_executed", "parameters", "seconds",
+FACTS = (
+    "state", "top1_error", "loss", "macs_executed", "parameters", "seconds",
     "recipe_digest", "metric_digest", "code_digest", "torch", "threads",
 )  # fmt: skip
 
@@ -31,16 +31,17 @@ def main(runs: Path, out: Path) -> None:
     records = [read_record(run.dir) for run in listing.list_runs(runs)]
     ended = [record for record in records if record.state in (State.DONE, State.FAILED)]
     ended.sort(key=lambda record: ([str(record.recipe.get(key)) for key in KEYS], record.id))
-    _write(out / "results.csv", COLUMNS, map(_row, ended))
-    _write(out / "curves.csv", ("run", "epoch", "step", "top1_error", "loss"), _curves(ended))
+    rows = ({**{key: record.recipe.get(key) for key in KEYS}, **facts(record)} for record in ended)
+    write(out / "results.csv", ("run", *KEYS, *FACTS), rows)
+    write(out / "curves.csv", ("run", "epoch", "step", "top1_error", "loss"), curves(ended))
 
 
-def _row(record: RunRecord) -> dict[str, Any]:
-    found = {key: record.metrics.get(key) for key in COLUMNS if key in record.metrics}
+def facts(record: RunRecord) -> dict[str, Any]:
+    """What a run came to and cost: its id and FACTS."""
+    found = {key: record.metrics.get(key) for key in FACTS if key in record.metrics}
     packages = record.env.get("packages", {})
     return {
         "run": record.id,
-        **{key: record.recipe.get(key) for key in KEYS},
         "state": str(record.state),
         **found,
         "seconds": round(record.seconds),
@@ -52,14 +53,14 @@ def _row(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _curves(records: list[RunRecord]) -> Iterator[dict[str, Any]]:
+def curves(records: list[RunRecord]) -> Iterator[dict[str, Any]]:
     for record in records:
         for row in record.of_kind(EventKind.EVAL):
             keys = ("epoch", "step", "top1_error", "loss")
             yield {"run": record.id, **{key: row[key] for key in keys}}
 
 
-def _write(path: Path, columns: tuple[str, ...], rows: Iterator[dict[str, Any]] | Any) -> None:
+def write(path: Path, columns: tuple[str, ...], rows: Iterator[dict[str, Any]] | Any) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -29,6 +29,16 @@ def facts() -> dict[str, object]:
     }
 
 
+def described() -> str:
+    """One line: CPU, cores, instruction set, peak of one core, versions, date."""
+    m = facts()
+    return (
+        f"{m['cpu']}, {m['cores']} cores, kernels {m['isa']}, peak of one core {m['peak_gmacs']}"
+        f" GMAC/s; Python {m['python']}, torch {_version('torch')}, dgcctl {_version('dgcctl')};"
+        f" {m['date']}"
+    )
+
+
 def label() -> str:
     """The machine and its instruction set as part of a file name: "amd-epyc-avx2"."""
     # Without clock and core count: the same CPU is offered in
