@@ -3,8 +3,8 @@
 // Kernels rely on zeros in front of a sub-plane, between its rows and behind its pixels. Memory is
 // zero at first, and an image that keeps its place for itself keeps them; where images of different
 // forms follow each other, each one's writer makes its own padding zero. An item does it for its
-// share of the channels, before it computes: it writes nothing that another item of the same
-// operation writes. Called by steps.h.
+// share of the channels, before it computes: no other item of the operation writes there, but for
+// zeros as well (behind short rows, depthwise.h). Called by steps.h.
 #pragma once
 #include "../common/counts.h"
 #include "../common/vec.h"

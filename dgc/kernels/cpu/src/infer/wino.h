@@ -167,6 +167,7 @@ inline void wino_item(const DgcOp& op, const Context& c, int64_t item) {
                   last = wino_cut(vectors, piece + 1, pieces);
     const Range part = cut(blocks, item % parts, parts),
                 rows = {part.begin * kBlock, smaller(op.outs, part.end * kBlock)};
+    if (first == last) return;  // a span of fewer tiles than a register tile has
     const Selection s = selection(c, op, head);
     WinoSpan q = {first * VL, (last - first) * VL, c.scratch, nullptr, 0, 0};
     // a line more, so that the points of a tile do not all fall into the same set of the
