@@ -3,26 +3,29 @@
     python -m benchmarks.road_rows RUNS_DIR docs/studies/cifar10_jpeg_resnet18
 
 results.csv: a row a finished run, as benchmarks.study_rows has them; curves.csv: the error after each epoch;
-milliseconds.md: the trained networks of the first seed in the native engine, one thread, in turns in one process.
+milliseconds.md: the trained networks of the first seed in the native engine, one thread, in turns in one process; the dense
+one also in OpenVINO and ONNX Runtime where they are installed (`pip install 'dgcctl[bench]'`).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import dgc
 from benchmarks.road_study import CELLS
 from benchmarks.study_rows import FACTS, curves, facts, write
 from dgc import settings
 from dgc.bench import machine, timing
+from dgc.bench.contenders import onnxruntime_call, torch_call
 from dgc.bench.markdown_table import markdown_table
+from dgc.bench.precisions import onnx_of, openvino_call
 from dgc.hub.load_weights import open_run
 from dgc.run.files import atomic_write
 from dgc.run.status import State
@@ -38,35 +41,52 @@ def cell_of(record: RunRecord) -> str | None:
     return next((tag for tag in record.recipe.get("tags") or () if tag in names), None)
 
 
+def turns(models: dict[str, nn.Module], x_BCHW: Tensor) -> dict[str, Callable[[], object]]:
+    """Each network in the native engine, the dense one also in the engines of others that are installed."""
+    found: dict[str, Callable[[], object]] = {
+        f"{name}, native": torch_call(dgc.compile_for_inference(model, strict=True), x_BCHW)
+        for name, model in models.items()
+    }
+    others = {"openvino": openvino_call, "onnxruntime": onnxruntime_call}
+    wanted = [
+        name
+        for name in others
+        if importlib.util.find_spec(name) and importlib.util.find_spec("onnx")
+    ]
+    onnx = onnx_of(models["dense"], x_BCHW) if wanted else b""
+    return found | {f"dense, {name}": others[name](onnx, x_BCHW, 1) for name in wanted}
+
+
 def milliseconds(networks: dict[str, RunRecord]) -> str:
     """The page: how long each network takes an image, and how many multiply-adds it executes."""
     models = {name: open_run(record.run).model.eval() for name, record in networks.items()}
     torch.set_num_threads(1)
-    engines = {
-        name: dgc.compile_for_inference(model, strict=True) for name, model in models.items()
-    }
-    rows = [
-        ["network", "top-1 error", "MACs executed", *(f"batch {n}, ms an image" for n in BATCHES)]
-    ]
     found = []
     for batch in BATCHES:
         x_BCHW = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        calls: dict[str, Callable[[], Tensor]] = {
-            name: partial(engine, x_BCHW) for name, engine in engines.items()
-        }
         with torch.no_grad():
-            found.append(timing.interleaved(calls, batch, BUDGET_S))
-    for name, record in networks.items():
+            found.append(timing.interleaved(turns(models, x_BCHW), batch, BUDGET_S))
+    rows = [
+        [
+            "network, engine",
+            "top-1 error",
+            "MACs executed",
+            *(f"batch {n}, ms an image" for n in BATCHES),
+        ]
+    ]
+    for name in found[0]:
         times = [f"{samples[name].median:.3f} (n = {samples[name].n})" for samples in found]
-        error, macs = record.metrics["top1_error"], record.metrics["macs_executed"]
-        rows.append([name, f"{error:.2f} %", f"{macs:,}", *times])
+        metrics = networks[name.partition(",")[0]].metrics
+        rows.append(
+            [name, f"{metrics['top1_error']:.2f} %", f"{metrics['macs_executed']:,}", *times]
+        )
     return "\n".join(
         [
             "# Milliseconds of the trained networks of seed 0",
             "",
             machine.described(),
             "",
-            "The native engine in float32, one thread, medians of n rounds in which the networks took turns.",
+            "Float32, one thread, medians of n rounds in which all took turns in one process.",
             "",
             *markdown_table(rows),
             "",
