@@ -4,12 +4,11 @@
 
 results.csv: a row a finished run, as benchmarks.study_rows has them; curves.csv: the error after each epoch;
 milliseconds.md: the trained networks of the first seed in the native engine, one thread, in turns in one process; the dense
-one also in OpenVINO and ONNX Runtime where they are installed (`pip install 'dgcctl[bench]'`).
+one also in PyTorch, and in OpenVINO and ONNX Runtime where they are installed (`pip install 'dgcctl[bench]'`).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from benchmarks.road_study import CELLS
 from benchmarks.study_rows import FACTS, curves, facts, write
 from dgc import settings
 from dgc.bench import machine, timing
-from dgc.bench.contenders import onnxruntime_call, torch_call
+from dgc.bench.contenders import torch_call
+from dgc.bench.foreign_networks import dense_calls
 from dgc.bench.markdown_table import markdown_table
-from dgc.bench.precisions import onnx_of, openvino_call
 from dgc.hub.load_weights import open_run
 from dgc.run.files import atomic_write
 from dgc.run.status import State
@@ -47,14 +46,9 @@ def turns(models: dict[str, nn.Module], x_BCHW: Tensor) -> dict[str, Callable[[]
         f"{name}, native": torch_call(dgc.compile_for_inference(model, strict=True), x_BCHW)
         for name, model in models.items()
     }
-    others = {"openvino": openvino_call, "onnxruntime": onnxruntime_call}
-    wanted = [
-        name
-        for name in others
-        if importlib.util.find_spec(name) and importlib.util.find_spec("onnx")
-    ]
-    onnx = onnx_of(models["dense"], x_BCHW) if wanted else b""
-    return found | {f"dense, {name}": others[name](onnx, x_BCHW, 1) for name in wanted}
+    for name, call in dense_calls(models["dense"], x_BCHW, 1).items():
+        found[f"dense, {name.removeprefix('dense_')}"] = call
+    return found
 
 
 def milliseconds(networks: dict[str, RunRecord]) -> str:

@@ -87,16 +87,20 @@ def converted_name(factor: float) -> str:
     return f"native_{factor:g}"
 
 
-def calls(made: Case, threads: int) -> dict[str, Callable[[], object]]:
-    """What takes turns: engines that are installed, the dense network in ours, the converted."""
-    found = {"dense_eager": torch_call(made.dense, made.x)}
+def dense_calls(dense: nn.Module, x: Tensor, threads: int) -> dict[str, Callable[[], object]]:
+    """A dense network in PyTorch and in the engines of others that are installed."""
+    found = {"dense_eager": torch_call(dense, x)}
     others = {"dense_onnxruntime": onnxruntime_call, "dense_openvino": openvino_call}
     # what they read is written with the package onnx
     wanted = [n for n in ENGINES if n in others and _installed("onnx", n.removeprefix("dense_"))]
     # Exported once for all: an export takes longer than what it is for.
-    onnx = onnx_of(made.dense, made.x) if wanted else b""
-    for name in wanted:
-        found[name] = others[name](onnx, made.x, threads)
+    onnx = onnx_of(dense, x) if wanted else b""
+    return found | {name: others[name](onnx, x, threads) for name in wanted}
+
+
+def calls(made: Case, threads: int) -> dict[str, Callable[[], object]]:
+    """What takes turns: engines that are installed, the dense network in ours, the converted."""
+    found = dense_calls(made.dense, made.x, threads)
     found[OWN] = torch_call(compile_for_inference(made.dense), made.x)
     for factor, one in made.converted.items():
         found[converted_name(factor)] = torch_call(compile_for_inference(one.model), made.x)

@@ -4,6 +4,8 @@ there whatever lay there before.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,31 @@ def test_ours_give_the_same_bits(
     assert wanted.isfinite().all()
     assert torch.equal(shared.run(x, native, 1), wanted)
     assert shared._program.thread_floats * 2 < alone._program.thread_floats
+
+
+INT8_PAGE = Path(__file__).resolve().parents[2] / "docs/int8.md"
+OURS = {
+    "condensenet": ("imagenet_dydensenet_h4", 224),
+    "resnet18": ("imagenet_dyresnet18_h4", 224),
+    "densenet86": ("cifar10_dydensenet86_h4", 32),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", OURS)
+def test_the_page_says_how_much_memory_plans_take(name: str) -> None:
+    preset, side = OURS[name]
+    net = dgc.create_model(preset)
+    dgc.set_progress(net, 1.0)
+    told = []
+    for precision in ("float32", "int8"):
+        engine = dgc.compile_for_inference(net.eval(), precision=precision)
+        assert isinstance(engine, NativeModule)
+        plan = engine.plan_for(torch.zeros(1, 3, side, side))
+        assert plan is not None
+        sizes = [
+            plan.block.nbytes,
+            *(plan._workspace(n, t).memory.nbytes for n, t in ((1, 1), (32, 2))),
+        ]
+        told.append(", ".join(f"{size / 1e6:.1f}" for size in sizes))
+    assert f"| {name} | {told[0]} | {told[1]} |" in INT8_PAGE.read_text(encoding="utf-8")

@@ -47,6 +47,10 @@ constexpr int64_t kLanePiece = kRegisters >= 32 ? INT64_MAX : 4096;  // floats
 // Gates (gates.h). Inherited, not measured again.
 constexpr int kGateVectors = 4;  // vectors of a head's gates that a worker takes at once
 
+// Steps (steps.h). Multiply-adds up to which a worker does a step alone: calling another costs two
+// microseconds and more (benchmarks/results/thread_loss.md).
+constexpr int64_t kSmallStep = 8192;
+
 // Winograd (wino.h). Vectors of tiles up to which weights are fetched ahead: it gained at 2 and 7
 // (7x7, 14x14 pixels), and was not tried beyond.
 constexpr int64_t kFewVectors = 12;

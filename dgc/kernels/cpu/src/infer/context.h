@@ -52,4 +52,21 @@ DGC_INLINE float* pixel(const DgcTensor& t, float* plane, int64_t y, int64_t x) 
     return plane + ((y % s) * s + x % s) * t.phase_plane + t.lead + (y / s) * t.row + x / s;
 }
 
+struct Pixels {  // of one sub-plane
+    int64_t height, width;
+};
+
+DGC_INLINE Pixels pixels_of(const DgcTensor& t, int64_t subplane) {
+    // A division for each of many small planes would cost as much as what is done with it.
+    if (t.phases == 1) return {t.height, t.width};
+    return {ceil_div(t.height - subplane / t.phases, t.phases),
+            ceil_div(t.width - subplane % t.phases, t.phases)};
+}
+
+// Vectors of a sub-plane up to its last pixel: so far convolutions write. What lies behind is padding.
+DGC_INLINE int64_t used_vectors(const DgcTensor& t) {
+    const Pixels most = pixels_of(t, 0);
+    return ceil_div((most.height - 1) * t.row + most.width, VL);
+}
+
 }  // namespace DGC_ISA

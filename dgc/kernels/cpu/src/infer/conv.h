@@ -22,11 +22,6 @@ struct Span {  // vectors [first, first + count) of one output sub-plane
     int64_t subplane, first, count;
 };
 
-// Of a sub-plane, up to its last pixel; what lies behind is padding, and zero already.
-DGC_INLINE int64_t used_vectors(const DgcTensor& t) {
-    return ceil_div((ceil_div(t.height, t.phases) - 1) * t.row + ceil_div(t.width, t.phases), VL);
-}
-
 DGC_INLINE Sink sink_at(const DgcOp& op, const Context& c, int64_t head, int64_t row,
                         const Span& q) {
     const int64_t channel = row * op.out_step + head * op.head_step, i = q.first * VL;

@@ -42,7 +42,8 @@ inline void conv_part(const DgcOp& op, const Context& c, int64_t item) {
     conv_item(op, c, item, row_parts(op, c));
 }
 inline Item conv_items(const DgcOp& op, const Context& c, int64_t* items, bool whole_heads) {
-    if (!whole_heads && by_spans(op, c)) return *items = spans_of(op, c.threads).count * op.heads, span_item;
+    if (!whole_heads && by_spans(op, c))
+        return *items = spans_of(op, c.threads).count * op.heads, span_item;
     return *items = op.heads * row_parts(op, c), conv_part;
 }
 #endif

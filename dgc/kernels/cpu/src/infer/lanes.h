@@ -97,15 +97,6 @@ inline void fetch_share(const LaneSource& s, const float* w, int64_t y, int64_t 
         for (int64_t i = 0; i < chunk; i += 16) __builtin_prefetch(w + s.coming[k] * chunk + i);
 }
 
-struct Pixels {  // of one sub-plane
-    int64_t height, width;
-};
-
-inline Pixels pixels_of(const DgcTensor& t, int64_t subplane) {
-    return {ceil_div(t.height - subplane / t.phases, t.phases),
-            ceil_div(t.width - subplane % t.phases, t.phases)};
-}
-
 struct Coming {  // weights that are needed next, laid out as those of now
     const float* w;  // null: nobody knows
     const int32_t* index;

@@ -23,9 +23,7 @@ DGC_INLINE void zero_some(float* from, int64_t count) {
 
 // Everything of sub-plane `p` that is no pixel. Pixels are written later, by the same item.
 inline void clear_around(const DgcTensor& t, float* rows, int64_t p) {
-    const int64_t s = t.phases;
-    const int64_t height = s == 1 ? t.height : ceil_div(t.height - p / s, s);
-    const int64_t width = s == 1 ? t.width : ceil_div(t.width - p % s, s);
+    const auto [height, width] = pixels_of(t, p);
     int64_t pixels = 0;  // where those of the row before ended
     for (int64_t y = 0; y < height; ++y) {
         const int64_t next = y * t.row;
@@ -47,17 +45,13 @@ struct Written {
 
 inline Written written_by(const DgcOp& op) {
     const DgcTensor& t = op.dst;
-    const bool one = t.phases == 1;  // a division for each small plane would cost as much as its zeros
-    const int64_t rows = one ? t.height : ceil_div(t.height, t.phases);
-    const int64_t columns = one ? t.width : ceil_div(t.width, t.phases);
-    const int64_t last = (rows - 1) * t.row;
     switch (op.kind) {
         case DGC_CONV:
         case DGC_WINO:
         case DGC_CONV8: {
             // By whole vectors and through the mask; lanes (lanes.h) to the end of a sub-plane.
             const bool lanes = op.kind == DGC_CONV && op.lanes;
-            return {false, lanes ? t.length : ceil_div(last + columns, VL) * VL};
+            return {false, lanes ? t.length : used_vectors(t) * VL};
         }
         case DGC_ADD:
         case DGC_COMBINE:
@@ -68,7 +62,8 @@ inline Written written_by(const DgcOp& op) {
         case DGC_DEPTHWISE:
             if (op.mode != DGC_BY_ROWS) return {false, t.length};
             // It puts zeros between its rows by itself (depth_gap).
-            return {false, smaller(t.length, last + larger_of(t.width, VL))};
+            return {false,
+                    smaller(t.length, (t.height - 1) * t.row + larger_of(t.width, VL))};
         default:
             return {true, 0};
     }

@@ -96,17 +96,15 @@ inline bool next_step(const Context& c, Step* s) {
     return true;
 }
 
-constexpr int64_t kSmall = 8192;  // multiply-adds: less than two microseconds with cold weights
-
 // Whether a step is sooner done than others are called to it.
 inline bool is_small(const Context& c, const Step& s) {
     if (s.sharing != Sharing::kItems) return false;
     const DgcOp& op = c.ops[s.op];
     switch (op.kind) {
         case DGC_LINEAR:
-            return op.outs * op.channels <= kSmall;
+            return op.outs * op.channels <= kSmallStep;
         case DGC_GATES:
-            return op.heads * op.hidden * op.channels <= kSmall;
+            return op.heads * op.hidden * op.channels <= kSmallStep;
         case DGC_VECTOR:
         case DGC_ALONG:
             return true;

@@ -3,6 +3,7 @@
 // A kernel of several taps packs whole planes; a single tap packs a piece of pixels at a time, which
 // stays in the first-level cache for all of the head's outputs. Called by int8.cpp and ops8.h.
 #pragma once
+#include "../context.h"
 #include "amx8.h"
 #include "tile8.h"
 
@@ -45,10 +46,6 @@ inline Place place_of(const DgcInt8& q, const Head& h, int64_t first, int64_t su
     return at;
 }
 
-inline int64_t used_vectors8(const DgcTensor& t) {
-    return ceil_div((ceil_div(t.height, t.phases) - 1) * t.row + ceil_div(t.width, t.phases), VL);
-}
-
 // Means and largest magnitudes of a head's outputs [first, first + count).
 inline void tell(const DgcInt8& q, const Head& h, int64_t first, int64_t count, const Stats* s) {
     for (int64_t m = 0; m < count; ++m) {
@@ -89,7 +86,7 @@ inline void one_block(const DgcInt8& q, const Packed& packed, Place& at, int64_t
 
 inline void whole_planes(const DgcInt8& q, const Head& h, const Packed& packed, Range rows) {
     pack_values(q, h, packed.values);
-    const int64_t vectors = used_vectors8(q.dst);
+    const int64_t vectors = used_vectors(q.dst);
     for (int64_t first = rows.begin; first < rows.end; first += kEight) {
         Stats stats[kEight] = {};
         for (int64_t p = 0; p < q.dst.phases * q.dst.phases; ++p) {
@@ -113,7 +110,7 @@ inline bool in_tiles(const DgcInt8& q, const Head& h, Range rows) {
 // Up to 32 outputs from `first` on, over all pixels of a sub-plane.
 inline void tile_rows(const DgcInt8& q, const Deep& d, const Place* at, int64_t count, int64_t first,
                       int32_t* sums) {
-    const int64_t vectors = used_vectors8(q.dst), wide = count > 16 ? 2 : 1;
+    const int64_t vectors = used_vectors(q.dst), wide = count > 16 ? 2 : 1;
     const int32_t* weights = d.weights + first / 16 * d.block;
     for (int64_t v = 0; v < vectors; v += 2) {
         const int64_t tall = smaller(2, vectors - v), i = v * VL;
@@ -173,7 +170,7 @@ inline bool in_pieces(const DgcInt8& q) {
 }
 
 inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Range rows) {
-    const int64_t vectors = used_vectors8(q.dst), fours = ceil_div(h.kept, 4);
+    const int64_t vectors = used_vectors(q.dst), fours = ceil_div(h.kept, 4);
     // Whole threes of vectors: as many as the inner kernel takes at once.
     const int64_t fit = kNearBytes / (larger_of(1, fours) * VL * 4) / 3 * 3;
     const int64_t piece = fit < 3 ? 3 : smaller(fit, 24);
