@@ -52,7 +52,8 @@ def kept(op: Op) -> int:
 def macs(op: Op) -> int:
     if op.kind != Kind.CONV8:
         return 0
-    return int(kept(op) * op.outs * op.heads * op.taps * op.dst.height * op.dst.width)
+    written = op.unpooled if op.unpooled.phases else op.dst
+    return int(kept(op) * op.outs * op.heads * op.taps * written.height * written.width)
 
 
 def by_tiles(op: Op, has_tiles: bool) -> bool:

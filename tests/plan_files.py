@@ -78,7 +78,8 @@ class Forged:
             block[start : start + ctypes.sizeof(listed)] = np.frombuffer(listed, np.uint8)
         block[: ctypes.sizeof(Program)] = np.frombuffer(self.program, np.uint8)
         shape = (self.plan.in_shape[0], self.plan.in_shape[1], self.plan.in_shape[2])
-        programs = [writer.FileProgram(16, shape, self.plan.out_shape, 0)]
+        exact = int(self.program.exact)
+        programs = [writer.FileProgram(16, shape, self.plan.out_shape, 0, exact)]
         return lay_out(programs, block)
 
     def write(self, file: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dgc.infer.memory import Buffer, Image, Region, buffer_of, place
+from dgc.infer.memory import Buffer, Image, Region, buffer_of, place, write_in_place
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import structs
 from dgc.kernels.cpu.block import BlockBuilder
@@ -20,6 +20,13 @@ from dgc.kernels.cpu.layout import Layout, up
 from dgc.kernels.cpu.structs import Kind, Op
 
 Constant = Tensor | NDArray[np.int64] | NDArray[np.int32] | NDArray[np.float32] | None
+
+
+# Which operands a result may be written over: each vector is read before it is written.
+IN_PLACE = {
+    Kind.CONV: ("residual",), Kind.WINO: ("residual",), Kind.CONV8: ("residual",),
+    Kind.ADD: ("src", "residual"), Kind.COMBINE: ("src", "residual"), Kind.PACK: ("src",),
+}  # fmt: skip
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Step:
     images: dict[str, Image]
     regions: Mapping[str, Region]
     path: str  # of the module that it is part of
+    layouts: Mapping[str, tuple[Layout, int]]  # those without a place, and how many channels
 
     def writes(self, image: Image) -> bool:
         """Whether a channel of it is written."""
@@ -40,6 +48,11 @@ class Step:
             and to.first < image.first + image.channels
             and image.first < to.first + to.channels
         )
+
+    def reads_twice(self, name: str) -> bool:
+        """Whether the memory of an operand is read as another operand, too."""
+        own = self.images[name].buffer
+        return any(i.buffer is own for n, i in self.images.items() if n not in (name, "dst"))
 
 
 class Emitter:
@@ -61,10 +74,12 @@ class Emitter:
         regions: Mapping[str, Region] | None = None,
         constants: Mapping[str, Constant] | None = None,
         *,
+        layouts: Mapping[str, tuple[Layout, int]] | None = None,
         around: bool = False,
         **numbers: int,
     ) -> Step:
-        """`around`: it reads what lies around the pixels of its sources, and needs zeros there."""
+        """`layouts`: of what has no place in the workspace, and its channels.
+        `around`: it reads what lies around the pixels of its sources, and needs zeros there."""
         images, regions = images or {}, regions or {}
         placed = {k: self.constant(v) for k, v in (constants or {}).items() if v is not None}
         # What lives how long follows from these numbers, once all operations are known.
@@ -73,7 +88,7 @@ class Emitter:
         for name in images if around else ():
             images[name].buffer.padded |= name != "dst"
         op = Op(kind=int(kind), **placed, **numbers)
-        self.steps.append(Step(op, images, regions, self.path))
+        self.steps.append(Step(op, images, regions, self.path, layouts or {}))
         return self.steps[-1]
 
     def constant(self, value: Tensor | NDArray[np.generic]) -> int:
@@ -85,7 +100,22 @@ class Emitter:
             self.masks[layout] = self.constant(layout.mask())
         return self.masks[layout]
 
+    def _in_place(self) -> None:
+        """Results that take the place of an operand."""
+        candidates = []
+        for at, step in enumerate(self.steps):
+            for name in IN_PLACE.get(Kind(step.op.kind), ()):
+                # Where the operation reads the image in two ways, one of them
+                # would find numbers that are written already.
+                if name in step.images and not step.reads_twice(name):
+                    candidates.append((at, step.images[name], step.images["dst"]))
+        write_in_place(candidates, [bool(s.op.batched) for s in self.steps])
+        for step in self.steps:
+            for image in step.images.values():
+                image.buffer = image.buffer.root
+
     def finish(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> NativePlan:
+        self._in_place()
         buffers = {
             b: None
             for s in self.steps
@@ -114,11 +144,17 @@ class Emitter:
             setattr(step.op, name, tensor)
         for name, region in step.regions.items():
             setattr(step.op, name, structs.Region(region.arena, region.offset))
+        for name, (layout, channels) in step.layouts.items():
+            setattr(step.op, name, self._planes(layout, channels))
 
     def _tensor(self, image: Image) -> structs.Tensor:
-        t, b = image.layout, image.buffer
+        tensor, buffer = self._planes(image.layout, image.channels), image.buffer
+        tensor.arena = buffer.arena
+        tensor.offset = buffer.offset + image.first * image.layout.plane
+        return tensor
+
+    def _planes(self, t: Layout, channels: int) -> structs.Tensor:
         return structs.Tensor(
-            b.arena, b.offset + image.first * t.plane, t.plane, t.phases, t.phase_plane, t.lead,
-            t.row, t.length,
-            t.height, t.width, image.channels, self._mask(t),
+            0, 0, t.plane, t.phases, t.phase_plane, t.lead, t.row, t.length, t.height, t.width,
+            channels, self._mask(t),
         )  # fmt: skip

@@ -43,6 +43,21 @@ def gather(to: NodeImages, node: Node) -> None:
     to.emit(Kind.GATHER, images, constants=index, around=True)  # copies the padding as well
 
 
+def window_numbers(node: Node) -> dict[str, Any]:
+    """The numbers of an operation that say by which windows it pools."""
+    p = node.pool
+    assert p is not None
+    return {
+        "pool_kind": int(p.kind == "average"),
+        "pool_kernel": p.kernel[0],
+        "pool_stride": p.stride[0],
+        "pool_pad": p.padding[0],
+        "pool_kernel_w": p.kernel[1],
+        "pool_stride_w": p.stride[1],
+        "pool_pad_w": p.padding[1],
+    }
+
+
 def pool(to: NodeImages, node: Node) -> None:
     p = node.pool
     assert p is not None
@@ -56,13 +71,7 @@ def pool(to: NodeImages, node: Node) -> None:
         Kind.POOL,
         {"src": source, "dst": target},
         constants=counts,
-        pool_kind=int(p.kind == "average"),
-        pool_kernel=p.kernel[0],
-        pool_stride=p.stride[0],
-        pool_pad=p.padding[0],
-        pool_kernel_w=p.kernel[1],
-        pool_stride_w=p.stride[1],
-        pool_pad_w=p.padding[1],
+        **window_numbers(node),
     )
 
 

@@ -38,6 +38,9 @@ class Lowering(NodeImages):
     def convolution(self, node: Node) -> None:
         conv_nodes.lower_conv(self, node)
 
+    def pool(self, node: Node) -> None:
+        image_nodes.pool(self, node)
+
     def mean(self, node: Node) -> None:
         before = node.inputs[0]
         inside = Node("affine")
@@ -140,7 +143,7 @@ RULES: dict[str, Rule] = {
     "cat": _cat,
     "slice": _slice,
     "gather": _gather,
-    "pool": image_nodes.pool,
+    "pool": lambda to, n: to.pool(n),
     "adaptive": image_nodes.adaptive,
     "resample": image_nodes.resample,
     "mean": lambda to, n: to.mean(n),

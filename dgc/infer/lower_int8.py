@@ -19,12 +19,15 @@ from dgc.infer.conv import HEAVY, few_pixels, layout_matches, select
 from dgc.infer.conv_params import Conv
 from dgc.infer.emit import Constant
 from dgc.infer.graph import Node
+from dgc.infer.image_nodes import window_numbers
 from dgc.infer.lower import Lowering
 from dgc.infer.memory import Buffer, Image, Part, Region, new_region
 from dgc.infer.shapes import Layouts, window
 from dgc.kernels.cpu import int8, weights
 from dgc.kernels.cpu.layout import Layout, Window, up
 from dgc.kernels.cpu.structs import Kind
+
+FEW = 16  # channels of the source: then packing them for each head costs nothing
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Int8Lowering(Lowering):
         self.layouts = Layouts(self.nodes, self.sizes, tiles=False)
         self.stats: dict[Node, Stats] = {}
         self._copies: dict[tuple[Node, Layout], Image] = {}
+        self._pooled: set[Node] = set()  # poolings that the convolution in front does
         self._read_by: dict[Node, list[tuple[Node, int]]] = {}
         self._places: dict[Node, tuple[int, int]] = {}
         # one place for all: what is told of an image lives until its last reader
@@ -107,20 +111,48 @@ class Int8Lowering(Lowering):
     def convolution(self, node: Node) -> None:
         conv = node.conv
         assert conv is not None
-        w, target, before = window(node), self.target(node), node.inputs[0]
-        images = {"dst": target}
+        w, before, pool = window(node), node.inputs[0], self._pooled_alone(node)
+        target, written = self.target(pool or node), self.layouts.of(node)
+        images, regions = {"dst": target}, dict[str, Region]()
         if len(node.inputs) > 1:
-            images["residual"] = self.arranged(node.inputs[1], target.layout)
+            images["residual"] = self.arranged(node.inputs[1], written)
         if conv.dynamic:
-            source = self.realised(before)
+            self.realised(before)
             stats = self._seen_by(node) if conv.scale is not None else self._stats_of(before)
-            listed = self._selected(conv, stats.means)
-            wanted = w.input_layout(self.sizes[before], 1, target.layout.row)
-            images["src"] = self._laid_out(before, source, wanted)
-            self._convolve(node, conv, w, images, {"input": stats.tops, "list": listed})
-        else:
-            images["src"] = self.readable(before, w, target.layout)
-            self._convolve(node, conv, w, images, {"input": self._stats_of(before).tops})
+            regions["list"] = self._selected(conv, stats.means)
+        elif before.kind == "affine" and before not in self.images:
+            # copied through the affine first
+            images["src"] = self.readable(before, w, written)
+        wanted = w.input_layout(self.sizes[before], 1, written.row)
+        if "src" not in images:
+            images["src"] = self._source(before, wanted)
+        regions["input"] = stats.tops if conv.dynamic else self._stats_of(before).tops
+        self._convolve(node, conv, w, images, regions, wanted, pool)
+
+    def _source(self, node: Node, wanted: Layout) -> Image:
+        """A node's image as a convolution can read it: as it is, where the kernel has only to keep
+        pixels apart that lie side by side.
+        """
+        image = self.realised(node)
+        apart = (image.layout.phases, wanted.phases) == (1, 2)
+        return image if apart else self._laid_out(node, image, wanted)
+
+    def _pooled_alone(self, node: Node) -> Node | None:
+        """The pooling that is all that reads a convolution of few channels: then the kernel pools
+        what it computes while it is near, and the larger image never exists.
+        """
+        readers = self.readers.get(node, [])
+        pool = readers[0].pool if len(readers) == 1 else None
+        if pool is None or node is self.output or len(node.inputs) > 1:
+            return None
+        high, wide = self.sizes[node]
+        rows, columns = self.sizes[readers[0]]
+        k, pad = pool.kernel[0], pool.padding[0]
+        square = (pool.kernel, pool.padding, pool.stride) == ((k, k), (pad, pad), (2, 2))
+        inside = (rows - 1) * 2 + k <= high + 2 * pad and (columns - 1) * 2 + k <= wide + 2 * pad
+        fits = pool.kind == "max" and k in (2, 3) and square and inside
+        few = self.channels[node.inputs[0]] <= FEW and self.layouts.of(readers[0]).phases == 1
+        return readers[0] if fits and few and self.layouts.of(node).phases == 1 else None
 
     def _laid_out(self, node: Node, source: Image, wanted: Layout) -> Image:
         """A node's image in another layout, copied once for all that read it so."""
@@ -146,15 +178,28 @@ class Int8Lowering(Lowering):
         w: Window,
         images: dict[str, Image],
         regions: dict[str, Region],
+        wanted: Layout,
+        pool: Node | None,
     ) -> None:
         source, target = images["src"], images["dst"]
+        # A copy that is shared may have more zeros in front than this reader asks for.
+        apart = source.layout.phases != wanted.phases
+        read, written = wanted if apart else source.layout, self.layouts.of(node)
+        layouts: dict[str, tuple[Layout, int]] = {}
+        if apart:
+            layouts["bytes"] = read, source.channels
+        pools: dict[str, Any] = {}
+        if pool is not None:
+            self._pooled.add(pool)
+            layouts["unpooled"] = written, target.channels
+            pools = window_numbers(pool)
         outs = int(conv.weight.shape[0]) // conv.groups
         rows = int8.quantise(conv.weight, conv.groups)
         constants: dict[str, Constant] = {
             "weight": rows.rows,
             "external": rows.scale,
             "bias": conv.bias,
-            "offsets": w.offsets(source.layout, 1),
+            "offsets": w.offsets(read, 1),
             "in_scale": conv.scale,
             "in_shift": conv.shift,
         }
@@ -166,7 +211,10 @@ class Int8Lowering(Lowering):
             self.stats[node] = stats
             regions = regions | {"out": stats.means, "panel": stats.tops}
         own = source.channels if conv.dynamic else source.channels // conv.groups
-        self.scratch = max(self.scratch, int8.scratch_floats(source.layout, own, conv.taps, outs))
+        room = int8.scratch_floats(read, own, conv.taps, outs)
+        if pool is not None and pool.pool is not None:
+            room += int8.pooled_floats(written, pool.pool.padding[0])
+        self.scratch = max(self.scratch, room)
         self.emit(
             Kind.CONV8, images, regions, constants,
             channels=source.channels, heads=conv.groups, outs=outs, dynamic=int(conv.dynamic),
@@ -175,7 +223,8 @@ class Int8Lowering(Lowering):
             inactive=conv.n_inactive, span=int(asked),
             lanes=int(conv.scale is None and not not_negative(node.inputs[0])),
             batched=int(few_pixels(target.layout) and conv.weight.numel() >= HEAVY),
-            around=w.padding != (0, 0),
+            # what is kept apart is masked as it is read
+            around=w.padding != (0, 0) and not apart, layouts=layouts, **pools,
         )  # fmt: skip
 
     def _asked(self, node: Node) -> bool:
@@ -229,6 +278,10 @@ class Int8Lowering(Lowering):
             batched=int(conv.fc2.numel() * 2 >= HEAVY),
         )  # fmt: skip
         return select(self, {"input": gates}, conv, None)
+
+    def pool(self, node: Node) -> None:
+        if node not in self._pooled:
+            super().pool(node)
 
     def means(
         self, source: Image, scale: Tensor | None, shift: Tensor | None, relu: bool

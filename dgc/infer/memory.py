@@ -26,6 +26,12 @@ class Buffer:
     arena: int = THREAD
     offset: int = 0
     reused: bool = False
+    taken: Buffer | None = None  # the buffer whose place it takes (write_in_place)
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that it has become."""
+        return self if self.taken is None else self.taken.root
 
 
 @dataclass(eq=False)
@@ -87,6 +93,33 @@ def segments(batched: list[bool]) -> list[int]:
     return numbers
 
 
+def _arena(uses: list[int], batched: list[bool], number: list[int]) -> int:
+    # Between two operations that run over all samples at once, each thread takes a sample
+    # through all operations: what lives only there is needed once a thread.
+    alone = len({number[i] for i in uses}) == 1 and not any(batched[i] for i in uses)
+    return THREAD if alone else SAMPLE
+
+
+def write_in_place(candidates: list[tuple[int, Image, Image]], batched: list[bool]) -> None:
+    """(operation, operand, result), in their order: where nobody reads an operand later, the result
+    takes its place, so that less memory passes through the caches.
+
+    Only for operations that read each vector of the operand before they write it.
+    """
+    number = segments(batched)
+    for at, operand, result in candidates:
+        old, new = operand.buffer.root, result.buffer.root
+        whole = (operand.layout, operand.channels)
+        if old is new or not old.key == new.key == whole == (result.layout, result.channels):
+            continue
+        if max(old.uses) != at or min(new.uses) != at:
+            continue
+        lives = (old.uses, new.uses, old.uses + new.uses)
+        # An image that only a thread needs must not become one for each sample.
+        if len({_arena(uses, batched, number) for uses in lives}) == 1:
+            old.uses, old.padded, new.taken = lives[2], old.padded or new.padded, old
+
+
 def place(buffers: list[Buffer], batched: list[bool]) -> tuple[int, int]:
     """Give every buffer its arena and offset; the floats of (thread, sample) arena.
 
@@ -95,10 +128,7 @@ def place(buffers: list[Buffer], batched: list[bool]) -> tuple[int, int]:
     """
     number = segments(batched)
     for b in buffers:
-        # Between two operations that run over all samples at once, each thread takes a sample
-        # through all operations: what lives only there is needed once a thread.
-        alone = len({number[i] for i in b.uses}) == 1 and not any(batched[i] for i in b.uses)
-        b.arena = THREAD if alone else SAMPLE
+        b.arena = _arena(b.uses, batched, number)
     return _pack([b for b in buffers if b.arena == THREAD]), _pack(
         [b for b in buffers if b.arena == SAMPLE]
     )

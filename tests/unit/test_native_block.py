@@ -20,7 +20,7 @@ from dgc.errors import IntegrityError
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import block as blocks
 from dgc.kernels.cpu import library
-from dgc.kernels.cpu.structs import Op, Program, Run
+from dgc.kernels.cpu.structs import IMAGES, LAYOUTS, Op, Program, Run
 from tests import plan_files
 from tests.waiting import GUARD
 
@@ -61,7 +61,7 @@ def test_a_block_mapped_read_only_from_a_file_computes_the_same_bits(
 
 def test_every_constant_lies_at_a_line_of_the_block_and_none_at_its_start(plan: NativePlan) -> None:
     places = {getattr(op, name) for op in plan.ops for name in CONSTANTS}
-    places |= {getattr(op, t).mask for op in plan.ops for t in ("src", "dst", "residual")}
+    places |= {getattr(op, t).mask for op in plan.ops for t in IMAGES + LAYOUTS}
     places.discard(0)
     assert len(places) > 20
     assert all(place % blocks.LINE == 0 for place in places)

@@ -76,7 +76,7 @@ def draw_layer(draw: st.DrawFn) -> tuple[Convolution, Tensor, Tensor | None, Ten
         bias=torch.randn(heads * outs, generator=r) if draw(st.booleans()) else None,
         in_scale=torch.randn(channels, generator=r) if norm else None,
         in_shift=torch.randn(channels, generator=r) if norm else None,
-        signed=signed, relu=draw(st.booleans()),
+        signed=signed, relu=draw(st.booleans()), apart=stride == 2 and draw(st.booleans()),
     )  # fmt: skip
     gates = gates_of(draw(st.integers(0, 999)), len(x), heads, channels, draw(st.floats(0, 1)))
     rest = torch.randn(len(x), heads * outs, *window.output(size), generator=r)

@@ -22,7 +22,7 @@ import dgc
 import dgc.runtime
 from dgc.errors import DataError, IntegrityError, UsageError
 from dgc.kernels.cpu import library, merge
-from dgc.kernels.cpu.structs import CONSTANTS, IMAGES, Kind, Op, Region, Tensor
+from dgc.kernels.cpu.structs import CONSTANTS, IMAGES, LAYOUTS, Kind, Op, Region, Tensor
 from dgc.runtime import native, writer
 from dgc.runtime.__main__ import main
 from dgc.runtime.plan import Preprocessing
@@ -306,7 +306,7 @@ def test_every_field_of_an_operation_is_an_image_a_region_a_constant_or_a_number
     """
     named = {name for name, kind in Op._fields_ if kind is Tensor}
     regions = {name for name, kind in Op._fields_ if kind is Region}
-    assert named == set(IMAGES)
+    assert named == set(IMAGES + LAYOUTS)
     assert regions == {"input", "out", "list", "panel"}
     numbers = {
         *("kind", "batched", "channels", "heads", "outs", "dynamic", "taps", "relu", "in_relu"),

@@ -177,6 +177,71 @@ def test_a_program_that_lies_is_refused(name: str, forged: Forged) -> None:
     assert re.search(words, said), said
 
 
+@pytest.fixture
+def forged8() -> Forged:
+    """In 8 bits: a convolution that keeps pixels apart and is pooled, and others behind it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(16, 8, 3, padding=1),
+        nn.AvgPool2d(2),
+    )
+    engine = dgc.compile_for_inference(net.eval(), precision="int8")
+    plan = engine.plan_for(torch.zeros(1, 3, 40, 40))
+    assert plan is not None
+    return Forged(plan)
+
+
+def pooled(path: str, value: int) -> Callable[[Forged], None]:
+    """Set a field of the convolution that is pooled."""
+    return change(Kind.CONV8, path, value, pool_kernel=3)
+
+
+LIES_IN_BYTES: dict[str, tuple[Callable[[Forged], None], str]] = {
+    "bytes of a pooling": (change(Kind.POOL, "bytes.phases", 2), "bytes: is there"),
+    "what is pooled of a pooling": (change(Kind.POOL, "unpooled.row", 1), "unpooled: is there"),
+    "bytes with a place": (pooled("bytes.offset", 16), "bytes: has a place"),
+    "bytes of a thread": (pooled("bytes.arena", 1), "bytes: has a place"),
+    "bytes made clear": (pooled("unpooled.reused", 1), "unpooled: has a place"),
+    "three sub-planes": (pooled("bytes.phases", 3), "hold its pixels|layout of its bytes"),
+    "one sub-plane": (pooled("bytes.phases", 1), "layout of its bytes|hold its pixels"),
+    "bytes of a larger image": (pooled("bytes.height", 42), "hold its pixels|layout of its bytes"),
+    "bytes of a smaller image": (pooled("bytes.height", 38), "layout of its bytes"),
+    "bytes of other channels": (pooled("bytes.channels", 4), "layout of its bytes"),
+    "bytes in short planes": (pooled("bytes.plane", 64), "hold its pixels"),
+    "bytes without a mask": (pooled("bytes.mask", 0), "bytes: has a mask"),
+    "bytes in rows of another length": (pooled("bytes.row", 22), "rows of source|hold its pixels"),
+    "what is pooled has sub-planes": (pooled("unpooled.phases", 2), "what is pooled|hold its"),
+    "what is pooled has other channels": (pooled("unpooled.channels", 32), "what is pooled"),
+    "what is pooled in short planes": (pooled("unpooled.length", 16), "hold its pixels"),
+    "what is pooled is large": (pooled("unpooled.plane", 2**20), "the scratch"),
+    "what is pooled without a mask": (pooled("unpooled.mask", 0), "unpooled: has a mask"),
+    "windows of one": (pooled("pool_kernel", 1), "the windows"),
+    "windows of four": (pooled("pool_kernel", 4), "the windows"),
+    "windows side by side": (pooled("pool_stride", 1), "the windows"),
+    "means of windows": (pooled("pool_kind", 1), "the windows"),
+    "windows in the padding": (pooled("pool_pad", 3), "the windows"),
+    "windows beyond": (pooled("pool_pad", 0), "leaves the image"),
+    "statistics of what is pooled": (pooled("span", 1), "out|panel|what is pooled"),
+    "a residual of what is pooled": (pooled("has_residual", 1), "residual"),
+}
+
+
+def test_a_forged_program_in_bytes_that_tells_the_truth_is_taken(forged8: Forged) -> None:
+    assert refusal(forged8.bytes()) == ""
+
+
+@pytest.mark.parametrize("name", LIES_IN_BYTES)
+def test_a_program_in_bytes_that_lies_is_refused(name: str, forged8: Forged) -> None:
+    lie, words = LIES_IN_BYTES[name]
+    lie(forged8)
+    said = refusal(forged8.bytes())
+    assert said.startswith("operation "), said
+    assert re.search(words, said), said
+
+
 def test_a_tap_outside_its_image_is_refused(forged: Forged) -> None:
     for kind in (Kind.CONV, Kind.WINO):
         op = first(forged, kind)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dgc
-from dgc.infer import memory
+from dgc.infer import emit, memory
 from dgc.infer.compile import NativeModule
-from dgc.infer.memory import Buffer, place
+from dgc.infer.memory import Buffer, Image, place, write_in_place
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
-from dgc.kernels.cpu.layout import up
+from dgc.kernels.cpu.layout import Layout, up
+from dgc.kernels.cpu.structs import Kind
 from tests.graph_check import instruction_set, instruction_sets
 from tests.random_graphs import draw, network
 
@@ -89,6 +90,70 @@ def test_images_of_any_size_follow_each_other() -> None:
     assert (late.offset, late.reused, wide.reused, small.reused) == (0, True, True, False)
 
 
+def image(uses: list[int], channels: int = 4, row: int = 9) -> Image:
+    layout = Layout(8, 8, 1, row, 16)
+    buffer = Buffer(layout.floats(channels), (layout, channels), image=True, uses=uses)
+    return Image(buffer, layout, channels)
+
+
+def test_a_result_takes_the_place_of_an_operand_that_nobody_reads_later() -> None:
+    first, second, third = image([0, 2]), image([2, 4]), image([4, 5])
+    second.buffer.padded = True
+    write_in_place([(2, first, second), (4, second, third)], [False] * 6)
+    assert third.buffer.root is second.buffer.root is first.buffer.root is first.buffer
+    assert (first.buffer.uses, first.buffer.padded) == ([0, 2, 2, 4, 4, 5], True)
+
+
+@pytest.mark.parametrize(
+    ("operand", "result", "batched"),
+    [
+        (image([0, 2, 3]), image([2, 4]), []),  # read later
+        (image([0, 2]), image([1, 4]), []),  # the place is written before
+        (image([0, 2]), image([2, 4], row=10), []),  # pixels elsewhere
+        (image([0, 2]), image([2, 4], channels=3), []),
+        (image([0, 2]), Image(image([2, 4], 8).buffer, Layout(8, 8, 1, 9, 16), 4), []),  # a part
+        (image([0, 2]), image([2, 4]), [3]),  # a thread's, which would be each sample's
+    ],
+)
+def test_any_other_result_has_a_place_of_its_own(
+    operand: Image, result: Image, batched: list[int]
+) -> None:
+    write_in_place([(2, operand, result)], [i in batched for i in range(6)])
+    assert result.buffer.root is result.buffer
+    assert operand.buffer.uses[-1] in (2, 3)
+
+
+@needs_kernels
+def test_a_residual_that_is_read_again_is_not_written_over() -> None:
+    class Net(nn.Module):
+        def __init__(self, again: bool) -> None:
+            super().__init__()
+            self.again = again
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = torch.relu(self.convs[0](x))
+            second = self.convs[2](torch.relu(self.convs[1](first))) + first
+            return second.mean((2, 3)) + (first.mean((2, 3)) if self.again else 0)
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 12, 12)
+    for again in (False, True):
+        net = Net(again).eval()
+        engine = dgc.compile_for_inference(net)
+        assert isinstance(engine, NativeModule)
+        plan = engine.plan_for(x)
+        assert plan is not None
+        places = [
+            (op.residual.offset, op.dst.offset)
+            for op in plan.ops
+            if op.has_residual or op.kind == Kind.ADD
+        ]
+        assert len(places) == 1
+        assert (places[0][0] == places[0][1]) is not again
+        torch.testing.assert_close(engine(x), net(x), rtol=1e-5, atol=1e-5)
+
+
 # --- kernels --------------------------------------------------------------------------------------
 
 
@@ -142,6 +207,7 @@ def test_the_same_bits_as_with_a_place_for_each_image(
                 continue
             with monkeypatch.context() as patched:
                 patched.setattr(memory, "_pack_images", apart)
+                patched.setattr(emit, "write_in_place", lambda *_: None)
                 alone = plans_of(seed, x)
             assert alone is not None
             assert not any(op.dst.reused for op in alone.ops)
@@ -181,6 +247,7 @@ def test_ours_give_the_same_bits(
 
     shared = plan()
     monkeypatch.setattr(memory, "_pack_images", apart)
+    monkeypatch.setattr(emit, "write_in_place", lambda *_: None)
     alone = plan()
     assert spoiled(shared, len(x), 1) > 3
     wanted = alone.run(x, native, 1)

@@ -20,7 +20,7 @@ from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Int8, Int8Pass
 from dgc.kernels.cpu.structs import Tensor as Planes
 
-FEW_FOURS, TILES = 5, 1024  # as in conv8.h
+FEW_FOURS, TILES = 5, 8192  # as in conv8.h
 TAIL = 4 * ALIGN  # floats that vectors may read behind the last plane
 MOST_PRODUCTS = (2**31 - 1) // (255 * 127) // 2  # of one sum, with its correction, in 32 bits
 
@@ -64,7 +64,12 @@ def scratch_floats(source: Layout, own: int, taps: int, outs: int) -> int:
     fours, width = up(own, 4) // 4, up(outs)
     deep = fours if fours < FEW_FOURS else up(fours)
     values = up(deep * (source.plane + source.lead + 64))
-    return values + up(deep * taps * width) + width + up(up(taps * width, 4) // 4) + TILES
+    return values + up(2 * deep * taps * width) + width + up(up(taps * width, 4) // 4) + TILES
+
+
+def pooled_floats(written: Layout, padding: int) -> int:
+    """What a worker needs beside that for a result that is pooled, eight channels at a time."""
+    return up(8 * written.plane + written.width + 2 * padding + 128)
 
 
 def kept_of(gates_BGC: Tensor) -> Tensor:
@@ -117,6 +122,7 @@ class Convolution:
     in_shift: Tensor | None = None
     signed: bool = False
     relu: bool = False
+    apart: bool = False  # read from an image whose pixels lie side by side, whatever the stride
 
     def __post_init__(self) -> None:
         products = int(self.weight[0].numel())
@@ -175,7 +181,9 @@ class Call:
         self.mean, self.top = torch.zeros(b, c), torch.zeros(b, c)
         self.y = to_planes(torch.zeros(b, self.outputs, *layer.window.output(layer.size)), out)
         self.out_mean, self.out_top = (torch.zeros(b, self.outputs) for _ in range(2))
-        planes = to_planes(x, source)
+        image = Layout(*layer.size, 1, layer.size[1] + 1, 0) if layer.apart else source
+        self.image_mask = torch.from_numpy(image.mask())
+        planes = to_planes(x, image)
         self.tensors: dict[str, Tensor | None] = {
             "x": planes,
             "y": self.y,
@@ -197,6 +205,7 @@ class Call:
         outs = self.outputs // layer.heads
         self.call = Int8(
             samples=b, threads=threads, src=_planes(source, c), dst=_planes(out, self.outputs),
+            image=_planes(image, c),
             x_step=planes.shape[1], y_step=self.y.shape[1],
             channels=c, heads=layer.heads, outs=outs, taps=taps, dynamic=int(layer.dynamic),
             is_signed=int(layer.signed and layer.in_scale is None), relu=int(layer.relu),
@@ -211,6 +220,10 @@ class Call:
 
     def do(self, which: Int8Pass) -> None:
         self.call.op = int(which)
+        means = which is Int8Pass.INT8_MEANS
+        mask = self.image_mask if means else self.tensors["src_mask"]
+        assert mask is not None
+        self.call.src_mask = mask.data_ptr()
         library = self.library
         library.handle.dgc_int8(ctypes.byref(self.call), library.isa, library.feature_bits)
 

@@ -19,7 +19,7 @@ from dgc.kernels.cpu.isa import FEATURES, LEVELS, NONE, VARIABLE, Choice, check,
 from dgc.kernels.cpu.structs import Answer, Op, Run, Train
 from dgc.kernels.sources import built_from, library_of, sources_digest
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 FORCE = VARIABLE
 ELSEWHERE = "DGC_NATIVE_LIBRARY"  # another build of the library: the sanitizers' tests
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from dgc.kernels.cpu.block import LINE, Bytes, ops_of, program_of
-from dgc.kernels.cpu.structs import CONSTANTS, IMAGES, Op, Program
+from dgc.kernels.cpu.structs import CONSTANTS, IMAGES, LAYOUTS, Op, Program
 
 
 def merge(blocks: Sequence[Bytes]) -> tuple[Bytes, list[int]]:
@@ -50,7 +50,7 @@ def _constants(program: Program, ops: Sequence[Op]) -> list[tuple[int, int]]:
     """Where the constants that operations name begin and end: each reaches to the next one."""
     # operations say where a constant begins, not how long it is
     starts = {getattr(op, name) for op in ops for name in CONSTANTS}
-    starts |= {getattr(op, name).mask for op in ops for name in IMAGES}
+    starts |= {getattr(op, name).mask for op in ops for name in IMAGES + LAYOUTS}
     ordered = [*sorted(starts - {0}), program.ops]
     return list(pairwise(ordered))
 
@@ -59,7 +59,7 @@ def _moved(op: Op, moved: dict[int, int]) -> Op:
     for name in CONSTANTS:
         if place := getattr(op, name):
             setattr(op, name, moved[place])
-    for name in IMAGES:
+    for name in IMAGES + LAYOUTS:
         if place := getattr(op, name).mask:
             getattr(op, name).mask = moved[place]
     return op

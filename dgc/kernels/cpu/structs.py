@@ -98,10 +98,11 @@ class Region(Structure):
 # tensors; 0: there is none.
 CONSTANTS = ("offsets", "weight", "external", "bias", "in_scale", "in_shift", "edges", "index")
 IMAGES = ("src", "dst", "residual")
+LAYOUTS = ("bytes", "unpooled")  # tensors without a place in the workspace
 
 
 class Op(Structure):
-    """Constants (CONSTANTS, and masks of IMAGES) are offsets into the block."""
+    """Constants (CONSTANTS, and masks of IMAGES and LAYOUTS) are offsets into the block."""
 
     _fields_ = [
         *_integers("kind batched"),
@@ -115,6 +116,7 @@ class Op(Structure):
         *_integers(
             "pool_kernel_w pool_stride_w pool_pad_w act slope mode has_vector index out_first"
         ),
+        *((name, Tensor) for name in LAYOUTS),
     ]
 
 
@@ -219,8 +221,7 @@ class Int8(Structure):
     _fields_ = [
         ("op", c_int64),
         *_integers("samples threads"),
-        ("src", Tensor),
-        ("dst", Tensor),
+        *((name, Tensor) for name in ("src", "dst", "image")),
         *_addresses("x"),
         *_integers("x_step"),
         *_addresses("src_mask dst_mask y"),

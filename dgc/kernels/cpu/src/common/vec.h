@@ -6,6 +6,9 @@
 // and writes are of whole vectors: whoever calls them owns all VL floats.
 #pragma once
 #include <stdint.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "check.h"
 
@@ -49,19 +52,30 @@ DGC_INLINE void store(float* p, V v) {
 DGC_INLINE V splat(float x) {
     return x - V{};
 }
-// The comparison is false for NaN, so NaN passes: a broken sample has to stay visible.
+// b where either is NaN. One instruction, of which compilers make two.
+DGC_INLINE V larger(V a, V b) {
+#if defined(DGC_LANES)
+    return a > b ? a : b;
+#elif defined(__AVX512F__)
+    return (V)_mm512_maskz_max_ps(__mmask16(-1), (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (V)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+DGC_INLINE V lesser(V a, V b) {
+    return a < b ? a : b;
+}  // likewise
+// NaN passes: a broken sample has to stay visible.
 DGC_INLINE V relu(V x) {
-    return V{} > x ? V{} : x;
+    return larger(V{}, x);
 }
 DGC_INLINE float relu(float x) {
     return 0.0f > x ? 0.0f : x;
 }
-DGC_INLINE V larger(V a, V b) {
-    return a > b ? a : b;
-}  // b where either is NaN
-DGC_INLINE V lesser(V a, V b) {
-    return a < b ? a : b;
-}  // likewise
 DGC_INLINE V keep(V x, VI mask) {
     return (V)((VI)x & mask);
 }

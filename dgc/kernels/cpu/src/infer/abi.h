@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 // Of the structures in this file. A plan file that was written with another number is refused.
-constexpr int kDgcAbi = 7;
+constexpr int kDgcAbi = 8;
 
 extern "C" {
 
@@ -133,6 +133,11 @@ struct DgcOp {
     int64_t has_vector;  // DGC_COMBINE: 1: the second operand is a number a channel, in `in`
     int64_t index;       // int32, which channel, number, row or column is read; 0: each its own
     int64_t out_first;   // where the result begins: in the region `out`, or in the run's output
+    // Of DGC_CONV8, layouts without a place in the workspace; phases 0: there is none.
+    DgcTensor bytes;     // how the values of `src` lie as bytes, where a stride wants its pixels
+                         // apart and `src` has them side by side
+    DgcTensor unpooled;  // the convolution's own result, eight channels of which at a time lie in
+                         // scratch and are pooled (pool_*, the largest of each window) into `dst`
 };
 
 struct DgcProgram {

@@ -33,16 +33,20 @@ struct Operands {  // of one operation of a run
         DGC_CHECK(r.offset + count <= room(r.arena));
     }
 
-    void tensor(const DgcTensor& t) const {
+    void layout(const DgcTensor& t) const {
         if (t.phases == 0) return;  // the operation has none in this place
         const int64_t rows = ceil_div(t.height, t.phases), columns = ceil_div(t.width, t.phases);
         DGC_CHECK(t.offset >= 0 && t.channels > 0 && t.height > 0 && t.width > 0 && t.phases > 0);
-        DGC_CHECK(t.offset % kAlign == 0 && t.length % kAlign == 0 && t.lead % kAlign == 0);
+        DGC_CHECK(t.length % kAlign == 0 && t.lead % kAlign == 0);
         DGC_CHECK(t.row >= columns && (rows - 1) * t.row + columns <= t.length);
         DGC_CHECK(t.phase_plane >= t.lead + t.length && t.plane >= subplanes(t) * t.phase_plane);
-        DGC_CHECK(t.offset + t.channels * t.plane + t.lead <= room(t.arena));
         DGC_CHECK(t.mask != 0 && (t.reused == 0 || t.reused == 1));
         constant(t.mask, subplanes(t) * t.length * 4);
+    }
+    void tensor(const DgcTensor& t) const {
+        layout(t);
+        DGC_CHECK(t.offset % kAlign == 0);
+        DGC_CHECK(t.phases == 0 || t.offset + t.channels * t.plane + t.lead <= room(t.arena));
     }
 };
 
@@ -68,7 +72,10 @@ inline void check_bytes(const DgcOp& op, const Operands& o) {
     DGC_CHECK(op.channels == op.src.channels && op.heads * op.outs == op.dst.channels);
     o.constant(op.weight, op.heads * own * op.taps * round_up(op.outs));
     o.constant_floats(op.external, op.heads * op.outs);
-    o.constant(op.offsets, subplanes(op.dst) * op.taps * 8);
+    o.layout(op.bytes), o.layout(op.unpooled);
+    DGC_CHECK(!op.bytes.phases || (op.bytes.phases == 2 && op.src.phases == 1));
+    DGC_CHECK(!op.unpooled.phases || (op.unpooled.phases == 1 && !op.has_residual && !op.span));
+    o.constant(op.offsets, subplanes(op.unpooled.phases ? op.unpooled : op.dst) * op.taps * 8);
     o.constant_floats(op.bias, op.heads * op.outs), o.region(op.in, op.channels);
     if (op.dynamic) o.region(op.list, op.heads * list_step(op.channels));
     if (op.span) o.region(op.out, op.dst.channels), o.region(op.panel, op.dst.channels);

@@ -105,6 +105,12 @@ inline bool is_small(const Context& c, const Step& s) {
             return op.outs * op.channels <= kSmallStep;
         case DGC_GATES:
             return op.heads * op.hidden * op.channels <= kSmallStep;
+        case DGC_ROWS16:
+            return op.outs * op.channels <= kSmallStep;
+        case DGC_GATES16:
+            return op.heads * op.hidden * op.channels <= kSmallStep;
+        case DGC_SELECT:
+            return !op.scale_weights && op.heads * op.channels <= kSmallChoice;
         case DGC_VECTOR:
         case DGC_ALONG:
             return true;

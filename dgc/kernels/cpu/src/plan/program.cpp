@@ -27,6 +27,13 @@ struct Line {
     uint32_t list;     // 1 + the operation that first makes a list of it; 0: it is none
 };
 
+bool all_zero(const void* start, size_t bytes) {
+    const char* byte = (const char*)start;
+    for (size_t i = 0; i < bytes; ++i)
+        if (byte[i]) return false;
+    return true;
+}
+
 class Check {
   public:
     Check(const char* block, int64_t block_bytes, const DgcProgram& program, DgcError* why)
@@ -61,6 +68,8 @@ class Check {
     bool lists();
     bool operation();
     bool image(const ImageUse& use);
+    bool planes(const char* name, const DgcTensor& t) const;
+    bool layouts() const;
     bool region(const RegionUse& use);
     bool constant(const ConstantUse& use) const;
     bool absent() const;
@@ -119,6 +128,39 @@ bool Check::touch(const char* name, int64_t arena, int64_t offset, int64_t float
     return true;
 }
 
+// Whether planes hold their pixels, and the block the mask.
+bool Check::planes(const char* name, const DgcTensor& t) const {
+    if (t.channels < 1 || t.phases < 1 || t.phases > kMostPhases || t.height < 1 || t.width < 1 ||
+        t.height > kMostSide || t.width > kMostSide)
+        return wrong(name, "has no channels or pixels, or too many");
+    const int64_t rows = parts_of(t.height, t.phases), columns = parts_of(t.width, t.phases);
+    if (t.lead % kAlign || t.length % kAlign || t.plane % kAlign || t.phase_plane % kAlign ||
+        t.row < columns || plus(times(rows - 1, t.row), columns) > t.length ||
+        plus(t.lead, t.length) > t.phase_plane || times(subplanes(t), t.phase_plane) > t.plane)
+        return wrong(name, "has planes that do not hold its pixels");
+    const int64_t mask = times(subplanes(t), t.length, 4);
+    if (t.mask == 0 || t.mask % kLine || plus(t.mask, mask) > block_bytes_)
+        return wrong(name, "has a mask that does not lie whole inside the block");
+    return true;
+}
+
+// Those that have no place in the workspace: a convolution's in bytes, and absent elsewhere.
+bool Check::layouts() const {
+    const struct {
+        const char* name;
+        const DgcTensor& t;
+    } both[] = {{"bytes", op().bytes}, {"unpooled", op().unpooled}};
+    for (const auto& each : both) {
+        if (all_zero(&each.t, sizeof(DgcTensor))) continue;
+        if (op().kind != DGC_CONV8)
+            return wrong(each.name, "is there, and the operation has no use for it");
+        if (each.t.arena || each.t.offset || each.t.reused)
+            return wrong(each.name, "has a place in the workspace, and should have none");
+        if (!planes(each.name, each.t)) return false;
+    }
+    return true;
+}
+
 bool Check::image(const ImageUse& use) {
     const DgcTensor& t = op().*use.at;
     const int64_t* number = (const int64_t*)&t;
@@ -127,17 +169,7 @@ bool Check::image(const ImageUse& use) {
             if (number[i]) return wrong(use.name, "is there, and the operation has no use for it");
         return true;
     }
-    if (t.channels < 1 || t.phases < 1 || t.phases > kMostPhases || t.height < 1 || t.width < 1 ||
-        t.height > kMostSide || t.width > kMostSide)
-        return wrong(use.name, "has no channels or pixels, or too many");
-    const int64_t rows = parts_of(t.height, t.phases), columns = parts_of(t.width, t.phases);
-    if (t.lead % kAlign || t.length % kAlign || t.plane % kAlign || t.phase_plane % kAlign ||
-        t.row < columns || plus(times(rows - 1, t.row), columns) > t.length ||
-        plus(t.lead, t.length) > t.phase_plane || times(subplanes(t), t.phase_plane) > t.plane)
-        return wrong(use.name, "has planes that do not hold its pixels");
-    const int64_t mask = times(subplanes(t), t.length, 4);
-    if (t.mask == 0 || t.mask % kLine || plus(t.mask, mask) > block_bytes_)
-        return wrong(use.name, "has a mask that does not lie whole inside the block");
+    if (!planes(use.name, t)) return false;
     const int64_t floats = times(t.channels, t.plane);
     if (t.arena > 1 || plus(t.offset, floats, t.lead, kTail) > room(t.arena))
         return wrong(use.name, "does not lie whole inside the workspace");
@@ -172,13 +204,6 @@ bool names(const Use (&uses)[N], Field DgcOp::*at) {
     for (const Use& use : uses)
         if (use.name && use.at == at) return true;
     return false;
-}
-
-bool all_zero(const void* start, size_t bytes) {
-    const char* byte = (const char*)start;
-    for (size_t i = 0; i < bytes; ++i)
-        if (byte[i]) return false;
-    return true;
 }
 
 // What the row does not name has to be absent: no kernel looks there, and none ever shall.
@@ -217,6 +242,7 @@ bool Check::apart() const {
 
 bool Check::operation() {
     row_ = row_of(op().kind);
+    if (!layouts()) return false;
     for (const ConstantUse& use : row_->constants)
         if (use.name && !constant(use)) return false;
     // What is read first, then what is written: an operation may not read its own result.

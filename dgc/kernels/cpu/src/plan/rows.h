@@ -70,8 +70,15 @@ inline int64_t all_weights(const DgcOp& op) {
 inline int64_t conv_weights(const DgcOp& op) {
     return times(op.heads, op.outs, own_channels(op), op.kind == DGC_WINO ? 16 : op.taps);
 }
+// How a convolution finds its values, and how it leaves its sums.
+inline const DgcTensor& as_read(const DgcOp& op) {
+    return op.bytes.phases ? op.bytes : op.src;
+}
+inline const DgcTensor& as_written(const DgcOp& op) {
+    return op.unpooled.phases ? op.unpooled : op.dst;
+}
 inline int64_t tap_count(const DgcOp& op) {
-    return op.kind == DGC_WINO ? 16 : times(subplanes(op.dst), op.taps);
+    return op.kind == DGC_WINO ? 16 : times(subplanes(as_written(op)), op.taps);
 }
 inline int64_t norm_count(const DgcOp& op) {
     return op.src.channels;
@@ -87,7 +94,7 @@ inline bool same_size(const DgcTensor& a, const DgcTensor& b) {
 // Whether each tap, moved over the whole output, stays inside the source: from its first zeros to
 // kTail behind its last.
 inline bool taps_inside(const Place& p) {
-    const DgcTensor &s = p.op.src, &d = p.op.dst;
+    const DgcTensor &s = as_read(p.op), &d = as_written(p.op);
     const int64_t* tap = (const int64_t*)(p.block + p.op.offsets);
     for (int64_t i = 0, n = tap_count(p.op); i < n; ++i)
         if (tap[i] < -s.lead || tap[i] > plus(s.plane, kTail) - d.length) return false;
@@ -121,7 +128,7 @@ inline const char* products_rule(const Place& p) {
         return "the steps between output channels";
     if (op.dynamic && op.inactive >= op.channels) return "the number of inactive channels";
     if ((op.in_scale == 0) != (op.in_shift == 0)) return "scale without shift";
-    if (op.src.row != op.dst.row) return "the rows of source and target";
+    if (as_read(op).row != as_written(op).row) return "the rows of source and target";
     if (op.has_residual && (!alike(op.residual, op.dst) || op.residual.channels != op.dst.channels))
         return "the residual's layout";
     return taps_inside(p) ? nullptr : "a tap that lies outside the source";
@@ -154,8 +161,30 @@ inline const char* norm_rule(const Place& p) {
 
 // int8/conv8.h: what Room says, in numbers of 4 bytes; and that no sum leaves 32 bits. Taps that lie
 // inside the source (taps_inside) keep an output within a plane and its tail, which Room has.
+// Layouts of a convolution in bytes that have no place in the workspace: sub-planes of an image that
+// has none, and what is pooled by windows that all lie in the image and its padding.
+inline const char* layouts_rule(const Place& p) {
+    const DgcOp& op = p.op;
+    const DgcTensor &b = op.bytes, &u = op.unpooled;
+    if (b.phases && (b.phases != 2 || op.src.phases != 1 || !same_size(b, op.src) ||
+                     b.channels != op.src.channels))
+        return "the layout of its bytes";
+    if (!u.phases) return nullptr;
+    const int64_t k = op.pool_kernel, pad = op.pool_pad;
+    if (u.phases != 1 || op.dst.phases != 1 || u.channels != op.dst.channels || op.has_residual ||
+        op.span)
+        return "the layout of what is pooled";
+    if ((k != 2 && k != 3) || op.pool_stride != 2 || op.pool_kind != 0 || pad >= k)
+        return "the windows";
+    if (plus(times(op.dst.height - 1, 2), k) > plus(u.height, times(2, pad)) ||
+        plus(times(op.dst.width - 1, 2), k) > plus(u.width, times(2, pad)))
+        return "a window that leaves the image";
+    return nullptr;
+}
+
 inline const char* conv8_rule(const Place& p) {
     const DgcOp& op = p.op;
+    if (const char* wrong = layouts_rule(p)) return wrong;
     if (const char* wrong = products_rule(p)) return wrong;
     if (!op.dynamic && op.channels % op.heads) return "groups of a static convolution";
     if (op.has_residual &&
@@ -165,9 +194,12 @@ inline const char* conv8_rule(const Place& p) {
     const int64_t own = own_channels(op), fours = parts_of(own, 4), width = up16(op.outs);
     if (times(own, op.taps) > 33155) return "more products in a sum than 32 bits hold";
     const int64_t deep = fours < 5 ? fours : up16(fours);
-    const int64_t values = up16(times(deep, plus(op.src.plane, op.src.lead, kTail)));
-    const int64_t room = plus(values, up16(times(deep, op.taps, width)), width,
-                              plus(up16(parts_of(times(op.taps, width), 4)), 1024));
+    const DgcTensor &s = as_read(op), &u = op.unpooled;
+    const int64_t values = up16(times(deep, plus(s.plane, s.lead, kTail)));
+    const int64_t pooled =
+        u.phases ? plus(times(8, u.plane), u.width, plus(times(2, op.pool_pad), 128)) : 0;
+    const int64_t room = plus(values, up16(times(2, times(deep, op.taps, width))), width,
+                              plus(up16(parts_of(times(op.taps, width), 4)), 8192, pooled));
     return room <= p.program.scratch_floats ? nullptr : "the scratch";
 }
 

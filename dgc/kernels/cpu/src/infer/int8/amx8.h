@@ -3,13 +3,11 @@
 // Values: [pixel of the plane][kept channels, padded to 64] in bytes, so a tap is another pixel and
 // every row of a tile begins at a line of the cache (rows that cross one take seven times as long).
 // Weights: [16 outputs][64 channels][tap] tiles of [four channels][output][4]. Sums of a tile lie
-// pixel by pixel and are turned, so that what follows them is tile8.h's. Called by conv8.h.
+// pixel by pixel and are turned, so that what follows them is tile8.h's (lanes8.h). Called by conv8.h.
 #pragma once
-#include "tile8.h"
+#include "lanes8.h"
 
 #if defined(__AMX_INT8__) && defined(__AVX512BW__)
-#include <immintrin.h>
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12, in its own header
 
 namespace DGC_ISA {
 
@@ -22,97 +20,86 @@ struct __attribute__((packed, aligned(64))) TileShape {
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Rows become columns: 16 vectors of 16 numbers.
-DGC_INLINE void turn(__m512i (&r)[16]) {
-    __m512i t[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
-// 16 pixels from `start` on, of up to 64 kept channels from the k-th on.
-template <bool AFFINE>
-inline void pack_rows8(const Four* fours, int64_t count, int64_t start, const int32_t* mask,
-                       V round, uint8_t* to, int64_t step) {
-    __m512i r[16];
+// 16 pixels from `start` on, of up to 64 kept channels: a row each.
+template <Form FORM>
+DGC_INLINE void pixel_rows(const Four* fours, int64_t count, int64_t start, __m512i (&r)[16]) {
 #pragma GCC unroll 16
     for (int f = 0; f < 16; ++f)
-        r[f] = f < count ? (__m512i)pack_vector<AFFINE, true>(fours[f], start, mask, round)
-                         : _mm512_setzero_si512();
+        r[f] = f < count ? (__m512i)pack_vector<FORM>(fours[f], start) : _mm512_setzero_si512();
     turn(r);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) _mm512_store_si512((__m512i*)(to + i * step), r[i]);
 }
 
-template <bool AFFINE>
-inline void pack_pixels8(const DgcInt8& q, const Head& h, uint8_t* to, int64_t step) {
+// The pixels of each sub-plane, all of them where they lie; padding is the byte that stands for 0.
+template <Form FORM>
+inline void pack_side_by_side(const DgcInt8& q, const Four* fours, int64_t count, uint8_t* to,
+                              int64_t step) {
     const DgcTensor& t = q.src;
-    const V round = splat(kRound + float(zero_byte(q)));
-    const int64_t all = ceil_div(h.kept, 4);
-    Four fours[kTileFours];
-    for (int64_t f = 0; f < all; f += kTileFours) {
-        const int64_t count = smaller(kTileFours, all - f);
-        for (int64_t j = 0; j < count; ++j) fours[j] = four_of(q, h, 4 * (f + j));
-        for (int64_t p = 0; p < t.phases * t.phases; ++p)
-            for (int64_t i = 0; i < t.length; i += 16) {
-                const int64_t start = p * t.phase_plane + t.lead + i;
-                pack_rows8<AFFINE>(fours, count, start, q.src_mask + p * t.length + i, round,
-                                   to + start * step + f * 4, step);
-            }
-    }
+    const __m512i none = _mm512_set1_epi32(zero_bytes(q));
+    for (int64_t p = 0; p < t.phases * t.phases; ++p)
+        for (int64_t i = 0; i < t.length; i += 16) {
+            const int64_t start = p * t.phase_plane + t.lead + i;
+            const int32_t* mask = q.src_mask + p * t.length + i;
+            __m512i r[16];
+            pixel_rows<FORM>(fours, count, start, r);
+#pragma GCC unroll 16
+            for (int k = 0; k < 16; ++k)
+                _mm512_store_si512((__m512i*)(to + (start + k) * step), mask[k] ? r[k] : none);
+        }
+}
+
+// From an image with its pixels side by side to 2 x 2 sub-planes: each to its place.
+template <Form FORM>
+inline void pack_apart(const DgcInt8& q, const Four* fours, int64_t count, uint8_t* to,
+                       int64_t step) {
+    const DgcTensor &s = q.image, &t = q.src;
+    for (int64_t y = 0; y < s.height; ++y)
+        for (int64_t x = 0; x < s.width; x += 16) {
+            __m512i r[16];
+            pixel_rows<FORM>(fours, count, s.lead + y * s.row + x, r);
+            const int64_t even = y % 2 * 2 * t.phase_plane + t.lead + y / 2 * t.row + x / 2;
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < 16; ++i)
+                if (i < s.width - x)
+                    _mm512_store_si512(
+                        (__m512i*)(to + (even + i % 2 * t.phase_plane + i / 2) * step), r[i]);
+        }
 }
 
 inline void pack_pixels8(const DgcInt8& q, const Head& h, uint8_t* to, int64_t step) {
     const DgcTensor& t = q.src;
     const int zero = int(zero_byte(q));
-    // The padding around each sub-plane is the byte that stands for 0, which taps at the edge read.
-    for (int64_t p = 0; p < t.phases * t.phases; ++p)
-        __builtin_memset(to + p * t.phase_plane * step, zero, t.lead * step);
-    __builtin_memset(to + t.plane * step, zero, (t.lead + 64) * step);
-    q.in_scale ? pack_pixels8<true>(q, h, to, step) : pack_pixels8<false>(q, h, to, step);
+    if (comes_apart(q)) {
+        __builtin_memset(to, zero, (t.plane + t.lead + 64) * step);
+    } else {
+        for (int64_t p = 0; p < t.phases * t.phases; ++p)
+            __builtin_memset(to + p * t.phase_plane * step, zero, t.lead * step);
+        __builtin_memset(to + t.plane * step, zero, (t.lead + 64) * step);
+    }
+    const int64_t all = ceil_div(h.kept, 4);
+    Four fours[kTileFours];
+    with_form(q, [&](auto form) {
+        for (int64_t f = 0; f < all; f += kTileFours) {
+            const int64_t count = smaller(kTileFours, all - f);
+            for (int64_t j = 0; j < count; ++j) fours[j] = four_of(q, h, 4 * (f + j));
+            comes_apart(q) ? pack_apart<decltype(form)::value>(q, fours, count, to + f * 4, step)
+                           : pack_side_by_side<decltype(form)::value>(q, fours, count, to + f * 4, step);
+        }
+    });
 }
 
 // Weights of the kept channels: tiles of 1 KiB, [16 outputs][64 channels][tap].
 inline void pack_weights8(const DgcInt8& q, const Head& h, int32_t* to, const int8_t* none) {
-    const int64_t width = round_up(q.outs), fours = ceil_div(h.kept, 4), own = width * q.taps;
-    const int64_t all = q.dynamic ? q.channels : q.channels / q.heads;
-    const int64_t deep = ceil_div(fours, kTileFours), block = deep * q.taps * kTileNumbers;
-    const int8_t* weights = q.weight + h.head * all * own;
+    const int64_t width = round_up(q.outs), fours = ceil_div(h.kept, 4), taps = q.taps;
+    const int64_t deep = ceil_div(fours, kTileFours), block = deep * taps * kTileNumbers;
+    const WeightRows rows = weight_rows(q, h, none);
     for (int64_t f = 0; f < deep * kTileFours; ++f) {
         const int8_t* row[4];
-        for (int64_t j = 0; j < 4; ++j) {
-            const int64_t k = 4 * f + j;
-            row[j] = k < h.kept ? weights + (h.index ? h.index[k] : k) * own : none;
-        }
-        for (int64_t tap = 0; tap < q.taps; ++tap)
+        for (int64_t j = 0; j < 4; ++j) row[j] = rows.row(4 * f + j);
+        for (int64_t tap = 0; tap < taps; ++tap)
             for (int64_t o = 0; o < width; o += 16) {
                 // Chosen rows lie apart, where the processor foresees none of them.
-                if (h.kept) fetch_weights(q, h, weights, 4 * f + 8, tap * width + o, own);
-                int32_t* tile = to + o / 16 * block +
-                                (f / kTileFours * q.taps + tap) * kTileNumbers;
+                if (h.kept) rows.fetch(4 * f + 8, tap * width + o);
+                int32_t* tile = to + o / 16 * block + (f / kTileFours * taps + tap) * kTileNumbers;
                 int32_t* first = tile + f % kTileFours * 16;
                 interleave(row, tap * width + o, first, first + kEight);
             }
@@ -154,19 +141,6 @@ inline void tile_sums(const Deep& d, int64_t i, const int32_t* weights, int32_t*
     if (OX == 2) _tile_stored(1, to + kTileNumbers, 64);
     if (PX == 2) _tile_stored(2, to + OX * kTileNumbers, 64);
     if (PX == 2 && OX == 2) _tile_stored(3, to + 3 * kTileNumbers, 64);
-}
-
-// What follows the sums of 16 pixels and up to 16 outputs: two blocks of 8.
-inline void finish_tile(const Place* at, int64_t height, int64_t i, const int32_t* sums) {
-    __m512i r[16];
-#pragma GCC unroll 16
-    for (int j = 0; j < 16; ++j) r[j] = _mm512_load_si512(sums + j * 16);
-    turn(r);
-#pragma GCC unroll 16
-    for (int m = 0; m < 16; ++m) {
-        const VI sums_of_one[1] = {(VI)r[m]};
-        if (m < height) finish8<1>(at[m / kEight], m % kEight, i, sums_of_one);
-    }
 }
 
 }  // namespace DGC_ISA

@@ -19,8 +19,8 @@ constexpr int64_t kFewFours = 5;  // from here on tiles of 64 channels may be us
 inline Room room_of(const DgcInt8& q) {
     const int64_t most = q.dynamic ? q.channels : q.channels / q.heads, fours = ceil_div(most, 4);
     const int64_t width = round_up(q.outs), deep = fours < kFewFours ? fours : round_up(fours);
-    return {round_up(deep * (q.src.plane + q.src.lead + 64)), round_up(deep * q.taps * width),
-            width, round_up(ceil_div(q.taps * width, 4)), 1024};
+    return {round_up(deep * (q.src.plane + q.src.lead + 64)), round_up(2 * deep * q.taps * width),
+            width, round_up(ceil_div(q.taps * width, 4)), kLaneSums};
 }
 
 inline int64_t output_channel(const DgcInt8& q, int64_t head, int64_t row) {
@@ -71,9 +71,19 @@ inline void say_nan(const DgcInt8& q, const Head& h, Range rows) {
 }
 
 struct Packed {  // of a head, in the worker's scratch
-    int32_t *values, *weights, *sums;
+    int32_t *values, *weights, *sums, *none;
     int64_t block;  // numbers of a block of 8 outputs
 };
+
+// Where what is packed goes; `none` is zero already.
+inline Packed packed_places(const DgcInt8& q, const Head& h, uint8_t* scratch, const Room& room) {
+    Packed packed{};
+    packed.values = (int32_t*)scratch, packed.weights = packed.values + room.values;
+    packed.sums = packed.weights + room.weights, packed.none = packed.sums + room.sums;
+    packed.block = ceil_div(h.kept, 4) * q.taps * kStep;
+    fill(packed.none, room.none, 0);
+    return packed;
+}
 
 // One block of 8 outputs over vectors of pixels whose values begin at `values`.
 inline void one_block(const DgcInt8& q, const Packed& packed, Place& at, int64_t first,
@@ -120,7 +130,7 @@ inline void tile_rows(const DgcInt8& q, const Deep& d, const Place* at, int64_t 
             wide == 2 ? tile_sums<1, 2>(d, i, weights, sums) : tile_sums<1, 1>(d, i, weights, sums);
         for (int64_t p = 0; p < tall; ++p)
             for (int64_t o = 0; o < wide; ++o)
-                finish_tile(at + 2 * o, smaller(16, count - 16 * o), i + p * VL,
+                finish_turned(at + 2 * o, smaller(16, count - 16 * o), i + p * VL,
                             sums + (p * wide + o) * kTileNumbers);
     }
 }
@@ -173,16 +183,15 @@ inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Ran
     const int64_t vectors = used_vectors(q.dst), fours = ceil_div(h.kept, 4);
     // Whole threes of vectors: as many as the inner kernel takes at once.
     const int64_t fit = kNearBytes / (larger_of(1, fours) * VL * 4) / 3 * 3;
-    const int64_t piece = fit < 3 ? 3 : smaller(fit, 24);
+    const int64_t piece = comes_apart(q) ? vectors : fit < 3 ? 3 : smaller(fit, 24);
     static const int64_t kHere[1] = {0};
     Stats stats[kMostRows];
     const int64_t count = rows.end - rows.begin;
     if (q.out_top) __builtin_memset(stats, 0, count * sizeof(Stats));
     for (int64_t v = 0; v < vectors; v += piece) {
         const int64_t some = smaller(piece, vectors - v);
-        const int64_t start = q.src.lead + q.offsets[0] + v * VL;
-        q.in_scale ? pack_piece<true>(q, h, start, some, packed.values)
-                   : pack_piece<false>(q, h, start, some, packed.values);
+        comes_apart(q) ? pack_seconds(q, h, some * VL, packed.values)
+                       : pack_piece(q, h, v, some, packed.values);
         for (int64_t first = rows.begin; first < rows.end; first += kEight) {
             Place at = place_of(q, h, first, 0);
             at.values = packed.values, at.offsets = kHere, at.plane = some * VL;
@@ -193,6 +202,54 @@ inline void by_pieces(const DgcInt8& q, const Head& h, const Packed& packed, Ran
     if (q.out_top) tell(q, h, rows.begin, count, stats);
 }
 
+// A plane whose vectors of pixels would be filled badly. Where a single tap is read, pixels lie in
+// pieces that stay near, which is worth more than a few places; the same goes for few outputs.
+inline bool in_lanes(const DgcInt8& q, Range rows) {
+    const int64_t places = used_vectors(q.dst) * VL;
+    const double most = q.taps > 1 && q.outs >= 2 * kSixteen ? 0.9 : 0.8;
+    return kHasLanes && q.dst.phases == 1 && q.outs >= kSixteen && places <= kLanePlane * VL &&
+           rows.begin % kSixteen == 0 && (rows.end % kSixteen == 0 || rows.end == q.outs) &&
+           double(q.dst.height * q.dst.width) <= most * double(places);
+}
+
+#if defined(__AVX512F__) || defined(DGC_LANES)
+inline void by_lanes(const DgcInt8& q, const Head& h, const Packed& packed, const int8_t* none,
+                     int32_t* sums, Range rows) {
+    static const int64_t kHere[1] = {0};
+    const int64_t vectors = used_vectors(q.dst), fours = ceil_div(h.kept, 4);
+    pack_sixteens(q, h, packed.weights, packed.sums, none);
+    Lanes l = {packed.values + q.src.lead, q.src.plane, q.dst.row, q.offsets, fours, q.taps,
+               nullptr, fours * q.taps * kSixteen, sums, kLanePlane * kTurned};
+    if (in_pieces(q)) {
+        comes_apart(q) ? pack_seconds(q, h, vectors * VL, packed.values)
+                       : pack_piece(q, h, 0, vectors, packed.values);
+        l.values = packed.values, l.plane = vectors * VL, l.offsets = kHere;
+    } else {
+        pack_values(q, h, packed.values);
+    }
+    for (int64_t first = rows.begin; first < rows.end; first += 2 * kSixteen) {
+        const int64_t count = smaller(2 * kSixteen, rows.end - first);
+        Stats stats[2 * kSixteen] = {};
+        Place at[4];
+        for (int64_t b = 0; b * kEight < count; ++b) {
+            at[b] = place_of(q, h, first + b * kEight, 0);
+            at[b].stats = q.out_top ? stats + b * kEight : nullptr;
+            if (q.is_signed)
+                for (int64_t m = 0; m < kEight; ++m)
+                    at[b].sums[m] = packed.sums[first + b * kEight + m];
+        }
+        l.weights = packed.weights + first / kSixteen * l.group;
+        count > kSixteen ? lane_plane<2>(l, q.dst.height, q.dst.width)
+                         : lane_plane<1>(l, q.dst.height, q.dst.width);
+        for (int64_t done = 0; done < count; done += kSixteen)
+            for (int64_t v = 0; v < vectors; ++v)
+                finish_turned(at + done / kEight, smaller(kSixteen, count - done), v * VL,
+                              sums + done / kSixteen * l.sums_group + v * kTurned);
+        if (q.out_top) tell(q, h, first, count, stats);
+    }
+}
+#endif
+
 // Outputs [rows.begin, rows.end) of a head; both multiples of 8, but for the last one.
 inline void convolve_head(const DgcInt8& q, int64_t sample, int64_t head, Range rows,
                           uint8_t* scratch) {
@@ -200,17 +257,17 @@ inline void convolve_head(const DgcInt8& q, int64_t sample, int64_t head, Range 
     // NaN in its input: there is no scale for such a sample, and the answer must not look like one.
     if (h.broken()) return say_nan(q, h, rows);
     const Room room = room_of(q);
-    Packed packed{};
-    packed.values = (int32_t*)scratch, packed.weights = packed.values + room.values;
-    packed.sums = packed.weights + room.weights;
-    packed.block = ceil_div(h.kept, 4) * q.taps * kEight;
-    int32_t* none = packed.sums + room.sums;
-    fill(none, room.none, 0);
+    Packed packed = packed_places(q, h, scratch, room);
+    const int8_t* none = (const int8_t*)packed.none;
 #if defined(__AMX_INT8__) && defined(__AVX512BW__)
     if (in_tiles(q, h, rows))
-        return by_tiles8(q, h, packed, (const int8_t*)none, none + room.none, rows);
+        return by_tiles8(q, h, packed, none, packed.none + room.none, rows);
 #endif
-    pack_weights(q, h, packed.weights, packed.sums, (const int8_t*)none);
+#if defined(__AVX512F__) || defined(DGC_LANES)
+    if (in_lanes(q, rows))
+        return by_lanes(q, h, packed, none, packed.none + room.none, rows);
+#endif
+    pack_weights(q, h, packed.weights, packed.sums, none);
     if (!in_pieces(q)) return whole_planes(q, h, packed, rows);
     for (int64_t row = rows.begin; row < rows.end; row += kMostRows)
         by_pieces(q, h, packed, {row, smaller(rows.end, row + kMostRows)});

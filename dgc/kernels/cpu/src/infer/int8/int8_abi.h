@@ -5,7 +5,8 @@
 //   v = x of a kept channel; behind a BatchNorm relu(x * in_scale + in_shift)
 //   largest = the largest gate * top of the kept channels; levels = 127 where values may be
 //             negative, else 255; inverse = levels / largest, and 0 where largest < 1e-30
-//   q = v * (gate * inverse), rounded to the nearest integer (to even between two), at most levels,
+//   q = x * factor with factor = gate * inverse, behind a BatchNorm relu(x * (in_scale * factor) +
+//       in_shift * factor); rounded to the nearest integer (to even between two), at most levels,
 //       at least 0 or -levels
 //   y = float(sum of q * weight) * ((largest / levels) * weight_scale) + bias, + residual, ReLU
 // The sum is of integers and exact. The rest is float32 in this order, each step rounded by itself
@@ -25,10 +26,12 @@ enum DgcInt8Pass : int64_t {
 struct DgcInt8 {
     int64_t pass;  // a DgcInt8Pass
     int64_t samples, threads;
-    DgcTensor src, dst;  // how planes lie; their arena, offset and mask are not read
-    const float* x;      // with src.lead floats of zero and 64 more behind each sample's last plane
+    DgcTensor src, dst;  // how planes lie: the bytes of what is read, and the result; their arena,
+                         // offset and mask are not read
+    DgcTensor image;     // how x itself lies: as src, or, where src has 2 x 2 sub-planes, without
+    const float* x;      // with image.lead floats of zero and 64 more behind each sample's last plane
     int64_t x_step;      // floats from sample to sample
-    const int32_t* src_mask;  // as DgcTensor.mask
+    const int32_t* src_mask;  // as DgcTensor.mask; of DGC_INT8_MEANS that of `image`
     const int32_t* dst_mask;
     float* y;
     int64_t y_step;

@@ -13,9 +13,9 @@ namespace DGC_ISA {
 // The layer as int8_abi.h has it, for the one sample of a context.
 inline DgcInt8 layer_of(const DgcOp& op, const Context& c) {
     DgcInt8 q{};
-    q.samples = 1, q.src = op.src, q.dst = op.dst;
+    q.samples = 1, q.image = op.src, q.src = op.bytes.phases ? op.bytes : op.src, q.dst = op.dst;
     q.x = at(c, op.src), q.y = at(c, op.dst);
-    q.src_mask = mask_of(c, op.src), q.dst_mask = mask_of(c, op.dst);
+    q.src_mask = mask_of(c, q.src), q.dst_mask = mask_of(c, op.dst);
     if (op.has_residual) q.residual = at(c, op.residual);
     q.channels = op.channels, q.heads = op.heads, q.outs = op.outs, q.taps = op.taps;
     q.dynamic = op.dynamic, q.offsets = constant<int64_t>(c, op.offsets);
@@ -34,11 +34,45 @@ inline int64_t parts8(const DgcOp& op, int64_t threads) {
     return op.heads % threads == 0 ? 1 : smaller(threads, ceil_div(op.outs, kEight));
 }
 
+// A head's convolution whose result nobody reads but a pooling: eight channels at a time are pooled
+// while they are near.
+inline void pooled_head(const DgcOp& op, const Context& c, int64_t head, Range rows) {
+    const DgcInt8 whole = layer_of(op, c);
+    DgcInt8 q = whole;
+    q.dst = op.unpooled, q.dst_mask = mask_of(c, op.unpooled);
+    const Head h = head_of(q, 0, head);
+    if (h.broken()) return say_nan(whole, h, rows);
+    const Room room = room_of(q);
+    float* planes = (float*)((uint8_t*)c.scratch + room.bytes());
+    float* line = planes + kEight * q.dst.plane;
+    DGC_CHECK(line + q.dst.width + 2 * op.pool_pad + 8 * VL <= c.scratch + c.program->scratch_floats);
+    const Packed packed = packed_places(q, h, (uint8_t*)c.scratch, room);
+    pack_weights(q, h, packed.weights, packed.sums, (const int8_t*)packed.none);
+    pack_values(q, h, packed.values);
+    for (int64_t first = rows.begin; first < rows.end; first += kEight) {
+        Place at_place = place_of(q, h, first, 0);
+        at_place.values = packed.values + q.src.lead;
+        for (int64_t m = 0; m < kEight; ++m)
+            at_place.y[m] = planes + m * q.dst.plane + q.dst.lead;
+        one_block(q, packed, at_place, first, 0, used_vectors(q.dst));
+        for (int64_t m = 0; m < smaller(kEight, rows.end - first); ++m) {
+            const int64_t o = output_channel(q, head, first + m);
+            const Pooled plane = {q.dst, op.dst, at_place.y[m],
+                                  at(c, op.dst) + o * op.dst.plane + op.dst.lead, line};
+            op.pool_kernel == 2 ? pool8<false, 2>(plane, op.pool_pad)
+                                : pool8<false, 3>(plane, op.pool_pad);
+        }
+    }
+}
+
 inline void conv8_item(const DgcOp& op, const Context& c, int64_t item, int64_t parts) {
     const int64_t blocks = ceil_div(op.outs, kEight);
     const Range mine = cut(blocks, item % parts, parts);
     const Range rows = {mine.begin * kEight, smaller(op.outs, mine.end * kEight)};
-    if (rows.begin < rows.end)
+    if (rows.begin >= rows.end) return;
+    if (op.unpooled.phases)
+        pooled_head(op, c, item / parts, rows);
+    else
         convolve_head(layer_of(op, c), 0, item / parts, rows, (uint8_t*)c.scratch);
 }
 
@@ -88,7 +122,7 @@ inline void readers_item(const DgcOp& op, const Context& c, int64_t channel) {
 // Mean and largest magnitude of each channel.
 inline void stats_item(const DgcOp& op, const Context& c, int64_t channel) {
     DgcInt8 q{};
-    q.src = op.src, q.x = at(c, op.src), q.src_mask = mask_of(c, op.src);
+    q.image = op.src, q.x = at(c, op.src), q.src_mask = mask_of(c, op.src);
     q.channels = op.channels, q.mean = at(c, op.out), q.top = at(c, op.panel);
     if (op.in_scale) q.in_scale = floats(c, op.in_scale), q.in_shift = floats(c, op.in_shift);
     means_of(q, 0, channel);

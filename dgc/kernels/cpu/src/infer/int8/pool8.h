@@ -42,13 +42,18 @@ DGC_INLINE void windows8(const float* line, float* to, int64_t width, V factor) 
     }
 }
 
+struct Pooled {  // a plane at its first pixel, and what its windows give
+    const DgcTensor &s, &d;
+    const float* from;
+    float *to, *line;  // line: s.width + 2 * pad + 8 * VL numbers
+};
+
 template <bool AVERAGE, int K>
-inline void pool8(const DgcOp& op, const Context& c, int64_t channel) {
-    const DgcTensor &s = op.src, &d = op.dst;
-    const int64_t pad = op.pool_pad, reach = s.width + 2 * pad;
-    DGC_CHECK(reach + 8 * VL <= c.program->scratch_floats);
-    const float* from = at(c, s) + channel * s.plane + s.lead;
-    float *to = at(c, d) + channel * d.plane + d.lead, *line = c.scratch;
+inline void pool8(const Pooled& plane, int64_t pad) {
+    const DgcTensor &s = plane.s, &d = plane.d;
+    const int64_t reach = s.width + 2 * pad;
+    const float* from = plane.from;
+    float *to = plane.to, *line = plane.line;
     const V factor = splat(AVERAGE ? 1.0f / float(K * K) : 1.0f);
     const V none = splat(AVERAGE ? 0.0f : -__builtin_inff());
     for (int64_t x = 0; x < reach + 4 * VL; x += VL) store(line + x, none);
@@ -81,10 +86,15 @@ inline void pool8_plane(const DgcOp& op, const Context& c, int64_t channel) {
     if (op.src.phases != 1 || op.dst.phases != 1 || op.pool_stride != 2 || !pool8_fits(op, c))
         return pool_plane(op, c, channel);
     const bool average = op.pool_kind == 1;
+    const DgcTensor &s = op.src, &d = op.dst;
+    const int64_t pad = op.pool_pad;
+    const Pooled plane = {s, d, at(c, s) + channel * s.plane + s.lead,
+                          at(c, d) + channel * d.plane + d.lead, c.scratch};
+    DGC_CHECK(s.width + 2 * pad + 8 * VL <= c.program->scratch_floats);
     if (op.pool_kernel == 2)
-        return average ? pool8<true, 2>(op, c, channel) : pool8<false, 2>(op, c, channel);
+        return average ? pool8<true, 2>(plane, pad) : pool8<false, 2>(plane, pad);
     if (op.pool_kernel == 3)
-        return average ? pool8<true, 3>(op, c, channel) : pool8<false, 3>(op, c, channel);
+        return average ? pool8<true, 3>(plane, pad) : pool8<false, 3>(plane, pad);
     pool_plane(op, c, channel);
 }
 

@@ -8,16 +8,26 @@ namespace DGC_ISA {
 // A value as a byte holds it. Padding is zero, also behind a BatchNorm: where it lies, the mask says.
 inline float reference_value(const DgcInt8& q, const Head& h, int64_t k, int64_t at) {
     const int64_t channel = h.channel(k);
-    float v = q.x[h.sample * q.x_step + channel * q.src.plane + q.src.lead + at];
-    if (q.in_scale) {
-        const int64_t in_plane = at + q.src.lead, sub = in_plane / q.src.phase_plane;
-        const int64_t inside = in_plane % q.src.phase_plane - q.src.lead;
-        const bool pixel = in_plane >= 0 && sub < q.src.phases * q.src.phases && inside >= 0 &&
-                           inside < q.src.length && q.src_mask[sub * q.src.length + inside];
-        v = v * q.in_scale[channel];
-        v = pixel ? relu(v + q.in_shift[channel]) : 0.0f;
+    const DgcTensor& t = q.src;
+    const int64_t in_plane = at + t.lead, sub = in_plane / t.phase_plane;
+    const int64_t inside = in_plane % t.phase_plane - t.lead;
+    const bool pixel = in_plane >= 0 && sub < t.phases * t.phases && inside >= 0 &&
+                       inside < t.length && q.src_mask[sub * t.length + inside];
+    const float* plane = q.x + h.sample * q.x_step + channel * q.image.plane + q.image.lead;
+    float x = 0.0f;
+    if (t.phases == q.image.phases) {
+        x = plane[at];
+    } else if (pixel) {
+        const int64_t y = inside / t.row * t.phases + sub / t.phases;
+        x = plane[y * q.image.row + inside % t.row * t.phases + sub % t.phases];
     }
-    const float rounded = __builtin_nearbyintf(v * (h.gate_of(k) * h.inverse));
+    const float factor = h.gate_of(k) * h.inverse;
+    float v = x * factor;
+    if (q.in_scale) {
+        v = x * (q.in_scale[channel] * factor);
+        v = pixel ? relu(v + q.in_shift[channel] * factor) : 0.0f;
+    }
+    const float rounded = __builtin_nearbyintf(v);
     const float least = q.is_signed ? -h.levels : 0.0f;
     return rounded < least ? least : rounded > h.levels ? h.levels : rounded;
 }

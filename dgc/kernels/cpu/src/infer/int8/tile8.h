@@ -2,11 +2,10 @@
 // kept channels and taps; then scale, bias, residual, ReLU and mask in float32, and the mean and
 // largest magnitude of each channel where somebody asks.
 //
-// Reads packed values and weights as quantise.h leaves them, whole vectors at values + offset; what
+// Reads packed values and weights as pack8.h leaves them, whole vectors at values + offset; what
 // it writes are whole vectors of one sub-plane, zero on padding. Called by conv8.h.
 #pragma once
-#include "dot.h"
-#include "quantise.h"
+#include "pack8.h"
 
 namespace DGC_ISA {
 
@@ -59,6 +58,23 @@ DGC_INLINE void finish8(const Place& at, int64_t r, int64_t i, const VI (&sums)[
     if (at.stats) at.stats[r].add(i, y);
 }
 
+// Even bytes for all sums first, then odd ones: half as many vectors are needed at once.
+template <int MR, int NV>
+DGC_INLINE void add_pairs(VI (&acc)[MR][NV], const VI (&a)[NV], const int32_t* w) {
+#pragma GCC unroll 2
+    for (int odd = 0; odd < 2; ++odd) {
+        VI wide[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) wide[v] = odd ? odd_bytes(a[v]) : even_bytes(a[v]);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            const VI b = w[odd * kEight + m] - VI{};
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) acc[m][v] = dot_pairs(acc[m][v], wide[v], b);
+        }
+    }
+}
+
 // The first vector's values lie at values + first, its pixels are i and those that follow.
 template <int MR, int NV>
 __attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t first, int64_t i) {
@@ -69,10 +85,14 @@ __attribute__((noinline)) void tile8(const Place& at, int64_t row, int64_t first
         for (int v = 0; v < NV; ++v) acc[m][v] = VI{};
     const int32_t *values = at.values + first, *w = at.weights + row;
     for (int64_t f = 0; f < at.fours; ++f, values += at.plane)
-        for (int64_t t = 0; t < at.taps; ++t, w += kEight) {
+        for (int64_t t = 0; t < at.taps; ++t, w += kStep) {
             VI a[NV];
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v) a[v] = load_int(values + at.offsets[t] + v * VL);
+            if (kPairs) {
+                add_pairs(acc, a, w);
+                continue;
+            }
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 const VI b = w[m] - VI{};
