@@ -242,6 +242,29 @@ def test_a_program_in_bytes_that_lies_is_refused(name: str, forged8: Forged) -> 
     assert re.search(words, said), said
 
 
+def test_an_output_larger_than_what_a_stride_leaves_is_refused() -> None:
+    """A single tap is read from the image itself, every second row and column of it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1, stride=2)).eval()
+    engine = dgc.compile_for_inference(net, precision="int8")
+    plan = engine.plan_for(torch.zeros(1, 3, 12, 12))
+    assert plan is not None
+    for height, second in ((6, 0), (7, 0), (6, 1), (6, 2), (6, 3), (6, 4)):
+        forged = Forged(plan)
+        ops = [op for op in forged.ops if op.kind == Kind.CONV8 and op.bytes.phases]
+        assert len(ops) == 1
+        ops[0].dst.height = height
+        table = forged.block[ops[0].offsets : ops[0].offsets + 8].view(np.int64)
+        table[0] = second * ops[0].bytes.phase_plane
+        said = refusal(forged.bytes())
+        if height == 6 and second < 4:
+            # such a tap is read by a window with another padding
+            assert "a tap that lies outside" not in said
+        else:
+            assert said, (height, second)
+            assert re.search("a tap that lies outside|hold its pixels|size", said), said
+
+
 def test_a_tap_outside_its_image_is_refused(forged: Forged) -> None:
     for kind in (Kind.CONV, Kind.WINO):
         op = first(forged, kind)

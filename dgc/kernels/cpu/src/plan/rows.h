@@ -182,10 +182,21 @@ inline const char* layouts_rule(const Place& p) {
     return nullptr;
 }
 
+// A single tap goes through every second row and column of the image itself (pack8.h: pack_seconds).
+inline bool seconds_inside(const Place& p) {
+    const DgcTensor &s = p.op.src, &b = p.op.bytes, &d = p.op.dst;
+    if (!b.phases || p.op.taps != 1) return true;
+    const int64_t tap = *(const int64_t*)(p.block + p.op.offsets), sub = tap / b.phase_plane;
+    if (tap < 0 || tap % b.phase_plane) return true;
+    return sub < 4 && 2 * (d.height - 1) + sub / 2 < s.height &&
+           2 * (d.width - 1) + sub % 2 < s.width;
+}
+
 inline const char* conv8_rule(const Place& p) {
     const DgcOp& op = p.op;
     if (const char* wrong = layouts_rule(p)) return wrong;
     if (const char* wrong = products_rule(p)) return wrong;
+    if (!seconds_inside(p)) return "a tap that lies outside the source";
     if (!op.dynamic && op.channels % op.heads) return "groups of a static convolution";
     if (op.has_residual &&
         (op.residual.plane != op.dst.plane || op.residual.phase_plane != op.dst.phase_plane ||
