@@ -4,6 +4,7 @@
 
 results.csv: a row a finished run, with its id, the digests of its recipe and of its metric rows, and
 what it cost; curves.csv: the error after each epoch. Runs that failed are rows too, with their state.
+Rows of runs that are not in RUNS_DIR stay: a study is trained over days, on several machines.
 """
 
 from __future__ import annotations
@@ -30,10 +31,24 @@ FACTS = (
 def main(runs: Path, out: Path) -> None:
     records = [read_record(run.dir) for run in listing.list_runs(runs)]
     ended = [record for record in records if record.state in (State.DONE, State.FAILED)]
-    ended.sort(key=lambda record: ([str(record.recipe.get(key)) for key in KEYS], record.id))
-    rows = ({**{key: record.recipe.get(key) for key in KEYS}, **facts(record)} for record in ended)
+    here = {record.id for record in ended}
+    rows = [{**{key: record.recipe.get(key) for key in KEYS}, **facts(record)} for record in ended]
+    rows += [row for row in there(out / "results.csv") if row["run"] not in here]
+    rows.sort(key=lambda row: ([str(row[key]) for key in KEYS], row["run"]))
+    points = [*curves(ended)]
+    points += [row for row in there(out / "curves.csv") if row["run"] not in here]
+    order = {row["run"]: i for i, row in enumerate(rows)}
+    points.sort(key=lambda row: order[row["run"]])
     write(out / "results.csv", ("run", *KEYS, *FACTS), rows)
-    write(out / "curves.csv", ("run", "epoch", "step", "top1_error", "loss"), curves(ended))
+    write(out / "curves.csv", ("run", "epoch", "step", "top1_error", "loss"), points)
+
+
+def there(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that was written before."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [*csv.DictReader(file)]
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -60,7 +75,7 @@ def curves(records: list[RunRecord]) -> Iterator[dict[str, Any]]:
             yield {"run": record.id, **{key: row[key] for key in keys}}
 
 
-def write(path: Path, columns: tuple[str, ...], rows: Iterator[dict[str, Any]] | Any) -> None:
+def write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -158,14 +158,14 @@ async def test_below_stand_the_acts_that_would_do_something_to_the_chosen_run_no
     async with frames.opened(tmp_path / "runs", frames.LARGE) as (dash, pilot):
         assert not shown_acts(dash)
         run = synthetic.make(tmp_path / "runs", spec)
-        await frames.until(pilot, lambda: "1/1" in text(dash))
-        assert shown_acts(dash) == ["s Stop", "c Checkpoint"]
+        # The line below is drawn a moment after the list.
+        await frames.until(pilot, lambda: shown_acts(dash) == ["s Stop", "c Checkpoint"])
         synthetic.set_status(run, replace(spec, state="stopped"))
         await frames.until(pilot, lambda: "■ stopped" in text(dash))
-        assert shown_acts(dash) == ["r Resume"]
+        await frames.until(pilot, lambda: shown_acts(dash) == ["r Resume"])
         synthetic.set_status(run, replace(spec, state="done"))
         await frames.until(pilot, lambda: "✓ done" in text(dash))
-        assert not shown_acts(dash)
+        await frames.until(pilot, lambda: not shown_acts(dash))
 
 
 def shown_acts(dash: DashApp) -> list[str]:
