@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import dgc
-from dgc.infer.compile import NativeModule
+from dgc.infer.compile import NativeModule, Precision
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import block as blocks
 from dgc.kernels.cpu import library
@@ -50,8 +50,8 @@ def images(count: int = 3, size: tuple[int, int, int] = SIZE) -> Tensor:
     return torch.randn(count, *size, generator=torch.Generator().manual_seed(1))
 
 
-def plan_of(net: nn.Module, x: Tensor) -> NativePlan:
-    plan = NativeModule(net.eval()).plan_for(x)
+def plan_of(net: nn.Module, x: Tensor, precision: Precision = "float32") -> NativePlan:
+    plan = NativeModule(net.eval(), precision).plan_for(x)
     assert plan is not None
     return plan
 

@@ -27,7 +27,7 @@ from dgc.kernels.cpu import int8, weights
 from dgc.kernels.cpu.layout import Layout, Window, up
 from dgc.kernels.cpu.structs import Kind
 
-FEW = 16  # channels of the source: then packing them for each head costs nothing
+FEW = 16  # channels of a source; the tiles of 64 channels (conv8.h: kFewFours) take more
 
 
 @dataclass(frozen=True)
@@ -120,20 +120,17 @@ class Int8Lowering(Lowering):
             self.realised(before)
             stats = self._seen_by(node) if conv.scale is not None else self._stats_of(before)
             regions["list"] = self._selected(conv, stats.means)
-        elif before.kind == "affine" and before not in self.images:
-            # copied through the affine first
-            images["src"] = self.readable(before, w, written)
-        wanted = w.input_layout(self.sizes[before], 1, written.row)
-        if "src" not in images:
-            images["src"] = self._source(before, wanted)
+        images["src"] = self._source(before, w, written)
         regions["input"] = stats.tops if conv.dynamic else self._stats_of(before).tops
-        self._convolve(node, conv, w, images, regions, wanted, pool)
+        self._convolve(node, conv, w, images, regions, pool)
 
-    def _source(self, node: Node, wanted: Layout) -> Image:
+    def _source(self, node: Node, w: Window, written: Layout) -> Image:
         """A node's image as a convolution can read it: as it is, where the kernel has only to keep
         pixels apart that lie side by side.
         """
-        image = self.realised(node)
+        if node.kind == "affine" and node not in self.images:
+            return self.readable(node, w, written)  # a copy through the affine
+        image, wanted = self.realised(node), w.input_layout(self.sizes[node], 1, written.row)
         apart = (image.layout.phases, wanted.phases) == (1, 2)
         return image if apart else self._laid_out(node, image, wanted)
 
@@ -178,13 +175,14 @@ class Int8Lowering(Lowering):
         w: Window,
         images: dict[str, Image],
         regions: dict[str, Region],
-        wanted: Layout,
         pool: Node | None,
     ) -> None:
         source, target = images["src"], images["dst"]
+        written = self.layouts.of(node)
+        wanted = w.input_layout(self.sizes[node.inputs[0]], 1, written.row)
         # A copy that is shared may have more zeros in front than this reader asks for.
         apart = source.layout.phases != wanted.phases
-        read, written = wanted if apart else source.layout, self.layouts.of(node)
+        read = wanted if apart else source.layout
         layouts: dict[str, tuple[Layout, int]] = {}
         if apart:
             layouts["bytes"] = read, source.channels

@@ -102,7 +102,7 @@ def _arena(uses: list[int], batched: list[bool], number: list[int]) -> int:
 
 def write_in_place(candidates: list[tuple[int, Image, Image]], batched: list[bool]) -> None:
     """(operation, operand, result), in their order: where nobody reads an operand later, the result
-    takes its place, so that less memory passes through the caches.
+    takes its place, and there is one image less.
 
     Only for operations that read each vector of the operand before they write it.
     """

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import dgc
-from dgc.infer.compile import NativeModule
 from dgc.infer.lower_int8 import Int8Lowering
 from dgc.infer.program import NativePlan
 from dgc.kernels.cpu import library
 from dgc.kernels.cpu.structs import Kind
 from tests.graph_check import instruction_set, instruction_sets
+from tests.plan_files import plan_of
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="the kernels were not built: no C++ compiler"
@@ -68,14 +68,6 @@ def ready(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def plan_of(net: nn.Module, x: Tensor) -> NativePlan:
-    engine = dgc.compile_for_inference(net, precision="int8")
-    assert isinstance(engine, NativeModule)
-    plan = engine.plan_for(x)
-    assert plan is not None
-    return plan
-
-
 def by_copies(monkeypatch: pytest.MonkeyPatch, net: nn.Module, x: Tensor) -> NativePlan:
     """Its plan as if kernels could neither keep pixels apart nor pool."""
     with monkeypatch.context() as patched:
@@ -83,9 +75,11 @@ def by_copies(monkeypatch: pytest.MonkeyPatch, net: nn.Module, x: Tensor) -> Nat
         patched.setattr(
             Int8Lowering,
             "_source",
-            lambda to, node, wanted: to._laid_out(node, to.realised(node), wanted),
+            lambda to, node, w, written: to._laid_out(
+                node, to.realised(node), w.input_layout(to.sizes[node], 1, written.row)
+            ),
         )
-        plan = plan_of(net, x)
+        plan = plan_of(net, x, "int8")
     assert not any(op.bytes.phases or op.unpooled.phases for op in plan.ops)
     return plan
 
@@ -95,7 +89,7 @@ def assert_same_bits(monkeypatch: pytest.MonkeyPatch, net: nn.Module, x: Tensor)
         with instruction_set(isa):
             native = library.load()
             assert native is not None
-            plan, wanted_by = plan_of(net, x), by_copies(monkeypatch, net, x)
+            plan, wanted_by = plan_of(net, x, "int8"), by_copies(monkeypatch, net, x)
             wanted = wanted_by.run(x, native, 1)
             assert wanted.isfinite().all()
             for threads in (1, 2):
@@ -160,7 +154,7 @@ def test_a_result_that_is_pooled_while_it_is_near(
 def test_a_broken_image_breaks_itself_alone() -> None:
     torch.manual_seed(0)
     net, x = ready(stem(7, 2, nn.MaxPool2d(3, 2, 1))), torch.randn(3, 3, 40, 40)
-    native, plan = library.load(), plan_of(net, x)
+    native, plan = library.load(), plan_of(net, x, "int8")
     assert native is not None
     whole = plan.run(x, native, 1)
     x[1, 2, 5, 7] = torch.nan
@@ -176,7 +170,7 @@ def test_a_broken_image_breaks_itself_alone() -> None:
 )
 def test_what_the_kernel_cannot_pool_is_pooled_by_itself(pool: nn.Module) -> None:
     net, x = ready(stem(3, 1, pool)), torch.randn(1, 3, 19, 19)
-    ops = plan_of(net, x).ops
+    ops = plan_of(net, x, "int8").ops
     assert not any(op.unpooled.phases for op in ops)
     assert any(op.kind == Kind.POOL for op in ops)
 
@@ -192,8 +186,8 @@ def test_a_result_that_others_read_as_well_is_kept() -> None:
             return torch.cat([self.pool(x).mean((2, 3)), x.mean((2, 3))], 1)
 
     x = torch.randn(2, 3, 12, 12)
-    assert not any(op.unpooled.phases for op in plan_of(ready(Twice()), x).ops)
+    assert not any(op.unpooled.phases for op in plan_of(ready(Twice()), x, "int8").ops)
     many = stem(3, 1, nn.MaxPool2d(2), channels=17)
     assert not any(
-        op.unpooled.phases for op in plan_of(ready(many), torch.randn(1, 17, 12, 12)).ops
+        op.unpooled.phases for op in plan_of(ready(many), torch.randn(1, 17, 12, 12), "int8").ops
     )

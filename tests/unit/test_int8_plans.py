@@ -20,6 +20,7 @@ from dgc.kernels.cpu.isa import LEVELS, Choice
 from dgc.kernels.cpu.library import Library
 from dgc.kernels.cpu.structs import Kind
 from tests import random_graphs
+from tests.plan_files import plan_of
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="the kernels were not built: no C++ compiler"
@@ -65,11 +66,7 @@ def network(name: str, progress: float) -> tuple[nn.Module, int]:
 
 
 def int8_plan(model: nn.Module, x: Tensor) -> NativePlan:
-    engine = dgc.compile_for_inference(model, precision="int8")
-    assert isinstance(engine, NativeModule)
-    plan = engine.plan_for(x)
-    assert plan is not None
-    return plan
+    return plan_of(model, x, "int8")
 
 
 def assert_same(found: Tensor, wanted: Tensor, what: object) -> None:

@@ -188,10 +188,7 @@ def forged8() -> Forged:
         nn.Conv2d(16, 8, 3, padding=1),
         nn.AvgPool2d(2),
     )
-    engine = dgc.compile_for_inference(net.eval(), precision="int8")
-    plan = engine.plan_for(torch.zeros(1, 3, 40, 40))
-    assert plan is not None
-    return Forged(plan)
+    return Forged(plan_of(net, torch.zeros(1, 3, 40, 40), "int8"))
 
 
 def pooled(path: str, value: int) -> Callable[[Forged], None]:
@@ -246,9 +243,7 @@ def test_an_output_larger_than_what_a_stride_leaves_is_refused() -> None:
     """A single tap is read from the image itself, every second row and column of it."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1, stride=2)).eval()
-    engine = dgc.compile_for_inference(net, precision="int8")
-    plan = engine.plan_for(torch.zeros(1, 3, 12, 12))
-    assert plan is not None
+    plan = plan_of(net, torch.zeros(1, 3, 12, 12), "int8")
     for height, second in ((6, 0), (7, 0), (6, 1), (6, 2), (6, 3), (6, 4)):
         forged = Forged(plan)
         ops = [op for op in forged.ops if op.kind == Kind.CONV8 and op.bytes.phases]

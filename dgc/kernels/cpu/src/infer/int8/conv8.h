@@ -217,7 +217,7 @@ inline void by_lanes(const DgcInt8& q, const Head& h, const Packed& packed, cons
                      int32_t* sums, Range rows) {
     static const int64_t kHere[1] = {0};
     const int64_t vectors = used_vectors(q.dst), fours = ceil_div(h.kept, 4);
-    pack_sixteens(q, h, packed.weights, packed.sums, none);
+    pack_weights<kSixteen>(q, h, packed.weights, packed.sums, none);
     Lanes l = {packed.values + q.src.lead, q.src.plane, q.dst.row, q.offsets, fours, q.taps,
                nullptr, fours * q.taps * kSixteen, sums, kLanePlane * kTurned};
     if (in_pieces(q)) {
@@ -267,7 +267,7 @@ inline void convolve_head(const DgcInt8& q, int64_t sample, int64_t head, Range 
     if (in_lanes(q, rows))
         return by_lanes(q, h, packed, none, packed.none + room.none, rows);
 #endif
-    pack_weights(q, h, packed.weights, packed.sums, none);
+    pack_weights<kEight>(q, h, packed.weights, packed.sums, none);
     if (!in_pieces(q)) return whole_planes(q, h, packed, rows);
     for (int64_t row = rows.begin; row < rows.end; row += kMostRows)
         by_pieces(q, h, packed, {row, smaller(rows.end, row + kMostRows)});

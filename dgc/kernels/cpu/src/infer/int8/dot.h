@@ -11,41 +11,29 @@
 namespace DGC_ISA {
 
 // Without VNNI weights are packed as numbers of 16 bits, the even bytes and the odd ones of a four
-// apart: widening them for each product would cost more than the products.
+// apart, so that they are not widened again for each product.
 #if defined(__AVX512BW__) && !defined(__AVX512VNNI__) && !defined(DGC_LANES)
 constexpr bool kPairs = true;
-DGC_INLINE VI even_bytes(VI a) {
-    return (VI)_mm512_and_si512((__m512i)a, _mm512_set1_epi16(255));
-}
-DGC_INLINE VI odd_bytes(VI a) {
-    return (VI)_mm512_srli_epi16((__m512i)a, 8);
-}
 DGC_INLINE VI dot_pairs(VI sum, VI values, VI weights) {
     return sum + (VI)_mm512_madd_epi16((__m512i)values, (__m512i)weights);
 }
 #elif defined(__AVX2__) && !defined(__AVX512BW__) && !defined(__AVXVNNI__) && !defined(DGC_LANES)
 constexpr bool kPairs = true;
-DGC_INLINE VI even_bytes(VI a) {
-    return (VI)_mm256_and_si256((__m256i)a, _mm256_set1_epi16(255));
-}
-DGC_INLINE VI odd_bytes(VI a) {
-    return (VI)_mm256_srli_epi16((__m256i)a, 8);
-}
 DGC_INLINE VI dot_pairs(VI sum, VI values, VI weights) {
     return sum + (VI)_mm256_madd_epi16((__m256i)values, (__m256i)weights);
 }
 #else
 constexpr bool kPairs = false;
-DGC_INLINE VI even_bytes(VI a) {
-    return a;
-}
-DGC_INLINE VI odd_bytes(VI a) {
-    return a;
-}
 DGC_INLINE VI dot_pairs(VI sum, VI, VI) {
     return sum;
 }
 #endif
+DGC_INLINE VI even_bytes(VI a) {
+    return a & 0x00ff00ff;
+}
+DGC_INLINE VI odd_bytes(VI a) {
+    return a >> 8 & 0x00ff00ff;
+}
 constexpr int64_t kStep = kPairs ? 16 : 8;  // numbers of 32 bits that hold eight outputs' fours
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -63,14 +51,6 @@ DGC_INLINE VI dot(VI sum, VI values, VI weights) {
 #elif defined(__AVXVNNI__) && !defined(DGC_LANES)
 DGC_INLINE VI dot(VI sum, VI values, VI weights) {
     return (VI)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)values, (__m256i)weights);
-}
-#elif defined(__AVX2__) && !defined(DGC_LANES)
-DGC_INLINE VI dot(VI sum, VI values, VI weights) {
-    const __m256i a = (__m256i)values, w = (__m256i)weights;
-    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(255)),
-                                           _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
-    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(w, 8));
-    return sum + (VI)even + (VI)odd;
 }
 #else
 DGC_INLINE VI dot(VI sum, VI values, VI weights) {

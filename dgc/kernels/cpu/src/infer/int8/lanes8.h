@@ -10,7 +10,6 @@
 
 namespace DGC_ISA {
 
-constexpr int64_t kSixteen = 16;      // outputs of a vector
 constexpr int64_t kTurned = 16 * 16;  // sums of 16 pixels and 16 outputs
 constexpr int64_t kLanePlane = 16;    // vectors of pixels of a plane at most
 constexpr int64_t kLaneSums = 2 * kLanePlane * kTurned;  // numbers: of 32 outputs
@@ -98,34 +97,6 @@ inline void finish_turned(const Place* at, int64_t height, int64_t i, const int3
     for (int m = 0; m < 16; ++m) {
         const VI sums_of_one[1] = {r[m]};
         if (m < height) finish8<1>(at[m / kEight], m % kEight, i, sums_of_one);
-    }
-}
-
-// The weights of the kept channels, 16 outputs side by side; for signed values also what they add.
-inline void pack_sixteens(const DgcInt8& q, const Head& h, int32_t* to, int32_t* sums,
-                          const int8_t* none) {
-    const int64_t width = round_up(q.outs), fours = ceil_div(h.kept, 4), taps = q.taps;
-    const int64_t group = fours * taps * kSixteen;
-    const WeightRows rows = weight_rows(q, h, none);
-    if (q.is_signed) sum_weights(q, h, rows.first, sums);
-    for (int64_t f = 0; f < fours; ++f) {
-        const int8_t* row[4];
-        for (int64_t j = 0; j < 4; ++j) row[j] = rows.row(4 * f + j);
-        for (int64_t tap = 0; tap < taps; ++tap, to += kSixteen) {
-            const int64_t at = tap * width;
-            int64_t o = 0;
-#if defined(__AVX512BW__)
-            for (; o + 64 <= width; o += 64) {
-                rows.fetch(4 * f + 8, at + o);
-                interleave_sixteens(row, at + o, to + o / kSixteen * group, group);
-            }
-#endif
-            for (; o < width; o += kSixteen) {
-                rows.fetch(4 * f + 8, at + o);
-                int32_t* first = to + o / kSixteen * group;
-                interleave(row, at + o, first, first + kEight);
-            }
-        }
     }
 }
 #else

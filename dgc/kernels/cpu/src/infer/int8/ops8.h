@@ -47,7 +47,7 @@ inline void pooled_head(const DgcOp& op, const Context& c, int64_t head, Range r
     float* line = planes + kEight * q.dst.plane;
     DGC_CHECK(line + q.dst.width + 2 * op.pool_pad + 8 * VL <= c.scratch + c.program->scratch_floats);
     const Packed packed = packed_places(q, h, (uint8_t*)c.scratch, room);
-    pack_weights(q, h, packed.weights, packed.sums, (const int8_t*)packed.none);
+    pack_weights<kEight>(q, h, packed.weights, packed.sums, (const int8_t*)packed.none);
     pack_values(q, h, packed.values);
     for (int64_t first = rows.begin; first < rows.end; first += kEight) {
         Place at_place = place_of(q, h, first, 0);

@@ -225,31 +225,37 @@ DGC_INLINE void to_pairs(int32_t* eight) {
     }
 }
 
-// The weights of the kept channels; for signed values also what they add to each sum.
+// The weights of the kept channels, GROUP (8 or 16) outputs side by side; for signed values also what
+// they add to each sum. Eights may be pairs (kPairs).
+template <int64_t GROUP>
 inline void pack_weights(const DgcInt8& q, const Head& h, int32_t* to, int32_t* sums,
                          const int8_t* none) {
+    constexpr bool kEights = GROUP == kEight;
+    constexpr int64_t kOwn = kEights ? kStep : GROUP;
     const int64_t width = round_up(q.outs), fours = ceil_div(h.kept, 4), taps = q.taps;
-    const int64_t block = fours * taps * kStep;
+    const int64_t block = fours * taps * kOwn;
     const WeightRows rows = weight_rows(q, h, none);
     if (q.is_signed) sum_weights(q, h, rows.first, sums);
     for (int64_t f = 0; f < fours; ++f) {
         const int8_t* row[4];
         for (int64_t j = 0; j < 4; ++j) row[j] = rows.row(4 * f + j);
-        for (int64_t tap = 0; tap < taps; ++tap, to += kStep) {
+        for (int64_t tap = 0; tap < taps; ++tap, to += kOwn) {
             const int64_t at = tap * width;
             int64_t o = 0;
 #if defined(__AVX512BW__)
             for (; o + 64 <= width; o += 64) {
                 rows.fetch(4 * f + 8, at + o);
-                interleave_eights(row, at + o, to + o / kEight * block, block);
+                int32_t* first = to + o / GROUP * block;
+                kEights ? interleave_eights(row, at + o, first, block)
+                        : interleave_sixteens(row, at + o, first, block);
             }
 #endif
             for (; o < width; o += 16) {
                 rows.fetch(4 * f + 8, at + o);
-                int32_t* first = to + o / kEight * block;
-                interleave(row, at + o, first, first + block);
+                int32_t* first = to + o / GROUP * block;
+                interleave(row, at + o, first, first + (kEights ? block : kEight));
             }
-            for (int64_t b = 0; kPairs && b < width / kEight; ++b) to_pairs(to + b * block);
+            for (int64_t b = 0; kEights && kPairs && b < width / kEight; ++b) to_pairs(to + b * block);
         }
     }
 }

@@ -6,6 +6,7 @@
 // stays zero. Scratch: a line of the source with its borders, and 8 vectors. Called by items.h.
 #pragma once
 #include "../pools.h"
+#include "shuffles8.h"
 
 namespace DGC_ISA {
 
@@ -14,26 +15,19 @@ DGC_INLINE V pooled8(V acc, V x) {
     return AVERAGE ? acc + x : (V)((VI)((x > acc) | (x != x)) ? x : acc);
 }
 
-// Every second number of 2 * VL, from the first or from the second on.
-template <int FIRST>
-DGC_INLINE V every_second(const float* from) {
-    V out;
-#if defined(__AVX512F__)
-    const __m512i at = FIRST ? _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1)
-                             : _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    out = (V)_mm512_permutex2var_ps(_mm512_loadu_ps(from), at, _mm512_loadu_ps(from + 16));
-#else
-    for (int i = 0; i < VL; ++i) out[i] = from[2 * i + FIRST];
-#endif
-    return out;
-}
-
 // One row of windows of K from a line, times `factor`.
 template <bool AVERAGE, int K>
 DGC_INLINE void windows8(const float* line, float* to, int64_t width, V factor) {
     for (int64_t x = 0; x < width; x += VL) {
-        V y = pooled8<AVERAGE>(every_second<0>(line + 2 * x), every_second<1>(line + 2 * x));
-        if (K == 3) y = pooled8<AVERAGE>(y, every_second<0>(line + 2 * x + 2));
+        VI even, odd, third, beyond;
+        every_other(load_int((const int32_t*)line + 2 * x), load_int((const int32_t*)line + 2 * x + VL),
+                    &even, &odd);
+        V y = pooled8<AVERAGE>((V)even, (V)odd);
+        if (K == 3) {
+            every_other(load_int((const int32_t*)line + 2 * x + 2),
+                        load_int((const int32_t*)line + 2 * x + 2 + VL), &third, &beyond);
+            y = pooled8<AVERAGE>(y, (V)third);
+        }
         y *= factor;
         if (x + VL <= width)
             store(to + x, y);

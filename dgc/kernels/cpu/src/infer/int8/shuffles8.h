@@ -1,4 +1,4 @@
-// Bytes and numbers that change places inside vectors. Called by pack8.h, lanes8.h and amx8.h.
+// Bytes and numbers that change places inside vectors. Called by pack8.h, lanes8.h, amx8.h and pool8.h.
 #pragma once
 #include "dot.h"
 #if defined(__AVX512BW__)
@@ -7,7 +7,7 @@
 
 namespace DGC_ISA {
 
-constexpr int64_t kEight = 8;  // outputs of a block of weights
+constexpr int64_t kEight = 8, kSixteen = 16;  // outputs of a block of weights
 
 // 16 outputs of four channels at one tap: two blocks' eights of 32 bits, the four bytes side by side.
 DGC_INLINE void interleave(const int8_t* const* row, int64_t at, int32_t* first, int32_t* second) {
