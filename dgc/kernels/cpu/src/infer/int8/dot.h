@@ -32,7 +32,8 @@ DGC_INLINE VI even_bytes(VI a) {
     return a & 0x00ff00ff;
 }
 DGC_INLINE VI odd_bytes(VI a) {
-    return a >> 8 & 0x00ff00ff;
+    typedef uint16_t Halves __attribute__((vector_size(VL * 4)));
+    return (VI)((Halves)a >> 8);
 }
 constexpr int64_t kStep = kPairs ? 16 : 8;  // numbers of 32 bits that hold eight outputs' fours
 
